@@ -1,0 +1,1 @@
+"""Added modules, one folder each; none knows another."""

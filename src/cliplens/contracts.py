@@ -1,0 +1,164 @@
+"""What a plugin implements. Each contract is an abstract class with no implemented method to override.
+
+A plugin is a class named in an entry point of its own package; `cliplens.registry` makes one instance, without
+arguments, and checks it against the contract.
+
+| entry-point group    | contract                  | what it is                                                 |
+|----------------------|---------------------------|------------------------------------------------------------|
+| `cliplens.towers`    | `Tower` or `ModelSource`  | opens one side of a model with hooks; finds models by name |
+| `cliplens.metrics`   | `Metric`                  | sees batches, gives columns of the latent table            |
+| `cliplens.namers`    | `Namer`                   | says in words what a latent is                             |
+| `cliplens.judges`    | `Judge`                   | an encoder independent of the model studied                |
+| `cliplens.generators`| `Generator`               | makes pictures or text from an edited embedding            |
+| `cliplens.reports`   | `Reporter`                | turns a run folder into something to look at               |
+| `cliplens.commands`  | a `typer.Typer`           | a command of the command line                              |
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from cliplens.records import Batch, Evidence, Findings, ModelIdentity, Name, PairedActs
+from cliplens.sites import Side
+
+HookLevel = Literal["heads", "blocks", "stages"]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A line of `cliplens models`: what a name opens, and how deep its hooks go."""
+
+    name: str
+    pretrained: tuple[str, ...]
+    vision_family: str
+    text_family: str
+    vision_level: HookLevel | None
+    text_level: HookLevel | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A stock model with what belongs to it. The module is never altered."""
+
+    module: nn.Module
+    preprocess: Callable[[Image.Image], Tensor] | None
+    tokenizer: Callable[[Sequence[str]], Tensor] | None
+    identity: ModelIdentity
+
+
+class Tower(ABC):
+    """Opens one side of a model of one family as a tower with hooks (a `cliplens.hooked.HookedTower`)."""
+
+    family: ClassVar[str]
+
+    @abstractmethod
+    def opens(self, model: nn.Module, side: Side) -> bool:
+        """Whether this adapter knows the given side of the model."""
+
+    @abstractmethod
+    def open(self, model: nn.Module, side: Side) -> nn.Module:
+        """The hooked tower, its weights shared with the model, the model itself unaltered."""
+
+
+class ModelSource(ABC):
+    """Finds models by name, and recognises model objects it can complete with preprocess, tokenizer and identity."""
+
+    @abstractmethod
+    def models(self) -> Sequence[ModelCard]:
+        """What can be loaded by name."""
+
+    @abstractmethod
+    def knows(self, name: str) -> bool:
+        """Whether `load` understands the name."""
+
+    @abstractmethod
+    def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """The model, in eval mode, on the device, in the dtype."""
+
+    @abstractmethod
+    def adopt(self, model: nn.Module) -> LoadedModel | None:
+        """The same for a model object somebody made; None when it is not this source's kind."""
+
+
+class Metric(ABC):
+    """Sees every batch once and keeps sums that merge: no order of batches or of merges may matter beyond 1e-12."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]]
+    """What batches must carry: both modalities, judge embeddings, ground truth. Skipped, with a note, where missing."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+
+    @abstractmethod
+    def merge(self, other: "Metric") -> None:
+        """Take in what another instance of this metric has seen."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All that was seen, as tensors (counts int64, sums float64), to save or to send."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+
+    @abstractmethod
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """What was found so far."""
+
+
+class Namer(ABC):
+    """Names latents, from images and from captions apart."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def from_images(self, evidence: Evidence) -> list[Name]:
+        """One name per latent, from its top images."""
+
+    @abstractmethod
+    def from_captions(self, evidence: Evidence) -> list[Name]:
+        """One name per latent, from its top captions."""
+
+
+class Judge(ABC):
+    """An encoder independent of the model studied. Embeddings are unit-norm rows; None where it has no such side."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def embed(self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]) -> PairedActs:
+        """Embeddings of the given samples."""
+
+
+class Generator(ABC):
+    """Makes samples from a condition; the same seed and condition give the same sample, bit for bit."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def generate(self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any) -> Sequence[Image.Image]:
+        """One picture per row of the condition."""
+
+
+class Reporter(ABC):
+    """Turns a run folder into something to look at."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def write(self, folder: Path) -> Path:
+        """Read the run folder, write the report into it, return its path."""
+
+
+MetricState = dict[str, Tensor]
+Columns = Mapping[str, np.ndarray]

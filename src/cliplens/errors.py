@@ -1,0 +1,79 @@
+"""The errors a user can meet. Every message has one form: *Expected ... Found ... Do ...*
+
+    CliplensError
+    ├── InputError (ValueError)        something given cannot be used as it is
+    │   ├── UnknownNameError           model, tag, hook, metric, namer: the nearest names are listed
+    │   ├── PairsError                 pairs that cannot be read, or too many bad ones
+    │   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
+    ├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
+    ├── DamagedError                   a file that was altered or cut since it was written
+    ├── UnsafeFileError                a pickle that is more than tensors
+    └── PluginError                    somebody's plugin failed: names it, its distribution and its error
+        └── MissingExtraError          a part whose optional dependencies are not installed
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CliplensError(Exception):
+    """Root of all errors cliplens raises on purpose. The parts of the message stay readable as attributes."""
+
+    def __init__(self, *, expected: str, found: str, do: str) -> None:
+        self.expected, self.found, self.do = (part.strip().rstrip(".") for part in (expected, found, do))
+        super().__init__(f"Expected {self.expected}. Found {self.found}. Do {self.do}.")
+
+
+class InputError(CliplensError, ValueError):
+    """Something given cannot be used as it is."""
+
+
+class UnknownNameError(InputError):
+    """A name nobody answers to."""
+
+
+class PairsError(InputError):
+    """Pairs that cannot be read, or too many bad ones."""
+
+
+class MismatchError(InputError):
+    """Two things that do not belong together."""
+
+
+class NonFiniteError(CliplensError, ArithmeticError):
+    """nan or inf where numbers are needed."""
+
+
+class DamagedError(CliplensError):
+    """A file altered or cut since it was written."""
+
+
+class UnsafeFileError(CliplensError):
+    """A pickle that holds more than tensors."""
+
+
+class PluginError(CliplensError):
+    """A plugin failed, or is not what its entry point says."""
+
+
+class MissingExtraError(PluginError):
+    """A part whose optional dependencies are not installed."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name nobody answers to, with the nearest names that somebody does."""
+    names = sorted(set(known))
+    nearest = nearest_names(name, names)
+    listed = ", ".join(repr(n) for n in nearest) if nearest else "none that is near"
+    return UnknownNameError(
+        expected=f"the name of a {kind} ({len(names)} known)",
+        found=repr(name),
+        do=f"use one of the nearest: {listed}",
+    )
+
+
+def nearest_names(name: str, known: Iterable[str], count: int = 5) -> list[str]:
+    """The names most like `name`, best first; letter case does not matter."""
+    by_folded = {n.casefold(): n for n in known}
+    folded = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.4)
+    return [by_folded[f] for f in folded]

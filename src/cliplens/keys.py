@@ -1,0 +1,41 @@
+"""Numbers drawn from a pair's id, so that no result depends on the order pairs come in.
+
+Splits, bootstrap weights, sign flips and sample choices all come from here: the same id gives the same number on
+every machine, in every process, in any order.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt64
+
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
+    """A 64-bit key per pair id (BLAKE2b), equal wherever the id is equal."""
+    digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def hashed(keys: UInt64[np.ndarray, "*shape"], seed: int) -> UInt64[np.ndarray, "*shape"]:
+    """Fresh 64-bit numbers from keys and a seed (SplitMix64's finaliser)."""
+    with np.errstate(over="ignore"):
+        offset = np.uint64((seed + 1) & 0xFFFFFFFFFFFFFFFF) * _GOLDEN
+        z = keys + offset
+        z = (z ^ (z >> np.uint64(30))) * _MIX_1
+        z = (z ^ (z >> np.uint64(27))) * _MIX_2
+        return z ^ (z >> np.uint64(31))
+
+
+def hashed_uniform(keys: UInt64[np.ndarray, "*shape"], seed: int) -> Float[np.ndarray, "*shape"]:
+    """Uniform numbers in [0, 1) from keys and a seed, float64."""
+    return (hashed(keys, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def held_out(keys: UInt64[np.ndarray, " pair"], fraction: float, seed: int = 0) -> Bool[np.ndarray, " pair"]:
+    """Which pairs are kept from training: about `fraction` of them, chosen by id alone."""
+    return hashed_uniform(keys, seed) < fraction

@@ -1,0 +1,356 @@
+"""What passes between the floors: frozen records, no behaviour beyond reading themselves.
+
+A *pair* is an image and its caption; a *row* is a pair after a token choice; *codes* are the latent activations of rows;
+a *batch* is all a metric sees at once; a *table* has one row per latent.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Bool, Float, Int, Int64, UInt64
+from PIL import Image
+from torch import Tensor
+
+from cliplens.errors import InputError, unknown_name
+from cliplens.keys import pair_keys
+from cliplens.sites import Modality
+
+ImageSource = Path | bytes | Image.Image
+Sharing = Literal["shared", "image", "text"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its caption; either may be missing where only one modality is needed."""
+
+    id: str
+    image: ImageSource | None
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model, exactly: what a dictionary or a cache must agree with."""
+
+    name: str
+    pretrained: str | None
+    weights_sha256: str
+    preprocess: str
+    preprocess_sha256: str
+    tokenizer_sha256: str
+    adapters: str | None = None
+    """Fine-tuning adapters (LoRA) found in the weights, merged or not; None when there are none."""
+
+
+@dataclass(frozen=True)
+class PairedActs:
+    """Activations of both towers, row by row in step: row i of `image` and row i of `text` belong to `ids[i]`."""
+
+    ids: tuple[str, ...]
+    image: Float[Tensor, "row d_image"] | None
+    text: Float[Tensor, "row d_text"] | None
+
+    def __post_init__(self) -> None:
+        for name in ("image", "text"):
+            acts = getattr(self, name)
+            if acts is not None and len(acts) != len(self.ids):
+                raise InputError(
+                    expected=f"one row of {name} activations per id ({len(self.ids)})",
+                    found=f"{len(acts)} rows",
+                    do="keep images, captions and ids in step",
+                )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, modality: Modality) -> Float[Tensor, "row d_in"] | None:
+        """The activations of one modality."""
+        return self.image if modality == "image" else self.text
+
+    @cached_property
+    def keys(self) -> UInt64[np.ndarray, " row"]:
+        """The 64-bit key of each row's pair (see `cliplens.keys`)."""
+        return pair_keys(self.ids)
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """The firing entries of a [row, d_sae] code matrix, sorted by row, then latent; zeros are never listed."""
+
+    rows: Int64[Tensor, " firing"]
+    latents: Int64[Tensor, " firing"]
+    values: Float[Tensor, " firing"]
+    n_rows: int
+    d_sae: int
+
+    @classmethod
+    def from_dense(cls, codes: Float[Tensor, "row d_sae"]) -> "SparseCodes":
+        """The non-zero entries of a dense code matrix."""
+        rows, latents = codes.nonzero(as_tuple=True)
+        return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
+
+    def dense(self) -> Float[Tensor, "row d_sae"]:
+        """The whole matrix, zeros included."""
+        out = self.values.new_zeros(self.n_rows, self.d_sae)
+        out[self.rows, self.latents] = self.values
+        return out
+
+
+@dataclass(frozen=True)
+class JointFirings:
+    """Every (row, latent) that fires in at least one modality, with both activations (one of them may be 0)."""
+
+    rows: Int64[Tensor, " firing"]
+    latents: Int64[Tensor, " firing"]
+    image: Float[Tensor, " firing"]
+    text: Float[Tensor, " firing"]
+
+
+@dataclass(frozen=True)
+class PairedCodes:
+    """Codes of both modalities by one dictionary, row by row in step."""
+
+    ids: tuple[str, ...]
+    image: SparseCodes | None
+    text: SparseCodes | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, modality: Modality) -> SparseCodes | None:
+        """The codes of one modality."""
+        return self.image if modality == "image" else self.text
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents of the dictionary."""
+        for codes in (self.image, self.text):
+            if codes is not None:
+                return codes.d_sae
+        raise InputError(expected="codes of at least one modality", found="none", do="encode images or captions first")
+
+    @cached_property
+    def keys(self) -> UInt64[np.ndarray, " row"]:
+        """The 64-bit key of each row's pair (see `cliplens.keys`)."""
+        return pair_keys(self.ids)
+
+    @cached_property
+    def joint(self) -> JointFirings:
+        """The firings of both modalities joined by (row, latent), once per batch for every metric that needs them."""
+        if self.image is None or self.text is None:
+            raise InputError(
+                expected="codes of both modalities",
+                found="codes of one",
+                do="give image-caption pairs where a metric compares modalities",
+            )
+        image_at = self.image.rows * self.d_sae + self.image.latents
+        text_at = self.text.rows * self.d_sae + self.text.latents
+        place = torch.unique(torch.cat([image_at, text_at]))
+        values = self.image.values.new_zeros(2, len(place))
+        values[0, torch.searchsorted(place, image_at)] = self.image.values
+        values[1, torch.searchsorted(place, text_at)] = self.text.values
+        return JointFirings(place // self.d_sae, place % self.d_sae, values[0], values[1])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All a metric sees at once. Activations are as the dictionary sees them (centred when it was trained centred)."""
+
+    acts: PairedActs
+    codes: PairedCodes
+    reconstruction: PairedActs
+    judged: Mapping[str, PairedActs] = field(default_factory=dict)
+    """Judge name -> unit-norm embeddings of the same rows by that judge."""
+    truth: Mapping[str, Int[np.ndarray, " row"]] = field(default_factory=dict)
+    """Factor name -> value of each row, where ground truth is known."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Pair id of each row."""
+        return self.codes.ids
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the pairs really show and say: a value per pair and factor, and which modality carries the factor."""
+
+    ids: tuple[str, ...]
+    factors: Mapping[str, Int[np.ndarray, " pair"]]
+    values: Mapping[str, tuple[str, ...]]
+    sharing: Mapping[str, Sharing]
+
+    def rows(self, ids: Sequence[str]) -> dict[str, Int[np.ndarray, " row"]]:
+        """The factor values of the pairs named, in their order."""
+        place = np.array([self._place[i] for i in ids], dtype=np.int64)
+        return {name: values[place] for name, values in self.factors.items()}
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {i: n for n, i in enumerate(self.ids)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `latents.parquet`: what it says, and where the definition comes from."""
+
+    name: str
+    about: str
+    unit: str = ""
+    range: str = ""
+    nan: str = "never"
+    source: str = "ours"
+
+
+@dataclass(frozen=True)
+class LatentTable:
+    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` explains them."""
+
+    columns: Mapping[str, np.ndarray]
+    schema: Mapping[str, Column] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                expected="columns of one length (d_sae)", found=str(lengths), do="give one value per latent in each column"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.columns:
+            raise unknown_name("column", name, self.columns)
+        return self.columns[name]
+
+    def with_columns(self, columns: Mapping[str, np.ndarray], schema: Iterable[Column] = ()) -> "LatentTable":
+        """A new table with columns added or replaced."""
+        return replace(
+            self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}}
+        )
+
+    def save(self, path: Path) -> None:
+        """Write parquet; each column's `Column` travels as field metadata."""
+        fields, arrays = [], []
+        for name, values in self.columns.items():
+            array = pa.array(values.tolist() if values.dtype == object else values)
+            about = self.schema.get(name)
+            metadata = {k: str(v) for k, v in vars(about).items() if v} if about else None
+            fields.append(pa.field(name, array.type, metadata=metadata))
+            arrays.append(array)
+        pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LatentTable":
+        """Read what `save` wrote."""
+        table = pq.read_table(path)
+        schema = {}
+        for column in table.schema:
+            if column.metadata:
+                schema[column.name] = Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
+        columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+        return cls(columns, schema)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a metric found: columns of the latent table, headline figures, and small tables for the report."""
+
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    schema: tuple[Column, ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Goes to summary.json: plain numbers, strings, and dicts of them."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Title -> rows; shown in the report as they are."""
+    notes: tuple[str, ...] = ()
+    """Sentences a reader of the report must see."""
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """The top samples of each latent in one modality, strongest first; ties are broken by pair id.
+
+    `at[k, r]` is the place in `pairs` of latent k's r-th sample, -1 where fewer samples fire.
+    """
+
+    modality: Modality
+    pairs: tuple[Pair, ...]
+    at: Int[np.ndarray, "d_sae top"]
+    values: Float[np.ndarray, "d_sae top"]
+
+    def of(self, latent: int) -> list[tuple[Pair, float]]:
+        """The samples of one latent with their activations."""
+        return [
+            (self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0
+        ]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of a latent with what speaks for it; `text` is None when there is no evidence."""
+
+    text: str | None
+    score: float
+    """Higher is better; what it means is the namer's to say. nan when unnamed."""
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a dictionary comes from; travels in its SAELens metadata and in run.toml."""
+
+    model: ModelIdentity
+    sites: tuple[str, ...]
+    d_in: int
+    token: str
+    centred: bool
+    pairs_sha256: str | None = None
+
+    def to_json(self) -> str:
+        """As JSON, keys sorted."""
+        return json.dumps({**vars(self), "model": vars(self.model)}, sort_keys=True, default=list)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What steering does to codes: `operation` on `latents` with `strength`.
+
+    Operations: add, set, scale, clamp, ablate, replace, swap (see `cliplens_plugins.steering`).
+    """
+
+    operation: str
+    latents: tuple[int, ...]
+    strength: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All a namer may look at: exemplars from held-out pairs, decoder rows, a vocabulary and its embeddings."""
+
+    d_sae: int
+    alive: Bool[np.ndarray, " d_sae"]
+    images: Exemplars | None
+    texts: Exemplars | None
+    decoder: Float[Tensor, "d_sae d_in"]
+    vocabulary: tuple[str, ...] = ()
+    vocabulary_acts: Float[Tensor, "word d_in"] | None = None
+    """The vocabulary at the site the dictionary reads in the text tower, centred as the dictionary's captions are."""
+    image_acts: Float[Tensor, "image d_in"] | None = None
+    """Activations of `images.pairs`, in order."""
+    text_acts: Float[Tensor, "text d_in"] | None = None
+    """Activations of `texts.pairs`, in order."""

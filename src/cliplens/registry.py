@@ -1,0 +1,105 @@
+"""From entry points to contracts. A plugin that fails is named, with its distribution and its error."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from cliplens.errors import MissingExtraError, PluginError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An entry point, not imported until `make` is called."""
+
+    entry: EntryPoint
+
+    @property
+    def name(self) -> str:
+        """Its name in the group."""
+        return self.entry.name
+
+    @property
+    def distribution(self) -> str:
+        """The installed package it comes from."""
+        return self.entry.dist.name if self.entry.dist else "an unknown distribution"
+
+    def load(self) -> Any:
+        """What the entry point names.
+
+        Raises:
+            MissingExtraError: it needs a package that is not installed.
+            PluginError: importing it failed.
+        """
+        try:
+            return self.entry.load()
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                expected=f"the optional packages of {self.name!r} (from {self.distribution})",
+                found=f"no module {error.name!r}",
+                do=f"install the extra that brings it, for example pip install '{self.distribution}[{self.name}]'",
+            ) from error
+        except Exception as error:
+            raise self.failed("could not be imported", error) from error
+
+    def make(self, contract: type[T] | tuple[type[T], ...]) -> T:
+        """One instance, checked against its contract.
+
+        Raises:
+            PluginError: it is no class, cannot be made without arguments, or does not keep the contract.
+        """
+        made = self.load()
+        if isinstance(made, type):
+            try:
+                made = made()
+            except Exception as error:
+                raise self.failed("could not be made without arguments", error) from error
+        if not isinstance(made, contract):
+            kinds = contract if isinstance(contract, tuple) else (contract,)
+            raise PluginError(
+                expected=f"{' or '.join(k.__name__ for k in kinds)} from the entry point {self.name!r} of {self.distribution}",
+                found=f"{type(made).__module__}.{type(made).__qualname__}",
+                do="subclass the contract in cliplens.contracts, or remove the entry point",
+            )
+        return made  # type: ignore[no-any-return]
+
+    def failed(self, what: str, error: Exception) -> PluginError:
+        """The error that names this plugin as the culprit."""
+        return PluginError(
+            expected=f"the plugin {self.name!r} of {self.distribution} to work",
+            found=f"it {what}: {type(error).__name__}: {error}",
+            do=f"report it to the authors of {self.distribution}, or leave the plugin out",
+        )
+
+
+@lru_cache(maxsize=None)
+def plugins(group: str) -> tuple[Plugin, ...]:
+    """The plugins installed in a group, by name."""
+    found = entry_points(group=f"cliplens.{group}")
+    return tuple(Plugin(e) for e in sorted(found, key=lambda e: e.name))
+
+
+def find(group: str, name: str) -> Plugin:
+    """The plugin of that name.
+
+    Raises:
+        UnknownNameError: there is none; the nearest names are listed.
+    """
+    by_name = {p.name: p for p in plugins(group)}
+    if name not in by_name:
+        raise unknown_name(f"plugin in cliplens.{group}", name, by_name)
+    return by_name[name]
+
+
+def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
+    """Every plugin of the group that keeps `contract`, made; those that keep another contract of the group are passed over."""
+    from cliplens.contracts import ModelSource, Tower
+
+    allowed: tuple[type, ...] = (Tower, ModelSource) if group == "towers" else (contract,)
+    for plugin in plugins(group):
+        instance = plugin.make(allowed)
+        if isinstance(instance, contract):
+            yield plugin, instance
