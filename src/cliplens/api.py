@@ -1,0 +1,217 @@
+"""The verbs of the package."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cliplens import registry
+from cliplens.contracts import LoadedModel, ModelSource, Tower
+from cliplens.errors import InputError, unknown_name
+from cliplens.hooked import HookedCLIP, HookedTower
+from cliplens.pairs import Pairs
+from cliplens.pairs import read_pairs as _read_pairs_file
+from cliplens.sites import Side, sites_of
+from cliplens.store import Provider, provider_of
+
+if TYPE_CHECKING:
+    import datasets
+
+Modalities = Literal["both", "image", "text"]
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WORLD_PREFIX = "world:"
+
+
+def load(
+    name: str,
+    pretrained: str | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str = "float32",
+) -> HookedCLIP:
+    """A CLIP-like model with hooks on both towers.
+
+    Args:
+        name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world" and
+            "world-plain". `cliplens models` lists what is known.
+        pretrained: a tag of that model ("laion2b_s34b_b79k") or a local weights file. Only a tag may reach the network.
+        device: None picks cuda, mps or cpu.
+        dtype: "float32", "float64", "float16" or "bfloat16".
+
+    Raises:
+        UnknownNameError: no installed source knows the model, tag or dtype; the nearest names are listed.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    sources = [source for _, source in registry.made("towers", ModelSource)]
+    for source in sources:
+        if source.knows(name):
+            return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]))
+    raise unknown_name("model", name, [card.name for source in sources for card in source.models()])
+
+
+def wrap(
+    model: nn.Module,
+    *,
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+    tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
+) -> HookedCLIP:
+    """Hooks on a model object you already have. Weights are shared; the object is never altered.
+
+    Args:
+        model: an open_clip model, or any model an installed source recognises.
+        preprocess: picture -> Float[Tensor, "3 height width"]; None takes the one the model's configuration describes.
+        tokenizer: captions -> Int64[Tensor, "caption context"]; None takes the model's own.
+
+    Raises:
+        InputError: no installed source recognises the model.
+    """
+    for _, source in registry.made("towers", ModelSource):
+        loaded = source.adopt(model)
+        if loaded is not None:
+            return _hooked(
+                LoadedModel(
+                    loaded.module, preprocess or loaded.preprocess, tokenizer or loaded.tokenizer, loaded.identity
+                )
+            )
+    raise InputError(
+        expected="a model one of the installed sources recognises",
+        found=f"{type(model).__module__}.{type(model).__qualname__}",
+        do="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
+    )
+
+
+def _hooked(loaded: LoadedModel) -> HookedCLIP:
+    return HookedCLIP(
+        loaded.module,
+        vision=_open_tower(loaded.module, "vision"),
+        text=_open_tower(loaded.module, "text"),
+        preprocess=loaded.preprocess,
+        tokenizer=loaded.tokenizer,
+        identity=loaded.identity,
+    )
+
+
+def _open_tower(model: nn.Module, side: Side) -> HookedTower | None:
+    adapters = [adapter for _, adapter in registry.made("towers", Tower)]
+    for adapter in adapters:
+        if adapter.opens(model, side):
+            return adapter.open(model, side)  # type: ignore[return-value]
+    if side == "text" and not hasattr(model, "encode_text"):
+        return None
+    raise InputError(
+        expected=f"a {side} tower of one of the families {sorted(a.family for a in adapters)}",
+        found=f"the {side} side of {type(model).__name__}, which no adapter opens",
+        do="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
+    )
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; None picks cuda, mps or cpu, in that order."""
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def read_pairs(
+    path: str | Path,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    id_column: str | None = None,
+    image_root: str | Path | None = None,
+    modalities: Modalities = "both",
+) -> Pairs:
+    """Images and captions in step.
+
+    Args:
+        path: a CSV or TSV file, JSONL, a folder of images with .txt captions, or "world:N" for N pairs of the embedded
+            world ("world:N:SEED" for other pairs).
+        image_column: column with image paths; None looks for the usual names.
+        caption_column: column with captions; None looks for the usual names.
+        id_column: column with unique ids; None makes ids from file names and places.
+        image_root: folder image paths are relative to; None is the file's own folder.
+        modalities: "image" accepts data without captions, "text" data without images.
+
+    Raises:
+        PairsError: the file cannot be read as pairs.
+    """
+    if str(path).startswith(WORLD_PREFIX):
+        from cliplens.world import world_pairs
+
+        count, seed = parse_world(str(path))
+        return world_pairs(count, seed=seed)
+    return _read_pairs_file(
+        Path(path),
+        image_column=image_column,
+        caption_column=caption_column,
+        id_column=id_column,
+        image_root=None if image_root is None else Path(image_root),
+        modalities=modalities,
+    )
+
+
+def parse_world(path: str) -> tuple[int, int]:
+    """Number of pairs and seed of a "world:N" or "world:N:SEED" path."""
+    parts = path.removeprefix(WORLD_PREFIX).split(":")
+    if len(parts) > 2 or not all(p.isdigit() for p in parts):
+        raise InputError(expected="world:N or world:N:SEED, two whole numbers", found=repr(path), do="write world:20480")
+    return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
+
+
+def activations(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    hook: str = "hook_embedding",
+    *,
+    modalities: Modalities = "both",
+    centre: bool = True,
+    batch_size: int = 4096,
+    token: str = "auto",
+    seed: int = 0,
+) -> Provider:
+    """What `sae_lens.SAETrainer` takes as `data_provider`: shuffled activation rows, for ever.
+
+    Args:
+        clip: the model.
+        pairs: what to show it.
+        hook: a hook name for both towers ("hook_embedding"), or a site of one ("vision.blocks.9.hook_resid_post").
+        modalities: rows of both modalities for one dictionary, or of one.
+        centre: subtract each modality's mean; the means stay at `provider.means` and go into the saved dictionary.
+        batch_size: rows per batch, SAELens' `train_batch_size_samples`.
+        token: which position stands for a sample: "auto" (CLS, EOT), "cls", "eot", "mean", "patches", "all".
+        seed: of the shuffle.
+
+    Raises:
+        MismatchError: both modalities asked for at hooks of different width.
+        UnknownNameError: no such hook; the nearest are listed.
+    """
+    return provider_of(
+        clip, pairs, sites_of(hook, modalities), token=token, centre=centre, batch_size=batch_size, seed=seed
+    )
+
+
+def caption_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
+    """Captions as a tokenised dataset for `LanguageModelSAETrainingRunner(override_model=clip.text)`."""
+    from cliplens.store import caption_dataset as build
+
+    return build(pairs, clip)
+
+
+def image_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
+    """Images as image-index tokens for `LanguageModelSAETrainingRunner(override_model=clip.vision)`."""
+    from cliplens.store import image_dataset as build
+
+    return build(pairs, clip)
+
+
+def install() -> None:
+    """Make `model_class_name="HookedCLIP"` known to SAELens' own model loading. Never done on import."""
+    from cliplens.sae import install as install_in_sae_lens
+
+    install_in_sae_lens(load)
