@@ -1,14 +1,16 @@
 """From entry points to contracts. A plugin that fails is named, with its distribution and its error."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from cliplens.errors import MissingExtraError, PluginError, unknown_name
 
 T = TypeVar("T")
+_LOG = logging.getLogger("cliplens")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Plugin:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def plugins(group: str) -> tuple[Plugin, ...]:
     """The plugins installed in a group, by name."""
     found = entry_points(group=f"cliplens.{group}")
@@ -95,11 +97,21 @@ def find(group: str, name: str) -> Plugin:
 
 
 def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
-    """Every plugin of the group that keeps `contract`, made; those that keep another contract of the group are passed over."""
+    """Every plugin of the group that keeps `contract`, made. One that fails is logged by name and the others go on.
+
+    A plugin that keeps another contract of the same group, or whose extra is not installed, is passed over in silence.
+    """
     from cliplens.contracts import ModelSource, Tower
 
     allowed: tuple[type, ...] = (Tower, ModelSource) if group == "towers" else (contract,)
     for plugin in plugins(group):
-        instance = plugin.make(allowed)
+        try:
+            instance = plugin.make(allowed)
+        except MissingExtraError as error:
+            _LOG.debug("%s", error)
+            continue
+        except PluginError as error:
+            _LOG.warning("%s", error)
+            continue
         if isinstance(instance, contract):
             yield plugin, instance
