@@ -1,0 +1,38 @@
+"""A folder of images, however deep, each with its caption in a .txt file of the same name beside it."""
+
+from pathlib import Path
+from typing import Literal
+
+from cliplens.errors import PairsError
+from cliplens.pairs.pairs import Pairs
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+def read_folder(folder: Path, modalities: Literal["both", "image", "text"]) -> Pairs:
+    """Pairs of a folder, in the order of their relative paths, which are their ids.
+
+    Raises:
+        PairsError: captions are needed and no image has one.
+    """
+    images = sorted(
+        (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES),
+        key=lambda p: p.relative_to(folder).as_posix(),
+    )
+    ids = [p.relative_to(folder).as_posix() for p in images]
+    if modalities == "image":
+        return Pairs(ids, images, None, name=folder.name)
+    captions = [_caption(p.with_suffix(".txt")) for p in images]
+    if images and not any(c is not None for c in captions):
+        raise PairsError(
+            expected=f"a .txt file with the caption beside each image in {folder}",
+            found=f"{len(images)} images and no .txt file",
+            do="write the captions, or ask for images only (--modalities image)",
+        )
+    return Pairs(ids, images, captions, name=folder.name)
+
+
+def _caption(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    return " ".join(path.read_text(encoding="utf-8", errors="replace").split())
