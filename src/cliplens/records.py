@@ -161,24 +161,6 @@ class PairedCodes:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """All a metric sees at once. Activations are as the dictionary sees them (centred when it was trained centred)."""
-
-    acts: PairedActs
-    codes: PairedCodes
-    reconstruction: PairedActs
-    judged: Mapping[str, PairedActs] = field(default_factory=dict)
-    """Judge name -> unit-norm embeddings of the same rows by that judge."""
-    truth: Mapping[str, Int[np.ndarray, " row"]] = field(default_factory=dict)
-    """Factor name -> value of each row, where ground truth is known."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Pair id of each row."""
-        return self.codes.ids
-
-
-@dataclass(frozen=True)
 class GroundTruth:
     """What the pairs really show and say: a value per pair and factor, and which modality carries the factor."""
 
@@ -195,6 +177,24 @@ class GroundTruth:
     @cached_property
     def _place(self) -> dict[str, int]:
         return {i: n for n, i in enumerate(self.ids)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All a metric sees at once. Activations are as the dictionary sees them (centred when it was trained centred)."""
+
+    acts: PairedActs
+    codes: PairedCodes
+    reconstruction: PairedActs
+    judged: Mapping[str, PairedActs] = field(default_factory=dict)
+    """Judge name -> unit-norm embeddings of the same rows by that judge."""
+    truth: GroundTruth | None = None
+    """What the pairs really show and say, where it is known; `truth.rows(batch.ids)` gives the values of these rows."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Pair id of each row."""
+        return self.codes.ids
 
 
 @dataclass(frozen=True)
