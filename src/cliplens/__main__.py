@@ -1,0 +1,3 @@
+from cliplens.cli import main
+
+main()
