@@ -220,7 +220,9 @@ class LatentTable:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise InputError(
-                expected="columns of one length (d_sae)", found=str(lengths), do="give one value per latent in each column"
+                expected="columns of one length (d_sae)",
+                found=str(lengths),
+                do="give one value per latent in each column",
             )
 
     def __len__(self) -> int:
@@ -239,9 +241,7 @@ class LatentTable:
 
     def with_columns(self, columns: Mapping[str, np.ndarray], schema: Iterable[Column] = ()) -> "LatentTable":
         """A new table with columns added or replaced."""
-        return replace(
-            self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}}
-        )
+        return replace(self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}})
 
     def save(self, path: Path) -> None:
         """Write parquet; each column's `Column` travels as field metadata."""
@@ -294,9 +294,7 @@ class Exemplars:
 
     def of(self, latent: int) -> list[tuple[Pair, float]]:
         """The samples of one latent with their activations."""
-        return [
-            (self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0
-        ]
+        return [(self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0]
 
 
 @dataclass(frozen=True)
@@ -340,7 +338,11 @@ class Edit:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All a namer may look at: exemplars from held-out pairs, decoder rows, a vocabulary and its embeddings."""
+    """All a namer may look at: exemplars and a background from held-out pairs, decoder rows, a vocabulary.
+
+    `*_acts` are embeddings in the space both towers share (the final embedding), whatever site the dictionary reads;
+    how they are centred or scaled does not matter.
+    """
 
     d_sae: int
     alive: Bool[np.ndarray, " d_sae"]
@@ -348,9 +350,13 @@ class Evidence:
     texts: Exemplars | None
     decoder: Float[Tensor, "d_sae d_in"]
     vocabulary: tuple[str, ...] = ()
-    vocabulary_acts: Float[Tensor, "word d_in"] | None = None
-    """The vocabulary at the site the dictionary reads in the text tower, centred as the dictionary's captions are."""
-    image_acts: Float[Tensor, "image d_in"] | None = None
-    """Activations of `images.pairs`, in order."""
-    text_acts: Float[Tensor, "text d_in"] | None = None
-    """Activations of `texts.pairs`, in order."""
+    vocabulary_acts: Float[Tensor, "word d_embed"] | None = None
+    """Embeddings of the vocabulary, each word alone or in a template."""
+    image_acts: Float[Tensor, "image d_embed"] | None = None
+    """Embeddings of `images.pairs`, in order."""
+    text_acts: Float[Tensor, "caption d_embed"] | None = None
+    """Embeddings of the captions of `texts.pairs`, in order."""
+    background: tuple[Pair, ...] = ()
+    """Held-out pairs taken at random, for contrast; without them the exemplars of all other latents stand in."""
+    background_acts: PairedActs | None = None
+    """Embeddings of `background`, in order."""

@@ -1,0 +1,174 @@
+"""Exemplars on disk: `exemplars.parquet` (one row per sample of a latent) and `images/` (thumbnails).
+
+| column   | what it says                                                        |
+|----------|---------------------------------------------------------------------|
+| latent   | index of the latent                                                 |
+| modality | `image` or `text`: what the latent fired on                         |
+| rank     | 0 = strongest                                                       |
+| id       | id of the pair                                                      |
+| value    | activation of the latent on this sample                             |
+| caption  | the pair's caption; null where it has none                          |
+| image    | thumbnail, relative to `images/`; null for text samples and where the image cannot be read any more |
+
+Thumbnails are PNG where the picture is tiny (every pixel counts), WebP otherwise. A thumbnail is named after its
+pair and its content, the table is written last, and what it does not name is removed only then: whoever reads the
+folder at any moment finds a table whose pictures are all there.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cliplens.errors import DamagedError, PairsError
+from cliplens.pairs import open_image
+from cliplens.records import Exemplars, Pair
+from cliplens.runfolder import written_whole
+from cliplens.sites import Modality
+
+TINY = 96
+"""Longest side, in pixels, up to which a thumbnail is the picture itself, as PNG."""
+THUMBNAIL = 192
+"""Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 on a screen of double density."""
+TABLE = "exemplars.parquet"
+_SCHEMA = pa.schema(
+    [
+        ("latent", pa.int32()),
+        ("modality", pa.string()),
+        ("rank", pa.int32()),
+        ("id", pa.string()),
+        ("value", pa.float64()),
+        ("caption", pa.string()),
+        ("image", pa.string()),
+    ],
+)
+
+
+def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | None) -> None:
+    """Write the top samples of each latent into `folder` (the `exemplars` folder of a run), whole or not at all.
+
+    `load_exemplars` gives them back with thumbnails in place of the pictures. A picture that can no longer be read
+    leaves its sample without one.
+    """
+    thumbnails = _save_thumbnails(folder / "images", images) if images else {}
+    given = [e for e in (images, texts) if e is not None]
+    sizes = {f"{e.modality}_shape": "x".join(str(n) for n in e.at.shape) for e in given}
+    table = pa.concat_tables(
+        [_rows(e, thumbnails if e.modality == "image" else {}) for e in given] or [_SCHEMA.empty_table()]
+    )
+    with written_whole(folder / TABLE) as partial:
+        pq.write_table(table.replace_schema_metadata(sizes), partial)
+    kept = set(thumbnails.values())
+    for stale in (folder / "images").glob("*"):
+        if stale.name not in kept:
+            stale.unlink()
+
+
+def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
+    """What `save_exemplars` wrote: the exemplars of images and of texts; None for a modality that was not saved.
+
+    Raises:
+        DamagedError: the table cannot be read, or names a thumbnail that is gone.
+    """
+    try:
+        table = pq.read_table(folder / TABLE)
+        shapes = {
+            k.decode(): tuple(map(int, v.decode().split("x")))
+            for k, v in (table.schema.metadata or {}).items()
+            if k.endswith(b"_shape")
+        }
+        columns = {name: table.column(name).to_pylist() for name in _SCHEMA.names}
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DamagedError(
+            expected=f"the exemplars of a run in {folder}",
+            found=f"{type(error).__name__}: {error}",
+            do="score the run again",
+        ) from error
+    return _read("image", columns, shapes, folder), _read("text", columns, shapes, folder)
+
+
+def thumbnail(image: Image.Image) -> tuple[bytes, str]:
+    """A small file of a picture, and its suffix: PNG, pixel for pixel, up to `TINY`; WebP of at most `THUMBNAIL` above."""
+    out = io.BytesIO()
+    if max(image.size) <= TINY:
+        image.convert("RGB").save(out, "PNG", optimize=True)
+        return out.getvalue(), "png"
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    small.save(out, "WEBP", quality=82, method=4)
+    return out.getvalue(), "webp"
+
+
+def _save_thumbnails(folder: Path, images: Exemplars) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    used = np.unique(images.at[images.at >= 0])
+    names = {}
+    for pair in tqdm([images.pairs[p] for p in used], desc="thumbnails", unit="image", delay=2):
+        if pair.image is None:
+            continue
+        try:
+            content, suffix = thumbnail(open_image(pair))
+        except (OSError, ValueError, PairsError):
+            continue
+        name = f"{_file_stem(pair.id)}-{hashlib.blake2b(content, digest_size=6).hexdigest()}.{suffix}"
+        if not (folder / name).exists():
+            with written_whole(folder / name) as partial:
+                partial.write_bytes(content)
+        names[pair.id] = name
+    return names
+
+
+def _file_stem(pair_id: str) -> str:
+    """Letters that every file system takes; two ids that look alike here differ in the hash that follows."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", pair_id)[-40:].lower()
+    return f"{readable}-{hashlib.blake2b(pair_id.encode(), digest_size=4).hexdigest()}"
+
+
+def _rows(exemplars: Exemplars, thumbnails: dict[str, str]) -> pa.Table:
+    latents, ranks = np.nonzero(exemplars.at >= 0)
+    pairs = [exemplars.pairs[p] for p in exemplars.at[latents, ranks]]
+    columns: dict[str, Sequence[object] | np.ndarray] = {
+        "latent": latents.astype(np.int32),
+        "modality": [exemplars.modality] * len(pairs),
+        "rank": ranks.astype(np.int32),
+        "id": [p.id for p in pairs],
+        "value": exemplars.values[latents, ranks].astype(np.float64),
+        "caption": [p.caption for p in pairs],
+        "image": [thumbnails.get(p.id) for p in pairs],
+    }
+    return pa.table(columns, schema=_SCHEMA)
+
+
+def _read(
+    modality: Modality, columns: dict[str, list], shapes: dict[str, tuple[int, ...]], folder: Path
+) -> Exemplars | None:  # type: ignore[type-arg]
+    if f"{modality}_shape" not in shapes:
+        return None
+    shape = shapes[f"{modality}_shape"]
+    at, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
+    place: dict[str, int] = {}
+    pairs: list[Pair] = []
+    for latent, kind, rank, pair_id, value, caption, image in zip(*(columns[n] for n in _SCHEMA.names), strict=True):
+        if kind != modality:
+            continue
+        if pair_id not in place:
+            place[pair_id] = len(pairs)
+            pairs.append(Pair(pair_id, _thumbnail_path(folder, image), caption))
+        at[latent, rank], values[latent, rank] = place[pair_id], value
+    return Exemplars(modality, tuple(pairs), at, values)
+
+
+def _thumbnail_path(folder: Path, name: str | None) -> Path | None:
+    if name is None:
+        return None
+    path = folder / "images" / Path(name).name
+    if not path.exists():
+        raise DamagedError(expected=f"the thumbnail {path}", found="no such file", do="score the run again")
+    return path

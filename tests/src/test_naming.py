@@ -1,0 +1,95 @@
+"""The default vocabulary, and the columns made of names."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliplens.contracts import Namer
+from cliplens.errors import PluginError
+from cliplens.naming import UNNAMED, auroc, name_agreement, name_columns, name_latents, words, words_of
+from cliplens.records import Evidence, LatentTable, Name
+from support.evidence import planted_evidence
+
+NAN = float("nan")
+
+
+def test_vocabulary_is_ordered_by_captions_that_hold_a_word_then_by_letter() -> None:
+    captions = ["a red dog dog dog", "the red cat", "a cat and the dog", "red"]
+    assert words_of(captions) == ("red", "cat", "dog")
+    assert words_of(captions, most=1) == ("red",)
+
+
+def test_numerals_are_kept_and_function_words_dropped() -> None:
+    assert words_of(["there are two of them", "two is the one", "one"]) == ("one", "two")
+
+
+def test_rare_words_count_where_nothing_is_frequent() -> None:
+    assert set(words_of(["zebra", "quokka"])) == {"zebra", "quokka"}
+    assert words_of(["zebra zebra", "quokka", "quokka"]) == ("quokka",)
+
+
+def test_words_of_any_script_and_markup() -> None:
+    assert words("Ein Straßen-Café, don't <script>") == ["ein", "straßen-café", "don't", "script"]
+    assert words("赤い 丸 3") == ["赤い", "丸"]
+
+
+def test_final_name_is_the_better_scored_one() -> None:
+    found = name_columns(
+        [Name("red", 0.9), Name("dog", 0.6), Name("cat", 0.8), Name(None, NAN)],
+        [Name("red", 0.7), Name("wolf", 0.8), Name(None, NAN), Name(None, NAN)],
+    )
+    assert found.columns["name"].tolist() == ["red", "wolf", "cat", UNNAMED]
+    np.testing.assert_array_equal(found.columns["name_score"], [0.9, 0.8, 0.8, NAN])
+    np.testing.assert_array_equal(found.columns["name_agreement"], [1, 0, NAN, NAN])
+    assert found.figures["named"] == 3
+
+
+def test_a_dead_latent_is_unnamed_whatever_the_namer_says() -> None:
+    found = name_columns([Name("red", 0.9)], [Name("red", 0.9)], alive=np.array([False]))
+    assert found.columns["name"].tolist() == [UNNAMED]
+    assert found.figures == {"named": 0, "unnamed": 0, "name_score_median": None, "name_agreement_mean": None}
+
+
+def test_columns_survive_parquet_with_their_schema(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    found = name_columns([Name("<script>", 0.9)], [Name(None, NAN)])
+    table = LatentTable({}).with_columns(found.columns, found.schema)
+    table.save(tmp_path / "latents.parquet")
+    loaded = LatentTable.load(tmp_path / "latents.parquet")
+    assert loaded["name"].tolist() == ["<script>"]
+    assert set(loaded.schema) == set(found.columns)
+
+
+def test_agreement_is_the_share_of_common_words() -> None:
+    assert name_agreement("red circle", "Circle") == 0.5
+    assert name_agreement("§", "§") == 1
+    assert np.isnan(name_agreement(None, "red"))
+
+
+def test_a_namer_that_gives_too_few_names_is_named() -> None:
+    class Short(Namer):
+        name = "short"
+
+        def from_images(self, evidence: Evidence) -> list[Name]:
+            return []
+
+        def from_captions(self, evidence: Evidence) -> list[Name]:
+            return []
+
+    with pytest.raises(PluginError, match=r"Expected one name per latent \(11\) from the namer 'short'. Found 0 names"):
+        name_latents(planted_evidence(n=40), Short())
+
+
+@given(
+    st.lists(st.floats(-9, 9), min_size=1, max_size=20),
+    st.lists(st.floats(-9, 9), min_size=1, max_size=20),
+)
+def test_auroc_equals_its_definition(up: list[float], down: list[float]) -> None:
+    slow = np.mean([1.0 if u > d else 0.5 if u == d else 0.0 for u in up for d in down])
+    assert auroc(up, down) == pytest.approx(slow, abs=1e-12)
+    assert auroc(up, down) + auroc(down, up) == pytest.approx(1, abs=1e-12)
+
+
+def test_auroc_of_nothing_is_nan() -> None:
+    assert np.isnan(auroc([], [1.0]))
+    assert np.isnan(auroc([1.0], [NAN]))
