@@ -1,5 +1,12 @@
 """Images and captions in step. One file per source; `read_pairs` finds the right one."""
 
+from cliplens.pairs.captions import Tokenised as Tokenised
+from cliplens.pairs.captions import tokenised as tokenised
+from cliplens.pairs.decode import Decoded as Decoded
+from cliplens.pairs.decode import Decoder as Decoder
+from cliplens.pairs.images import BadPairError as BadPairError
+from cliplens.pairs.images import open_image as open_image
 from cliplens.pairs.pairs import ImageColumn as ImageColumn
 from cliplens.pairs.pairs import Pairs as Pairs
+from cliplens.pairs.quarantine import Quarantine as Quarantine
 from cliplens.pairs.read import read_pairs as read_pairs

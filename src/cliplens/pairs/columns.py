@@ -67,7 +67,9 @@ def _column(
             return named
         near = nearest_names(named, present) or list(present)
         raise PairsError(
-            expected=f"a column {named!r} in {where}", found=f"the columns {_listed(present)}", do=f"use one of {_listed(near)}"
+            expected=f"a column {named!r} in {where}",
+            found=f"the columns {_listed(present)}",
+            do=f"use one of {_listed(near)}",
         )
     by_folded = {p.casefold(): p for p in reversed(present)}
     for name in usual:

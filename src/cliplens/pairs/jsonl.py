@@ -35,7 +35,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise PairsError(expected=f"a JSON object on {where}", found=str(error), do="mend or remove the line") from error
+        raise PairsError(
+            expected=f"a JSON object on {where}", found=str(error), do="mend or remove the line"
+        ) from error
     if not isinstance(row, dict):
-        raise PairsError(expected=f"a JSON object on {where}", found=f"a {type(row).__name__}", do="mend or remove the line")
+        raise PairsError(
+            expected=f"a JSON object on {where}", found=f"a {type(row).__name__}", do="mend or remove the line"
+        )
     return row

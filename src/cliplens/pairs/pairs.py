@@ -90,7 +90,15 @@ class Pairs(Sequence[Pair]):
         """The caption of each pair, in order."""
         if self._captions is None:
             return [None] * len(self)
-        return [self._captions[self._row(i)] for i in range(len(self))]
+        return [self.caption_at(i) for i in range(len(self))]
+
+    def id_at(self, index: int) -> str:
+        """The id of one pair, its image left alone."""
+        return self._ids[self._row(index)]
+
+    def caption_at(self, index: int) -> str | None:
+        """The caption of one pair, its image left alone."""
+        return None if self._captions is None else self._captions[self._row(index)]
 
     @property
     def has_images(self) -> bool:

@@ -27,5 +27,7 @@ def read_table(
             return pairs_of_rows(rows, found, root, path.stem)
     except (csv.Error, UnicodeDecodeError) as error:
         raise PairsError(
-            expected=f"a table with a header line, in UTF-8, at {path}", found=str(error), do="save it again as UTF-8 text"
+            expected=f"a table with a header line, in UTF-8, at {path}",
+            found=str(error),
+            do="save it again as UTF-8 text",
         ) from error

@@ -1,0 +1,84 @@
+"""Bad pairs, set aside with the reason. A few never stop a run; more than `max_bad` do."""
+
+import json
+from pathlib import Path
+
+from cliplens.errors import PairsError
+from cliplens.records import ImageSource, Pair
+
+_LISTED = 10
+
+
+class Quarantine:
+    """The bad pairs met so far, each once, in `quarantine.jsonl` as they come.
+
+    Args:
+        path: where to write; an earlier file is replaced. None keeps them in memory only.
+        max_bad: the fraction of pairs that may be bad. One bad pair never stops a run, however few pairs there are,
+            unless `max_bad` is 0.
+    """
+
+    def __init__(self, path: Path | None = None, max_bad: float = 0.01) -> None:
+        if not 0 <= max_bad <= 1:
+            raise PairsError(expected="a fraction of bad pairs from 0 to 1", found=str(max_bad), do="give 0.01 for 1 %")
+        self.path = path
+        self.max_bad = max_bad
+        self._reasons: dict[str, str] = {}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("", encoding="utf-8")
+
+    @property
+    def count(self) -> int:
+        """Number of bad pairs."""
+        return len(self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Pair id -> why it cannot be used, in the order they were met."""
+        return dict(self._reasons)
+
+    def __contains__(self, pair_id: str) -> bool:
+        return pair_id in self._reasons
+
+    def add(self, pair: Pair, reason: str) -> None:
+        """Set a pair aside; one already there is left as it is."""
+        if pair.id in self._reasons:
+            return
+        self._reasons[pair.id] = reason
+        if self.path is not None:
+            line = {"id": pair.id, "image": _written(pair.image), "caption": pair.caption, "reason": reason}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def allowed(self, total: int) -> int:
+        """How many of `total` pairs may be bad."""
+        return max(int(self.max_bad * total + 1e-9), 1) if self.max_bad > 0 else 0
+
+    def check(self, total: int) -> None:
+        """Stop when too many of `total` pairs are bad.
+
+        Raises:
+            PairsError: more than allowed; the first ten are listed.
+        """
+        allowed = self.allowed(total)
+        if self.count <= allowed and self.count < max(total, 1):
+            return
+        first = "; ".join(f"{i} ({r})" for i, r in list(self._reasons.items())[:_LISTED])
+        more = "" if self.count <= _LISTED else f"; and {self.count - _LISTED} more"
+        where = f" (all are in {self.path})" if self.path else ""
+        raise PairsError(
+            expected=f"at most {allowed} bad pairs among {total} (a fraction of {self.max_bad:g})",
+            found=f"{self.count}: {first}{more}",
+            do=f"mend or remove them{where}, or raise max_bad (--max-bad)",
+        )
+
+
+def _written(image: ImageSource | None) -> str | None:
+    if image is None or isinstance(image, Path):
+        return None if image is None else str(image)
+    return (
+        f"{len(image)} bytes"
+        if isinstance(image, bytes)
+        else f"{image.mode} image in memory, {image.size[0]}x{image.size[1]}"
+    )
