@@ -1,12 +1,14 @@
 """The command line. Nothing heavy is imported before a command has set its threads."""
 
+import inspect
 import os
 import sys
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import wraps
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import click
 import typer
@@ -16,6 +18,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from cliplens.errors import CliplensError
+from cliplens.settings import MACHINE, Settings
 
 COMMANDS = "cliplens.commands"
 DEMO_PAIRS = 20480
@@ -51,208 +54,82 @@ app = typer.Typer(
 )
 
 
-class TowerChoice(str, Enum):
-    both = "both"
-    vision = "vision"
-    text = "text"
-
-
-class DtypeChoice(str, Enum):
-    float32 = "float32"
-    float64 = "float64"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class CacheDtypeChoice(str, Enum):
-    float16 = "float16"
-    float32 = "float32"
-
-
-DATA, MODEL, DICTIONARY, MACHINE = "What to look at", "The model", "The dictionary", "The machine"
-
-Pairs = Annotated[
-    str,
-    typer.Option(
-        help="CSV, TSV or JSONL with images and captions, a folder of images with .txt captions, "
-        "or world:N for N pairs of the embedded world.",
-        rich_help_panel=DATA,
-    ),
-]
-ImageColumn = Annotated[str | None, typer.Option(help="Column with image paths.", rich_help_panel=DATA)]
-CaptionColumn = Annotated[str | None, typer.Option(help="Column with captions.", rich_help_panel=DATA)]
-IdColumn = Annotated[str | None, typer.Option(help="Column with unique ids.", rich_help_panel=DATA)]
-ImageRoot = Annotated[str | None, typer.Option(help="Folder the image paths are relative to.", rich_help_panel=DATA)]
-MaxBad = Annotated[
-    float, typer.Option(help="Largest fraction of unreadable pairs; more stops the run.", rich_help_panel=DATA)
-]
-HeldOut = Annotated[
-    float, typer.Option(help="Fraction of pairs kept from training; scores and names come from these.", rich_help_panel=DATA)
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="open_clip name, local-dir:/path, or the embedded world / world-plain. See: cliplens models.",
-        rich_help_panel=MODEL,
-    ),
-]
-Pretrained = Annotated[
-    str | None, typer.Option(help="Tag of the model (downloads), or a local weights file.", rich_help_panel=MODEL)
-]
-Hook = Annotated[
-    str,
-    typer.Option(
-        help="Hook of both towers (hook_embedding) or a site of one (vision.blocks.9.hook_resid_post).",
-        rich_help_panel=MODEL,
-    ),
-]
-Tower = Annotated[TowerChoice, typer.Option(help="Towers the dictionary reads.", rich_help_panel=MODEL)]
-Token = Annotated[
-    str,
-    typer.Option(help="Position that stands for a sample: auto, cls, eot, mean, patches, all.", rich_help_panel=MODEL),
-]
-Architecture = Annotated[
-    str,
-    typer.Option(
-        help="Any SAELens training architecture: batchtopk, topk, standard, gated, jumprelu, ...",
-        rich_help_panel=DICTIONARY,
-    ),
-]
-DSae = Annotated[int | None, typer.Option(help="Latents; default four times the width.", rich_help_panel=DICTIONARY)]
-K = Annotated[int | None, typer.Option(help="Latents per sample (top-k family).", rich_help_panel=DICTIONARY)]
-L1 = Annotated[float | None, typer.Option(help="Sparsity coefficient (the others).", rich_help_panel=DICTIONARY)]
-Samples = Annotated[
-    int | None, typer.Option(help="Rows to train on; default 400 steps or 20 passes.", rich_help_panel=DICTIONARY)
-]
-BatchSize = Annotated[int, typer.Option(help="Rows per training step.", rich_help_panel=DICTIONARY)]
-Lr = Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=DICTIONARY)]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel=DICTIONARY)]
-Centre = Annotated[bool, typer.Option(help="Subtract each modality's mean.", rich_help_panel=DICTIONARY)]
-Wandb = Annotated[str | None, typer.Option(help="Log training to this wandb project.", rich_help_panel=DICTIONARY)]
-Namer = Annotated[str, typer.Option(help="Who names latents.", rich_help_panel=DICTIONARY)]
-Vocabulary = Annotated[
-    str | None, typer.Option(help="File with a word or phrase a line; default the captions' words.", rich_help_panel=DICTIONARY)
-]
-Device = Annotated[str | None, typer.Option(help="cuda, mps or cpu; default the best there is.", rich_help_panel=MACHINE)]
-Dtype = Annotated[DtypeChoice, typer.Option(help="Of the model.", rich_help_panel=MACHINE)]
-CacheDtype = Annotated[CacheDtypeChoice, typer.Option(help="Of activations on disk.", rich_help_panel=MACHINE)]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run in --out.")]
+TRAINING = ("architecture", "d_sae", "k", "l1", "samples", "batch_size", "lr", "centre", "held_out", "wandb_project")
+SCORING = ("namer", "vocabulary")
+
+
+def _with_settings(
+    leave_out: Sequence[str] = (), required: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of `Settings`; it receives them as `settings`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def with_options(**options: Any) -> None:
+            asked = {name: options.pop(name) for name in names}
+            _set_threads(options.pop("threads"))
+            command(settings=Settings(**asked), **options)
+
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "settings"]
+        kept = [f for f in fields(Settings) if f.name not in leave_out]
+        names = [f.name for f in kept]
+        threads = inspect.Parameter("threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
+        parameters = [*own, *(_parameter(f, f.name in required) for f in kept), threads]
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _parameter(setting: Field[Any], required: bool) -> inspect.Parameter:
+    annotation = Annotated[
+        setting.type,  # type: ignore[name-defined]
+        typer.Option(help=setting.metadata["help"], rich_help_panel=setting.metadata["group"]),
+    ]
+    default = inspect.Parameter.empty if required or setting.default is MISSING else setting.default
+    return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 @app.command()
 def demo(
     out: Annotated[Path | None, typer.Option(help="Folder to write; default a new cliplens-demo.")] = None,
-    model: Annotated[str, typer.Option(help="world, or world-plain, its twin without single-modality factors.")] = "world",
-    seed: Seed = 0,
+    model: Annotated[
+        str, typer.Option(help="world, or world-plain, its twin without single-modality factors.")
+    ] = "world",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     threads: Threads = None,
 ) -> None:
     """The main job on the embedded world: a tiny CLIP and pairs whose factors are known. Under a minute, no network."""
     _set_threads(threads)
-    from cliplens.run import Settings, run
+    from cliplens.run import run
 
     folder = run(Settings(**{**DEMO_SETTINGS, "model": model, "seed": seed}), out or _new_folder(Path("cliplens-demo")))  # type: ignore[arg-type]
     _tell(folder)
 
 
 @app.command(name="run")
-def run_command(
-    pairs: Pairs,
-    out: Out,
-    model: Model = "world",
-    pretrained: Pretrained = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    id_column: IdColumn = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = 0.01,
-    held_out: HeldOut = 0.2,
-    hook: Hook = "hook_embedding",
-    tower: Tower = TowerChoice.both,
-    token: Token = "auto",
-    architecture: Architecture = "batchtopk",
-    d_sae: DSae = None,
-    k: K = None,
-    l1: L1 = None,
-    samples: Samples = None,
-    batch_size: BatchSize = 1024,
-    lr: Lr = 1e-3,
-    seed: Seed = 0,
-    centre: Centre = True,
-    namer: Namer = "vocabulary",
-    vocabulary: Vocabulary = None,
-    wandb_project: Wandb = None,
-    device: Device = None,
-    dtype: Dtype = DtypeChoice.float32,
-    cache_dtype: CacheDtype = CacheDtypeChoice.float16,
-    threads: Threads = None,
-    resume: Resume = False,
-) -> None:
+@_with_settings(leave_out=("sae",))
+def run_command(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Pairs -> activations -> dictionary -> modality scores -> names -> report, in one folder."""
-    _do(locals(), until="report")
+    _do(settings, out, resume)
 
 
 @app.command()
-def train(
-    pairs: Pairs,
-    out: Out,
-    model: Model = "world",
-    pretrained: Pretrained = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    id_column: IdColumn = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = 0.01,
-    held_out: HeldOut = 0.2,
-    hook: Hook = "hook_embedding",
-    tower: Tower = TowerChoice.both,
-    token: Token = "auto",
-    architecture: Architecture = "batchtopk",
-    d_sae: DSae = None,
-    k: K = None,
-    l1: L1 = None,
-    samples: Samples = None,
-    batch_size: BatchSize = 1024,
-    lr: Lr = 1e-3,
-    seed: Seed = 0,
-    centre: Centre = True,
-    wandb_project: Wandb = None,
-    device: Device = None,
-    dtype: Dtype = DtypeChoice.float32,
-    cache_dtype: CacheDtype = CacheDtypeChoice.float16,
-    threads: Threads = None,
-    resume: Resume = False,
-) -> None:
-    """Harvest activations and train a dictionary; no scores. `run --resume` with the same options goes on from there."""
-    _do(locals(), until="train")
+@_with_settings(leave_out=("sae", *SCORING))
+def train(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+    """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
+    _do(settings, out, resume, until="train")
 
 
 @app.command()
-def score(
-    pairs: Pairs,
-    out: Out,
-    sae: Annotated[str, typer.Option(help="Folder of a dictionary in SAELens' format; every pair is scored.")],
-    model: Model = "world",
-    pretrained: Pretrained = None,
-    image_column: ImageColumn = None,
-    caption_column: CaptionColumn = None,
-    id_column: IdColumn = None,
-    image_root: ImageRoot = None,
-    max_bad: MaxBad = 0.01,
-    hook: Hook = "hook_embedding",
-    tower: Tower = TowerChoice.both,
-    token: Token = "auto",
-    namer: Namer = "vocabulary",
-    vocabulary: Vocabulary = None,
-    device: Device = None,
-    dtype: Dtype = DtypeChoice.float32,
-    cache_dtype: CacheDtype = CacheDtypeChoice.float16,
-    threads: Threads = None,
-    resume: Resume = False,
-) -> None:
+@_with_settings(leave_out=TRAINING, required=("sae",))
+def score(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Score a dictionary made elsewhere: modality, monosemanticity, fidelity, names, report."""
-    _do(locals(), until="report")
+    _do(settings, out, resume)
 
 
 @app.command()
@@ -281,20 +158,24 @@ def models(
     for _, source in registry.made("towers", ModelSource):
         for card in source.models():
             if containing.casefold() in card.name.casefold():
-                tags = ", ".join(card.pretrained[:3]) + (f" and {len(card.pretrained) - 3} more" if len(card.pretrained) > 3 else "")
+                tags = ", ".join(card.pretrained[:3]) + (
+                    f" and {len(card.pretrained) - 3} more" if len(card.pretrained) > 3 else ""
+                )
                 table.add_row(
-                    card.name, card.vision_family, card.vision_level or "-", card.text_family, card.text_level or "-", tags
+                    card.name,
+                    card.vision_family,
+                    card.vision_level or "-",
+                    card.text_family,
+                    card.text_level or "-",
+                    tags,
                 )
     console.print(table)
 
 
-def _do(options: dict[str, Any], until: str) -> None:
-    _set_threads(options.pop("threads"))
-    from cliplens.run import Settings, run
+def _do(settings: Settings, out: Path, resume: bool, until: Literal["train", "report"] = "report") -> None:
+    from cliplens.run import run
 
-    out, resume = options.pop("out"), options.pop("resume")
-    plain = {k: v.value if isinstance(v, Enum) else v for k, v in options.items()}
-    _tell(run(Settings(**plain), out, resume=resume, until=until))
+    _tell(run(settings, out, resume=resume, until=until))
 
 
 def _new_folder(wanted: Path) -> Path:
@@ -307,7 +188,7 @@ def _new_folder(wanted: Path) -> Path:
 
 
 def _set_threads(threads: int | None) -> None:
-    """Must come before torch is imported: OpenMP reads its settings once, and spinning threads steal each other's time."""
+    """Before torch is imported: OpenMP reads its settings once, and threads that spin steal each other's time."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
@@ -339,9 +220,25 @@ def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Pairs", f"{number('pairs')}{bad}"),
         ("Latents", f"{number('alive')} alive of {number('d_sae')}, {number('l0')} firing per sample"),
-        ("Explained variance", f"{number('explained_variance')} (image {number('explained_variance_image')}, text {number('explained_variance_text')})"),
+        (
+            "Explained variance",
+            " ".join(
+                f"{label} {number(name)}"
+                for label, name in (
+                    ("both", "explained_variance"),
+                    ("image", "explained_variance_image"),
+                    ("text", "explained_variance_text"),
+                )
+                if name in found
+            ),
+        ),
         ("Modality", classes or "one modality only"),
-        ("Seconds", f"{sum(found['seconds'].values()):.1f} (" + ", ".join(f"{k} {v:.1f}" for k, v in found["seconds"].items()) + ")"),
+        (
+            "Seconds",
+            f"{sum(found['seconds'].values()):.1f} ("
+            + ", ".join(f"{k} {v:.1f}" for k, v in found["seconds"].items())
+            + ")",
+        ),
     ]
 
 

@@ -1,0 +1,128 @@
+"""The steps in order, and which of them are still to do."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from cliplens import api, registry
+from cliplens.contracts import Reporter
+from cliplens.errors import InputError
+from cliplens.hooked import HookedCLIP
+from cliplens.pairs import Pairs, Quarantine
+from cliplens.run.dictionary import dictionary_of
+from cliplens.run.naming import EMBEDDING
+from cliplens.run.parts import Parts
+from cliplens.run.scoring import score
+from cliplens.run.steps import Steps, versions
+from cliplens.runfolder import RunFolder
+from cliplens.settings import Settings
+from cliplens.sites import Site
+from cliplens.store import Cache, harvest
+
+Step = Literal["harvest", "train", "report"]
+
+
+def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Step = "report") -> RunFolder:
+    """Do the main job into a folder.
+
+    Args:
+        settings: what is asked.
+        out: the run folder; made when missing.
+        resume: go on with an unfinished run in `out`; without it a folder that holds a run is refused.
+        until: the last step to do.
+
+    Raises:
+        InputError: the folder holds a run and `resume` is False, or it holds a run that was asked for something else.
+    """
+    folder = _open_folder(settings, Path(out), resume)
+    steps = Steps(folder)
+    with steps("load"):
+        clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
+        pairs = _read_pairs(settings)
+        _write_settings(folder, settings, clip, pairs)
+    with steps("harvest"):
+        cache = _harvest(clip, pairs, settings, folder)
+    if until == "harvest":
+        return folder
+    with steps("train"):
+        dictionary = dictionary_of(clip, cache, settings, folder, resume=resume)
+    if until == "train":
+        return folder
+    if not folder.summary.exists():
+        score(Parts(clip, pairs, cache, dictionary, settings, folder), steps)
+    write_report(folder)
+    return folder
+
+
+def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
+    """Write the reports named (entry points `cliplens.reports`) into the run folder; the path of the last."""
+    return [registry.find("reports", name).make(Reporter).write(folder.path) for name in names][-1]
+
+
+def _open_folder(settings: Settings, out: Path, resume: bool) -> RunFolder:
+    folder = RunFolder(out)
+    if not folder.toml.exists():
+        if out.exists() and any(out.iterdir()):
+            raise InputError(
+                expected=f"{out} to be missing, empty, or a run folder",
+                found="files that are no run",
+                do="give another --out",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        return folder
+    if not resume:
+        raise InputError(
+            expected=f"{out} to hold no run yet",
+            found="a run.toml",
+            do="add --resume to go on with it, or give another --out",
+        )
+    before, now = folder.read_settings()["asked"], settings.asked()
+    changed = [
+        f"{name} = {now.get(name)!r} (was {before.get(name)!r})"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(
+            expected=f"what the run in {out} was asked before",
+            found=", ".join(changed),
+            do="repeat the earlier options, or give another --out",
+        )
+    return folder
+
+
+def _read_pairs(settings: Settings) -> Pairs:
+    return api.read_pairs(
+        settings.pairs,
+        image_column=settings.image_column,
+        caption_column=settings.caption_column,
+        id_column=settings.id_column,
+        image_root=settings.image_root,
+        modalities=settings.modalities,
+    )
+
+
+def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP, pairs: Pairs) -> None:
+    folder.write_settings(
+        {
+            "asked": settings.asked(),
+            "model": asdict(clip.identity),
+            "pairs": {"name": pairs.name, "sha256": pairs.sha256, "count": len(pairs)},
+            "versions": versions(),
+        }
+    )
+
+
+def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFolder) -> Cache:
+    """The sites the dictionary reads, and the final embeddings that judging and naming need, in one pass."""
+    sites = dict.fromkeys([*settings.sites, *(Site(side, EMBEDDING) for side in settings.sides)])
+    return harvest(
+        clip,
+        pairs,
+        tuple(sites),
+        folder.activations,
+        token=settings.token,
+        dtype=settings.cache_dtype,
+        quarantine=Quarantine(folder.quarantine, max_bad=settings.max_bad),
+    )

@@ -1,0 +1,107 @@
+"""One pass over the pairs kept from training: every metric, the top samples, the names, the files of the run folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from cliplens import api, registry
+from cliplens.contracts import Metric
+from cliplens.exemplars import save_exemplars
+from cliplens.records import Batch, GroundTruth, PairedActs
+from cliplens.run.dictionary import by_modality, scored_on
+from cliplens.run.naming import EMBEDDING, name_found
+from cliplens.run.parts import Parts
+from cliplens.run.steps import Steps, versions
+from cliplens.runfolder import write_json
+from cliplens.sites import Site
+from cliplens.tally import Tally, TopSamples, tally
+
+ROWS = 1024
+EXEMPLARS = 20
+
+
+def score(parts: Parts, steps: Steps) -> None:
+    """Score and name every latent; writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
+    with steps("score"):
+        tops = [TopSamples(site.modality, top=EXEMPLARS) for site in parts.settings.sites]
+        metrics = list(registry.made("metrics", Metric))
+        found = tally(_watched(_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
+        by_id = {pair.id: pair for pair in parts.pairs}
+        exemplars = {top.modality: top.exemplars(by_id) for top in tops}
+    with steps("name"):
+        names = name_found(parts, exemplars, found)
+        table = found.table.with_columns(names.columns, names.schema)
+    folder = parts.folder
+    save_exemplars(folder.exemplars, exemplars.get("image"), exemplars.get("text"))
+    table.save(folder.latents)
+    notes = [*found.notes, *names.notes, *_notes(parts)]
+    write_json(folder.findings, {"tables": found.tables, "notes": notes, "failed": found.failed})
+    write_json(folder.summary, _summary(parts, found, names.figures, steps))
+
+
+def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[Batch]:
+    for batch in batches:
+        for top in tops:
+            top.update(batch)
+        yield batch
+
+
+def _batches(parts: Parts) -> Iterator[Batch]:
+    settings, dictionary = parts.settings, parts.dictionary
+    truth = _truth(settings.pairs)
+    read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
+    acts = read(**by_modality(settings.sites))
+    embeddings = read(**by_modality([Site(side, EMBEDDING) for side in settings.sides]))
+    for raw, embedded in zip(acts, embeddings, strict=True):
+        yield dictionary.batch(raw, judged={"clip": _unit(embedded)}, truth=truth)
+
+
+def _unit(acts: PairedActs) -> PairedActs:
+    def normalised(rows: torch.Tensor | None) -> torch.Tensor | None:
+        return None if rows is None else torch.nn.functional.normalize(rows.double(), dim=-1)
+
+    return replace(acts, image=normalised(acts.image), text=normalised(acts.text))
+
+
+def _truth(pairs: str) -> GroundTruth | None:
+    if not pairs.startswith(api.WORLD_PREFIX):
+        return None
+    from cliplens.world import ground_truth
+
+    count, seed = api.parse_world(pairs)
+    return ground_truth(count, seed=seed)
+
+
+def _notes(parts: Parts) -> list[str]:
+    notes = []
+    if parts.cache.truncated:
+        notes.append(f"{parts.cache.truncated} captions were longer than the model's context and were cut.")
+    if parts.clip.identity.name.startswith("world") and not parts.settings.pairs.startswith(api.WORLD_PREFIX):
+        notes.append(
+            "Out of domain: the embedded model has only ever seen the drawings and captions of its own world. "
+            "On other pairs it proves that everything works, not what the pairs hold."
+        )
+    notes.append(
+        "Monosemanticity is judged by the model's own final embedding (judge 'clip'): "
+        "circular, so compare latents with it, and quote it only beside an independent judge."
+    )
+    return notes
+
+
+def _summary(parts: Parts, found: Tally, naming: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
+    return {
+        "pairs": len(parts.cache.ids),
+        "quarantined": parts.cache.quarantined,
+        "truncated": parts.cache.truncated,
+        "model": parts.settings.model,
+        "sites": [str(site) for site in parts.settings.sites],
+        "d_in": parts.dictionary.d_in,
+        "d_sae": parts.dictionary.d_sae,
+        **found.figures,
+        **naming,
+        "seconds": steps.seconds,
+        "versions": versions(),
+    }

@@ -1,0 +1,101 @@
+"""What a run can be asked for: the command line makes its options from this, run.toml its content."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from cliplens.errors import InputError
+from cliplens.sites import SIDES, Side, Site, sites_of
+
+DATA, MODEL, DICTIONARY, MACHINE = "What to look at", "The model", "The dictionary", "The machine"
+
+
+def _option(default: Any, about: str, group: str) -> Any:
+    return field(default=default, metadata={"help": about, "group": group})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything a run is asked for. Each field's help text is its documentation (`cliplens run --help`)."""
+
+    pairs: str = field(
+        metadata={
+            "group": DATA,
+            "help": "CSV, TSV or JSONL with images and captions, a folder of images with .txt captions, "
+            "or world:N for N pairs of the embedded world.",
+        }
+    )
+    image_column: str | None = _option(None, "Column with image paths; default the usual names.", DATA)
+    caption_column: str | None = _option(None, "Column with captions; default the usual names.", DATA)
+    id_column: str | None = _option(None, "Column with unique ids; default file names.", DATA)
+    image_root: str | None = _option(None, "Folder image paths are relative to; default the file's own.", DATA)
+    max_bad: float = _option(0.01, "Largest fraction of unreadable pairs; more stops the run.", DATA)
+    held_out: float = _option(0.2, "Fraction of pairs kept from training; scores and names come from these.", DATA)
+
+    model: str = _option(
+        "world", "open_clip name, local-dir:/path, or the embedded world or world-plain; see: cliplens models.", MODEL
+    )
+    pretrained: str | None = _option(None, "A tag of the model (downloads), or a local weights file.", MODEL)
+    hook: str = _option(
+        "hook_embedding",
+        "Hook of both towers (hook_embedding) or a site of one (vision.blocks.9.hook_resid_post).",
+        MODEL,
+    )
+    tower: Literal["both", "vision", "text"] = _option("both", "Towers the dictionary reads.", MODEL)
+    token: str = _option("auto", "Position that stands for a sample: auto, cls, eot, mean, patches, all.", MODEL)
+
+    sae: str | None = _option(
+        None, "Folder of a dictionary in SAELens' format: nothing is trained, every pair is scored.", DICTIONARY
+    )
+    architecture: str = _option(
+        "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu, ...", DICTIONARY
+    )
+    d_sae: int | None = _option(None, "Latents; default four times the width of the hook.", DICTIONARY)
+    k: int | None = _option(None, "Latents per sample (top-k family); default an eighth of the width.", DICTIONARY)
+    l1: float | None = _option(None, "Sparsity coefficient (the other architectures).", DICTIONARY)
+    samples: int | None = _option(None, "Rows to train on; default 400 steps or 20 passes.", DICTIONARY)
+    batch_size: int = _option(1024, "Rows per training step.", DICTIONARY)
+    lr: float = _option(1e-3, "Learning rate.", DICTIONARY)
+    seed: int = _option(0, "Seed of everything random.", DICTIONARY)
+    centre: bool = _option(True, "Subtract each modality's mean before training.", DICTIONARY)
+    namer: str = _option("vocabulary", "Who names the latents.", DICTIONARY)
+    vocabulary: str | None = _option(
+        None, "File with a word or phrase a line; default the captions' words.", DICTIONARY
+    )
+    wandb_project: str | None = _option(None, "Log training to this wandb project.", DICTIONARY)
+
+    device: str | None = _option(None, "cuda, mps or cpu; default the best there is.", MACHINE)
+    dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option("float32", "Of the model.", MACHINE)
+    cache_dtype: Literal["float16", "float32"] = _option("float16", "Of activations on disk.", MACHINE)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise InputError(
+                expected="--held-out as a fraction between 0 and 1", found=str(self.held_out), do="give for example 0.2"
+            )
+        if not 0 <= self.max_bad <= 1:
+            raise InputError(
+                expected="--max-bad as a fraction from 0 to 1", found=str(self.max_bad), do="give for example 0.01"
+            )
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The towers the dictionary reads: the one the hook names, or those of `tower`."""
+        side = self.hook.partition(".")[0]
+        side = side if side in SIDES else self.tower
+        return tuple(s for s in SIDES if side in (s, "both"))
+
+    @property
+    def modalities(self) -> Literal["both", "image", "text"]:
+        """What the towers read see."""
+        return "both" if len(self.sides) > 1 else self.sites[0].modality
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where the dictionary reads."""
+        if "." in self.hook and self.hook.partition(".")[0] in SIDES:
+            return sites_of(self.hook)
+        return tuple(Site(side, self.hook) for side in self.sides)
+
+    def asked(self) -> dict[str, Any]:
+        """The settings that are not None, for run.toml."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
