@@ -1,0 +1,41 @@
+import inspect
+
+import pytest
+from cliplens import errors
+from cliplens.errors import CliplensError, InputError, nearest_names, unknown_name
+
+
+def test_every_message_has_the_one_form() -> None:
+    error = InputError(expected="three pairs.", found="two", do="add one.")
+    assert str(error) == "Expected three pairs. Found two. Do add one."
+    assert (error.expected, error.found, error.do) == ("three pairs", "two", "add one")
+
+
+def test_there_is_one_root() -> None:
+    ours = [c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
+    assert all(issubclass(c, CliplensError) for c in ours)
+
+
+def test_the_tree_in_the_docstring_names_every_class() -> None:
+    ours = {n for n, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__}
+    assert errors.__doc__ is not None
+    assert all(name in errors.__doc__ for name in ours)
+
+
+def test_input_errors_are_value_errors() -> None:
+    with pytest.raises(ValueError):
+        raise InputError(expected="a", found="b", do="c")
+
+
+def test_unknown_names_list_the_nearest() -> None:
+    error = unknown_name("model", "vit-b32", ["ViT-B-32", "ViT-L-14", "RN50"])
+    assert "Expected the name of a model (3 known). Found 'vit-b32'." in str(error)
+    assert "'ViT-B-32'" in str(error)
+
+
+def test_unknown_names_say_when_nothing_is_near() -> None:
+    assert "none that is near" in str(unknown_name("hook", "zzz", ["blocks.0.hook_resid_pre"]))
+
+
+def test_nearest_ignores_letter_case_and_puts_the_best_first() -> None:
+    assert nearest_names("VISION", ["text", "vision", "visions"])[0] == "vision"

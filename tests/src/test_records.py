@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cliplens.errors import InputError, UnknownNameError
+from cliplens.records import Column, LatentTable, PairedActs, PairedCodes, SparseCodes
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def _codes(seed: int, rows: int = 7, d_sae: int = 5) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.relu(torch.randn(rows, d_sae, generator=generator))
+
+
+@given(st.integers(0, 1000))
+def test_sparse_and_dense_codes_say_the_same(seed: int) -> None:
+    dense = _codes(seed)
+    sparse = SparseCodes.from_dense(dense)
+    assert torch.equal(sparse.dense(), dense)
+    order = sparse.rows * sparse.d_sae + sparse.latents
+    assert bool((order.diff() > 0).all())
+    assert bool((sparse.values != 0).all())
+
+
+@given(st.integers(0, 1000))
+def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
+    image, text = _codes(seed), _codes(seed + 1)
+    ids = tuple(str(i) for i in range(len(image)))
+    joint = PairedCodes(ids, SparseCodes.from_dense(image), SparseCodes.from_dense(text)).joint
+    fires = (image > 0) | (text > 0)
+    assert torch.equal(torch.stack([joint.rows, joint.latents]), fires.nonzero().T)
+    assert torch.equal(joint.image, image[fires])
+    assert torch.equal(joint.text, text[fires])
+
+
+def test_joint_firings_need_both_modalities() -> None:
+    codes = PairedCodes(("a",), SparseCodes.from_dense(torch.ones(1, 2)), None)
+    with pytest.raises(InputError, match="Expected codes of both modalities. Found codes of one."):
+        _ = codes.joint
+
+
+def test_rows_out_of_step_are_refused() -> None:
+    with pytest.raises(InputError, match="one row of text activations per id"):
+        PairedActs(("a", "b"), None, torch.zeros(1, 3))
+
+
+def test_a_table_survives_the_disk_with_what_its_columns_mean(tmp_path: Path) -> None:
+    table = LatentTable(
+        {
+            "latent": np.arange(3),
+            "mds": np.array([0.1, np.nan, 0.9]),
+            "modality": np.array(["TextD", "dead", "ImgD"]),
+            "name": np.array(["a", None, "c"], dtype=object),
+            "alive": np.array([True, False, True]),
+        },
+        {"mds": Column("mds", "where it fires", range="[0, 1]", nan="never fires", source="Yan et al.")},
+    )
+    table.save(tmp_path / "latents.parquet")
+    back = LatentTable.load(tmp_path / "latents.parquet")
+    assert list(back) == list(table)
+    np.testing.assert_array_equal(back["mds"], table["mds"])
+    assert back["name"].tolist() == ["a", None, "c"]
+    assert back["alive"].tolist() == [True, False, True]
+    assert back["modality"].tolist() == ["TextD", "dead", "ImgD"]
+    assert back.schema["mds"] == table.schema["mds"]
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    with pytest.raises(InputError, match="columns of one length"):
+        LatentTable({"a": np.zeros(2), "b": np.zeros(3)})
+
+
+def test_an_unknown_column_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="'mds_low'"):
+        LatentTable({"mds_low": np.zeros(2)})["mds_lo"]

@@ -1,0 +1,32 @@
+import pytest
+from cliplens.errors import InputError
+from cliplens.sites import Site, sites_of
+
+
+@pytest.mark.parametrize(
+    "name", ["vision.blocks.9.hook_resid_post", "text.hook_embedding", "vision.ln_final.hook_scale"]
+)
+def test_a_site_and_its_name_say_the_same(name: str) -> None:
+    assert str(Site.parse(name)) == name
+
+
+def test_layer_and_where_to_stop() -> None:
+    inside, outside = Site.parse("vision.blocks.9.attn.hook_z"), Site.parse("text.hook_embedding")
+    assert (inside.layer, inside.stop_at_layer) == (9, 10)
+    assert (outside.layer, outside.stop_at_layer) == (None, None)
+
+
+def test_what_a_tower_sees() -> None:
+    assert (Site("vision", "hook_embedding").modality, Site("text", "hook_embedding").modality) == ("image", "text")
+
+
+@pytest.mark.parametrize("name", ["blocks.0.hook_resid_pre", "vision.", "vision", ""])
+def test_names_without_a_tower_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"Expected a site such as 'vision\.blocks\.9\.hook_resid_post'"):
+        Site.parse(name)
+
+
+def test_a_bare_hook_means_both_towers_and_a_site_means_itself() -> None:
+    assert sites_of("hook_embedding") == (Site("vision", "hook_embedding"), Site("text", "hook_embedding"))
+    assert sites_of("hook_embedding", "text") == (Site("text", "hook_embedding"),)
+    assert sites_of("vision.hook_embedding") == (Site("vision", "hook_embedding"),)
