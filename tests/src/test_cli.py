@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cliplens.cli import app
+from typer.testing import CliRunner
+
+LIGHT = """
+import sys, {module}
+heavy = [m for m in ("torch", "sae_lens", "open_clip", "transformer_lens", "transformers", "datasets") if m in sys.modules]
+sys.exit(f"imported {{heavy}}" if heavy else 0)
+"""
+
+
+@pytest.mark.parametrize("module", ["cliplens", "cliplens.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(module=module)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_explains_itself() -> None:
+    shown = CliRunner().invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    for command in ("demo", "run", "train", "score", "report", "models"):
+        assert command in shown.output
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_run_has_the_options_researchers_expect() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output
+    expected = (
+        "hook tower architecture d-sae k seed device dtype samples resume wandb-project image-root caption-column"
+    )
+    assert [o for o in expected.split() if f"--{o}" not in shown] == []
+
+
+def test_errors_are_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cliplens",
+        "run",
+        "--pairs",
+        "world:8",
+        "--model",
+        "worlt",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Expected the name of a model" in done.stderr
+    assert "'world'" in done.stderr
+    assert "Traceback" not in done.stderr
