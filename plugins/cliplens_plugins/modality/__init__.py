@@ -1,1 +1,14 @@
-"""modality"""
+"""Modality: where a latent fires, and how sure that is.
+
+`mds(image_codes, text_codes)` scores every latent, `classify` and `classify_fixed` turn scores into classes; the metrics
+do the same in one streaming pass, for the latent table.
+"""
+
+from cliplens_plugins.modality.classes import class_counts as class_counts
+from cliplens_plugins.modality.classes import classify as classify
+from cliplens_plugins.modality.classes import classify_fixed as classify_fixed
+from cliplens_plugins.modality.cofiring import cofiring as cofiring
+from cliplens_plugins.modality.ground_truth import GroundTruthMetric as GroundTruthMetric
+from cliplens_plugins.modality.mds import VARIANTS as VARIANTS
+from cliplens_plugins.modality.mds import mds as mds
+from cliplens_plugins.modality.metric import ModalityMetric as ModalityMetric

@@ -1,0 +1,105 @@
+"""How much of the activations the dictionary keeps, and with how many latents."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.records import Batch, Column, Findings, PairedActs
+from cliplens.sites import Modality
+from cliplens.tally import Sums
+from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
+
+SIDES: tuple[Modality, ...] = ("image", "text")
+_DENSITY = Column(
+    "density",
+    "Share of samples, images and captions together, the latent fires on.",
+    "fraction",
+    "[0, 1]",
+    "no samples",
+)
+
+
+class FidelityMetric(Metric):
+    """Explained variance (pooled, per modality, legacy), L0, dead latents, cosine: of the dictionary as a whole."""
+
+    name: ClassVar[str] = "fidelity"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
+
+    def __init__(self) -> None:
+        self._sides: dict[Modality, Sums] = {side: Sums() for side in SIDES}
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        for side in SIDES:
+            codes = batch.codes.of(side)
+            if codes is None:
+                continue
+            sums = self._sides[side]
+            sums.add("coded", codes.n_rows)
+            sums.add_per_latent("on", codes.latents, None, codes.d_sae)
+            acts, back = _both(batch.acts, batch.reconstruction, side)
+            add_variance(sums, acts, back)
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, FidelityMetric):
+            raise InputError(
+                expected="another FidelityMetric", found=type(other).__name__, do="merge metrics of one kind"
+            )
+        for side in SIDES:
+            self._sides[side].merge(other._sides[side])
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums, named `side.sum`."""
+        return {f"{side}.{k}": v for side, sums in self._sides.items() for k, v in sums.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        for side, sums in self._sides.items():
+            sums.load_state({k.removeprefix(f"{side}."): v for k, v in state.items() if k.startswith(f"{side}.")})
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """The headline figures, a table of them per modality, and each latent's density."""
+        seen = {side: sums for side, sums in self._sides.items() if "coded" in sums}
+        if not seen:
+            return Findings(notes=("No codes were seen, so nothing is said about fidelity.",))
+        pooled = _figures(list(seen.values()))
+        figures: dict[str, Any] = dict(pooled)
+        rows: list[dict[str, Any]] = [{"data": "all", **pooled}]
+        for side, sums in seen.items():
+            own = _figures([sums])
+            figures |= {f"{name}_{side}": value for name, value in own.items() if name != "dead_fraction"}
+            rows.append({"data": side, **own})
+        on = sum(s["on"] for s in seen.values())
+        samples = sum(int(s["coded"]) for s in seen.values())
+        density: np.ndarray = (torch.as_tensor(on).double() / samples).cpu().numpy()
+        return Findings({"density": density}, (_DENSITY,), figures, {"Fidelity of the dictionary": rows})
+
+
+def _both(acts: PairedActs, reconstruction: PairedActs, side: Modality) -> tuple[Tensor, Tensor]:
+    x, back = acts.of(side), reconstruction.of(side)
+    if x is None or back is None:
+        raise InputError(
+            expected=f"activations and reconstruction of every {side} that has codes",
+            found="codes alone",
+            do="give tally batches with acts and reconstruction",
+        )
+    return x, back
+
+
+def _figures(sides: list[Sums]) -> dict[str, float]:
+    rows = sum(int(s["coded"]) for s in sides)
+    on = torch.stack([s["on"] for s in sides]).sum(0)
+    return {
+        "explained_variance": explained_variance(sides),
+        "explained_variance_legacy": explained_variance_legacy(sides),
+        "cosine": sum(float(s["cosine"]) for s in sides) / rows,
+        "l0": float(on.sum()) / rows,
+        "dead_fraction": float((on == 0).double().mean()),
+    }

@@ -1,0 +1,94 @@
+"""From scores to classes: `ImgD`, `TextD`, `CrossD`, and `dead` for latents that never fire (nan).
+
+Two rules, always reported side by side. The paper's, mean and standard deviation of the living latents, always finds some
+dominant latents, whatever the model, and none at all where half of the scores are 0 and half are 1. The fixed cuts
+have neither fault, but know nothing of the dictionary at hand.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.errors import InputError
+
+CLASSES = ("ImgD", "TextD", "CrossD", "dead")
+LOW, HIGH = 0.2, 0.8
+_ROUNDING = 1e-12
+"""Mean and deviation are rounded sums: a score this near to mu ± tau sigma lies on the boundary, which is CrossD's."""
+
+
+def classify(scores: np.ndarray | Tensor | Sequence[float], tau: float = 1.0) -> np.ndarray:
+    """The paper's classes: above mu + tau sigma `ImgD`, below mu - tau sigma `TextD`, else `CrossD`; nan is `dead`.
+
+    mu and sigma: mean and population standard deviation over living latents. Boundaries belong to CrossD.
+
+    Args:
+        scores: [latent], modality scores, nan = never fires.
+        tau: how many standard deviations from the mean; not negative.
+
+    Returns:
+        [latent], numpy strings.
+
+    Raises:
+        InputError: scores are not one-dimensional, or tau is negative.
+
+    Source: Yan et al., arXiv 2502.14888 (reimplementation).
+    """
+    if not tau >= 0:
+        raise InputError(
+            expected="tau of 0 or more", found=str(tau), do="give the number of standard deviations, 1.0 in the paper"
+        )
+    values = _scores(scores).astype(np.float64)
+    living = values[~np.isnan(values)]
+    if not len(living):
+        return np.full(len(values), "dead", dtype="<U6")
+    mu, sigma = living.mean(), living.std()
+    return _cut(values, mu - tau * sigma - _ROUNDING, mu + tau * sigma + _ROUNDING)
+
+
+def classify_fixed(scores: np.ndarray | Tensor | Sequence[float], low: float = LOW, high: float = HIGH) -> np.ndarray:
+    """Classes by fixed cuts: below `low` `TextD`, above `high` `ImgD`, else `CrossD`; nan is `dead`.
+
+    Boundaries belong to CrossD. Scores are compared in their own precision, so that 0.8 in float32 is not above 0.8.
+
+    Args:
+        scores: [latent], modality scores, nan = never fires.
+        low: the cut below which captions dominate.
+        high: the cut above which images dominate.
+
+    Returns:
+        [latent], numpy strings.
+
+    Raises:
+        InputError: scores are not one-dimensional, or `low` is above `high`.
+
+    Source: ours.
+    """
+    if not low <= high:
+        raise InputError(expected="a low cut not above the high one", found=f"{low} and {high}", do="swap them")
+    return _cut(_scores(scores), low, high)
+
+
+def class_counts(classes: np.ndarray) -> dict[str, int]:
+    """How many latents are of each class."""
+    counted = Counter(classes.tolist())
+    return {name: counted[name] for name in CLASSES}
+
+
+def _scores(scores: np.ndarray | Tensor | Sequence[float]) -> np.ndarray:
+    values = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores)
+    if values.ndim != 1:
+        raise InputError(
+            expected="one score per latent",
+            found=f"an array of shape {values.shape}",
+            do="give scores of shape [latent]",
+        )
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _cut(values: Float[np.ndarray, " latent"], low: float, high: float) -> np.ndarray:
+    cuts = [np.isnan(values), values < values.dtype.type(low), values > values.dtype.type(high)]
+    return np.select(cuts, ["dead", "TextD", "ImgD"], default="CrossD").astype("<U6")

@@ -1,0 +1,49 @@
+"""Co-firing (ours): the phi coefficient between "fires on the image" and "fires on the caption" of a pair.
+
+It says whether a latent stands for something both modalities carry, where the modality score only says where the latent
+fires: the best separator of shared from single-modality latents when a dictionary splits shared concepts in two halves.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.errors import InputError
+from cliplens.tally import Sums
+from cliplens_plugins.modality.arrays import Array, as_double, like
+from cliplens_plugins.modality.sums import dense_sums
+
+
+def phi(sums: Sums) -> Float[Tensor, " d_sae"]:
+    """Phi from sums: (p11 - p1 p2) / sqrt(p1 (1-p1) p2 (1-p2)); 0 where one side never (or always) fires, nan for the dead."""
+    n, both = sums["pairs"].double(), sums["fires_both"].double()
+    image, text = sums["fires_image"].double(), sums["fires_text"].double()
+    spread = (image * (n - image) * text * (n - text)).sqrt()
+    value = torch.where(spread > 0, (n * both - image * text) / spread.clamp_min(1e-300), 0.0)
+    return torch.where(sums["any"] > 0, value, torch.nan)
+
+
+def cofiring(image_codes: Array, text_codes: Array) -> Array:
+    """Phi between image and caption firing of every latent.
+
+    Args:
+        image_codes: [pair, latent], torch or numpy.
+        text_codes: [pair, latent], in step.
+
+    Returns:
+        [latent], float64, of the kind given. Range [-1, 1]; 0 where a side is constant; nan = never fires.
+
+    Raises:
+        InputError: the shapes differ.
+        NonFiniteError: nan or inf among the codes.
+
+    Source: ours.
+    """
+    image, text = as_double(image_codes, "image codes", 2), as_double(text_codes, "text codes", 2)
+    if image.shape != text.shape:
+        raise InputError(
+            expected="image and text codes of one shape",
+            found=f"{tuple(image.shape)} and {tuple(text.shape)}",
+            do="encode image i and caption i of every pair with one dictionary",
+        )
+    return like(phi(dense_sums(image, text)), image_codes)

@@ -1,0 +1,242 @@
+"""How well the modality scores recover the truth, where the truth is known (the embedded world).
+
+Pairs are split in two by id. On one half each latent is labelled with the factor value its activation correlates with
+best (images: shared and image-only factors; captions: shared and text-only factors), and left unlabelled where no
+correlation reaches .35. On the other half the scores are computed and compared with the labels' modality: `CrossD` for
+shared factors, `ImgD` for image-only, `TextD` for text-only ones. Ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.keys import held_out
+from cliplens.records import Batch, Column, Findings, GroundTruth, Sharing, SparseCodes
+from cliplens.sites import Modality
+from cliplens.tally import Sums
+from cliplens_plugins.modality.classes import classify, classify_fixed
+from cliplens_plugins.modality.cofiring import phi
+from cliplens_plugins.modality.mds import VARIANTS
+from cliplens_plugins.modality.sums import add_pairs
+
+MIN_CORRELATION = 0.35
+ONE_SIDED = 0.05
+"""A latent fires in one modality only when its firing ratio is this near to 0 or 1."""
+_SPLIT_SEED = 35
+CLASS_OF: dict[Sharing, str] = {"shared": "CrossD", "image": "ImgD", "text": "TextD"}
+_SEEN: dict[Modality, tuple[Sharing, ...]] = {"image": ("shared", "image"), "text": ("shared", "text")}
+_COLUMNS = (
+    Column("truth", "Factor value the latent's activation correlates with best, as factor=value; empty where no correlation reaches .35."),
+    Column("truth_modality", "What the modality of that factor is: CrossD (seen and said), ImgD (never said), TextD (never seen); empty without a label."),
+    Column("truth_correlation", "The correlation that gave the label, or the best one there was.", range="[-1, 1]", nan="never fires on the labelling half"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What each latent stands for: a factor and a value of it, by its best correlation. Factor -1: unlabelled."""
+
+    factors: tuple[str, ...]
+    factor: Int[np.ndarray, " d_sae"]
+    value: Int[np.ndarray, " d_sae"]
+    correlation: Float[np.ndarray, " d_sae"]
+
+    @property
+    def labelled(self) -> Bool[np.ndarray, " d_sae"]:
+        """Which latents have a label."""
+        return self.factor >= 0
+
+    def classes(self, sharing: Mapping[str, Sharing]) -> np.ndarray:
+        """The class each labelled latent ought to get; empty for the others."""
+        of_factor = np.array([*(CLASS_OF[sharing[f]] for f in self.factors), ""], dtype="<U6")
+        return of_factor[self.factor]
+
+
+class GroundTruthMetric(Metric):
+    """Accuracy and AUROC of every modality score against the embedded world, coverage of its factors, split fraction."""
+
+    name: ClassVar[str] = "ground_truth"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"pairs", "truth"})
+
+    def __init__(self) -> None:
+        self._labelling = Sums()
+        self._scoring = Sums()
+        self._truth: GroundTruth | None = None
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        truth, codes = batch.truth, batch.codes
+        if truth is None or codes.image is None or codes.text is None:
+            raise InputError(expected="pairs with ground truth", found="a batch without", do="leave this metric out")
+        self._truth = truth
+        scoring = held_out(codes.keys, 0.5, _SPLIT_SEED)
+        add_pairs(self._scoring, codes, scoring)
+        values = truth.rows(batch.ids)
+        self._labelling.add("rows", int((~scoring).sum()))
+        for factor, of_row in values.items():
+            counts = np.bincount(of_row[~scoring], minlength=len(truth.values[factor]))
+            self._labelling.add(f"n.{factor}", torch.as_tensor(counts))
+        for side in _SEEN:
+            self._add_side(side, getattr(codes, side), ~scoring, values, truth)
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, GroundTruthMetric):
+            raise InputError(
+                expected="another GroundTruthMetric", found=type(other).__name__, do="merge metrics of one kind"
+            )
+        self._labelling.merge(other._labelling)
+        self._scoring.merge(other._scoring)
+        self._truth = self._truth or other._truth
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums seen so far. The truth itself is no state: it comes with every batch."""
+        labelling = {f"labelling.{k}": v for k, v in self._labelling.state().items()}
+        return {**labelling, **{f"scoring.{k}": v for k, v in self._scoring.state().items()}}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        for prefix, sums in (("labelling.", self._labelling), ("scoring.", self._scoring)):
+            sums.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """The labels as columns, and the tables of recovery and coverage."""
+        truth = self._truth
+        if truth is None:
+            return Findings(notes=("No pairs with ground truth were seen.",))
+        labels = self.labels()
+        classes = labels.classes(truth.sharing)
+        rows = [_recovery(name, score, classes) for name, score in self._scores().items()]
+        coverage = [_coverage(labels, truth, sharing) for sharing in CLASS_OF]
+        split, n_shared = self._split(classes)
+        figures = {
+            "labelled": int(labels.labelled.sum()),
+            "unlabelled": int((self._alive() & ~labels.labelled).sum()),
+            "split_fraction": split,
+            "recovery": {row["score"]: {k: v for k, v in row.items() if k != "score"} for row in rows},
+            "coverage": {row["factors"]: f"{row['covered']}/{row['values']}" for row in coverage},
+        }
+        note = (
+            f"Ground truth: {figures['labelled']} latents got a label on one half of the pairs, {figures['unlabelled']} living "
+            f"ones got none; {split:.0%} of the {n_shared} that stand for shared factors fire in one modality only."
+            if n_shared
+            else f"Ground truth: {figures['labelled']} latents got a label, none of them for a shared factor."
+        )
+        columns = {
+            "truth": np.array([_say(labels, truth, k) for k in range(len(classes))], dtype=object),
+            "truth_modality": classes.astype(object),
+            "truth_correlation": labels.correlation,
+        }
+        tables = {"Recovery of the true modality": rows, "Coverage of the factors": coverage}
+        return Findings(columns, _COLUMNS, {"ground_truth": figures}, tables, (note,))
+
+    def labels(self) -> Labels:
+        """The label of each latent, by the labelling half."""
+        assert self._truth is not None
+        factors = tuple(self._truth.factors)
+        best = [self._best(factor) for factor in factors]
+        by_factor = np.stack([correlation for correlation, _ in best])
+        factor = np.where(np.isnan(by_factor), -np.inf, by_factor).argmax(0)
+        latents = np.arange(by_factor.shape[1])
+        correlation = by_factor[factor, latents]
+        value = np.stack([values for _, values in best])[factor, latents]
+        labelled = np.nan_to_num(correlation, nan=-1.0) >= MIN_CORRELATION
+        return Labels(factors, np.where(labelled, factor, -1), np.where(labelled, value, -1), correlation)
+
+    def _add_side(
+        self,
+        side: Modality,
+        codes: SparseCodes,
+        chosen: np.ndarray,
+        values: Mapping[str, np.ndarray],
+        truth: GroundTruth,
+    ) -> None:
+        sums, kept = self._labelling, torch.as_tensor(chosen, device=codes.rows.device)[codes.rows]
+        rows, latents = codes.rows[kept], codes.latents[kept]
+        acts = codes.values[kept].double()
+        sums.add_per_latent(f"{side}.a", latents, acts, codes.d_sae)
+        sums.add_per_latent(f"{side}.a2", latents, acts * acts, codes.d_sae)
+        for factor, of_row in values.items():
+            if truth.sharing[factor] in _SEEN[side]:
+                n_values = len(truth.values[factor])
+                cell = latents * n_values + torch.as_tensor(of_row, device=rows.device)[rows]
+                sums.add_per_latent(f"{side}.{factor}", cell, acts, codes.d_sae * n_values)
+
+    def _best(self, factor: str) -> tuple[np.ndarray, np.ndarray]:
+        """Each latent's best correlation with a value of the factor, over the sides that carry it, and which value."""
+        sides = [s for s in _SEEN if f"{s}.{factor}" in self._labelling]
+        correlations = np.concatenate([self._correlations(side, factor) for side in sides], axis=1)
+        safe = np.where(np.isnan(correlations), -np.inf, correlations)
+        place = safe.argmax(1)
+        n_values = correlations.shape[1] // len(sides)
+        return correlations[np.arange(len(place)), place], place % n_values
+
+    def _correlations(self, side: Modality, factor: str) -> Float[np.ndarray, "d_sae value"]:
+        sums = self._labelling
+        n, count = float(sums["rows"]), sums[f"n.{factor}"].double()
+        mean = sums[f"{side}.a"] / n
+        spread = (sums[f"{side}.a2"] / n - mean**2).clamp_min(0).sqrt()
+        share = count / n
+        together = sums[f"{side}.{factor}"].reshape(len(mean), len(count)) / n - mean[:, None] * share
+        result: np.ndarray = (together / (spread[:, None] * (share * (1 - share)).sqrt())).cpu().numpy()
+        return np.where(np.isfinite(result), result, np.nan)
+
+    def _alive(self) -> Bool[np.ndarray, " d_sae"]:
+        return (self._scoring["any"] > 0).cpu().numpy()
+
+    def _scores(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
+        scores = {name: variant(self._scoring).cpu().numpy() for name, variant in VARIANTS.items()}
+        return {**scores, "cofiring": phi(self._scoring).cpu().numpy()}
+
+    def _split(self, classes: np.ndarray) -> tuple[float, int]:
+        ratio = VARIANTS["firing"](self._scoring).cpu().numpy()[classes == "CrossD"]
+        one_sided = (ratio < ONE_SIDED) | (ratio > 1 - ONE_SIDED)
+        return (float(one_sided.mean()) if len(ratio) else float("nan")), len(ratio)
+
+
+def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
+    """Probability that a positive scores above a negative, ties counting half; nan where one of the two is missing."""
+    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
+    if not n_pos or not n_neg:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+
+
+def _recovery(name: str, score: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """One score against the labels: three-class accuracy by both cuts, and AUROC of shared against single-modality."""
+    known = (classes != "") & ~np.isnan(score)
+    evenness = score if name == "cofiring" else -np.abs(score - 0.5)
+    row: dict[str, Any] = {"score": name, "auroc": auroc(evenness[known], classes[known] == "CrossD")}
+    for rule, cut in (("fixed", classify_fixed), ("paper", classify)):
+        right = cut(score)[known] == classes[known]
+        row[f"accuracy_{rule}"] = float(right.mean()) if known.any() and name != "cofiring" else float("nan")
+    return row
+
+
+def _coverage(labels: Labels, truth: GroundTruth, sharing: Sharing) -> dict[str, Any]:
+    factors = [f for f in truth.factors if truth.sharing[f] == sharing]
+    found = {(labels.factors[f], v) for f, v in zip(labels.factor, labels.value, strict=True) if f >= 0}
+    covered = sum(1 for f in factors for v in range(len(truth.values[f])) if (f, v) in found)
+    latents = sum(1 for f in labels.factor if f >= 0 and labels.factors[f] in factors)
+    return {
+        "factors": sharing,
+        "covered": covered,
+        "values": sum(len(truth.values[f]) for f in factors),
+        "latents": latents,
+    }
+
+
+def _say(labels: Labels, truth: GroundTruth, latent: int) -> str:
+    if labels.factor[latent] < 0:
+        return ""
+    factor = labels.factors[labels.factor[latent]]
+    return f"{factor}={truth.values[factor][labels.value[latent]]}"

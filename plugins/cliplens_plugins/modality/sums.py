@@ -1,0 +1,78 @@
+"""The sums per latent that every modality score is made of. They add up over batches and merge over machines.
+
+| name | sum over pairs of | |
+|---|---|---|
+| `pairs` | 1 | how many pairs were seen (a single number) |
+| `any` | 1[abs(I) + abs(T) > 0] | pairs in which the latent fires in at least one modality |
+| `fires_image`, `fires_text`, `fires_both` | 1[I > 0], 1[T > 0], both | firings |
+| `d1`, `d2`, `d3` | d, d^2, d^3 with d = abs(I)/(abs(I)+abs(T)) - 1/2 | over firing pairs; centred, so that mirroring is exact |
+| `image`, `text` | abs(I), abs(T) | |
+| `image2`, `text2` | I^2, T^2 | |
+| `eps` | abs(I)/(abs(I)+abs(T)+eps) | the naive ratio |
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from cliplens.records import PairedCodes
+from cliplens.tally import Sums
+
+EPS = 1e-8
+_BLOCK = 1 << 22
+
+
+def add_pairs(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"] | None = None) -> None:
+    """Add a batch of paired codes, or the chosen rows of it."""
+    joint = codes.joint
+    latents, image, text, n_pairs = joint.latents, joint.image, joint.text, len(codes)
+    if chosen is not None:
+        of_chosen = torch.as_tensor(chosen, device=joint.rows.device)[joint.rows]
+        latents, image, text = latents[of_chosen], image[of_chosen], text[of_chosen]
+        n_pairs = int(chosen.sum())
+    sums.add("pairs", n_pairs)
+    _add_firings(sums, latents, image, text, codes.d_sae)
+
+
+def dense_sums(image_codes: Float[Tensor, "pair d_sae"], text_codes: Float[Tensor, "pair d_sae"]) -> Sums:
+    """The sums of whole code matrices, block by block of rows."""
+    sums = Sums()
+    n_pairs, d_sae = image_codes.shape
+    sums.add("pairs", n_pairs)
+    rows = max(1, _BLOCK // max(1, d_sae))
+    for start in range(0, max(n_pairs, 1), rows):
+        image, text = image_codes[start : start + rows], text_codes[start : start + rows]
+        fires = ((image != 0) | (text != 0)).nonzero(as_tuple=True)
+        _add_firings(sums, fires[1], image[fires], text[fires], d_sae)
+    return sums
+
+
+def _add_firings(
+    sums: Sums,
+    latents: Int64[Tensor, " firing"],
+    image: Float[Tensor, " firing"],
+    text: Float[Tensor, " firing"],
+    d_sae: int,
+) -> None:
+    image, text = image.to(torch.float64), text.to(torch.float64)
+    size_i, size_t = image.abs(), text.abs()
+    total = size_i + size_t
+    d = size_i / total - 0.5
+    on_i, on_t = image > 0, text > 0
+    terms = {
+        "any": None,
+        "fires_image": on_i,
+        "fires_text": on_t,
+        "fires_both": on_i & on_t,
+        "d1": d,
+        "d2": d * d,
+        "d3": d * d * d,
+        "image": size_i,
+        "text": size_t,
+        "image2": image * image,
+        "text2": text * text,
+        "eps": size_i / (total + EPS),
+    }
+    for name, values in terms.items():
+        sums.add_per_latent(name, latents, values, d_sae)

@@ -1,0 +1,86 @@
+"""The monosemanticity columns of the latent table."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.records import Batch, Column, Findings
+from cliplens.sites import Modality
+from cliplens_plugins.monosemanticity.one_pass import OnePassMS
+
+_SOURCE = "Pach et al., arXiv 2504.02821; one-pass form, arXiv 2602.12403"
+_SEEN_AS: dict[Modality, str] = {"image": "images", "text": "captions"}
+SIDES: tuple[Modality, ...] = ("image", "text")
+
+
+class MonosemanticityMetric(Metric):
+    """MS of every latent per modality and judge: whether what it fires on looks alike to an encoder of its own.
+
+    The first judge's columns are `ms_image` and `ms_text`; further judges' carry their name behind.
+    """
+
+    name: ClassVar[str] = "ms"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"judge"})
+
+    def __init__(self) -> None:
+        self._scores: dict[tuple[str, Modality], OnePassMS] = {}
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        for judge, embeddings in batch.judged.items():
+            for side in SIDES:
+                codes, judged = batch.codes.of(side), embeddings.of(side)
+                if codes is not None and judged is not None:
+                    self._scores.setdefault((judge, side), OnePassMS()).update(codes, judged)
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, MonosemanticityMetric):
+            raise InputError(
+                expected="another MonosemanticityMetric", found=type(other).__name__, do="merge metrics of one kind"
+            )
+        for key, seen in other._scores.items():
+            self._scores.setdefault(key, OnePassMS()).merge(seen)
+
+    def state(self) -> dict[str, Tensor]:
+        """All sums, named `judge/side/sum`."""
+        return {f"{j}/{side}/{k}": v for (j, side), one in self._scores.items() for k, v in one.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        grouped: dict[tuple[str, Modality], dict[str, Tensor]] = {}
+        for name, value in state.items():
+            judge, side, key = name.rsplit("/", 2)
+            grouped.setdefault((judge, "image" if side == "image" else "text"), {})[key] = value
+        self._scores = {}
+        for place, held in grouped.items():
+            self._scores[place] = OnePassMS()
+            self._scores[place].load_state(held)
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """One column per judge and modality, and the medians."""
+        columns: dict[str, np.ndarray] = {}
+        schema: list[Column] = []
+        rows: list[dict[str, str | float | int]] = []
+        judges = list(dict.fromkeys(judge for judge, _ in self._scores))
+        for (judge, side), seen in self._scores.items():
+            name = f"ms_{side}" if judge == judges[0] else f"ms_{side}_{judge}"
+            values = seen.scores()
+            columns[name] = values.numpy()
+            schema.append(_column(name, side, judge))
+            defined = values[~torch.isnan(values)]
+            median = float(defined.median()) if len(defined) else float("nan")
+            rows.append({"judge": judge, "modality": side, "median": median, "latents": len(defined)})
+        figures = {f"ms_{row['modality']}_{row['judge']}": row["median"] for row in rows}
+        return Findings(columns, tuple(schema), {"ms": figures}, {"Monosemanticity (MS)": rows} if rows else {})
+
+
+def _column(name: str, side: Modality, judge: str) -> Column:
+    about = f"MonoSemanticity score over {_SEEN_AS[side]}: mean similarity, to the judge {judge!r}, of pairs of samples weighted by activation."
+    return Column(name, about, range="[-1, 1]", nan="fewer than two samples above the latent's minimum", source=_SOURCE)

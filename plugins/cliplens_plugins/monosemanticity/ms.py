@@ -1,0 +1,65 @@
+"""The MonoSemanticity score (Pach et al., arXiv 2504.02821), exact and in one pass.
+
+With a the activations of a latent min-max scaled to [0, 1] over the data and e unit-norm judge embeddings:
+
+    MS = sum over i<j of a_i a_j cos(e_i, e_j)  /  sum over i<j of a_i a_j  =  (|sum a e|^2 - sum a^2) / ((sum a)^2 - sum a^2)
+
+The authors visit every pair of samples, O(M^2); the right-hand side is O(M) and mergeable. Prior art for the identity:
+MonoLoss, arXiv 2602.12403. The scale by (max - min) cancels, so only the shift by the minimum has to be known; it is
+recovered afterwards from sums.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens_plugins.monosemanticity.arrays import Array, as_double, like, same_rows, unit_rows
+
+_BLOCK = 1 << 22
+
+
+def ms(activations: Array, embeddings: Array) -> Array:
+    """MonoSemanticity score of every latent.
+
+    Args:
+        activations: [sample, latent], torch or numpy.
+        embeddings: [sample, d_judge], by an encoder independent of the model studied; normalised here, in float64.
+
+    Returns:
+        [latent], float64, of the kind given. Range [-1, 1], 1 = all samples it fires on look alike to the judge;
+        nan unless at least two samples exceed the latent's minimum.
+
+    Raises:
+        InputError: the rows differ in number, or an embedding is zero.
+        NonFiniteError: nan or inf among the activations or embeddings.
+
+    Source: Pach et al., arXiv 2504.02821; the one-pass form also in arXiv 2602.12403.
+    """
+    acts, judged = as_double(activations, "activations"), unit_rows(as_double(embeddings, "judge embeddings"))
+    same_rows(acts, judged, "activations and judge embeddings")
+    n_latents = acts.shape[1]
+    if not len(acts):
+        return like(acts.new_full((n_latents,), torch.nan), activations)
+    low = acts.amin(0)
+    exceeding = (acts > low).sum(0)
+    span = torch.where(exceeding > 0, acts.amax(0) - low, 1.0)
+    total, square = acts.new_zeros(n_latents), acts.new_zeros(n_latents)
+    weighted = acts.new_zeros(n_latents, judged.shape[1])
+    rows = max(1, _BLOCK // n_latents) if n_latents else 1
+    for start in range(0, len(acts), rows):
+        scaled = (acts[start : start + rows] - low) / span
+        total += scaled.sum(0)
+        square += (scaled * scaled).sum(0)
+        weighted.addmm_(scaled.T, judged[start : start + rows])
+    return like(score(total, square, weighted, exceeding), activations)
+
+
+def score(
+    total: Float[Tensor, " latent"],
+    square: Float[Tensor, " latent"],
+    weighted: Float[Tensor, "latent d_judge"],
+    exceeding: Tensor,
+) -> Float[Tensor, " latent"]:
+    """MS from sum a, sum a^2, sum a e of activations shifted to minimum 0, and the count of those above it."""
+    value = ((weighted * weighted).sum(1) - square) / (total * total - square)
+    return torch.where(exceeding >= 2, value, torch.nan)

@@ -1,0 +1,77 @@
+"""The streamed form of MS: sums over sparse codes, with the min shift recovered at the end."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from cliplens.records import SparseCodes
+from cliplens.tally import Sums
+from cliplens_plugins.monosemanticity.arrays import unit_rows
+from cliplens_plugins.monosemanticity.ms import score
+
+
+class OnePassMS:
+    """MS of all latents in one modality by one judge, streamed. Equal to `ms` on the dense codes, and mergeable."""
+
+    def __init__(self) -> None:
+        self._sums = Sums()
+        self._low = torch.zeros(0, dtype=torch.float64)
+        """The least value each latent fired with; inf while it never did."""
+        self._at_low = torch.zeros(0, dtype=torch.int64)
+        """How many firings have that value."""
+
+    def update(self, codes: SparseCodes, embeddings: Float[Tensor, "row d_judge"]) -> None:
+        """Take in codes and the judge's embeddings of the same samples."""
+        judged = unit_rows(embeddings.detach()).cpu()
+        latents, acts = codes.latents.cpu(), codes.values.detach().double().cpu()
+        self._sums.add("rows", codes.n_rows)
+        self._sums.add("e", judged.sum(0))
+        self._sums.add_per_latent("on", latents, None, codes.d_sae)
+        self._sums.add_per_latent("a", latents, acts, codes.d_sae)
+        self._sums.add_per_latent("a2", latents, acts * acts, codes.d_sae)
+        matrix = csr_matrix(
+            (acts.numpy(), (latents.numpy(), codes.rows.cpu().numpy())), shape=(codes.d_sae, codes.n_rows)
+        )
+        self._sums.add("ae", torch.as_tensor(np.asarray(matrix @ judged.numpy())))
+        low = torch.full((codes.d_sae,), torch.inf, dtype=torch.float64).scatter_reduce_(0, latents, acts, "amin")
+        at_low = torch.bincount(latents[acts == low[latents]], minlength=codes.d_sae)
+        self._lower(low, at_low)
+
+    def merge(self, other: "OnePassMS") -> None:
+        """Take in what another instance has seen."""
+        self._sums.merge(other._sums)
+        if len(other._low):
+            self._lower(other._low, other._at_low)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was seen."""
+        return {**self._sums.state(), "low": self._low.clone(), "at_low": self._at_low.clone()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        self._low, self._at_low = state["low"].clone(), state["at_low"].clone()
+        self._sums.load_state({k: v for k, v in state.items() if k not in ("low", "at_low")})
+
+    def scores(self) -> Float[Tensor, " latent"]:
+        """MS of every latent; nan unless at least two samples exceed its minimum."""
+        sums = self._sums
+        n, on = sums["rows"], sums["on"]
+        silent = n - on
+        low = torch.where(silent > 0, self._low.clamp_max(0.0), self._low)
+        low = torch.where(torch.isfinite(low), low, 0.0)
+        exceeding = n - torch.where(low == self._low, self._at_low, 0) - torch.where(low == 0, silent, 0)
+        a, a2 = sums["a"], sums["a2"]
+        weighted = sums["ae"] - low[:, None] * sums["e"]
+        return score(a - n * low, a2 - 2 * low * a + n * low * low, weighted, exceeding)
+
+    def _lower(self, low: Tensor, at_low: Tensor) -> None:
+        if not len(self._low):
+            self._low, self._at_low = low.clone(), at_low.clone()
+            return
+        least = torch.minimum(self._low, low)
+        self._at_low = torch.where(self._low == least, self._at_low, 0) + torch.where(low == least, at_low, 0)
+        self._low = least
