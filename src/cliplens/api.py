@@ -160,7 +160,9 @@ def parse_world(path: str) -> tuple[int, int]:
     """Number of pairs and seed of a "world:N" or "world:N:SEED" path."""
     parts = path.removeprefix(WORLD_PREFIX).split(":")
     if len(parts) > 2 or not all(p.isdigit() for p in parts):
-        raise InputError(expected="world:N or world:N:SEED, two whole numbers", found=repr(path), do="write world:20480")
+        raise InputError(
+            expected="world:N or world:N:SEED, two whole numbers", found=repr(path), do="write world:20480"
+        )
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 
 
