@@ -1,0 +1,59 @@
+"""Whether a dictionary and a model's sites belong together."""
+
+from collections.abc import Mapping
+
+from cliplens.errors import MismatchError
+from cliplens.records import ModelIdentity, Provenance
+from cliplens.sites import Site
+
+
+def check_belongs(
+    provenance: Provenance | None,
+    d_in: int,
+    model: ModelIdentity,
+    widths: Mapping[Site, int],
+    token: str | None = None,
+) -> None:
+    """Refuse sites of another width and, where the dictionary says what it was made on, another model, hook or token choice.
+
+    Raises:
+        MismatchError: says both.
+    """
+    for site, width in widths.items():
+        if width != d_in:
+            raise MismatchError(
+                expected=f"a site of width {d_in}, the dictionary's d_in",
+                found=f"{site} of width {width}",
+                do="read the hook the dictionary was made on, or train a dictionary on this one",
+            )
+    if provenance is None:
+        return
+    _check_model(provenance.model, model, widths)
+    for site in widths:
+        if str(site) not in provenance.sites:
+            raise _unlike("the hook", " and ".join(provenance.sites), str(site))
+    if token is not None and token != provenance.token:
+        raise _unlike("the token choice", repr(provenance.token), repr(token))
+
+
+def _check_model(made_on: ModelIdentity, given: ModelIdentity, widths: Mapping[Site, int]) -> None:
+    sides = {site.side for site in widths}
+    if made_on.weights_sha256 != given.weights_sha256:
+        raise _unlike("the model", _name(made_on), _name(given))
+    if "vision" in sides and made_on.preprocess_sha256 != given.preprocess_sha256:
+        raise _unlike("the preprocess", made_on.preprocess, given.preprocess)
+    if "text" in sides and made_on.tokenizer_sha256 != given.tokenizer_sha256:
+        raise _unlike("the tokenizer", made_on.tokenizer_sha256[:12], given.tokenizer_sha256[:12])
+
+
+def _name(model: ModelIdentity) -> str:
+    tag = f", {model.pretrained}" if model.pretrained else ""
+    return f"{model.name}{tag} (weights {model.weights_sha256[:12]})"
+
+
+def _unlike(what: str, made_on: str, given: str) -> MismatchError:
+    return MismatchError(
+        expected=f"{what} the dictionary was made on, {made_on}",
+        found=given,
+        do="use the dictionary where it was made, or train one here",
+    )

@@ -1,0 +1,76 @@
+"""SAELens' own training configs, with defaults that suit embeddings of a few dozen to a few thousand numbers."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
+from sae_lens.saes.sae import SAEMetadata, TrainingSAEConfig
+
+from cliplens.errors import InputError, unknown_name
+
+
+def architectures() -> tuple[str, ...]:
+    """Every architecture that can be trained: SAELens' own, cliplens' and whatever else registered itself."""
+    return tuple(sorted(SAE_TRAINING_CLASS_REGISTRY))
+
+
+def dictionary_config(
+    architecture: str, d_in: int, d_sae: int | None = None, *, k: int | None = None, **options: Any
+) -> TrainingSAEConfig:
+    """The training config of an architecture, by SAELens' own config class.
+
+    Args:
+        architecture: a name of `architectures()`.
+        d_in: width of the activations.
+        d_sae: number of latents; 4 x `d_in` when None.
+        k: how many latents fire per row, where the architecture has such a number (for jumprelu the target of its
+            quadratic penalty, for matching pursuit the number of picks); `d_sae / 32` within 4 and 32 when None.
+        options: fields of that config class, which win over the defaults here.
+
+    Raises:
+        UnknownNameError: no such architecture, or no such field; lists the nearest.
+        InputError: sizes that cannot work.
+    """
+    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        raise unknown_name("dictionary architecture", architecture, SAE_TRAINING_CLASS_REGISTRY)
+    d_sae = 4 * d_in if d_sae is None else d_sae
+    k = min(32, max(4, d_sae // 32)) if k is None else k
+    _check_sizes(d_in, d_sae, k)
+    kind = SAE_TRAINING_CLASS_REGISTRY[architecture][1]
+    known = {f.name for f in fields(kind)}
+    for name in options:
+        if name not in known:
+            raise unknown_name(f"field of {kind.__name__}", name, known)
+    defaults = {name: value for name, value in _defaults(architecture, d_in, d_sae, k).items() if name in known}
+    return kind(d_in=d_in, d_sae=d_sae, **{**defaults, **options})
+
+
+def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any]:
+    """Fields the architecture does not have are dropped by the caller."""
+    if architecture == "jumprelu":
+        sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "jumprelu_init_threshold": 0.1}
+        return {**_SCALED, **sparsity, "l0_coefficient": d_in / 64, "jumprelu_bandwidth": 0.5}
+    if architecture == "matching_pursuit":
+        return {**_SCALED, "max_iterations": k, "decoder_init_norm": 1.0}
+    if architecture in ("standard", "gated"):
+        return {**_SCALED, "l1_coefficient": d_in**0.5 / 4}
+    widths = sorted({d_sae // 16, d_sae // 4, d_sae} - {0})
+    return {"k": k, "matryoshka_widths": widths}
+
+
+# Penalties are fixed numbers, so inputs are brought to a norm of sqrt(d_in) first; SAELens folds the factor in at the end.
+_SCALED = {"normalize_activations": "expected_average_only_in"}
+
+
+def with_metadata(config: TrainingSAEConfig, **changes: Any) -> TrainingSAEConfig:
+    """A copy of the config with metadata of its own and fields changed."""
+    return replace(config, metadata=SAEMetadata.from_dict(config.metadata.to_dict()), **changes)
+
+
+def _check_sizes(d_in: int, d_sae: int, k: int) -> None:
+    if d_in < 1 or d_sae < 1 or not 1 <= k <= d_sae:
+        raise InputError(
+            expected="d_in and d_sae of at least 1, and k from 1 to d_sae",
+            found=f"d_in={d_in}, d_sae={d_sae}, k={k}",
+            do="choose k well below d_sae, for example d_sae / 32",
+        )

@@ -1,0 +1,233 @@
+"""One dictionary over two modalities: a SAELens SAE, the mean of each modality, and where it comes from."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from torch import Tensor
+from torch.nn import functional as F
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, Provenance, SparseCodes
+from cliplens.sae.belonging import check_belongs
+from cliplens.sae.folding import NOT_AFFINE, check_foldable, folded
+from cliplens.sites import Modality, Site
+
+Means = Mapping[Modality, Float[Tensor, " d_in"]]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+_DENSE_LIMIT = 2**26
+"""Entries of the dense code matrix held at once; more rows are encoded in parts."""
+
+
+class Dictionary:
+    """A SAELens SAE that reads both modalities.
+
+    `sae` sees activations less their modality's mean; where `means` is None, activations as they are. Codes are defined
+    by the copies of `sae` with the mean folded in (`folded`), so stock SAELens on raw activations gives the same codes
+    bit for bit, and `sae` itself on centred ones gives them up to float32 rounding.
+    """
+
+    def __init__(self, sae: "SAE[Any]", means: Means | None = None, provenance: Provenance | None = None) -> None:
+        _refuse_transcoder(sae)
+        if means is not None:
+            check_foldable(sae)
+            _check_means(means, sae.cfg.d_in)
+        self.sae = sae
+        self.means = None if means is None else {m: means[m].detach().float().cpu() for m in MODALITIES if m in means}
+        self.provenance = provenance
+
+    @property
+    def d_in(self) -> int:
+        """Width of the activations it reads."""
+        return int(self.sae.cfg.d_in)
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return int(self.sae.cfg.d_sae)
+
+    @property
+    def architecture(self) -> str:
+        """SAELens' name of its architecture, as it is saved."""
+        return str(self.sae.cfg.architecture())
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return torch.device(self.sae.W_dec.device)
+
+    @cached_property
+    def decoder(self) -> Float[Tensor, "d_sae d_in"]:
+        """The direction a unit of each latent adds to the reconstruction."""
+        rows = self.sae.W_dec.detach()
+        if getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False):
+            rows = rows / rows.norm(dim=-1, keepdim=True)
+        return rows
+
+    def to(self, device: torch.device | str) -> "Dictionary":
+        """The same dictionary on another device."""
+        return Dictionary(copy.deepcopy(self.sae).to(torch.device(device)), self.means, self.provenance)
+
+    def folded(self, modality: Modality) -> "SAE[Any]":
+        """A SAELens SAE that reads raw activations of one modality, for splicing; shares its weights with `sae`."""
+        return folded(self.sae, self._mean(modality))
+
+    def centre(self, acts: PairedActs) -> PairedActs:
+        """Activations as `sae` sees them: each modality less its mean."""
+        return PairedActs(acts.ids, *(self._centred(acts.of(m), m) for m in MODALITIES))
+
+    @torch.no_grad()
+    def encode(self, acts: PairedActs) -> PairedCodes:
+        """Codes of raw activations.
+
+        Raises:
+            MismatchError: the activations are not `d_in` wide.
+        """
+        return PairedCodes(acts.ids, *(self._codes(acts.of(m), m) for m in MODALITIES))
+
+    @torch.no_grad()
+    def decode(self, codes: PairedCodes) -> PairedActs:
+        """Reconstructions in the centred space, from the firing latents alone.
+
+        Raises:
+            InputError: the dictionary normalises each row by itself, so a code does not tell its row's scale: use `batch`.
+        """
+        if self.sae.cfg.normalize_activations in NOT_AFFINE:
+            raise InputError(
+                expected="a dictionary whose reconstruction depends on the code alone",
+                found=f"normalize_activations={self.sae.cfg.normalize_activations!r}",
+                do="use Dictionary.batch(acts), which keeps each row's scale",
+            )
+        return PairedActs(codes.ids, *(self._decoded(codes.of(m)) for m in MODALITIES))
+
+    @torch.no_grad()
+    def batch(
+        self,
+        acts: PairedActs,
+        *,
+        judged: Mapping[str, PairedActs] | None = None,
+        truth: GroundTruth | None = None,
+    ) -> Batch:
+        """All that metrics see of raw activations: centred activations, codes, reconstruction."""
+        centred, codes = self.centre(acts), self.encode(acts)
+        if self.sae.cfg.normalize_activations in NOT_AFFINE:
+            rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m)) for m in MODALITIES))
+        else:
+            rebuilt = self.decode(codes)
+        return Batch(centred, codes, rebuilt, judged or {}, truth)
+
+    def check(self, clip: Any, sites: Sequence[Site], *, token: str | None = None) -> None:
+        """Refuse a model, sites or a token choice it was not made for. `clip` has `.identity` and `.width(site)`.
+
+        Raises:
+            MismatchError: says what the dictionary was made on and what it is asked to read.
+        """
+        check_belongs(self.provenance, self.d_in, clip.identity, {site: clip.width(site) for site in sites}, token)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the folder of design.md 6: the dictionary, its means, and a raw-reading copy per modality."""
+        from cliplens.sae.folder import save_dictionary
+
+        return save_dictionary(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Dictionary":
+        """Open what `save` wrote, or any folder `SAE.load_from_disk` opens (then without means).
+
+        Raises:
+            InputError: there is no dictionary in the folder.
+            UnsafeFileError: the folder holds a pickle instead of tensors.
+        """
+        from cliplens.sae.folder import load_dictionary
+
+        return load_dictionary(Path(folder), torch.device(device))
+
+    @cached_property
+    def _readers(self) -> dict[Modality, "SAE[Any]"]:
+        readers: dict[Modality, SAE[Any]] = {m: self.folded(m) for m in MODALITIES}
+        for reader in readers.values():
+            reader.turn_off_forward_pass_hook_z_reshaping()  # rows are flat here
+        return readers
+
+    def _mean(self, modality: Modality) -> Float[Tensor, " d_in"] | None:
+        if self.means is None:
+            return None
+        if modality not in self.means:
+            return next(iter(self.means.values())).new_zeros(self.d_in)
+        return self.means[modality]
+
+    def _centred(self, acts: Float[Tensor, "row d_in"] | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
+        if acts is None:
+            return None
+        mean = self._mean(modality)
+        acts = acts.float()
+        return acts if mean is None else acts - mean.to(acts.device)
+
+    def _codes(self, acts: Float[Tensor, "row d_in"] | None, modality: Modality) -> SparseCodes | None:
+        if acts is None:
+            return None
+        self._check_width(acts)
+        reader = self._readers[modality]
+        rows = max(1, _DENSE_LIMIT // self.d_sae)
+        parts = [SparseCodes.from_dense(reader.encode(part.to(self.device)).float()) for part in acts.split(rows)]
+        return _joined(parts, self.d_sae)
+
+    def _decoded(self, codes: SparseCodes | None) -> Float[Tensor, "row d_in"] | None:
+        if codes is None:
+            return None
+        counts = torch.bincount(codes.rows, minlength=codes.n_rows)
+        starts = counts.cumsum(0) - counts
+        values = codes.values.to(self.decoder.dtype)
+        summed = F.embedding_bag(codes.latents, self.decoder, starts, mode="sum", per_sample_weights=values)
+        return (summed + self._bias).float()
+
+    @property
+    def _bias(self) -> Float[Tensor, " d_in"]:
+        """What reconstructions add, whatever fires: SAELens' matching pursuit leaves it out with the input's."""
+        tied = self.architecture == "matching_pursuit" and not self.sae.cfg.apply_b_dec_to_input
+        return torch.zeros_like(self.sae.b_dec) if tied else self.sae.b_dec.detach()
+
+    def _through(self, acts: Float[Tensor, "row d_in"] | None) -> Float[Tensor, "row d_in"] | None:
+        return None if acts is None else self._readers["image"](acts.to(self.device)).float()
+
+    def _check_width(self, acts: Float[Tensor, "row width"]) -> None:
+        if acts.shape[1] != self.d_in:
+            raise MismatchError(
+                expected=f"activations of width d_in={self.d_in}, which this dictionary reads",
+                found=f"activations of width {acts.shape[1]}",
+                do="read the hook the dictionary was made on",
+            )
+
+
+def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
+    if len(parts) == 1:
+        return parts[0]
+    n_rows = np.cumsum([0, *(p.n_rows for p in parts)])
+    rows = torch.cat([p.rows + int(start) for p, start in zip(parts, n_rows[:-1], strict=True)])
+    latents, values = torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts])
+    return SparseCodes(rows, latents, values, int(n_rows[-1]), d_sae)
+
+
+def _refuse_transcoder(sae: "SAE[Any]") -> None:
+    if hasattr(sae.cfg, "d_out"):
+        raise InputError(
+            expected="a dictionary that reconstructs what it reads",
+            found=f"a transcoder, {type(sae).__name__}, from width {sae.cfg.d_in} to {sae.cfg.d_out}",
+            do="splice it into a tower instead",
+        )
+
+
+def _check_means(means: Means, d_in: int) -> None:
+    for modality, mean in means.items():
+        if mean.shape != (d_in,):
+            raise MismatchError(
+                expected=f"a mean of {d_in} numbers, one per input of the dictionary",
+                found=f"{tuple(mean.shape)} for {modality}",
+                do="take the mean of the activations the dictionary is trained on",
+            )

@@ -1,0 +1,63 @@
+"""Where a dictionary comes from, in SAELens' own metadata.
+
+`cfg.json` keeps a `metadata` object that SAELens carries along untouched. What SAELens itself reads (`model_name`,
+`hook_name`) stays at its top level; everything of ours sits under one key, `cliplens`.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from sae_lens.saes.sae import SAEMetadata
+
+from cliplens.records import ModelIdentity, Provenance
+from cliplens.sites import Modality, Site
+
+KEY = "cliplens"
+
+
+def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_of: Modality | None = None) -> None:
+    """Put it into the metadata, in place. `folded_mean_of` marks the copy of a dictionary that reads one modality raw."""
+    sites = [Site.parse(name) for name in provenance.sites]
+    if folded_mean_of is not None:
+        sites = [site for site in sites if site.modality == folded_mean_of] or sites
+    metadata.model_name = provenance.model.name
+    metadata.model_class_name = "HookedCLIP"
+    metadata.hook_name = sites[0].hook
+    metadata.clip_tower = sites[0].side if len(sites) == 1 else "both"
+    metadata.clip_pretrained = provenance.model.pretrained
+    metadata.weights_sha256 = provenance.model.weights_sha256
+    metadata.preprocess = provenance.model.preprocess
+    metadata.token = provenance.token
+    metadata.centring = _centring(provenance, folded_mean_of)
+    content = {**vars(provenance), "sites": list(provenance.sites), "model": vars(provenance.model)}
+    metadata[KEY] = {**content, "folded_mean_of": folded_mean_of}
+
+
+def read_provenance(metadata: SAEMetadata) -> Provenance | None:
+    """What `write_provenance` wrote; None for dictionaries made elsewhere."""
+    content = metadata[KEY]
+    if not isinstance(content, dict):
+        return None
+    known = _known(Provenance, content)
+    model = ModelIdentity(**_known(ModelIdentity, content["model"]))
+    return Provenance(**{**known, "model": model, "sites": tuple(content["sites"])})
+
+
+def folded_mean_of(metadata: SAEMetadata) -> Modality | None:
+    """The modality whose raw activations this copy of a dictionary reads; None for the dictionary itself."""
+    content = metadata[KEY]
+    return content.get("folded_mean_of") if isinstance(content, dict) else None
+
+
+def _known(record: type, content: dict[str, Any]) -> dict[str, Any]:
+    # A later version may have written more fields than this one knows.
+    names = {f.name for f in fields(record)}
+    return {name: value for name, value in content.items() if name in names}
+
+
+def _centring(provenance: Provenance, folded_mean_of: Modality | None) -> str:
+    if not provenance.centred:
+        return "none"
+    if folded_mean_of is None:
+        return "reads activations less their modality's mean (means.safetensors)"
+    return f"reads raw activations, the {folded_mean_of} mean is folded into the weights"

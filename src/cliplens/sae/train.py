@@ -1,0 +1,292 @@
+"""A dictionary trained by the stock `SAETrainer`, over any iterator of [batch, d_in] tensors."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from sae_lens import SAE
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import TrainingSAE, TrainingSAEConfig
+from sae_lens.training.sae_trainer import SAETrainer
+from torch import Tensor
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.records import Provenance
+from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
+from cliplens.sae.configs import with_metadata
+from cliplens.sae.dictionary import Dictionary
+from cliplens.sae.folding import refuse_not_affine
+from cliplens.sae.provenance import write_provenance
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    config: TrainingSAEConfig,
+    provider: Iterator[Float[Tensor, "batch d_in"]],
+    *,
+    samples: int = 400_000,
+    batch_size: int | None = None,
+    lr: float = 1e-3,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    checkpoint_folder: Path | None = None,
+    n_checkpoints: int = 4,
+    resume: bool = False,
+    wandb_project: str | None = None,
+    **trainer_options: Any,
+) -> Dictionary:
+    """Train a dictionary.
+
+    The provider may say more about itself: `.means` and `.provenance` go into the dictionary, `.batch_size` is used where
+    `batch_size` is None, and `.state_dict()` / `.load_state_dict()` make checkpoints possible that resume bit for bit.
+
+    Args:
+        config: what to train, see `dictionary_config`.
+        provider: batches without end, already centred.
+        samples: rows to train on; rounded down to whole batches.
+        batch_size: rows per batch.
+        lr: Adam's learning rate; it falls to 0 over the last fifth of the steps.
+        seed: of the initial weights and whatever the training draws; torch's global generators are left as they were.
+        device: where to train.
+        checkpoint_folder: where checkpoints go; none are made without it.
+        n_checkpoints: how many, evenly spread.
+        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that cannot say where it
+            stands, training starts from the beginning; the log says which.
+        wandb_project: log to Weights & Biases under this project; nothing is sent otherwise.
+        trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
+
+    Raises:
+        InputError: centred data for a config no mean can be folded into, or fewer samples than a batch.
+        MismatchError: the batches are not what the config or the checkpoint expects.
+    """
+    means, provenance = getattr(provider, "means", None), getattr(provider, "provenance", None)
+    batch_size = _batch_size(provider, batch_size)
+    steps = samples // batch_size
+    _check(config, steps, batch_size, samples, centred=means is not None)
+    config = _prepared(config, steps, str(device), provenance)
+    asked = {"config": config.to_dict(), "samples": samples, "batch_size": batch_size, "lr": lr, "seed": seed}
+    with own_randomness(seed, device), _logged(wandb_project, asked) as logger:
+        sae = get_sae_training_class(config.architecture())[0](config)
+        settings = _settings(steps, batch_size, lr, str(device), logger, **trainer_options)
+        trainer = SAETrainer(settings, sae, _Checked(provider, batch_size, config.d_in))
+        checkpoints = _Checkpoints.of(trainer, provider, asked, checkpoint_folder, n_checkpoints)
+        if resume and checkpoints is not None:
+            checkpoints.resume()
+        trainer.fit()
+        made = inference(sae)
+    if checkpoints is not None:
+        remove_checkpoints(checkpoints.folder)
+    return Dictionary(made, means, provenance)
+
+
+@torch.no_grad()
+def inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
+    """The dictionary as SAELens saves it for use: what `save_inference_model` then `load_from_disk` would give."""
+    state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
+    sae.process_state_dict_for_saving_inference(state)
+    made: SAE[Any] = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
+    made.load_state_dict(state)
+    return made.to(sae.device).requires_grad_(False)
+
+
+@contextmanager
+def own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Torch's global generators seeded inside the block and as they were after it."""
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class _Checkpoints:
+    """Called by the trainer whenever SAELens would write a checkpoint of its own."""
+
+    def __init__(self, trainer: Any, provider: Any, asked: Mapping[str, Any], folder: Path) -> None:
+        self.trainer, self.provider, self.asked, self.folder = trainer, provider, asked, folder
+
+    @classmethod
+    def of(
+        cls, trainer: Any, provider: Any, asked: Mapping[str, Any], folder: Path | None, count: int
+    ) -> "_Checkpoints | None":
+        if folder is None:
+            return None
+        if not hasattr(provider, "state_dict"):
+            log.warning("the provider has no state_dict: no checkpoints, a resumed training starts from the beginning")
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints = cls(trainer, provider, asked, folder)
+        rows = trainer.cfg.total_training_samples
+        trainer.checkpoint_thresholds = [rows * n // (count + 1) for n in range(1, count + 1)]
+        trainer.save_checkpoint_fn = checkpoints
+        return checkpoints
+
+    def __call__(self, checkpoint_path: Path | None) -> None:
+        trainer = self.trainer
+        state = {
+            "sae": trainer.sae.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "lr_scheduler": trainer.lr_scheduler.state_dict(),
+            "coefficients": {n: s.state_dict() for n, s in trainer.coefficient_schedulers.items()},
+            "scaler": _scaler_state(trainer.activation_scaler),
+            # SAELens counts the step after its checkpoint; here it is done.
+            "counters": {**{n: getattr(trainer, n) for n in _COUNTERS}, "n_training_steps": trainer.n_training_steps + 1},
+            "generators": _generators(trainer.cfg.device),
+            "provider": self.provider.state_dict(),
+        }
+        save_state(self.folder, trainer.n_training_samples, state, self.asked)
+
+    def resume(self) -> None:
+        state = load_state(self.folder, self.asked)
+        if state is None:
+            log.info("no checkpoint in %s: training starts from the beginning", self.folder)
+            return
+        trainer = self.trainer
+        trainer.sae.load_state_dict(state["sae"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        for name, scheduler in state["coefficients"].items():
+            trainer.coefficient_schedulers[name].load_state_dict(scheduler)
+        _restore_scaler(trainer.activation_scaler, state["scaler"])
+        for name, value in state["counters"].items():
+            setattr(trainer, name, value.to(trainer.cfg.device) if isinstance(value, Tensor) else value)
+        done = trainer.n_training_samples
+        trainer.checkpoint_thresholds = [t for t in trainer.checkpoint_thresholds if t >= done]
+        _restore_generators(state["generators"], trainer.cfg.device)
+        self.provider.load_state_dict(state["provider"])
+        log.info("training continues after %d rows, from the checkpoint in %s", done, self.folder)
+
+
+_COUNTERS = (
+    "n_training_samples",
+    "act_freq_scores",
+    "n_forward_passes_since_fired",
+    "n_frac_active_samples",
+    "started_fine_tuning",
+)
+
+
+class _Checked:
+    """The provider's batches, refused where their shape is not the one asked for."""
+
+    def __init__(self, provider: Iterator[Tensor], batch_size: int, d_in: int) -> None:
+        self.provider, self.shape = provider, (batch_size, d_in)
+
+    def __iter__(self) -> "_Checked":
+        return self
+
+    def __next__(self) -> Tensor:
+        batch = next(self.provider, None)
+        if batch is None or tuple(batch.shape) != self.shape:
+            raise MismatchError(
+                expected=f"batches of shape {self.shape} (batch_size, d_in) as long as training lasts",
+                found="the end of the data" if batch is None else f"a batch of shape {tuple(batch.shape)}",
+                do="let the provider repeat its data in whole batches, or ask for fewer samples",
+            )
+        return batch
+
+
+def _prepared(
+    config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None
+) -> TrainingSAEConfig:
+    """A copy for this run: its device, its metadata, and a BatchTopK threshold that has time to settle.
+
+    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often; the
+    rate is raised so that 99 % of it is learnt by the end.
+    """
+    changes: dict[str, Any] = {"device": device}
+    rate = getattr(config, "topk_threshold_lr", None)
+    if rate is not None:
+        changes["topk_threshold_lr"] = max(rate, 1 - 0.01 ** (1 / steps))
+    prepared = with_metadata(config, **changes)
+    if provenance is not None:
+        write_provenance(prepared.metadata, provenance)
+        if str(prepared.metadata.hook_name).endswith("hook_z"):
+            prepared.reshape_activations = "hook_z"
+    return prepared
+
+
+def _settings(
+    steps: int, batch_size: int, lr: float, device: str, logger: LoggingConfig, **options: Any
+) -> SAETrainerConfig:
+    choices = {
+        "lr": lr,
+        "lr_end": lr,
+        "lr_decay_steps": steps // 5,
+        "dead_feature_window": min(1000, max(20, steps // 8)),
+        "feature_sampling_window": min(2000, max(1, steps)),
+        "n_batches_for_norm_estimate": min(1000, max(10, steps // 20)),
+        "device": device,
+        "logger": logger,
+        **options,
+    }
+    return SAETrainerConfig(
+        total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, **choices
+    )
+
+
+def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int, *, centred: bool) -> None:
+    if centred:
+        refuse_not_affine(config)
+    if steps < 1:
+        raise InputError(
+            expected=f"at least one batch of {batch_size} samples",
+            found=f"samples={samples}",
+            do="train on more samples, or in smaller batches",
+        )
+
+
+def _batch_size(provider: Any, asked: int | None) -> int:
+    own = getattr(provider, "batch_size", None)
+    if asked is None and own is None:
+        return 1024
+    if asked is not None and own is not None and asked != own:
+        raise MismatchError(
+            expected=f"the provider's own batch_size, {own}",
+            found=f"batch_size={asked}",
+            do="leave batch_size out, or make the provider with the size you want",
+        )
+    return int(asked if asked is not None else own)
+
+
+@contextmanager
+def _logged(project: str | None, asked: Mapping[str, Any]) -> Iterator[LoggingConfig]:
+    if project is None:
+        yield LoggingConfig(log_to_wandb=False)
+        return
+    import wandb
+
+    run = wandb.init(project=project, config=dict(asked))
+    with run if run is not None else nullcontext():
+        yield LoggingConfig(log_to_wandb=True, wandb_project=project, log_weights_to_wandb=False)
+
+
+def _scaler_state(scaler: Any) -> dict[str, Any]:
+    return {
+        "scaling_factor": scaler.scaling_factor,
+        "whitening": None if scaler.whitening is None else dict(vars(scaler.whitening)),
+    }
+
+
+def _restore_scaler(scaler: Any, state: Mapping[str, Any]) -> None:
+    from sae_lens.training.activation_scaler import ActivationWhitening
+
+    scaler.scaling_factor = state["scaling_factor"]
+    scaler.whitening = None if state["whitening"] is None else ActivationWhitening(**state["whitening"])
+
+
+def _generators(device: str) -> dict[str, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(torch.device(device)) if torch.device(device).type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_generators(state: Mapping[str, Tensor | None], device: str) -> None:
+    assert state["cpu"] is not None
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], torch.device(device))
