@@ -1,0 +1,202 @@
+"""Both towers together: the joint model, whose hooks carry `vision.` and `text.` before the towers' own names."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from cliplens.errors import InputError
+from cliplens.hooked.cache import JointCache
+from cliplens.hooked.part import active, borrow, point
+from cliplens.hooked.root import HookedRoot, HookFn
+from cliplens.hooked.text import HookedTextTower, TokenizerShim
+from cliplens.hooked.tower import HookedTower
+from cliplens.hooked.vision import HookedVisionTower
+from cliplens.records import ModelIdentity
+from cliplens.sites import Side, Site
+from cliplens.shapes import Logits
+
+_LAYER = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
+
+class HookView:
+    """A hook point as a hook sees it that was added at the joint model: under its joint name."""
+
+    def __init__(self, name: str, point: HookPoint) -> None:
+        self.name = name
+        self._point = point
+
+    def layer(self) -> int:
+        """The block the hook lies in.
+
+        Raises:
+            ValueError: it lies in none.
+        """
+        found = _LAYER.search(self.name)
+        if found is None:
+            raise ValueError(f"{self.name} lies in no block")
+        return int(found.group(1))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._point, name)
+
+
+class HookedCLIP(HookedRoot):
+    """A two-tower model with hooks on both towers.
+
+    `clip(images, tokens)` are the logits of the stock model: scaled, and with its bias where it has one. The stock model
+    is `clip.model`; it shares its weights with the towers and is itself unaltered.
+    """
+
+    tokenizer: Callable[[Sequence[str]], Tensor] | None
+    preprocess: Callable[[Image.Image], Tensor] | None
+    identity: ModelIdentity
+    vision: HookedVisionTower
+    text: HookedTextTower | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        vision: HookedVisionTower,
+        text: HookedTextTower | None,
+        preprocess: Callable[[Image.Image], Tensor] | None,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None,
+        identity: ModelIdentity,
+    ) -> None:
+        super().__init__()
+        self.model, self.vision, self.text = model, vision, text
+        borrow(self, preprocess=preprocess, tokenizer=tokenizer, identity=identity)
+        if text is not None and tokenizer is not None:
+            borrow(text, tokenizer=TokenizerShim(tokenizer))
+        for tower in self.towers.values():
+            tower.belongs_to(identity.name)
+        self.hook_logits = point(None)
+        self.hook_logits.name = "hook_logits"
+
+    @property
+    def towers(self) -> dict[Side, HookedTower]:
+        """The towers there are."""
+        both: dict[Side, HookedTower | None] = {"vision": self.vision, "text": self.text}
+        return {side: tower for side, tower in both.items() if tower is not None}
+
+    @property
+    def hook_dict(self) -> dict[str, HookPoint]:
+        """All hook points by joint name; what is spliced into a tower shows here at once."""
+        return {**self._joined("hook_dict"), "hook_logits": self.hook_logits}
+
+    @property
+    def mod_dict(self) -> dict[str, nn.Module]:
+        """All hooked parts by joint name."""
+        return {**self._joined("mod_dict"), "hook_logits": self.hook_logits}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vision tower's weights are."""
+        return self.vision.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the vision tower's stream."""
+        return self.vision.input_dtype
+
+    def setup(self) -> None:
+        """Name the towers' hook points anew."""
+        for tower in self.towers.values():
+            tower.setup()
+
+    def forward(
+        self, images: Tensor | None, tokens: Tensor | None, stop_at_layer: int | None = None
+    ) -> Logits | None:
+        """Image-text logits.
+
+        Args:
+            images: preprocessed images, or None to run the text tower alone.
+            tokens: token ids, or None to run the vision tower alone.
+            stop_at_layer: stops both towers there.
+
+        Returns:
+            The logits; None when a tower did not run to its end or did not run.
+        """
+        if stop_at_layer is not None:
+            for tower, inputs in self._given(images, tokens):
+                tower(inputs, stop_at_layer=stop_at_layer)
+            return None
+        embeddings = [tower.encode(inputs)[1] for tower, inputs in self._given(images, tokens)]
+        if images is None or tokens is None:
+            return None
+        return self.logits(*embeddings)
+
+    def logits(
+        self, image_embedding: Float[Tensor, "image d_embed"], text_embedding: Float[Tensor, "text d_embed"]
+    ) -> Logits:
+        """The stock model's logits from unit-norm embeddings."""
+        model: Any = self.model
+        logits = model.logit_scale.exp() * image_embedding @ text_embedding.T
+        if getattr(model, "logit_bias", None) is not None:
+            logits = logits + model.logit_bias
+        return self.hook_logits(logits) if active(self.hook_logits) else logits
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
+        """As open_clip's: image embeddings, unnormalised unless asked."""
+        return self.vision.encode(image)[1] if normalize else self.vision(image)
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
+        """As open_clip's: text embeddings, unnormalised unless asked."""
+        tower = self._tower("text")
+        return tower.encode(text)[1] if normalize else tower(text)
+
+    def width(self, site: Site | str) -> int:
+        """How wide one row at the site is.
+
+        Raises:
+            UnknownNameError: there is no such hook.
+        """
+        site = Site.parse(site) if isinstance(site, str) else site
+        return self._tower(site.side).width(site.hook)
+
+    def hook_for(self, name: str, hook: HookFn) -> HookFn:
+        """Hooks added at the joint model are told the joint name."""
+
+        def told(activation: Any, *, hook: HookPoint) -> Any:
+            return original(activation, hook=HookView(name, hook))
+
+        original = hook
+        return told
+
+    def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> JointCache:
+        """Joint names, with each tower's own cache as `.vision` and `.text`."""
+        return JointCache(activations, self.towers, has_batch_dim)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The stock model's own state dict."""
+        return self.model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load weights into the stock model the towers share."""
+        return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _tower(self, side: Side) -> HookedTower:
+        tower = self.towers.get(side)
+        if tower is None:
+            raise InputError(
+                expected=f"a model with a {side} tower", found=f"one with {', '.join(self.towers)} only", do="use that one"
+            )
+        return tower
+
+    def _given(self, images: Tensor | None, tokens: Tensor | None) -> Iterator[tuple[HookedTower, Tensor]]:
+        if images is not None:
+            yield self.vision, images
+        if tokens is not None:
+            yield self._tower("text"), tokens
+
+    def _joined(self, which: str) -> dict[str, Any]:
+        parts = ([(f"{side}.{n}", m) for n, m in getattr(t, which).items()] for side, t in self.towers.items())
+        return dict(chain.from_iterable(parts))

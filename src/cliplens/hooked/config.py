@@ -1,0 +1,38 @@
+"""What TransformerLens and SAELens read off a model's `cfg`."""
+
+from dataclasses import dataclass
+
+import torch
+
+from cliplens.sites import Side
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """The measures of a tower. `device` and `dtype` are where its weights are now."""
+
+    model_name: str
+    side: Side
+    family: str
+    d_model: int
+    n_layers: int
+    n_heads: int
+    d_head: int
+    d_mlp: int
+    n_ctx: int
+    """Positions: patches with class token, or the context length."""
+    d_embed: int
+    """Width of the tower's output."""
+    eps: float = 1e-5
+    act_fn: str = "gelu"
+    normalization_type: str | None = "LN"
+    d_vocab: int = 0
+    """Size of the vocabulary; 0 for images."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of the images; None for text."""
+    attn_only: bool = False
+    n_key_value_heads: int | None = None
+    default_prepend_bos: bool = False
+    tokenizer_prepends_bos: bool = False
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32

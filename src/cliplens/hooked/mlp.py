@@ -1,0 +1,85 @@
+"""The feed-forward part with hooks, plain or gated."""
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cliplens.hooked.attention import Gain, no_gain
+from cliplens.hooked.part import HookedPart, borrow, point
+
+
+class HookedMLP(HookedPart):
+    """hook_in -> W_in -> hook_pre -> activation -> hook_post -> W_out.
+
+    Gated: hook_post = act(hook_pre) * hook_pre_linear, where `fc_gate` gives hook_pre and `fc_in` hook_pre_linear, as in
+    TransformerLens. With a norm before W_out, `hook_mid` is what enters the norm, and hook_post what enters W_out.
+    `gain` is the block's LayerScale on this branch: `forward`, `W_out` and `b_out` carry it.
+    """
+
+    stock: nn.Module
+    gain: Gain
+    fc_in: nn.Linear
+    fc_out: nn.Linear
+    act: nn.Module
+    fc_gate: nn.Linear | None
+    norm: nn.Module | None
+
+    def __init__(
+        self,
+        stock: nn.Module,
+        fc_in: Any,
+        act: Any,
+        fc_out: nn.Linear,
+        *,
+        d_model: int,
+        d_mlp: int,
+        fc_gate: Any = None,
+        norm: nn.Module | None = None,
+        gain: Gain = no_gain,
+    ) -> None:
+        super().__init__()
+        borrow(self, stock=stock, fc_in=fc_in, act=act, fc_out=fc_out, fc_gate=fc_gate, norm=norm, gain=gain)
+        self.hook_in = point(d_model)
+        self.hook_pre, self.hook_post = point(d_mlp), point(d_mlp)
+        if fc_gate is not None:
+            self.hook_pre_linear = point(d_mlp)
+        if norm is not None:
+            self.hook_mid = point(d_mlp)
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the MLP adds to the residual stream (before a post-norm, if the block has one)."""
+        if self.quiet():
+            return self._gained(self.stock(x))
+        x = self.hook_in(x)
+        if self.fc_gate is None:
+            post = self.act(self.hook_pre(self.fc_in(x)))
+        else:
+            post = self.act(self.hook_pre(self.fc_gate(x))) * self.hook_pre_linear(self.fc_in(x))
+        if self.norm is not None:
+            post = self.norm(self.hook_mid(post))
+        return self._gained(self.fc_out(self.hook_post(post)))
+
+    def _gained(self, out: Tensor) -> Tensor:
+        gain = self.gain()
+        return out if gain is None else out * gain
+
+    @property
+    def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
+        """Input weights."""
+        return self.fc_in.weight.T
+
+    @property
+    def b_in(self) -> Float[Tensor, " d_mlp"] | None:
+        """Input bias."""
+        return self.fc_in.bias
+
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """Output weights, with LayerScale."""
+        return self._gained(self.fc_out.weight.T)
+
+    @property
+    def b_out(self) -> Float[Tensor, " d_model"] | None:
+        """Output bias, with LayerScale."""
+        return None if self.fc_out.bias is None else self._gained(self.fc_out.bias)

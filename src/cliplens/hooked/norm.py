@@ -1,0 +1,55 @@
+"""Layer normalisation with hooks on its scale and on the normalised stream."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cliplens.hooked.part import HookedPart, borrow, point
+
+
+class HookedLayerNorm(HookedPart):
+    """LN(x) = (x - mean) / scale * w + b, with scale = sqrt(var + eps).
+
+    `hook_scale` [batch, pos, 1] and `hook_normalized` [batch, pos, d], the latter before the affine part, as in
+    TransformerLens. Both are float32 where the stream is of lower precision, as the stock norm computes.
+    With `centred=False` the mean is not taken away (RMSNorm).
+    """
+
+    stock: nn.Module
+    centred: bool
+
+    def __init__(self, stock: nn.Module, d: int, *, centred: bool = True) -> None:
+        super().__init__()
+        borrow(self, stock=stock, centred=centred)
+        self.hook_scale = point(1)
+        self.hook_normalized = point(d)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """The stock norm itself where nobody looks inside."""
+        if self.quiet():
+            return self.stock(x)
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if self.centred:
+            wide = wide - wide.mean(-1, keepdim=True)
+        scale = self.hook_scale((wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
+        normalised = self.hook_normalized(wide / scale)
+        if self.w is not None:
+            normalised = normalised * self.w.to(normalised.dtype)
+        if self.b is not None:
+            normalised = normalised + self.b.to(normalised.dtype)
+        return normalised.to(x.dtype)
+
+    @property
+    def eps(self) -> float:
+        """What is added to the variance."""
+        return self.stock.eps  # type: ignore[return-value]
+
+    @property
+    def w(self) -> Float[Tensor, " d"] | None:
+        """The gain; None where the norm has none."""
+        return getattr(self.stock, "weight", None)
+
+    @property
+    def b(self) -> Float[Tensor, " d"] | None:
+        """The offset; None where the norm has none."""
+        return getattr(self.stock, "bias", None)

@@ -1,0 +1,70 @@
+"""Attention pooling with hooks: a few learnt queries look at the whole stream."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cliplens.hooked.part import HookedPart, active, borrow, point
+
+Heads = Float[Tensor, "batch pos head d_head"]
+
+
+class HookedPooler(HookedPart, ABC):
+    """hook_q [batch, query, head, d_head], hook_k, hook_v and hook_z alike, hook_pattern [batch, head, query, pos]."""
+
+    stock: nn.Module
+
+    def __init__(self, stock: nn.Module, *, width: int) -> None:
+        super().__init__()
+        borrow(self, stock=stock)
+        self.hook_q, self.hook_k, self.hook_v, self.hook_z = (point(width) for _ in range(4))
+        self.hook_pattern = point(None)
+
+    @abstractmethod
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Heads, Heads, Heads]:
+        """q, k and v, each [batch, pos or query, head, d_head]."""
+
+    @abstractmethod
+    def finish(self, z: Heads) -> Float[Tensor, "batch query d_pool"]:
+        """The output from z."""
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *query d_pool"]:
+        """The stock pooler itself where nobody looks inside."""
+        if self.quiet():
+            return self.stock(x)
+        q, k, v = self.project(x)
+        q, k, v = (h.transpose(1, 2) for h in (self.hook_q(q), self.hook_k(k), self.hook_v(v)))
+        if active(self.hook_pattern):
+            pattern = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
+            z = self.hook_pattern(pattern) @ v
+        else:
+            z = F.scaled_dot_product_attention(q, k, v)
+        return self.finish(self.hook_z(z.transpose(1, 2)))
+
+
+def heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
+    """The last axis cut into heads."""
+    return x.reshape(*x.shape[:2], n_heads, -1)
+
+
+def multihead_project(
+    attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Heads, Heads, Heads]:
+    """q, k and v of torch's module, whether its three weights are packed or apart."""
+    weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
+    if attn.in_proj_weight is not None:
+        weights = attn.in_proj_weight.chunk(3)
+    biases = (None, None, None) if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)
+    q, k, v = (
+        heads(F.linear(x, w, b), attn.num_heads)
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+    )
+    return q, k, v
+
+
+def batch_of(query: Float[Tensor, "query d"], like: Tensor) -> Float[Tensor, "batch query d"]:
+    """The learnt queries once per sample."""
+    return torch.as_tensor(query).unsqueeze(0).expand(len(like), -1, -1)

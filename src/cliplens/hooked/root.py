@@ -1,0 +1,168 @@
+"""What both a tower and the joint model are: a TransformerLens root that leaves other people's hooks and modules alone.
+
+Three things differ from `HookedRootModule`. `setup` names only our own parts, so the stock modules inside stay as they
+were. The `hooks` context removes exactly the hooks it added, so that contexts of a tower and of the joint model nest
+in any order. Names nobody answers to are refused with the nearest ones.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
+
+from cliplens.errors import InputError, unknown_name
+
+Direction = Literal["fwd", "bwd"]
+NameOrFilter = str | Callable[[str], bool]
+HookFn = Callable[..., Any]
+
+
+class HookedRoot(HookedRootModule, ABC):
+    """A `HookedRootModule` whose hooks come and go without touching anyone else's."""
+
+    @abstractmethod
+    def hook_for(self, name: str, hook: HookFn) -> HookFn:
+        """`hook` as it must be added at the point `name`, so that it is told that name."""
+
+    @abstractmethod
+    def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> Any:
+        """What `run_with_cache` returns around the plain dict of activations."""
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse names of hooks that do not exist.
+
+        Raises:
+            UnknownNameError: with the nearest names.
+        """
+        for name in names:
+            if name not in self.hook_dict:
+                raise unknown_name("hook", name, self.hook_dict)
+
+    def add_hook(
+        self,
+        name: NameOrFilter,
+        hook: HookFn,
+        dir: Direction = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> None:
+        """Add a hook that stays until `reset_hooks`, as in TransformerLens."""
+        for point_name, point in self._chosen(name):
+            told = self.hook_for(point_name, hook)
+            point.add_hook(told, dir=dir, is_permanent=is_permanent, level=level, prepend=prepend)
+
+    @contextmanager
+    def hooks(
+        self,
+        fwd_hooks: Sequence[tuple[NameOrFilter, HookFn]] = (),
+        bwd_hooks: Sequence[tuple[NameOrFilter, HookFn]] = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+    ) -> Iterator["HookedRoot"]:
+        """Hooks that are there within the block; on leaving, these hooks and no others are removed."""
+        added: list[tuple[HookPoint, Direction, Any]] = []
+        self.context_level += 1
+        try:
+            for name, hook in fwd_hooks:
+                self._enable(name, hook, "fwd", added)
+            for name, hook in bwd_hooks:
+                self._enable(name, hook, "bwd", added)
+            yield self
+        finally:
+            if reset_hooks_end:
+                _remove(added)
+                self.is_caching = False
+                if clear_contexts:
+                    self.clear_contexts()
+            self.context_level -= 1
+
+    def run_with_cache(
+        self,
+        *inputs: Any,
+        names_filter: NameOrFilter | Sequence[str] | None = None,
+        remove_batch_dim: bool = False,
+        return_cache_object: bool = True,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """Run and keep activations, as in TransformerLens.
+
+        Without a `names_filter` everything is kept but `hook_result`, which is d_model / d_head times as large as its
+        neighbours: name it, or ask for it always with `set_use_attn_result(True)`.
+
+        Raises:
+            UnknownNameError: a name in `names_filter` is no hook's.
+        """
+        chosen = self._filter(names_filter)
+        out, activations = super().run_with_cache(
+            *inputs, names_filter=chosen, remove_batch_dim=remove_batch_dim, **options
+        )
+        return out, self.cache_of(activations, not remove_batch_dim) if return_cache_object else activations
+
+    def add_caching_hooks(
+        self,
+        names_filter: NameOrFilter | Sequence[str] | None = None,
+        incl_bwd: bool = False,
+        device: Any = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Hooks that fill the dict returned at every run until `reset_hooks`, as in TransformerLens."""
+        kept, fwd, bwd = self.get_caching_hooks(
+            self._filter(names_filter), incl_bwd, device, remove_batch_dim=remove_batch_dim, cache=cache
+        )
+        for name, hook in fwd:
+            self.add_hook(name, hook, "fwd")
+        for name, hook in bwd:
+            self.add_hook(name, hook, "bwd")
+        return kept
+
+    def set_use_attn_result(self, use_attn_result: bool) -> None:
+        """Whether a `run_with_cache` without a filter keeps every head's result (large)."""
+        self._use_attn_result = use_attn_result
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            expected="weights saved as tensors",
+            found=f"pickling of a {type(self).__name__}",
+            do="save the stock model's state_dict with safetensors and wrap it again after loading",
+        )
+
+    _use_attn_result = False
+
+    def _filter(self, names: NameOrFilter | Sequence[str] | None) -> Callable[[str], bool]:
+        if names is None:
+            return lambda name: self._use_attn_result or not name.endswith("hook_result")
+        if callable(names):
+            return names
+        listed = [names] if isinstance(names, str) else list(names)
+        self.check_names(listed)
+        return set(listed).__contains__
+
+    def _chosen(self, name: NameOrFilter) -> list[tuple[str, HookPoint]]:
+        points = self.hook_dict
+        if callable(name):
+            return [(n, p) for n, p in points.items() if name(n)]
+        self.check_names([name])
+        return [(name, points[name])]
+
+    def _enable(self, name: NameOrFilter, hook: HookFn, dir: Direction, added: list[Any]) -> None:
+        for point_name, point in self._chosen(name):
+            point.add_hook(self.hook_for(point_name, hook), dir=dir, level=self.context_level)
+            added.append((point, dir, (point.fwd_hooks if dir == "fwd" else point.bwd_hooks)[-1]))
+
+
+def _remove(added: Sequence[tuple[HookPoint, Direction, Any]]) -> None:
+    for point, dir, handle in added:
+        handle.hook.remove()
+        handles = point.fwd_hooks if dir == "fwd" else point.bwd_hooks
+        handles[:] = [h for h in handles if h is not handle]
+
+
+def named_points(root: nn.Module) -> dict[str, HookPoint]:
+    """The hook points in the tree under `root`, by name."""
+    return {name: module for name, module in root.named_modules() if isinstance(module, HookPoint)}

@@ -1,0 +1,98 @@
+"""What every text tower does: takes token ids, and speaks to SAELens like a language model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cliplens.errors import InputError
+from cliplens.hooked.config import TowerConfig
+from cliplens.hooked.part import borrow
+from cliplens.hooked.tower import HookedTower
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+
+
+class TokenizerShim:
+    """A CLIP tokenizer under the names SAELens asks a Hugging Face tokenizer for."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        inner = getattr(tokenizer, "tokenizer", tokenizer)
+        self.bos_token_id = _first(inner, "bos_token_id", "sot_token_id")
+        self.eos_token_id = _first(inner, "eos_token_id", "eot_token_id")
+        pad = _first(inner, "pad_token_id")
+        self.pad_token_id = 0 if pad is None else pad
+
+    def __call__(self, captions: Sequence[str]) -> Int[Tensor, "batch context"]:
+        return self.tokenizer(list(captions))
+
+    def decode(self, ids: Any) -> str:
+        """The caption the ids spell."""
+        return self.tokenizer.decode(ids)
+
+
+def _first(inner: Any, *names: str) -> int | None:
+    return next((value for n in names if (value := getattr(inner, n, None)) is not None), None)
+
+
+class HookedTextTower(HookedTower):
+    """A tower over token ids [batch, context]."""
+
+    tokenizer: TokenizerShim | None
+    any_length: bool = False
+    """Whether captions shorter than the context may come unpadded."""
+
+    def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
+        super().__init__(stock, cfg)
+        borrow(self, tokenizer=None)
+
+    @property
+    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The token embeddings."""
+        return self.token_embedding()
+
+    def token_embedding(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The weights of the stock embedding; families that keep them elsewhere give `get_input_embeddings`."""
+        stock: Any = self.stock
+        found = stock.get_input_embeddings() if hasattr(stock, "get_input_embeddings") else stock.token_embedding
+        return found.weight
+
+    def to_tokens(
+        self,
+        captions: str | Sequence[str],
+        prepend_bos: bool | None = None,
+        move_to_device: bool = True,
+        truncate: bool = True,
+        padding_side: str | None = None,
+    ) -> Int[Tensor, "batch context"]:
+        """Token ids of captions: always start, text, end and padding to the full context, as CLIP reads them.
+
+        Raises:
+            InputError: the model came without a tokenizer.
+        """
+        if self.tokenizer is None:
+            raise InputError(
+                expected="a model with a tokenizer", found="none", do="give one: cliplens.wrap(model, tokenizer=...)"
+            )
+        tokens = self.tokenizer([captions] if isinstance(captions, str) else captions)
+        return tokens.to(self.device) if move_to_device else tokens
+
+    def checked(self, inputs: Tensor) -> Int[Tensor, "batch context"]:
+        """Token ids where the weights are.
+
+        Raises:
+            InputError: floats, or rows of another length than the context.
+        """
+        n = self._cfg.n_ctx
+        fits = inputs.ndim == 2 and (inputs.shape[1] == n or (self.any_length and inputs.shape[1] < n))
+        whole = not (inputs.is_floating_point() or inputs.is_complex() or inputs.dtype == torch.bool)
+        if not (fits and whole):
+            raise InputError(
+                expected=f"token ids, integers [batch, {n}], for the text tower",
+                found=f"{inputs.dtype} {list(inputs.shape)}",
+                do="put captions through clip.tokenizer (images go to clip.vision)",
+            )
+        return inputs.to(self.device)

@@ -1,0 +1,255 @@
+"""A tower: one encoder of a two-tower model as a TransformerLens root.
+
+`tower(inputs)` is the stock encoder's output, unnormalised, bit for bit as long as nobody reads or writes. Families
+subclass `HookedVisionTower` or `HookedTextTower` and say how inputs become a stream, how a stream becomes one vector,
+and where the blocks are; everything else is here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cliplens.errors import InputError
+from cliplens.hooked.cache import ClipActivationCache
+from cliplens.hooked.config import TowerConfig
+from cliplens.hooked.part import HookedPart, active, fire, point
+from cliplens.hooked.root import HookedRoot, HookFn, named_points
+from cliplens.sites import Site
+
+_BEFORE_BLOCKS = ("hook_embed", "hook_pos_embed", "hook_patch_embed", "ln_pre.")
+_TINY = 1e-12
+
+
+class HookedTower(HookedRoot):
+    """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
+
+    blocks: nn.ModuleList
+    adds_pos_embed: bool = True
+    """Whether hook_embed + hook_pos_embed is the stream that enters block 0."""
+    n_special: int = 1
+    """Leading positions of an image tower that are no patches (class token, registers); unused for text."""
+
+    def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
+        super().__init__()
+        self.stock = stock
+        self._cfg = cfg
+        self.hook_embed, self.hook_pos_embed = point(cfg.d_model), point(cfg.d_model)
+        self.hook_projected, self.hook_embedding = point(cfg.d_embed), point(cfg.d_embed)
+
+    @abstractmethod
+    def run_stock(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+        """The stock encoder's own forward."""
+
+    @abstractmethod
+    def embed(self, inputs: Tensor) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
+        """The stream that enters block 0, and what every stock block takes beside it (its keyword arguments)."""
+
+    @abstractmethod
+    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> Float[Tensor, "batch *pos d_pool"]:
+        """One vector per sample out of the last block's stream, final norm included."""
+
+    @abstractmethod
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Float[Tensor, "batch *pos d_embed"]:
+        """The pooled vector in the space both towers share."""
+
+    @abstractmethod
+    def checked(self, inputs: Tensor) -> Tensor:
+        """The inputs where the weights are, or an error that says what was expected."""
+
+    @abstractmethod
+    def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
+        """The position that stands for the whole sample."""
+
+    @property
+    @abstractmethod
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the stream."""
+
+    @property
+    def cfg(self) -> TowerConfig:
+        """The measures of the tower, with the device and dtype its weights have now."""
+        return replace(self._cfg, device=self.device, dtype=self.input_dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.stock.parameters()).device
+
+    def belongs_to(self, model_name: str) -> None:
+        """Say which model the tower is of."""
+        self._cfg = replace(self._cfg, model_name=model_name)
+
+    def setup(self) -> None:
+        """Name the hook points; stock modules keep what they have."""
+        self.hook_dict = named_points(self)
+        for name, hook in self.hook_dict.items():
+            hook.name = name
+        own = ((name, m) for name, m in self.named_modules() if name and not name.startswith("stock"))
+        self.mod_dict = dict(own)
+        for module in self.mod_dict.values():
+            if isinstance(module, HookedPart):
+                module.refresh()
+        named = ((name.rpartition(".")[2], m) for name, m in self.mod_dict.items())
+        self._points = tuple(m for name, m in named if name.startswith("hook_"))
+
+    def quiet(self) -> bool:
+        """Whether nobody reads or writes anywhere in the tower."""
+        return not active(*self._points)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        stop_at_layer: int | None = None,
+        *,
+        return_type: str | None = None,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+    ) -> Tensor:
+        """The stock encoder's output, or with `stop_at_layer` the stream that enters that block.
+
+        Args:
+            inputs: images [batch, 3, height, width], or image ids where an `image_source` is attached; token ids for text.
+            stop_at_layer: run the blocks before this one only; `n_layers` gives the stream before the final norm;
+                negative counts from the end, as in TransformerLens.
+            return_type: only "embedding" (None means the same): a tower has no vocabulary to give logits over.
+            prepend_bos: taken for SAELens' sake; tokens come with their start token already.
+            padding_side: taken for SAELens' sake, like `prepend_bos`.
+
+        Raises:
+            InputError: the inputs are not what this tower reads.
+        """
+        if return_type not in (None, "embedding"):
+            raise InputError(
+                expected="return_type None or 'embedding' from a single tower",
+                found=repr(return_type),
+                do="run the joint model for image-text logits",
+            )
+        inputs = self.checked(inputs)
+        if stop_at_layer is None:
+            return self._encode(inputs)[0]
+        stream, context = self.embed(inputs)
+        return self._through_blocks(stream, context, self._checked_stop(stop_at_layer))
+
+    def encode(self, inputs: Tensor) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
+        """The output unnormalised, and normalised as `hook_embedding` left it."""
+        projected, embedding = self._encode(self.checked(inputs))
+        return projected, F.normalize(projected, dim=-1) if embedding is None else embedding
+
+    def read(
+        self, inputs: Tensor, names: Sequence[str], stop_at_layer: int | None = None
+    ) -> dict[str, Float[Tensor, "batch pos ..."]]:
+        """Activations at the named hooks, and nothing computed past the last of them.
+
+        The quick way where `run_with_cache` is the comfortable one: handles go straight onto the hook points. Gradients
+        are as the caller set them.
+
+        Raises:
+            UnknownNameError: a name is no hook's.
+            InputError: `stop_at_layer` leaves out a named hook.
+        """
+        self.check_names(names)
+        stop = self.stop_after(names) if stop_at_layer is None else stop_at_layer
+        got: dict[str, Tensor] = {}
+        handles = [self.hook_dict[name].register_forward_hook(_Keep(got, name)) for name in names]
+        try:
+            self.forward(inputs, stop)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if len(got) < len(set(names)):
+            raise InputError(
+                expected=f"a stop_at_layer past {', '.join(sorted(set(names) - set(got)))}",
+                found=f"stop_at_layer={stop}",
+                do="leave stop_at_layer out: it is found from the names",
+            )
+        return {name: got[name] for name in names}
+
+    def stop_after(self, names: Sequence[str]) -> int | None:
+        """The smallest `stop_at_layer` with which all the named hooks still fire; None when the head must run."""
+        stops = [0]
+        for name in names:
+            layer = Site(self._cfg.side, name).stop_at_layer
+            if layer is None and not name.startswith(_BEFORE_BLOCKS):
+                return None
+            stops.append(layer or 0)
+        return max(stops)
+
+    def width(self, hook: str) -> int:
+        """How wide one row at the hook is (heads side by side).
+
+        Raises:
+            UnknownNameError: there is no such hook.
+            InputError: rows at this hook have no fixed width (attention scores and patterns).
+        """
+        self.check_names([hook])
+        width = self.hook_dict[hook].width
+        if width is None:
+            raise InputError(
+                expected="a hook whose rows have one width",
+                found=f"{hook!r}, [batch, head, query, key]",
+                do="choose a hook of the residual stream, of heads (hook_z, hook_result) or of the MLP",
+            )
+        return width
+
+    def hook_for(self, name: str, hook: HookFn) -> HookFn:
+        """At the tower, a hook point's own name is the name asked for."""
+        return hook
+
+    def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> ClipActivationCache:
+        """TransformerLens' cache."""
+        return ClipActivationCache(activations, self, has_batch_dim)
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """All that output biases of attention and MLP added to the stream before `layer`, as in TransformerLens."""
+        total = torch.zeros(self._cfg.d_model, device=self.device, dtype=self.input_dtype)
+        for i, block in enumerate(self.blocks):
+            if (i < layer or (i == layer and mlp_input)) and block.attn.b_O is not None:
+                total = total + block.attn.b_O
+            if i < layer and include_mlp_biases and block.mlp.b_out is not None:
+                total = total + block.mlp.b_out
+        return total
+
+    def _encode(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.quiet():
+            return self.run_stock(inputs), None
+        stream, context = self.embed(inputs)
+        stream = self._through_blocks(stream, context, None)
+        pooled = fire(self.hook_pooled, self.pool(stream, inputs))
+        projected = fire(self.hook_projected, self.project(pooled))
+        if not active(self.hook_embedding):
+            return projected, None
+        length = projected.norm(dim=-1, keepdim=True).clamp_min(_TINY)
+        embedding = fire(self.hook_embedding, projected / length)
+        return embedding * length, embedding
+
+    def _through_blocks(self, stream: Tensor, context: Mapping[str, Any], stop: int | None) -> Tensor:
+        for block in islice(self.blocks, stop):
+            stream = block(stream, context)
+        return stream
+
+    def _checked_stop(self, stop: int) -> int:
+        n = self._cfg.n_layers
+        if not -n <= stop <= n:
+            raise InputError(
+                expected=f"stop_at_layer between {-n} and {n}", found=str(stop), do="count blocks from 0, or -1 from the end"
+            )
+        return stop if stop >= 0 else stop + n
+
+
+class _Keep:
+    """A forward hook that keeps the output under a name."""
+
+    def __init__(self, got: dict[str, Tensor], name: str) -> None:
+        self.got, self.name = got, name
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.got[self.name] = output
