@@ -9,6 +9,9 @@ from cliplens.hooked.cache import ClipActivationCache as ClipActivationCache
 from cliplens.hooked.cache import JointCache as JointCache
 from cliplens.hooked.clip import HookedCLIP as HookedCLIP
 from cliplens.hooked.config import TowerConfig as TowerConfig
+from cliplens.hooked.identity import identity_of as identity_of
+from cliplens.hooked.identity import tokenizer_sha256 as tokenizer_sha256
+from cliplens.hooked.identity import weights_sha256 as weights_sha256
 from cliplens.hooked.mlp import HookedMLP as HookedMLP
 from cliplens.hooked.norm import HookedLayerNorm as HookedLayerNorm
 from cliplens.hooked.part import HookedPart as HookedPart

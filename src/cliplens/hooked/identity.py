@@ -1,0 +1,82 @@
+"""Which model, exactly: hashes of weights, preprocessing and tokenizer that a dictionary or a cache must agree with."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cliplens.records import ModelIdentity
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_PROBES = (
+    "a photo of a cat",
+    "A PHOTO of two Dogs, running!",
+    "naïve café – 東京の夜 мир 123.45",
+    "  spaces\tand\nlines  ",
+    "it's the quick-brown_fox's 7th <|endoftext|> #tag @home &amp; co.",
+    "antidisestablishmentarianism " * 30,
+    "",
+)
+"""Captions that tell tokenizers apart: letter case, scripts, digits, spaces, markup, truncation, nothing at all."""
+
+
+def identity_of(
+    model: nn.Module,
+    *,
+    name: str,
+    pretrained: str | None,
+    preprocess: Callable[[Image.Image], Tensor] | str | None,
+    tokenizer: Callable[[Sequence[str]], Tensor] | None,
+) -> ModelIdentity:
+    """The identity of a model with what belongs to it; `preprocess` may be its description already."""
+    described = preprocess if isinstance(preprocess, str) else description(preprocess)
+    return ModelIdentity(
+        name=name,
+        pretrained=pretrained,
+        weights_sha256=weights_sha256(model),
+        preprocess=described,
+        preprocess_sha256=hashlib.sha256(described.encode()).hexdigest(),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
+        adapters=adapters_in(model),
+    )
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 over every tensor of the state dict, in order of names: name, dtype, shape, bytes. Device does not matter."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tokenizer_sha256(tokenizer: Callable[[Sequence[str]], Tensor] | None) -> str:
+    """SHA-256 over the ids of fixed captions, so that tokenizers that behave alike are alike; "" without a tokenizer."""
+    if tokenizer is None:
+        return ""
+    ids = tokenizer(list(_PROBES)).cpu().to(torch.int64).contiguous()
+    return hashlib.sha256(f"{tuple(ids.shape)}".encode() + ids.numpy().tobytes()).hexdigest()
+
+
+def description(preprocess: Any) -> str:
+    """A transform in words that stay the same from one process to the next."""
+    if preprocess is None:
+        return ""
+    plain = type(preprocess).__repr__ is object.__repr__ or not hasattr(type(preprocess), "__module__")
+    if plain or hasattr(preprocess, "__qualname__"):
+        kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return _ADDRESS.sub("", repr(preprocess))
+
+
+def adapters_in(model: nn.Module) -> str | None:
+    """The kinds of fine-tuning adapters whose weights are in the model unmerged; None when there are none."""
+    kinds = {"lora_": "LoRA", "adapter_": "adapter", "oft_": "OFT", "hada_": "LoHa"}
+    names = model.state_dict().keys()
+    found = sorted({kind for mark, kind in kinds.items() if any(mark in name for name in names)})
+    return ", ".join(found) or None
