@@ -1,0 +1,76 @@
+"""From scenes to captions: one phrase per slot, chosen by one factor each."""
+
+from collections.abc import Mapping
+
+from cliplens.world.factors import FACTORS, Scenes
+
+WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "shape": (
+        ("circle", "disc"),
+        ("square", "box"),
+        ("triangle", "wedge"),
+        ("star", "spark"),
+        ("heart", "love"),
+        ("cross", "plus"),
+        ("moon", "crescent"),
+        ("arrow", "pointer"),
+    ),
+    "colour": (
+        ("red", "crimson"),
+        ("orange", "amber"),
+        ("yellow", "golden"),
+        ("green", "emerald"),
+        ("blue", "azure"),
+        ("purple", "violet"),
+        ("black", "dark"),
+        ("white", "pale"),
+    ),
+    "size": (("small", "tiny"), ("medium", "average"), ("large", "big")),
+    "count": (("one", "single"), ("two", "twin"), ("three", "triple")),
+    "fill": (("solid", "filled"), ("hollow", "empty")),
+}
+"""The usual word and the other word of each value of a shared factor."""
+
+_PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
+_FRAMES = tuple(f"{name} of" for name in FACTORS["frame"].values)
+_TENSES = ("was here", "is here", "will be here")
+_MOODS = tuple(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in FACTORS["mood"].values)
+_MANNERS = ("", "please see ", "oi see ")
+_TAILS = tuple(f"in {name}" for name in FACTORS["tail"].values)
+
+
+def captions(scenes: Scenes) -> list[str]:
+    """What is said of each scene: `please see a sad photo of two tiny hollow red stars was here in spring`."""
+    columns = {name: values.tolist() for name, values in scenes.values.items()}
+    said = {name: _said(name, columns[name], columns[f"said_{name}"]) for name in WORDS}
+    nouns = [_PLURALS.get(w, f"{w}s") if n else w for w, n in zip(said["shape"], columns["count"], strict=True)]
+    return [
+        f"{_MANNERS[manner]}{_MOODS[mood]} {_FRAMES[frame]} {count} {size} {fill} {colour} {noun} {_TENSES[tense]} {_TAILS[tail]}"
+        for manner, mood, frame, count, size, fill, colour, noun, tense, tail in zip(
+            columns["manner"],
+            columns["mood"],
+            columns["frame"],
+            said["count"],
+            said["size"],
+            said["fill"],
+            said["colour"],
+            nouns,
+            columns["tense"],
+            columns["tail"],
+            strict=True,
+        )
+    ]
+
+
+def lexicon() -> tuple[str, ...]:
+    """Every word a caption can hold, sorted."""
+    nouns = [word for pair in WORDS["shape"] for word in pair]
+    phrases = [*_FRAMES, *_TENSES, *_MOODS, *_MANNERS, *_TAILS]
+    words = {word for phrase in phrases for word in phrase.split()}
+    words |= {word for values in WORDS.values() for pair in values for word in pair}
+    return tuple(sorted(words | {_PLURALS.get(noun, f"{noun}s") for noun in nouns}))
+
+
+def _said(name: str, values: list[int], other: list[int]) -> list[str]:
+    words = WORDS[name]
+    return [words[value][choice] for value, choice in zip(values, other, strict=True)]
