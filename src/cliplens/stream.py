@@ -24,7 +24,6 @@ from cliplens.sites import SIDES, Side, Site
 Token = Literal["auto", "cls", "eot", "mean", "patches", "all"]
 TOKENS: tuple[str, ...] = get_args(Token)
 _ONE_SIDE: dict[str, Side] = {"cls": "vision", "patches": "vision", "eot": "text"}
-_BEFORE_BLOCKS = ("hook_embed", "hook_pos_embed", "hook_patch_embed", "ln_pre.")
 Places = Int64[np.ndarray, " pair"]
 
 
@@ -34,6 +33,10 @@ class SiteActs:
 
     acts: Float[Tensor, "pair pos d_in"]
     lengths: Int64[Tensor, " pair"]
+    token: str
+    """What was chosen: cls, eot, single (the hook has one position), mean, patches or all."""
+    special: Int64[Tensor, " pair"] | None = None
+    """With "all": where CLS or EOT stands."""
 
     @property
     def one_each(self) -> bool:
@@ -142,19 +145,13 @@ class Reader:
         sites = [s for s in self.sites if s.side == side]
         if not sites:
             return
-        acts = tower.read(inputs, [s.hook for s in sites], stop_at_layer=deepest(sites))
+        acts = tower.read(inputs, [s.hook for s in sites])
         special: Int[Tensor, " pair"] | None = None
         for site in sites:
             found = acts[site.hook].flatten(2)
             if found.shape[1] > 1 and special is None:
                 special = tower.special_position(inputs).to(found.device)
             yield site, chosen(found.float(), self.token, side, special, inputs)
-
-
-def deepest(sites: Iterable[Site]) -> int | None:
-    """The first block that no site needs; None when the whole tower must run."""
-    stops = [0 if s.hook.startswith(_BEFORE_BLOCKS) else s.stop_at_layer for s in sites]
-    return None if None in stops else max(s for s in stops if s is not None)
 
 
 def chosen(
@@ -179,25 +176,25 @@ def chosen(
                 found="a hook with one position",
                 do="use token='auto'",
             )
-        return SiteActs(acts, ones)
+        return SiteActs(acts, ones, "single")
     special = special.long()
     if token in ("auto", "cls", "eot"):
-        return SiteActs(acts[ones.cumsum(0) - 1, special][:, None], ones)
+        return SiteActs(acts[ones.cumsum(0) - 1, special][:, None], ones, "cls" if side == "vision" else "eot")
     if token == "patches":
         return _without(acts, special)
     lengths = ones * context if side == "vision" else _lengths(inputs.to(acts.device), special)
     if token == "all":
-        return SiteActs(acts, lengths)
+        return SiteActs(acts, lengths, "all", special)
     real = torch.arange(context, device=acts.device) < lengths[:, None]
     mean = (acts * real[:, :, None]).sum(1, keepdim=True) / lengths[:, None, None]
-    return SiteActs(mean, ones)
+    return SiteActs(mean, ones, "mean")
 
 
 def _without(acts: Float[Tensor, "pair pos d_in"], special: Int64[Tensor, " pair"]) -> SiteActs:
     pairs, context, width = acts.shape
     patch = torch.arange(context, device=acts.device) != special[:, None]
     lengths = torch.full((pairs,), context - 1, dtype=torch.int64, device=acts.device)
-    return SiteActs(acts[patch].view(pairs, context - 1, width), lengths)
+    return SiteActs(acts[patch].view(pairs, context - 1, width), lengths, "patches")
 
 
 def _lengths(tokens: Int[Tensor, "pair context"], special: Int64[Tensor, " pair"]) -> Int64[Tensor, " pair"]:
@@ -214,20 +211,19 @@ def finite(batch: ReadBatch, number: int) -> None:
         NonFiniteError: names the site, the batch and its first bad pair.
     """
     for site, found in batch.sites.items():
-        # One pass: the sum is finite only if every part is; a sum that overflows is looked at closely.
-        if torch.isfinite(found.acts.sum()):
+        low, high = torch.aminmax(found.acts)  # one pass, and nan goes through
+        if torch.isfinite(low) and torch.isfinite(high):
             continue
         bad = ~torch.isfinite(found.acts).flatten(1).all(1)
-        if bad.any():
-            first = batch.decoded.ids[int(bad.nonzero()[0, 0])]
-            raise NonFiniteError(
-                expected=f"finite activations at {site}",
-                found=f"nan or inf in batch {number}, first in pair {first!r}",
-                do="look at that pair and at the model's dtype (half precision overflows: try float32)",
-            )
+        first = batch.decoded.ids[int(bad.nonzero()[0, 0])]
+        raise NonFiniteError(
+            expected=f"finite activations at {site}",
+            found=f"nan or inf in batch {number}, first in pair {first!r}",
+            do="look at that pair and at the model's dtype (half precision overflows: try float32)",
+        )
 
 
-def decoded_batches(decoder: Decoder, batches: Sequence[Places], workers: int = 0) -> Iterator[Decoded]:
+def decoded_batches(decoder: Decoder, batches: Iterable[Places], workers: int = 0) -> Iterator[Decoded]:
     """The batches in order, decoded here (workers=0) or ahead of time in worker processes."""
     if workers <= 0:
         yield from (decoder[places] for places in batches)
@@ -236,7 +232,7 @@ def decoded_batches(decoder: Decoder, batches: Sequence[Places], workers: int = 
         decoder,  # type: ignore[arg-type]
         batch_size=None,
         sampler=batches,  # type: ignore[arg-type]
-        num_workers=min(workers, max(len(batches), 1)),
+        num_workers=workers,
         prefetch_factor=2,
         multiprocessing_context="forkserver",
     )

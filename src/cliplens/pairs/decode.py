@@ -22,7 +22,10 @@ Preprocess = Callable[[Image.Image], Tensor]
 class Decoded:
     """The good pairs of a batch, in step, and the bad ones with the reason."""
 
+    asked: Int64[np.ndarray, " place"]
+    """The places asked for, bad ones included, in order."""
     places: Int64[np.ndarray, " pair"]
+    """The places of the good pairs, in order."""
     ids: tuple[str, ...]
     captions: tuple[str, ...] | None
     images: Float[Tensor, "pair channel height width"] | None
@@ -66,7 +69,7 @@ class Decoder:
         else:
             pixels = torch.stack(images) if images else None
         said = tuple(g[2] for g in good) if self.captions else None
-        return Decoded(kept, tuple(g[1] for g in good), said, pixels, tuple(bad))
+        return Decoded(places, kept, tuple(g[1] for g in good), said, pixels, tuple(bad))
 
     def _said(self, place: int) -> tuple[str, None, str | None]:
         return self.pairs.id_at(place), None, self.pairs.caption_at(place)

@@ -1,0 +1,242 @@
+"""A cache of activations on disk: every site of a harvest, pairs in step."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Bool, Float, Int64, UInt64
+from torch import Tensor
+
+from cliplens.errors import DamagedError, InputError, unknown_name
+from cliplens.keys import pair_keys
+from cliplens.records import PairedActs, Provenance
+from cliplens.sites import Site
+from cliplens.store.arrow import ShardFile, read_table
+from cliplens.store.manifest import Plan, ShardRecord, SitePlan, read_plan, shard_name
+
+Keep = Callable[[UInt64[np.ndarray, " pair"]], Bool[np.ndarray, " pair"]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pairs of one shard that lie near each other, by their place in the shard, ascending."""
+
+    shard: int
+    kept: Int64[np.ndarray, " pair"]
+
+
+class Cache:
+    """The activations of pairs at several sites, in the order they were written.
+
+    `Cache.open(folder)` opens one; `cliplens.store.harvest` makes one.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, records: Sequence[ShardRecord]) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.records = tuple(records)
+        self._file = lru_cache(maxsize=64)(self._open_file)
+        self._lengths = lru_cache(maxsize=64)(self._read_lengths)
+
+    @classmethod
+    def open(cls, folder: Path | str, *, verify: bool = False) -> "Cache":
+        """The cache in a folder.
+
+        Args:
+            verify: read every byte and compare hashes; else only sizes are looked at.
+
+        Raises:
+            InputError: there is no cache, or it is not finished.
+            DamagedError: a shard was altered or cut since it was written.
+        """
+        path = Path(folder)
+        found = read_plan(path)
+        if found is None:
+            raise InputError(
+                expected="a folder with a cache", found=f"no manifest.json in {path}", do="harvest into it"
+            )
+        plan, complete = found
+        records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
+        if not complete or len(records) < plan.n_shards:
+            raise InputError(
+                expected=f"a finished cache in {path}",
+                found=f"{len(records)} of {plan.n_shards} shards",
+                do="run the same harvest again: it goes on where it stopped",
+            )
+        for record in records:
+            damage = record.damage(path, by_hash=verify)
+            if damage:
+                raise DamagedError(
+                    expected=f"shard {record.shard} of {path} as it was written",
+                    found=damage,
+                    do="run the same harvest again: it redoes this shard alone",
+                )
+        return cls(path, plan, records)
+
+    def __len__(self) -> int:
+        return sum(r.rows for r in self.records)
+
+    def __repr__(self) -> str:
+        sites = ", ".join(str(s.site) for s in self.plan.sites)
+        return f"Cache({self.folder}, {len(self)} pairs at {sites})"
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where it was read."""
+        return tuple(s.site for s in self.plan.sites)
+
+    @property
+    def truncated(self) -> int:
+        """Number of captions cut to the context."""
+        return sum(r.truncated for r in self.records)
+
+    @property
+    def quarantined(self) -> int:
+        """Number of bad pairs left out."""
+        return sum(len(r.bad) for r in self.records)
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The id of every pair kept, in the order of the cache."""
+        return tuple(i for n in self.plan.names for i in self._pairs(n)["id"].to_pylist())
+
+    @cached_property
+    def places(self) -> Int64[np.ndarray, " pair"]:
+        """Where each pair of the cache stood in the pairs it was made from: the permutation, bad pairs left out."""
+        return np.concatenate([self._pairs(n)["place"].to_numpy() for n in self.plan.names]).astype(np.int64)
+
+    @cached_property
+    def keys(self) -> UInt64[np.ndarray, " pair"]:
+        """The 64-bit key of every pair."""
+        return pair_keys(self.ids)
+
+    def site(self, site: Site | str) -> SitePlan:
+        """What was stored at a site.
+
+        Raises:
+            UnknownNameError: the site was not harvested.
+        """
+        for plan in self.plan.sites:
+            if str(plan.site) == str(site):
+                return plan
+        raise unknown_name("site in this cache", str(site), [str(s) for s in self.sites])
+
+    def folder_of(self, site: Site | str) -> Path:
+        """The folder SAELens' ActivationsStore opens as `cached_activations_path`."""
+        return self.folder / str(self.site(site).site)
+
+    def provenance(self, sites: Sequence[Site], *, centred: bool) -> Provenance:
+        """Where a dictionary trained on these sites comes from."""
+        plans = [self.site(s) for s in sites]
+        return Provenance(
+            model=self.plan.model,
+            sites=tuple(str(p.site) for p in plans),
+            d_in=plans[0].form.d_in,
+            token=self.plan.token,
+            centred=centred,
+            pairs_sha256=self.plan.pairs_sha256,
+        )
+
+    def batches(
+        self, image: Site | None, text: Site | None, *, keep: Keep | None = None, batch_size: int = 1024
+    ) -> Iterator[PairedActs]:
+        """Activations in the order of the cache, float32, `batch_size` pairs at a time.
+
+        Args:
+            image: a vision site, or None.
+            text: a text site, or None.
+            keep: which pairs, by key; None keeps all.
+            batch_size: pairs per batch; with many rows per pair a batch has as many ids as rows.
+        """
+        if image is None and text is None:
+            raise InputError(expected="a site to read", found="none", do="give image=, text= or both")
+        many = [str(s) for s in (image, text) if s is not None and self.site(s).token in ("patches", "all")]
+        if many and image is not None and text is not None:
+            raise InputError(
+                expected="one row per pair where both towers are read in step",
+                found=f"many rows per pair at {', '.join(many)}",
+                do="read the towers one at a time",
+            )
+        for group in self._groups(keep, batch_size):
+            ids = np.concatenate([self._ids(block) for block in group])
+            read = {s: [self.rows(block, s) for block in group] for s in (image, text) if s is not None}
+            if many:
+                ids = np.repeat(ids, np.concatenate([self.counts(block, next(iter(read))) for block in group]))
+            rows = {s: torch.cat(parts) if len(parts) > 1 else parts[0] for s, parts in read.items()}
+            yield PairedActs(tuple(ids), *(None if s is None else rows[s] for s in (image, text)))
+
+    def blocks(self, keep: Keep | None, size: int) -> Iterator[Block]:
+        """The cache in blocks of up to `size` consecutive pairs, each within one shard."""
+        offset = 0
+        for record in self.records:
+            here = slice(offset, offset + record.rows)
+            mask = np.ones(record.rows, dtype=bool) if keep is None else np.asarray(keep(self.keys[here]))
+            for start in range(0, record.rows, size):
+                yield Block(record.shard, start + np.flatnonzero(mask[start : start + size]).astype(np.int64))
+            offset += record.rows
+
+    def rows(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
+        """The rows of a block at a site, float32, padding left out."""
+        if not len(block.kept):
+            return torch.zeros(0, self.site(site).form.d_in)
+        first, last = int(block.kept[0]), int(block.kept[-1]) + 1
+        found = self._file(str(site), block.shard).read(first, last)
+        whole = last - first == len(block.kept)
+        acts = found.astype(np.float32) if whole else found[block.kept - first].astype(np.float32)
+        if self._padded(site):
+            real = np.arange(acts.shape[1]) < self.counts(block, site)[:, None]
+            return torch.from_numpy(acts[real])
+        return torch.from_numpy(acts.reshape(-1, acts.shape[2]))
+
+    def counts(self, block: Block, site: Site) -> Int64[np.ndarray, " pair"]:
+        """Number of rows each pair of a block has at a site."""
+        if self._padded(site):
+            return self._lengths(block.shard)[block.kept]
+        return np.full(len(block.kept), self.site(site).form.context_size, dtype=np.int64)
+
+    def _padded(self, site: Site) -> bool:
+        return site.side == "text" and self.site(site).token == "all"
+
+    def _groups(self, keep: Keep | None, size: int) -> Iterator[list[Block]]:
+        group: list[Block] = []
+        missing = size
+        for block in self.blocks(keep, size):
+            kept = block.kept
+            while len(kept):
+                group.append(Block(block.shard, kept[:missing]))
+                kept = kept[missing:]
+                missing -= len(group[-1].kept)
+                if missing == 0:
+                    yield group
+                    group, missing = [], size
+        if group:
+            yield group
+
+    def _ids(self, block: Block) -> np.ndarray:
+        return self._shard_ids(block.shard)[block.kept]
+
+    def _shard_ids(self, shard: int) -> np.ndarray:
+        start = int(self._starts[shard])
+        return self._all_ids[start : start + self.records[shard].rows]
+
+    @cached_property
+    def _all_ids(self) -> np.ndarray:
+        return np.array(self.ids, dtype=object)
+
+    @cached_property
+    def _starts(self) -> Int64[np.ndarray, " shard"]:
+        return np.cumsum([0, *(r.rows for r in self.records)]).astype(np.int64)
+
+    def _pairs(self, shard: int) -> pa.Table:
+        return read_table(self.folder / "pairs" / shard_name(shard, self.plan.n_shards))
+
+    def _read_lengths(self, shard: int) -> Int64[np.ndarray, " pair"]:
+        return self._pairs(shard)["text_length"].to_numpy().astype(np.int64)
+
+    def _open_file(self, site: str, shard: int) -> ShardFile:
+        path = self.folder / site / shard_name(shard, self.plan.n_shards)
+        return ShardFile(path, Site.parse(site).hook)

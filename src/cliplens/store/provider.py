@@ -1,0 +1,422 @@
+"""What SAETrainer eats: shuffled batches of activation rows, for ever, from memory, a cache or the model itself.
+
+An epoch visits every row once. Its units (blocks of a cache, pairs of a live model) are permuted, cut into windows that
+fill a preallocated buffer, and each window is drawn from at random while the next one is filled beside it. Everything
+follows from the seed and from where the provider stands, so its whole state is four numbers, and a provider that
+continues gives, bit for bit, what it would have given.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.hooked import HookedCLIP
+from cliplens.pairs import Pairs, Quarantine
+from cliplens.records import PairedActs, Provenance
+from cliplens.sites import Modality, Site
+from cliplens.store.cache import Cache, Keep
+from cliplens.store.sources import CachedRows, LiveRows, MemoryRows, RowSource, means_of
+from cliplens.stream import Reader, stream
+
+Means = dict[Modality, Float[Tensor, " d_in"]]
+MODALITIES: tuple[Modality, ...] = ("image", "text")
+_BUFFER_BYTES = 2**30
+
+
+@dataclass
+class _Buffer:
+    """A window of rows, and the order they are drawn in.
+
+    Where whole pairs are drawn, `together[i]` are the places of pair i's rows.
+    """
+
+    rows: Float[Tensor, "row d_in"]
+    together: Int64[Tensor, "pair modality"] | None
+    order: Int64[Tensor, " draw"]
+
+    def take(self, start: int, count: int) -> Float[Tensor, "row d_in"]:
+        """The rows of `count` draws: of pairs, all images before all captions."""
+        drawn = self.order[start : start + count]
+        return self.rows.index_select(0, drawn if self.together is None else self.together[drawn].T.reshape(-1))
+
+
+class Provider(Iterator[Tensor]):
+    """Batches [batch_size, d_in], float32, without end.
+
+    `epoch` counts finished epochs, `samples` the rows given. `paired` batches hold whole pairs: the images' rows first,
+    then the captions' rows of the same pairs in the same order.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        *,
+        batch_size: int,
+        means: Means | None = None,
+        provenance: Provenance | None = None,
+        seed: int = 0,
+        paired: bool = False,
+        buffer_rows: int | None = None,
+        prefetch: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.batch_size, self.d_in = batch_size, source.d_in
+        self.means, self.provenance = means, provenance
+        self.epoch = self.samples = 0
+        self._source, self._seed, self._paired = source, seed, paired
+        self._sizes = source.sizes
+        self._device = torch.device(device)
+        capacity = buffer_rows or max(_BUFFER_BYTES // (4 * source.d_in), batch_size)
+        self._capacity = min(capacity, max(int(self._sizes.sum()), 1))
+        self._together = len(source.modalities) if paired else 1
+        self._refuse()
+        self._shift = None if means is None else {m: v.to(self._device) for m, v in means.items()}
+        self._window = self._offset = 0
+        self._windows = self._plan_epoch(0)
+        self._buffer: _Buffer | None = None
+        self._spare: Tensor | None = None
+        self._pool = ThreadPoolExecutor(1) if prefetch and len(self._windows) > 1 else None
+        self._coming: tuple[tuple[int, int], Future[_Buffer]] | None = None
+
+    @classmethod
+    def from_cache(
+        cls,
+        cache: Cache,
+        *,
+        image: Site | None = None,
+        text: Site | None = None,
+        keep: Keep | None = None,
+        centre: bool = True,
+        batch_size: int = 4096,
+        seed: int = 0,
+        paired: bool = False,
+        buffer_rows: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Provider":
+        """Batches of a cache.
+
+        Args:
+            cache: what `harvest` wrote.
+            image: a vision site, or None.
+            text: a text site, or None.
+            keep: which pairs, by key (training leaves out those that scoring needs).
+            centre: subtract each modality's mean over the pairs kept.
+            batch_size: rows per batch.
+            seed: of the order.
+            paired: whole pairs in each batch, images first.
+            buffer_rows: rows that are shuffled among each other; None takes as many as 1 GiB holds.
+            device: where the buffer lies and the batches come out.
+
+        Raises:
+            MismatchError: the sites differ in width.
+            UnknownNameError: a site that was not harvested.
+        """
+        sites = _by_modality([s for s in (image, text) if s is not None])
+        _same_width({s: cache.site(s).form.d_in for s in sites.values()})
+        source = CachedRows(cache, sites, keep)
+        return cls(
+            source,
+            batch_size=batch_size,
+            means=means_of(source) if centre else None,
+            provenance=cache.provenance(list(sites.values()), centred=centre),
+            seed=seed,
+            paired=paired,
+            buffer_rows=buffer_rows,
+            device=device,
+        )
+
+    @classmethod
+    def from_acts(
+        cls,
+        acts: PairedActs,
+        *,
+        centre: bool = True,
+        batch_size: int = 4096,
+        seed: int = 0,
+        paired: bool = False,
+        provenance: Provenance | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Provider":
+        """Batches of activations in memory; the whole of them is one window."""
+        _same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
+        source = MemoryRows(acts)
+        means = means_of(source) if centre else None
+        rows = int(source.sizes.sum())
+        return cls(
+            source,
+            batch_size=batch_size,
+            means=means,
+            provenance=provenance,
+            seed=seed,
+            paired=paired,
+            buffer_rows=rows,
+            device=device,
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch, all modalities together (for a live model: at most)."""
+        return int(self._sizes.sum())
+
+    @torch.no_grad()
+    def __next__(self) -> Float[Tensor, "batch d_in"]:
+        """The next batch."""
+        missing = self.batch_size // self._together
+        parts: list[Tensor] = []
+        while missing:
+            buffer = self._here()
+            # Taken out at once: the window's buffer may be filled anew while the batch goes on in the next one.
+            parts.append(buffer.take(self._offset, missing).view(self._together, -1, self.d_in))
+            self._offset += parts[-1].shape[1]
+            missing -= parts[-1].shape[1]
+        self.samples += self.batch_size
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return whole.reshape(self.batch_size, self.d_in)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the provider stands, as plain numbers."""
+        at = {"epoch": self.epoch, "window": self._window, "offset": self._offset, "samples": self.samples}
+        return {**at, **self._identity()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken: the next batch is, bit for bit, the one that would have come.
+
+        Raises:
+            MismatchError: the state is of a provider made otherwise.
+        """
+        mine = self._identity()
+        differs = [f"{k}: {state.get(k)!r} there, {v!r} here" for k, v in mine.items() if state.get(k) != v]
+        if differs:
+            raise MismatchError(
+                expected="the state of a provider made as this one", found="; ".join(differs), do="make it the same way"
+            )
+        self.epoch, self.samples = int(state["epoch"]), int(state["samples"])
+        self._window, self._offset = int(state["window"]), int(state["offset"])
+        self._windows = self._plan_epoch(self.epoch)
+        self._drop()
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "d_in": self.d_in,
+            "batch_size": self.batch_size,
+            "buffer_rows": self._capacity,
+            "paired": self._paired,
+            "seed": self._seed,
+        }
+
+    def _here(self) -> _Buffer:
+        """The buffer of the window drawn from, moving on to the next window where this one is empty."""
+        if self._buffer is None:
+            self._buffer = self._fetch()
+        empty = 0
+        while self._offset >= len(self._buffer.order):
+            empty = 0 if len(self._buffer.order) else empty + 1
+            if empty > len(self._windows):
+                raise InputError(expected="rows to give", found="none: every pair is bad", do="look at the quarantine")
+            self._advance()
+            self._buffer = self._fetch()
+        return self._buffer
+
+    def _advance(self) -> None:
+        self._window, self._offset = self._window + 1, 0
+        if self._window == len(self._windows):
+            self.epoch, self._window = self.epoch + 1, 0
+            self._windows = self._plan_epoch(self.epoch)
+
+    def _fetch(self) -> _Buffer:
+        """The window that is due, filled ahead where there is a thread for it."""
+        if self._buffer is not None and len(self._windows) == 1:
+            # The whole of the rows is one window: only the order is new.
+            return replace(self._buffer, order=self._order(len(self._buffer.order)))
+        due = (self.epoch, self._window)
+        if self._coming is not None and self._coming[0] == due:
+            buffer = self._coming[1].result()
+        else:
+            self._settle()
+            buffer = self._fill(self._windows[self._window], due, None)
+        used, self._coming = self._buffer, None
+        if self._pool is not None:
+            following = self._following()
+            spare = None if used is None else used.rows
+            self._coming = (following[0], self._pool.submit(self._fill, following[1], following[0], spare))
+        return buffer
+
+    def _following(self) -> tuple[tuple[int, int], Int64[np.ndarray, " unit"]]:
+        if self._window + 1 < len(self._windows):
+            return (self.epoch, self._window + 1), self._windows[self._window + 1]
+        return (self.epoch + 1, 0), self._plan_epoch(self.epoch + 1)[0]
+
+    @torch.no_grad()
+    def _fill(self, units: Int64[np.ndarray, " unit"], due: tuple[int, int], rows: Tensor | None) -> _Buffer:
+        """Read units into a buffer, centred, each modality's rows where they come."""
+        if rows is None:
+            rows = torch.empty(self._capacity + int(self._sizes.max(initial=0)), self.d_in, device=self._device)
+        used = 0
+        places: dict[Modality, list[Tensor]] = {m: [] for m in self._source.modalities}
+        for chunk in self._source.read(units):
+            for modality, found in chunk.items():
+                here = rows[used : used + len(found)]
+                here.copy_(found)
+                if self._shift is not None:
+                    here -= self._shift[modality]
+                places[modality].append(torch.arange(used, used + len(found)))
+                used += len(found)
+        together = None
+        if self._paired:
+            together = torch.stack([torch.cat(p) for p in places.values()], dim=1).to(self._device)
+        return _Buffer(rows, together, self._order(used if together is None else len(together), due))
+
+    def _order(self, count: int, due: tuple[int, int] | None = None) -> Int64[Tensor, " draw"]:
+        epoch, window = due or (self.epoch, self._window)
+        return torch.randperm(count, generator=_generator(self._seed, epoch, window + 1)).to(self._device)
+
+    def _plan_epoch(self, epoch: int) -> list[Int64[np.ndarray, " unit"]]:
+        """The units of each window of an epoch."""
+        if int(self._sizes.sum()) <= self._capacity:
+            return [np.arange(len(self._sizes))]
+        order = torch.randperm(len(self._sizes), generator=_generator(self._seed, epoch, 0)).numpy()
+        filled = np.cumsum(self._sizes[order])
+        cuts = np.searchsorted(filled, np.arange(1, -(-int(filled[-1]) // self._capacity)) * self._capacity)
+        return [w for w in np.split(order, cuts) if len(w)]
+
+    def _settle(self) -> None:
+        if self._coming is not None:
+            self._coming[1].exception()
+            self._coming = None
+
+    def _drop(self) -> None:
+        self._settle()
+        self._buffer = None
+
+    def _refuse(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self._together:
+            raise InputError(
+                expected="an even batch size for paired batches" if self._paired else "a batch size of 1 or more",
+                found=str(self.batch_size),
+                do="choose another batch_size",
+            )
+        if not int(self._sizes.sum()):
+            raise InputError(expected="rows to give", found="none", do="check which pairs are kept")
+
+
+def provider_of(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    *,
+    token: str = "auto",
+    centre: bool = True,
+    batch_size: int = 4096,
+    seed: int = 0,
+    paired: bool = False,
+    buffer_rows: int | None = None,
+    read_size: int = 64,
+    workers: int = 0,
+    quarantine: Quarantine | None = None,
+) -> Provider:
+    """Batches straight from the model. What fits into the buffer is read once and kept; more is read again each epoch,
+    and where that is too slow a cache (`harvest`) is the answer.
+
+    Args:
+        sites: one site, or one of each tower.
+        token: see `cliplens.stream.Reader`.
+        read_size: pairs per forward pass.
+        quarantine: where bad pairs go.
+
+    Raises:
+        MismatchError: the sites differ in width: one dictionary cannot read both.
+        PairsError: too many bad pairs.
+    """
+    reader = Reader(clip, sites, token)
+    by_modality = _by_modality(reader.sites)
+    _same_width(reader.widths)
+    provenance = Provenance(
+        model=clip.identity,
+        sites=tuple(str(s) for s in by_modality.values()),
+        d_in=next(iter(reader.widths.values())),
+        token=token,
+        centred=centre,
+        pairs_sha256=pairs.sha256,
+    )
+    held = Quarantine() if quarantine is None else quarantine
+    per_pair = _rows_per_pair(reader, pairs)
+    capacity = buffer_rows or _BUFFER_BYTES // (4 * provenance.d_in)
+    if len(pairs) * per_pair <= capacity and (token not in ("all", "patches") or len(by_modality) == 1):
+        acts = _read_all(clip, pairs, list(by_modality.values()), token, read_size, held, workers)
+        return Provider.from_acts(
+            acts, centre=centre, batch_size=batch_size, seed=seed, paired=paired, provenance=provenance
+        )
+    source = LiveRows(reader, pairs, read_size, per_pair, workers)
+    return Provider(
+        source,
+        batch_size=batch_size,
+        means=means_of(source) if centre else None,
+        provenance=provenance,
+        seed=seed,
+        paired=paired,
+        buffer_rows=buffer_rows,
+        prefetch=False,
+    )
+
+
+def _read_all(
+    clip: HookedCLIP, pairs: Pairs, sites: Sequence[Site], token: str, read_size: int, held: Quarantine, workers: int
+) -> PairedActs:
+    parts = list(stream(clip, pairs, sites, token=token, batch_size=read_size, quarantine=held, workers=workers))
+    return PairedActs(
+        tuple(i for p in parts for i in p.ids),
+        *(
+            torch.cat(rows).cpu() if (rows := [r for p in parts if (r := p.of(m)) is not None]) else None
+            for m in ("image", "text")
+        ),
+    )
+
+
+def _rows_per_pair(reader: Reader, pairs: Pairs) -> int:
+    """Rows a pair gives at most, all sites together, from the first pair that can be read."""
+    decoder = reader.decoder(pairs)
+    for place in range(len(decoder)):
+        decoded = decoder[np.array([place], dtype=np.int64)]
+        if decoded.ids:
+            return sum(found.acts.shape[1] for found in reader.read(decoded).sites.values())
+    raise InputError(
+        expected="at least one good pair", found=f"none in {pairs.name!r}", do="check where the images lie"
+    )
+
+
+def _by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
+    out: dict[Modality, Site] = {}
+    for site in sorted(sites, key=lambda s: s.modality):
+        if site.modality in out:
+            raise InputError(
+                expected="at most one site per tower",
+                found=f"{out[site.modality]} and {site}",
+                do="train one dictionary per site",
+            )
+        out[site.modality] = site
+    if not out:
+        raise InputError(expected="a site to read", found="none", do="give a hook")
+    return out
+
+
+def _same_width(widths: Mapping[Any, int]) -> None:
+    if len(set(widths.values())) > 1:
+        raise MismatchError(
+            expected="sites of one width, which one dictionary can read",
+            found=", ".join(f"{s}: {w}" for s, w in widths.items()),
+            do="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
+        )
+
+
+def _generator(seed: int, epoch: int, window: int) -> torch.Generator:
+    """A generator of its own for every window of every epoch."""
+    mixed = np.random.SeedSequence([seed & 0xFFFFFFFF, epoch, window]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

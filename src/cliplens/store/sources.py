@@ -1,0 +1,111 @@
+"""Where a provider's rows come from: memory, a cache on disk, or the model itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from cliplens.pairs import Pairs
+from cliplens.records import PairedActs
+from cliplens.sites import MODALITY_OF, Modality, Site
+from cliplens.store.cache import Cache, Keep
+from cliplens.stream import Reader, decoded_batches, finite
+
+Chunk = Mapping[Modality, Float[Tensor, "row d_in"]]
+BLOCK = 64
+_MOST_BLOCKS = 2**16
+
+
+class RowSource(ABC):
+    """Activation rows in units that can be read in any order; a unit gives the same rows whenever it is read."""
+
+    modalities: tuple[Modality, ...]
+    d_in: int
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Int64[np.ndarray, " unit"]:
+        """Rows of each unit, all modalities together: as many as there will be, or, for a live source, at most."""
+
+    @abstractmethod
+    def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
+        """The rows of the units, in order, any dtype; rows of both modalities in step where they are."""
+
+
+class MemoryRows(RowSource):
+    """Rows that lie in memory."""
+
+    def __init__(self, acts: PairedActs) -> None:
+        rows = {m: acts.of(m) for m in ("image", "text")}
+        self._rows: dict[Modality, Tensor] = {m: r for m, r in rows.items() if r is not None}  # type: ignore[misc]
+        self.modalities = tuple(self._rows)
+        self.d_in = next(iter(self._rows.values())).shape[1]
+        self._units = -(-len(acts) // BLOCK)
+        self._count = len(acts)
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " unit"]:
+        starts = np.arange(self._units) * BLOCK
+        return (np.minimum(starts + BLOCK, self._count) - starts) * len(self.modalities)
+
+    def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
+        for unit in units.tolist():
+            yield {m: r[unit * BLOCK : (unit + 1) * BLOCK] for m, r in self._rows.items()}
+
+
+class CachedRows(RowSource):
+    """Rows of a cache, in blocks of neighbours, which the cache has shuffled as it was written."""
+
+    def __init__(self, cache: Cache, sites: Mapping[Modality, Site], keep: Keep | None) -> None:
+        self.cache, self.sites = cache, sites
+        self.modalities = tuple(sites)
+        self.d_in = cache.site(next(iter(sites.values()))).form.d_in
+        size = max(BLOCK, len(cache) // _MOST_BLOCKS)
+        self._blocks = [b for b in cache.blocks(keep, size) if len(b.kept)]
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " unit"]:
+        counts = [sum(int(self.cache.counts(b, s).sum()) for s in self.sites.values()) for b in self._blocks]
+        return np.array(counts, dtype=np.int64)
+
+    def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
+        for unit in units.tolist():
+            yield {m: self.cache.rows(self._blocks[unit], site) for m, site in self.sites.items()}
+
+
+class LiveRows(RowSource):
+    """Rows the model gives when they are asked for; a unit is a pair, a bad pair gives none."""
+
+    def __init__(self, reader: Reader, pairs: Pairs, batch_size: int, rows_per_pair: int, workers: int) -> None:
+        self._reader = reader
+        self._decoder = reader.decoder(pairs)
+        self._batch_size, self._per_pair, self._workers = batch_size, rows_per_pair, workers
+        self.modalities = tuple(MODALITY_OF[s.side] for s in reader.sites)
+        self.d_in = next(iter(reader.widths.values()))
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " unit"]:
+        return np.full(len(self._decoder), self._per_pair, dtype=np.int64)
+
+    def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
+        batches = [units[i : i + self._batch_size] for i in range(0, len(units), self._batch_size)]
+        for number, decoded in enumerate(decoded_batches(self._decoder, batches, self._workers)):
+            if not decoded.ids:
+                continue
+            batch = self._reader.read(decoded)
+            finite(batch, number)
+            yield {site.modality: found.rows() for site, found in batch.sites.items()}
+
+
+def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
+    """The mean row of each modality, float32, summed in float64."""
+    sums = {m: torch.zeros(source.d_in, dtype=torch.float64) for m in source.modalities}
+    counts = dict.fromkeys(source.modalities, 0)
+    for chunk in source.read(np.arange(len(source.sizes))):
+        for modality, rows in chunk.items():
+            sums[modality] += rows.sum(0, dtype=torch.float64).cpu()
+            counts[modality] += len(rows)
+    return {m: (s / max(counts[m], 1)).float() for m, s in sums.items()}
