@@ -23,7 +23,7 @@ from cliplens.hooked.part import HookedPart, active, fire, point
 from cliplens.hooked.root import HookedRoot, HookFn, named_points
 from cliplens.sites import Site
 
-_BEFORE_BLOCKS = ("hook_embed", "hook_pos_embed", "hook_patch_embed", "ln_pre.")
+_BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
 
 
@@ -176,7 +176,7 @@ class HookedTower(HookedRoot):
         stops = [0]
         for name in names:
             layer = Site(self._cfg.side, name).stop_at_layer
-            if layer is None and not name.startswith(_BEFORE_BLOCKS):
+            if layer is None and name not in _BEFORE_BLOCKS and not name.startswith("ln_pre."):
                 return None
             stops.append(layer or 0)
         return max(stops)
