@@ -1,6 +1,7 @@
 """The verbs of the package."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource, Tower
 from cliplens.errors import InputError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedTower
+from cliplens.hooked import HookedCLIP, HookedTower, identity_of
 from cliplens.pairs import Pairs
 from cliplens.pairs import read_pairs as _read_pairs_file
 from cliplens.sites import Side, sites_of
@@ -72,16 +73,31 @@ def wrap(
     for _, source in registry.made("towers", ModelSource):
         loaded = source.adopt(model)
         if loaded is not None:
-            return _hooked(
-                LoadedModel(
-                    loaded.module, preprocess or loaded.preprocess, tokenizer or loaded.tokenizer, loaded.identity
-                )
-            )
+            return _hooked(_with_own(loaded, preprocess, tokenizer))
     raise InputError(
         expected="a model one of the installed sources recognises",
         found=f"{type(model).__module__}.{type(model).__qualname__}",
         do="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
     )
+
+
+def _with_own(
+    loaded: LoadedModel,
+    preprocess: Callable[[Image.Image], Tensor] | None,
+    tokenizer: Callable[[Sequence[str]], Tensor] | None,
+) -> LoadedModel:
+    """The model with the user's preprocess and tokenizer, which are part of its identity."""
+    if preprocess is None and tokenizer is None:
+        return loaded
+    own = replace(loaded, preprocess=preprocess or loaded.preprocess, tokenizer=tokenizer or loaded.tokenizer)
+    identity = identity_of(
+        own.module,
+        name=own.identity.name,
+        pretrained=own.identity.pretrained,
+        preprocess=own.preprocess,
+        tokenizer=own.tokenizer,
+    )
+    return replace(own, identity=identity)
 
 
 def _hooked(loaded: LoadedModel) -> HookedCLIP:
