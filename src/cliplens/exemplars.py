@@ -115,7 +115,7 @@ def _save_thumbnails(folder: Path, images: Exemplars) -> dict[str, str]:
             continue
         try:
             content, suffix = thumbnail(open_image(pair))
-        except (OSError, ValueError, PairsError):
+        except PairsError:
             continue
         name = f"{_file_stem(pair.id)}-{hashlib.blake2b(content, digest_size=6).hexdigest()}.{suffix}"
         if not (folder / name).exists():

@@ -1,0 +1,148 @@
+"""What the page shows, read from the files of a run folder; a file that is missing is a part that is left out."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cliplens.exemplars import TABLE, load_exemplars
+from cliplens.records import Exemplars, LatentTable
+from cliplens.runfolder import RunFolder, read_json
+from cliplens.sites import Modality
+
+CLASSES = ("ImgD", "CrossD", "TextD", "dead")
+RULES = {
+    "modality": "Fixed cuts",
+    "modality_paper": "Paper's rule",
+    "modality_significant": "Significant",
+}
+_DIGITS = 5
+"""Significant digits of numbers embedded in the page; latents.parquet keeps them all."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the page says."""
+
+    settings: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    notes: Sequence[str]
+    failed: Sequence[Mapping[str, Any]]
+    quarantined: Sequence[Mapping[str, Any]]
+    table: LatentTable | None
+    exemplars: dict[Modality, Exemplars] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The model and where it was read."""
+        return str(self.summary.get("model") or self.settings.get("model", {}).get("name") or "a run")
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites the dictionary reads."""
+        return [str(s) for s in self.summary.get("sites", [])]
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """The settings of the run."""
+        asked = self.settings.get("asked", {})
+        return asked if isinstance(asked, Mapping) else {}
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """How many latents are in each class, by each rule there is."""
+        if self.table is None:
+            return []
+        rules = [r for r in RULES if r in self.table]
+        if not rules:
+            return []
+        counted = {r: Counter(str(v) for v in self.table[r]) for r in rules}
+        total = max(len(self.table), 1)
+        return [
+            {"name": c, "counts": [(counted[r][c], counted[r][c] / total) for r in rules]}
+            for c in CLASSES
+            if any(counted[r][c] for r in rules) or c != "dead"
+        ]
+
+    @property
+    def rules(self) -> list[str]:
+        """Titles of the rules in `classes`."""
+        return [title for name, title in RULES.items() if self.table is not None and name in self.table]
+
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why pairs were set aside, most frequent first."""
+        return Counter(str(q.get("reason", "unknown")) for q in self.quarantined).most_common()
+
+    def data(self, shown: Mapping[str, int]) -> dict[str, Any]:
+        """What the page's script works on; `shown` says which picture shows which pair."""
+        if self.table is None:
+            return {"latents": 0, "columns": {}, "schema": {}, "pairs": {}, "exemplars": {}}
+        place: dict[str, int] = {}
+        pairs: dict[str, list[Any]] = {"id": [], "caption": [], "picture": []}
+        listed = {m: _listed(e, place, pairs, shown) for m, e in self.exemplars.items()}
+        return {
+            "latents": len(self.table),
+            "columns": {name: _plain(self.table[name]) for name in self.table},
+            "schema": {name: {k: v for k, v in asdict(c).items() if v} for name, c in self.table.schema.items()},
+            "pairs": pairs,
+            "exemplars": listed,
+        }
+
+
+def read_content(run: RunFolder) -> Content:
+    """Everything a run folder holds for the page."""
+    findings = read_json(run.findings) if run.findings.exists() else {}
+    exemplars = load_exemplars(run.exemplars) if (run.exemplars / TABLE).exists() else (None, None)
+    return Content(
+        settings=run.read_settings(),
+        summary=read_json(run.summary) if run.summary.exists() else {},
+        tables=findings.get("tables", {}),
+        notes=findings.get("notes", []),
+        failed=findings.get("failed", []),
+        quarantined=_lines(run),
+        table=LatentTable.load(run.latents) if run.latents.exists() else None,
+        exemplars={e.modality: e for e in exemplars if e is not None},
+    )
+
+
+def _lines(run: RunFolder) -> list[dict[str, Any]]:
+    if not run.quarantine.exists():
+        return []
+    return [json.loads(line) for line in run.quarantine.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _listed(
+    exemplars: Exemplars, place: dict[str, int], pairs: dict[str, list[Any]], shown: Mapping[str, int]
+) -> list[list[int | float | None]]:
+    """Per latent: pair, value, pair, value, ... strongest first."""
+    here = []
+    for pair in exemplars.pairs:
+        if pair.id not in place:
+            place[pair.id] = len(place)
+            pairs["id"].append(pair.id)
+            pairs["caption"].append(pair.caption)
+            pairs["picture"].append(shown.get(pair.id, -1))
+        here.append(place[pair.id])
+    at_of = np.array(here, dtype=np.int64)
+    listed: list[list[int | float | None]] = []
+    for at, values in zip(exemplars.at, exemplars.values, strict=True):
+        fires = at >= 0
+        listed.append([n for p, v in zip(at_of[at[fires]], values[fires], strict=True) for n in (int(p), _short(v))])
+    return listed
+
+
+def _plain(values: np.ndarray) -> list[Any]:
+    if values.dtype.kind in "biu":
+        return list(values.tolist())
+    if values.dtype.kind == "f":
+        return [_short(v) for v in values]
+    return [None if v is None else _short(v) if isinstance(v, float) else v for v in values.tolist()]
+
+
+def _short(value: float | np.floating[Any]) -> float | None:
+    return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None

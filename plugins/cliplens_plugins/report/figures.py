@@ -1,0 +1,94 @@
+"""Drawings made when the page is written: the histogram of the Modality Dominance Score, as SVG."""
+
+import numpy as np
+from markupsafe import escape
+
+from cliplens.records import LatentTable
+
+_BINS = 40
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720, 250, 44, 40, 14
+_LOW, _HIGH = 0.2, 0.8
+
+
+def modality_histogram(table: LatentTable | None) -> str:
+    """Living latents by their score, coloured by class; "" where the table has no score."""
+    if table is None or "mds" not in table:
+        return ""
+    mds = np.asarray(table["mds"], dtype=np.float64)
+    mds = mds[~np.isnan(mds)]
+    if not len(mds):
+        return ""
+    counts, edges = np.histogram(mds, bins=_BINS, range=(0, 1))
+    highest = max(int(counts.max()), 1)
+    parts = [
+        _axis(highest),
+        *(_bar(int(n), lo, hi, highest) for n, lo, hi in zip(counts, edges, edges[1:], strict=False)),
+    ]
+    parts += [_cut(_LOW, "0.2"), _cut(_HIGH, "0.8"), _paper(float(mds.mean()), float(mds.std()))]
+    about = f"Histogram of the Modality Dominance Score of {len(mds)} living latents"
+    return (
+        f'<svg class="histogram" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="group" aria-label="{escape(about)}">'
+        f"<title>{escape(about)}</title>{''.join(parts)}</svg>"
+    )
+
+
+def class_of(mds: float) -> str:
+    """The class by the fixed cuts."""
+    return "TextD" if mds < _LOW else "ImgD" if mds > _HIGH else "CrossD"
+
+
+def _x(value: int | float) -> float:
+    return float(_LEFT + value * (_WIDTH - _LEFT - 12))
+
+
+def _y(count: int, highest: int) -> float:
+    return _HEIGHT - _BOTTOM - count / highest * (_HEIGHT - _BOTTOM - _TOP - 18)
+
+
+def _bar(count: int, low: float, high: float, highest: int) -> str:
+    if count == 0:
+        return ""
+    kind = class_of((low + high) / 2)
+    top = _y(count, highest)
+    label = f"{count} latent{'s' if count != 1 else ''} with MDS from {low:.3f} to {high:.3f}: show them"
+    return (
+        f'<rect class="bar fill-{kind}" x="{_x(low) + 0.75:.2f}" y="{top:.2f}" width="{_x(high) - _x(low) - 1.5:.2f}" '
+        f'height="{_HEIGHT - _BOTTOM - top:.2f}" rx="1.5" tabindex="0" role="button" data-low="{low:.4f}" '
+        f'data-high="{high:.4f}" aria-label="{label}"><title>{label}</title></rect>'
+    )
+
+
+def _axis(highest: int) -> str:
+    base = _HEIGHT - _BOTTOM
+    steps = sorted({0, round(highest / 2), highest})
+    lines = "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{_y(n, highest):.1f}" y2="{_y(n, highest):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 8}" y="{_y(n, highest) + 4:.1f}" text-anchor="end">{n}</text>'
+        for n in steps
+    )
+    ticks = "".join(
+        f'<text class="tick" x="{_x(v):.1f}" y="{base + 17}" text-anchor="middle">{v:g}</text>'
+        for v in (0, 0.2, 0.4, 0.6, 0.8, 1)
+    )
+    return (
+        f'{lines}{ticks}<text class="tick" x="{_x(0):.1f}" y="{base + 34}">← captions only</text>'
+        f'<text class="tick strong" x="{_x(0.5):.1f}" y="{base + 34}" text-anchor="middle">Modality Dominance Score</text>'
+        f'<text class="tick" x="{_x(1):.1f}" y="{base + 34}" text-anchor="end">images only →</text>'
+    )
+
+
+def _cut(at: float, label: str) -> str:
+    return (
+        f'<line class="cut" x1="{_x(at):.1f}" x2="{_x(at):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}">'
+        f"<title>fixed cut at {label}</title></line>"
+    )
+
+
+def _paper(mean: float, spread: float) -> str:
+    low, high = _x(max(0.0, mean - spread)), _x(min(1.0, mean + spread))
+    return (
+        f'<g class="paper"><line x1="{low:.1f}" x2="{high:.1f}" y1="{_TOP - 4}" y2="{_TOP - 4}"/>'
+        f'<line x1="{low:.1f}" x2="{low:.1f}" y1="{_TOP - 8}" y2="{_TOP}"/><line x1="{high:.1f}" x2="{high:.1f}" y1="{_TOP - 8}" y2="{_TOP}"/>'
+        f'<circle cx="{_x(mean):.1f}" cy="{_TOP - 4}" r="3"/>'
+        f"<title>mean and one standard deviation to each side: {mean:.3f} ± {spread:.3f}</title></g>"
+    )

@@ -1,0 +1,51 @@
+"""The pictures of the page: each thumbnail once, as a data URI, strongest samples first until the budget is spent."""
+
+import base64
+
+import numpy as np
+
+from cliplens.records import Exemplars, Pair
+from cliplens.sites import Modality
+
+_KINDS = {".png": "image/png", ".webp": "image/webp"}
+
+
+def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tuple[list[str], dict[str, int]]:
+    """Data URIs, and which of them shows which pair (by id).
+
+    Every latent's first picture goes in before any latent's second, so that a small budget is shared fairly.
+    Two pairs with the same picture share one entry.
+    """
+    images = exemplars.get("image")
+    if images is None:
+        return [], {}
+    uris: list[str] = []
+    place_of: dict[str, int] = {}
+    shown: dict[str, int] = {}
+    spent = 0
+    for pair in _fairly(images):
+        uri = _uri(pair)
+        if pair.id in shown or uri is None:
+            continue
+        if uri not in place_of:
+            if spent + len(uri) > most_bytes:
+                break
+            spent += len(uri)
+            place_of[uri] = len(uris)
+            uris.append(uri)
+        shown[pair.id] = place_of[uri]
+    return uris, shown
+
+
+def _fairly(images: Exemplars) -> list[Pair]:
+    by_rank = images.at.T.ravel()
+    _, first = np.unique(by_rank, return_index=True)
+    return [images.pairs[p] for p in by_rank[np.sort(first)] if p >= 0]
+
+
+def _uri(pair: Pair) -> str | None:
+    from pathlib import Path
+
+    if not isinstance(pair.image, Path) or pair.image.suffix not in _KINDS:
+        return None
+    return f"data:{_KINDS[pair.image.suffix]};base64,{base64.b64encode(pair.image.read_bytes()).decode()}"
