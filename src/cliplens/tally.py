@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import packages_distributions
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,19 +66,25 @@ def tally(
 class _Entry:
     """One metric of a tally, with whose it is and what became of it."""
 
-    def __init__(self, metric: Metric, plugin: str, distribution: str) -> None:
-        self.metric, self.plugin, self.distribution = metric, plugin, distribution
+    def __init__(self, metric: Metric, plugin: Plugin | None) -> None:
+        self.metric, self._plugin = metric, plugin
         self.error: str | None = None
         self.missing: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, given: Metric | tuple[Plugin, Metric]) -> "_Entry":
-        if isinstance(given, tuple):
-            plugin, metric = given
-            return cls(metric, plugin.name, plugin.distribution)
-        package = type(given).__module__.partition(".")[0]
-        owners = packages_distributions().get(package, ["an unknown distribution"])
-        return cls(given, given.name, owners[0])
+        return cls(given[1], given[0]) if isinstance(given, tuple) else cls(given, None)
+
+    @property
+    def plugin(self) -> str:
+        return self._plugin.name if self._plugin else self.metric.name
+
+    @property
+    def distribution(self) -> str:
+        if self._plugin:
+            return self._plugin.distribution
+        package = type(self.metric).__module__.partition(".")[0]
+        return packages_distributions().get(package, ["an unknown distribution"])[0]
 
     @property
     def active(self) -> bool:
@@ -158,7 +164,7 @@ class Sums:
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
-    def add(self, name: str, value: Tensor | float) -> None:
+    def add(self, name: str, value: Tensor | float | int) -> None:
         """Add to the sum of that name, which starts at zero."""
         term = torch.as_tensor(value)
         term = term.to(torch.float64 if term.is_floating_point() else torch.int64)
@@ -168,7 +174,7 @@ class Sums:
             self._held[name] = term.clone()
 
     def add_per_latent(self, name: str, latents: Int64[Tensor, " firing"], values: Tensor | None, d_sae: int) -> None:
-        """Add the firings' values to a sum per latent; their count where None; the count of the true ones where bool."""
+        """Add the firings' values to a sum per latent; their count where None; how many are true where bool."""
         if values is not None and values.dtype == torch.bool:
             latents, values = latents[values], None
         weights = None if values is None else values.to(torch.float64)
@@ -317,21 +323,16 @@ def _rank_within(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     return np.arange(n) - np.repeat(first, np.diff(np.r_[first, n]))
 
 
-class Mergeable(Protocol):
-    """What `all_reduce` works on: a `Metric`, a `TopSamples`."""
-
-    def merge(self, other: Any) -> None: ...
-    def state(self) -> dict[str, Tensor]: ...
-    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+Mergeable = Metric | TopSamples
 
 
-def all_reduce(seen: Sequence[Any]) -> None:
+def all_reduce(seen: Sequence[Mergeable]) -> None:
     """Give every process of a `torch.distributed` group all that any of them has seen, merged in the order of ranks.
 
     Every process ends with bit for bit the same states. Does nothing where no group was started.
 
     Args:
-        seen: objects with `merge`, `state` and `load_state` (`Mergeable`), the same ones in every process.
+        seen: metrics and top samples, the same ones in the same order in every process.
     """
     if not _distributed():
         return
@@ -348,7 +349,7 @@ def _all_reduce_one(held: Mergeable) -> None:
         else:
             other = copy.deepcopy(held)
             other.load_state(sent)
-            held.merge(other)
+            held.merge(other)  # type: ignore[arg-type]
 
 
 def _broadcast(state: dict[str, Tensor], source: int) -> dict[str, Tensor]:

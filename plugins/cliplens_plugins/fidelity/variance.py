@@ -2,8 +2,8 @@
 
     1 - sum |x - x_hat|^2 / sum |x - mean|^2        over the whole data
 
-The pooled mean of images and captions counts the gap between them as variance, so each modality is also scored about its
-own mean. The legacy form, the mean over tokens of 1 - |x - x_hat|^2 / |x - batch mean|^2 (SAELens'
+The pooled mean of images and captions counts the gap between them as variance, so each modality is also scored about
+its own mean. The legacy form, the mean over tokens of 1 - |x - x_hat|^2 / |x - batch mean|^2 (SAELens'
 `explained_variance_legacy`), is kept beside them: it has read 0.98 where the true one was 0.78.
 """
 

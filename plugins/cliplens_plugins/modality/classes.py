@@ -1,12 +1,13 @@
 """From scores to classes: `ImgD`, `TextD`, `CrossD`, and `dead` for latents that never fire (nan).
 
-Two rules, always reported side by side. The paper's, mean and standard deviation of the living latents, always finds some
-dominant latents, whatever the model, and none at all where half of the scores are 0 and half are 1. The fixed cuts
+Two rules, always reported side by side. The paper's, mean and standard deviation of the living latents, always finds
+some dominant latents, whatever the model, and none at all where half of the scores are 0 and half are 1. The fixed cuts
 have neither fault, but know nothing of the dictionary at hand.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +21,7 @@ _ROUNDING = 1e-12
 """Mean and deviation are rounded sums: a score this near to mu ± tau sigma lies on the boundary, which is CrossD's."""
 
 
-def classify(scores: np.ndarray | Tensor | Sequence[float], tau: float = 1.0) -> np.ndarray:
+def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0) -> np.ndarray:
     """The paper's classes: above mu + tau sigma `ImgD`, below mu - tau sigma `TextD`, else `CrossD`; nan is `dead`.
 
     mu and sigma: mean and population standard deviation over living latents. Boundaries belong to CrossD.
@@ -49,7 +50,9 @@ def classify(scores: np.ndarray | Tensor | Sequence[float], tau: float = 1.0) ->
     return _cut(values, mu - tau * sigma - _ROUNDING, mu + tau * sigma + _ROUNDING)
 
 
-def classify_fixed(scores: np.ndarray | Tensor | Sequence[float], low: float = LOW, high: float = HIGH) -> np.ndarray:
+def classify_fixed(
+    scores: np.ndarray | Tensor | Sequence[Any], low: float | int = LOW, high: float | int = HIGH
+) -> np.ndarray:
     """Classes by fixed cuts: below `low` `TextD`, above `high` `ImgD`, else `CrossD`; nan is `dead`.
 
     Boundaries belong to CrossD. Scores are compared in their own precision, so that 0.8 in float32 is not above 0.8.
@@ -78,7 +81,7 @@ def class_counts(classes: np.ndarray) -> dict[str, int]:
     return {name: counted[name] for name in CLASSES}
 
 
-def _scores(scores: np.ndarray | Tensor | Sequence[float]) -> np.ndarray:
+def _scores(scores: np.ndarray | Tensor | Sequence[Any]) -> np.ndarray:
     values = scores.detach().cpu().numpy() if isinstance(scores, Tensor) else np.asarray(scores)
     if values.ndim != 1:
         raise InputError(
@@ -89,6 +92,6 @@ def _scores(scores: np.ndarray | Tensor | Sequence[float]) -> np.ndarray:
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 
 
-def _cut(values: Float[np.ndarray, " latent"], low: float, high: float) -> np.ndarray:
+def _cut(values: Float[np.ndarray, " latent"], low: float | int, high: float | int) -> np.ndarray:
     cuts = [np.isnan(values), values < values.dtype.type(low), values > values.dtype.type(high)]
     return np.select(cuts, ["dead", "TextD", "ImgD"], default="CrossD").astype("<U6")

@@ -15,7 +15,7 @@ from cliplens_plugins.modality.sums import dense_sums
 
 
 def phi(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Phi from sums: (p11 - p1 p2) / sqrt(p1 (1-p1) p2 (1-p2)); 0 where one side never (or always) fires, nan for the dead."""
+    """Phi from sums: (p11 - p1 p2) / sqrt(p1 (1-p1) p2 (1-p2)); 0 where a side is constant, nan for the dead."""
     n, both = sums["pairs"].double(), sums["fires_both"].double()
     image, text = sums["fires_image"].double(), sums["fires_text"].double()
     spread = (image * (n - image) * text * (n - text)).sqrt()

@@ -19,11 +19,12 @@ from torch import Tensor
 from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.keys import held_out
-from cliplens.records import Batch, Column, Findings, GroundTruth, Sharing, SparseCodes
+from cliplens.records import Batch, Findings, GroundTruth, Sharing, SparseCodes
 from cliplens.sites import Modality
 from cliplens.tally import Sums
 from cliplens_plugins.modality.classes import classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
+from cliplens_plugins.modality.columns import TRUTH
 from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.sums import add_pairs
 
@@ -33,11 +34,6 @@ ONE_SIDED = 0.05
 _SPLIT_SEED = 35
 CLASS_OF: dict[Sharing, str] = {"shared": "CrossD", "image": "ImgD", "text": "TextD"}
 _SEEN: dict[Modality, tuple[Sharing, ...]] = {"image": ("shared", "image"), "text": ("shared", "text")}
-_COLUMNS = (
-    Column("truth", "Factor value the latent's activation correlates with best, as factor=value; empty where no correlation reaches .35."),
-    Column("truth_modality", "What the modality of that factor is: CrossD (seen and said), ImgD (never said), TextD (never seen); empty without a label."),
-    Column("truth_correlation", "The correlation that gave the label, or the best one there was.", range="[-1, 1]", nan="never fires on the labelling half"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Labels:
 
 
 class GroundTruthMetric(Metric):
-    """Accuracy and AUROC of every modality score against the embedded world, coverage of its factors, split fraction."""
+    """Accuracy and AUROC of every modality score against the known truth, coverage of its factors, split fraction."""
 
     name: ClassVar[str] = "ground_truth"
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"pairs", "truth"})
@@ -124,19 +120,14 @@ class GroundTruthMetric(Metric):
             "recovery": {row["score"]: {k: v for k, v in row.items() if k != "score"} for row in rows},
             "coverage": {row["factors"]: f"{row['covered']}/{row['values']}" for row in coverage},
         }
-        note = (
-            f"Ground truth: {figures['labelled']} latents got a label on one half of the pairs, {figures['unlabelled']} living "
-            f"ones got none; {split:.0%} of the {n_shared} that stand for shared factors fire in one modality only."
-            if n_shared
-            else f"Ground truth: {figures['labelled']} latents got a label, none of them for a shared factor."
-        )
+        note = _note(figures, n_shared)
         columns = {
             "truth": np.array([_say(labels, truth, k) for k in range(len(classes))], dtype=object),
             "truth_modality": classes.astype(object),
             "truth_correlation": labels.correlation,
         }
         tables = {"Recovery of the true modality": rows, "Coverage of the factors": coverage}
-        return Findings(columns, _COLUMNS, {"ground_truth": figures}, tables, (note,))
+        return Findings(columns, TRUTH, {"ground_truth": figures}, tables, (note,))
 
     def labels(self) -> Labels:
         """The label of each latent, by the labelling half."""
@@ -209,6 +200,16 @@ def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> 
         return float("nan")
     ranks = rankdata(scores)
     return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+
+
+def _note(figures: Mapping[str, Any], n_shared: int) -> str:
+    found = (
+        f"Ground truth: {figures['labelled']} latents got a label on one half of the pairs, "
+        f"{figures['unlabelled']} living ones got none"
+    )
+    if not n_shared:
+        return f"{found}; no label was for a shared factor."
+    return f"{found}; {figures['split_fraction']:.0%} of the {n_shared} for shared factors fire in one modality only."
 
 
 def _recovery(name: str, score: np.ndarray, classes: np.ndarray) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def half(sums: Sums) -> Float[Tensor, " d_sae"]:
 
 
 def eps(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """The naive ratio with an epsilon in the denominator: silent pairs count as 0, so sparse latents look like captions'."""
+    """The naive ratio with an epsilon in the denominator: silent pairs count as 0, so sparse latents look like text."""
     return _living(sums["eps"] / sums["pairs"], sums)
 
 

@@ -10,39 +10,16 @@ from torch import Tensor
 
 from cliplens.contracts import Metric
 from cliplens.errors import InputError
-from cliplens.records import Batch, Column, Findings
+from cliplens.records import Batch, Findings
 from cliplens.sites import Modality
 from cliplens.tally import Sums
 from cliplens_plugins.modality.classes import CLASSES, class_counts, classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
+from cliplens_plugins.modality.columns import CLASS_COLUMNS, FIRING, SCORES
 from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.sums import add_pairs
 
-_PAPER = "Yan et al., arXiv 2502.14888; reimplementation"
-_SILENT = "never fires"
 BOTH: tuple[Modality, ...] = ("image", "text")
-_ALIVE = Column("alive", "Fired at least once on the pairs scored.", unit="bool")
-_FIRES = {
-    "image": Column(
-        "fire_image", "Share of images the latent fires on.", unit="fraction", range="[0, 1]", nan="no images"
-    ),
-    "text": Column(
-        "fire_text", "Share of captions the latent fires on.", unit="fraction", range="[0, 1]", nan="no captions"
-    ),
-}
-_SCORES = {
-    "mds": Column("mds", "Modality Dominance Score: mean share of the image in a pair's activation, over pairs where the latent fires. 0 = captions only, 1 = images only.", range="[0, 1]", nan=_SILENT, source=_PAPER),
-    "mds_half": Column("mds_half", "The same with silent pairs counted as one half.", range="[0, 1]", nan=_SILENT, source=_PAPER),
-    "mds_eps": Column("mds_eps", "The same with an epsilon in the denominator and silent pairs counted as 0; kept to show how it fails on sparse codes.", range="[0, 1]", nan=_SILENT, source=_PAPER),
-    "mds_ratio_of_means": Column("mds_ratio_of_means", "Mean image activation over the sum of both means.", range="[0, 1]", nan=_SILENT, source="Papadimitriou et al., arXiv 2504.11695"),
-    "energy": Column("energy", "Mean squared image activation over the sum of both; outside [.05, .95] called unimodal by its authors.", range="[0, 1]", nan=_SILENT, source="Dhimoila et al., arXiv 2602.06218"),
-    "mds_firing": Column("mds_firing", "Image firing rate over the sum of both.", range="[0, 1]", nan="never fires above 0"),
-    "cofiring": Column("cofiring", "Phi between firing on the image and firing on the caption of a pair; 0 where one side never fires.", range="[-1, 1]", nan=_SILENT),
-}  # fmt: skip
-_CLASSES = {
-    "modality": Column("modality", "Class by fixed cuts: mds below 0.2 TextD, above 0.8 ImgD, else CrossD; dead where it never fires."),
-    "modality_paper": Column("modality_paper", "Class by the paper's rule: beyond one standard deviation from the mean of living latents. It always finds some dominant latents, whatever the model.", source=_PAPER),
-}  # fmt: skip
 _VARIANT_OF = {
     "mds": "pairs",
     "mds_half": "half",
@@ -103,7 +80,7 @@ class ModalityMetric(Metric):
         columns: dict[str, np.ndarray] = {"alive": (self._sides["any"] > 0).cpu().numpy()}
         for side in BOTH:
             columns[f"fire_{side}"] = self._rate(side)
-        schema = [_ALIVE, *_FIRES.values()]
+        schema = list(FIRING)
         figures = {"alive": int(columns["alive"].sum())}
         if "pairs" not in self._paired:
             return Findings(
@@ -113,7 +90,7 @@ class ModalityMetric(Metric):
         columns["cofiring"] = phi(self._paired).cpu().numpy()
         fixed, paper = classify_fixed(columns["mds"]), classify(columns["mds"])
         columns |= {"modality": fixed.astype(object), "modality_paper": paper.astype(object)}
-        schema += [*_SCORES.values(), *_CLASSES.values()]
+        schema += [*SCORES, *CLASS_COLUMNS]
         by_fixed, by_paper = class_counts(fixed), class_counts(paper)
         counts = {name: by_fixed[name] for name in CLASSES} | {f"{name}_paper": by_paper[name] for name in CLASSES[:3]}
         tables = {

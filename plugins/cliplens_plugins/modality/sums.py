@@ -5,7 +5,7 @@
 | `pairs` | 1 | how many pairs were seen (a single number) |
 | `any` | 1[abs(I) + abs(T) > 0] | pairs in which the latent fires in at least one modality |
 | `fires_image`, `fires_text`, `fires_both` | 1[I > 0], 1[T > 0], both | firings |
-| `d1`, `d2`, `d3` | d, d^2, d^3 with d = abs(I)/(abs(I)+abs(T)) - 1/2 | over firing pairs; centred, so that mirroring is exact |
+| `d1`, `d2`, `d3` | d, d^2, d^3 with d = abs(I)/(abs(I)+abs(T)) - 1/2 | over firing pairs; mirroring is exact |
 | `image`, `text` | abs(I), abs(T) | |
 | `image2`, `text2` | I^2, T^2 | |
 | `eps` | abs(I)/(abs(I)+abs(T)+eps) | the naive ratio |

@@ -82,5 +82,8 @@ class MonosemanticityMetric(Metric):
 
 
 def _column(name: str, side: Modality, judge: str) -> Column:
-    about = f"MonoSemanticity score over {_SEEN_AS[side]}: mean similarity, to the judge {judge!r}, of pairs of samples weighted by activation."
+    about = (
+        f"MonoSemanticity score over {_SEEN_AS[side]}: mean similarity of two samples to the judge {judge!r}, "
+        "weighted by activation."
+    )
     return Column(name, about, range="[-1, 1]", nan="fewer than two samples above the latent's minimum", source=_SOURCE)

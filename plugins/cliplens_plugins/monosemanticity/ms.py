@@ -2,7 +2,8 @@
 
 With a the activations of a latent min-max scaled to [0, 1] over the data and e unit-norm judge embeddings:
 
-    MS = sum over i<j of a_i a_j cos(e_i, e_j)  /  sum over i<j of a_i a_j  =  (|sum a e|^2 - sum a^2) / ((sum a)^2 - sum a^2)
+    MS = sum over i<j of a_i a_j cos(e_i, e_j)  /  sum over i<j of a_i a_j
+       = (|sum a e|^2 - sum a^2) / ((sum a)^2 - sum a^2)
 
 The authors visit every pair of samples, O(M^2); the right-hand side is O(M) and mergeable. Prior art for the identity:
 MonoLoss, arXiv 2602.12403. The scale by (max - min) cancels, so only the shift by the minimum has to be known; it is

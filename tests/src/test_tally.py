@@ -1,0 +1,198 @@
+"""One pass for every metric; sums and top samples that merge in any order."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.records import Batch, Column, Findings, Pair, SparseCodes
+from cliplens.registry import find
+from cliplens.tally import Sums, TopSamples, all_reduce, tally
+from support.planted import batch_of, batches_of, planted_codes
+
+
+class Counting(Metric):
+    """How many rows were seen."""
+
+    name = "counting"
+    needs = frozenset()
+
+    def __init__(self) -> None:
+        self.sums = Sums()
+
+    def update(self, batch: Batch) -> None:
+        self.sums.add("rows", len(batch.ids))
+
+    def merge(self, other: Metric) -> None:
+        assert isinstance(other, Counting)
+        self.sums.merge(other.sums)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.sums.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self.sums.load_state(state)
+
+    def findings(self, decoder: Any) -> Findings:
+        return Findings(figures={"rows": int(self.sums["rows"])})
+
+
+class FailsLate(Counting):
+    """Fails on its second batch."""
+
+    name = "fails_late"
+
+    def update(self, batch: Batch) -> None:
+        if "rows" in self.sums:
+            raise ZeroDivisionError("the second batch")
+        super().update(batch)
+
+
+class WrongLength(Counting):
+    name = "wrong_length"
+
+    def findings(self, decoder: Any) -> Findings:
+        return Findings({"short": np.zeros(3)}, (Column("short", "too short"),))
+
+
+class NeedsJudge(Counting):
+    name = "needs_judge"
+    needs = frozenset({"judge", "truth"})
+
+
+def test_a_failing_metric_is_named_and_the_others_go_on() -> None:
+    batches = batches_of(planted_codes(600, 4))
+    found = tally(batches, [FailsLate(), Counting()], decoder=None)
+    assert found.figures == {"rows": 600}
+    (failed,) = found.failed
+    assert failed["plugin"] == "fails_late"
+    assert failed["error"] == "ZeroDivisionError: the second batch"
+
+
+def test_the_distribution_of_a_failing_plugin_is_named() -> None:
+    plugin = find("metrics", "mds")
+    found = tally(batches_of(planted_codes(600, 4)), [(plugin, FailsLate())], decoder=None)
+    assert found.failed == (
+        {"plugin": "mds", "distribution": "cliplens", "error": "ZeroDivisionError: the second batch"},
+    )
+
+
+def test_findings_that_do_not_fit_the_table_are_a_failure_of_their_metric() -> None:
+    found = tally(batches_of(planted_codes(300, 4)), [WrongLength(), Counting()], decoder=torch.zeros(12, 5))
+    assert [f["plugin"] for f in found.failed] == ["wrong_length"]
+    assert found.figures == {"rows": 300}
+    assert list(found.table) == ["latent"]
+
+
+def test_a_metric_whose_needs_are_missing_is_left_out_with_a_note() -> None:
+    found = tally(batches_of(planted_codes(300, 4)), [NeedsJudge()], decoder=None)
+    assert found.failed == ()
+    assert found.notes == (
+        "The metric 'needs_judge' was left out: it needs embeddings by a judge and pairs whose ground truth is known.",
+    )
+
+
+def test_sums_merge_like_addition() -> None:
+    a, b, whole = Sums(), Sums(), Sums()
+    for held, part in ((a, [1.5, 2.0]), (b, [4.0])):
+        for term in part:
+            held.add("x", term)
+            whole.add("x", term)
+    b.add("n", torch.tensor(3))
+    a.merge(b)
+    assert a["x"] == whole["x"]
+    assert a["n"].dtype == torch.int64
+    restored = Sums()
+    restored.load_state(a.state())
+    assert restored.names() == a.names()
+
+
+# --- top samples
+
+
+def _slow_top(codes: Tensor, ids: tuple[str, ...], latent: int, top: int) -> list[tuple[str, float]]:
+    firing = [(-float(v), i) for v, i in zip(codes[:, latent], ids, strict=True) if v > 0]
+    return [(i, -v) for v, i in sorted(firing)[:top]]
+
+
+def _kept(samples: TopSamples, latent: int, ids: tuple[str, ...]) -> list[tuple[str, float]]:
+    found = samples.exemplars({i: Pair(i, None, i) for i in ids})
+    return [(pair.id, value) for pair, value in found.of(latent)]
+
+
+@pytest.fixture
+def tied() -> tuple[tuple[str, ...], Tensor]:
+    """Codes of few distinct values, so that ties abound."""
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randint(0, 4, (300, 7), generator=generator).double()
+    codes[:, 6] = 0
+    order = torch.randperm(300, generator=generator).tolist()
+    return tuple(f"pair {i}" for i in order), codes
+
+
+def test_top_samples_are_the_strongest_with_ties_by_id(tied: tuple[tuple[str, ...], Tensor]) -> None:
+    ids, codes = tied
+    samples = TopSamples("image", top=5)
+    for a in range(0, 300, 32):
+        samples.update(batch_of(ids[a : a + 32], codes[a : a + 32], None))
+    for latent in range(7):
+        assert _kept(samples, latent, ids) == _slow_top(codes, ids, latent, 5)
+
+
+def test_top_samples_do_not_depend_on_the_order_of_batches_or_merges(tied: tuple[tuple[str, ...], Tensor]) -> None:
+    ids, codes = tied
+    parts = []
+    for a in range(0, 300, 100):
+        part = TopSamples("image", top=5)
+        part.add(ids[a : a + 100], SparseCodes.from_dense(codes[a : a + 100]))
+        parts.append(part.state())
+    kept = []
+    for order in itertools.permutations(range(3)):
+        merged = TopSamples("image", top=5)
+        for place in order:
+            other = TopSamples("image", top=5)
+            other.load_state(parts[place])
+            merged.merge(other)
+        kept.append([_kept(merged, latent, ids) for latent in range(7)])
+    assert all(k == kept[0] for k in kept)
+    assert kept[0] == [_slow_top(codes, ids, latent, 5) for latent in range(7)]
+
+
+def test_top_samples_settle_often_without_losing_any(
+    tied: tuple[tuple[str, ...], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, codes = tied
+    samples = TopSamples("image", top=5)
+    for a in range(0, 300, 10):
+        samples.add(ids[a : a + 10], SparseCodes.from_dense(codes[a : a + 10]))
+        samples._settle()
+    assert len(samples._ids) <= 7 * 5
+    assert all(_kept(samples, latent, ids) == _slow_top(codes, ids, latent, 5) for latent in range(7))
+
+
+def test_the_state_of_unused_top_samples_loads() -> None:
+    samples = TopSamples("text", top=3)
+    samples.load_state(TopSamples("text", top=3).state())
+    assert samples.exemplars({}).pairs == ()
+
+
+def test_codes_of_two_dictionaries_are_refused() -> None:
+    samples = TopSamples("image", top=3)
+    samples.add(("a",), SparseCodes.from_dense(torch.ones(1, 4)))
+    with pytest.raises(
+        InputError, match=r"Expected codes of one dictionary \(4 latents\). Found codes over 5. Do keep"
+    ):
+        samples.add(("b",), SparseCodes.from_dense(torch.ones(1, 5)))
+
+
+def test_all_reduce_does_nothing_alone() -> None:
+    metric = Counting()
+    metric.sums.add("rows", 3)
+    all_reduce([metric])
+    assert int(metric.sums["rows"]) == 3
