@@ -20,6 +20,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +96,7 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
 
 
 def thumbnail(image: Image.Image) -> tuple[bytes, str]:
-    """A small file of a picture, and its suffix: PNG, pixel for pixel, up to `TINY`; WebP of at most `THUMBNAIL` above."""
+    """A small file of a picture, and its suffix: PNG, pixel for pixel, up to `TINY`; above, WebP of `THUMBNAIL`."""
     out = io.BytesIO()
     if max(image.size) <= TINY:
         image.convert("RGB").save(out, "PNG", optimize=True)
@@ -147,8 +148,8 @@ def _rows(exemplars: Exemplars, thumbnails: dict[str, str]) -> pa.Table:
 
 
 def _read(
-    modality: Modality, columns: dict[str, list], shapes: dict[str, tuple[int, ...]], folder: Path
-) -> Exemplars | None:  # type: ignore[type-arg]
+    modality: Modality, columns: dict[str, list[Any]], shapes: dict[str, tuple[int, ...]], folder: Path
+) -> Exemplars | None:
     if f"{modality}_shape" not in shapes:
         return None
     shape = shapes[f"{modality}_shape"]

@@ -108,7 +108,7 @@ def test_a_cut_table_is_called_damaged(tmp_path: Path) -> None:
     save_exemplars(tmp_path, exemplars("image", [Pair(str(n), picture(), None) for n in range(5)]), None)
     table = tmp_path / "exemplars.parquet"
     table.write_bytes(table.read_bytes()[:-40])
-    with pytest.raises(DamagedError, match="Expected the exemplars of a run in .* Do score the run again"):
+    with pytest.raises(DamagedError, match=r"Expected the exemplars of a run in .* Do score the run again"):
         load_exemplars(tmp_path)
 
 
@@ -125,5 +125,5 @@ def test_a_table_cannot_make_the_reader_leave_the_folder(tmp_path: Path) -> None
     table = pq.read_table(tmp_path / "exemplars.parquet")
     away = ["../../outside.png"] * table.num_rows
     pq.write_table(table.set_column(6, "image", [away]), tmp_path / "exemplars.parquet")
-    with pytest.raises(DamagedError, match="images/outside.png"):
+    with pytest.raises(DamagedError, match=r"images/outside\.png"):
         load_exemplars(tmp_path)

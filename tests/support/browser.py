@@ -1,4 +1,4 @@
-"""A real headless Chromium, for pages that must work in one; tests that need it are skipped, with the reason, without."""
+"""A real headless Chromium; tests that need it are skipped, with the reason, where there is none."""
 
 import os
 import shutil

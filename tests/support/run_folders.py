@@ -21,9 +21,15 @@ HOSTILE = (
     "a </script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'> & \"quoted\" \u2028 caption"
 )
 COLOURS = {
-    "red": (208, 52, 44), "orange": (240, 140, 30), "yellow": (244, 208, 63), "green": (60, 160, 80),
-    "blue": (45, 105, 200), "purple": (130, 75, 175), "pink": (240, 130, 170), "grey": (120, 124, 130),
-}  # fmt: skip
+    "red": (208, 52, 44),
+    "orange": (240, 140, 30),
+    "yellow": (244, 208, 63),
+    "green": (60, 160, 80),
+    "blue": (45, 105, 200),
+    "purple": (130, 75, 175),
+    "pink": (240, 130, 170),
+    "grey": (120, 124, 130),
+}
 SHAPES = ("circle", "square", "triangle", "star", "cross", "heart", "diamond", "hexagon")
 SIZES = ("small", "medium", "large")
 TEXTURES = ("plain", "stripes", "dots", "checks")
@@ -31,8 +37,13 @@ FRAMES = ("a drawing of", "a photo of", "here is", "look at", "somebody drew")
 TENSES = ("that was made yesterday", "that is being made", "that will be made tomorrow")
 SHARED, IMAGE_ONLY, TEXT_ONLY = ("colour", "shape", "size"), ("texture",), ("frame", "tense")
 _VALUES = {
-    "colour": tuple(COLOURS), "shape": SHAPES, "size": SIZES, "texture": TEXTURES, "frame": FRAMES, "tense": TENSES
-}  # fmt: skip
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "size": SIZES,
+    "texture": TEXTURES,
+    "frame": FRAMES,
+    "tense": TENSES,
+}
 
 
 @dataclass(frozen=True)
@@ -179,11 +190,23 @@ def _table(
         **names.columns,
     }
     schema = [
-        Column("mds", "Modality Dominance Score: mean share of the image in a pair's activation.", range="[0, 1]", nan="never fires", source="Yan et al., arXiv 2502.14888"),
+        Column(
+            "mds",
+            "Mean share of the image in a pair's activation.",
+            range="[0, 1]",
+            nan="never fires",
+            source="Yan et al., arXiv 2502.14888",
+        ),
         Column("fire_image", "Share of images the latent fires on.", unit="fraction", range="[0, 1]"),
-        Column("ms_image", "MonoSemanticity over images by the judge 'clip'.", range="[-1, 1]", nan="fewer than two samples", source="Pach et al., arXiv 2504.02821"),
+        Column(
+            "ms_image",
+            "MonoSemanticity over images by the judge 'clip'.",
+            range="[-1, 1]",
+            nan="fewer than two samples",
+            source="Pach et al., arXiv 2504.02821",
+        ),
         *names.schema,
-    ]  # fmt: skip
+    ]
     return LatentTable(columns).with_columns({}, schema)
 
 
@@ -194,29 +217,58 @@ def _write_rest(run: RunFolder, table: LatentTable, pairs: int, latents: int, tr
     write_json(
         run.summary,
         {
-            "pairs": pairs, "quarantined": 3, "truncated": 12, "model": "world", "sites": ["vision.hook_embedding", "text.hook_embedding"],
-            "d_in": 64, "d_sae": latents, "alive": alive, "dead": latents - alive, "l0": 8.07, "explained_variance": 0.8912,
-            "explained_variance_image": 0.912, "explained_variance_text": 0.868, **counts, **paper,
-            "named": int((table["name"] != "unnamed").sum()), "seconds": {"load": 0.9, "harvest": 7.2, "train": 5.1, "score": 1.4, "name": 0.3},
+            "pairs": pairs,
+            "quarantined": 3,
+            "truncated": 12,
+            "model": "world",
+            "sites": ["vision.hook_embedding", "text.hook_embedding"],
+            "d_in": 64,
+            "d_sae": latents,
+            "alive": alive,
+            "dead": latents - alive,
+            "l0": 8.07,
+            "explained_variance": 0.8912,
+            "explained_variance_image": 0.912,
+            "explained_variance_text": 0.868,
+            **counts,
+            **paper,
+            "named": int((table["name"] != "unnamed").sum()),
+            "seconds": {"load": 0.9, "harvest": 7.2, "train": 5.1, "score": 1.4, "name": 0.3},
         },
-    )  # fmt: skip
+    )
     run.write_settings(
         {
-            "asked": {"pairs": "world:20480", "model": "world", "hook": "hook_embedding", "architecture": "batchtopk", "namer": "vocabulary", "k": 8, "seed": 0, "lr": 1e-3},
+            "asked": {
+                "pairs": "world:20480",
+                "model": "world",
+                "hook": "hook_embedding",
+                "architecture": "batchtopk",
+                "namer": "vocabulary",
+                "k": 8,
+                "seed": 0,
+                "lr": 1e-3,
+            },
             "model": {"name": "world", "weights_sha256": "0f" * 32, "preprocess": "Compose(...)"},
             "pairs": {"name": "world:20480", "sha256": "ab" * 32, "count": pairs + 3},
             "versions": {"cliplens": "0.1.0", "torch": "2.9", "sae-lens": "6.54.12"},
         }
-    )  # fmt: skip
+    )
     tables = {
         "How well each score tells shared from single-modality latents": [
             {"variant": v, "accuracy (fixed cuts)": a, "accuracy (paper)": b, "AUROC": c}
-            for v, a, b, c in [("pairs (MDS)", 0.985, 0.974, 0.993), ("energy", 0.97, 0.952, 0.995), ("firing", 0.96, 0.941, 0.984), ("co-firing", None, None, 0.998), ("eps", 0.36, 0.41, 0.88)]
+            for v, a, b, c in [
+                ("pairs (MDS)", 0.985, 0.974, 0.993),
+                ("energy", 0.97, 0.952, 0.995),
+                ("firing", 0.96, 0.941, 0.984),
+                ("co-firing", None, None, 0.998),
+                ("eps", 0.36, 0.41, 0.88),
+            ]
         ],
         "Coverage of the world's factors": [
-            {"sharing": s, "values": n, "with a latent": w, "split": x} for s, n, w, x in [("shared", 24, 22, 0.04), ("image only", 19, 9, None), ("text only", 20, 10, None)]
+            {"sharing": s, "values": n, "with a latent": w, "split": x}
+            for s, n, w, x in [("shared", 24, 22, 0.04), ("image only", 19, 9, None), ("text only", 20, 10, None)]
         ],
-    }  # fmt: skip
+    }
     write_json(
         run.findings,
         {
@@ -225,5 +277,8 @@ def _write_rest(run: RunFolder, table: LatentTable, pairs: int, latents: int, tr
             "failed": [{"plugin": "fancy", "distribution": "cliplens-fancy", "error": "ValueError: <b>no</b>"}],
         },
     )
-    bad = [{"id": f"pair/{i:05d}", "image": f"images/{i}.png", "caption": HOSTILE, "reason": "unreadable image: truncated"} for i in (3, 9, 27)]  # fmt: skip
+    bad = [
+        {"id": f"pair/{i:05d}", "image": f"images/{i}.png", "caption": HOSTILE, "reason": "unreadable image: truncated"}
+        for i in (3, 9, 27)
+    ]
     run.quarantine.write_text("\n".join(json.dumps(b) for b in bad) + "\n", encoding="utf-8")

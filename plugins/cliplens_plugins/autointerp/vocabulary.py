@@ -5,8 +5,9 @@ whose embedding lies nearest to that direction (the decoder-direction naming of 
 the direction measured on samples so that it also works where the dictionary reads inside a tower).
 From captions: the word whose share of top captions exceeds its share of other captions most.
 
-A name is made from the samples of even rank and scored on those of odd rank: its score is the AUROC of telling them from
-the background by the name alone. The scorer of image names is the model's own text tower: circular for its own features.
+A name is made from the samples of even rank and scored on those of odd rank: its score is the AUROC of telling them
+from the background by the name alone. The scorer of image names is the model's own text tower: circular for its own
+features.
 """
 
 from collections import Counter
@@ -27,7 +28,7 @@ _NOTHING = Name(None, float("nan"))
 
 @dataclass(frozen=True)
 class VocabularyNamer(Namer):
-    """One word per latent from a vocabulary; "unnamed" where fewer than `at_least` samples fire or none tells them apart."""
+    """One word per latent from a vocabulary; none where fewer than `at_least` samples fire or no word tells them."""
 
     name: ClassVar[str] = "vocabulary"
     at_least: int = 4

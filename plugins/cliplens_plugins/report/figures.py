@@ -72,7 +72,8 @@ def _axis(highest: int) -> str:
     )
     return (
         f'{lines}{ticks}<text class="tick" x="{_x(0):.1f}" y="{base + 34}">← captions only</text>'
-        f'<text class="tick strong" x="{_x(0.5):.1f}" y="{base + 34}" text-anchor="middle">Modality Dominance Score</text>'
+        f'<text class="tick strong" x="{_x(0.5):.1f}" y="{base + 34}" text-anchor="middle">'
+        f"Modality Dominance Score</text>"
         f'<text class="tick" x="{_x(1):.1f}" y="{base + 34}" text-anchor="end">images only →</text>'
     )
 
@@ -86,9 +87,10 @@ def _cut(at: float, label: str) -> str:
 
 def _paper(mean: float, spread: float) -> str:
     low, high = _x(max(0.0, mean - spread)), _x(min(1.0, mean + spread))
+    y = _TOP - 4
+    ends = "".join(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 4}" y2="{y + 4}"/>' for x in (low, high))
     return (
-        f'<g class="paper"><line x1="{low:.1f}" x2="{high:.1f}" y1="{_TOP - 4}" y2="{_TOP - 4}"/>'
-        f'<line x1="{low:.1f}" x2="{low:.1f}" y1="{_TOP - 8}" y2="{_TOP}"/><line x1="{high:.1f}" x2="{high:.1f}" y1="{_TOP - 8}" y2="{_TOP}"/>'
-        f'<circle cx="{_x(mean):.1f}" cy="{_TOP - 4}" r="3"/>'
+        f'<g class="paper"><line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>{ends}'
+        f'<circle cx="{_x(mean):.1f}" cy="{y}" r="3"/>'
         f"<title>mean and one standard deviation to each side: {mean:.3f} ± {spread:.3f}</title></g>"
     )

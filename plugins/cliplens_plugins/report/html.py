@@ -1,7 +1,7 @@
-"""The page itself: a template, a style sheet, a script and the run's data, in one file without any reference outside it.
+"""The page itself: a template, a style sheet, a script and the run's data, in one file that refers to nothing outside.
 
-The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file; nothing
-else can run or be fetched, whatever stands in a caption or a name.
+The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file;
+nothing else can run or be fetched, whatever stands in a caption or a name.
 """
 
 import base64

@@ -37,7 +37,8 @@ def page(browser: Any, run: Any) -> Any:
 def order(page: Any) -> list[int]:
     """Latents of the cards drawn, from the top of the page down."""
     return page.execute_script(
-        "return [...document.querySelectorAll('.latent')].sort((a, b) => a.offsetTop - b.offsetTop).map(c => +c.id.slice(7))"
+        "return [...document.querySelectorAll('.latent')]"
+        ".sort((a, b) => a.offsetTop - b.offsetTop).map(c => +c.id.slice(7))"
     )
 
 
@@ -162,7 +163,8 @@ def test_is_accessible_where_a_program_can_tell(page: Any) -> None:
     assert page.execute_script("return [...document.images].filter(i => !i.alt).length") == 0
     unnamed = page.execute_script(
         "return [...document.querySelectorAll('button, input, select')]"
-        ".filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label')?.textContent.trim())).map(e => e.outerHTML)"
+        ".filter(e => ![e.getAttribute('aria-label'), e.textContent, e.closest('label')?.textContent]"
+        ".some(t => t?.trim())).map(e => e.outerHTML)"
     )
     assert unnamed == []
     for theme in ("light", "dark"):
@@ -172,10 +174,11 @@ def test_is_accessible_where_a_program_can_tell(page: Any) -> None:
 
 _CONTRAST = """
 document.documentElement.dataset.theme = arguments[0];
-const style = getComputedStyle(document.documentElement), probe = document.body.appendChild(document.createElement('i'));
+const probe = document.body.appendChild(document.createElement('i'));
 const light = (name) => {
   probe.style.color = `var(--${name})`;
-  const [r, g, b] = getComputedStyle(probe).color.match(/[\\d.]+/g).map(Number).map((v) => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+  const linear = (v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const [r, g, b] = getComputedStyle(probe).color.match(/[\\d.]+/g).map((v) => linear(v / 255));
   return .2126 * r + .7152 * g + .0722 * b;
 };
 const out = {};
