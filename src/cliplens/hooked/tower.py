@@ -5,6 +5,7 @@ subclass `HookedVisionTower` or `HookedTextTower` and say how inputs become a st
 and where the blocks are; everything else is here.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +17,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cliplens.contracts import HookLevel
 from cliplens.errors import InputError
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import HookedPart, active, fire, point
 from cliplens.hooked.root import HookedRoot, HookFn, named_points
-from cliplens.sites import Site
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
@@ -30,7 +31,10 @@ _TINY = 1e-12
 class HookedTower(HookedRoot):
     """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
 
-    blocks: nn.ModuleList
+    level: HookLevel = "heads"
+    """How deep the hooks go: every head, every block, or the outputs of stages."""
+    stack_name: str = "blocks"
+    """Under which name the layers stand in the module tree, and in hook names."""
     adds_pos_embed: bool = True
     """Whether hook_embed + hook_pos_embed is the stream that enters block 0."""
     n_special: int = 1
@@ -135,7 +139,16 @@ class HookedTower(HookedRoot):
         if stop_at_layer is None:
             return self._encode(inputs)[0]
         stream, context = self.embed(inputs)
-        return self._through_blocks(stream, context, self._checked_stop(stop_at_layer))
+        return self.rows(self._through_blocks(stream, context, self._checked_stop(stop_at_layer)))
+
+    @property
+    def stack(self) -> nn.ModuleList:
+        """The layers, each called with the stream and the context."""
+        return self.get_submodule(self.stack_name)  # type: ignore[return-value]
+
+    def rows(self, stream: Tensor) -> Float[Tensor, "batch pos d_model"]:
+        """The stream with one axis of positions, whatever the layers pass among themselves."""
+        return stream if stream.ndim == 3 else stream.flatten(2).transpose(1, 2)
 
     def encode(self, inputs: Tensor) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
         """The output unnormalised, and normalised as `hook_embedding` left it."""
@@ -175,10 +188,10 @@ class HookedTower(HookedRoot):
         """The smallest `stop_at_layer` with which all the named hooks still fire; None when the head must run."""
         stops = [0]
         for name in names:
-            layer = Site(self._cfg.side, name).stop_at_layer
-            if layer is None and name not in _BEFORE_BLOCKS and not name.startswith("ln_pre."):
+            layer = re.match(rf"{self.stack_name}\.(\d+)\.", name)
+            if layer is None and not _BEFORE_BLOCKS.match(name):
                 return None
-            stops.append(layer or 0)
+            stops.append(int(layer[1]) + 1 if layer else 0)
         return max(stops)
 
     def width(self, hook: str) -> int:
@@ -211,7 +224,7 @@ class HookedTower(HookedRoot):
     ) -> Float[Tensor, " d_model"]:
         """All that output biases of attention and MLP added to the stream before `layer`, as in TransformerLens."""
         total = torch.zeros(self._cfg.d_model, device=self.device, dtype=self.input_dtype)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.stack):
             if (i < layer or (i == layer and mlp_input)) and block.attn.b_O is not None:
                 total = total + block.attn.b_O
             if i < layer and include_mlp_biases and block.mlp.b_out is not None:
@@ -232,8 +245,8 @@ class HookedTower(HookedRoot):
         return embedding * length, embedding
 
     def _through_blocks(self, stream: Tensor, context: Mapping[str, Any], stop: int | None) -> Tensor:
-        for block in islice(self.blocks, stop):
-            stream = block(stream, context)
+        for layer in islice(self.stack, stop):
+            stream = layer(stream, context)
         return stream
 
     def _checked_stop(self, stop: int) -> int:

@@ -1,0 +1,62 @@
+"""Which positions of a tower's stream stand for no patch and no word."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cliplens.errors import InputError
+
+if TYPE_CHECKING:
+    from cliplens.hooked.tower import HookedTower
+
+
+def special_mask(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
+    """True at the positions to leave out.
+
+    Args:
+        tower: the tower that reads the inputs.
+        inputs: checked inputs: images, or token ids [batch, context].
+        which: True for an image's class token and registers, and for a caption's start, end and padding (a padding id
+            that words follow is a word: CLIP pads with the id of "!"); or the token ids to leave out, of which images
+            know only 0, the id of their class token.
+
+    Raises:
+        InputError: ids that images do not have, or a text tower without a tokenizer to say which ids are special.
+    """
+    if tower.cfg.side == "vision":
+        return _of_images(tower, inputs, which)
+    mask = _of_ids(inputs, which) if not isinstance(which, bool) else _of_captions(tower, inputs)
+    appended = bool((tower.special_position(inputs[:1]) == inputs.shape[1]).all())
+    return torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1) if appended else mask
+
+
+def _of_images(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    if not isinstance(which, bool) and set(which) - {0}:
+        raise InputError(
+            expected="for images True, or [0], the id of the class token",
+            found=f"exclude_special_tokens={list(which)}",
+            do="leave out other positions by a hook of your own",
+        )
+    place = torch.arange(tower.cfg.n_ctx, device=inputs.device)
+    return (place < tower.n_special).expand(len(inputs), -1)
+
+
+def _of_ids(inputs: Tensor, ids: Sequence[int]) -> Bool[Tensor, "batch pos"]:
+    return torch.isin(inputs, torch.tensor(list(ids), device=inputs.device, dtype=inputs.dtype))
+
+
+def _of_captions(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch pos"]:
+    tokenizer = getattr(tower, "tokenizer", None)
+    if tokenizer is None:
+        raise InputError(
+            expected="a text tower with a tokenizer, which knows the special ids",
+            found="none",
+            do="give the ids: exclude_special_tokens=[...]",
+        )
+    framing = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
+    padding = inputs == tokenizer.pad_token_id
+    trailing = padding.flip(1).int().cumprod(dim=1).bool().flip(1)
+    return _of_ids(inputs, framing) | trailing

@@ -1,0 +1,259 @@
+"""Dictionaries in the forward pass of a tower or of the joint model, under the names of SAELens' `HookedSAETransformer`."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.hooked.root import HookedRoot, HookFn, NameOrFilter
+from cliplens.hooked.special import special_mask
+from cliplens.hooked.splice import Splice
+
+if TYPE_CHECKING:
+    from cliplens.hooked.tower import HookedTower
+
+_WITH_POSITIONS = ("blocks.", "ln_pre.", "ln_final.", "hook_pos_embed")
+
+
+class Splicing(HookedRoot):
+    """A root that dictionaries can be spliced into: stock SAELens SAEs and transcoders, or anything with their methods.
+
+    A dictionary says itself where it belongs: `cfg.metadata.hook_name`, for a transcoder `hook_name_out` too, with the
+    tower in front (`vision.blocks.1.hook_resid_post`) or beside it in `clip_tower`. At a tower the bare name will do.
+    """
+
+    @abstractmethod
+    def tower_of(self, hook: str, side: str | None) -> tuple["HookedTower", str]:
+        """The tower a hook name means, and its name there. `side` is what a dictionary says of its tower, if it does.
+
+        Raises:
+            InputError: it is not clear which tower is meant.
+            MismatchError: another tower is meant than this one.
+            UnknownNameError: there is no such hook.
+        """
+
+    @property
+    @abstractmethod
+    def splices(self) -> dict[str, Splice]:
+        """What is spliced in now, by the name of the hook each one writes."""
+
+    @property
+    def acts_to_saes(self) -> dict[str, nn.Module]:
+        """The dictionaries spliced in now, by the name of the hook each one reads."""
+        return {self._read_by(name, splice): splice.sae for name, splice in self.splices.items()}
+
+    def add_sae(
+        self,
+        sae: nn.Module,
+        use_error_term: bool | None = None,
+        exclude_special_tokens: bool | list[int] = False,
+        *,
+        hook: str | None = None,
+    ) -> None:
+        """Splice a dictionary in, until `reset_saes`. One that wrote to the same hook before makes way.
+
+        Args:
+            sae: a SAELens SAE or transcoder, or any module with `encode`, `decode`, `forward`, `cfg.d_in` and
+                `cfg.metadata.hook_name`.
+            use_error_term: add what the dictionary does not explain, so that the output is the model's own as long as
+                nobody changes a code; None: as the dictionary says.
+            exclude_special_tokens: leave the class token, start, end and padding as they are; or the ids to leave.
+                Hooks with one position per sample (pooled, projected, normalised embeddings) have nothing to leave out.
+            hook: where to splice it in, whatever its metadata says.
+
+        Raises:
+            UnknownNameError: there is no such hook.
+            MismatchError: the hook is of another width than the dictionary, or in another tower.
+        """
+        tower, name, splice = self._prepared(sae, use_error_term, exclude_special_tokens, hook)
+        tower.put_splice(name, splice)
+
+    def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
+        """Take out the dictionaries that read or write the named hooks; all of them when None.
+
+        Raises:
+            InputError: nothing is spliced in there.
+        """
+        named = [act_names] if isinstance(act_names, str) else act_names
+        present = {name: {name, self._read_by(name, splice)} for name, splice in self.splices.items()}
+        for wanted in named or ():
+            if not any(wanted in names for names in present.values()):
+                raise InputError(
+                    expected=f"a hook with a dictionary, one of {sorted(self.acts_to_saes)}",
+                    found=repr(wanted),
+                    do="look at acts_to_saes",
+                )
+        for name, names in present.items():
+            if named is None or names & set(named):
+                tower, local = self.tower_of(name, None)
+                tower.put_splice(local, None)
+
+    @contextmanager
+    def saes(
+        self,
+        saes: nn.Module | Sequence[nn.Module] = (),
+        reset_saes_end: bool = True,
+        use_error_term: bool | None = None,
+        exclude_special_tokens: bool | list[int] = False,
+    ) -> Iterator["Splicing"]:
+        """Dictionaries that are spliced in within the block; afterwards what was there before is there again."""
+        before: list[tuple[HookedTower, str, Splice | None]] = []
+        try:
+            for sae in [saes] if isinstance(saes, nn.Module) else saes:
+                tower, name, splice = self._prepared(sae, use_error_term, exclude_special_tokens, None)
+                before.append((tower, name, tower.splices.get(name)))
+                tower.put_splice(name, splice)
+            yield self
+        finally:
+            for tower, name, previous in reversed(before) if reset_saes_end else ():
+                tower.put_splice(name, previous)
+
+    def run_with_saes(
+        self,
+        *inputs: Any,
+        saes: nn.Module | Sequence[nn.Module] = (),
+        reset_saes_end: bool = True,
+        use_error_term: bool | None = None,
+        exclude_special_tokens: bool | list[int] = False,
+        **options: Any,
+    ) -> Any:
+        """One forward pass with dictionaries spliced in."""
+        with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
+            return self(*inputs, **options)
+
+    def run_with_cache_with_saes(
+        self,
+        *inputs: Any,
+        saes: nn.Module | Sequence[nn.Module] = (),
+        reset_saes_end: bool = True,
+        use_error_term: bool | None = None,
+        exclude_special_tokens: bool | list[int] = False,
+        **options: Any,
+    ) -> tuple[Any, Any]:
+        """`run_with_cache` with dictionaries spliced in: the cache holds their hooks too."""
+        with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
+            return self.run_with_cache(*inputs, **options)
+
+    def run_with_hooks_with_saes(
+        self,
+        *inputs: Any,
+        saes: nn.Module | Sequence[nn.Module] = (),
+        reset_saes_end: bool = True,
+        use_error_term: bool | None = None,
+        exclude_special_tokens: bool | list[int] = False,
+        fwd_hooks: Sequence[tuple[NameOrFilter, HookFn]] = (),
+        bwd_hooks: Sequence[tuple[NameOrFilter, HookFn]] = (),
+        **options: Any,
+    ) -> Any:
+        """`run_with_hooks` with dictionaries spliced in: hooks reach their codes by name."""
+        with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
+            return self.run_with_hooks(*inputs, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **options)
+
+    def _read_by(self, name: str, splice: Splice) -> str:
+        if splice.source is None:
+            return name
+        tower, local = self.tower_of(name, None)
+        return name.removesuffix(local) + str(splice.source.name)
+
+    def _prepared(
+        self, sae: nn.Module, use_error_term: bool | None, exclude: bool | list[int], hook: str | None
+    ) -> tuple["HookedTower", str, Splice]:
+        """The tower, its hook, and a splice for it, checked."""
+        metadata = _metadata(sae, hook)
+        side = metadata("clip_tower")
+        tower, reads = self.tower_of(hook or metadata("hook_name"), None if hook else side)
+        told_out = metadata("hook_name_out")
+        into, writes = self.tower_of(told_out, tower.cfg.side) if told_out and hook is None else (tower, reads)
+        head = metadata("hook_head_index")
+        _check_same_tower(tower, reads, into, writes)
+        _check_width(sae, "d_in", tower, reads, head)
+        _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)
+        with_error = bool(getattr(sae, "use_error_term", False)) if use_error_term is None else use_error_term
+        return tower, writes, Splice(
+            sae,
+            tower.hook_dict[writes],
+            None if reads == writes else tower.hook_dict[reads],
+            use_error_term=with_error,
+            exclude=exclude if writes.startswith(_WITH_POSITIONS) or writes == "hook_embed" else False,
+            head=head,
+        )
+
+
+class SplicedTower(Splicing):
+    """The tower's part in it: holds the splices, and tells them which positions are special."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._splices: dict[str, Splice] = {}
+
+    @property
+    def splices(self) -> dict[str, Splice]:
+        """What is spliced in now, by the name of the hook each one writes."""
+        return self._splices
+
+    def put_splice(self, hook: str, splice: Splice | None) -> None:
+        """Splice in what is given, in the place of what is there."""
+        present = self._splices.pop(hook, None)
+        if present is not None:
+            present.detach()
+        if splice is not None:
+            splice.attach()
+            self._splices[hook] = splice
+        self.setup()
+
+    def tower_of(self, hook: str, side: str | None) -> tuple[Any, str]:
+        """This tower, and the hook's name without the tower's in front."""
+        own: str = self.cfg.side  # type: ignore[attr-defined]
+        first, _, rest = hook.partition(".")
+        name = rest if first in ("vision", "text") else hook
+        meant = first if first in ("vision", "text") else side
+        if meant in ("vision", "text") and meant != own:
+            raise MismatchError(
+                expected=f"a dictionary of the {own} tower",
+                found=f"one for {meant}.{name}",
+                do=f"splice it into the {meant} tower, or into the joint model",
+            )
+        self.check_names([name])
+        return self, name
+
+    def mark_special(self, inputs: Tensor) -> None:
+        """Tell the splices which positions of these inputs go past them."""
+        for splice in self._splices.values():
+            if splice.exclude is not False:
+                splice.passes = special_mask(self, inputs, splice.exclude)  # type: ignore[arg-type]
+
+
+def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:
+    found = getattr(getattr(sae, "cfg", None), "metadata", None)
+    if hook is None and not getattr(found, "hook_name", None):
+        raise InputError(
+            expected="a dictionary that says where it belongs, in cfg.metadata.hook_name",
+            found=f"{type(sae).__name__} without",
+            do="set it, for example 'vision.blocks.9.hook_resid_post', or give add_sae(..., hook=...)",
+        )
+    return lambda name: getattr(found, name, None)
+
+
+def _check_same_tower(tower: Any, reads: str, into: Any, writes: str) -> None:
+    if tower is not into:
+        raise InputError(
+            expected="a transcoder that reads and writes one tower",
+            found=f"{tower.cfg.side}.{reads} and {into.cfg.side}.{writes}",
+            do="run it between two runs of the towers instead",
+        )
+
+
+def _check_width(sae: Any, which: str, tower: "HookedTower", hook: str, head: int | None) -> None:
+    width = tower.width(hook)
+    if head is not None:
+        width //= tower.cfg.n_heads
+    wanted = getattr(sae.cfg, which, width)
+    if wanted != width:
+        raise MismatchError(
+            expected=f"a hook of width {which}={wanted}, as the dictionary has it",
+            found=f"{tower.cfg.side}.{hook} of width {width}",
+            do="splice it in where it was trained, or train one on this hook",
+        )

@@ -1,0 +1,281 @@
+"""The conformance kit: what a tower must keep to be called hooked. Ours and a stranger's adapters run the same checks.
+
+    from cliplens.testing import check_adapter
+
+    def test_my_adapter():
+        check_adapter(MyTower(), tiny_model_of_my_family(), "vision")
+
+Each check stands alone as a function here and says what it asks; `check_tower` runs them all.
+"""
+
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliplens.contracts import Tower
+from cliplens.errors import InputError, UnknownNameError
+from cliplens.hooked import HookedTower
+from cliplens.sites import Side
+
+Stock = Callable[[Tensor], Tensor]
+RESIDUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+class TowerCheckError(AssertionError):
+    """A tower does not keep what hooked towers promise. Says which promise, what was expected and what was found."""
+
+
+def check_adapter(adapter: Tower, model: nn.Module, side: Side, inputs: Tensor | None = None) -> HookedTower:
+    """Open a side of a model with an adapter, check the tower, and check that the model was not altered on the way."""
+    _demand(adapter.opens(model, side), "the adapter opens the model", f"opens(...) is False for side {side!r}")
+    before = fingerprint(model)
+    tower = adapter.open(model, side)
+    if not isinstance(tower, HookedTower):
+        raise TowerCheckError(f"Expected a HookedTower from {type(adapter).__name__}.open. Found {type(tower).__name__}.")
+    check_tower(tower, inputs)
+    _demand(fingerprint(model) == before, "the stock model is unaltered", "its modules, attributes, hooks or weights")
+    return tower
+
+
+def check_tower(tower: HookedTower, inputs: Tensor | None = None, *, stock: Stock | None = None) -> None:
+    """Every promise of a hooked tower, in float32 or float64 and eval mode.
+
+    Args:
+        tower: a tower of a tiny model with random weights.
+        inputs: images or token ids; None makes them from `tower.cfg`.
+        stock: what the output is compared with; None takes `tower.run_stock`.
+
+    Raises:
+        TowerCheckError: the first promise that is not kept.
+    """
+    inputs = example_inputs(tower) if inputs is None else inputs
+    stock = stock or tower.run_stock
+    for check in (unhooked_equals_stock, hooked_equals_stock):
+        check(tower, inputs, stock)
+    for check_alone in CHECKS:
+        check_alone(tower, inputs)
+
+
+def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
+    """With no hook active the output is the stock model's, bit for bit."""
+    with torch.no_grad():
+        _demand(torch.equal(tower(inputs), stock(inputs)), "output bitwise equal to stock with no hook", "a difference")
+
+
+def hooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
+    """With every hook read the output stays within 1e-5 (float32) or 1e-12 (float64), also through `read`."""
+    with torch.no_grad():
+        out, cache = everything(tower, inputs)
+        _near(out, stock(inputs), "output with every hook read")
+        read = tower.read(inputs, list(tower.hook_dict))
+    for name, value in read.items():
+        _near(value, cache[name], f"read({name!r}) against run_with_cache")
+
+
+def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
+    """Each declared hook fires once, under its own name, with the shape and width it declares."""
+    with torch.no_grad():
+        cache = everything(tower, inputs)[1]
+    _demand(set(cache.keys()) == set(tower.hook_dict), "every hook fires", str(set(tower.hook_dict) - set(cache.keys())))
+    for name, value in cache.items():
+        _demand(value.ndim >= 3, f"{name}: [batch, pos, ...]", str(list(value.shape)))
+        _demand(value.shape[0] == len(inputs), f"{name}: batch first", str(list(value.shape)))
+        width = tower.hook_dict[name].width
+        found = value.shape[2:].numel()
+        _demand(width in (None, found), f"{name}: rows of width {width}", f"{found}")
+
+
+def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
+    """resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly; each block starts where the last ended."""
+    if tower.level != "heads":
+        return
+    with torch.no_grad():
+        cache = everything(tower, inputs)[1]
+    for layer in range(tower.cfg.n_layers):
+        pre, attn, mid, mlp, post = (cache[f"blocks.{layer}.{h}"] for h in RESIDUAL)
+        _demand(torch.equal(mid, pre + attn), f"block {layer}: resid_mid = resid_pre + attn_out", "another sum")
+        _demand(torch.equal(post, mid + mlp), f"block {layer}: resid_post = resid_mid + mlp_out", "another sum")
+
+
+def writes_are_true_edits(tower: HookedTower, inputs: Tensor) -> None:
+    """Adding v at a hook of the residual stream moves the stream by v, and what comes after follows."""
+    if tower.level != "heads":
+        return
+    with torch.no_grad():
+        clean = everything(tower, inputs)[1]
+        for layer in {0, tower.cfg.n_layers - 1}:
+            for hook in RESIDUAL:
+                _check_write(tower, inputs, clean, f"blocks.{layer}", hook)
+
+
+def _check_write(tower: HookedTower, inputs: Tensor, clean: Any, block: str, hook: str) -> None:
+    v = torch.randn(tower.cfg.d_model, generator=torch.Generator().manual_seed(1)).to(clean[f"{block}.{hook}"])
+    with tower.hooks([(f"{block}.{hook}", lambda x, hook: x + v)]):
+        got = everything(tower, inputs)[1]
+    where = f"{block}.{hook}"
+    _near(got[where], clean[where] + v, f"the stream at {where} after adding v there")
+    after = {
+        "hook_resid_pre": got[f"{block}.hook_resid_mid"] - got[f"{block}.hook_attn_out"],
+        "hook_attn_out": got[f"{block}.hook_resid_mid"] - got[f"{block}.hook_resid_pre"],
+        "hook_resid_mid": got[f"{block}.hook_resid_post"] - got[f"{block}.hook_mlp_out"],
+        "hook_mlp_out": got[f"{block}.hook_resid_post"] - got[f"{block}.hook_resid_mid"],
+        "hook_resid_post": _after(tower, got, block),
+    }
+    _near(after[hook], clean[where] + v, f"what the block goes on with after adding v at {where}")
+
+
+def _after(tower: HookedTower, cache: Any, block: str) -> Tensor:
+    following = f"blocks.{int(block.rpartition('.')[2]) + 1}.hook_resid_pre"
+    return cache[following if following in tower.hook_dict else f"{block}.hook_resid_post"]
+
+
+def writes_reach_the_output(tower: HookedTower, inputs: Tensor) -> None:
+    """Disturbing any hook changes the output; handing the activation back unchanged does not."""
+    generator = torch.Generator().manual_seed(2)
+
+    def disturb(x: Tensor, hook: Any) -> Tensor:
+        return x * (1 + 0.5 * torch.randn(x.shape, generator=generator).to(x)).clamp_min(0.1)
+
+    with torch.no_grad():
+        clean = tower(inputs)
+        for name in tower.hook_dict:
+            moved = tower.run_with_hooks(inputs, fwd_hooks=[(name, disturb)])
+            _demand(not torch.allclose(moved, clean, rtol=1e-6), f"a write at {name} reaches the output", "no change")
+        same = tower.run_with_hooks(inputs, fwd_hooks=[(lambda name: True, lambda x, hook: x.clone())])
+        _near(same, clean, "output after every activation was handed back unchanged")
+
+
+def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> None:
+    """`stop_at_layer=L` gives the stream that enters block L; hooks before it fire, hooks after it do not."""
+    n, stack = tower.cfg.n_layers, tower.stack_name
+    entry, leave = ("hook_resid_pre", "hook_resid_post") if stack == "blocks" else ("hook_out", "hook_out")
+    with torch.no_grad():
+        cache = everything(tower, inputs)[1]
+        for stop in range(1 if stack == "stages" else 0, n + 1):
+            out, got = tower.run_with_cache(inputs, stop_at_layer=stop)
+            last = stop - 1 if (stop == n or stack == "stages") else stop
+            want = cache[f"{stack}.{last}.{leave if last < stop else entry}"]
+            _near(out, want, f"stop_at_layer={stop}")
+            late = [k for k in got.keys() if k.startswith(tuple(f"{stack}.{i}." for i in range(stop, n)))]
+            _demand(not late, f"no hook past stop_at_layer={stop} fires", str(late[:3]))
+        _near(tower(inputs, stop_at_layer=-1), tower(inputs, stop_at_layer=n - 1), "stop_at_layer=-1")
+
+
+def gradients_are_the_stock_models(tower: HookedTower, inputs: Tensor) -> None:
+    """Every parameter gets the gradient it gets without hooks."""
+    wanted = _gradients(tower, inputs)
+    with tower.hooks([(lambda name: True, lambda x, hook: None)]):
+        found = _gradients(tower, inputs)
+    _demand(wanted.keys() == found.keys(), "gradients for the same parameters", str(wanted.keys() ^ found.keys()))
+    for name, gradient in wanted.items():
+        _near(found[name], gradient, f"gradient of {name}")
+
+
+def _gradients(tower: HookedTower, inputs: Tensor) -> dict[str, Tensor]:
+    named = {n: p for n, p in tower.named_parameters() if p.requires_grad}
+    out = tower(inputs)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
+    found = torch.autograd.grad((out * weights).sum(), list(named.values()), allow_unused=True)
+    return {name: g for name, g in zip(named, found, strict=True) if g is not None}
+
+
+def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
+    """float64 agrees with stock to 1e-12, bfloat16 runs, an accelerator runs, and everything comes back."""
+    saved = {name: value.clone() for name, value in tower.stock.state_dict().items()}
+    home, kind = tower.device, tower.cfg.dtype
+    with torch.no_grad():
+        tower.to(torch.float64)
+        double = inputs.double() if inputs.is_floating_point() else inputs
+        _near(everything(tower, double)[0], tower.run_stock(tower.checked(double)), "hooked output in float64")
+        tower.to(torch.bfloat16)
+        _demand(bool(everything(tower, inputs)[0].isfinite().all()), "finite outputs in bfloat16", "nan or inf")
+        tower.to(kind)
+        if torch.cuda.is_available():
+            tower.to("cuda")
+            _demand(everything(tower, inputs)[0].is_cuda and tower.cfg.device.type == "cuda", "outputs on cuda", "not")
+        tower.to(home)
+        tower.stock.load_state_dict(saved)
+
+
+def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
+    """After a run with hooks, even one that failed, no hook is left."""
+
+    def fail(x: Tensor, hook: Any) -> None:
+        raise KeyError("on purpose")
+
+    with torch.no_grad(), _expected(KeyError, "the hook's own error"):
+        tower.run_with_hooks(inputs, fwd_hooks=[(next(iter(tower.hook_dict)), fail)])
+    _demand(tower.quiet(), "no hook left after a run", "hooks still there")
+
+
+def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:
+    """Unknown hooks, the other modality's inputs, layers out of range and pickling are refused in words."""
+    with _expected(UnknownNameError, "an error for an unknown hook"):
+        tower.run_with_cache(inputs, names_filter="blocks.0.hook_resid_pots")
+    other = inputs.long() if inputs.is_floating_point() else inputs.float()
+    with _expected(InputError, "an error for inputs of the other kind"):
+        tower(other)
+    with _expected(InputError, "an error for a layer out of range"):
+        tower(inputs, stop_at_layer=tower.cfg.n_layers + 1)
+    with _expected(InputError, "an error for pickling"):
+        pickle.dumps(tower)
+
+
+CHECKS: tuple[Callable[[HookedTower, Tensor], None], ...] = (
+    every_hook_fires,
+    residual_stream_adds_up,
+    writes_are_true_edits,
+    writes_reach_the_output,
+    stopping_equals_a_truncated_forward,
+    gradients_are_the_stock_models,
+    dtype_and_device_moves_work,
+    hooks_leave_no_trace,
+    bad_use_is_refused,
+)
+
+
+def example_inputs(tower: HookedTower, batch: int = 2) -> Tensor:
+    """Random images or token ids of the tower's measures."""
+    generator = torch.Generator().manual_seed(0)
+    cfg = tower.cfg
+    if cfg.image_size is not None:
+        return torch.randn(batch, 3, *cfg.image_size, generator=generator).to(tower.device)
+    return torch.randint(1, max(cfg.d_vocab, 3), (batch, cfg.n_ctx), generator=generator).to(tower.device)
+
+
+def everything(tower: HookedTower, inputs: Tensor) -> tuple[Tensor, Any]:
+    """The output and the cache of every hook, the large ones too."""
+    return tower.run_with_cache(inputs, names_filter=lambda name: True)
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """All that must be as it was: modules, their attributes and hooks, parameters and buffers by name, identity and value."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    modules = {n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks)) for n, m in model.named_modules()}
+    tensors = {n: (id(t), t.dtype, t.device, t.double().sum().item()) for n, t in model.named_parameters()}
+    return {"modules": modules, "parameters": tensors, "state": tuple(model.state_dict())}
+
+
+def _near(found: Tensor, wanted: Tensor, what: str) -> None:
+    tolerance = TOLERANCE.get(wanted.dtype, 1e-2) * max(1.0, wanted.abs().max().item())
+    off = (found.to(wanted) - wanted).abs().max().item() if found.shape == wanted.shape else float("inf")
+    _demand(off <= tolerance, f"{what} within {tolerance:.0e}", f"off by {off:.1e}, {list(found.shape)} for {list(wanted.shape)}")
+
+
+def _demand(kept: bool, expected: str, found: str) -> None:
+    if not kept:
+        raise TowerCheckError(f"Expected {expected}. Found {found}.")
+
+
+@contextmanager
+def _expected(error: type[Exception], what: str) -> Iterator[None]:
+    try:
+        yield
+    except error:
+        return
+    raise TowerCheckError(f"Expected {what} ({error.__name__}). Found none.")
