@@ -22,13 +22,14 @@ from cliplens.errors import InputError
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import HookedPart, active, fire, point
-from cliplens.hooked.root import HookedRoot, HookFn, named_points
+from cliplens.hooked.root import HookFn, named_points
+from cliplens.hooked.splicing import SplicedTower
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
 
 
-class HookedTower(HookedRoot):
+class HookedTower(SplicedTower):
     """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
 
     level: HookLevel = "heads"
@@ -135,7 +136,7 @@ class HookedTower(HookedRoot):
                 found=repr(return_type),
                 do="run the joint model for image-text logits",
             )
-        inputs = self.checked(inputs)
+        inputs = self._received(inputs)
         if stop_at_layer is None:
             return self._encode(inputs)[0]
         stream, context = self.embed(inputs)
@@ -152,7 +153,7 @@ class HookedTower(HookedRoot):
 
     def encode(self, inputs: Tensor) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
         """The output unnormalised, and normalised as `hook_embedding` left it."""
-        projected, embedding = self._encode(self.checked(inputs))
+        projected, embedding = self._encode(self._received(inputs))
         return projected, F.normalize(projected, dim=-1) if embedding is None else embedding
 
     def read(
@@ -189,7 +190,7 @@ class HookedTower(HookedRoot):
         stops = [0]
         for name in names:
             layer = re.match(rf"{self.stack_name}\.(\d+)\.", name)
-            if layer is None and not _BEFORE_BLOCKS.match(name):
+            if layer is None and name not in _BEFORE_BLOCKS and not name.startswith("ln_pre."):
                 return None
             stops.append(int(layer[1]) + 1 if layer else 0)
         return max(stops)
@@ -230,6 +231,11 @@ class HookedTower(HookedRoot):
             if i < layer and include_mlp_biases and block.mlp.b_out is not None:
                 total = total + block.mlp.b_out
         return total
+
+    def _received(self, inputs: Tensor) -> Tensor:
+        given = self.checked(inputs)
+        self.mark_special(given)
+        return given
 
     def _encode(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.quiet():
