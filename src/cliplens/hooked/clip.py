@@ -15,12 +15,14 @@ from transformer_lens.hook_points import HookPoint
 from cliplens.errors import InputError
 from cliplens.hooked.cache import JointCache
 from cliplens.hooked.part import active, borrow, point
-from cliplens.hooked.root import HookedRoot, HookFn
+from cliplens.hooked.root import HookFn
+from cliplens.hooked.splice import Splice
+from cliplens.hooked.splicing import Splicing
 from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
 from cliplens.records import ModelIdentity
-from cliplens.sites import Side, Site
+from cliplens.sites import SIDES, Side, Site
 from cliplens.shapes import Logits
 
 _LAYER = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
@@ -48,7 +50,7 @@ class HookView:
         return getattr(self._point, name)
 
 
-class HookedCLIP(HookedRoot):
+class HookedCLIP(Splicing):
     """A two-tower model with hooks on both towers.
 
     `clip(images, tokens)` are the logits of the stock model: scaled, and with its bias where it has one. The stock model
@@ -170,6 +172,23 @@ class HookedCLIP(HookedRoot):
 
         original = hook
         return told
+
+    @property
+    def splices(self) -> dict[str, Splice]:
+        """What is spliced into either tower now, by the joint name of the hook each one writes."""
+        return self._joined("splices")
+
+    def tower_of(self, hook: str, side: str | None) -> tuple[HookedTower, str]:
+        """The tower a joint name means, or that a dictionary names beside a bare one."""
+        first, _, rest = hook.partition(".")
+        named = first if first in SIDES else side
+        if named not in SIDES:
+            raise InputError(
+                expected="a dictionary that names its tower, 'vision.' or 'text.' before its hook_name, or in clip_tower",
+                found=f"hook_name={hook!r}, clip_tower={side!r}",
+                do="give add_sae(..., hook='vision." + hook + "'), or splice it into clip.vision or clip.text",
+            )
+        return self._tower(named).tower_of(hook, side if first not in SIDES else None)
 
     def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> JointCache:
         """Joint names, with each tower's own cache as `.vision` and `.text`."""
