@@ -57,7 +57,7 @@ app = typer.Typer(
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run in --out.")]
-TRAINING = ("architecture", "d_sae", "k", "l1", "samples", "batch_size", "lr", "centre", "held_out", "wandb_project")
+TRAINING = ("architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr", "centre", "held_out", "wandb_project")
 SCORING = ("namer", "vocabulary")
 
 

@@ -50,8 +50,10 @@ class Settings:
         "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu, ...", DICTIONARY
     )
     d_sae: int | None = _option(None, "Latents; default four times the width of the hook.", DICTIONARY)
-    k: int | None = _option(None, "Latents per sample (top-k family); default an eighth of the width.", DICTIONARY)
-    l1: float | None = _option(None, "Sparsity coefficient (the other architectures).", DICTIONARY)
+    k: int | None = _option(None, "Latents per sample (top-k family); default a 32nd of them, 4 to 32.", DICTIONARY)
+    sparsity: float | None = _option(
+        None, "Weight of the sparsity penalty (standard, gated: l1; jumprelu: l0); default by width.", DICTIONARY
+    )
     samples: int | None = _option(None, "Rows to train on; default 400 steps or 20 passes.", DICTIONARY)
     batch_size: int = _option(1024, "Rows per training step.", DICTIONARY)
     lr: float = _option(1e-3, "Learning rate.", DICTIONARY)

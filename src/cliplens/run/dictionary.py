@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt64
 
 from cliplens import keys
+from cliplens.api import pick_device
 from cliplens.hooked import HookedCLIP
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, train
@@ -58,14 +59,7 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    d_in = provider.d_in
-    config = dictionary_config(
-        settings.architecture,
-        d_in,
-        d_sae=settings.d_sae or 4 * d_in,
-        k=settings.k or min(64, max(8, d_in // 8)),
-        l1=settings.l1,
-    )
+    config = dictionary_config(settings.architecture, provider.d_in, settings.d_sae, k=settings.k, **_penalty(settings))
     return train(
         config,
         provider,
@@ -73,8 +67,16 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
-        device=settings.device,
+        device=pick_device(settings.device),
         checkpoint_folder=folder.path / "checkpoints",
         resume=resume,
         wandb_project=settings.wandb_project,
     )
+
+
+def _penalty(settings: Settings) -> dict[str, float]:
+    """The sparsity setting under the name the architecture has for it."""
+    if settings.sparsity is None:
+        return {}
+    name = "l0_coefficient" if settings.architecture == "jumprelu" else "l1_coefficient"
+    return {name: settings.sparsity}
