@@ -24,7 +24,8 @@ from cliplens.sites import SIDES, Side, Site
 Token = Literal["auto", "cls", "eot", "mean", "patches", "all"]
 TOKENS: tuple[str, ...] = get_args(Token)
 _ONE_SIDE: dict[str, Side] = {"cls": "vision", "patches": "vision", "eot": "text"}
-Places = Int64[np.ndarray, " pair"]
+Places = Int64[np.ndarray, " _"]
+"""Places of pairs; batches differ in length, so the axis has no name."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Reader:
     Args:
         clip: the model.
         sites: where to read; several per tower are fine.
-        token: which position stands for a sample, wherever a hook has more than one: "auto" is CLS for images and EOT
-            for captions; "mean" averages, "all" keeps every position that is no padding, "patches" all but CLS.
+        token: which position stands for a sample, wherever a hook has more than one: "auto" is CLS for images (the mean
+            in towers without it) and EOT for captions; "mean" averages what is no padding, "all" keeps every position
+            that is no padding, "patches" all of an image but CLS.
 
     Raises:
         UnknownNameError: no such hook, or no such token choice.
@@ -145,56 +147,48 @@ class Reader:
         sites = [s for s in self.sites if s.side == side]
         if not sites:
             return
-        acts = tower.read(inputs, [s.hook for s in sites])
-        special: Int[Tensor, " pair"] | None = None
-        for site in sites:
-            found = acts[site.hook].flatten(2)
-            if found.shape[1] > 1 and special is None:
-                special = tower.special_position(inputs).to(found.device)
-            yield site, chosen(found.float(), self.token, side, special, inputs)
-
-
-def chosen(
-    acts: Float[Tensor, "pair pos d_in"],
-    token: str,
-    side: Side,
-    special: Int[Tensor, " pair"] | None,
-    inputs: Tensor,
-) -> SiteActs:
-    """The token choice: one position per pair, their mean, or many positions with their number.
-
-    Args:
-        special: place of CLS or EOT in each sample; None for a hook with one position, which is taken as it is.
-        inputs: what the tower read; for captions, ids that tell padding.
-    """
-    pairs, context = acts.shape[:2]
-    ones = torch.ones(pairs, dtype=torch.int64, device=acts.device)
-    if special is None or context == 1:
-        if token == "patches":
-            raise MismatchError(
-                expected="a hook with patch positions for token='patches'",
-                found="a hook with one position",
-                do="use token='auto'",
+        for hook, found in tower.read(inputs, [s.hook for s in sites]).items():
+            acts = found.flatten(2).float()
+            yield (
+                Site(side, hook),
+                _single(acts, self.token) if acts.shape[1] == 1 else self._chosen(tower, acts, inputs),
             )
-        return SiteActs(acts, ones, "single")
-    special = special.long()
-    if token in ("auto", "cls", "eot"):
-        return SiteActs(acts[ones.cumsum(0) - 1, special][:, None], ones, "cls" if side == "vision" else "eot")
+
+    def _chosen(self, tower: HookedTower, acts: Float[Tensor, "pair pos d_in"], inputs: Tensor) -> SiteActs:
+        images = inputs.is_floating_point()
+        # Patch embeddings come before the class token joins them.
+        leading = self.clip.vision.n_special if images and acts.shape[1] == tower.cfg.n_ctx else 0
+        if self.token == "patches":
+            return SiteActs(acts[:, leading:], _full(acts[:, leading:]), "patches")
+        classless = images and not leading
+        special = None if classless and self.token != "cls" else tower.special_position(inputs).to(acts.device).long()
+        lengths = _full(acts) if images or special is None else _lengths(inputs.to(acts.device), special)
+        if self.token == "all":
+            return SiteActs(acts, lengths, "all", special)
+        if self.token == "mean" or special is None:
+            return mean(SiteActs(acts, lengths, "all"))
+        picked = acts[torch.arange(len(acts), device=acts.device), special][:, None]
+        return SiteActs(picked, _full(picked), "cls" if images else "eot")
+
+
+def _single(acts: Float[Tensor, "pair 1 d_in"], token: str) -> SiteActs:
     if token == "patches":
-        return _without(acts, special)
-    lengths = ones * context if side == "vision" else _lengths(inputs.to(acts.device), special)
-    if token == "all":
-        return SiteActs(acts, lengths, "all", special)
-    real = torch.arange(context, device=acts.device) < lengths[:, None]
-    mean = (acts * real[:, :, None]).sum(1, keepdim=True) / lengths[:, None, None]
-    return SiteActs(mean, ones, "mean")
+        raise MismatchError(
+            expected="a hook with patch positions for token='patches'",
+            found="a hook with one position",
+            do="use token='auto'",
+        )
+    return SiteActs(acts, _full(acts), "single")
 
 
-def _without(acts: Float[Tensor, "pair pos d_in"], special: Int64[Tensor, " pair"]) -> SiteActs:
-    pairs, context, width = acts.shape
-    patch = torch.arange(context, device=acts.device) != special[:, None]
-    lengths = torch.full((pairs,), context - 1, dtype=torch.int64, device=acts.device)
-    return SiteActs(acts[patch].view(pairs, context - 1, width), lengths, "patches")
+def mean(found: SiteActs) -> SiteActs:
+    """The mean over each pair's real positions."""
+    total = (found.acts * found.real[:, :, None]).sum(1, keepdim=True) / found.lengths[:, None, None]
+    return SiteActs(total, _full(total), "mean")
+
+
+def _full(acts: Float[Tensor, "pair pos d_in"]) -> Int64[Tensor, " pair"]:
+    return torch.full((len(acts),), acts.shape[1], dtype=torch.int64, device=acts.device)
 
 
 def _lengths(tokens: Int[Tensor, "pair context"], special: Int64[Tensor, " pair"]) -> Int64[Tensor, " pair"]:
@@ -234,7 +228,6 @@ def decoded_batches(decoder: Decoder, batches: Iterable[Places], workers: int = 
         sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         prefetch_factor=2,
-        multiprocessing_context="forkserver",
     )
 
 

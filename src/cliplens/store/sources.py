@@ -14,7 +14,7 @@ from cliplens.sites import MODALITY_OF, Modality, Site
 from cliplens.store.cache import Cache, Keep
 from cliplens.stream import Reader, decoded_batches, finite
 
-Chunk = Mapping[Modality, Float[Tensor, "row d_in"]]
+Chunk = Mapping[Modality, Float[Tensor, "_ d_in"]]
 BLOCK = 64
 _MOST_BLOCKS = 2**16
 
