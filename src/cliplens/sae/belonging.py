@@ -14,7 +14,8 @@ def check_belongs(
     widths: Mapping[Site, int],
     token: str | None = None,
 ) -> None:
-    """Refuse sites of another width and, where the dictionary says what it was made on, another model, hook or token choice.
+    """Refuse sites of another width and, where the dictionary says what it was made on, another model, hook or token
+    choice.
 
     Raises:
         MismatchError: says both.

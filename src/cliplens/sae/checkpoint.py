@@ -1,8 +1,8 @@
 """A training run, put aside and taken up again: weights, optimiser, counters, random generators and the data's place.
 
-SAELens' own checkpoints hold neither generators nor the place in the data, so a run resumed from one takes another path,
-and their trainer state is a pickle. These are one safetensors file, written whole: what is no tensor travels as JSON in
-the file's header. A run resumed from one is equal, bit for bit, to one that was never stopped.
+SAELens' own checkpoints hold neither generators nor the place in the data, so a run resumed from one takes another
+path, and their trainer state is a pickle. These are one safetensors file, written whole: what is no tensor travels as
+JSON in the file's header. A run resumed from one is equal, bit for bit, to one that was never stopped.
 """
 
 import json
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor

@@ -48,8 +48,9 @@ def dictionary_config(
 def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any]:
     """Fields the architecture does not have are dropped by the caller."""
     if architecture == "jumprelu":
-        sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "jumprelu_init_threshold": 0.1}
-        return {**_SCALED, **sparsity, "l0_coefficient": d_in / 64, "jumprelu_bandwidth": 0.5}
+        gate = {"jumprelu_init_threshold": 0.5, "jumprelu_bandwidth": 1.0, "jumprelu_ste_to_input": True}
+        penalty = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "l0_coefficient": d_in / 64}
+        return {**_SCALED, **gate, **penalty}
     if architecture == "matching_pursuit":
         return {**_SCALED, "max_iterations": k, "decoder_init_norm": 1.0}
     if architecture in ("standard", "gated"):
@@ -58,7 +59,8 @@ def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any
     return {"k": k, "matryoshka_widths": widths}
 
 
-# Penalties are fixed numbers, so inputs are brought to a norm of sqrt(d_in) first; SAELens folds the factor in at the end.
+# Penalties are fixed numbers, so inputs are brought to a norm of sqrt(d_in) first; SAELens folds the factor in at the
+# end.
 _SCALED = {"normalize_activations": "expected_average_only_in"}
 
 

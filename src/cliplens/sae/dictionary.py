@@ -96,7 +96,8 @@ class Dictionary:
         """Reconstructions in the centred space, from the firing latents alone.
 
         Raises:
-            InputError: the dictionary normalises each row by itself, so a code does not tell its row's scale: use `batch`.
+            InputError: the dictionary normalises each row by itself, so a code does not tell its row's scale: use
+            `batch`.
         """
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
             raise InputError(

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sae_lens import SAE
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from sae_lens import SAE
 
 from cliplens.errors import DamagedError, InputError, UnsafeFileError
 from cliplens.records import Provenance

@@ -1,17 +1,17 @@
 """A modality's mean, folded into a dictionary's weights.
 
-A dictionary trained on centred activations computes `encode(x - mean)`. Two means do not fit into one stock SAE, so each
-modality gets its own copy of the dictionary whose biases carry the mean: the copy reads raw activations and writes raw
-reconstructions. What has to change depends on the architecture and on `apply_b_dec_to_input`:
+A dictionary trained on centred activations computes `encode(x - mean)`. Two means do not fit into one stock SAE, so
+each modality gets its own copy of the dictionary whose biases carry the mean: the copy reads raw activations and writes
+raw reconstructions. What has to change depends on the architecture and on `apply_b_dec_to_input`:
 
-| architecture                      | reads `x - b_dec`   | reads `x`                                                      |
-|-----------------------------------|---------------------|----------------------------------------------------------------|
-| standard, topk, abstopk, jumprelu | `b_dec += mean`     | `b_dec += mean`, `b_enc -= mean @ W_enc`                       |
-| gated                             | `b_dec += mean`     | ..., `b_gate -= mean @ W_enc`, `b_mag -= mean @ W_enc e^r_mag` |
-| matching pursuit                  | `b_dec += mean`     | `b_dec = mean`, which then is applied to the input             |
+| architecture                      | reads `x - b_dec` | reads `x`                                                      |
+|-----------------------------------|-------------------|----------------------------------------------------------------|
+| standard, topk, abstopk, jumprelu | `b_dec += mean`   | `b_dec += mean`, `b_enc -= mean @ W_enc`                       |
+| gated                             | `b_dec += mean`   | ..., `b_gate -= mean @ W_enc`, `b_mag -= mean @ W_enc e^r_mag` |
+| matching pursuit                  | `b_dec += mean`   | `b_dec = mean`, which then is applied to the input             |
 
-BatchTopK and Matryoshka dictionaries are saved as JumpReLU. Layer norm and constant-norm rescaling are not affine, so no
-mean can pass through them.
+BatchTopK and Matryoshka dictionaries are saved as JumpReLU. Layer norm and constant-norm rescaling are not affine, so
+no mean can pass through them.
 """
 
 import copy
@@ -37,8 +37,8 @@ def folded(sae: "SAE[Any]", mean: Float[Tensor, " d_in"] | None) -> "SAE[Any]":
     """A dictionary that reads and writes raw activations; weights that do not change are shared with `sae`.
 
     `folded(sae, mean).encode(x)` is `sae.encode(x - mean)`, and its reconstruction is `mean` further, both up to the
-    rounding of one addition. Sums are taken in float64 and rounded once, so the same mean gives the same weights on every
-    machine. None folds nothing and only gives the dictionary hooks and a config of its own.
+    rounding of one addition. Sums are taken in float64 and rounded once, so the same mean gives the same weights on
+    every machine. None folds nothing and only gives the dictionary hooks and a config of its own.
 
     Raises:
         InputError: no mean can be folded into this architecture or its input normalisation.
@@ -78,7 +78,7 @@ def refuse_not_affine(cfg: Any) -> None:
         raise InputError(
             expected="an input normalisation that is affine, so that each modality's mean folds into the weights",
             found=f"normalize_activations={cfg.normalize_activations!r}",
-            do="use 'none', 'expected_average_only_in' or 'covariance_whitening', or train without centring (centre=False)",
+            do="use 'none' or 'expected_average_only_in', or train without centring (centre=False)",
         )
 
 

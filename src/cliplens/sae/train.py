@@ -43,8 +43,9 @@ def train(
 ) -> Dictionary:
     """Train a dictionary.
 
-    The provider may say more about itself: `.means` and `.provenance` go into the dictionary, `.batch_size` is used where
-    `batch_size` is None, and `.state_dict()` / `.load_state_dict()` make checkpoints possible that resume bit for bit.
+    The provider may say more about itself: `.means` and `.provenance` go into the dictionary, `.batch_size` is used
+    where `batch_size` is None, and `.state_dict()` / `.load_state_dict()` make checkpoints possible that resume bit for
+    bit.
 
     Args:
         config: what to train, see `dictionary_config`.
@@ -56,8 +57,8 @@ def train(
         device: where to train.
         checkpoint_folder: where checkpoints go; none are made without it.
         n_checkpoints: how many, evenly spread.
-        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that cannot say where it
-            stands, training starts from the beginning; the log says which.
+        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that cannot say where
+            it stands, training starts from the beginning; the log says which.
         wandb_project: log to Weights & Biases under this project; nothing is sent otherwise.
         trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
 
@@ -135,7 +136,10 @@ class _Checkpoints:
             "coefficients": {n: s.state_dict() for n, s in trainer.coefficient_schedulers.items()},
             "scaler": _scaler_state(trainer.activation_scaler),
             # SAELens counts the step after its checkpoint; here it is done.
-            "counters": {**{n: getattr(trainer, n) for n in _COUNTERS}, "n_training_steps": trainer.n_training_steps + 1},
+            "counters": {
+                **{n: getattr(trainer, n) for n in _COUNTERS},
+                "n_training_steps": trainer.n_training_steps + 1,
+            },
             "generators": _generators(trainer.cfg.device),
             "provider": self.provider.state_dict(),
         }
@@ -191,13 +195,11 @@ class _Checked:
         return batch
 
 
-def _prepared(
-    config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None
-) -> TrainingSAEConfig:
+def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None) -> TrainingSAEConfig:
     """A copy for this run: its device, its metadata, and a BatchTopK threshold that has time to settle.
 
-    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often; the
-    rate is raised so that 99 % of it is learnt by the end.
+    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often;
+    the rate is raised so that 99 % of it is learnt by the end.
     """
     changes: dict[str, Any] = {"device": device}
     rate = getattr(config, "topk_threshold_lr", None)
@@ -225,9 +227,7 @@ def _settings(
         "logger": logger,
         **options,
     }
-    return SAETrainerConfig(
-        total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, **choices
-    )
+    return SAETrainerConfig(total_training_samples=steps * batch_size, train_batch_size_samples=batch_size, **choices)
 
 
 def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int, *, centred: bool) -> None:

@@ -1,58 +1,16 @@
 """The very same codes: stock `SAE.load_from_disk` on raw activations against our own encode, for every architecture."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from sae_lens import SAE
-from sae_lens.registry import get_sae_training_class
-from support.streams import paired, provenance
 
 from cliplens.errors import InputError
-from cliplens.sae import Dictionary, dictionary_config, folded, inference
-
-D_IN, D_SAE, ROWS = 24, 60, 200
-STOCK = (
-    "standard",
-    "gated",
-    "topk",
-    "abstopk",
-    "batchtopk",
-    "jumprelu",
-    "matryoshka_batchtopk",
-    "matching_pursuit",
-)
-
-
-def sae_of(architecture: str, *, reads_less_b_dec: bool = True, normalise: str = "none", dtype: str = "float32") -> SAE:
-    """A random dictionary with every bias away from zero, as SAELens saves it."""
-    config = dictionary_config(
-        architecture,
-        D_IN,
-        D_SAE,
-        k=6,
-        apply_b_dec_to_input=reads_less_b_dec,
-        normalize_activations=normalise,
-        dtype=dtype,
-    )
-    torch.manual_seed(3)
-    sae = get_sae_training_class(architecture)[0](replace(config))
-    with torch.no_grad():
-        for name, parameter in sae.named_parameters():
-            if name != "W_dec":
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        if hasattr(sae, "topk_threshold"):
-            sae.topk_threshold.fill_(0.02)
-        if hasattr(sae, "threshold"):
-            sae.threshold.abs_()
-    return inference(sae)
-
-
-def dictionary_of(architecture: str, **options: object) -> Dictionary:
-    acts = paired(ROWS, D_IN)
-    means = {"image": acts.image.mean(0), "text": acts.text.mean(0)}
-    return Dictionary(sae_of(architecture, **options), means, provenance(D_IN))
+from cliplens.sae import Dictionary
+from cliplens.sae.folding import check_foldable
+from support.dictionaries import D_IN, D_SAE, ROWS, STOCK, dictionary_of, sae_of
+from support.streams import paired
 
 
 @pytest.mark.parametrize("reads_less_b_dec", [True, False])
@@ -72,7 +30,10 @@ def test_stock_saelens_on_raw_activations_gives_our_codes_bit_for_bit(
 @pytest.mark.parametrize("reads_less_b_dec", [True, False])
 @pytest.mark.parametrize("architecture", STOCK)
 def test_folding_a_mean_equals_taking_it_away_first(architecture: str, reads_less_b_dec: bool) -> None:
-    dictionary, acts = dictionary_of(architecture, reads_less_b_dec=reads_less_b_dec, dtype="float64"), paired(ROWS, D_IN)
+    dictionary, acts = (
+        dictionary_of(architecture, reads_less_b_dec=reads_less_b_dec, dtype="float64"),
+        paired(ROWS, D_IN),
+    )
     for modality in ("image", "text"):
         raw, mean = acts.of(modality).double(), dictionary.means[modality].double()
         through = dictionary.folded(modality)
@@ -127,21 +88,14 @@ def test_such_dictionaries_still_read_raw_activations(normalise: str) -> None:
 
 
 def test_an_architecture_nobody_can_fold_is_refused() -> None:
-    class Strange(torch.nn.Module):
-        pass
-
-    with pytest.raises(InputError, match="Found Strange"):
-        folded(_strange(), torch.zeros(D_IN))
-
-
-def _strange() -> SAE:
-    from sae_lens.saes.standard_sae import StandardSAE
-    from sae_lens.saes.temporal_sae import TemporalSAE
-
-    class Strange(TemporalSAE):
+    class Strange(SAE):
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
-            self.W_dec = torch.nn.Parameter(torch.zeros(D_SAE, D_IN))
-            self.cfg = StandardSAE(sae_of("standard").cfg).cfg
 
-    return Strange()
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        decode = encode
+
+    with pytest.raises(InputError, match=r"Found Strange.*centre=False"):
+        check_foldable(Strange())

@@ -1,0 +1,208 @@
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sae_lens import SAE
+from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
+
+from cliplens.errors import DamagedError, InputError, MismatchError, UnsafeFileError
+from cliplens.records import ModelIdentity, PairedActs
+from cliplens.sae import Dictionary
+from cliplens.sites import Site
+from support.dictionaries import D_IN, ROWS, STOCK, dictionary_of, sae_of
+from support.streams import IDENTITY, paired, provenance
+
+
+def clip_like(identity: ModelIdentity = IDENTITY, width: int = D_IN) -> SimpleNamespace:
+    """All `check` asks of a model."""
+    return SimpleNamespace(identity=identity, width=lambda site: width)
+
+
+@pytest.mark.parametrize("architecture", STOCK)
+def test_what_was_saved_is_what_is_loaded(architecture: str, tmp_path: Path) -> None:
+    dictionary, acts = dictionary_of(architecture), paired(ROWS, D_IN)
+    loaded = Dictionary.load(dictionary.save(tmp_path / "sae"))
+    assert loaded.provenance == dictionary.provenance
+    for modality in ("image", "text"):
+        assert torch.equal(loaded.means[modality], dictionary.means[modality])
+        assert torch.equal(loaded.encode(acts).of(modality).dense(), dictionary.encode(acts).of(modality).dense())
+
+
+def test_metadata_says_where_it_comes_from(tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    metadata = SAE.load_from_disk(tmp_path / "sae").cfg.metadata
+    assert (metadata.model_name, metadata.hook_name, metadata.clip_tower) == ("tiny", "hook_embedding", "both")
+    assert (metadata.weights_sha256, metadata.preprocess, metadata.token) == ("a" * 64, "resize 48, bicubic", "auto")
+    assert metadata.centring == "reads activations less their modality's mean (means.safetensors)"
+    image = SAE.load_from_disk(tmp_path / "sae" / "image").cfg.metadata
+    assert (image.clip_tower, image.hook_name) == ("vision", "hook_embedding")
+    assert image.centring == "reads raw activations, the image mean is folded into the weights"
+
+
+def test_saving_does_not_alter_the_dictionary_held(tmp_path: Path) -> None:
+    dictionary = dictionary_of("topk")
+    before = dictionary.sae.cfg.to_dict()
+    dictionary.save(tmp_path / "sae")
+    assert dictionary.sae.cfg.to_dict() == before
+
+
+def test_saving_again_replaces_all_of_it(tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    Dictionary(sae_of("standard")).save(tmp_path / "sae")
+    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary = dictionary_of("topk")
+    dictionary.save(tmp_path / "sae")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("cliplens.sae.folder.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        dictionary.save(tmp_path / "sae")
+    assert Dictionary.load(tmp_path / "sae").means is not None
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+def test_other_files_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"nothing but a dictionary to replace.*holds thesis.tex"):
+        dictionary_of("topk").save(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+def test_a_plain_saelens_folder_opens_without_means(tmp_path: Path) -> None:
+    sae, acts = sae_of("jumprelu"), paired(ROWS, D_IN)
+    sae.save_model(tmp_path)
+    dictionary = Dictionary.load(tmp_path)
+    assert dictionary.means is None
+    assert dictionary.provenance is None
+    assert torch.equal(dictionary.encode(acts).image.dense(), sae.encode(acts.image))
+    assert torch.equal(dictionary.centre(acts).image, acts.image)
+
+
+def test_the_copy_for_one_modality_is_not_taken_for_the_dictionary(tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    with pytest.raises(InputError, match=r"its copy that reads raw image activations. Do give .*sae"):
+        Dictionary.load(tmp_path / "sae" / "image")
+
+
+@pytest.mark.parametrize("name", ["ae.pt", "weights.pth", "model.ckpt", "sae.pkl", "pytorch_model.bin"])
+def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
+    torch.save({"W_dec": torch.zeros(2, 2)}, tmp_path / name)
+    with pytest.raises(UnsafeFileError, match=f"Expected a dictionary as tensors.*Found a pickle, {name}"):
+        Dictionary.load(tmp_path)
+    with pytest.raises(UnsafeFileError, match=f"Found a pickle, {name}"):
+        Dictionary.load(tmp_path / name)
+
+
+def test_an_empty_folder_is_no_dictionary(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Expected a folder with cfg.json and sae_weights.safetensors"):
+        Dictionary.load(tmp_path)
+
+
+def test_cut_weights_are_damaged(tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    weights = tmp_path / "sae" / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DamagedError, match="Expected a dictionary in SAELens' format"):
+        Dictionary.load(tmp_path / "sae")
+
+
+def test_one_modality_alone(tmp_path: Path) -> None:
+    acts = paired(ROWS, D_IN)
+    only = PairedActs(acts.ids, acts.image, None)
+    made = replace(provenance(D_IN), sites=("vision.hook_embedding",))
+    dictionary = Dictionary(sae_of("topk"), {"image": acts.image.mean(0)}, made)
+    batch = dictionary.batch(only)
+    assert batch.codes.text is None
+    assert batch.reconstruction.text is None
+    dictionary.save(tmp_path / "sae")
+    assert (tmp_path / "sae" / "image").is_dir()
+    assert not (tmp_path / "sae" / "text").exists()
+
+
+def test_many_rows_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary, acts = dictionary_of("topk"), paired(ROWS, D_IN)
+    whole = dictionary.encode(acts)
+    monkeypatch.setattr("cliplens.sae.dictionary._DENSE_LIMIT", 60 * 7)
+    parts = dictionary.encode(acts)
+    torch.testing.assert_close(parts.image.dense(), whole.image.dense(), atol=1e-6, rtol=0)
+    assert torch.equal(parts.image.rows, parts.image.rows.sort().values)
+
+
+def test_codes_of_no_rows() -> None:
+    dictionary = dictionary_of("topk")
+    none = PairedActs((), torch.zeros(0, D_IN), torch.zeros(0, D_IN))
+    assert len(dictionary.encode(none)) == 0
+    assert dictionary.decode(dictionary.encode(none)).image.shape == (0, D_IN)
+
+
+def test_it_belongs_where_it_was_made() -> None:
+    dictionary_of("topk").check(clip_like(), [Site("vision", "hook_embedding"), Site("text", "hook_embedding")])
+    Dictionary(sae_of("topk")).check(clip_like(replace(IDENTITY, weights_sha256="0" * 64)), [Site("text", "any")])
+
+
+VISION = Site("vision", "hook_embedding")
+
+
+@pytest.mark.parametrize(
+    ("clip", "site", "message"),
+    [
+        (
+            clip_like(replace(IDENTITY, name="other", weights_sha256="0" * 64)),
+            VISION,
+            r"Expected the model the dictionary was made on, tiny \(weights aaaaaaaaaaaa\). Found other \(weights 0000",
+        ),
+        (
+            clip_like(replace(IDENTITY, preprocess="resize 224", preprocess_sha256="0")),
+            VISION,
+            "the preprocess the dictionary was made on, resize 48, bicubic. Found resize 224",
+        ),
+        (
+            clip_like(replace(IDENTITY, tokenizer_sha256="0" * 64)),
+            Site("text", "hook_embedding"),
+            "the tokenizer the dictionary was made on, cccccccccccc. Found 000000000000",
+        ),
+        (
+            clip_like(),
+            Site("vision", "blocks.1.hook_resid_post"),
+            "the hook the dictionary was made on, vision.hook_embedding and text.hook_embedding."
+            " Found vision.blocks.1.hook_resid_post",
+        ),
+        (clip_like(width=25), VISION, f"a site of width {D_IN}, the dictionary's d_in. Found vision.hook_embedding of"),
+    ],
+)
+def test_it_is_refused_elsewhere_with_both_named(clip: SimpleNamespace, site: Site, message: str) -> None:
+    with pytest.raises(MismatchError, match=message):
+        dictionary_of("topk").check(clip, [site])
+
+
+def test_another_token_choice_is_refused() -> None:
+    with pytest.raises(MismatchError, match=r"the token choice the dictionary was made on, 'auto'. Found 'mean'"):
+        dictionary_of("topk").check(clip_like(), [VISION], token="mean")
+
+
+def test_activations_of_another_width_are_refused() -> None:
+    with pytest.raises(MismatchError, match=f"width d_in={D_IN}.*Found activations of width 25"):
+        dictionary_of("topk").encode(PairedActs(("a",), torch.zeros(1, 25), None))
+
+
+def test_a_transcoder_is_no_dictionary() -> None:
+    with pytest.raises(InputError, match="Found a transcoder, Transcoder, from width 4 to 5"):
+        Dictionary(Transcoder(TranscoderConfig(d_in=4, d_sae=8, d_out=5, apply_b_dec_to_input=False)))
+
+
+def test_hook_z_dictionaries_read_flat_rows_and_splice_by_heads() -> None:
+    sae = sae_of("topk")
+    sae.cfg.metadata.hook_name = "blocks.0.attn.hook_z"
+    sae.cfg.reshape_activations = "hook_z"
+    dictionary, acts = Dictionary(sae, {"image": torch.ones(D_IN)}), paired(ROWS, D_IN)
+    codes = dictionary.encode(PairedActs(acts.ids, acts.image, None)).image.dense()
+    spliced = dictionary.folded("image").encode(acts.image.reshape(ROWS, 1, 4, D_IN // 4))
+    torch.testing.assert_close(spliced[:, 0], codes, atol=1e-6, rtol=0)

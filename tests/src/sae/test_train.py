@@ -1,0 +1,162 @@
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.sae import Dictionary, dictionary_config, resume_point, train
+from support.dictionaries import STOCK
+from support.streams import Provider, paired, provenance
+
+D_IN, D_SAE = 16, 48
+
+
+def provider(**options: object) -> Provider:
+    return Provider(paired(600, D_IN), **{"batch_size": 64, **options})
+
+
+def trained(data: object, architecture: str = "batchtopk", steps: int = 40, **options: object) -> Dictionary:
+    return train(dictionary_config(architecture, D_IN, D_SAE, k=4), data, samples=64 * steps, **options)
+
+
+def weights(dictionary: Dictionary) -> torch.Tensor:
+    return torch.cat([t.flatten() for t in dictionary.sae.state_dict().values()])
+
+
+@pytest.mark.parametrize("architecture", STOCK)
+def test_every_architecture_learns_and_reloads_in_stock_saelens(architecture: str, tmp_path: Path) -> None:
+    acts = paired(600, D_IN)
+    dictionary = trained(provider(), architecture, steps=120, lr=5e-3)
+    batch = dictionary.batch(acts)
+    error = (batch.acts.image - batch.reconstruction.image).square().sum()
+    assert error < 0.6 * batch.acts.image.square().sum()
+    dictionary.save(tmp_path / "sae")
+    stock = SAE.load_from_disk(tmp_path / "sae" / "text")
+    assert torch.equal(stock.encode(acts.text), batch.codes.text.dense())
+    assert stock.cfg.metadata.training_architecture == architecture
+    assert stock.cfg.metadata.l0 > 0
+
+
+def test_saved_sparsity_is_the_one_asked_for() -> None:
+    dictionary, acts = trained(provider(), steps=200), paired(600, D_IN)
+    codes = dictionary.encode(acts)
+    fired = (len(codes.image.values) + len(codes.text.values)) / 1200
+    assert 3 < fired < 6  # k = 4; without the raised threshold rate it is several times that
+
+
+def test_the_provider_gives_means_and_provenance() -> None:
+    data = provider()
+    dictionary = trained(data)
+    assert torch.equal(dictionary.means["image"], data.means["image"])
+    assert dictionary.provenance == provenance(D_IN)
+
+
+def test_any_iterator_of_tensors_will_do() -> None:
+    data = iter(lambda: torch.randn(32, D_IN), None)
+    dictionary = train(dictionary_config("topk", D_IN, D_SAE, k=4), data, samples=640, batch_size=32)
+    assert dictionary.means is None
+
+
+def test_a_seed_gives_the_same_dictionary_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = trained(provider(), seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(weights(first), weights(trained(provider(), seed=1)))
+    assert not torch.equal(weights(first), weights(trained(provider(), seed=2)))
+
+
+class Killed(Exception):
+    pass
+
+
+class Mortal(Provider):
+    """Dies after so many batches."""
+
+    def __next__(self) -> torch.Tensor:
+        if self.given == 31:
+            raise Killed
+        return super().__next__()
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "jumprelu", "gated"])
+def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(
+    architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = trained(provider(), architecture, checkpoint_folder=tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(Mortal(paired(600, D_IN), 64), architecture, checkpoint_folder=tmp_path / "cut")
+    assert 0 < resume_point(tmp_path / "cut") < 31 * 64
+    with caplog.at_level(logging.INFO):
+        resumed = trained(provider(seed=9), architecture, checkpoint_folder=tmp_path / "cut", resume=True)
+    assert f"continues after {resume_text(caplog)} rows" in caplog.text
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.sae.cfg.metadata.l0 == whole.sae.cfg.metadata.l0
+    assert resume_point(tmp_path / "cut") == 0  # checkpoints go when training is done
+
+
+def resume_text(caplog: pytest.LogCaptureFixture) -> str:
+    return caplog.text.partition("continues after ")[2].partition(" ")[0]
+
+
+def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True)
+    assert "starts from the beginning" in caplog.text
+    assert torch.equal(weights(resumed), weights(trained(provider())))
+
+
+def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
+    (newest,) = tmp_path.glob("*.safetensors")
+    newest.write_bytes(newest.read_bytes()[:50])
+    assert resume_point(tmp_path) == 0
+    resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True)
+    assert torch.equal(weights(resumed), weights(trained(provider())))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
+    with pytest.raises(MismatchError, match=r"with lr=0.001. Found lr=0.5. Do ask the same again"):
+        trained(provider(), checkpoint_folder=tmp_path, resume=True, lr=0.5)
+
+
+def test_checkpoints_are_tensors_not_pickles(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: trained(provider(), batch_size=32), "the provider's own batch_size, 64. Found batch_size=32"),
+        (
+            lambda: trained(iter([torch.zeros(64, 7)]), batch_size=64),
+            r"shape \(64, 16\).*Found a batch of shape \(64, 7",
+        ),
+        (lambda: trained(iter([torch.zeros(64, 16)]), batch_size=64), "Found the end of the data"),
+    ],
+)
+def test_batches_of_another_shape_are_refused(call, message: str) -> None:
+    with pytest.raises(MismatchError, match=message):
+        call()
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one batch of 64 samples. Found samples=10"):
+        train(dictionary_config("topk", D_IN, D_SAE, k=4), provider(), samples=10)
+
+
+def test_centred_data_and_layer_norm_do_not_go_together() -> None:
+    config = dictionary_config("standard", D_IN, D_SAE, normalize_activations="layer_norm")
+    with pytest.raises(InputError, match="normalize_activations='layer_norm'"):
+        train(config, provider(), samples=640)
+    assert train(config, provider(centre=False), samples=640).means is None
