@@ -1,4 +1,4 @@
-"""One thread and no network, whatever the machine: torch's spinning thread pools make tiny tensors many times slower."""
+"""One thread and no network on any machine: torch's spinning thread pools make tiny tensors many times slower."""
 
 import os
 

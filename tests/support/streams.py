@@ -13,7 +13,7 @@ def provenance(d_in: int, *, centred: bool = True, hook: str = "hook_embedding")
 
 
 def planted(rows: int, d_in: int, n_features: int = 48, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images and captions made of sparse non-negative features: a third shared, a third of each alone, means far apart."""
+    """Images and captions of sparse non-negative features: a third shared, a third of each alone, means far apart."""
     draw = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(n_features, d_in, generator=draw), dim=-1)
     gap = torch.randn(2, d_in, generator=draw)

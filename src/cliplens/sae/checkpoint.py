@@ -21,7 +21,7 @@ _PREFIX, _SUFFIX = "training-", ".safetensors"
 
 
 def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Write the checkpoint after `samples` rows, then drop the older ones. `asked` is what a resumed run must ask too."""
+    """Write the checkpoint after `samples` rows, drop the older ones. `asked` is what a resumed run must ask too."""
     tensors: dict[str, Tensor] = {}
     skeleton = _taken_apart(dict(state), "", tensors)
     header = {"state": json.dumps(skeleton), "asked": json.dumps(_plain(asked), sort_keys=True)}

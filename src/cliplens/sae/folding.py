@@ -4,11 +4,11 @@ A dictionary trained on centred activations computes `encode(x - mean)`. Two mea
 each modality gets its own copy of the dictionary whose biases carry the mean: the copy reads raw activations and writes
 raw reconstructions. What has to change depends on the architecture and on `apply_b_dec_to_input`:
 
-| architecture                      | reads `x - b_dec` | reads `x`                                                      |
-|-----------------------------------|-------------------|----------------------------------------------------------------|
-| standard, topk, abstopk, jumprelu | `b_dec += mean`   | `b_dec += mean`, `b_enc -= mean @ W_enc`                       |
-| gated                             | `b_dec += mean`   | ..., `b_gate -= mean @ W_enc`, `b_mag -= mean @ W_enc e^r_mag` |
-| matching pursuit                  | `b_dec += mean`   | `b_dec = mean`, which then is applied to the input             |
+| architecture                     | reads `x - b_dec` | reads `x`                                                     |
+|----------------------------------|-------------------|---------------------------------------------------------------|
+| standard, jumprelu, topk family  | `b_dec += mean`   | `b_dec += mean`, `b_enc -= mean @ W_enc`                      |
+| gated                            | `b_dec += mean`   | also `b_gate -= mean @ W_enc`, `b_mag` with `W_enc * e^r_mag` |
+| matching pursuit                 | `b_dec += mean`   | `b_dec = mean`, which then is applied to the input            |
 
 BatchTopK and Matryoshka dictionaries are saved as JumpReLU. Layer norm and constant-norm rescaling are not affine, so
 no mean can pass through them.

@@ -242,16 +242,16 @@ def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int,
 
 
 def _batch_size(provider: Any, asked: int | None) -> int:
-    own = getattr(provider, "batch_size", None)
-    if asked is None and own is None:
-        return 1024
-    if asked is not None and own is not None and asked != own:
+    own: int | None = getattr(provider, "batch_size", None)
+    if own is None:
+        return 1024 if asked is None else asked
+    if asked not in (None, own):
         raise MismatchError(
             expected=f"the provider's own batch_size, {own}",
             found=f"batch_size={asked}",
             do="leave batch_size out, or make the provider with the size you want",
         )
-    return int(asked if asked is not None else own)
+    return own
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_a_seed_gives_the_same_dictionary_and_leaves_the_global_generator_alone(
     assert not torch.equal(weights(first), weights(trained(provider(), seed=2)))
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -78,7 +78,7 @@ class Mortal(Provider):
 
     def __next__(self) -> torch.Tensor:
         if self.given == 31:
-            raise Killed
+            raise KilledError
         return super().__next__()
 
 
@@ -87,7 +87,7 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(
     architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = trained(provider(), architecture, checkpoint_folder=tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), architecture, checkpoint_folder=tmp_path / "cut")
     assert 0 < resume_point(tmp_path / "cut") < 31 * 64
     with caplog.at_level(logging.INFO):
@@ -112,7 +112,7 @@ def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(
 
 
 def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
     (newest,) = tmp_path.glob("*.safetensors")
     newest.write_bytes(newest.read_bytes()[:50])
@@ -122,14 +122,14 @@ def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
     with pytest.raises(MismatchError, match=r"with lr=0.001. Found lr=0.5. Do ask the same again"):
         trained(provider(), checkpoint_folder=tmp_path, resume=True, lr=0.5)
 
 
 def test_checkpoints_are_tensors_not_pickles(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
     assert [p.suffix for p in tmp_path.iterdir()] == [".safetensors"]
 
@@ -151,7 +151,7 @@ def test_batches_of_another_shape_are_refused(call, message: str) -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(InputError, match="at least one batch of 64 samples. Found samples=10"):
+    with pytest.raises(InputError, match=r"at least one batch of 64 samples. Found samples=10"):
         train(dictionary_config("topk", D_IN, D_SAE, k=4), provider(), samples=10)
 
 
