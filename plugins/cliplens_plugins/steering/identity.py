@@ -1,0 +1,53 @@
+"""Which dictionary, exactly: what a saved edit must agree with."""
+
+import hashlib
+from typing import Any
+
+import torch
+
+from cliplens.errors import MismatchError
+from cliplens.sae import Dictionary
+
+
+def dictionary_sha256(dictionary: Dictionary) -> str:
+    """SHA-256 over the names, shapes and values of the dictionary's tensors and of its modality means."""
+    digest = hashlib.sha256()
+    tensors = {f"sae.{name}": t for name, t in dictionary.sae.state_dict().items()}
+    tensors |= {f"mean.{name}": t for name, t in (dictionary.means or {}).items()}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def identity_of(dictionary: Dictionary) -> dict[str, Any]:
+    """What a saved edit keeps of the dictionary: hash, sizes, and where it comes from."""
+    source = dictionary.provenance
+    return {
+        "sha256": dictionary_sha256(dictionary),
+        "d_in": dictionary.d_in,
+        "d_sae": dictionary.d_sae,
+        "model": None if source is None else source.model.name,
+        "sites": [] if source is None else list(source.sites),
+    }
+
+
+def check_same(wanted: dict[str, Any], dictionary: Dictionary) -> None:
+    """Refuse edits made on another dictionary: the same latent number means something else there.
+
+    Raises:
+        MismatchError: says both.
+    """
+    found = identity_of(dictionary)
+    if wanted.get("sha256") != found["sha256"]:
+        raise MismatchError(
+            expected=f"the dictionary the edits were made on, {_told(wanted)}",
+            found=_told(found),
+            do="give that dictionary, or choose latents of this one by name and make the edits again",
+        )
+
+
+def _told(identity: dict[str, Any]) -> str:
+    where = f", {identity['model']}" if identity.get("model") else ""
+    return f"{str(identity.get('sha256'))[:12]} ({identity.get('d_in')} -> {identity.get('d_sae')}{where})"

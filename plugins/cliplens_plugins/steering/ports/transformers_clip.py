@@ -1,0 +1,187 @@
+"""CLIP encoders of transformers: the text encoders of Stable Diffusion, the image encoders of unCLIP, IP-Adapter and LLaVA.
+
+Site names are ours; the table says what they are in these modules:
+
+| site                       | module                                                                       |
+|----------------------------|------------------------------------------------------------------------------|
+| `blocks.L.hook_resid_post` | output of `encoder.layers[L]`                                                |
+| `blocks.L.hook_resid_pre`  | output of the layer before; of `embeddings` or `pre_layrnorm` before layer 0 |
+| `blocks.L.hook_resid_mid`  | output of `self_attn`, moved by what the sum with the layer's input is moved |
+| `blocks.L.hook_attn_out`   | output of `self_attn`                                                        |
+| `blocks.L.hook_mlp_out`    | output of `mlp`                                                              |
+| `hook_pooled`              | input of the projection (output of `post_layernorm` for images)              |
+| `hook_projected`           | output of the projection                                                     |
+| `hook_embedding`           | the same at unit norm                                                        |
+
+Hooks go before any that are there: transformers records `hidden_states` with hooks of its own, and a pipeline that
+reads `hidden_states[-2]` must read the steered one.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliplens.errors import unknown_name
+from cliplens.sites import Side, Site
+from cliplens_plugins.steering.ports.port import Port, Rewrite, on_direction, with_position
+
+_BLOCK = re.compile(r"^blocks\.(\d+)\.(hook_\w+)$")
+_IN_BLOCK = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+_LEGACY_EOS = 2  # configs older than transformers#24773 say 2 and mean: the highest id
+
+
+def side_of(model: nn.Module) -> Side | None:
+    """Which tower a transformers module is; None when it is none."""
+    inner = inner_of(model)
+    if inner is None:
+        return None
+    return "text" if hasattr(inner.embeddings, "token_embedding") else "vision"
+
+
+def inner_of(model: nn.Module) -> Any:
+    """The module that holds `embeddings` and `encoder.layers`; None when there is none."""
+    for name in ("", "text_model", "vision_model"):
+        found: Any = model if not name else getattr(model, name, None)
+        if found is not None and hasattr(getattr(found, "encoder", None), "layers") and hasattr(found, "embeddings"):
+            return found
+    return None
+
+
+def hooks_of(model: nn.Module) -> list[str]:
+    """The names of the sites a module has."""
+    n_layers = len(inner_of(model).encoder.layers)
+    names = [f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in _IN_BLOCK]
+    if _projection(model) is not None:
+        names += ["hook_pooled", "hook_projected", "hook_embedding"]
+    elif side_of(model) == "vision":
+        names.append("hook_pooled")
+    return names
+
+
+def port(model: nn.Module, site: Site) -> Port:
+    """The port of a site.
+
+    Raises:
+        UnknownNameError: this module has no such site; the nearest are listed.
+    """
+    known = hooks_of(model)
+    if site.hook not in known:
+        raise unknown_name(f"site of the {site.side} encoder {type(model).__name__}", site.hook, known)
+    return Port(site, _width(model, site.hook), lambda rewrite: attached(model, site.hook, rewrite))
+
+
+@contextmanager
+def attached(model: nn.Module, hook: str, rewrite: Rewrite) -> Iterator[None]:
+    """The module with its activations rewritten at a site."""
+    with ExitStack() as stack:
+        special = _special_reader(model, stack)
+        for module, change in _changes(model, hook, rewrite, special, stack):
+            handle = module.register_forward_hook(change, prepend=True)
+            stack.callback(handle.remove)
+        yield
+
+
+Change = Callable[[nn.Module, Any, Any], Any]
+Special = Callable[[], Tensor | None]
+
+
+def _changes(
+    model: nn.Module, hook: str, rewrite: Rewrite, special: Special, stack: ExitStack
+) -> Iterator[tuple[nn.Module, Change]]:
+    inner, block = inner_of(model), _BLOCK.match(hook)
+    if block is not None:
+        yield from _block_changes(inner, int(block.group(1)), block.group(2), rewrite, special, stack)
+    elif hook == "hook_pooled" and hasattr(inner, "post_layernorm"):
+        yield inner.post_layernorm, _output_of_rows(rewrite)
+    elif hook == "hook_pooled":
+        handle = _projection(model).register_forward_pre_hook(lambda _, args: (with_position(rewrite, args[0]), *args[1:]))
+        stack.callback(handle.remove)
+    else:
+        yield _projection(model), _output_of_rows(on_direction(rewrite) if hook == "hook_embedding" else rewrite)
+
+
+def _block_changes(
+    inner: Any, layer: int, hook: str, rewrite: Rewrite, special: Special, stack: ExitStack
+) -> Iterator[tuple[nn.Module, Change]]:
+    layers = inner.encoder.layers
+
+    def change(module: nn.Module, args: Any, output: Any) -> Any:
+        return _with_first(output, rewrite(_first(output), special()))
+
+    if hook == "hook_resid_pre":
+        before = layers[layer - 1] if layer else getattr(inner, "pre_layrnorm", inner.embeddings)
+        yield before, change
+    elif hook == "hook_resid_post":
+        yield layers[layer], change
+    elif hook == "hook_mlp_out":
+        yield layers[layer].mlp, change
+    elif hook == "hook_attn_out":
+        yield layers[layer].self_attn, change
+    else:
+        yield layers[layer].self_attn, _mid_change(layers[layer], rewrite, special, stack)
+
+
+def _mid_change(layer: nn.Module, rewrite: Rewrite, special: Special, stack: ExitStack) -> Change:
+    entered: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered["stream"] = args[0] if args else kwargs["hidden_states"]
+
+    def change(module: nn.Module, args: Any, output: Any) -> Any:
+        out = _first(output)
+        middle = entered["stream"] + out
+        return _with_first(output, out + (rewrite(middle, special()) - middle))
+
+    handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
+    stack.callback(handle.remove)
+    return change
+
+
+def _output_of_rows(rewrite: Rewrite) -> Change:
+    return lambda _, args, output: with_position(rewrite, output)
+
+
+def _special_reader(model: nn.Module, stack: ExitStack) -> Special:
+    """How to know where CLS or EOT stands in the samples that are running through the module now."""
+    inner = inner_of(model)
+    if side_of(model) == "vision":
+        return lambda: torch.zeros(1, dtype=torch.int64) if hasattr(inner.embeddings, "class_embedding") else None
+    seen: dict[str, Tensor] = {}
+
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if ids is not None:
+            seen["ids"] = ids
+
+    handle = inner.register_forward_pre_hook(keep, with_kwargs=True)
+    stack.callback(handle.remove)
+    return lambda: _end_of(seen["ids"], getattr(inner.config, "eos_token_id", None)) if "ids" in seen else None
+
+
+def _end_of(ids: Tensor, eos: int | None) -> Tensor:
+    if eos is None or eos == _LEGACY_EOS:
+        return ids.to(torch.int).argmax(dim=-1)
+    return (ids == eos).int().argmax(dim=-1)
+
+
+def _projection(model: nn.Module) -> Any:
+    return getattr(model, "text_projection", None) or getattr(model, "visual_projection", None)
+
+
+def _width(model: nn.Module, hook: str) -> int:
+    if hook in ("hook_projected", "hook_embedding"):
+        return int(_projection(model).out_features)
+    return int(inner_of(model).config.hidden_size)
+
+
+def _first(output: Any) -> Tensor:
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
+
+
+def _with_first(output: Any, new: Tensor) -> Any:
+    return (new, *output[1:]) if isinstance(output, tuple) else new

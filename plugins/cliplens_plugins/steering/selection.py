@@ -1,0 +1,109 @@
+"""Which latents to edit: by number, by name, by modality class, or by what they say about a label."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cliplens.errors import InputError, unknown_name
+from cliplens.records import LatentTable, SparseCodes
+
+NAME_COLUMNS = ("name", "name_image", "name_text")
+CLASSES = ("ImgD", "TextD", "CrossD")
+
+
+def by_name(table: LatentTable, name: str, columns: Sequence[str] = NAME_COLUMNS) -> list[int]:
+    """The latents of that name, best `name_score` first; letter case does not matter.
+
+    The columns are asked in order and the first that knows the name answers.
+
+    Raises:
+        UnknownNameError: no latent is called so; the nearest names are listed.
+    """
+    asked = [c for c in columns if c in table]
+    for column in asked:
+        found = [k for k, n in enumerate(table[column]) if n and str(n).casefold() == name.casefold()]
+        if found:
+            return _best_first(table, found)
+    known = {str(n) for column in asked for n in table[column] if n}
+    raise unknown_name("latent", name, known)
+
+
+def _best_first(table: LatentTable, latents: list[int]) -> list[int]:
+    if "name_score" not in table:
+        return latents
+    scores = np.nan_to_num(np.asarray(table["name_score"], dtype=float), nan=-np.inf)
+    return sorted(latents, key=lambda k: (-scores[k], k))
+
+
+def by_class(
+    table: LatentTable, wanted: str, *, column: str = "modality", seed: int = 0, count: int | None = None
+) -> list[int]:
+    """The living latents of a modality class: "ImgD", "TextD", "CrossD", "all", or "random".
+
+    Args:
+        table: with the column that says the class.
+        wanted: the class; "random" draws `count` living latents, the control for a class of that size.
+        column: "modality" (fixed cuts), or "modality_paper", "modality_significant".
+        seed: of the random draw.
+        count: how many at random.
+
+    Raises:
+        UnknownNameError: no such class.
+        InputError: "random" without a count.
+    """
+    if wanted not in (*CLASSES, "all", "random"):
+        raise unknown_name("modality class", wanted, (*CLASSES, "all", "random"))
+    classes = np.asarray(table[column], dtype=object)
+    living = np.flatnonzero(np.isin(classes, CLASSES))
+    if wanted == "all":
+        return [int(k) for k in living]
+    if wanted == "random":
+        if count is None:
+            raise InputError(expected="how many latents to draw at random", found="no count", do="give count=")
+        drawn = np.random.default_rng(seed).choice(living, size=min(count, len(living)), replace=False)
+        return sorted(int(k) for k in drawn)
+    return [int(k) for k in living if classes[k] == wanted]
+
+
+def label_correlation(codes: SparseCodes, positive: Bool[np.ndarray, " row"]) -> Float[np.ndarray, " d_sae"]:
+    """Pearson correlation of each latent's code with a yes-no label, in [-1, 1]; nan where one of them is constant.
+
+    This chooses latents on one split; they are to be scored on another.
+    """
+    label = torch.from_numpy(np.asarray(positive)).to(torch.float64)
+    values = codes.values.double().cpu()
+    rows, latents = codes.rows.cpu(), codes.latents.cpu()
+    total, squares, with_label = (
+        torch.zeros(codes.d_sae, dtype=torch.float64).index_add_(0, latents, v)
+        for v in (values, values**2, values * label[rows])
+    )
+    n = codes.n_rows
+    covariance = with_label / n - total / n * label.mean()
+    spread = ((squares / n - (total / n) ** 2).clamp_min(0) * label.var(unbiased=False)).sqrt()
+    found: Float[np.ndarray, " d_sae"] = torch.where(spread > 0, covariance / spread, torch.nan).numpy()
+    return found
+
+
+def best_latents(
+    codes: SparseCodes, values: Int[np.ndarray, " row"], n_values: int, *, least: float = 0.0
+) -> list[int | None]:
+    """For each value of a factor the latent that says it best; None where no correlation reaches `least`."""
+    best: list[int | None] = []
+    for value in range(n_values):
+        found = np.nan_to_num(label_correlation(codes, values == value), nan=-1.0)
+        latent = int(found.argmax())
+        best.append(latent if found[latent] >= least else None)
+    return best
+
+
+def typical_level(codes: SparseCodes) -> Float[np.ndarray, " d_sae"]:
+    """Mean code of each latent over the rows where it fires; nan where it never does. The unit of a dose."""
+    ones = torch.ones_like(codes.values, dtype=torch.float64)
+    empty = torch.zeros(codes.d_sae, dtype=torch.float64, device=codes.values.device)
+    count = empty.index_add(0, codes.latents, ones)
+    total: Tensor = empty.index_add(0, codes.latents, codes.values.double())
+    level: Float[np.ndarray, " d_sae"] = (total / count).cpu().numpy()
+    return level
