@@ -18,7 +18,7 @@ from cliplens.run.steps import Steps, versions
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 from cliplens.sites import Site
-from cliplens.store import Cache, harvest
+from cliplens.store import Cache, Group, harvest
 
 Step = Literal["harvest", "train", "report"]
 
@@ -32,26 +32,33 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         resume: go on with an unfinished run in `out`; without it a folder that holds a run is refused.
         until: the last step to do.
 
+    Under `torchrun` harvest and scoring are shared among the processes; the first one trains, names and writes.
+
     Raises:
         InputError: the folder holds a run and `resume` is False, or it holds a run that was asked for something else.
     """
-    folder = _open_folder(settings, Path(out), resume)
-    steps = Steps(folder)
+    group = Group.current()
+    folder = RunFolder(Path(out))
+    if group.rank == 0:
+        _prepare(folder, settings, resume)
+    steps = Steps(folder, group)
     with steps("load"):
         clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
         pairs = _read_pairs(settings)
-        _write_settings(folder, settings, clip, pairs)
+        if group.rank == 0:
+            _write_settings(folder, settings, clip, pairs)
     with steps("harvest"):
         cache = _harvest(clip, pairs, settings, folder)
     if until == "harvest":
         return folder
-    with steps("train"):
+    with steps("train"), group.first_alone():
         dictionary = dictionary_of(clip, cache, settings, folder, resume=resume)
     if until == "train":
         return folder
     if not folder.summary.exists():
-        score(Parts(clip, pairs, cache, dictionary, settings, folder), steps)
-    write_report(folder)
+        score(Parts(clip, pairs, cache, dictionary, settings, folder, group), steps)
+    if group.rank == 0:
+        write_report(folder)
     return folder
 
 
@@ -60,8 +67,8 @@ def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
     return [registry.find("reports", name).make(Reporter).write(folder.path) for name in names][-1]
 
 
-def _open_folder(settings: Settings, out: Path, resume: bool) -> RunFolder:
-    folder = RunFolder(out)
+def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
+    out = folder.path
     if not folder.toml.exists():
         if out.exists() and any(out.iterdir()):
             raise InputError(
@@ -70,7 +77,7 @@ def _open_folder(settings: Settings, out: Path, resume: bool) -> RunFolder:
                 do="give another --out",
             )
         out.mkdir(parents=True, exist_ok=True)
-        return folder
+        return
     if not resume:
         raise InputError(
             expected=f"{out} to hold no run yet",
@@ -89,7 +96,6 @@ def _open_folder(settings: Settings, out: Path, resume: bool) -> RunFolder:
             found=", ".join(changed),
             do="repeat the earlier options, or give another --out",
         )
-    return folder
 
 
 def _read_pairs(settings: Settings) -> Pairs:

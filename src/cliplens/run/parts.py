@@ -7,12 +7,12 @@ from cliplens.pairs import Pairs
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.settings import Settings
-from cliplens.store import Cache
+from cliplens.store import Cache, Group
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The model, the pairs, their activations, the dictionary, and what was asked."""
+    """The model, the pairs, their activations, the dictionary, what was asked, and who else works on it."""
 
     clip: HookedCLIP
     pairs: Pairs
@@ -20,3 +20,4 @@ class Parts:
     dictionary: Dictionary
     settings: Settings
     folder: RunFolder
+    group: Group

@@ -17,7 +17,7 @@ from cliplens.run.parts import Parts
 from cliplens.run.steps import Steps, versions
 from cliplens.runfolder import write_json
 from cliplens.sites import Site
-from cliplens.tally import Tally, TopSamples, tally
+from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
 EXEMPLARS = 20
@@ -29,8 +29,11 @@ def score(parts: Parts, steps: Steps) -> None:
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in parts.settings.sites]
         metrics = list(registry.made("metrics", Metric))
         found = tally(_watched(_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
+        all_reduce(tops)
         by_id = {pair.id: pair for pair in parts.pairs}
         exemplars = {top.modality: top.exemplars(by_id) for top in tops}
+    if parts.group.rank != 0:
+        return
     with steps("name"):
         names = name_found(parts, exemplars, found)
         table = found.table.with_columns(names.columns, names.schema)
@@ -55,7 +58,7 @@ def _batches(parts: Parts) -> Iterator[Batch]:
     read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
     embeddings = read(**by_modality([Site(side, EMBEDDING) for side in settings.sides]))
-    for raw, embedded in zip(acts, embeddings, strict=True):
+    for raw, embedded in shards(zip(acts, embeddings, strict=True)):
         yield dictionary.batch(raw, judged={"clip": _unit(embedded)}, truth=truth)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from cliplens.runfolder import RunFolder, read_json, write_json
+from cliplens.store import Group
 
 _PACKAGES = ("cliplens", "torch", "sae-lens", "transformer-lens", "open_clip_torch", "numpy")
 
@@ -14,8 +15,9 @@ _PACKAGES = ("cliplens", "torch", "sae-lens", "transformer-lens", "open_clip_tor
 class Steps:
     """Times each step in seconds and keeps the times in steps.json, so that a resumed run still knows them."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, group: Group) -> None:
         self._path = folder.path / "steps.json"
+        self._writes = group.rank == 0
         self.seconds: dict[str, float] = read_json(self._path) if self._path.exists() else {}
 
     @contextmanager
@@ -25,7 +27,8 @@ class Steps:
         took = time.perf_counter() - started
         # A resumed run passes finished steps in no time: the longer time is the true one.
         self.seconds[name] = round(max(took, self.seconds.get(name, 0.0)), 3)
-        write_json(self._path, self.seconds)
+        if self._writes:
+            write_json(self._path, self.seconds)
 
 
 def versions() -> dict[str, str]:

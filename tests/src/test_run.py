@@ -1,0 +1,154 @@
+"""The main job, end to end, on the embedded world: every file is there and says the same as its neighbours."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cliplens.errors import InputError, MismatchError
+from cliplens.records import LatentTable
+from cliplens.run import Settings, run
+from cliplens.runfolder import RunFolder
+
+SMALL = {"pairs": "world:1500", "d_sae": 96, "k": 6, "samples": 40_960, "batch_size": 512}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(Settings(**SMALL), tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_every_file_of_the_run_folder_is_there(finished: RunFolder) -> None:
+    for path in (
+        finished.toml,
+        finished.activations,
+        finished.sae / "cfg.json",
+        finished.sae / "image" / "cfg.json",
+        finished.sae / "text" / "cfg.json",
+        finished.quarantine,
+        finished.latents,
+        finished.exemplars / "exemplars.parquet",
+        finished.findings,
+        finished.summary,
+        finished.report,
+    ):
+        assert path.exists(), path
+
+
+def test_the_summary_holds_what_scripts_look_for(finished: RunFolder) -> None:
+    summary = json.loads(finished.summary.read_text())
+    expected = (
+        "pairs quarantined d_in d_sae alive l0 explained_variance explained_variance_image explained_variance_text"
+    )
+    for name in [*expected.split(), "ImgD", "TextD", "CrossD", "ImgD_paper", "TextD_paper", "CrossD_paper"]:
+        assert isinstance(summary[name], int | float), name
+    assert summary["pairs"] == 1500
+    assert set(summary["seconds"]) >= {"load", "harvest", "train", "score", "name"}
+    assert summary["versions"]["sae-lens"]
+
+
+def test_table_and_summary_agree(finished: RunFolder) -> None:
+    table, summary = LatentTable.load(finished.latents), json.loads(finished.summary.read_text())
+    assert len(table) == summary["d_sae"] == 96
+    assert int(table["alive"].sum()) == summary["alive"]
+    for name in ("ImgD", "TextD", "CrossD"):
+        assert int((table["modality"] == name).sum()) == summary[name]
+    assert set(table) >= {
+        "latent",
+        "fire_image",
+        "fire_text",
+        "mds",
+        "cofiring",
+        "energy",
+        "ms_image",
+        "name",
+        "name_score",
+    }
+    living = table["mds"][table["alive"]]
+    assert np.nanmin(living) >= 0
+    assert np.nanmax(living) <= 1
+
+
+def test_stock_saelens_gives_our_codes_on_raw_activations(finished: RunFolder) -> None:
+    from cliplens.records import PairedActs
+    from cliplens.sae import Dictionary
+    from sae_lens import SAE
+
+    rows = torch.randn(32, 64) * 0.1
+    acts = PairedActs(tuple(str(i) for i in range(32)), rows, rows)
+    codes = Dictionary.load(finished.sae).encode(acts)
+    for modality in ("image", "text"):
+        stock = SAE.load_from_disk(finished.sae / modality)
+        ours = codes.of(modality)
+        assert ours is not None
+        torch.testing.assert_close(stock.encode(rows), ours.dense(), atol=1e-6, rtol=1e-5)
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(finished: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"Found a run\.toml\. Do add --resume"):
+        run(Settings(**SMALL), finished.path)
+
+
+def test_resume_for_something_else_is_refused_and_says_what(finished: RunFolder) -> None:
+    with pytest.raises(InputError, match=r"Found k = 7 \(was 6\)\."):
+        run(Settings(**{**SMALL, "k": 7}), finished.path, resume=True)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="Found files that are no run"):
+        run(Settings(**SMALL), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_resume_redoes_what_is_missing_and_gives_the_same_table(finished: RunFolder) -> None:
+    before = LatentTable.load(finished.latents)
+    finished.latents.unlink()
+    finished.summary.unlink()
+    run(Settings(**SMALL), finished.path, resume=True)
+    after = LatentTable.load(finished.latents)
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_a_dictionary_made_elsewhere_is_scored_alone(finished: RunFolder, tmp_path: Path) -> None:
+    """Every pair counts, nothing is trained, and the numbers are those of the same pairs."""
+    scored = run(Settings(pairs="world:300:5", sae=str(finished.sae)), tmp_path / "scored")
+    summary = json.loads(scored.summary.read_text())
+    assert summary["pairs"] == 300
+    assert summary["d_sae"] == 96
+    assert not scored.sae.exists()
+
+
+def test_a_dictionary_of_another_model_is_refused(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="world-plain"):
+        run(Settings(pairs="world:100", model="world-plain", sae=str(finished.sae)), tmp_path / "scored")
+
+
+def test_one_tower_alone(tmp_path: Path) -> None:
+    settings = Settings(
+        pairs="world:400", hook="vision.blocks.1.hook_resid_post", d_sae=64, k=4, samples=4096, batch_size=256
+    )
+    summary = json.loads(run(settings, tmp_path / "run").summary.read_text())
+    assert summary["sites"] == ["vision.blocks.1.hook_resid_post"]
+    assert summary["explained_variance_image"] is not None
+    assert "ImgD" not in summary
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_table_of_one(finished: RunFolder, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "cliplens", "score"]
+    command += ["--pairs", "world:1500", "--sae", str(finished.sae), "--out", str(tmp_path / "two")]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    one = run(Settings(pairs="world:1500", sae=str(finished.sae)), tmp_path / "one")
+    alone, together = LatentTable.load(one.latents), LatentTable.load(tmp_path / "two" / "latents.parquet")
+    assert list(alone) == list(together)
+    for name in alone:
+        if alone[name].dtype.kind == "f":
+            np.testing.assert_allclose(alone[name], together[name], atol=1e-9)
+        else:
+            np.testing.assert_array_equal(alone[name], together[name])
