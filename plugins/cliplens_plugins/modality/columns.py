@@ -56,6 +56,28 @@ CLASS_COLUMNS = (
         source=_PAPER,
     ),
 )
+UNCERTAINTY = (
+    Column("mds_pairs", "Pairs on which the latent fires in at least one modality: what mds rests on.", unit="pairs"),
+    Column("mds_low", "Lower end of the 95 % interval of mds.", range="[0, 1]", nan="never fires"),
+    Column("mds_high", "Upper end of the 95 % interval of mds.", range="[0, 1]", nan="never fires"),
+    Column(
+        "mds_interval",
+        "How the interval was made: percentile (bootstrap over pairs), or wilson, the flag for fewer than 200 firings "
+        "or fewer than 10 expected on the minor side, where percentiles would promise too much.",
+    ),
+    Column(
+        "mds_q",
+        "False discovery rate (Benjamini-Hochberg) at which mds differs from one half, were image and caption "
+        "exchangeable.",
+        range="[0, 1]",
+        nan="never fires",
+    ),
+    Column(
+        "modality_significant",
+        "ImgD where mds_q is at most .05 and the whole interval lies above 0.8, TextD likewise below 0.2, else CrossD; "
+        "dead where it never fires.",
+    ),
+)
 TRUTH = (
     Column(
         "truth",

@@ -13,10 +13,13 @@ from cliplens.errors import InputError
 from cliplens.records import Batch, Findings
 from cliplens.sites import Modality
 from cliplens.tally import Sums
-from cliplens_plugins.modality.classes import CLASSES, class_counts, classify, classify_fixed
+from cliplens_plugins.modality.bootstrap import REPLICATES, add_replicates
+from cliplens_plugins.modality.classes import CLASSES, HIGH, LOW, class_counts, classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
-from cliplens_plugins.modality.columns import CLASS_COLUMNS, FIRING, SCORES
+from cliplens_plugins.modality.columns import CLASS_COLUMNS, FIRING, SCORES, UNCERTAINTY
+from cliplens_plugins.modality.interval import interval
 from cliplens_plugins.modality.mds import VARIANTS
+from cliplens_plugins.modality.null import classify_significant, swap_q
 from cliplens_plugins.modality.sums import add_pairs
 
 BOTH: tuple[Modality, ...] = ("image", "text")
@@ -39,9 +42,11 @@ class ModalityMetric(Metric):
     name: ClassVar[str] = "mds"
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
 
-    def __init__(self) -> None:
+    def __init__(self, n_replicates: int = REPLICATES) -> None:
+        self._n_replicates = n_replicates
         self._paired = Sums()
         self._sides = Sums()
+        self._drawn = Sums()
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
@@ -53,6 +58,8 @@ class ModalityMetric(Metric):
                 self._sides.add_per_latent("any", codes.latents, None, codes.d_sae)
         if batch.codes.image is not None and batch.codes.text is not None:
             add_pairs(self._paired, batch.codes)
+            if self._n_replicates:
+                add_replicates(self._drawn, batch.codes, self._n_replicates)
 
     def merge(self, other: Metric) -> None:
         """Take in what another instance has seen."""
@@ -62,16 +69,17 @@ class ModalityMetric(Metric):
             )
         self._paired.merge(other._paired)
         self._sides.merge(other._sides)
+        self._drawn.merge(other._drawn)
 
     def state(self) -> dict[str, Tensor]:
         """All sums seen so far."""
-        paired = {f"paired.{k}": v for k, v in self._paired.state().items()}
-        return {**paired, **{f"sides.{k}": v for k, v in self._sides.state().items()}}
+        return {f"{prefix}.{k}": v for prefix, sums in self._parts().items() for k, v in sums.state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for prefix, sums in (("paired.", self._paired), ("sides.", self._sides)):
-            sums.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for prefix, sums in self._parts().items():
+            start = f"{prefix}."
+            sums.load_state({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The columns, the class table by both rules, and what to keep in mind when reading them."""
@@ -90,13 +98,30 @@ class ModalityMetric(Metric):
         columns["cofiring"] = phi(self._paired).cpu().numpy()
         fixed, paper = classify_fixed(columns["mds"]), classify(columns["mds"])
         columns |= {"modality": fixed.astype(object), "modality_paper": paper.astype(object)}
-        schema += [*SCORES, *CLASS_COLUMNS]
-        by_fixed, by_paper = class_counts(fixed), class_counts(paper)
-        counts = {name: by_fixed[name] for name in CLASSES} | {f"{name}_paper": by_paper[name] for name in CLASSES[:3]}
-        tables = {
-            "Modality classes": [_row("fixed cuts 0.2, 0.8", by_fixed), _row("the paper's mean ± deviation", by_paper)]
+        bounds, q = interval(self._paired, self._drawn), swap_q(self._paired)
+        sure = classify_significant(columns["mds"], bounds.low, bounds.high, q, (LOW, HIGH))
+        columns |= {
+            "mds_pairs": self._paired["any"].cpu().numpy(),
+            "mds_low": bounds.low,
+            "mds_high": bounds.high,
+            "mds_interval": np.where(bounds.wilson, "wilson", "percentile").astype(object),
+            "mds_q": q,
+            "modality_significant": sure.astype(object),
         }
+        schema += [*SCORES, *UNCERTAINTY, *CLASS_COLUMNS]
+        by_fixed, by_paper, by_sure = class_counts(fixed), class_counts(paper), class_counts(sure)
+        counts = {f"{name}_significant": by_sure[name] for name in CLASSES[:3]}
+        counts |= {name: by_fixed[name] for name in CLASSES} | {f"{name}_paper": by_paper[name] for name in CLASSES[:3]}
+        rules = {
+            "fixed cuts 0.2, 0.8": by_fixed,
+            "the paper's mean ± deviation": by_paper,
+            "fixed, significant": by_sure,
+        }
+        tables = {"Modality classes": [_row(rule, counted) for rule, counted in rules.items()]}
         return Findings(columns, tuple(schema), {**figures, **counts}, tables)
+
+    def _parts(self) -> dict[str, Sums]:
+        return {"paired": self._paired, "sides": self._sides, "drawn": self._drawn}
 
     def _rate(self, side: Modality) -> np.ndarray:
         silent = torch.full(self._sides["any"].shape, torch.nan, dtype=torch.float64)

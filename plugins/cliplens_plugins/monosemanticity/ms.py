@@ -12,11 +12,13 @@ recovered afterwards from sums.
 
 import torch
 from jaxtyping import Float
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from cliplens_plugins.monosemanticity.arrays import Array, as_double, like, same_rows, unit_rows
 
 _BLOCK = 1 << 22
+_SPARSE = 0.1
 
 
 def ms(activations: Array, embeddings: Array) -> Array:
@@ -51,8 +53,17 @@ def ms(activations: Array, embeddings: Array) -> Array:
         scaled = (acts[start : start + rows] - low) / span
         total += scaled.sum(0)
         square += (scaled * scaled).sum(0)
-        weighted.addmm_(scaled.T, judged[start : start + rows])
+        weighted += _product(scaled, judged[start : start + rows])
     return like(score(total, square, weighted, exceeding), activations)
+
+
+def _product(
+    scaled: Float[Tensor, "row latent"], judged: Float[Tensor, "row d_judge"]
+) -> Float[Tensor, "latent d_judge"]:
+    """sum over rows of a e, by way of the non-zero entries where they are few: dictionary codes are."""
+    if scaled.device.type != "cpu" or int(scaled.count_nonzero()) > _SPARSE * scaled.numel():
+        return scaled.T @ judged
+    return torch.as_tensor(csr_matrix(scaled.numpy()).T @ judged.numpy())
 
 
 def score(
