@@ -69,6 +69,16 @@ def with_metadata(config: TrainingSAEConfig, **changes: Any) -> TrainingSAEConfi
     return replace(config, metadata=SAEMetadata.from_dict(config.metadata.to_dict()), **changes)
 
 
+def settled(config: TrainingSAEConfig, steps: int) -> dict[str, float]:
+    """The field that gives a BatchTopK threshold time to settle.
+
+    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often;
+    the rate is raised so that 99 % of it is learnt by the end.
+    """
+    rate = getattr(config, "topk_threshold_lr", None)
+    return {} if rate is None else {"topk_threshold_lr": max(rate, 1 - 0.01 ** (1 / max(steps, 1)))}
+
+
 def _check_sizes(d_in: int, d_sae: int, k: int) -> None:
     if d_in < 1 or d_sae < 1 or not 1 <= k <= d_sae:
         raise InputError(

@@ -18,7 +18,7 @@ from torch import Tensor
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import Provenance
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
-from cliplens.sae.configs import with_metadata
+from cliplens.sae.configs import settled, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import refuse_not_affine
 from cliplens.sae.provenance import write_provenance
@@ -196,16 +196,8 @@ class _Checked:
 
 
 def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None) -> TrainingSAEConfig:
-    """A copy for this run: its device, its metadata, and a BatchTopK threshold that has time to settle.
-
-    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often;
-    the rate is raised so that 99 % of it is learnt by the end.
-    """
-    changes: dict[str, Any] = {"device": device}
-    rate = getattr(config, "topk_threshold_lr", None)
-    if rate is not None:
-        changes["topk_threshold_lr"] = max(rate, 1 - 0.01 ** (1 / steps))
-    prepared = with_metadata(config, **changes)
+    """A copy for this run, with its device and metadata."""
+    prepared = with_metadata(config, device=device, **settled(config, steps))
     if provenance is not None:
         write_provenance(prepared.metadata, provenance)
         if str(prepared.metadata.hook_name).endswith("hook_z"):
