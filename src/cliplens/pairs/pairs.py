@@ -1,11 +1,12 @@
 """Pairs of images and captions in step, read column by column: paths and handles, never all the pixels."""
 
 import hashlib
+import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -61,14 +62,12 @@ class Pairs(Sequence[Pair]):
         return len(self._ids) if self._rows is None else len(self._rows)
 
     @overload
-    def __getitem__(self, index: int) -> Pair: ...
+    def __getitem__(self, index: SupportsIndex) -> Pair: ...
     @overload
     def __getitem__(self, index: slice) -> "Pairs": ...
-    def __getitem__(self, index: int | slice) -> "Pair | Pairs":
+    def __getitem__(self, index: SupportsIndex | slice) -> "Pair | Pairs":
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"pair {index} of {len(self)}")
         row = self._row(index)
         image = None if self._images is None else self._images[row]
         caption = None if self._captions is None else self._captions[row]
@@ -92,11 +91,11 @@ class Pairs(Sequence[Pair]):
             return [None] * len(self)
         return [self.caption_at(i) for i in range(len(self))]
 
-    def id_at(self, index: int) -> str:
+    def id_at(self, index: SupportsIndex) -> str:
         """The id of one pair, its image left alone."""
         return self._ids[self._row(index)]
 
-    def caption_at(self, index: int) -> str | None:
+    def caption_at(self, index: SupportsIndex) -> str | None:
         """The caption of one pair, its image left alone."""
         return None if self._captions is None else self._captions[self._row(index)]
 
@@ -143,8 +142,11 @@ class Pairs(Sequence[Pair]):
                 digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
 
-    def _row(self, index: int) -> int:
-        at = index % len(self) if index < 0 else index
+    def _row(self, index: SupportsIndex) -> int:
+        at = operator.index(index)
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"pair {at} of {len(self)}")
+        at %= len(self)
         return at if self._rows is None else int(self._rows[at])
 
 

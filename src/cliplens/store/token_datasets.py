@@ -1,0 +1,125 @@
+"""Pairs as the datasets SAELens' own training runner takes: captions as token ids, images as image tokens.
+
+SAELens cuts every row to `context_size` integers, so each row holds one whole sample, start, end and padding included.
+Images travel as their number: the vision tower looks them up in the source attached here.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cliplens.errors import InputError
+from cliplens.hooked import HookedCLIP
+from cliplens.pairs import Decoder, Pairs, Quarantine, tokenised
+from cliplens.sites import Side, Site
+from cliplens.stream import Reader
+
+if TYPE_CHECKING:
+    import datasets
+
+_AT_ONCE = 256
+
+
+def caption_dataset(pairs: Pairs, clip: HookedCLIP, *, quarantine: Quarantine | None = None) -> "datasets.Dataset":
+    """Captions as a tokenised dataset, for `LanguageModelSAETrainingRunner(override_model=clip.text)`.
+
+    Columns: `tokens` (the model's context length) and `id`. Rows are in the order of the pairs; empty captions are left
+    out. Use it with `context_size` = the context length and `prepend_bos=False`.
+
+    Raises:
+        PairsError: too many empty captions.
+    """
+    decoder = _decoder(pairs, clip, "text")
+    held = Quarantine() if quarantine is None else quarantine
+    tokens: list[Int[np.ndarray, "_ context"]] = []
+    ids: list[str] = []
+    for good in _good(decoder, held):
+        said = [pairs.caption_at(place) or "" for place in good]
+        tokens.append(tokenised(said, clip.tokenizer).tokens.numpy().astype(np.int32))  # type: ignore[arg-type]
+        ids += [pairs.id_at(place) for place in good]
+    return _dataset(np.concatenate(tokens), ids)
+
+
+def image_dataset(
+    pairs: Pairs, clip: HookedCLIP, *, one_token: bool = False, quarantine: Quarantine | None = None
+) -> "datasets.Dataset":
+    """Images as image tokens, for `LanguageModelSAETrainingRunner(override_model=clip.vision)`.
+
+    Attaches `clip.vision.image_source`, which finds a row's picture in these pairs: keep the files where they are
+    while the model trains, and call this again before reading another set. Columns: `tokens` (one per position: 0 where
+    the class token stands, else the image's number plus one) and `id`. Every image is opened once here, and those that
+    cannot be are left out.
+
+    Args:
+        one_token: one token per image, for hooks with one position (`context_size=1`).
+
+    Raises:
+        PairsError: too many images that cannot be opened.
+    """
+    decoder = _decoder(pairs, clip, "vision")
+    held = Quarantine() if quarantine is None else quarantine
+    places = np.concatenate(list(_good(decoder, held)))
+    tokens = clip.vision.image_tokens(torch.from_numpy(places))
+    clip.vision.image_source = ImageLookup(decoder)
+    kept = tokens[:, -1:] if one_token else tokens
+    return _dataset(kept.numpy().astype(np.int32), [pairs.id_at(p) for p in places.tolist()])
+
+
+class ImageLookup:
+    """Preprocessed images of pairs by their place in the pairs."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    def __call__(self, numbers: Int[Tensor, " image"]) -> Float[Tensor, "image channel height width"]:
+        """The images of these numbers.
+
+        Raises:
+            InputError: a number no image has, or an image that can no longer be opened.
+        """
+        places = numbers.numpy().astype(np.int64)
+        if len(places) and not (places.min() >= 0 and places.max() < len(self.decoder)):
+            raise InputError(
+                expected=f"numbers of the {len(self.decoder)} images of {self.decoder.pairs.name!r}",
+                found=f"{places.min()} to {places.max()}",
+                do="make the dataset again: cliplens.image_dataset(pairs, clip)",
+            )
+        decoded = self.decoder[places]
+        if decoded.bad or decoded.images is None:
+            pair, reason = decoded.bad[0]
+            raise InputError(
+                expected=f"the image of {pair.id!r}, which could be opened before",
+                found=reason,
+                do="put it back, or make the dataset again",
+            )
+        return decoded.images
+
+
+def _decoder(pairs: Pairs, clip: HookedCLIP, side: Side) -> Decoder:
+    return Reader(clip, [Site(side, "hook_embedding")]).decoder(pairs)
+
+
+def _good(decoder: Decoder, held: Quarantine) -> Iterator[np.ndarray]:
+    """Places of the pairs that can be used, batch after batch."""
+    with tqdm(total=len(decoder), desc="looking at pairs", unit="pair", delay=2) as bar:
+        for start in range(0, len(decoder), _AT_ONCE):
+            decoded = decoder[np.arange(start, min(start + _AT_ONCE, len(decoder)))]
+            for pair, reason in decoded.bad:
+                held.add(pair, reason)
+            if decoded.bad:
+                held.check(len(decoder))
+            bar.update(len(decoded.asked))
+            yield decoded.places
+
+
+def _dataset(tokens: Int[np.ndarray, "row context"], ids: list[str]) -> "datasets.Dataset":
+    import datasets
+
+    ints = datasets.Sequence(datasets.Value("int32"), length=tokens.shape[1])
+    features = datasets.Features({"tokens": ints, "id": datasets.Value("string")})
+    return datasets.Dataset.from_dict({"tokens": tokens, "id": ids}, features=features)
