@@ -1,5 +1,6 @@
 """The verbs of the package."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,11 +127,11 @@ def _open_tower(model: nn.Module, side: Side) -> HookedTower | None:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None picks cuda, mps or cpu, in that order."""
+    """The device asked for; None picks cuda (under torchrun each process its own), mps or cpu, in that order."""
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 

@@ -57,7 +57,18 @@ app = typer.Typer(
 Threads = Annotated[int | None, typer.Option(help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run in --out.")]
-TRAINING = ("architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr", "centre", "held_out", "wandb_project")
+TRAINING = (
+    "architecture",
+    "d_sae",
+    "k",
+    "sparsity",
+    "samples",
+    "batch_size",
+    "lr",
+    "centre",
+    "held_out",
+    "wandb_project",
+)
 SCORING = ("namer", "vocabulary")
 
 
@@ -119,6 +130,13 @@ def run_command(*, settings: Settings, out: Out, resume: Resume = False) -> None
 
 
 @app.command()
+@_with_settings(leave_out=("sae", *TRAINING, *SCORING))
+def harvest(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+    """Read activations into --out/activations and stop: for `torchrun --nproc-per-node N -m cliplens harvest ...`."""
+    _do(settings, out, resume, until="harvest")
+
+
+@app.command()
 @_with_settings(leave_out=("sae", *SCORING))
 def train(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
@@ -172,7 +190,7 @@ def models(
     console.print(table)
 
 
-def _do(settings: Settings, out: Path, resume: bool, until: Literal["train", "report"] = "report") -> None:
+def _do(settings: Settings, out: Path, resume: bool, until: Literal["harvest", "train", "report"] = "report") -> None:
     from cliplens.run import run
 
     _tell(run(settings, out, resume=resume, until=until))
@@ -198,7 +216,8 @@ def _tell(folder: Any) -> None:
     from cliplens.runfolder import read_json
 
     if not folder.summary.exists():
-        console.print(f"Dictionary: {folder.sae}")
+        made = folder.sae if folder.sae.exists() else folder.activations
+        console.print(f"[bold]{made.name.capitalize()}[/] {made}", soft_wrap=True)
         return
     found = read_json(folder.summary)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

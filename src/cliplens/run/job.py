@@ -48,7 +48,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         if group.rank == 0:
             _write_settings(folder, settings, clip, pairs)
     with steps("harvest"):
-        cache = _harvest(clip, pairs, settings, folder)
+        cache = _harvest(clip, pairs, settings, folder, group)
     if until == "harvest":
         return folder
     with steps("train"), group.first_alone():
@@ -120,7 +120,7 @@ def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP, pai
     )
 
 
-def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFolder) -> Cache:
+def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group) -> Cache:
     """The sites the dictionary reads, and the final embeddings that judging and naming need, in one pass."""
     sites = dict.fromkeys([*settings.sites, *(Site(side, EMBEDDING) for side in settings.sides)])
     return harvest(
@@ -130,5 +130,7 @@ def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFold
         folder.activations,
         token=settings.token,
         dtype=settings.cache_dtype,
-        quarantine=Quarantine(folder.quarantine, max_bad=settings.max_bad),
+        batch_size=settings.forward_batch,
+        workers=settings.workers,
+        quarantine=Quarantine(folder.quarantine if group.rank == 0 else None, max_bad=settings.max_bad),
     )
