@@ -8,6 +8,7 @@ arguments, and checks it against the contract.
 | `cliplens.towers`    | `Tower` or `ModelSource`  | opens one side of a model with hooks; finds models by name |
 | `cliplens.metrics`   | `Metric`                  | sees batches, gives columns of the latent table            |
 | `cliplens.namers`    | `Namer`                   | says in words what a latent is                             |
+| `cliplens.scorers`   | `Scorer`                  | tests those words on samples they were not made from       |
 | `cliplens.judges`    | `Judge`                   | an encoder independent of the model studied                |
 | `cliplens.generators`| `Generator`               | makes pictures or text from an edited embedding            |
 | `cliplens.reports`   | `Reporter`                | turns a run folder into something to look at               |
@@ -130,13 +131,34 @@ class Namer(ABC):
         """One name per latent, from its top captions."""
 
 
+class Scorer(ABC):
+    """Tests names on samples that no name was made from."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def score(
+        self,
+        from_images: Sequence[Name],
+        from_captions: Sequence[Name],
+        evidence: Evidence,
+        embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
+    ) -> Findings:
+        """Columns and tables about the names, one of each list per latent.
+
+        `embed` gives the model's own final embedding of any text; None without a text tower.
+        """
+
+
 class Judge(ABC):
     """An encoder independent of the model studied. Embeddings are unit-norm rows; None where it has no such side."""
 
     name: ClassVar[str]
 
     @abstractmethod
-    def embed(self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]) -> PairedActs:
+    def embed(
+        self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
+    ) -> PairedActs:
         """Embeddings of the given samples."""
 
 
@@ -146,7 +168,9 @@ class Generator(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def generate(self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any) -> Sequence[Image.Image]:
+    def generate(
+        self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
+    ) -> Sequence[Image.Image]:
         """One picture per row of the condition."""
 
 

@@ -99,7 +99,7 @@ def thumbnail(image: Image.Image) -> tuple[bytes, str]:
     """A small file of a picture, and its suffix: PNG, pixel for pixel, up to `TINY`; above, WebP of `THUMBNAIL`."""
     out = io.BytesIO()
     if max(image.size) <= TINY:
-        image.convert("RGB").save(out, "PNG", optimize=True)
+        image.convert("RGB").save(out, "PNG")
         return out.getvalue(), "png"
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
@@ -119,11 +119,18 @@ def _save_thumbnails(folder: Path, images: Exemplars) -> dict[str, str]:
         except PairsError:
             continue
         name = f"{_file_stem(pair.id)}-{hashlib.blake2b(content, digest_size=6).hexdigest()}.{suffix}"
-        if not (folder / name).exists():
-            with written_whole(folder / name) as partial:
-                partial.write_bytes(content)
+        _write(folder / name, content)
         names[pair.id] = name
     return names
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Whole or not at all, but without waiting for the disk: they are many, and a cut one shows by its size."""
+    if file.exists() and file.stat().st_size == len(content):
+        return
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(file)
 
 
 def _file_stem(pair_id: str) -> str:

@@ -6,16 +6,22 @@ they agree is a column of its own, because a latent whose two names differ is no
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
-from cliplens.contracts import Namer
+from cliplens import keys
+from cliplens.contracts import Namer, Scorer
 from cliplens.errors import PluginError
-from cliplens.records import Column, Evidence, Findings, Name
+from cliplens.records import Column, Evidence, Exemplars, Findings, Name, Pair, PairedActs, PairedCodes, SparseCodes
+from cliplens.sites import Modality
 
 UNNAMED = "unnamed"
 """What stands in the table where a latent has no evidence for any name."""
@@ -48,13 +54,25 @@ def words_of(captions: Iterable[str], *, most: int = 10_000, at_least: int = 2) 
     return tuple(w for w, _ in sorted(frequent, key=lambda item: (-item[1], item[0]))[:most])
 
 
-def name_latents(evidence: Evidence, namer: Namer) -> Findings:
-    """Ask a namer for both names of every latent; columns as in `name_columns`.
+Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
+
+
+def name_latents(
+    evidence: Evidence, namer: Namer, *, scorers: Sequence[Scorer] = (), embed: Embed | None = None
+) -> Findings:
+    """Name every latent from one half of the evidence, and test the names on the other.
+
+    Args:
+        evidence: halved by `split_evidence`; without scorers the namer gets all of it.
+        namer: makes one name from images and one from captions.
+        scorers: add their columns and tables; `name_score` is then the held-out one where they give it.
+        embed: the model's own embedding of any text, for scorers.
 
     Raises:
         PluginError: the namer gave another number of names than there are latents.
     """
-    given = {"images": namer.from_images(evidence), "captions": namer.from_captions(evidence)}
+    naming, testing = split_evidence(evidence) if scorers else (evidence, evidence)
+    given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
     for source, names in given.items():
         if len(names) != evidence.d_sae:
             raise PluginError(
@@ -62,7 +80,15 @@ def name_latents(evidence: Evidence, namer: Namer) -> Findings:
                 found=f"{len(names)} names from {source}",
                 do="give Name(None, nan) for a latent without evidence",
             )
-    return name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name)
+    found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name)
+    for scorer in scorers:
+        found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed))
+    return found
+
+
+def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidence]:
+    """Two halves that share no pair, chosen by pair id alone: one to name from, one to test names on."""
+    return _half(evidence, seed, first=True), _half(evidence, seed, first=False)
 
 
 def name_columns(
@@ -77,7 +103,8 @@ def name_columns(
     nothing = Name(None, float("nan"))
     image = [n if a and n.text else nothing for n, a in zip(from_images, living, strict=True)]
     text = [n if a and n.text else nothing for n, a in zip(from_captions, living, strict=True)]
-    best = [max((i, t), key=_strength) for i, t in zip(image, text, strict=True)]
+    of = {"image": image, "text": text}
+    best = [of[m][k] if m else nothing for k, m in enumerate(chosen_modality(image, text))]
     agreement = np.array([name_agreement(i.text, t.text) for i, t in zip(image, text, strict=True)])
     columns = {
         "name": _strings(n.text for n in best),
@@ -90,6 +117,18 @@ def name_columns(
         "name_evidence": np.array([n.evidence for n in best], dtype=object),
     }
     return Findings(columns=columns, schema=_schema(by), figures=_figures(best, agreement, living))
+
+
+def chosen_modality(from_images: Sequence[Name], from_captions: Sequence[Name]) -> list[Modality | None]:
+    """Whose name is the final one: the better scored, the one from images where both score alike; None for neither."""
+
+    def strength(name: Name) -> float:
+        return -np.inf if name.text is None or np.isnan(name.score) else name.score
+
+    return [
+        None if i.text is None and t.text is None else "image" if i.text and strength(i) >= strength(t) else "text"
+        for i, t in zip(from_images, from_captions, strict=True)
+    ]
 
 
 def name_agreement(image: str | None, text: str | None) -> float:
@@ -116,8 +155,56 @@ def auroc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np
     return float((below + upto).mean() / (2 * len(down)))
 
 
-def _strength(name: Name) -> float:
-    return -np.inf if name.text is None or np.isnan(name.score) else name.score
+def _half(evidence: Evidence, seed: int, *, first: bool) -> Evidence:
+    def keep(pairs: Sequence[Pair]) -> Bool[np.ndarray, " pair"]:
+        return keys.held_out(keys.pair_keys([p.id for p in pairs]), 0.5, seed) == first
+
+    parts: dict[str, Any] = {}
+    for side, acts in (("images", evidence.image_acts), ("texts", evidence.text_acts)):
+        exemplars: Exemplars | None = getattr(evidence, side)
+        if exemplars is not None:
+            kept = keep(exemplars.pairs)
+            parts[side] = _exemplars_where(exemplars, kept)
+            parts[f"{side[:-1]}_acts"] = None if acts is None else acts[torch.from_numpy(np.flatnonzero(kept))]
+    kept = keep(evidence.background)
+    parts["background"] = tuple(p for p, k in zip(evidence.background, kept, strict=True) if k)
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    if evidence.background_acts is not None:
+        ids = tuple(p.id for p in parts["background"])
+        both = (evidence.background_acts.image, evidence.background_acts.text)
+        parts["background_acts"] = PairedActs(ids, *(None if acts is None else acts[rows] for acts in both))
+    if evidence.background_codes is not None:
+        parts["background_codes"] = _codes_where(evidence.background_codes, rows)
+    return replace(evidence, **parts)
+
+
+def _exemplars_where(exemplars: Exemplars, kept: Bool[np.ndarray, " pair"]) -> Exemplars:
+    """The exemplars among the kept pairs, ranks closed up."""
+    place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # -1, no sample, stays -1
+    at = place[exemplars.at]
+    order = np.argsort(at < 0, axis=1, kind="stable")
+    at = np.take_along_axis(at, order, axis=1)
+    values = np.where(at >= 0, np.take_along_axis(exemplars.values, order, axis=1), 0.0)
+    pairs = tuple(p for p, k in zip(exemplars.pairs, kept, strict=True) if k)
+    return Exemplars(exemplars.modality, pairs, at, values)
+
+
+def _codes_where(codes: PairedCodes, rows: Int64[Tensor, " kept"]) -> PairedCodes:
+    def of(side: SparseCodes | None) -> SparseCodes | None:
+        return None if side is None else SparseCodes.from_dense(side.dense()[rows])
+
+    return PairedCodes(tuple(codes.ids[int(r)] for r in rows), of(codes.image), of(codes.text))
+
+
+def _joined(found: Findings, more: Findings) -> Findings:
+    schema = {c.name: c for c in (*found.schema, *more.schema)}
+    return Findings(
+        columns={**found.columns, **more.columns},
+        schema=tuple(schema.values()),
+        figures={**found.figures, **more.figures},
+        tables={**found.tables, **more.tables},
+        notes=(*found.notes, *more.notes),
+    )
 
 
 def _strings(texts: Iterable[str | None]) -> np.ndarray:
@@ -138,7 +225,7 @@ def _figures(best: Sequence[Name], agreement: Float[np.ndarray, " d_sae"], livin
 
 def _schema(by: str) -> tuple[Column, ...]:
     source = f"namer {by!r}" if by else "ours"
-    scored = "held-out AUROC of telling top samples from others by the name alone; the namer says how"
+    scored = "AUROC of telling top samples from others by the name alone, as the namer sees it"
     return (
         Column("name", "the better scored of the two names", nan="'unnamed': no evidence", source=source),
         Column("name_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),

@@ -1,7 +1,7 @@
 """What passes between the floors: frozen records, no behaviour beyond reading themselves.
 
-A *pair* is an image and its caption; a *row* is a pair after a token choice; *codes* are the latent activations of rows;
-a *batch* is all a metric sees at once; a *table* has one row per latent.
+A *pair* is an image and its caption; a *row* is a pair after a token choice; *codes* are the latent activations of
+rows; a *batch* is all a metric sees at once; a *table* has one row per latent.
 """
 
 import json
@@ -360,3 +360,5 @@ class Evidence:
     """Held-out pairs taken at random, for contrast; without them the exemplars of all other latents stand in."""
     background_acts: PairedActs | None = None
     """Embeddings of `background`, in order."""
+    background_codes: PairedCodes | None = None
+    """Codes of `background`, in order: they say on which of them a latent is silent."""

@@ -4,14 +4,18 @@ By construction the right name of latent k is `WORDS[k]`; the last latent never 
 two sides of a modality gap, so that a namer that forgets to remove it fails.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
+from PIL import Image
 
-from cliplens.records import Evidence, Exemplars, Pair, PairedActs
+from cliplens.records import Evidence, Exemplars, Pair, PairedActs, PairedCodes, SparseCodes
 from cliplens.sites import Modality
 
 WORDS = ("red", "blue", "green", "yellow", "black", "circle", "square", "star", "ring", "cross")
 GROUPS = ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
+DOT = Image.new("RGB", (1, 1))
 
 
 def planted_evidence(n: int = 600, d: int = 24, top: int = 20, seed: int = 0, *, background: bool = True) -> Evidence:
@@ -26,7 +30,7 @@ def planted_evidence(n: int = 600, d: int = 24, top: int = 20, seed: int = 0, *,
         for side, gap in (("image", 1.5 * rng.normal(size=d)), ("text", 1.5 * rng.normal(size=d)))
     }
     captions = ["a picture of a " + " ".join(w for w, p in zip(WORDS, row, strict=True) if p) for row in present]
-    pairs = [Pair(f"p{i:04d}", None, c) for i, c in enumerate(captions)]
+    pairs = [Pair(f"p{i:04d}", DOT, c) for i, c in enumerate(captions)]
     codes = np.hstack([present * rng.uniform(0.5, 1.5, present.shape), np.zeros((n, 1))])
     half = n // 2
     images, image_acts = _top("image", codes[:half], pairs[:half], acts["image"][:half], top)
@@ -50,7 +54,31 @@ def planted_evidence(n: int = 600, d: int = 24, top: int = 20, seed: int = 0, *,
         )
         if background
         else None,
+        background_codes=PairedCodes(
+            tuple(p.id for p in pairs[apart]),
+            SparseCodes.from_dense(torch.from_numpy(codes[apart])),
+            SparseCodes.from_dense(torch.from_numpy(codes[apart])),
+        )
+        if background
+        else None,
     )
+
+
+def planted_embed(evidence: Evidence, seed: int = 0) -> Callable[[Sequence[str]], torch.Tensor]:
+    """The text tower of the planted world: a word it knows is its direction, any other text is noise of its own."""
+    assert evidence.vocabulary_acts is not None
+    known = dict(zip(evidence.vocabulary, evidence.vocabulary_acts, strict=True))
+    size = evidence.vocabulary_acts.shape[1]
+
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        rows = []
+        for text in texts:
+            said = [known[w] for w in text.split() if w in known]
+            generator = torch.Generator().manual_seed(seed + len(text))
+            rows.append(torch.stack(said).mean(0) if said else torch.randn(size, generator=generator))
+        return torch.stack(rows)
+
+    return embed
 
 
 def _top(

@@ -3,6 +3,17 @@
 A *namer* says in words what a latent is, once from its top images and once from its top captions:
 
 - `VocabularyNamer` (`vocabulary`): the word of a vocabulary nearest to the top images; the word top captions share.
+- `DecoderNamer` (`decoder`): the word of a vocabulary nearest to the decoder row.
+- `SoftWpmiNamer` (`wpmi`): soft-WPMI of CLIP-Dissect, over images and over captions.
+- `CaptionNamer` (`captions`): the phrase that the captions of top samples share.
+
+A *scorer* tests names on samples that none was made from: `HeldOutScorer` (detection, fuzzing, intruder; in both
+modalities and across; by several judges; against shuffled names).
 """
 
+from cliplens_plugins.autointerp.captions import CaptionNamer as CaptionNamer
+from cliplens_plugins.autointerp.decoder import DecoderNamer as DecoderNamer
+from cliplens_plugins.autointerp.heldout import HeldOutScorer as HeldOutScorer
+from cliplens_plugins.autointerp.heldout import shuffle_names as shuffle_names
 from cliplens_plugins.autointerp.vocabulary import VocabularyNamer as VocabularyNamer
+from cliplens_plugins.autointerp.wpmi import SoftWpmiNamer as SoftWpmiNamer

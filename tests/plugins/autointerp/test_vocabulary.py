@@ -34,7 +34,7 @@ def test_a_modality_without_samples_gives_no_names() -> None:
 
 def test_a_latent_with_too_few_samples_is_unnamed() -> None:
     evidence = planted_evidence()
-    rare = _only_first(evidence, 3)
+    rare = _only_first(evidence, 2)
     assert VocabularyNamer().from_images(rare)[0].text is None
     assert VocabularyNamer().from_captions(rare)[0].text is None
     assert VocabularyNamer().from_captions(rare)[1].text == WORDS[1]

@@ -1,0 +1,186 @@
+"""Tests of names: right names hold, shuffled names sit at chance, intervals cover, halves share no pair."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cliplens import registry
+from cliplens.contracts import Judge, Scorer
+from cliplens.naming import name_latents, split_evidence
+from cliplens.records import Evidence, Name, PairedActs
+from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names
+from cliplens_plugins.autointerp.fuzzing import near_misses, neighbours
+from cliplens_plugins.autointerp.heldout import TITLE
+from cliplens_plugins.autointerp.intervals import auroc_interval, mean_interval
+from support.evidence import WORDS, planted_embed, planted_evidence
+
+RIGHT = [Name(w, 0.9) for w in WORDS] + [Name(None, float("nan"))]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    return planted_evidence(n=1200)
+
+
+def lines(evidence: Evidence, names: Sequence[Name] = RIGHT, **options: object) -> list[dict[str, object]]:
+    scorer = HeldOutScorer(**options)  # type: ignore[arg-type]
+    return list(scorer.score(names, names, evidence, planted_embed(evidence)).tables[TITLE])  # type: ignore[arg-type]
+
+
+def test_it_is_what_its_entry_point_says() -> None:
+    assert isinstance(registry.find("scorers", "held_out").make(Scorer), HeldOutScorer)
+
+
+def test_right_names_hold_in_every_test_and_shuffled_ones_sit_at_chance(evidence: Evidence) -> None:
+    for line in lines(evidence):
+        assert line["names"] == len(WORDS)
+        assert line["score"] > 0.8, line  # type: ignore[operator]
+    detection = [line for line in lines(evidence) if line["test"] == "detection" and line["judge"] != "words"]
+    assert np.mean([line["shuffled names"] for line in detection]) == pytest.approx(0.5, abs=0.1)
+
+
+def test_words_judge_captions_only_and_without_the_model(evidence: Evidence) -> None:
+    found = HeldOutScorer().score(RIGHT, RIGHT, evidence, None)
+    assert {(row["judge"], row["tested on"]) for row in found.tables[TITLE]} == {("words", "captions")}
+    assert "name_image_score" not in found.columns
+    np.testing.assert_array_equal(found.columns["name_text_score"][:-1], 1.0)
+
+
+def test_the_model_judging_itself_is_called_circular(evidence: Evidence) -> None:
+    found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence))
+    assert any("circular" in note for note in found.notes)
+    assert any("(circular)" in str(row["judge"]) for row in found.tables[TITLE])
+    schema = {c.name: c for c in found.schema}
+    assert "circular" in schema["name_image_score"].about
+    assert "circular" not in schema["name_text_score"].about
+
+
+def test_an_independent_judge_is_preferred_and_silences_the_note(evidence: Evidence) -> None:
+    found = HeldOutScorer(judges=(ByCaption(evidence),)).score(RIGHT, RIGHT, evidence, planted_embed(evidence))
+    assert found.notes == ()
+    assert "'oracle'" in {c.name: c for c in found.schema}["name_image_score"].about
+    assert (found.columns["name_image_score"][:-1] > 0.9).all()
+
+
+def test_cross_modal_columns(evidence: Evidence) -> None:
+    found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence))
+    assert (found.columns["name_image_on_captions"][:-1] > 0.9).all()
+    assert (found.columns["name_text_on_images"][:-1] > 0.9).all()
+    assert np.isnan(found.columns["name_text_on_images"][-1])
+
+
+def test_all_columns_have_a_schema_and_limits_hold_the_score(evidence: Evidence) -> None:
+    found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence))
+    assert {c.name for c in found.schema} == set(found.columns)
+    c = found.columns
+    assert (c["name_score_low"][:-1] <= c["name_score"][:-1]).all()
+    assert (c["name_score"][:-1] <= c["name_score_high"][:-1]).all()
+
+
+def test_nothing_named_gives_no_table_rows(evidence: Evidence) -> None:
+    nothing = [Name(None, float("nan"))] * evidence.d_sae
+    assert lines(evidence, nothing) == []
+
+
+def test_halves_share_no_pair_and_lose_none(evidence: Evidence) -> None:
+    left, right = split_evidence(evidence)
+    for side in ("images", "texts"):
+        whole, one, two = (getattr(e, side) for e in (evidence, left, right))
+        for k in range(evidence.d_sae):
+            ids = [{p.id for p, _ in e.of(k)} for e in (whole, one, two)]
+            assert ids[1] | ids[2] == ids[0]
+            assert not ids[1] & ids[2]
+            values = [v for _, v in one.of(k)]
+            assert values == sorted(values, reverse=True)
+        assert 0.4 < len(one.pairs) / len(whole.pairs) < 0.6
+    assert {p.id for p in left.background}.isdisjoint(p.id for p in right.background)
+    assert left.background_acts is not None
+    assert left.background_acts.ids == tuple(p.id for p in left.background)
+    assert left.background_codes is not None
+    assert left.background_codes.ids == left.background_acts.ids
+
+
+def test_embeddings_follow_their_pairs_into_the_halves(evidence: Evidence) -> None:
+    place = {p.id: n for n, p in enumerate(evidence.images.pairs)}  # type: ignore[union-attr]
+    for half in split_evidence(evidence):
+        rows = torch.tensor([place[p.id] for p in half.images.pairs])  # type: ignore[union-attr]
+        assert torch.equal(half.image_acts, evidence.image_acts[rows])  # type: ignore[arg-type, index]
+
+
+def test_names_and_tests_together(evidence: Evidence) -> None:
+    found = name_latents(evidence, VocabularyNamer(), scorers=[HeldOutScorer()], embed=planted_embed(evidence))
+    assert found.columns["name"].tolist() == [*WORDS, "unnamed"]
+    assert found.figures["names_from_images_on_captions"] > 0.9
+    assert (found.columns["name_score"][:-1] > 0.9).all()
+
+
+def test_shuffled_names_differ_from_the_right_ones_and_stay_the_same_set() -> None:
+    names = ["a", "b", "c", None, "d", "a"]
+    shuffled = shuffle_names(names)
+    assert shuffled[3] is None
+    assert all(s != n for s, n in zip(shuffled, names, strict=True) if n)
+    assert {s for s in shuffled if s} <= {"a", "b", "c", "d"}
+    assert shuffle_names(["a", "a"]) == [None, None]
+
+
+def test_neighbours_are_the_nearest_living_rows() -> None:
+    decoder = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1], [0.8, 0.2], [1, 0.01]])
+    near = neighbours(decoder, np.array([True, True, True, True, False]), 2)
+    assert near[0].tolist() == [1, 3]
+    assert 4 not in near
+
+
+def test_near_misses_are_no_top_samples_of_the_latent(evidence: Evidence) -> None:
+    assert evidence.images is not None
+    misses = near_misses(evidence.images, 0, np.array([1, 5]))
+    assert not set(misses) & set(evidence.images.at[0])
+    assert set(misses) <= set(evidence.images.at[1]) | set(evidence.images.at[5])
+
+
+@pytest.mark.parametrize(("true", "m", "n"), [(0.5, 10, 200), (0.8, 10, 40), (0.95, 20, 100), (0.7, 50, 50)])
+def test_auroc_intervals_cover(true: float, m: int, n: int) -> None:
+    """Binormal samples with the given AUROC: the 95 % interval holds it in about 95 % of 400 draws."""
+    from scipy.stats import norm
+
+    from cliplens.naming import auroc
+
+    rng = np.random.default_rng(0)
+    shift = np.sqrt(2) * norm.ppf(true)
+    covered = 0
+    for _ in range(400):
+        low, high = auroc_interval(auroc(rng.normal(shift, 1, m), rng.normal(0, 1, n)), m, n)
+        covered += low <= true <= high
+    assert 0.91 <= covered / 400 <= 0.99
+
+
+def test_intervals_at_the_ends_have_a_width() -> None:
+    low, high = auroc_interval(1.0, 10, 100)
+    assert 0.6 < low < 1 == high
+    assert np.isnan(auroc_interval(float("nan"), 3, 3)).all()
+
+
+def test_mean_interval_ignores_nan() -> None:
+    mean, low, high = mean_interval(np.array([0.2, np.nan, 0.4]))
+    assert mean == pytest.approx(0.3)
+    assert low <= mean <= high
+    assert np.isnan(mean_interval(np.array([np.nan]))).all()
+
+
+class ByCaption(Judge):
+    """An oracle that sees the words a picture was made of, through the pair's id."""
+
+    name = "oracle"
+
+    def __init__(self, evidence: Evidence) -> None:
+        assert evidence.images is not None
+        self._said = {p.id: p.caption or "" for p in (*evidence.images.pairs, *evidence.background)}
+
+    def embed(
+        self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
+    ) -> PairedActs:
+        said = captions if captions is not None else [self._said[i] for i in ids]
+        rows = torch.tensor([[float(w in text) for w in WORDS] for text in said])
+        return PairedActs(tuple(ids), rows if images is not None else None, rows if captions is not None else None)

@@ -1,0 +1,138 @@
+"""Every namer on evidence whose names are known by construction, and the laws they share."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliplens import registry
+from cliplens.contracts import Namer
+from cliplens.records import Evidence, Exemplars
+from cliplens_plugins.autointerp import CaptionNamer, DecoderNamer, SoftWpmiNamer, VocabularyNamer
+from cliplens_plugins.autointerp.lexicon import Lexicon, ngrams
+from cliplens_plugins.autointerp.wpmi import soft_wpmi
+from support.evidence import GROUPS, WORDS, planted_evidence
+
+NAMERS = [VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer(longest=1)]
+by_name = pytest.mark.parametrize("namer", NAMERS, ids=lambda n: n.name)
+
+
+@by_name
+def test_planted_names_are_found_from_images_and_from_captions(namer: Namer) -> None:
+    evidence = planted_evidence(n=1600)
+    assert [n.text for n in namer.from_images(evidence)] == [*WORDS, None]
+    assert [n.text for n in namer.from_captions(evidence)] == [*WORDS, None]
+
+
+@by_name
+def test_it_is_what_its_entry_point_says(namer: Namer) -> None:
+    found = [p.name for p in registry.plugins("namers") if p.entry.load() is type(namer)]
+    assert found == [namer.name]
+
+
+@by_name
+def test_without_any_samples_nothing_is_named(namer: Namer) -> None:
+    evidence = dataclasses.replace(planted_evidence(), images=None, texts=None)
+    assert all(
+        n.text is None and np.isnan(n.score) for n in namer.from_images(evidence) + namer.from_captions(evidence)
+    )
+
+
+@by_name
+def test_dead_latents_get_no_name(namer: Namer) -> None:
+    evidence = dataclasses.replace(planted_evidence(), alive=np.zeros(11, dtype=bool))
+    assert all(n.text is None for n in namer.from_images(evidence) + namer.from_captions(evidence))
+
+
+@by_name
+def test_scores_are_aurocs(namer: Namer) -> None:
+    scores = np.array([n.score for n in namer.from_images(planted_evidence()) if n.text])
+    assert ((scores > 0.7) & (scores <= 1)).all()
+
+
+@by_name
+def test_order_of_the_vocabulary_does_not_matter(namer: Namer) -> None:
+    evidence = planted_evidence()
+    turn = np.random.default_rng(0).permutation(len(WORDS))
+    assert evidence.vocabulary_acts is not None
+    turned = dataclasses.replace(
+        evidence, vocabulary=tuple(WORDS[i] for i in turn), vocabulary_acts=evidence.vocabulary_acts[turn]
+    )
+    assert [n.text for n in namer.from_images(turned)] == [n.text for n in namer.from_images(evidence)]
+
+
+@pytest.mark.parametrize("namer", [VocabularyNamer(), SoftWpmiNamer(), DecoderNamer()], ids=lambda n: n.name)
+def test_moving_either_modality_or_the_words_changes_no_name(namer: Namer) -> None:
+    evidence = planted_evidence()
+    names = [n.text for n in namer.from_images(evidence)]
+    moved = dataclasses.replace(evidence, vocabulary_acts=_moved(evidence.vocabulary_acts))
+    assert [n.text for n in namer.from_images(moved)] == names
+
+
+def test_decoder_names_need_the_shared_space() -> None:
+    evidence = planted_evidence()
+    elsewhere = dataclasses.replace(evidence, decoder=evidence.decoder[:, :7])
+    assert all(n.text is None for n in DecoderNamer().from_images(elsewhere))
+
+
+def test_phrases_are_found_where_single_words_do_not_tell() -> None:
+    """Latent 0 fires on captions that hold both 'red' and 'circle': neither alone tells them from the others."""
+    evidence = planted_evidence(n=2000)
+    assert evidence.texts is not None
+    pairs = evidence.texts.pairs
+    both = [i for i, p in enumerate(pairs) if "red circle" in (p.caption or "")][:20]
+    at = evidence.texts.at.copy()
+    at[0] = both
+    texts = Exemplars("text", pairs, at, np.ones_like(evidence.texts.values))
+    names = CaptionNamer().from_captions(dataclasses.replace(evidence, texts=texts))
+    assert names[0].text == "red circle"
+
+
+def test_soft_wpmi_equals_its_definition() -> None:
+    rng = np.random.default_rng(0)
+    similarity = rng.normal(size=(30, 7))
+    at = np.stack([rng.permutation(30)[:5] for _ in range(4)])
+    exemplars = Exemplars("image", (), at, np.ones((4, 5)))
+    fast = soft_wpmi(similarity, exemplars, [0, 1, 2, 3], temperature=3.0, lam=0.7)
+    np.testing.assert_allclose(fast, _slow_soft_wpmi(similarity, at, 3.0, 0.7), atol=1e-12)
+
+
+def test_ngrams_neither_begin_nor_end_with_function_words() -> None:
+    assert ngrams("the cat on a mat", 3) == {"the", "cat", "on", "a", "mat"}
+    assert "cat on a mat" in ngrams("the cat on a mat", 4)
+    assert "big red" in ngrams("a big red ball", 2)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.sampled_from(WORDS), max_size=6), min_size=1, max_size=12))
+def test_lexicon_counts_captions_not_occurrences(said: list[list[str]]) -> None:
+    captions = [" ".join(words) for words in said]
+    lexicon = Lexicon.of(captions)
+    slow = [sum(word in words for words in said) for word in lexicon.words]
+    np.testing.assert_array_equal(lexicon.all_counts, slow)
+    assert sum(len(group) for group in GROUPS) == len(WORDS)
+
+
+def _slow_soft_wpmi(similarity: np.ndarray, at: np.ndarray, temperature: float, lam: float) -> np.ndarray:
+    scores = np.zeros((len(at), similarity.shape[1]))
+    for k, top in enumerate(at):
+        for w in range(similarity.shape[1]):
+            for r, sample in enumerate(top):
+                odds = np.exp(temperature * similarity[sample])
+                belongs = 0.998 - r / len(top) * (0.998 - 0.97)
+                scores[k, w] += np.log(1 + belongs * (odds[w] / odds.sum() - 1) + 1e-7)
+    prior = np.log(np.mean(np.exp(scores), axis=0))
+    return scores - lam * prior
+
+
+def _moved(acts: object) -> object:
+    return acts + 3.0  # type: ignore[operator]
+
+
+def test_evidence_of_the_builder_is_what_it_says() -> None:
+    evidence: Evidence = planted_evidence()
+    assert evidence.images is not None
+    for k, word in enumerate(WORDS):
+        assert all(word in (p.caption or "") for p, _ in evidence.images.of(k))
