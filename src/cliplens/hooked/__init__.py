@@ -4,11 +4,14 @@ from cliplens.hooked.attention import Gain as Gain
 from cliplens.hooked.attention import HookedAttention as HookedAttention
 from cliplens.hooked.attention import PackedAttention as PackedAttention
 from cliplens.hooked.attention import no_gain as no_gain
+from cliplens.hooked.bank import Bank as Bank
 from cliplens.hooked.block import HookedBlock as HookedBlock
 from cliplens.hooked.cache import ClipActivationCache as ClipActivationCache
 from cliplens.hooked.cache import JointCache as JointCache
 from cliplens.hooked.clip import HookedCLIP as HookedCLIP
 from cliplens.hooked.config import TowerConfig as TowerConfig
+from cliplens.hooked.head import FrozenHead as FrozenHead
+from cliplens.hooked.head import affine as affine
 from cliplens.hooked.identity import identity_of as identity_of
 from cliplens.hooked.identity import tokenizer_sha256 as tokenizer_sha256
 from cliplens.hooked.identity import weights_sha256 as weights_sha256
@@ -20,6 +23,9 @@ from cliplens.hooked.part import borrow as borrow
 from cliplens.hooked.part import fire as fire
 from cliplens.hooked.part import point as point
 from cliplens.hooked.pooler import HookedPooler as HookedPooler
+from cliplens.hooked.special import special_mask as special_mask
+from cliplens.hooked.splice import Splice as Splice
+from cliplens.hooked.splicing import Splicing as Splicing
 from cliplens.hooked.text import HookedTextTower as HookedTextTower
 from cliplens.hooked.tower import HookedTower as HookedTower
 from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from transformer_lens.ActivationCache import ActivationCache
 
 from cliplens.errors import InputError
+from cliplens.hooked.pooler import HookedPooler
 from cliplens.sites import SIDES, Side
 
 if TYPE_CHECKING:
@@ -28,6 +30,88 @@ class ClipActivationCache(ActivationCache):
         """A cache of some of the samples, as in TransformerLens."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return ClipActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
+
+    def compute_head_results(self) -> None:
+        """Each head's own contribution to the stream, from the cached z, as `hook_result` would give it."""
+        for layer, block in enumerate(self.model.blocks):
+            name = f"blocks.{layer}.attn.hook_result"
+            if name not in self.cache_dict:
+                z = self.cache_dict[f"blocks.{layer}.attn.hook_z"]
+                whole = z if self.has_batch_dim else z.unsqueeze(0)
+                result = torch.einsum("bphd,hdm->bphm", block.attn.settle(whole), block.attn.W_O)
+                self.cache_dict[name] = result if self.has_batch_dim else result[0]
+
+    def stack_head_results(self, *args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens.
+
+        Raises:
+            InputError: a norm stands between the heads and the stream, so that heads do not add up.
+        """
+        self._check_parts_add_up("heads")
+        return super().stack_head_results(*args, **kwargs)
+
+    def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens.
+
+        Raises:
+            InputError: a norm stands between the neurons and the stream, so that neurons do not add up.
+        """
+        self._check_parts_add_up("neurons")
+        return super().get_neuron_results(*args, **kwargs)
+
+    def apply_ln_to_stack(self, residual_stack: Tensor, layer: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
+        """As in TransformerLens.
+
+        Raises:
+            InputError: the final norm is asked for, and the tower applies it to pooled queries and not to the stream.
+        """
+        if layer in (None, -1, self.model.cfg.n_layers):
+            self._check_final_norm()
+        return super().apply_ln_to_stack(residual_stack, layer, *args, **kwargs)
+
+    def logit_attrs(
+        self, residual_stack: Tensor, tokens: Any, incorrect_tokens: Any = None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """What each part of the stack adds to concepts of the tower's bank, as in TransformerLens.
+
+        Where the tower reads its output, all parts' attributions and `bank_offset` sum to the unnormalised output's
+        product with the concept's unit embedding. Ids [batch] may go with a stack over all positions.
+        """
+        if residual_stack.ndim == 4:
+            tokens, incorrect_tokens = _over_positions(tokens), _over_positions(incorrect_tokens)
+        return super().logit_attrs(residual_stack, tokens, incorrect_tokens, *args, **kwargs)
+
+    def _check_parts_add_up(self, parts: str) -> None:
+        for layer, block in enumerate(self.model.blocks):
+            if block.post_norm or (parts == "heads" and block.after_attn is not None):
+                raise InputError(
+                    expected=f"blocks whose {parts} write to the stream directly",
+                    found=f"block {layer}, where a norm stands in between",
+                    do="use decompose_resid, whose attn_out and mlp_out do add up",
+                )
+
+    def _check_final_norm(self) -> None:
+        scale = self.cache_dict.get("ln_final.hook_scale")
+        stream = self.cache_dict.get(f"blocks.{self.model.cfg.n_layers - 1}.hook_resid_post")
+        if scale is None or stream is None or _normalises(self.model.ln_final, stream, scale):
+            return
+        if scale.shape[-2] != 1 or any(isinstance(m, HookedPooler) for m in self.model.modules()):
+            raise InputError(
+                expected="a tower whose final norm reads the stream, or an average of it",
+                found="one that normalises the queries of an attention pooler",
+                do="decompose with apply_ln=False, or read hook_pooled",
+            )
+
+
+def _normalises(norm: Any, stream: Tensor, scale: Tensor) -> bool:
+    """Whether the scale is this stream's own."""
+    centred = (stream - stream.mean(-1, keepdim=True) if norm.centred else stream).to(scale.dtype)
+    own = (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
+    return own.shape == scale.shape and torch.allclose(own, scale, rtol=0.05)
+
+
+def _over_positions(tokens: Any) -> Any:
+    return tokens.unsqueeze(1) if isinstance(tokens, Tensor) and tokens.ndim == 1 else tokens
 
 
 class JointCache(dict[str, Tensor]):
@@ -53,7 +137,9 @@ class JointCache(dict[str, Tensor]):
     def _of(self, side: Side) -> ClipActivationCache:
         if side not in self._towers:
             raise InputError(
-                expected=f"a model with a {side} tower", found=f"towers {sorted(self._towers)} of {SIDES}", do="read those"
+                expected=f"a model with a {side} tower",
+                found=f"towers {sorted(self._towers)} of {SIDES}",
+                do="read those",
             )
         prefix = f"{side}."
         own = {name.removeprefix(prefix): value for name, value in self.items() if name.startswith(prefix)}

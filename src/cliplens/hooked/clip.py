@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import InputError
+from cliplens.hooked.bank import Labels
 from cliplens.hooked.cache import JointCache
 from cliplens.hooked.part import active, borrow, point
 from cliplens.hooked.root import HookFn
@@ -154,6 +155,24 @@ class HookedCLIP(Splicing):
         """As open_clip's: text embeddings, unnormalised unless asked."""
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
+
+    @torch.no_grad()
+    def set_text_bank(self, captions: Sequence[str], labels: Labels | Int[Tensor, " image"] | None = None) -> None:
+        """Give the vision tower captions to answer in: a zero-shot classifier with the model's own scale and bias.
+
+        Raises:
+            InputError: the model came without a text tower or a tokenizer.
+        """
+        text: Any = self._tower("text")
+        model: Any = self.model
+        bias = getattr(model, "logit_bias", None)
+        self.vision.set_bank(
+            text(text.to_tokens(captions)),
+            captions,
+            scale=float(model.logit_scale.exp()),
+            bias=0.0 if bias is None else float(bias),
+            labels=labels,
+        )
 
     def width(self, site: Site | str) -> int:
         """How wide one row at the site is.

@@ -2,8 +2,8 @@
 
 The hook point stays where it is and stays the same object: the dictionary is a forward hook on it that runs before all
 others, so a hook's name always means what flows on from there. The dictionary's own hook points are never renamed and
-never shared: what shows in the tower as `blocks.1.hook_resid_post.hook_sae_acts_post` is a point of the splice, to which
-the dictionary's own point of that name is relayed while the tower runs. So one dictionary can stand in both towers at
+never shared: what shows in the tower as `blocks.1.hook_resid_post.hook_sae_acts_post` is a point of the splice, to
+which the dictionary's own point of that name is relayed while the tower runs. So one dictionary can stand in both towers at
 once, and is after a run what it was before.
 """
 
@@ -31,8 +31,8 @@ INPUT, CODES, REBUILT, ERROR, OUTPUT = (
 class Splice:
     """A dictionary, or a transcoder with its two hooks, in the place of an activation.
 
-    `sae` is any module with `encode`, `decode` and `forward`. Activations of heads, [batch, pos, head, d], are laid side
-    by side for it, or cut down to the one head `head`. Where `passes` [batch, pos] is true the activation goes past it.
+    `sae` is any module with `encode`, `decode` and `forward`. Activations of heads, [batch, pos, head, d], are laid
+    side by side for it, or cut down to the one head `head`. Where `passes` [batch, pos] is true the activation goes past it.
     """
 
     def __init__(
@@ -49,7 +49,9 @@ class Splice:
         self.use_error_term, self.exclude, self.head = use_error_term, exclude, head
         self.passes: Bool[Tensor, "batch pos"] | None = None
         self.inner = {n: m for n, m in sae.named_children() if isinstance(m, HookPoint) and n not in (ERROR, OUTPUT)}
-        self.points = {name: point(self._width(name)) for name in [*(self.inner or (INPUT, CODES, REBUILT)), ERROR, OUTPUT]}
+        self.points = {
+            name: point(self._width(name)) for name in [*(self.inner or (INPUT, CODES, REBUILT)), ERROR, OUTPUT]
+        }
         self._handles: list[Any] = []
         self._captured: Tensor | None = None
 
@@ -185,7 +187,7 @@ class _Last:
         self.id = id
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
-        module._forward_hooks.move_to_end(self.id)
+        module._forward_hooks.move_to_end(self.id)  # type: ignore[attr-defined]
 
 
 @contextmanager

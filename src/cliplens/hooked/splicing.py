@@ -1,4 +1,4 @@
-"""Dictionaries in the forward pass of a tower or of the joint model, under the names of SAELens' `HookedSAETransformer`."""
+"""Dictionaries in the forward pass of a tower or of the joint model, by SAELens' own method names."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -155,7 +155,7 @@ class Splicing(HookedRoot):
     def _read_by(self, name: str, splice: Splice) -> str:
         if splice.source is None:
             return name
-        tower, local = self.tower_of(name, None)
+        _, local = self.tower_of(name, None)
         return name.removesuffix(local) + str(splice.source.name)
 
     def _prepared(
@@ -172,13 +172,17 @@ class Splicing(HookedRoot):
         _check_width(sae, "d_in", tower, reads, head)
         _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)
         with_error = bool(getattr(sae, "use_error_term", False)) if use_error_term is None else use_error_term
-        return tower, writes, Splice(
-            sae,
-            tower.hook_dict[writes],
-            None if reads == writes else tower.hook_dict[reads],
-            use_error_term=with_error,
-            exclude=exclude if writes.startswith(_WITH_POSITIONS) or writes == "hook_embed" else False,
-            head=head,
+        return (
+            tower,
+            writes,
+            Splice(
+                sae,
+                tower.hook_dict[writes],
+                None if reads == writes else tower.hook_dict[reads],
+                use_error_term=with_error,
+                exclude=exclude if writes.startswith(_WITH_POSITIONS) or writes == "hook_embed" else False,
+                head=head,
+            ),
         )
 
 

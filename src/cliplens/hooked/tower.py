@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from cliplens.contracts import HookLevel
 from cliplens.errors import InputError
+from cliplens.hooked.bank import BankedTower
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import HookedPart, active, fire, point
 from cliplens.hooked.root import HookFn, named_points
-from cliplens.hooked.splicing import SplicedTower
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
 
 
-class HookedTower(SplicedTower):
+class HookedTower(BankedTower):
     """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
 
     level: HookLevel = "heads"
@@ -116,26 +116,25 @@ class HookedTower(SplicedTower):
         return_type: str | None = None,
         prepend_bos: bool | None = None,
         padding_side: str | None = None,
-    ) -> Tensor:
+        loss_per_token: bool = False,
+    ) -> Any:
         """The stock encoder's output, or with `stop_at_layer` the stream that enters that block.
 
         Args:
             inputs: images [batch, 3, height, width], or image ids where an `image_source` is attached; token ids for text.
             stop_at_layer: run the blocks before this one only; `n_layers` gives the stream before the final norm;
                 negative counts from the end, as in TransformerLens.
-            return_type: only "embedding" (None means the same): a tower has no vocabulary to give logits over.
+            return_type: "embedding" (None means the same); with a bank of concepts also "logits", "loss" or "both",
+                see `answer`.
             prepend_bos: taken for SAELens' sake; tokens come with their start token already.
             padding_side: taken for SAELens' sake, like `prepend_bos`.
+            loss_per_token: whether losses come one per position.
 
         Raises:
-            InputError: the inputs are not what this tower reads.
+            InputError: the inputs are not what this tower reads, or logits are asked for without a bank.
         """
         if return_type not in (None, "embedding"):
-            raise InputError(
-                expected="return_type None or 'embedding' from a single tower",
-                found=repr(return_type),
-                do="run the joint model for image-text logits",
-            )
+            return self.answer(inputs, return_type, loss_per_token)
         inputs = self._received(inputs)
         if stop_at_layer is None:
             return self._encode(inputs)[0]

@@ -10,12 +10,12 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from sae_lens.saes.transcoder import SkipTranscoder, SkipTranscoderConfig, Transcoder, TranscoderConfig
-from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_tokens
 from torch import Tensor, nn
 
 import cliplens
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens.hooked import HookedCLIP
+from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_tokens
 
 RESID = "blocks.1.hook_resid_post"
 CODES = f"{RESID}.hook_sae_acts_post"
@@ -316,13 +316,17 @@ def test_a_transcoder_reads_one_hook_and_writes_another(clip: HookedCLIP, kind: 
     plain = by_hand(clip.vision, images, WRITES, lambda x: x)
     with_error, inside = clip.vision.run_with_cache_with_saes(images, saes=coder, use_error_term=True)
     torch.testing.assert_close(with_error, plain, rtol=0, atol=2e-6)
-    torch.testing.assert_close(inside[f"{WRITES}.hook_sae_error"], cache[WRITES] - coder(cache[READS]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        inside[f"{WRITES}.hook_sae_error"], cache[WRITES] - coder(cache[READS]), rtol=0, atol=1e-5
+    )
     assert not clip.vision.hook_dict[READS]._forward_hooks
 
 
 @torch.no_grad()
 def test_a_transcoder_sees_what_hooks_left_at_its_input(clip: HookedCLIP) -> None:
-    coder = made(Transcoder, TranscoderConfig, READS, d_out=64, apply_b_dec_to_input=False, metadata={"hook_name_out": WRITES})
+    coder = made(
+        Transcoder, TranscoderConfig, READS, d_out=64, apply_b_dec_to_input=False, metadata={"hook_name_out": WRITES}
+    )
     images = tiny_images()
     zero = [(READS, lambda x, hook: torch.zeros_like(x))]
     edited = clip.vision.run_with_hooks_with_saes(images, saes=coder, fwd_hooks=zero)
@@ -379,9 +383,7 @@ def test_an_appended_class_token_is_special() -> None:
     clip = cliplens.wrap(tiny_model("coca"), tokenizer=TinyTokenizer())
     sae, tokens = standard(RESID, 48), tiny_tokens()
     _, before = clip.text.run_with_cache(tokens, names_filter=RESID)
-    _, cache = clip.text.run_with_cache_with_saes(
-        tokens, saes=sae, exclude_special_tokens=True, names_filter=RESID
-    )
+    _, cache = clip.text.run_with_cache_with_saes(tokens, saes=sae, exclude_special_tokens=True, names_filter=RESID)
     assert torch.equal(cache[RESID][:, -1], before[RESID][:, -1])
 
 
@@ -413,8 +415,13 @@ def refusals(clip: HookedCLIP) -> list:
         (MismatchError, "vision tower", lambda: clip.text.add_sae(standard(f"vision.{RESID}"))),
         (InputError, "clip_tower", lambda: clip.add_sae(standard())),
         (InputError, "hook_name", lambda: clip.vision.add_sae(Identity("", 64))),
-        (InputError, "tokenizer", lambda: cliplens.wrap(tiny_model()).text.run_with_saes(
-            tiny_tokens(), saes=standard(RESID, 48), exclude_special_tokens=True)),
+        (
+            InputError,
+            "tokenizer",
+            lambda: cliplens.wrap(tiny_model()).text.run_with_saes(
+                tiny_tokens(), saes=standard(RESID, 48), exclude_special_tokens=True
+            ),
+        ),
     ]
 
 

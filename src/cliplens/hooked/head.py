@@ -1,0 +1,103 @@
+"""What leads from the last block to the shared space, taken as the affine map it is once its norms are held still.
+
+A final layer norm divides by a scale that depends on the whole stream; held at the value it had, norm, pooling and
+projection together are affine, and what each part of the stream adds to the output is its own product with one
+direction. This is TransformerLens' convention (cached scales) for direct logit attribution.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from cliplens.errors import InputError
+
+if TYPE_CHECKING:
+    from cliplens.hooked.tower import HookedTower
+
+_HELD = ("hook_scale", "hook_pattern")
+_TOLERANCE = 1e-3
+
+
+class FrozenHead:
+    """The head of a tower for one batch: final norm, pooling, projection, with scales (and pooling patterns) held.
+
+    Args:
+        tower: a tower of transformer blocks.
+        stream: the stream behind the last block, [batch, pos, d_model].
+        inputs: the checked inputs it came from (a caption is read at its end token).
+
+    Raises:
+        InputError: the head is not affine even so (an MLP in it, or a norm without hooks), or gives no single vector.
+    """
+
+    def __init__(self, tower: "HookedTower", stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> None:
+        self._tower, self._inputs = tower, inputs
+        self._held: dict[str, Tensor] = {}
+        self.stream = stream.detach()
+        with torch.no_grad():
+            output = self._run(self.stream, self._keep)
+            self.offset = self(torch.zeros_like(self.stream))
+            self._check_affine(output)
+        self.output: Float[Tensor, "batch d_embed"] = output
+
+    def __call__(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_embed"]:
+        """Any stream through the held head."""
+        return self._run(stream, self._hold)
+
+    def directions(self, towards: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch pos d_model"]:
+        """The directions in the stream that the output's product with `towards` is the stream's product with."""
+        with torch.enable_grad():
+            stream = self.stream.clone().requires_grad_()
+            return torch.autograd.grad(self(stream), stream, towards)[0]
+
+    def _run(self, stream: Tensor, hook: Callable[..., Tensor]) -> Tensor:
+        names = [n for n in self._tower.hook_dict if not n.startswith("blocks.") and n.endswith(_HELD)]
+        names = [n for n in names if not n.startswith("ln_pre.")]
+        with self._tower.hooks([(name, hook) for name in names]):
+            output = self._tower.project(self._tower.pool(stream, self._inputs))
+        if output.ndim != 2:
+            raise _refusal("one vector per sample", f"an output {list(output.shape)}")
+        return output
+
+    def _keep(self, value: Tensor, hook: HookPoint) -> Tensor:
+        self._held[str(hook.name)] = value
+        return value
+
+    def _hold(self, value: Tensor, hook: HookPoint) -> Tensor:
+        return self._held[str(hook.name)]
+
+    def _check_affine(self, output: Tensor) -> None:
+        doubled = self(2 * self.stream)
+        gap = (doubled - 2 * output + self.offset).norm()
+        if not bool(gap <= _TOLERANCE * (output.norm() + self.offset.norm())):
+            raise _refusal(
+                "a head that is affine once its final norm is held", "one that is not (attention pooling with an MLP?)"
+            )
+
+
+def _refusal(expected: str, found: str) -> InputError:
+    return InputError(
+        expected=f"{expected}, so that parts of the stream add up in the output",
+        found=found,
+        do="attribute at 'hook_pooled', 'hook_projected' or 'hook_embedding' instead",
+    )
+
+
+def affine(
+    function: Callable[[Tensor], Tensor], width: int, like: Tensor
+) -> tuple[Float[Tensor, "width out"], Float[Tensor, " out"]]:
+    """The matrix and offset of an affine function of rows [batch, width].
+
+    Raises:
+        InputError: it is not affine.
+    """
+    eye = torch.eye(width, device=like.device, dtype=like.dtype)
+    offset = function(torch.zeros_like(eye[:1]))[0]
+    once, twice = function(eye) - offset, function(2 * eye) - offset
+    if not torch.allclose(2 * once, twice, rtol=_TOLERANCE, atol=_TOLERANCE * float(once.abs().max())):
+        raise _refusal("a projection that is affine", "one that is not")
+    return once, offset
