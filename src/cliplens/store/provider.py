@@ -50,7 +50,7 @@ class _Buffer:
 class Provider(Iterator[Tensor]):
     """Batches [batch_size, d_in], float32, without end.
 
-    `epoch` counts finished epochs, `samples` the rows given. `paired` batches hold whole pairs: the images' rows first,
+    `epoch` counts the epochs finished before the last batch, `samples` the rows given. `paired` batches hold whole pairs: the images' rows first,
     then the captions' rows of the same pairs in the same order.
     """
 
