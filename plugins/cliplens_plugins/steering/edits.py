@@ -38,7 +38,9 @@ def clamp(
     """
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise InputError(
-            expected="a lower bound, an upper one, or both in order", found=f"low={low}, high={high}", do="give low <= high"
+            expected="a lower bound, an upper one, or both in order",
+            found=f"low={low}, high={high}",
+            do="give low <= high",
         )
     return _edit("clamp", latents, 0.0, positions=positions, low=low, high=high)
 
@@ -48,9 +50,7 @@ def ablate(latents: Iterable[int], *, positions: Positions = "all") -> Edit:
     return _edit("ablate", latents, 0.0, positions=positions)
 
 
-def replace(
-    own: Iterable[int], targets: Iterable[int], strength: float, *, positions: Positions = "all"
-) -> Edit:
+def replace(own: Iterable[int], targets: Iterable[int], strength: float, *, positions: Positions = "all") -> Edit:
     """Silence the own latents and add to the targets. A latent in both is a target.
 
     Raises:
@@ -64,7 +64,7 @@ def replace(
 
 
 def swap(latents: Iterable[int], alpha: float = 1.0, *, positions: Positions = "all") -> Edit:
-    """Move the latents towards a reference's: z + alpha * mask * (z_ref - z), the control of Yan et al. (2502.14888)."""
+    """Move the latents towards a reference's: z + alpha * mask * (z_ref - z), as Yan et al. (2502.14888) control."""
     return _edit("swap", latents, alpha, positions=positions)
 
 
@@ -78,7 +78,9 @@ def check(edit: Edit, d_sae: int) -> Edit:
     outside = [k for k in named if not 0 <= k < d_sae]
     if outside:
         raise InputError(
-            expected=f"latents from 0 to {d_sae - 1}", found=f"latent {outside[0]}", do="name a latent of this dictionary"
+            expected=f"latents from 0 to {d_sae - 1}",
+            found=f"latent {outside[0]}",
+            do="name a latent of this dictionary",
         )
     return edit
 
@@ -106,7 +108,9 @@ def _checked(positions: Positions) -> str | tuple[int, ...]:
     if isinstance(positions, str):
         if positions not in _NAMED:
             raise InputError(
-                expected=f"positions: one of {', '.join(_NAMED)}, or whole numbers", found=repr(positions), do="pick one"
+                expected=f"positions: one of {', '.join(_NAMED)}, or whole numbers",
+                found=repr(positions),
+                do="pick one",
             )
         return positions
     return tuple(int(p) for p in positions)

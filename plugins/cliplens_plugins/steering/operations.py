@@ -23,39 +23,38 @@ from torch import Tensor
 from cliplens.errors import InputError, unknown_name
 from cliplens.records import Edit
 
+Codes = Float[Tensor, "*at latent"]
 Operation = Callable[[Tensor, Edit, float, Tensor | None], Tensor]
 """(codes of the edit's latents, the edit, dose, codes of the reference) -> new codes of the edit's latents."""
 
 
-def add(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def add(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """More of the latents, whether or not they fire; negative strengths push the other way, past zero."""
     return codes + dose * edit.strength
 
 
-def set_to(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def set_to(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """The latents at a fixed value."""
     return codes + dose * (edit.strength - codes)
 
 
-def scale(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def scale(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """More or less of what is there; silent latents stay silent."""
     return codes * (1.0 + dose * (edit.strength - 1.0))
 
 
-def clamp(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def clamp(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """The latents kept between two bounds."""
     kept = codes.clamp(edit.options.get("low"), edit.options.get("high"))
     return codes + dose * (kept - codes)
 
 
-def ablate(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def ablate(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """The latents silenced."""
     return codes * (1.0 - min(dose, 1.0))
 
 
-def swap(
-    codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, reference: Tensor | None
-) -> Float[Tensor, "*at latent"]:
+def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Codes:
     """The latents moved to what they are in a reference sample: z + alpha * mask * (z_ref - z)."""
     if reference is None:
         raise InputError(
@@ -66,7 +65,7 @@ def swap(
     return codes + dose * edit.strength * (reference - codes)
 
 
-def replace(codes: Float[Tensor, "*at latent"], edit: Edit, dose: float, _: Tensor | None) -> Float[Tensor, "*at latent"]:
+def replace(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
     """The own latents silenced and the targets, which stand last, added to. Adding alone leaves the old feature in."""
     targets = len(targets_of(edit))
     own, target = codes[..., :-targets], codes[..., -targets:]

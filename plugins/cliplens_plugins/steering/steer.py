@@ -105,7 +105,9 @@ def _site(target: Any, steering: Steering, asked: Site | None) -> Site:
     candidates = [asked] if asked is not None else list(steering.sites)
     if not candidates:
         raise InputError(
-            expected="a site to steer at", found="a dictionary that does not say where it was made", do="give site='...'"
+            expected="a site to steer at",
+            found="a dictionary that does not say where it was made",
+            do="give site='...'",
         )
     offered = [s for s in candidates if _offers(target, s)]
     if not offered:

@@ -107,7 +107,9 @@ class LatentSteering(Steering):
         tools = self._tools(device)
         codes = tools.encode(acts, modality) if self._needs_codes else None
         columns = self._columns.to(device)
-        before = acts.new_zeros(*acts.shape[:-1], len(columns), dtype=tools.dtype) if codes is None else codes[..., columns]
+        before = (
+            acts.new_zeros(*acts.shape[:-1], len(columns), dtype=tools.dtype) if codes is None else codes[..., columns]
+        )
         after = self._edited(before, special)
         if self.error_term:
             moved = after != before
@@ -117,7 +119,9 @@ class LatentSteering(Steering):
         whole[..., columns] = after
         return tools.decode(whole, modality).to(acts.dtype)
 
-    def _edited(self, before: Float[Tensor, "batch pos column"], special: Tensor | None) -> Float[Tensor, "batch pos column"]:
+    def _edited(
+        self, before: Float[Tensor, "batch pos column"], special: Tensor | None
+    ) -> Float[Tensor, "batch pos column"]:
         reference = self._reference_for(before)
         codes = before
         for edit in self._packed:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
-from support.tiny_dictionaries import tiny_dictionary
 
 import cliplens
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens.hooked import HookedCLIP
 from cliplens_plugins import steering as s
+from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
+from support.tiny_dictionaries import tiny_dictionary
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def test_an_edit_in_a_tower_is_the_arithmetic(clip: HookedCLIP) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("site", ["vision.blocks.0.hook_resid_mid", "text.blocks.2.hook_resid_post", "vision.hook_embedding"])
+@pytest.mark.parametrize(
+    "site", ["vision.blocks.0.hook_resid_mid", "text.blocks.2.hook_resid_post", "vision.hook_embedding"]
+)
 def test_dose_0_is_bit_identical(clip: HookedCLIP, site: str) -> None:
     images, tokens = tiny_images(), tiny_tokens()
     stock = clip(images, tokens)
@@ -87,7 +89,9 @@ def test_contexts_nest(clip: HookedCLIP) -> None:
     images = tiny_images()
     stock = clip.vision(images)
     one = s.LatentSteering(tiny_dictionary(64, 96, sites=("vision.blocks.1.hook_resid_post",)), [s.add([3], 2.0)])
-    two = s.LatentSteering(tiny_dictionary(64, 96, seed=1, sites=("vision.blocks.0.hook_resid_post",)), [s.add([4], 2.0)])
+    two = s.LatentSteering(
+        tiny_dictionary(64, 96, seed=1, sites=("vision.blocks.0.hook_resid_post",)), [s.add([4], 2.0)]
+    )
     with s.steer(clip, one):
         alone = clip.vision(images)
         with s.steer(clip, two):
@@ -104,20 +108,20 @@ def test_heads_lie_side_by_side(clip: HookedCLIP) -> None:
     with s.steer(clip, steering):
         after = clip.vision.read(tiny_images(), ["blocks.1.attn.hook_z"])["blocks.1.attn.hook_z"]
     before = clip.vision.read(tiny_images(), ["blocks.1.attn.hook_z"])["blocks.1.attn.hook_z"]
-    torch.testing.assert_close(after.flatten(2) - before.flatten(2), (2.0 * steering.dictionary.decoder[3]).expand(4, 5, 64))
+    torch.testing.assert_close(
+        after.flatten(2) - before.flatten(2), (2.0 * steering.dictionary.decoder[3]).expand(4, 5, 64)
+    )
 
 
 def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
     narrow = s.LatentSteering(tiny_dictionary(16, 40), [s.ablate([1])])
     with pytest.raises(InputError, match="does not say where it was made"), s.steer(clip, narrow):
         pass
-    with pytest.raises(MismatchError, match="a site as wide as the dictionary, 16"), s.steer(clip, narrow, site="vision.hook_embedding"):
-        pass
-    with pytest.raises(UnknownNameError), s.steer(clip, narrow, site="vision.blocks.1.hook_resid_pots"):
-        pass
-    with pytest.raises(InputError, match="a diffusers pipeline, where part= or window="):
-        with s.steer(clip, narrow, site="vision.hook_embedding", window=(0, 1)):
-            pass
-    with pytest.raises(InputError, match=r"Found Linear\. Do give a HookedCLIP"):
-        with s.steer(torch.nn.Linear(2, 2), narrow, site="vision.hook_embedding"):
+    for kind, words, target, where in (
+        (MismatchError, "a site as wide as the dictionary, 16", clip, {"site": "vision.hook_embedding"}),
+        (UnknownNameError, r"blocks\.1\.hook_resid_post", clip, {"site": "vision.blocks.1.hook_resid_pots"}),
+        (InputError, "where part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
+        (InputError, r"Found Linear\. Do give a HookedCLIP", torch.nn.Linear(2, 2), {"site": "vision.hook_embedding"}),
+    ):
+        with pytest.raises(kind, match=words), s.steer(target, narrow, **where):
             pass

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tiny_dictionaries import tiny_dictionary
 from torch import Tensor
 
 from cliplens.errors import DamagedError, InputError, MismatchError, UnknownNameError
 from cliplens.records import Edit, LatentTable, SparseCodes
 from cliplens_plugins import steering as s
+from support.tiny_dictionaries import tiny_dictionary
 
 D_SAE = 12
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support.tiny_dictionaries import tiny_dictionary
 from torch import Tensor
 
 from cliplens.errors import MismatchError
 from cliplens.sae import Dictionary
 from cliplens_plugins import steering as s
+from support.tiny_dictionaries import tiny_dictionary
 
 
 def acts(batch: int = 3, pos: int = 5, d_in: int = 32, seed: int = 0) -> Tensor:
@@ -50,9 +50,12 @@ def test_a_dictionary_that_rescales_each_row_is_read_at_that_scale() -> None:
     dictionary, x = tiny_dictionary(normalize="layer_norm"), acts()
     sae = dictionary.folded("text")
     codes = sae.encode(x.flatten(0, 1))
-    before = sae.decode(codes)
+    before = sae.decode(codes)  # which uses up the scale that encoding kept
+    sae.encode(x.flatten(0, 1))
     expected = x + (sae.decode(s.apply_edit(codes, s.ablate([0, 1]))) - before).unflatten(0, (3, 5))
-    torch.testing.assert_close(s.LatentSteering(dictionary, [s.ablate([0, 1])])(x, "text"), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        s.LatentSteering(dictionary, [s.ablate([0, 1])])(x, "text"), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -87,7 +90,11 @@ def test_positions() -> None:
 
     at_special = torch.zeros(3, 5, dtype=torch.bool)
     at_special[torch.arange(3), special] = True
-    for positions, mask in (("all", torch.ones(3, 5, dtype=torch.bool)), ("special", at_special), ("others", ~at_special)):
+    for positions, mask in (
+        ("all", torch.ones(3, 5, dtype=torch.bool)),
+        ("special", at_special),
+        ("others", ~at_special),
+    ):
         torch.testing.assert_close(moved(positions), mask[..., None] * row, rtol=1e-5, atol=1e-5)
     counted = torch.zeros(3, 5, dtype=torch.bool)
     counted[:, [1, 4]] = True

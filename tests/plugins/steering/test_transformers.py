@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from support import tiny_pipelines as tiny
-from support.tiny_dictionaries import tiny_dictionary
 from torch import Tensor
 
 from cliplens.errors import UnknownNameError
 from cliplens_plugins import steering as s
+from support import tiny_pipelines as tiny
+from support.tiny_dictionaries import tiny_dictionary
 
 pytest.importorskip("transformers")
 
@@ -39,7 +39,9 @@ def test_an_edit_in_the_vision_tower_changes_the_answers_logits(llava: Any) -> N
     inputs = tiny.llava_inputs()
     stock = llava(**inputs).logits
     one = steering("blocks.1.hook_resid_post")
-    for _ in range(2):  # LLaVA reads hidden_states[-2], this very layer; the second call finds its recording hooks there
+    for _ in range(
+        2
+    ):  # LLaVA reads hidden_states[-2], this very layer; the second call finds its recording hooks there
         with s.steer(llava, one):
             steered = llava(**inputs).logits
         assert (steered - stock)[:, -1].abs().max() > 1e-4
@@ -80,13 +82,17 @@ def by_hand(encoder: Any, x: Tensor, hook: str, edit: Any) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("hook", ["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post"])
+@pytest.mark.parametrize(
+    "hook", ["hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post"]
+)
 def test_writes_at_every_site_are_true_edits(encoder: Any, hook: str) -> None:
     one = steering(f"blocks.1.{hook}")
     with s.steer(encoder, one):
         found = encoder(pixels()).image_embeds
     torch.testing.assert_close(found, by_hand(encoder, pixels(), hook, lambda x: one(x, "image")), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(encoder(pixels()).image_embeds, by_hand(encoder, pixels(), "", None), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encoder(pixels()).image_embeds, by_hand(encoder, pixels(), "", None), rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -97,12 +103,11 @@ def test_sites_after_the_blocks(encoder: Any, hook: str) -> None:
     with s.steer(encoder, one):
         found = encoder(pixels()).image_embeds
     delta = 4.0 * one.dictionary.decoder[5]
-    moves = {
-        "hook_pooled": encoder.visual_projection(delta),
-        "hook_projected": delta,
-        "hook_embedding": delta * stock.norm(dim=-1, keepdim=True),
-    }
-    torch.testing.assert_close(found - stock, moves[hook].expand_as(stock), rtol=1e-4, atol=1e-4)
+    if hook == "hook_pooled":
+        delta = encoder.visual_projection(delta)
+    elif hook == "hook_embedding":
+        delta = delta * stock.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(found - stock, delta.expand_as(stock), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -130,5 +135,8 @@ def test_a_text_encoder_knows_where_its_captions_end() -> None:
 
 
 def test_unknown_sites_are_refused_with_the_nearest(encoder: Any) -> None:
-    with pytest.raises(UnknownNameError, match=r"blocks\.1\.hook_resid_post"), s.steer(encoder, steering("blocks.11.hook_resid_post")):
+    with (
+        pytest.raises(UnknownNameError, match=r"blocks\.1\.hook_resid_post"),
+        s.steer(encoder, steering("blocks.11.hook_resid_post")),
+    ):
         pass

@@ -1,11 +1,11 @@
-"""Real diffusers pipelines: what conditions the picture is rewritten, the denoiser and everything else stay as they are.
+"""Real diffusers pipelines: what conditions the picture is rewritten, the denoiser and all else stay as they are.
 
-| part              | what is rewritten                                              | pipelines                                    |
-|-------------------|----------------------------------------------------------------|----------------------------------------------|
-| `text_encoder`    | hidden states of the first text encoder                        | Stable Diffusion 1.x, 2.x, XL, and variants  |
-| `text_encoder_2`  | hidden states of the second                                    | Stable Diffusion XL                          |
-| `image_embeds`    | the image embedding, from the prior, an image, or the caller   | StableUnCLIPPipeline, ...Img2ImgPipeline     |
-| `image_encoder`   | inside the encoder of the reference image                      | IP-Adapter; StableUnCLIPImg2ImgPipeline      |
+| part             | what is rewritten                         | pipelines                                   |
+|------------------|-------------------------------------------|---------------------------------------------|
+| `text_encoder`   | hidden states of the first text encoder   | Stable Diffusion 1.x, 2.x, XL, and variants |
+| `text_encoder_2` | hidden states of the second               | Stable Diffusion XL                         |
+| `image_embeds`   | the image embedding, wherever it is from  | StableUnCLIPPipeline, ...Img2ImgPipeline    |
+| `image_encoder`  | inside the encoder of the reference image | IP-Adapter; StableUnCLIPImg2ImgPipeline     |
 
 The prompt is encoded twice, once as it is and once steered, and only what belongs to the prompt is taken from the
 second: negative prompts stay what they were. A window in time swaps the two kinds of conditioning at the denoiser's
@@ -95,9 +95,7 @@ def _port(pipeline: Any, site: Site, part: str, window: Window | None) -> Port:
 
 
 @contextmanager
-def _prompt_attached(
-    pipeline: Any, part: str, site: Site, rewrite: Rewrite, window: Window | None
-) -> Iterator[None]:
+def _prompt_attached(pipeline: Any, part: str, site: Site, rewrite: Rewrite, window: Window | None) -> Iterator[None]:
     encoder = _encoder(pipeline, part)
     with ExitStack() as stack:
         schedule = _schedule(pipeline, window, stack)

@@ -64,7 +64,9 @@ def _rewritten(tower: HookedTower, rewrite: Rewrite, activation: Tensor, inputs:
         return rewrite(activation.flatten(2), _special(tower, activation, inputs)).unflatten(2, activation.shape[2:])
     if activation.ndim != 3:
         raise MismatchError(
-            expected="a site with one row per position", found=f"activations {list(activation.shape)}", do="choose another hook"
+            expected="a site with one row per position",
+            found=f"activations {list(activation.shape)}",
+            do="choose another hook",
         )
     return rewrite(activation, _special(tower, activation, inputs))
 

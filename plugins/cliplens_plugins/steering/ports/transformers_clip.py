@@ -1,4 +1,4 @@
-"""CLIP encoders of transformers: the text encoders of Stable Diffusion, the image encoders of unCLIP, IP-Adapter and LLaVA.
+"""CLIP encoders of transformers: text encoders of Stable Diffusion, image encoders of unCLIP, IP-Adapter and LLaVA.
 
 Site names are ours; the table says what they are in these modules:
 
@@ -98,7 +98,9 @@ def _changes(
     elif hook == "hook_pooled" and hasattr(inner, "post_layernorm"):
         yield inner.post_layernorm, _output_of_rows(rewrite)
     elif hook == "hook_pooled":
-        handle = _projection(model).register_forward_pre_hook(lambda _, args: (with_position(rewrite, args[0]), *args[1:]))
+        handle = _projection(model).register_forward_pre_hook(
+            lambda _, args: (with_position(rewrite, args[0]), *args[1:])
+        )
         stack.callback(handle.remove)
     else:
         yield _projection(model), _output_of_rows(on_direction(rewrite) if hook == "hook_embedding" else rewrite)
