@@ -272,14 +272,24 @@ class TopSamples:
             fresh._wait(ids, *(state[name].cpu().numpy() for name in ("latents", "values", "sample")))
         self.__dict__.update(fresh.__dict__)
 
-    def exemplars(self, pairs: Mapping[str, Pair]) -> Exemplars:
-        """The samples kept, strongest first, with their pairs looked up by id."""
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The pairs that are among the top samples of any latent, sorted by id."""
+        self._settle()
+        return tuple(self._ids)
+
+    def table(self) -> Int64[np.ndarray, "d_sae top"]:
+        """For each latent the places of its samples in `ids`, strongest first; -1 where fewer fire."""
         self._settle()
         at = np.full((self.d_sae, self.top), -1, np.int64)
+        at[self._latents, _rank_within(self._latents)] = self._sample
+        return at
+
+    def exemplars(self, pairs: Mapping[str, Pair]) -> Exemplars:
+        """The samples kept, strongest first, with their pairs looked up by id."""
+        at = self.table()
         values = np.zeros((self.d_sae, self.top))
-        rank = _rank_within(self._latents)
-        at[self._latents, rank] = self._sample
-        values[self._latents, rank] = self._values
+        values[self._latents, _rank_within(self._latents)] = self._values
         return Exemplars(self.modality, tuple(pairs[i] for i in self._ids), at, values)
 
     def _sized(self, d_sae: int) -> None:

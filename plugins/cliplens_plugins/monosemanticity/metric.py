@@ -12,6 +12,8 @@ from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings
 from cliplens.sites import Modality
+from cliplens.tally import Sums
+from cliplens_plugins.monosemanticity.mms import add_own_pairs, mms_score, one_space
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 
 _SOURCE = "Pach et al., arXiv 2504.02821; one-pass form, arXiv 2602.12403"
@@ -20,7 +22,7 @@ SIDES: tuple[Modality, ...] = ("image", "text")
 
 
 class MonosemanticityMetric(Metric):
-    """MS of every latent per modality and judge: whether what it fires on looks alike to an encoder of its own.
+    """MS of every latent per modality and judge, and MMS between modalities where one judge embeds both.
 
     The first judge's columns are `ms_image` and `ms_text`; further judges' carry their name behind.
     """
@@ -30,6 +32,7 @@ class MonosemanticityMetric(Metric):
 
     def __init__(self) -> None:
         self._scores: dict[tuple[str, Modality], OnePassMS] = {}
+        self._own: dict[str, Sums] = {}
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
@@ -38,6 +41,8 @@ class MonosemanticityMetric(Metric):
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
                     self._scores.setdefault((judge, side), OnePassMS()).update(codes, judged)
+            if batch.codes.image is not None and batch.codes.text is not None and one_space(embeddings):
+                add_own_pairs(self._own.setdefault(judge, Sums()), batch.codes, embeddings)
 
     def merge(self, other: Metric) -> None:
         """Take in what another instance has seen."""
@@ -47,21 +52,27 @@ class MonosemanticityMetric(Metric):
             )
         for key, seen in other._scores.items():
             self._scores.setdefault(key, OnePassMS()).merge(seen)
+        for judge, sums in other._own.items():
+            self._own.setdefault(judge, Sums()).merge(sums)
 
     def state(self) -> dict[str, Tensor]:
-        """All sums, named `judge/side/sum`."""
-        return {f"{j}/{side}/{k}": v for (j, side), one in self._scores.items() for k, v in one.state().items()}
+        """All sums, named `judge/side/sum`; those of own pairs `judge/both/sum`."""
+        scores = {f"{j}/{side}/{k}": v for (j, side), one in self._scores.items() for k, v in one.state().items()}
+        return {**scores, **{f"{j}/both/{k}": v for j, sums in self._own.items() for k, v in sums.state().items()}}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        grouped: dict[tuple[str, Modality], dict[str, Tensor]] = {}
+        grouped: dict[tuple[str, str], dict[str, Tensor]] = {}
         for name, value in state.items():
             judge, side, key = name.rsplit("/", 2)
-            grouped.setdefault((judge, "image" if side == "image" else "text"), {})[key] = value
-        self._scores = {}
-        for place, held in grouped.items():
-            self._scores[place] = OnePassMS()
-            self._scores[place].load_state(held)
+            grouped.setdefault((judge, side), {})[key] = value
+        self._scores, self._own = {}, {}
+        for (judge, side), held in grouped.items():
+            if side == "both":
+                self._own.setdefault(judge, Sums()).load_state(held)
+            else:
+                one = self._scores.setdefault((judge, "image" if side == "image" else "text"), OnePassMS())
+                one.load_state(held)
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """One column per judge and modality, and the medians."""
@@ -77,8 +88,25 @@ class MonosemanticityMetric(Metric):
             defined = values[~torch.isnan(values)]
             median = float(defined.median()) if len(defined) else float("nan")
             rows.append({"judge": judge, "modality": side, "median": median, "latents": len(defined)})
+        for judge, own in self._own.items():
+            name = "mms" if judge == judges[0] else f"mms_{judge}"
+            columns[name] = self._mms(judge, own).numpy()
+            schema.append(_mms_column(name, judge))
         figures = {f"ms_{row['modality']}_{row['judge']}": row["median"] for row in rows}
         return Findings(columns, tuple(schema), {"ms": figures}, {"Monosemanticity (MS)": rows} if rows else {})
+
+    def _mms(self, judge: str, own: Sums) -> Float[Tensor, " latent"]:
+        image, text = self._scores[judge, "image"], self._scores[judge, "text"]
+        return mms_score(image.weighted, text.weighted, image.total, text.total, own["ab"], own["ab_alike"])
+
+
+def _mms_column(name: str, judge: str) -> Column:
+    about = (
+        f"Cross-modal MonoSemanticity score by the judge {judge!r}: mean similarity of an image and a caption of "
+        "another pair, weighted by activation."
+    )
+    source = "Kaushik et al., arXiv 2601.20028"
+    return Column(name, about, range="[-1, 1]", nan="does not fire on both modalities", source=source)
 
 
 def _column(name: str, side: Modality, judge: str) -> Column:

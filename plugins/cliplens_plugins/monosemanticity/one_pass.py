@@ -56,6 +56,16 @@ class OnePassMS:
         self._low, self._at_low = state["low"].clone(), state["at_low"].clone()
         self._sums.load_state({k: v for k, v in state.items() if k not in ("low", "at_low")})
 
+    @property
+    def weighted(self) -> Float[Tensor, "latent d_judge"]:
+        """sum a e of every latent."""
+        return self._sums["ae"]
+
+    @property
+    def total(self) -> Float[Tensor, " latent"]:
+        """sum a of every latent."""
+        return self._sums["a"]
+
     def scores(self) -> Float[Tensor, " latent"]:
         """MS of every latent; nan unless at least two samples exceed its minimum."""
         sums = self._sums

@@ -1,0 +1,140 @@
+"""EmbSim and WinRate in one streaming pass."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.records import Batch, Column, Findings
+from cliplens.sites import Modality
+from cliplens_plugins.monosemanticity.arrays import unit_rows
+from cliplens_plugins.monosemanticity.baseline import drawn
+from cliplens_plugins.monosemanticity.embsim import embsim_score
+from cliplens_plugins.monosemanticity.similarity import Score, averaged
+from cliplens_plugins.monosemanticity.sketch import TopEmbeddings
+from cliplens_plugins.monosemanticity.winrate import winrate_score
+
+M = 20
+SENSITIVITY = (10, 20, 30, 50)
+_SOURCE = "Yan et al., arXiv 2502.14888; reimplementation"
+_SCORES: dict[str, Score] = {"embsim": embsim_score, "winrate": winrate_score}
+_ABOUT = {
+    "embsim": ("similarity of the top 20 samples to each other above that of random ones", "[-2, 2]"),
+    "winrate": ("how often two of the top 20 samples are more alike than two random ones, 0.5 by chance", "[0, 1]"),
+}
+_OF = {"image": "images", "text": "captions", "cross": "images against captions"}
+
+
+class EmbSimMetric(Metric):
+    """EmbSim and WinRate per modality, and across modalities where one judge embeds both; sensitivity to m."""
+
+    name: ClassVar[str] = "embsim"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"judge"})
+
+    def __init__(self, top: tuple[int, ...] = SENSITIVITY) -> None:
+        self._top = top
+        self._seen: dict[tuple[str, Modality], TopEmbeddings] = {}
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        sides: tuple[Modality, ...] = ("image", "text")
+        for judge, embeddings in batch.judged.items():
+            for side in sides:
+                codes, judged = batch.codes.of(side), embeddings.of(side)
+                if codes is not None and judged is not None:
+                    self._at(judge, side).update(batch.ids, codes, unit_rows(judged.detach()).float().cpu())
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, EmbSimMetric):
+            raise InputError(
+                expected="another EmbSimMetric", found=type(other).__name__, do="merge metrics of one kind"
+            )
+        for (judge, side), seen in other._seen.items():
+            self._at(judge, side).merge(seen)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is kept, named `judge/side/part`."""
+        return {f"{j}/{side}/{k}": v for (j, side), seen in self._seen.items() for k, v in seen.state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        grouped: dict[tuple[str, Modality], dict[str, Tensor]] = {}
+        for name, value in state.items():
+            judge, side, part = name.rsplit("/", 2)
+            grouped.setdefault((judge, "image" if side == "image" else "text"), {})[part] = value
+        self._seen = {}
+        for (judge, side), held in grouped.items():
+            self._at(judge, side).load_state(held)
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """The columns at m = 20, and the medians at every m."""
+        columns: dict[str, np.ndarray] = {}
+        schema: list[Column] = []
+        rows: list[dict[str, Any]] = []
+        judges = list(dict.fromkeys(judge for judge, _ in self._seen))
+        compared = [c for judge in judges for what in _OF if (c := self._comparison(judge, what))]
+        for one in compared:
+            for m in self._top:
+                scores = one.scores(m)
+                rows.append(_row(one.judge, one.what, m, scores))
+                if m == M:
+                    suffix = one.what if one.judge == judges[0] else f"{one.what}_{one.judge}"
+                    columns |= {f"{name}_{suffix}": values for name, values in scores.items()}
+                    schema += [_column(name, suffix, one.what, one.judge) for name in scores]
+        tables = {"EmbSim and WinRate by the number of top samples": rows} if rows else {}
+        return Findings(columns, tuple(schema), {}, tables)
+
+    def _at(self, judge: str, side: Modality) -> TopEmbeddings:
+        return self._seen.setdefault((judge, side), TopEmbeddings(side, max(self._top)))
+
+    def _comparison(self, judge: str, what: str) -> "_Comparison | None":
+        """None where the judge has not seen what is asked for, or embeds the modalities apart."""
+        ends = ("image", "text") if what == "cross" else (what, what)
+        seen = [self._seen.get((judge, "image" if end == "image" else "text")) for end in ends]
+        left, right = seen
+        if left is None or right is None or left.pool.rows.shape[1:] != right.pool.rows.shape[1:]:
+            return None
+        return _Comparison(judge, what, left, right, max(self._top))
+
+
+class _Comparison:
+    """Top samples of two ends compared with each other: one modality with itself, or images with captions."""
+
+    def __init__(self, judge: str, what: str, left: TopEmbeddings, right: TopEmbeddings, top: int) -> None:
+        self.judge, self.what = judge, what
+        self._tops = left.samples.table(), right.samples.table()
+        self._rows = left.rows().double().numpy(), right.rows().double().numpy()
+        self._ids = np.array(left.samples.ids, dtype=np.str_), np.array(right.samples.ids, dtype=np.str_)
+        n_pool = min(len(left.pool.rows), len(right.pool.rows))
+        self._pool = (left.pool.rows[:n_pool].double() @ right.pool.rows[:n_pool].double().T).numpy()
+        self._draws = drawn(n_pool, min(top, n_pool), len(self._tops[0]))
+
+    def scores(self, m: int) -> dict[str, np.ndarray]:
+        """Both scores of every latent at one m."""
+        tops = self._tops[0][:, :m], self._tops[1][:, :m]
+        draws = self._draws if m <= self._draws.shape[2] else self._draws[:, :0]
+        counts = self._of_different_pairs if self.what == "cross" else None
+        return {n: averaged(s, tops, self._similar, self._pool, draws, counts) for n, s in _SCORES.items()}
+
+    def _similar(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return self._rows[0][i] @ self._rows[1][j].transpose(0, 2, 1)
+
+    def _of_different_pairs(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return self._ids[0][i][:, :, None] != self._ids[1][j][:, None, :]
+
+
+def _row(judge: str, what: str, m: int, scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    known = {name: values[~np.isnan(values)] for name, values in scores.items()}
+    medians = {name: float(np.median(v)) if len(v) else float("nan") for name, v in known.items()}
+    return {"judge": judge, "samples": _OF[what], "m": m, **medians, "latents": len(known["embsim"])}
+
+
+def _column(name: str, suffix: str, what: str, judge: str) -> Column:
+    about, span = _ABOUT[name]
+    text = f"{name} over {_OF[what]} by the judge {judge!r}: {about}."
+    return Column(f"{name}_{suffix}", text, range=span, nan="fewer than 20 samples fire", source=_SOURCE)

@@ -1,0 +1,61 @@
+"""The similarities EmbSim and WinRate are made of: S+ among a latent's top samples, S- among random ones."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Score = Callable[[Float[np.ndarray, "latent m m"], Float[np.ndarray, "latent m m"]], Float[np.ndarray, "latent m m"]]
+"""What each entry of S+ scores against its entry of S-."""
+_CHUNK = 256
+
+
+def averaged(
+    score: Score,
+    tops: tuple[Int[np.ndarray, "latent m"], Int[np.ndarray, "latent m"]],
+    similar: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    pool: Float[np.ndarray, "sample sample"],
+    draws: Int[np.ndarray, "latent seed longest"],
+    counts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Float[np.ndarray, " latent"]:
+    """Mean score of every latent over i != j and over its baselines; nan where fewer than m samples fire.
+
+    Args:
+        score: what an entry scores.
+        tops: places of the top samples on either end; -1 where fewer fire.
+        similar: S+ of some latents from their places, [latent, m] each.
+        pool: similarities of the samples baselines are drawn from.
+        draws: which of those, for every latent and seed.
+        counts: which entries count beside i != j, from the same places.
+    """
+    n_latents, m = tops[0].shape
+    out = np.full(n_latents, np.nan)
+    full = np.flatnonzero((tops[0] >= 0).all(1) & (tops[1] >= 0).all(1))
+    if not draws.shape[1]:
+        return out
+    apart = ~np.eye(m, dtype=bool)
+    for start in range(0, len(full), _CHUNK):
+        some = full[start : start + _CHUNK]
+        i, j = tops[0][some], tops[1][some]
+        plus = similar(i, j)
+        weigh: Bool[np.ndarray, "latent m m"] = np.broadcast_to(apart, plus.shape)
+        weigh = weigh & counts(i, j) if counts else weigh
+        total = np.zeros(len(some))
+        for seed in range(draws.shape[1]):
+            d = draws[some, seed, :m]
+            minus = pool[d[:, :, None], d[:, None, :]]
+            total += np.where(weigh, score(plus, minus), 0.0).sum((1, 2))
+        with np.errstate(invalid="ignore"):
+            out[some] = total / draws.shape[1] / weigh.sum((1, 2))
+    return out
+
+
+def top_samples(activations: Float[Tensor, "sample latent"], m: int) -> Int[np.ndarray, "latent m"]:
+    """The m strongest samples of each latent, ties in the order given; -1 where fewer fire."""
+    order = torch.argsort(activations, dim=0, descending=True, stable=True)[:m]
+    fires = torch.take_along_dim(activations, order, 0) > 0
+    top = np.full((activations.shape[1], m), -1)
+    top[:, : len(order)] = torch.where(fires, order, -1).T.cpu().numpy()
+    return top
