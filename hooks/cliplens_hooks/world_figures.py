@@ -1,4 +1,4 @@
-"""What an embedded model knows of its world, in figures: retrieval, caption swaps, linear probes, shares of variance."""
+"""What an embedded model knows of its world, in figures: retrieval, caption swaps, probes, variance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +70,7 @@ def swap_accuracy(
     for name in names:
         options = [
             torch.cat(
-                [
-                    embed_captions(model, tokenizer, captions(part))
-                    for part in _parts(scenes.replaced(**{name: value}))
-                ]
+                [embed_captions(model, tokenizer, captions(part)) for part in _parts(scenes.replaced(**{name: value}))]
             )
             for value in range(len(FACTORS[name].values))
         ]
@@ -107,7 +104,10 @@ def _probe(inputs: _Embeddings, target: Int[Tensor, " scene"], train: int) -> fl
 
 
 def variance_shares(embeddings: _Embeddings, scenes: Scenes) -> dict[str, float]:
-    """Per factor: share of the embeddings' variance between the means of its values; factors are independent, so shares add up."""
+    """Per factor: share of the embeddings' variance between the means of its values.
+
+    Factors are independent, so their shares add up.
+    """
     rows = embeddings.double() - embeddings.double().mean(dim=0)
     total = rows.square().sum()
     shares = {}

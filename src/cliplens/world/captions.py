@@ -45,7 +45,8 @@ def captions(scenes: Scenes) -> list[str]:
     said = {name: _said(name, columns[name], columns[f"said_{name}"]) for name in WORDS}
     nouns = [_PLURALS.get(w, f"{w}s") if n else w for w, n in zip(said["shape"], columns["count"], strict=True)]
     return [
-        f"{_MANNERS[manner]}{_MOODS[mood]} {_FRAMES[frame]} {count} {size} {fill} {colour} {noun} {_TENSES[tense]} {_TAILS[tail]}"
+        f"{_MANNERS[manner]}{_MOODS[mood]} {_FRAMES[frame]} {count} {size} {fill} {colour} {noun}"
+        f" {_TENSES[tense]} {_TAILS[tail]}"
         for manner, mood, frame, count, size, fill, colour, noun, tense, tail in zip(
             columns["manner"],
             columns["mood"],

@@ -1,8 +1,8 @@
 """What a scene of the embedded world is made of, and how scenes are drawn.
 
-Every factor is independent of all others and uniform over its values. *Shared* factors are seen and said, *image* factors
-are seen and never said, *text* factors are said and never seen. A nuisance changes pictures or captions and is no factor:
-nobody is asked to find it.
+Every factor is independent of all others and uniform over its values. *Shared* factors are seen and said, *image*
+factors are seen and never said, *text* factors are said and never seen. A nuisance changes pictures or captions and is
+no factor: nobody is asked to find it.
 """
 
 from collections.abc import Mapping

@@ -75,7 +75,7 @@ def _sprite_of(scenes: Scenes) -> Float[np.ndarray, "scene y x"]:
 
 
 def _occupied(scenes: Scenes, cell: int) -> Int[np.ndarray, " occupied"]:
-    """The scenes with a copy in the cell; copies go clockwise from the anchor, `count` is one less than their number."""
+    """The scenes with a copy in the cell: `count` + 1 copies go clockwise from the first."""
     return np.flatnonzero((cell - scenes["position"]) % 4 <= scenes["count"])
 
 

@@ -73,4 +73,4 @@ def test_the_pictures_are_the_ones_the_models_were_trained_on() -> None:
     assert means == pytest.approx(GOLDEN_MEANS, abs=0.02)
 
 
-GOLDEN_MEANS = [0.0, 0.0, 0.0, 0.0]
+GOLDEN_MEANS = [159.192, 157.664, 156.670, 161.073]

@@ -1,0 +1,133 @@
+"""The embedded generator: pictures of the embedded world from embeddings of its default model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cliplens.contracts import Generator
+from cliplens.errors import InputError, NonFiniteError
+from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures
+
+WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the embedding does not hold and a picture must have: the quadrant of the first copy, and the tilt."""
+
+    anchor: Int[Tensor, " sample"]
+    tilt: Int[Tensor, " sample"]
+
+
+class WorldGenerator(Generator):
+    """Flow matching, conditioned on a final embedding of `world`: of a picture, or of a caption as it is.
+
+    What the embedding has lost (where the copies lie, how they are tilted) is drawn from the seed, as is what a caption
+    leaves open. The condition is normalised first, so unnormalised embeddings do too. Row i of one call and row i of
+    another with the same seed start from the same noise and layout: two pictures differ by their conditions alone.
+    """
+
+    name: ClassVar[str] = "world"
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self._weights = weights
+
+    @cached_property
+    def painter(self) -> Painter:
+        """The network, read when first used; float32 on the CPU."""
+        with safe_open(self._weights, framework="pt") as file:
+            config = PainterConfig(**json.loads(file.metadata()["config"]))
+        painter = Painter(config)
+        painter.load_state_dict({k: v.float() for k, v in load_file(self._weights).items()})
+        return painter.eval().requires_grad_(False)
+
+    def generate(
+        self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
+    ) -> Sequence[Image.Image]:
+        """One picture of 48 x 48 pixels per row; bit for bit the same for the same rows, seed and number of threads.
+
+        Options:
+            steps: Euler steps, 8 by default.
+            anchor, tilt: a layout instead of the seed's: quadrant 0 to 3 clockwise from the upper left, tilt 0 to 2.
+
+        Raises:
+            InputError: the condition has another width than the model's embeddings, or an option is unknown.
+            NonFiniteError: the condition holds nan or inf, or a row of zeros.
+        """
+        unknown = sorted(options.keys() - {"steps", "anchor", "tilt"})
+        if unknown:
+            raise InputError(
+                expected="the options steps, anchor and tilt", found=f"{unknown}", do="leave the others out"
+            )
+        unit = _unit(condition.to("cpu", torch.float32), self.painter.config.d_embed)
+        noise, layout = _drawn(len(unit), seed, self.painter.config)
+        for name in options.keys() & {"anchor", "tilt"}:
+            layout = replace(layout, **{name: torch.full_like(layout.tilt, options[name])})
+        return _to_images(sample(self.painter, unit, noise, layout, steps=options.get("steps", 8)))
+
+
+@torch.no_grad()
+def sample(
+    painter: Painter, unit: Float[Tensor, "sample d_embed"], noise: Pictures, layout: Layout, *, steps: int
+) -> Pictures:
+    """Pictures from noise by Euler steps along the predicted velocity; the last step lands on the predicted picture."""
+    state = noise
+    scaled = scaled_condition(unit)
+    for step in range(steps):
+        time = torch.full((len(state),), step / steps)
+        picture = painter(state, time, scaled, layout.anchor, layout.tilt)
+        state = state + (picture - state) / (steps - step)
+    return state
+
+
+def scaled_condition(unit: Float[Tensor, "sample d_embed"]) -> Float[Tensor, "sample d_embed"]:
+    """Unit-norm embeddings with root mean square 1, as the network takes them."""
+    return unit * unit.shape[1] ** 0.5
+
+
+def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor, "sample d_in"]:
+    if condition.shape[1] != d_embed:
+        raise InputError(
+            expected=f"final embeddings of the embedded model, {d_embed} wide",
+            found=f"{condition.shape[1]}",
+            do="give embeddings of load('world')",
+        )
+    norm = condition.norm(dim=1, keepdim=True)
+    bad = (~(norm.isfinite() & (norm > 0))).nonzero()[:, 0]
+    if len(bad):
+        raise NonFiniteError(
+            expected="embeddings that are finite and not zero",
+            found=f"row {int(bad[0])} with norm {float(norm[int(bad[0])])}",
+            do="look at the edit that made them",
+        )
+    return condition / norm
+
+
+def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, Layout]:
+    """Noise and layout, row by row from the seed, so that row i does not depend on how many rows there are."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [
+        (
+            torch.randn(3, config.side, config.side, generator=generator),
+            torch.randint(config.anchors, (), generator=generator),
+            torch.randint(config.tilts, (), generator=generator),
+        )
+        for _ in range(n)
+    ]
+    noise, anchor, tilt = (torch.stack(column) for column in zip(*rows, strict=True))
+    return noise, Layout(anchor, tilt)
+
+
+def _to_images(pictures: Pictures) -> list[Image.Image]:
+    pixels = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]

@@ -1,0 +1,87 @@
+"""The judge of the embedded generator: a small convolutional network that reads the factors of a picture.
+
+It learns from pictures of the world alone and never meets the models it judges. Its weights are not shipped: it is
+trained in about two minutes, or taken from the file an earlier training left.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, draw_scenes, render
+
+JUDGED = (*SHARED, *IMAGE_ONLY)
+"""The factors a picture shows."""
+JUDGE_SEED = 2_000_000
+
+_BATCH = 64
+
+
+class WorldJudge(nn.Module):
+    """Reads every factor a picture of the world shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 32, 64, 128, 128)
+        self.body = nn.Sequential(*(_stage(a, b) for a, b in pairwise(widths)), nn.Flatten())
+        self.heads = nn.Linear(128 * 9, sum(len(FACTORS[name].values) for name in JUDGED))
+
+    def forward(self, pictures: Float[Tensor, "picture 3 48 48"]) -> dict[str, Float[Tensor, "picture value"]]:
+        """Logits per factor; pixels from -1 to 1."""
+        logits = self.heads(self.body(pictures))
+        return dict(zip(JUDGED, logits.split([len(FACTORS[n].values) for n in JUDGED], dim=1), strict=True))
+
+    @torch.no_grad()
+    def read(self, images: Sequence[Image.Image]) -> dict[str, Int[np.ndarray, " picture"]]:
+        """What each picture shows: per factor the value's place in `FACTORS[name].values`."""
+        pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+        parts = [self(_inputs(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
+        return {name: torch.cat([part[name].argmax(dim=1) for part in parts]).numpy() for name in JUDGED}
+
+
+def _stage(d_in: int, d_out: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(d_in, d_out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(d_out), nn.ReLU(inplace=True)
+    )
+
+
+def _inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "picture 3 48 48"]:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+
+
+def train_judge(*, steps: int = 1500, seed: int = 0) -> WorldJudge:
+    """A judge trained from scratch on pictures drawn for it."""
+    torch.manual_seed(seed)
+    judge = WorldJudge()
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
+    for step in tqdm(range(steps), desc="training the judge", delay=2):
+        scenes = draw_scenes(_BATCH, seed=JUDGE_SEED + seed, start=step * _BATCH)
+        logits = judge(_inputs(render(scenes)))
+        losses = [F.cross_entropy(logits[name], torch.from_numpy(scenes[name])) for name in JUDGED]
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(losses).sum().backward()
+        optimiser.step()
+        schedule.step()
+    return judge.eval()
+
+
+def load_judge(path: Path, *, steps: int = 1500, seed: int = 0) -> WorldJudge:
+    """The judge kept at `path`, trained first and kept there when there is none."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trained = train_judge(steps=steps, seed=seed)
+        save_file(trained.state_dict(), path, metadata={"judge": json.dumps({"steps": steps, "seed": seed})})
+    judge = WorldJudge()
+    judge.load_state_dict(load_file(path))
+    return judge.eval()

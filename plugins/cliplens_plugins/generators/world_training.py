@@ -1,0 +1,249 @@
+"""Makes the embedded generator and its judge.
+
+`python -m cliplens_plugins.generators.world_training {generator,judge} --out FILE`
+"""
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Float, UInt8
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from cliplens.errors import InputError
+from cliplens.hooked import HookedCLIP
+from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, object_masks, render
+from cliplens.world.factors import TILTS
+from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures
+from cliplens_plugins.generators.world import scaled_condition
+from cliplens_plugins.generators.world_judge import load_judge
+
+GENERATOR_SEED = 3_000_000
+DRAWN = (*SHARED, "texture", "tint", "light")
+"""What the first part of training tells the painter; layout is told in both parts, grain is never drawn."""
+
+_IMITATION_STEPS = 1_500
+
+
+@dataclass(frozen=True)
+class PainterRecipe:
+    """How the generator is trained: first it learns to draw, told the factors; then to draw what an embedding holds."""
+
+    config: PainterConfig = field(default_factory=PainterConfig)
+    drawing_steps: int = 3_000
+    reading_steps: int = 2_000
+    batch: int = 64
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    scenes: int = 40_960
+    """Embedded once for the second part; each time a scene comes round it is drawn in another layout."""
+    condition_noise: float = 0.1
+    """Per dimension, the condition having root mean square 1: edited embeddings lie beside the true ones."""
+    from_captions: float = 0.15
+    """Share of samples of the second part conditioned on the caption's embedding."""
+    object_weight: float = 4.0
+    """Extra weight of pixels an object covers or borders on."""
+    average: float = 0.998
+    """Of the running mean of the weights, which is what is kept."""
+    seed: int = 0
+
+
+Report = Callable[[int, nn.ModuleDict], None]
+
+
+class ToldFactors(nn.Module):
+    """The scene as the factors tell it; only the first part of training needs it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict({name: nn.Embedding(len(FACTORS[name].values), width) for name in DRAWN})
+
+    def forward(self, scenes: Scenes) -> Float[Tensor, "sample width"]:
+        """The sum of one vector per factor."""
+        told = [table(torch.from_numpy(scenes[name])) for name, table in self.tables.items()]
+        return torch.stack(told).sum(dim=0)
+
+
+def learn_to_draw(recipe: PainterRecipe, *, report: Report | None = None) -> tuple[Painter, ToldFactors]:
+    """First part: a painter that draws what it is told, factor by factor."""
+    torch.manual_seed(recipe.seed)
+    painter, told = Painter(recipe.config), ToldFactors(recipe.config.width)
+    order = np.random.default_rng(recipe.seed)
+
+    def loss(step: int) -> Float[Tensor, ""]:
+        scenes = draw_scenes(recipe.batch, seed=GENERATOR_SEED + recipe.seed, start=step * recipe.batch)
+        return _loss(painter, recipe, _relaid(scenes, order), told(scenes))
+
+    both = nn.ModuleDict({"painter": painter, "told": told})
+    kept = _optimised(both, loss, recipe, recipe.drawing_steps, _flat, report)
+    return kept["painter"], kept["told"]  # type: ignore[return-value]
+
+
+def learn_to_read(
+    painter: Painter, told: ToldFactors, clip: HookedCLIP, recipe: PainterRecipe, *, report: Report | None = None
+) -> Painter:
+    """Second part: the same painter, told by embeddings; its reader starts from what the factors would have told."""
+    scenes = draw_scenes(recipe.scenes, seed=GENERATOR_SEED + recipe.seed + 1)
+    conditions = _conditions(clip, scenes)
+    _imitate(painter.condition, told, conditions[0], scenes, recipe)
+    order = np.random.default_rng(recipe.seed + 1)
+
+    def loss(step: int) -> Float[Tensor, ""]:
+        rows = order.integers(len(scenes), size=recipe.batch)
+        said = torch.rand(recipe.batch, 1) < recipe.from_captions
+        given = torch.where(said, conditions[1, rows], conditions[0, rows])
+        given = given + recipe.condition_noise * torch.randn_like(given)
+        return _loss(painter, recipe, _relaid(scenes.rows(rows), order), painter.condition(given))
+
+    module = nn.ModuleDict({"painter": painter})
+    return _optimised(module, loss, recipe, recipe.reading_steps, _falling, report)["painter"]  # type: ignore[return-value]
+
+
+def _optimised(
+    module: nn.ModuleDict,
+    loss_at: Callable[[int], Float[Tensor, ""]],
+    recipe: PainterRecipe,
+    steps: int,
+    schedule: Callable[[int, int], float],
+    report: Report | None,
+) -> nn.ModuleDict:
+    """The running mean of the module's weights over the steps, in eval mode."""
+    mean = copy.deepcopy(module).requires_grad_(False).eval()
+    optimiser = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+    for step in tqdm(range(steps), desc="training the generator", delay=2):
+        warm = min(1.0, (step + 1) / recipe.warm_up)
+        optimiser.param_groups[0]["lr"] = recipe.learning_rate * warm * schedule(step, steps)
+        loss = loss_at(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        _follow(mean, module, min(recipe.average, (1 + step) / (10 + step)))
+        if report and (step + 1) % 250 == 0:
+            report(step + 1, mean)
+    return mean
+
+
+def _imitate(
+    reader: nn.Module,
+    told: ToldFactors,
+    conditions: Float[Tensor, "scene d_embed"],
+    scenes: Scenes,
+    recipe: PainterRecipe,
+) -> None:
+    """Fit the reader of embeddings to what the factors would have told."""
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3)
+    with torch.no_grad():
+        target = told(scenes)
+    order = np.random.default_rng(recipe.seed)
+    for step in range(_IMITATION_STEPS):
+        optimiser.param_groups[0]["lr"] = 3e-3 * _falling(step, _IMITATION_STEPS)
+        rows = order.integers(len(scenes), size=256)
+        given = conditions[rows] + recipe.condition_noise * torch.randn(256, conditions.shape[1])
+        loss = F.mse_loss(reader(given), target[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+def _loss(
+    painter: Painter, recipe: PainterRecipe, scenes: Scenes, known: Float[Tensor, "sample width"]
+) -> Float[Tensor, ""]:
+    """Weighted squared error of the predicted clean picture."""
+    picture = _pixels(render(scenes))
+    time = torch.rand(len(scenes))
+    mix = time[:, None, None, None]
+    state = mix * picture + (1 - mix) * torch.randn_like(picture)
+    layout = painter.anchor(torch.from_numpy(scenes["position"])) + painter.tilt(torch.from_numpy(scenes["tilt"]))
+    error = (painter.paint(state, time, known + layout) - picture).square()
+    near = F.max_pool2d(torch.from_numpy(object_masks(scenes))[:, None], 3, stride=1, padding=1)
+    return (error * (1 + recipe.object_weight * near)).mean()
+
+
+def _relaid(scenes: Scenes, order: np.random.Generator) -> Scenes:
+    """The scenes in other layouts and without grain: the embedding shall not be asked where things lie."""
+    n = len(scenes)
+    return scenes.replaced(position=order.integers(4, size=n), tilt=order.integers(TILTS, size=n), grain=0)
+
+
+@torch.no_grad()
+def _conditions(clip: HookedCLIP, scenes: Scenes) -> Float[Tensor, "2 scene d_embed"]:
+    """Embeddings of the pictures and of the captions, as the network takes them."""
+    preprocess, tokenizer = clip.preprocess, clip.tokenizer
+    if preprocess is None or tokenizer is None:
+        raise InputError(
+            expected="a model with its preprocess and tokenizer", found="one without", do="train on load('world')"
+        )
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for start in tqdm(range(0, len(scenes), 256), desc="embedding scenes", delay=2):
+        part = scenes.rows(slice(start, start + 256))
+        sides[0].append(clip.encode_image(_prepared(preprocess, render(part)), normalize=True))
+        sides[1].append(clip.encode_text(tokenizer(captions(part)), normalize=True))
+    return torch.stack([scaled_condition(torch.cat(side)) for side in sides])
+
+
+def _prepared(
+    preprocess: Callable[[Image.Image], Tensor], pixels: UInt8[np.ndarray, "batch side side 3"]
+) -> Float[Tensor, "batch 3 side side"]:
+    return torch.stack([preprocess(Image.fromarray(picture)) for picture in pixels])
+
+
+def _pixels(pixels: UInt8[np.ndarray, "batch side side 3"]) -> Pictures:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
+
+
+def _flat(step: int, steps: int) -> float:
+    return 1.0
+
+
+def _falling(step: int, steps: int) -> float:
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _follow(mean: nn.Module, leader: nn.Module, keep: float) -> None:
+    for own, other in zip(mean.parameters(), leader.parameters(), strict=True):
+        own.lerp_(other, 1 - keep)
+
+
+def save_painter(painter: Painter, path: Path, recipe: PainterRecipe) -> None:
+    """Write float16 safetensors; sizes and recipe travel as metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().to(torch.float16).contiguous() for k, v in painter.state_dict().items()}
+    metadata = {"config": json.dumps(asdict(painter.config)), "recipe": json.dumps(asdict(recipe))}
+    save_file(weights, path, metadata=metadata)
+
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.command()
+def generator(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0) -> None:
+    """Train the generator on the default embedded model."""
+    from cliplens.api import load
+
+    recipe = PainterRecipe(seed=seed)
+    painter = learn_to_read(*learn_to_draw(recipe), load("world", device="cpu"), recipe)
+    save_painter(painter, out, recipe)
+
+
+@app.command()
+def judge(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0, steps: int = 1500) -> None:
+    """Train the judge."""
+    load_judge(out, seed=seed, steps=steps)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    app()
