@@ -1,20 +1,23 @@
 """What namers may look at: top samples, a background to tell them from, and everything in the shared embedding."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from cliplens import keys, registry
-from cliplens.contracts import Namer
+from cliplens.contracts import Namer, Scorer
 from cliplens.hooked import HookedCLIP
 from cliplens.naming import name_latents, words_of
 from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
-from cliplens.run.dictionary import scored_on
+from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.parts import Parts
-from cliplens.sites import SIDE_OF, Modality, Site
+from cliplens.sites import Modality, Site
 from cliplens.store import Cache
 from cliplens.stream import stream
 from cliplens.tally import Tally
@@ -25,24 +28,36 @@ ROWS = 1024
 
 
 def name_found(parts: Parts, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
-    """Columns and figures of the namer the settings ask for."""
+    """Columns, tables and figures of the namer the settings ask for, its names tested by every scorer there is."""
+    namer = registry.find("namers", parts.settings.namer).make(Namer)
+    scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
+    embed = None if parts.clip.text is None else partial(embed_texts, parts.clip)
+    evidence = evidence_for(parts, exemplars, found.table["alive"].astype(bool))
+    return name_latents(evidence, namer, scorers=scorers, embed=embed)
+
+
+def evidence_for(
+    parts: Parts, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
+) -> Evidence:
+    """All that namers and scorers may look at."""
     images, texts = exemplars.get("image"), exemplars.get("text")
     vocabulary = _vocabulary(parts)
     background = _background(parts)
-    evidence = Evidence(
+    embeddings = by_modality([Site(side, EMBEDDING) for side in parts.settings.sides])
+    return Evidence(
         d_sae=parts.dictionary.d_sae,
-        alive=found.table["alive"].astype(bool),
+        alive=alive,
         images=images,
         texts=texts,
         decoder=parts.dictionary.decoder,
         vocabulary=vocabulary,
-        vocabulary_acts=_embed_words(parts.clip, vocabulary),
-        image_acts=_embeddings_of(parts.cache, images.pairs, "image").image if images else None,
-        text_acts=_embeddings_of(parts.cache, texts.pairs, "text").text if texts else None,
+        vocabulary_acts=embed_texts(parts.clip, vocabulary) if vocabulary and parts.clip.text is not None else None,
+        image_acts=_acts_of(parts.cache, images.pairs, embeddings).image if images else None,
+        text_acts=_acts_of(parts.cache, texts.pairs, embeddings).text if texts else None,
         background=background,
-        background_acts=_embeddings_of(parts.cache, background, *(site.modality for site in parts.settings.sites)),
+        background_acts=_acts_of(parts.cache, background, embeddings),
+        background_codes=parts.dictionary.encode(_acts_of(parts.cache, background, by_modality(parts.settings.sites))),
     )
-    return name_latents(evidence, registry.find("namers", parts.settings.namer).make(Namer))
 
 
 def _vocabulary(parts: Parts) -> tuple[str, ...]:
@@ -61,23 +76,21 @@ def _background(parts: Parts) -> tuple[Pair, ...]:
     return tuple(parts.pairs[place[pair_id]] for pair_id in sorted(scored[order]))
 
 
-def _embed_words(clip: HookedCLIP, words: Sequence[str]) -> torch.Tensor | None:
-    if not words or clip.text is None:
-        return None
-    pairs = Pairs(words, None, words, name="vocabulary")
+def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d_embed"]:
+    """The model's final embedding of each text."""
+    pairs = Pairs(texts, None, texts, name="texts")
     acts = [acts.text for acts in stream(clip, pairs, [Site("text", EMBEDDING)])]
     return torch.cat([rows for rows in acts if rows is not None])
 
 
-def _embeddings_of(cache: Cache, pairs: Sequence[Pair], *modalities: Modality) -> PairedActs:
-    """The model's final embeddings of the pairs, in their order."""
+def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: Mapping[Modality, Site | None]) -> PairedActs:
+    """The activations of the pairs at the sites, in the pairs' order."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
-    sites = {modality: Site(SIDE_OF[modality], EMBEDDING) for modality in modalities}
-    found: dict[Modality, torch.Tensor] = {}
+    found: dict[Modality, Tensor] = {}
     for acts in cache.batches(image=sites.get("image"), text=sites.get("text"), batch_size=ROWS):
         rows = [row for row, pair_id in enumerate(acts.ids) if pair_id in wanted]
         places = [wanted[acts.ids[row]] for row in rows]
-        for modality in modalities:
+        for modality in sites:
             values = acts.of(modality)
             if values is not None:
                 found.setdefault(modality, values.new_zeros(len(pairs), values.shape[1]))[places] = values[rows]

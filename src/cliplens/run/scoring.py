@@ -41,7 +41,7 @@ def score(parts: Parts, steps: Steps) -> None:
     save_exemplars(folder.exemplars, exemplars.get("image"), exemplars.get("text"))
     table.save(folder.latents)
     notes = [*found.notes, *names.notes, *_notes(parts)]
-    write_json(folder.findings, {"tables": found.tables, "notes": notes, "failed": found.failed})
+    write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
     write_json(folder.summary, _summary(parts, found, names.figures, steps))
 
 
