@@ -4,9 +4,11 @@ from cliplens.pairs.captions import Tokenised as Tokenised
 from cliplens.pairs.captions import tokenised as tokenised
 from cliplens.pairs.decode import Decoded as Decoded
 from cliplens.pairs.decode import Decoder as Decoder
+from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import BadPairError as BadPairError
 from cliplens.pairs.images import open_image as open_image
 from cliplens.pairs.pairs import ImageColumn as ImageColumn
+from cliplens.pairs.pairs import LazyImages as LazyImages
 from cliplens.pairs.pairs import Pairs as Pairs
 from cliplens.pairs.quarantine import Quarantine as Quarantine
 from cliplens.pairs.read import read_pairs as read_pairs

@@ -40,15 +40,15 @@ def pairs_of_rows(rows: Iterable[Mapping[str, Any]], columns: Columns, root: Pat
     for number, row in enumerate(rows):
         image = _cell(row, image_column)
         known = _cell(row, id_column) or image or f"{name}-{number:06d}"
-        for caption in _captions(row, caption_column):
+        for caption in captions_of(None if caption_column is None else row.get(caption_column)):
             ids.append(known)
             images.append(root / image if image else None)
             captions.append(caption)
     return Pairs(ids, images if image_column else None, captions if caption_column else None, name=name)
 
 
-def _captions(row: Mapping[str, Any], column: str | None) -> list[str | None]:
-    value = None if column is None else row.get(column)
+def captions_of(value: Any) -> list[str | None]:
+    """The captions a cell holds: one, or a list of them for the same image."""
     if isinstance(value, list | tuple):
         return [str(v) for v in value] or [None]
     return [None if value is None else str(value)]

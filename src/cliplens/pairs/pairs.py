@@ -15,20 +15,21 @@ from cliplens.errors import PairsError
 from cliplens.records import ImageSource, Pair
 
 
-class ImageColumn(Sequence[ImageSource | None]):
-    """A column of images that can give many at once; for sources that draw or slice faster than they open.
-
-    A plain list of paths, bytes or PIL images is a column too: this class is only for sources with a bulk way.
-    """
-
-    @abstractmethod
-    def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:
-        """The images of the rows as RGB, the very pixels that opening them one by one gives."""
+class LazyImages(Sequence[ImageSource | None]):
+    """A column of images that are found when they are asked for: in a tar, in a dataset, by drawing them."""
 
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """What the images are, for `Pairs.sha256`: equal where every pixel is equal."""
+        """What the images are, for `Pairs.sha256`, without reading them all."""
+
+
+class ImageColumn(LazyImages):
+    """A lazy column that gives many images at once faster than one by one."""
+
+    @abstractmethod
+    def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:
+        """The images of the rows as RGB, the very pixels that opening them one by one gives."""
 
 
 class Pairs(Sequence[Pair]):
@@ -132,12 +133,13 @@ class Pairs(Sequence[Pair]):
         A file's bytes are not read: an image altered in place without changing its size goes unnoticed.
         """
         digest = hashlib.sha256()
-        if isinstance(self._images, ImageColumn):
+        lazy = isinstance(self._images, LazyImages)
+        if isinstance(self._images, LazyImages):
             digest.update(self._images.sha256.encode())
         for i in range(len(self)):
             row = self._row(i)
             caption = None if self._captions is None else self._captions[row]
-            plain = None if self._images is None or isinstance(self._images, ImageColumn) else self._images[row]
+            plain = None if self._images is None or lazy else self._images[row]
             for part in (self._ids[row].encode(), b"" if caption is None else caption.encode(), _print_of(plain)):
                 digest.update(len(part).to_bytes(8, "little") + part)
         return digest.hexdigest()
