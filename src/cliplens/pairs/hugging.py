@@ -27,8 +27,8 @@ def is_hugging(path: str) -> bool:
 
 
 def read_hugging(path: str, root: Path, columns: Columns, modalities: Wanted) -> Pairs:
-    """Pairs of `hf:NAME[:CONFIG][@SPLIT][?limit=N]` (with a limit only that many are fetched), of a parquet or Arrow file
-    or a glob of them, or of a folder written by `save_to_disk`.
+    """Pairs of `hf:NAME[:CONFIG][@SPLIT][?limit=N]` (with a limit only that many are fetched), of a parquet or Arrow
+    file or a glob of them, or of a folder written by `save_to_disk`.
 
     Raises:
         PairsError: it cannot be loaded.

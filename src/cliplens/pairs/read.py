@@ -36,7 +36,7 @@ def read_pairs(
     | `set.jsonl` | one object per line; `caption` may be a list of captions of one image |
     | `captions_val2017.json` | COCO captions, or a list of objects |
     | `folder/` | images, each with its caption in a .txt file beside it |
-    | `shards/*.tar`, `shards/{000..099}.tar` | WebDataset shards; `caption_column` is the caption's ending or JSON key |
+    | `shards/*.tar`, `shards/{000..099}.tar` | WebDataset shards; `caption_column`: the caption's ending or JSON key |
     | `set.parquet`, `set.arrow`, a `save_to_disk` folder | Hugging Face datasets on disk |
     | `hf:owner/name:config@split?limit=1000` | Hugging Face datasets by name; with a limit only that much is fetched |
 
@@ -59,7 +59,7 @@ def read_pairs(
     return pairs
 
 
-def _read(
+def _read(  # noqa: PLR0911  one line per source
     name: str, source: Path, root: Path | None, columns: tuple[str | None, str | None, str | None], modalities: Wanted
 ) -> Pairs:
     beside = root or source.parent

@@ -103,7 +103,7 @@ def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sam
         raise PairsError(
             expected=f"a plain tar at {shard}",
             found=str(error),
-            do="unpack or mend it (compressed tars cannot be sought)",
+            do="mend it, or unpack it if it is compressed",
         ) from error
     if sample.key:
         yield _told(sample, caption_key)
@@ -115,7 +115,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         try:
             member = tar.next()
         except tarfile.ReadError:
-            if not tar.getmembers():
+            if not tar.members:
                 raise
             return
         if member is None:

@@ -58,7 +58,7 @@ def test_other_json(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('[{"file_name": "a.png", "text": "x"}]')
     assert read_pairs(tmp_path / "list.json")[0].image == tmp_path / "a.png"
     (tmp_path / "odd.json").write_text('{"a": 1}')
-    with pytest.raises(PairsError, match="COCO captions.*Found dict in"):
+    with pytest.raises(PairsError, match=r"COCO captions.*Found dict in"):
         read_pairs(tmp_path / "odd.json")
 
 
@@ -74,7 +74,7 @@ def test_cc3m_finds_its_files(tmp_path: Path, names: tuple[str, str]) -> None:
 
 def test_cc3m_without_files(tmp_path: Path) -> None:
     (tmp_path / "cc.tsv").write_text("a cat\thttp://x.org/cat.png\n")
-    with pytest.raises(PairsError, match="Expected images in .* named by the URL's last part"):
+    with pytest.raises(PairsError, match=r"Expected images in .* named by the URL's last part"):
         read_pairs(tmp_path / "cc.tsv")
 
 
@@ -120,15 +120,15 @@ def test_a_cut_tar_loses_only_its_end(shards: Path) -> None:
     pairs = read_pairs(shards / "s-00.tar")
     assert pairs.ids == ("a/0", "a/1")
     assert is_seed(pairs[0], 0)
-    with pytest.raises(PairsError, match="unreadable image"):
+    with pytest.raises(PairsError, match=r"unreadable image"):
         open_image(pairs[1])
 
 
 def test_what_is_no_tar(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"not a tar" * 200)
-    with pytest.raises(PairsError, match="Expected a plain tar"):
+    with pytest.raises(PairsError, match=r"Expected a plain tar"):
         read_pairs(tmp_path / "a.tar")
-    with pytest.raises(PairsError, match="Found none. Do check the path"):
+    with pytest.raises(PairsError, match=r"Found none. Do check the path"):
         read_pairs(tmp_path / "b-*.tar")
 
 
