@@ -145,7 +145,7 @@ def writes_reach_the_output(tower: HookedTower, inputs: Tensor, unheard: tuple[s
     generator = torch.Generator().manual_seed(2)
 
     def disturb(x: Tensor, hook: Any) -> Tensor:
-        return x * (1 + 0.5 * torch.randn(x.shape, generator=generator).to(x)).clamp_min(0.1)
+        return x + torch.randn(x.shape, generator=generator).abs().to(x)
 
     with torch.no_grad():
         clean = tower(inputs)

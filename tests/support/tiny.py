@@ -33,13 +33,19 @@ def tiny_model(
     return shaken(made, seed)
 
 
-def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in eval mode, its norms' gains and offsets and every bias moved off 1 and 0."""
+def shaken(model: nn.Module, seed: int = 0, *, weights: bool = False) -> nn.Module:
+    """The model in eval mode, its norms' gains and offsets and every bias moved off 1 and 0.
+
+    With `weights` the matrices too are drawn anew, large enough for every part to be heard in the output.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(0.3 * noise)
+            elif weights and parameter.ndim > 1:
+                parameter.copy_(noise * parameter[0].numel() ** -0.5)
     return model.eval()
 
 

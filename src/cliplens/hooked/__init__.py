@@ -15,7 +15,10 @@ from cliplens.hooked.head import affine as affine
 from cliplens.hooked.identity import identity_of as identity_of
 from cliplens.hooked.identity import tokenizer_sha256 as tokenizer_sha256
 from cliplens.hooked.identity import weights_sha256 as weights_sha256
+from cliplens.hooked.layer import HookedLayer as HookedLayer
+from cliplens.hooked.layer import HookedStage as HookedStage
 from cliplens.hooked.mlp import HookedMLP as HookedMLP
+from cliplens.hooked.mlp import LinearRows as LinearRows
 from cliplens.hooked.norm import HookedLayerNorm as HookedLayerNorm
 from cliplens.hooked.part import HookedPart as HookedPart
 from cliplens.hooked.part import active as active

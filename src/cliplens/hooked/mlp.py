@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -9,21 +10,43 @@ from cliplens.hooked.attention import Gain, no_gain
 from cliplens.hooked.part import HookedPart, borrow, point
 
 
+class LinearRows:
+    """Some of the outputs of a linear layer, as a linear layer of their own: for weights that are packed together."""
+
+    def __init__(self, linear: nn.Linear, start: int, stop: int) -> None:
+        self.linear, self.rows = linear, slice(start, stop)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "d_out d_in"]:
+        """Its rows of the weight."""
+        return self.linear.weight[self.rows]
+
+    @property
+    def bias(self) -> Float[Tensor, " d_out"] | None:
+        """Its part of the bias."""
+        return None if self.linear.bias is None else self.linear.bias[self.rows]
+
+
 class HookedMLP(HookedPart):
     """hook_in -> W_in -> hook_pre -> activation -> hook_post -> W_out.
 
     Gated: hook_post = act(hook_pre) * hook_pre_linear, where `fc_gate` gives hook_pre and `fc_in` hook_pre_linear, as in
-    TransformerLens. With a norm before W_out, `hook_mid` is what enters the norm, and hook_post what enters W_out.
+    TransformerLens. With a norm before W_out, `hook_mid` is what enters the norm, and hook_post what enters W_out;
+    `norm_in` comes before W_in, inside the stock module.
     `gain` is the block's LayerScale on this branch: `forward`, `W_out` and `b_out` carry it.
     """
 
     stock: nn.Module
     gain: Gain
-    fc_in: nn.Linear
+    fc_in: "nn.Linear | LinearRows"
     fc_out: nn.Linear
     act: nn.Module
-    fc_gate: nn.Linear | None
+    fc_gate: "nn.Linear | LinearRows | None"
     norm: nn.Module | None
+    norm_in: nn.Module | None
 
     def __init__(
         self,
@@ -36,10 +59,12 @@ class HookedMLP(HookedPart):
         d_mlp: int,
         fc_gate: Any = None,
         norm: nn.Module | None = None,
+        norm_in: nn.Module | None = None,
         gain: Gain = no_gain,
     ) -> None:
         super().__init__()
-        borrow(self, stock=stock, fc_in=fc_in, act=act, fc_out=fc_out, fc_gate=fc_gate, norm=norm, gain=gain)
+        borrow(self, stock=stock, fc_in=fc_in, act=act, fc_out=fc_out, fc_gate=fc_gate, gain=gain)
+        borrow(self, norm=norm, norm_in=norm_in)
         self.hook_in = point(d_model)
         self.hook_pre, self.hook_post = point(d_mlp), point(d_mlp)
         if fc_gate is not None:
@@ -52,6 +77,8 @@ class HookedMLP(HookedPart):
         if self.quiet():
             return self._gained(self.stock(x))
         x = self.hook_in(x)
+        if self.norm_in is not None:
+            x = self.norm_in(x)
         if self.fc_gate is None:
             post = self.act(self.hook_pre(self.fc_in(x)))
         else:

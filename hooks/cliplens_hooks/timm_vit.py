@@ -1,0 +1,73 @@
+"""timm's `VisionTransformer`: SigLIP 1 and 2, ViTamin, MobileCLIP-B, DINO and every plain ViT, inside open_clip or alone."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from torch import Tensor, nn
+
+from cliplens.contracts import Tower
+from cliplens.hooked import HookedBlock, HookedTower
+from cliplens.sites import Side
+from cliplens_hooks.timm_parts import (
+    TimmAttention,
+    TimmTransformer,
+    hooked_mlp,
+    hooked_norm,
+    present,
+    stock_of,
+    timm_config,
+    trunk_of,
+)
+
+
+class TimmViTTower(Tower):
+    """Opens `timm.models.vision_transformer.VisionTransformer` with timm's plain blocks."""
+
+    family: ClassVar[str] = "timm VisionTransformer"
+
+    def opens(self, model: nn.Module, side: Side) -> bool:
+        """Whether the image side is such a trunk."""
+        trunk = trunk_of(stock_of(model))
+        return (
+            side == "vision"
+            and type(trunk) is VisionTransformer
+            and all(type(b) is Block and type(b.attn) is Attention for b in trunk.blocks)
+        )
+
+    def open(self, model: nn.Module, side: Side) -> HookedTower:
+        """The hooked tower."""
+        return TimmViT(stock_of(model)).train(model.training)
+
+
+class TimmViT(TimmTransformer):
+    """A hooked `VisionTransformer`."""
+
+    def __init__(self, stock: nn.Module) -> None:
+        trunk: Any = trunk_of(stock)
+        blocks = [_block(b, trunk.embed_dim) for b in trunk.blocks]
+        super().__init__(stock, timm_config(stock, TimmViTTower.family, blocks[0].mlp.hook_post.width))
+        self.blocks = nn.ModuleList(blocks)
+        self.open_ends(trunk)
+        self.setup()
+
+    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+        """Patches, special tokens, positions, dropout of patches, norm."""
+        x = self.trunk.patch_drop(self.with_positions(self.patches(inputs)))
+        return self.before_blocks(x), {}
+
+    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+        """As the trunk pools."""
+        return self.norm_and_pool(stream)
+
+
+def _block(stock: Any, d: int) -> HookedBlock:
+    return HookedBlock(
+        stock,
+        hooked_norm(stock.norm1, d),
+        TimmAttention(stock.attn, d, gain=lambda: getattr(stock.ls1, "gamma", None)),
+        hooked_norm(stock.norm2, d),
+        hooked_mlp(stock.mlp, d, gain=lambda: getattr(stock.ls2, "gamma", None)),
+        d_model=d,
+        drops=(present(stock.drop_path1), present(stock.drop_path2)),
+    )
