@@ -1,0 +1,127 @@
+"""What image and caption say of a target together: redundancy, unique parts and synergy, for every latent.
+
+Partial information decomposition (Williams and Beer, arXiv 1004.2515) of I(A, B; Y), in bits, with A = the latent fires
+on the image, B = it fires on the caption, Y = a binary target (a label, or "the pair is retrieved"):
+
+    redundancy + unique_image = I(A; Y)        redundancy + unique_text = I(B; Y)        all four = I(A, B; Y)
+
+| redundancy | what it is | source |
+|---|---|---|
+| `i_min` | expected least specific information, sum_y p(y) min_S I(Y=y; S) | Williams and Beer, arXiv 1004.2515 |
+| `mmi` | min(I(A; Y), I(B; Y)) | Barrett, Phys. Rev. E 91, 052802 (2015) |
+
+Information estimated from counts is biased upwards, by (|S|-1)(|Y|-1) / (2 N ln 2) bits for a source S (Miller 1955;
+Panzeri and Treves 1996); it is subtracted, and nothing is left below zero. The control is the same with the target
+shuffled.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cliplens.errors import InputError, unknown_name
+from cliplens.keys import hashed_uniform, pair_keys
+
+REDUNDANCIES = ("i_min", "mmi")
+PerLatent = np.ndarray | np.floating[Any]
+"""One number per latent, or a bare number where counts of one latent were given."""
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """The four parts of I(A, B; Y), in bits, per latent; each in [0, 1] up to the error of estimation."""
+
+    redundancy: PerLatent
+    unique_image: PerLatent
+    unique_text: PerLatent
+    synergy: PerLatent
+
+
+def counts_of(
+    image_fires: Bool[np.ndarray, "pair latent"],
+    text_fires: Bool[np.ndarray, "pair latent"],
+    target: Bool[np.ndarray, " pair"],
+) -> Float[np.ndarray, "latent 2 2 2"]:
+    """How many pairs have each combination of firing on the image, firing on the caption, and target."""
+    cells = [
+        [[(a & b & y[:, None]).sum(0) for y in (~target, target)] for b in (~text_fires, text_fires)]
+        for a in (~image_fires, image_fires)
+    ]
+    return np.moveaxis(np.array(cells, dtype=np.float64), -1, 0)
+
+
+def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool = True) -> Atoms:
+    """The atoms from counts of (image fires, caption fires, target).
+
+    Args:
+        counts: [..., 2, 2, 2], not negative; probabilities do as well when `corrected` is False.
+        redundancy: which definition of what both sources say.
+        corrected: subtract the bias of estimation.
+
+    Returns:
+        Atoms of shape [...], in bits; nan where there are no counts.
+
+    Raises:
+        UnknownNameError: there is no such redundancy.
+        InputError: the last axes are not 2, 2, 2.
+    """
+    if redundancy not in REDUNDANCIES:
+        raise unknown_name("redundancy", redundancy, REDUNDANCIES)
+    if counts.shape[-3:] != (2, 2, 2):
+        raise InputError(expected="counts of shape [..., 2, 2, 2]", found=str(counts.shape), do="count with counts_of")
+    n = counts.sum((-3, -2, -1))
+    with np.errstate(invalid="ignore"):
+        p = counts / n[..., None, None, None]
+    image, text = p.sum(-2), p.sum(-3)
+    both = p.reshape(*p.shape[:-3], 4, 2)
+    of_image, of_text, of_both = (_information(s) for s in (image, text, both))
+    shared = _i_min(image, text) if redundancy == "i_min" else np.minimum(of_image, of_text)
+    if corrected:
+        of_image, of_text, shared = (
+            np.maximum(i - _bias(s, n), 0) for i, s in ((of_image, image), (of_text, text), (shared, image))
+        )
+        of_both = np.maximum(of_both - _bias(both, n), np.maximum(of_image, of_text))
+        shared = np.minimum(shared, np.minimum(of_image, of_text))
+    return Atoms(shared, of_image - shared, of_text - shared, of_both - of_image - of_text + shared)
+
+
+def shuffled(target: Bool[np.ndarray, " pair"], ids: tuple[str, ...], seed: int = 0) -> Bool[np.ndarray, " pair"]:
+    """The target dealt out to the pairs anew, by their ids alone: the control every atom must beat."""
+    order = np.argsort(hashed_uniform(pair_keys(ids), seed), kind="stable")
+    again = np.argsort(hashed_uniform(pair_keys(ids), seed + 1), kind="stable")
+    out = np.empty_like(target)
+    out[order] = target[again]
+    return out
+
+
+def _information(joint: Float[np.ndarray, "*latents source target"]) -> PerLatent:
+    """I(S; Y) in bits of a joint distribution."""
+    apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
+    return _plog(joint, joint, apart).sum((-2, -1))
+
+
+def _i_min(
+    image: Float[np.ndarray, "*latents source target"], text: Float[np.ndarray, "*latents source target"]
+) -> PerLatent:
+    """sum_y p(y) min over sources of I(Y=y; S), with I(Y=y; S) = sum_s p(s|y) log p(y|s)/p(y)."""
+
+    def weighted_specific(joint: np.ndarray) -> np.ndarray:
+        apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
+        return _plog(joint, joint, apart).sum(-2)
+
+    return np.minimum(weighted_specific(image), weighted_specific(text)).sum(-1)
+
+
+def _plog(weight: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = weight * np.log2(above / below)
+    return np.where(weight == 0, 0.0, terms)
+
+
+def _bias(joint: Float[np.ndarray, "*latents source target"], n: PerLatent) -> PerLatent:
+    """Expected excess of I(S; Y) estimated from n samples: by the values of S and Y that occur."""
+    sources, targets = (joint.sum(-1) > 0).sum(-1), (joint.sum(-2) > 0).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (sources - 1) * (targets - 1) / (2 * n * np.log(2))
