@@ -10,7 +10,7 @@
 | caption  | the pair's caption; null where it has none                          |
 | image    | thumbnail, relative to `images/`; null for text samples and where the image cannot be read any more |
 
-Thumbnails are PNG where the picture is tiny (every pixel counts), WebP otherwise. A thumbnail is named after its
+Thumbnails are WebP, lossless where the picture is tiny and every pixel counts. A thumbnail is named after its
 pair and its content, the table is written last, and what it does not name is removed only then: whoever reads the
 folder at any moment finds a table whose pictures are all there.
 """
@@ -19,6 +19,7 @@ import hashlib
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from cliplens.runfolder import written_whole
 from cliplens.sites import Modality
 
 TINY = 96
-"""Longest side, in pixels, up to which a thumbnail is the picture itself, as PNG."""
+"""Longest side, in pixels, up to which a thumbnail is the picture itself, pixel for pixel."""
 THUMBNAIL = 192
 """Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 on a screen of double density."""
 TABLE = "exemplars.parquet"
@@ -95,12 +96,19 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
     return _read("image", columns, shapes, folder), _read("text", columns, shapes, folder)
 
 
+def strongest(exemplars: Exemplars | None, top: int) -> Exemplars | None:
+    """The first `top` samples of each latent."""
+    if exemplars is None:
+        return None
+    return replace(exemplars, at=exemplars.at[:, :top], values=exemplars.values[:, :top])
+
+
 def thumbnail(image: Image.Image) -> tuple[bytes, str]:
-    """A small file of a picture, and its suffix: PNG, pixel for pixel, up to `TINY`; above, WebP of `THUMBNAIL`."""
+    """A small file of a picture, and its suffix: WebP, pixel for pixel up to `TINY`, at most `THUMBNAIL` above."""
     out = io.BytesIO()
     if max(image.size) <= TINY:
-        image.convert("RGB").save(out, "PNG")
-        return out.getvalue(), "png"
+        image.convert("RGB").save(out, "WEBP", lossless=True, method=3)
+        return out.getvalue(), "webp"
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     small.save(out, "WEBP", quality=82, method=4)

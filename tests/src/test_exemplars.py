@@ -54,7 +54,7 @@ def test_tiny_pictures_keep_every_pixel(tmp_path: Path) -> None:
     originals = {p.id: p.image for p in pairs}
     for pair in loaded.pairs:
         assert isinstance(pair.image, Path)
-        assert pair.image.suffix == ".png"
+        assert pair.image.suffix == ".webp"
         np.testing.assert_array_equal(np.asarray(Image.open(pair.image)), np.asarray(originals[pair.id]))
 
 

@@ -19,6 +19,7 @@ RULES = {
     "modality_paper": "Paper's rule",
     "modality_significant": "Significant",
 }
+_TRUTH = ("Recovery", "Coverage")
 _DIGITS = 5
 """Significant digits of numbers embedded in the page; latents.parquet keeps them all."""
 
@@ -72,6 +73,12 @@ class Content:
     def rules(self) -> list[str]:
         """Titles of the rules in `classes`."""
         return [title for name, title in RULES.items() if self.table is not None and name in self.table]
+
+    @property
+    def opened(self) -> list[str]:
+        """Titles of the tables that stand open: those about ground truth, when there are any, else the first."""
+        truth = [title for title in self.tables if title.startswith(_TRUTH)][:2]
+        return truth or list(self.tables)[:1]
 
     @property
     def reasons(self) -> list[tuple[str, int]]:

@@ -10,8 +10,12 @@ from cliplens.sites import Modality
 _KINDS = {".png": "image/png", ".webp": "image/webp"}
 
 
+PER_LATENT = 8
+"""Pictures of a latent that the page shows."""
+
+
 def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tuple[list[str], dict[str, int]]:
-    """Data URIs, and which of them shows which pair (by id).
+    """Data URIs, and which of them shows which pair (by id): the `PER_LATENT` strongest samples of each latent.
 
     Every latent's first picture goes in before any latent's second, so that a small budget is shared fairly.
     Two pairs with the same picture share one entry.
@@ -38,7 +42,7 @@ def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tupl
 
 
 def _fairly(images: Exemplars) -> list[Pair]:
-    by_rank = images.at.T.ravel()
+    by_rank = images.at[:, :PER_LATENT].T.ravel()
     _, first = np.unique(by_rank, return_index=True)
     return [images.pairs[p] for p in by_rank[np.sort(first)] if p >= 0]
 

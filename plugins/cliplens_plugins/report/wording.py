@@ -13,7 +13,7 @@ def count(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """Any value of a small table: three significant digits for fractions, thousands apart, text as it is."""
+    """Any value of a small table: three decimals for fractions, thousands apart, text as it is."""
     if _missing(value):
         return MISSING
     if isinstance(value, bool):
@@ -21,13 +21,8 @@ def figure(value: Any) -> str:
     if isinstance(value, int):
         return count(value)
     if isinstance(value, float):
-        return (
-            count(value)
-            if value.is_integer() and abs(value) >= 1000
-            else f"{value:.3g}"
-            if abs(value) >= 1
-            else f"{value:.3f}"
-        )
+        size = abs(value)
+        return count(value) if size >= 1000 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
     if isinstance(value, list | tuple):
         return f"{MISSING} ".join(figure(v) for v in value)
     return str(value)

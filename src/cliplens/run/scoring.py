@@ -9,7 +9,7 @@ import torch
 
 from cliplens import api, registry
 from cliplens.contracts import Metric
-from cliplens.exemplars import save_exemplars
+from cliplens.exemplars import save_exemplars, strongest
 from cliplens.records import Batch, GroundTruth, PairedActs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
@@ -20,7 +20,10 @@ from cliplens.sites import Site
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
-EXEMPLARS = 20
+EXEMPLARS = 64
+"""Top samples per latent and modality that names are made from and tested on."""
+SHOWN = 20
+"""How many of them stay in the run folder."""
 
 
 def score(parts: Parts, steps: Steps) -> None:
@@ -28,7 +31,7 @@ def score(parts: Parts, steps: Steps) -> None:
     with steps("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in parts.settings.sites]
         metrics = list(registry.made("metrics", Metric))
-        found = tally(_watched(_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
+        found = tally(_watched(held_out_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
         all_reduce(tops)
         by_id = {pair.id: pair for pair in parts.pairs}
         exemplars = {top.modality: top.exemplars(by_id) for top in tops}
@@ -38,7 +41,8 @@ def score(parts: Parts, steps: Steps) -> None:
         names = name_found(parts, exemplars, found)
         table = found.table.with_columns(names.columns, names.schema)
     folder = parts.folder
-    save_exemplars(folder.exemplars, exemplars.get("image"), exemplars.get("text"))
+    shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in exemplars.items()}
+    save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
     table.save(folder.latents)
     notes = [*found.notes, *names.notes, *_notes(parts)]
     write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
@@ -52,7 +56,7 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
         yield batch
 
 
-def _batches(parts: Parts) -> Iterator[Batch]:
+def held_out_batches(parts: Parts) -> Iterator[Batch]:
     settings, dictionary = parts.settings, parts.dictionary
     truth = _truth(settings.pairs)
     read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)

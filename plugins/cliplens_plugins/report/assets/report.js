@@ -121,7 +121,7 @@
   const HEADLINE = ["name_score", "name_agreement", "ms_image", "ms_text", "mms", "cofiring"];
   function scores(k) {
     const list = HEADLINE.filter((n) => n in columns);
-    if (!list.includes(state.sort) && !["latent", "mds", "fire_image", "fire_text"].includes(state.sort)) list.unshift(state.sort);
+    if (!list.includes(state.sort) && ![MIXED, "latent", "mds", "fire_image", "fire_text"].includes(state.sort)) list.unshift(state.sort);
     return h("dl", { class: "scores" }, list.slice(0, 5).map((n) => [h("dt", { title: (schema[n] || {}).about, class: n === state.sort ? "sorted" : null }, label(n)), h("dd", { class: n === state.sort ? "sorted" : null }, number(cell(n, k)))]));
   }
   function bothNames(k) {
@@ -140,8 +140,8 @@
     const title = h("button", { type: "button", onclick: () => open(k) }, name || "unnamed");
     return h("article", { class: "latent class-" + className(k) + (k === state.current ? " current" : ""), id: "latent-" + k, tabindex: 0, "aria-posinset": place + 1, "aria-setsize": state.order.length, "aria-label": `Latent ${k}: ${name || "unnamed"}`, style: { top: place * pitch + "px" }, onfocus: () => setCurrent(k) },
       h("header", {}, h("span", { class: "number" }, "#" + k), h("h3", { class: name ? null : "unnamed", title: cell("name_evidence", k) }, title), bothNames(k), badge(k)),
-      images.length ? h("ul", { class: "pictures", "aria-label": "Top images" }, images.slice(0, 12).map((s) => pictureItem(s, images[0].value, false))) : silent("image"),
-      texts.length ? h("ol", { class: "captions", "aria-label": "Top captions" }, texts.slice(0, 8).map((s) => captionItem(s, texts[0].value, k))) : silent("text"),
+      images.length ? h("ul", { class: "pictures", "aria-label": "Top images" }, images.slice(0, 8).map((s) => pictureItem(s, images[0].value, false))) : silent("image"),
+      texts.length ? h("ol", { class: "captions", "aria-label": "Top captions" }, texts.slice(0, 7).map((s) => captionItem(s, texts[0].value, k))) : silent("text"),
       h("div", { class: "numbers" }, gauge(k), fires(k), scores(k)));
   }
 
@@ -156,7 +156,7 @@
         h("button", { type: "button", class: "quiet", "aria-label": "Next latent", disabled: place < 0 || place >= state.order.length - 1, onclick: () => step(1) }, "→"),
         h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => dialog.close() }, "✕")),
       h("div", { class: "numbers" }, gauge(k), fires(k)),
-      h("h3", {}, "Top images"), images.length ? h("ul", { class: "pictures" }, images.map((s) => pictureItem(s, images[0].value, true))) : silent("image"),
+      h("h3", {}, "Top images"), images.length ? h("ul", { class: "pictures" }, images.filter((s) => pairs.picture[s.pair] >= 0).map((s) => pictureItem(s, images[0].value, true))) : silent("image"),
       h("h3", {}, "Top captions"), texts.length ? h("ol", { class: "captions" }, texts.map((s) => captionItem(s, texts[0].value, k))) : silent("text"),
       h("h3", {}, "Every column"), h("dl", { class: "columns" }, Object.keys(columns).map((n) => h("div", {}, h("dt", { title: (schema[n] || {}).about }, label(n)), h("dd", {}, number(cell(n, k)))))));
     if (!dialog.open) dialog.showModal();
@@ -167,9 +167,17 @@
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
 
   // ---- what is shown, in which order
-  const CLASSES = ["ImgD", "CrossD", "TextD", "dead"];
-  const state = { query: "", captions: false, kind: "all", sort: columns.name_score ? "name_score" : "latent", down: true, range: null, order: [], current: null };
+  const CLASSES = ["ImgD", "CrossD", "TextD", "dead"], MIXED = "best named, classes in turn";
+  const state = { query: "", captions: false, kind: "all", sort: columns.name_score ? MIXED : "latent", down: true, range: null, order: [], current: null };
   if (state.sort === "latent") state.down = false;
+  // Best named first, one class after the other, so that the page opens on some of everything.
+  function mixed() {
+    const sure = columns.name_score_low || columns.name_score, place = new Array(data.latents).fill(null), seen = {};
+    const order = place.map((_, k) => k).filter((k) => sure[k] !== null).sort((a, b) => sure[b] - sure[a] || a - b);
+    for (const k of order) { const c = className(k); seen[c] = (seen[c] || 0) + 1; place[k] = -(seen[c] * 4 + CLASSES.indexOf(c)); }
+    return place;
+  }
+  const mixedOrder = columns.name_score ? mixed() : null;
   const lower = (text) => (text || "").toString().toLowerCase();
   const haystack = Array.from({ length: data.latents }, (_, k) => ["name", "name_image", "name_text"].map((n) => lower(named(cell(n, k)))).join("\n"));
   let lowered = null; // captions in lower case, made at the first search that needs them
@@ -189,7 +197,7 @@
     return haystack[k].includes(state.query) || (state.captions && said(k, state.query));
   }
   function arrange() {
-    const values = columns[state.sort], sign = state.down ? -1 : 1, order = [];
+    const values = state.sort === MIXED ? mixedOrder : columns[state.sort], sign = state.down ? -1 : 1, order = [];
     for (let k = 0; k < data.latents; k++) if (fits(k)) order.push(k);
     order.sort((a, b) => {
       const x = values[a], y = values[b];
@@ -265,6 +273,7 @@
   if (columns.modality) $("classes").append(...kinds.map((c) => c === "all" ? chip("all", "All", data.latents) : chip(c, c, tally[c])));
   const FIRST = ["name_score", "mds", "ms_image", "ms_text", "mms", "cofiring", "name_agreement", "fire_image", "fire_text", "latent"];
   const sortable = [...FIRST.filter((n) => numeric.includes(n)), ...numeric.filter((n) => !FIRST.includes(n))];
+  if (mixedOrder) $("sort").append(h("option", { value: MIXED }, MIXED));
   for (const id of ["sort", "range-column"]) $(id).append(...sortable.map((n) => h("option", { value: n }, label(n))));
   $("sort").value = state.sort;
   function showDirection() { $("direction").textContent = state.down ? "↓" : "↑"; $("direction").setAttribute("aria-label", `Sorted from ${state.down ? "high to low" : "low to high"}; choose to reverse`); }
