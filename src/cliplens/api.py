@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource, Tower
 from cliplens.errors import InputError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedTower, identity_of
+from cliplens.hooked import HookedCLIP, HookedTower, HookedVisionTower, identity_of
 from cliplens.pairs import Pairs
 from cliplens.pairs import read_pairs as _read_pairs_file
 from cliplens.sites import Side, sites_of
@@ -102,9 +102,11 @@ def _with_own(
 
 
 def _hooked(loaded: LoadedModel) -> HookedCLIP:
+    vision = _open_tower(loaded.module, "vision")
+    assert isinstance(vision, HookedVisionTower)
     return HookedCLIP(
         loaded.module,
-        vision=_open_tower(loaded.module, "vision"),
+        vision=vision,
         text=_open_tower(loaded.module, "text"),
         preprocess=loaded.preprocess,
         tokenizer=loaded.tokenizer,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt64
@@ -12,7 +13,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, train
 from cliplens.settings import Settings
-from cliplens.sites import Modality, Site
+from cliplens.sites import Site
 from cliplens.store import Cache, Provider
 
 Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
@@ -44,8 +45,15 @@ def scored_on(settings: Settings) -> Keep:
     return lambda pair_keys: ~trained_on(settings)(pair_keys)
 
 
-def by_modality(sites: Sequence[Site]) -> dict[Modality, Site | None]:
+class SitePair(TypedDict):
     """The site of each modality, None where there is none."""
+
+    image: Site | None
+    text: Site | None
+
+
+def by_modality(sites: Sequence[Site]) -> SitePair:
+    """The sites as the keyword arguments a cache takes."""
     found = {site.modality: site for site in sites}
     return {"image": found.get("image"), "text": found.get("text")}
 

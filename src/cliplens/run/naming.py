@@ -15,7 +15,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.naming import name_latents, words_of
 from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
-from cliplens.run.dictionary import by_modality, scored_on
+from cliplens.run.dictionary import SitePair, by_modality, scored_on
 from cliplens.run.parts import Parts
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache
@@ -83,7 +83,7 @@ def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d
     return torch.cat([rows for rows in acts if rows is not None])
 
 
-def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: Mapping[Modality, Site | None]) -> PairedActs:
+def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs:
     """The activations of the pairs at the sites, in the pairs' order."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
     found: dict[Modality, Tensor] = {}
