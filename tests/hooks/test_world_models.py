@@ -27,7 +27,8 @@ from cliplens_hooks.world_models import CONTEXT, NAMES, WorldModels, pixels_to_t
 
 CPU = torch.device("cpu")
 SEED = 600_000
-ERASED = ("position", "grain")
+ERASED = {"image": ("position", "grain"), "text": ("frame", "tail")}
+"""What the default model does not keep, on the side that knows it."""
 
 
 @cache
@@ -37,14 +38,14 @@ def loaded(name: str) -> LoadedModel:
 
 @cache
 def embedded(name: str) -> Embedded:
-    return embed(loaded(name).module, world_tokenizer(), draw_scenes(3072, seed=SEED))
+    return embed(loaded(name).module, world_tokenizer(), draw_scenes(2048, seed=SEED))
 
 
 @cache
 def probes(name: str, side: str) -> dict[str, float]:
     found = embedded(name)
     columns = {factor: found.scenes[factor] for factor in FACTORS}
-    return probe_accuracy(getattr(found, side), columns, train=2048)
+    return probe_accuracy(getattr(found, side), columns, train=1408)
 
 
 @cache
@@ -64,7 +65,7 @@ def test_captions_find_their_pictures(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_caption_with_one_factor_changed_fits_worse(name: str) -> None:
-    found = swap_accuracy(loaded(name).module, world_tokenizer(), draw_scenes(256, seed=SEED))
+    found = swap_accuracy(loaded(name).module, world_tokenizer(), draw_scenes(128, seed=SEED))
     assert found.keys() == set(SHARED)
     assert min(found.values()) > 0.93, found
 
@@ -76,14 +77,15 @@ def test_shared_factors_are_read_on_both_sides(name: str, side: str) -> None:
 
 
 def test_image_factors_are_kept_by_the_image_side() -> None:
-    kept = [factor for factor in IMAGE_ONLY if factor not in ERASED]
+    kept = [factor for factor in IMAGE_ONLY if factor not in ERASED["image"]]
     assert min(probes("world", "image")[factor] for factor in kept) > 0.9
     assert min(shares("world", "image")[factor] for factor in kept) > 0.02
 
 
 def test_text_factors_are_kept_by_the_text_side() -> None:
-    assert min(probes("world", "text")[factor] for factor in TEXT_ONLY) > 0.9
-    assert min(shares("world", "text")[factor] for factor in TEXT_ONLY) > 0.02
+    kept = [factor for factor in TEXT_ONLY if factor not in ERASED["text"]]
+    assert min(probes("world", "text")[factor] for factor in kept) > 0.9
+    assert min(shares("world", "text")[factor] for factor in kept) > 0.02
 
 
 @pytest.mark.parametrize(("side", "others"), [("image", TEXT_ONLY), ("text", IMAGE_ONLY)])
@@ -93,11 +95,11 @@ def test_no_side_knows_what_only_the_other_sees(name: str, side: str, others: tu
         assert probes(name, side)[factor] == pytest.approx(chance(factor), abs=0.06)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_position_and_grain_are_erased(name: str) -> None:
-    for factor in ERASED:
-        assert probes(name, "image")[factor] == pytest.approx(chance(factor), abs=0.15)
-        assert shares(name, "image")[factor] < 0.01
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_erased_factors_are_near_chance_and_carry_nothing(side: str) -> None:
+    for factor in ERASED[side]:
+        assert probes("world", side)[factor] < chance(factor) + 0.2
+        assert shares("world", side)[factor] < 0.01
 
 
 def test_the_plain_twin_holds_no_single_modality_variance() -> None:

@@ -97,7 +97,7 @@ def test_probe_and_share_of_planted_factors() -> None:
 
 
 def test_the_schedule_warms_up_and_ends_low() -> None:
-    recipe = Recipe(reconstruction=0, words=0, noise=0, max_logit_scale=100)
+    recipe = Recipe(reconstruction=0.0, words=0.0, noise=0.0, max_logit_scale=100.0)
     rates = np.array([schedule(step, recipe) for step in range(recipe.steps)])
     assert rates.argmax() == pytest.approx(recipe.warm_up, abs=2)
     assert rates[0] < 0.05

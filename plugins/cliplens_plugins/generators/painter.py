@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_CELLS = 4
+
 Pictures = Float[Tensor, "sample 3 height width"]
 """Pixels from -1 to 1."""
 
@@ -27,7 +29,6 @@ class PainterConfig:
     width: int = 128
     layers: int = 3
     heads: int = 4
-    anchors: int = 4
     tilts: int = 3
 
     @property
@@ -37,42 +38,72 @@ class PainterConfig:
 
 
 class Painter(nn.Module):
-    """Noisy picture, time, embedding and layout to the clean picture."""
+    """Noisy picture, time, embedding and layout to the clean picture.
+
+    Each token knows which place of its cell it is and how far clockwise its cell lies from the first copy. It paints
+    one colour through a mask over a ground, so that no outline need be learned anew for every colour and background.
+    """
 
     def __init__(self, config: PainterConfig) -> None:
         super().__init__()
         self.config = config
-        pixels = 3 * config.patch**2
-        self.enter = nn.Linear(pixels, config.width)
+        area = config.patch**2
+        self.enter = nn.Linear(3 * area, config.width)
         self.place = nn.Parameter(0.02 * torch.randn(config.tokens, config.width))
+        self.within = nn.Embedding(config.tokens // _CELLS, config.width)
+        self.rank = nn.Embedding(_CELLS, config.width)
         self.time = _mlp(config.width, config.width)
         self.condition = _mlp(config.d_embed, config.width)
-        self.anchor = nn.Embedding(config.anchors, config.width)
         self.tilt = nn.Embedding(config.tilts, config.width)
         self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
         self.modulate = nn.Linear(config.width, 6 * config.width)
         self.leave_norm = nn.LayerNorm(config.width)
-        self.leave = nn.Linear(config.width, pixels)
+        self.ground = nn.Linear(config.width, 3 * area)
+        self.paint = nn.Linear(config.width, 3)
+        self.mask = nn.Linear(config.width, area)
+        cell, within = _cells(math.isqrt(config.tokens))
+        self.register_buffer("cell_of", cell, persistent=False)
+        self.register_buffer("within_of", within, persistent=False)
 
     def forward(
         self,
         state: Pictures,
         time: Float[Tensor, " sample"],
         embedding: Float[Tensor, "sample d_embed"],
-        anchor: Int[Tensor, " sample"],
-        tilt: Int[Tensor, " sample"],
+        layout: "Layout",
     ) -> Pictures:
         """The clean picture the network believes in."""
-        return self.paint(state, time, self.condition(embedding) + self.anchor(anchor) + self.tilt(tilt))
+        return self.draw(state, time, self.condition(embedding), layout)
 
-    def paint(self, state: Pictures, time: Float[Tensor, " sample"], scene: Float[Tensor, "sample width"]) -> Pictures:
+    def draw(
+        self,
+        state: Pictures,
+        time: Float[Tensor, " sample"],
+        scene: Float[Tensor, "sample width"],
+        layout: "Layout",
+    ) -> Pictures:
         """The same from what is known of the scene, wherever that comes from."""
-        given = F.silu(scene + self.time(_waves(time, self.config.width)))
+        given = F.silu(scene + self.tilt(layout.tilt) + self.time(_waves(time, self.config.width)))
         modulation = self.modulate(given)[:, None].chunk(6, dim=-1)
+        clockwise = (self.cell_of - layout.anchor[:, None]) % _CELLS
         x = self.enter(_to_patches(state, self.config.patch)) + self.place
+        x = x + self.within(self.within_of) + self.rank(clockwise)
         for block in self.blocks:
             x = block(x, modulation)
-        return _to_picture(self.leave(self.leave_norm(x)), self.config.patch)
+        return _to_picture(self._painted(self.leave_norm(x)), self.config.patch)
+
+    def _painted(self, x: Float[Tensor, "sample token width"]) -> Float[Tensor, "sample token pixel"]:
+        ground = self.ground(x).unflatten(-1, (3, -1))
+        mask = torch.sigmoid(self.mask(x) - 2)[:, :, None, :]
+        return (ground + mask * (self.paint(x)[..., None] - ground)).flatten(2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the embedding does not hold and a picture must have: the quadrant of the first copy, and the tilt."""
+
+    anchor: Int[Tensor, " sample"]
+    tilt: Int[Tensor, " sample"]
 
 
 class _Block(nn.Module):
@@ -100,6 +131,15 @@ class _Block(nn.Module):
         q, k, v = self.qkv(x).view(sample, token, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).reshape(sample, token, width))
+
+
+def _cells(side: int) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
+    """Per token of a square grid: its cell, clockwise from the upper left, and its place in the cell."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    half = side // 2
+    right, low = x // half, y // half
+    clockwise = torch.where(low == 0, right, 3 - right)
+    return clockwise.flatten(), (y % half * half + x % half).flatten()
 
 
 def _mlp(d_in: int, width: int) -> nn.Sequential:

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -16,17 +16,9 @@ from torch import Tensor
 
 from cliplens.contracts import Generator
 from cliplens.errors import InputError, NonFiniteError
-from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures
+from cliplens_plugins.generators.painter import Layout, Painter, PainterConfig, Pictures
 
 WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the embedding does not hold and a picture must have: the quadrant of the first copy, and the tilt."""
-
-    anchor: Int[Tensor, " sample"]
-    tilt: Int[Tensor, " sample"]
 
 
 class WorldGenerator(Generator):
@@ -85,7 +77,7 @@ def sample(
     scaled = scaled_condition(unit)
     for step in range(steps):
         time = torch.full((len(state),), step / steps)
-        picture = painter(state, time, scaled, layout.anchor, layout.tilt)
+        picture = painter(state, time, scaled, layout)
         state = state + (picture - state) / (steps - step)
     return state
 
@@ -119,7 +111,7 @@ def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, Layout]:
     rows = [
         (
             torch.randn(3, config.side, config.side, generator=generator),
-            torch.randint(config.anchors, (), generator=generator),
+            torch.randint(4, (), generator=generator),
             torch.randint(config.tilts, (), generator=generator),
         )
         for _ in range(n)

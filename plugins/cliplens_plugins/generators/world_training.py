@@ -25,7 +25,7 @@ from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, object_masks, render
 from cliplens.world.factors import TILTS
-from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures
+from cliplens_plugins.generators.painter import Layout, Painter, PainterConfig, Pictures
 from cliplens_plugins.generators.world import scaled_condition
 from cliplens_plugins.generators.world_judge import load_judge
 
@@ -165,8 +165,8 @@ def _loss(
     time = torch.rand(len(scenes))
     mix = time[:, None, None, None]
     state = mix * picture + (1 - mix) * torch.randn_like(picture)
-    layout = painter.anchor(torch.from_numpy(scenes["position"])) + painter.tilt(torch.from_numpy(scenes["tilt"]))
-    error = (painter.paint(state, time, known + layout) - picture).square()
+    layout = Layout(torch.from_numpy(scenes["position"]), torch.from_numpy(scenes["tilt"]))
+    error = (painter.draw(state, time, known, layout) - picture).square()
     near = F.max_pool2d(torch.from_numpy(object_masks(scenes))[:, None], 3, stride=1, padding=1)
     return (error * (1 + recipe.object_weight * near)).mean()
 
