@@ -390,7 +390,7 @@ def _config(stock: Any, blocks: Any, side: Side) -> TowerConfig:
     return TowerConfig(
         model_name="",
         side=side,
-        family="open_clip",
+        family="TextTransformer" if text else "VisionTransformer",
         d_model=d,
         n_layers=len(blocks),
         n_heads=first.attn.num_heads,

@@ -187,14 +187,20 @@ def vision_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:
         return ("ModifiedResNet", "stages") if isinstance(cfg["layers"], list) else ("VisionTransformer", "heads")
     import timm
 
-    kind = timm.model_entrypoint(cfg["timm_model_name"]).__module__.rpartition(".")[2]
-    families: dict[str, tuple[str, HookLevel]] = {
-        "vision_transformer": ("timm VisionTransformer", "heads"),
-        "vitamin": ("timm ViTamin", "heads"),
-        "vision_transformer_hybrid": ("timm VisionTransformer", "heads"),
-        "eva": ("timm Eva", "heads"),
-    }
-    return families.get(kind, (f"timm {kind}", "stages"))
+    return TIMM_FAMILIES[timm.model_entrypoint(cfg["timm_model_name"]).__module__.rpartition(".")[2]]
+
+
+TIMM_FAMILIES: dict[str, tuple[str, HookLevel]] = {
+    "vision_transformer": ("timm VisionTransformer", "heads"),
+    "vision_transformer_hybrid": ("timm VisionTransformer", "heads"),
+    "vitamin": ("timm VisionTransformer", "heads"),
+    "eva": ("timm Eva", "heads"),
+    "vision_transformer_relpos": ("timm VisionTransformerRelPos", "blocks"),
+    "convnext": ("ConvNeXt", "stages"),
+    "fastvit": ("FastVit", "stages"),
+    "swin_transformer": ("SwinTransformer", "stages"),
+}
+"""timm module -> family and depth of hooks of the models it defines."""
 
 
 def text_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:

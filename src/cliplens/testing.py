@@ -174,10 +174,11 @@ def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> N
 
 
 def gradients_are_the_stock_models(tower: HookedTower, inputs: Tensor) -> None:
-    """Every parameter gets the gradient it gets without hooks."""
-    wanted = _gradients(tower, inputs)
-    with tower.hooks([(lambda name: True, lambda x, hook: None)]):
-        found = _gradients(tower, inputs)
+    """Every parameter gets the gradient it gets without hooks (in float64, which tells noise from a mistake)."""
+    with _as(tower, torch.float64):
+        wanted = _gradients(tower, inputs)
+        with tower.hooks([(lambda name: True, lambda x, hook: None)]):
+            found = _gradients(tower, inputs)
     _demand(wanted.keys() == found.keys(), "gradients for the same parameters", str(wanted.keys() ^ found.keys()))
     for name, gradient in wanted.items():
         _near(found[name], gradient, f"gradient of {name}")
@@ -193,20 +194,16 @@ def _gradients(tower: HookedTower, inputs: Tensor) -> dict[str, Tensor]:
 
 def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
     """float64 agrees with stock to 1e-12, bfloat16 runs, an accelerator runs, and everything comes back."""
-    saved = {name: value.clone() for name, value in tower.stock.state_dict().items()}
-    home, kind = tower.device, tower.cfg.dtype
+    home = tower.device
     with torch.no_grad():
-        tower.to(torch.float64)
-        double = inputs.double() if inputs.is_floating_point() else inputs
-        _near(everything(tower, double)[0], tower.run_stock(tower.checked(double)), "hooked output in float64")
-        tower.to(torch.bfloat16)
-        _demand(bool(everything(tower, inputs)[0].isfinite().all()), "finite outputs in bfloat16", "nan or inf")
-        tower.to(kind)
+        with _as(tower, torch.float64):
+            _near(everything(tower, inputs)[0], tower.run_stock(tower.checked(inputs)), "hooked output in float64")
+        with _as(tower, torch.bfloat16):
+            _demand(bool(everything(tower, inputs)[0].isfinite().all()), "finite outputs in bfloat16", "nan or inf")
         if torch.cuda.is_available():
             tower.to("cuda")
             _demand(everything(tower, inputs)[0].is_cuda and tower.cfg.device.type == "cuda", "outputs on cuda", "not")
-        tower.to(home)
-        tower.stock.load_state_dict(saved)
+            tower.to(home)
 
 
 def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
@@ -265,6 +262,19 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     modules = {n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks)) for n, m in model.named_modules()}
     tensors = {n: (id(t), t.dtype, t.device, t.double().sum().item()) for n, t in model.named_parameters()}
     return {"modules": modules, "parameters": tensors, "state": tuple(model.state_dict())}
+
+
+@contextmanager
+def _as(tower: HookedTower, dtype: torch.dtype) -> Iterator[None]:
+    """The tower in another dtype; its weights come back bit for bit."""
+    saved = {name: value.clone() for name, value in tower.stock.state_dict().items()}
+    kind = tower.cfg.dtype
+    tower.to(dtype)
+    try:
+        yield
+    finally:
+        tower.to(kind)
+        tower.stock.load_state_dict(saved)
 
 
 def _near(found: Tensor, wanted: Tensor, what: str) -> None:

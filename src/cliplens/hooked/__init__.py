@@ -12,6 +12,7 @@ from cliplens.hooked.clip import HookedCLIP as HookedCLIP
 from cliplens.hooked.config import TowerConfig as TowerConfig
 from cliplens.hooked.head import FrozenHead as FrozenHead
 from cliplens.hooked.head import affine as affine
+from cliplens.hooked.identity import description as description
 from cliplens.hooked.identity import identity_of as identity_of
 from cliplens.hooked.identity import tokenizer_sha256 as tokenizer_sha256
 from cliplens.hooked.identity import weights_sha256 as weights_sha256

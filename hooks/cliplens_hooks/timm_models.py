@@ -1,0 +1,85 @@
+"""timm's transformers as vision-only models: `timm:vit_small_patch14_dinov2`, or a model object.
+
+As with open_clip's names, `pretrained=None` makes random weights; a tag of timm's is a request to download.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.data import create_transform, resolve_model_data_config
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from cliplens.contracts import LoadedModel, ModelCard, ModelSource
+from cliplens.errors import InputError, unknown_name
+from cliplens.hooked import description, identity_of
+
+PREFIX = "timm:"
+MODULES = ("vision_transformer", "eva")
+RANDOM = "random"
+
+
+class TimmModels(ModelSource):
+    """timm's `VisionTransformer` and `Eva` models alone, DINO among them: images only, no text, no logits."""
+
+    def models(self) -> Sequence[ModelCard]:
+        """None are listed: there are hundreds, and `timm.list_models` knows them."""
+        return []
+
+    def knows(self, name: str) -> bool:
+        """Names that begin with `timm:`."""
+        return name.startswith(PREFIX)
+
+    def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """The trunk without a classifier.
+
+        Raises:
+            UnknownNameError: timm has no such model or tag among its transformers.
+            InputError: the weights cannot be had.
+        """
+        kind = name.removeprefix(PREFIX)
+        known = [n for module in MODULES for n in timm.list_models(module=module)]
+        if kind not in known:
+            raise unknown_name("timm transformer", kind, known)
+        loaded = _complete(_created(kind, pretrained).eval(), name, pretrained)
+        loaded.module.to(device=device, dtype=dtype)
+        return loaded
+
+    def adopt(self, model: nn.Module) -> LoadedModel | None:
+        """timm transformers somebody made."""
+        return _complete(model, type(model).__name__, None) if isinstance(model, VisionTransformer | Eva) else None
+
+
+def _created(kind: str, pretrained: str | None) -> nn.Module:
+    if pretrained is None or pretrained == RANDOM:
+        if pretrained is None:
+            warnings.warn(f"{kind} without `pretrained` has random weights; give a tag or a safetensors file", stacklevel=4)
+        return timm.create_model(kind, num_classes=0)
+    if Path(pretrained).is_file():
+        model = timm.create_model(kind, num_classes=0)
+        model.load_state_dict(load_file(pretrained))
+        return model
+    tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{kind}.*")]
+    if pretrained not in tags:
+        raise unknown_name(f"pretrained tag of {kind}", pretrained, [*tags, RANDOM])
+    try:
+        return timm.create_model(f"{kind}.{pretrained}", pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            expected=f"{kind}.{pretrained} from its hub",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            do="check the network, or give a local safetensors file",
+        ) from error
+
+
+def _complete(model: nn.Module, name: str, pretrained: str | None) -> LoadedModel:
+    preprocess = create_transform(**resolve_model_data_config(model), is_training=False)
+    identity = identity_of(
+        model, name=name, pretrained=pretrained, preprocess=description(preprocess), tokenizer=None
+    )
+    return LoadedModel(model, preprocess, None, identity)

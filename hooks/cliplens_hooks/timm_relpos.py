@@ -1,0 +1,96 @@
+"""timm's ViT with relative positions, at the two ends of its blocks."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+from torch import Tensor, nn
+
+from cliplens.contracts import Tower
+from cliplens.hooked import HookedLayer, HookedTower, HookedVisionTower, TowerConfig, point
+from cliplens.sites import Side
+from cliplens_hooks.timm_parts import d_embed, hooked_norm, present, stock_of, trunk_of
+
+
+class TimmRelPosTower(Tower):
+    """Opens `timm.models.vision_transformer_relpos.VisionTransformerRelPos`."""
+
+    family: ClassVar[str] = "timm VisionTransformerRelPos"
+
+    def opens(self, model: nn.Module, side: Side) -> bool:
+        """Whether the image side is such a trunk."""
+        return side == "vision" and isinstance(trunk_of(stock_of(model)), VisionTransformerRelPos)
+
+    def open(self, model: nn.Module, side: Side) -> HookedTower:
+        """The tower, hooked at its blocks."""
+        return TimmRelPos(stock_of(model)).train(model.training)
+
+
+class TimmRelPos(HookedVisionTower):
+    """A hooked `VisionTransformerRelPos`."""
+
+    level = "blocks"
+    trunk: Any
+
+    def __init__(self, stock: Any) -> None:
+        trunk: Any = trunk_of(stock)
+        super().__init__(stock, _config(stock, trunk))
+        self.__dict__["trunk"] = trunk
+        self.n_special = trunk.num_prefix_tokens
+        del self.hook_pos_embed
+        self.blocks = nn.ModuleList(HookedLayer(_run(b), trunk.embed_dim) for b in trunk.blocks)
+        norm = present(trunk.norm)
+        if norm is not None:
+            self.ln_final = hooked_norm(norm, trunk.embed_dim)
+        self.hook_pooled = point(trunk.embed_dim)
+        self.setup()
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype images must have."""
+        return next(self.stock.parameters()).dtype
+
+    def run_stock(self, inputs: Tensor) -> Tensor:
+        """The whole tower."""
+        return self.stock(inputs)
+
+    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+        """Patches and class token, and the bias all blocks share where they share one."""
+        trunk = self.trunk
+        x = self.hook_patch_embed(trunk.patch_embed(inputs))
+        if trunk.cls_token is not None:
+            x = torch.cat((trunk.cls_token.expand(len(x), -1, -1), x), dim=1)
+        shared = trunk.shared_rel_pos
+        return self.hook_embed(x), {"shared_rel_pos": None if shared is None else shared.get_bias()}
+
+    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+        """Norm, then the trunk's own pooling."""
+        x = self.ln_final(stream) if present(self.trunk.norm) is not None else stream
+        return self.trunk.forward_head(x, pre_logits=True)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """The trunk's head, then open_clip's."""
+        x = self.trunk.head(pooled)
+        return self.stock.head(x) if self.stock is not self.trunk else x
+
+
+def _run(block: nn.Module) -> Any:
+    return lambda x, context: block(x, **context)
+
+
+def _config(stock: Any, trunk: Any) -> TowerConfig:
+    first = trunk.blocks[0]
+    return TowerConfig(
+        model_name="",
+        side="vision",
+        family=TimmRelPosTower.family,
+        d_model=trunk.embed_dim,
+        n_layers=len(trunk.blocks),
+        n_heads=first.attn.num_heads,
+        d_head=first.attn.head_dim,
+        d_mlp=first.mlp.fc1.out_features,
+        n_ctx=trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
+        d_embed=d_embed(stock),
+        image_size=tuple(trunk.patch_embed.img_size),
+    )

@@ -1,0 +1,95 @@
+"""One model per family through the conformance kit, and all of open_clip's configurations against the table."""
+
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+from support.families import kind_key, reduced_inputs, reduced_model
+from support.tiny import shaken
+from torch import nn
+
+import cliplens
+from cliplens import registry
+from cliplens.contracts import Tower
+from cliplens.testing import check_tower
+from cliplens_hooks.open_clip_models import OpenClipModels
+
+CARDS = {card.name: card for card in OpenClipModels().models()}
+KINDS = {kind_key(name): name for name in reversed(CARDS)}
+VISION = [
+    "ViT-B-16-SigLIP", "ViT-gopt-16-SigLIP2-256", "vit_medium_patch16_gap_256", "MobileCLIP2-L-14",
+    "EVA01-g-14", "EVA02-B-16", "EVA02-L-14", "EVA02-E-14", "PE-Core-B-16", "PE-Core-bigG-14-448",
+    "coca_ViT-B-32", "RN50", "convnext_large_d", "MobileCLIP2-S0", "MobileCLIP2-S3", "swin_base_patch4_window7_224",
+    "vit_relpos_medium_patch16_cls_224", "ViT-H-14-CLIPA",
+]  # fmt: skip
+SLOW = ["ViTamin-S", "MobileCLIP-B"]
+TEXT = ["coca_ViT-B-32", "roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "mt5-base-ViT-B-32", "nllb-clip-base", "ViT-B-16-SigLIP"]
+
+
+def opened(name: str) -> tuple[Any, nn.Module]:
+    model = reduced_model(name)
+    return cliplens.wrap(model), model
+
+
+@pytest.mark.parametrize("name", [*VISION, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)])
+def test_vision_families_conform(name: str) -> None:
+    clip, model = opened(name)
+    check_tower(clip.vision, reduced_inputs(name)[0], stock=lambda x: model.encode_image(x, normalize=False))
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text_families_conform(name: str) -> None:
+    clip, model = opened(name)
+    check_tower(clip.text, reduced_inputs(name)[1], stock=lambda x: model.encode_text(x, normalize=False))
+
+
+def test_every_configuration_is_what_the_table_says() -> None:
+    for key, name in KINDS.items():
+        if name.startswith("ViTamin"):
+            continue
+        clip, _ = opened(name)
+        images, tokens = reduced_inputs(name)
+        for same in (card for n, card in CARDS.items() if kind_key(n) == key):
+            assert clip.vision.level == same.vision_level, same
+            assert clip.text.level == same.text_level, same
+            assert clip.vision.cfg.family.startswith(same.vision_family), same
+            assert clip.text.cfg.family.startswith(same.text_family), same
+        with torch.no_grad():
+            logits, cache = clip.run_with_cache(images, tokens)
+            torch.testing.assert_close(logits, clip(images, tokens), rtol=1e-4, atol=1e-4)
+        assert len(cache) == len([n for n in clip.hook_dict if not n.endswith("hook_result")])
+
+
+@pytest.mark.slow
+def test_vitamins_too() -> None:
+    for name in (n for n in KINDS.values() if n.startswith("ViTamin")):
+        clip, model = opened(name)
+        images, _ = reduced_inputs(name)
+        with torch.no_grad():
+            assert clip.vision.level == CARDS[name].vision_level
+            torch.testing.assert_close(clip.vision.run_with_cache(images)[0], model.encode_image(images), rtol=1e-4, atol=1e-4)
+
+
+def test_every_model_is_opened_by_one_adapter_only() -> None:
+    adapters = [adapter for _, adapter in registry.made("towers", Tower)]
+    for name in ("ViT-B-32", "ViT-B-16-SigLIP", "EVA02-B-16", "RN50", "mt5-base-ViT-B-32", "coca_ViT-B-32"):
+        model = reduced_model(name)
+        for side in ("vision", "text"):
+            assert sum(adapter.opens(model, side) for adapter in adapters) == 1, (name, side)  # type: ignore[arg-type]
+
+
+def test_dino_and_other_timm_transformers_open_alone() -> None:
+    torch.manual_seed(0)
+    trunk = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", num_classes=0, depth=2, embed_dim=32, num_heads=2, img_size=28
+    )
+    clip = cliplens.wrap(shaken(trunk, weights=True))
+    assert clip.text is None
+    assert clip.vision.n_special == 5
+    check_tower(clip.vision, torch.randn(2, 3, 28, 28), stock=trunk)
+
+
+def test_the_names_of_all_configurations_are_open_clips() -> None:
+    assert list(CARDS) == open_clip.list_models()
