@@ -11,6 +11,7 @@ arguments, and checks it against the contract.
 | `cliplens.scorers`   | `Scorer`                  | tests those words on samples they were not made from       |
 | `cliplens.judges`    | `Judge`                   | an encoder independent of the model studied                |
 | `cliplens.generators`| `Generator`               | makes pictures or text from an edited embedding            |
+| `cliplens.readers`   | `Reader`                  | reads attributes off pictures, to score what steering did  |
 | `cliplens.reports`   | `Reporter`                | turns a run folder into something to look at               |
 | `cliplens.commands`  | a `typer.Typer`           | a command of the command line                              |
 """
@@ -23,7 +24,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
@@ -172,6 +173,21 @@ class Generator(ABC):
         self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
     ) -> Sequence[Image.Image]:
         """One picture per row of the condition."""
+
+
+class Reader(ABC):
+    """Reads attributes off pictures: what judges whether steering reached what it aimed at, and what else it changed."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def values(self) -> Mapping[str, tuple[str, ...]]:
+        """Attribute -> the names of its values."""
+
+    @abstractmethod
+    def read(self, images: Sequence[Image.Image]) -> Mapping[str, Int[np.ndarray, " image"]]:
+        """Attribute -> per picture the place of its value in `values`."""
 
 
 class Reporter(ABC):

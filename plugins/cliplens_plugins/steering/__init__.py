@@ -7,27 +7,34 @@
 `docs/steering.md` says what each edit does, where it can go, and how it is measured.
 """
 
-from cliplens_plugins.steering.directions import centroids as centroids
-from cliplens_plugins.steering.directions import difference_of_means as difference_of_means
-from cliplens_plugins.steering.directions import random_direction as random_direction
-from cliplens_plugins.steering.edits import ablate as ablate
-from cliplens_plugins.steering.edits import add as add
-from cliplens_plugins.steering.edits import clamp as clamp
-from cliplens_plugins.steering.edits import replace as replace
-from cliplens_plugins.steering.edits import scale as scale
-from cliplens_plugins.steering.edits import set_to as set_to
-from cliplens_plugins.steering.edits import swap as swap
-from cliplens_plugins.steering.files import load_edits as load_edits
-from cliplens_plugins.steering.files import save_edits as save_edits
-from cliplens_plugins.steering.identity import dictionary_sha256 as dictionary_sha256
-from cliplens_plugins.steering.operations import apply_edit as apply_edit
-from cliplens_plugins.steering.operations import apply_edits as apply_edits
-from cliplens_plugins.steering.selection import best_latents as best_latents
-from cliplens_plugins.steering.selection import by_class as by_class
-from cliplens_plugins.steering.selection import by_name as by_name
-from cliplens_plugins.steering.selection import label_correlation as label_correlation
-from cliplens_plugins.steering.selection import typical_level as typical_level
-from cliplens_plugins.steering.steer import steer as steer
-from cliplens_plugins.steering.steering import DirectionSteering as DirectionSteering
-from cliplens_plugins.steering.steering import LatentSteering as LatentSteering
-from cliplens_plugins.steering.steering import Steering as Steering
+from importlib import import_module
+from typing import Any
+
+_FROM = {
+    "clip_effects": ("cosine_shift", "mean_prompts", "retrieval", "zero_shot"),
+    "directions": ("centroids", "difference_of_means", "random_direction"),
+    "edits": ("ablate", "add", "clamp", "replace", "scale", "set_to", "swap"),
+    "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
+    "files": ("load_edits", "save_edits"),
+    "identity": ("dictionary_sha256",),
+    "operations": ("apply_edit", "apply_edits"),
+    "parsing": ("parse_edit",),
+    "pictures": ("burnt", "save_strip", "sharpness"),
+    "selection": ("best_latents", "by_class", "by_name", "label_correlation", "typical_level"),
+    "context": ("steer",),
+    "steering": ("DirectionSteering", "LatentSteering", "Steering"),
+}
+_HOME = {name: module for module, names in _FROM.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605  the names are listed once, above
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `cliplens --help` can show the command without importing torch.
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

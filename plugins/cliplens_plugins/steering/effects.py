@@ -1,0 +1,104 @@
+"""What steering did, counted: the target attribute against the dose, and every attribute that was to stay."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cliplens.keys import hashed_uniform
+
+Reading = Mapping[str, Int[np.ndarray, " sample"]]
+"""Attribute -> value read off each sample, by whatever reads: a judge network, zero-shot prompts, a person."""
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of samples with its 95 % Wilson interval, all in [0, 1]; nan when there are no samples."""
+
+    share: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one dose did."""
+
+    dose: float
+    success: Share
+    """Samples read as the target; only samples that were not read so before count."""
+    changed: Mapping[str, Share]
+    """Other attribute -> samples that read otherwise than before. Side effects."""
+
+    @property
+    def worst(self) -> float:
+        """The largest side effect; 0 when there is no other attribute."""
+        return max((s.share for s in self.changed.values()), default=0.0)
+
+
+def share_of(hits: Bool[np.ndarray, " sample"]) -> Share:
+    """The share of samples that hit (Wilson 1927, score interval)."""
+    n, found = len(hits), int(np.sum(hits))
+    if n == 0:
+        return Share(np.nan, np.nan, np.nan, 0)
+    p = found / n
+    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    return Share(p, max(0.0, float(middle - half)), min(1.0, float(middle + half)), n)
+
+
+def effect(
+    before: Reading, after: Reading, attribute: str, target: Int[np.ndarray, " sample"] | int, *, dose: float
+) -> Effect:
+    """Compare what is read off the same samples before and after.
+
+    Args:
+        before: readings without steering, from the same seeds.
+        after: readings with it.
+        attribute: the one that was to change.
+        target: its wanted value, for all samples or for each.
+        dose: what was given, for the record.
+    """
+    wanted = np.broadcast_to(np.asarray(target), before[attribute].shape)
+    rows = before[attribute] != wanted
+    changed = {name: share_of((before[name] != after[name])[rows]) for name in before if name != attribute}
+    return Effect(dose, share_of((after[attribute] == wanted)[rows]), changed)
+
+
+def dose_slope(
+    doses: Sequence[float], hits: Bool[np.ndarray, "dose sample"], *, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Least-squares slope of the success rate per unit of dose, with a 95 % percentile bootstrap over samples.
+
+    The same samples are steered at every dose, so whole samples are drawn. nan with fewer than two doses or no samples.
+    """
+    n = hits.shape[1]
+    if len(doses) < 2 or n == 0:
+        return (np.nan, np.nan, np.nan)
+    centred = np.asarray(doses, dtype=float) - np.mean(doses)
+    per_sample: Float[np.ndarray, " sample"] = centred @ hits.astype(float) / np.sum(centred**2)
+    places = np.arange(resamples * n, dtype=np.uint64)
+    drawn = (hashed_uniform(places, seed) * n).astype(np.int64).reshape(resamples, n)
+    low, high = np.quantile(per_sample[drawn].mean(1), [0.025, 0.975])
+    return float(per_sample.mean()), float(low), float(high)
+
+
+def dose_of_breach(effects: Sequence[Effect], limit: float = 0.1) -> float:
+    """The dose at which the worst side effect passes the limit, linear between doses; inf when it never does."""
+    ordered = sorted(effects, key=lambda e: e.dose)
+    for before, after in zip([None, *ordered], ordered, strict=False):
+        if after.worst > limit:
+            if before is None:
+                return after.dose
+            part = (limit - before.worst) / (after.worst - before.worst)
+            return before.dose + part * (after.dose - before.dose)
+    return float("inf")
+
+
+def best_within(effects: Sequence[Effect], limit: float = 0.1) -> Effect | None:
+    """The dose with most success among those whose side effects all stay within the limit; None when none does."""
+    kept = [e for e in effects if e.worst <= limit]
+    return max(kept, key=lambda e: e.success.share) if kept else None

@@ -1,0 +1,189 @@
+"""One steering session: edits over doses, a strip of pictures, what was measured, all in one folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from cliplens import api, registry
+from cliplens.contracts import Generator
+from cliplens.errors import InputError
+from cliplens.records import Edit
+from cliplens.runfolder import RunFolder, write_json
+from cliplens.sae import Dictionary
+from cliplens.sites import Modality
+from cliplens_plugins.steering import readers
+from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.files import load_edits, save_edits
+from cliplens_plugins.steering.identity import identity_of
+from cliplens_plugins.steering.parsing import parse_edit
+from cliplens_plugins.steering.pictures import burnt, save_strip, sharpness
+from cliplens_plugins.steering.sources import Run, samples_of
+from cliplens_plugins.steering.steering import LatentSteering
+
+Pictures = list[Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a session is asked for; the options of `cliplens steer`."""
+
+    out: Path
+    run: Path | None = None
+    edit: tuple[str, ...] = ()
+    edits: Path | None = None
+    doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
+    reference: str | None = None
+    error_term: bool = True
+    prompts: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+    pairs: int = 4
+    generator: str = "world"
+    pipeline: Path | None = None
+    sae: Path | None = None
+    site: str | None = None
+    part: str | None = None
+    window: tuple[float, float] | None = None
+    steps: int = 30
+    seed: int = 0
+    measure: str | None = None
+    judge: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is None and (self.pipeline is None or self.sae is None):
+            raise InputError(
+                expected="a run folder, or --pipeline together with --sae",
+                found="neither" if self.pipeline is None else "--pipeline alone",
+                do="give the folder of an earlier run, or a pipeline and a dictionary",
+            )
+        if not self.edit and self.edits is None:
+            raise InputError(expected="something to do", found="no --edit and no --edits", do="give --edit 'red=+2x'")
+
+
+def do(asked: Asked) -> dict[str, Any]:
+    """Steer, draw, measure; writes strip.png, edits.json and steering.json into `asked.out` and returns the last.
+
+    Raises:
+        InputError: what is asked for does not go together; says which option to change.
+    """
+    run = None if asked.run is None else Run(RunFolder.open(asked.run))
+    dictionary = _dictionary(asked, run)
+    modality: Modality = "text" if asked.prompts else "image"
+    steering = _steering(asked, run, dictionary, modality)
+    doses = asked.doses if 0.0 in asked.doses else (0.0, *asked.doses)
+    if asked.pipeline is not None:
+        labels, columns = _through_pipeline(asked, steering, doses)
+    elif run is not None:
+        labels, columns = _through_generator(asked, run, steering, doses)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    rows = list(zip(*columns, strict=True))
+    save_strip(asked.out / "strip.png", rows, [f"dose {d:g}" for d in doses], labels)
+    save_edits(asked.out / "edits.json", steering.edits, dictionary)
+    measured, notes = _measured(asked, doses, columns)
+    found = {
+        "asked": {k: v for k, v in asdict(asked).items() if v not in (None, ())},
+        "dictionary": identity_of(dictionary),
+        "edits": [asdict(e) for e in steering.edits],
+        "doses": list(doses),
+        "samples": labels,
+        "measured": measured,
+        "notes": notes,
+    }
+    write_json(asked.out / "steering.json", found)
+    return found
+
+
+def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
+    if asked.sae is not None:
+        return Dictionary.load(asked.sae)
+    assert run is not None
+    return run.dictionary
+
+
+def _steering(asked: Asked, run: Run | None, dictionary: Dictionary, modality: Modality) -> LatentSteering:
+    table = run.table if run is not None and asked.sae is None else None
+    level = run.level(modality) if run is not None and asked.sae is None else None
+    edits: list[Edit] = [] if asked.edits is None else load_edits(asked.edits, dictionary)
+    edits += [parse_edit(text, table, level) for text in asked.edit]
+    reference = None
+    if asked.reference is not None:
+        if run is None:
+            raise InputError(
+                expected="a run folder, whose model encodes the reference", found="--reference alone", do="give a run"
+            )
+        path = Path(asked.reference)
+        reference = run.codes(Image.open(path).convert("RGB") if path.is_file() else asked.reference)
+    return LatentSteering(dictionary, edits, error_term=asked.error_term, reference=reference)
+
+
+def _through_generator(
+    asked: Asked, run: Run, steering: LatentSteering, doses: Sequence[float]
+) -> tuple[list[str], list[Pictures]]:
+    draw = registry.find("generators", asked.generator).make(Generator)
+    labels, samples = samples_of(run, asked.prompts, asked.images, asked.pairs)
+    conditions = [run.embed(samples, steering.at_dose(dose)) for dose in doses]
+    return labels, [list(draw.generate(condition, seed=asked.seed)) for condition in conditions]
+
+
+def _through_pipeline(
+    asked: Asked, steering: LatentSteering, doses: Sequence[float]
+) -> tuple[list[str], list[Pictures]]:
+    pipeline = open_pipeline(asked.pipeline)
+    inputs: dict[str, Any] = {"prompt": list(asked.prompts)}
+    if asked.images:
+        inputs["image"] = [Image.open(path).convert("RGB") for path in asked.images]
+    if not asked.prompts and not asked.images:
+        raise InputError(expected="something to draw", found="no --prompt and no --image", do="give --prompt 'a ring'")
+    labels = list(asked.prompts) or [path.name for path in asked.images]
+    columns = []
+    for dose in doses:
+        where = {"site": asked.site, "part": asked.part, "window": asked.window}
+        with torch.no_grad(), steer(pipeline, steering.at_dose(dose), **where):  # type: ignore[arg-type]
+            seeds = [torch.Generator().manual_seed(asked.seed + n) for n in range(len(labels))]
+            made = pipeline(**inputs, num_inference_steps=asked.steps, generator=seeds)
+        columns.append(list(made.images))
+    return labels, columns
+
+
+def open_pipeline(path: Path | None) -> Any:
+    """A diffusers pipeline from a folder, weights from safetensors only.
+
+    Raises:
+        InputError: the folder holds no pipeline.
+    """
+    from diffusers import DiffusionPipeline
+
+    if path is None or not (path / "model_index.json").is_file():
+        raise InputError(
+            expected="a folder with a model_index.json, as diffusers saves pipelines",
+            found=str(path),
+            do="give that one",
+        )
+    pipeline = DiffusionPipeline.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
+    return pipeline.to(api.pick_device(None))
+
+
+def _measured(
+    asked: Asked, doses: Sequence[float], columns: Sequence[Pictures]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    rows: list[dict[str, Any]] = [
+        {
+            "dose": dose,
+            "sharpness": sum(map(sharpness, pictures)) / len(pictures),
+            "burnt": sum(map(burnt, pictures)) / len(pictures),
+        }
+        for dose, pictures in zip(doses, columns, strict=True)
+    ]
+    notes = ["sharpness and burnt are proxies for picture quality; read them against dose 0"]
+    if asked.measure is None:
+        return rows, notes
+    if asked.judge is not None:
+        more = readers.similarities(asked.judge, asked.measure, asked.prompts, columns)
+        notes.append("similarity is a cosine by the judge; the judge should not be the model steered")
+    else:
+        more = readers.attributes(asked.generator, asked.measure, doses, columns)
+        notes.append(f"read off {len(columns[0])} pictures; benchmarks/steering.py scores hundreds")
+    return [{**row, **extra} for row, extra in zip(rows, more, strict=True)], notes
