@@ -6,10 +6,16 @@ from cliplens.sae.configs import dictionary_config as dictionary_config
 from cliplens.sae.dictionary import Dictionary as Dictionary
 from cliplens.sae.dictionary import Means as Means
 from cliplens.sae.folding import folded as folded
+from cliplens.sae.group_sparse import GroupSparseTrainingSAE as GroupSparseTrainingSAE
+from cliplens.sae.inference import inference as inference
 from cliplens.sae.install import install as install
 from cliplens.sae.install import uninstall as uninstall
+from cliplens.sae.iso_energy import IsoEnergyTrainingSAE as IsoEnergyTrainingSAE
+from cliplens.sae.masked_group_sparse import MaskedGroupSparseTrainingSAE as MaskedGroupSparseTrainingSAE
+from cliplens.sae.ncl import NCLTrainingSAE as NCLTrainingSAE
+from cliplens.sae.paired import needs_pairs as needs_pairs
 from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config
 from cliplens.sae.runner import unused_dataset as unused_dataset
-from cliplens.sae.train import inference as inference
 from cliplens.sae.train import train as train
+from cliplens.sae.two_decoders import TwoDecodersTrainingSAE as TwoDecodersTrainingSAE

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from sae_lens import SAE
+from sae_lens.saes.sae import TrainingSAE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, Provenance, SparseCodes
 from cliplens.sae.belonging import check_belongs
 from cliplens.sae.folding import NOT_AFFINE, check_foldable, folded
+from cliplens.sae.inference import inference
 from cliplens.sites import Modality, Site
 
 Means = Mapping[Modality, Float[Tensor, " d_in"]]
@@ -30,15 +32,21 @@ class Dictionary:
 
     `sae` sees activations less their modality's mean; where `means` is None, activations as they are. Codes are defined
     by the copies of `sae` with the mean folded in (`folded`), so stock SAELens on raw activations gives the same codes
-    bit for bit, and `sae` itself on centred ones gives them up to float32 rounding.
+    bit for bit, and `sae` itself on centred ones gives them up to float32 rounding. A trained `TrainingSAE` is taken as
+    SAELens would save it for use.
     """
 
-    def __init__(self, sae: "SAE[Any]", means: Means | None = None, provenance: Provenance | None = None) -> None:
+    def __init__(
+        self, sae: "SAE[Any] | TrainingSAE[Any]", means: Means | None = None, provenance: Provenance | None = None
+    ) -> None:
+        if isinstance(sae, TrainingSAE):
+            sae = inference(sae)
         _refuse_transcoder(sae)
-        if means is not None:
-            check_foldable(sae)
-            _check_means(means, sae.cfg.d_in)
         self.sae = sae
+        if means is not None:
+            _check_means(means, sae.cfg.d_in)
+            for modality in means:
+                check_foldable(self._side(modality))
         self.means = None if means is None else {m: means[m].detach().float().cpu() for m in MODALITIES if m in means}
         self.provenance = provenance
 
@@ -62,11 +70,16 @@ class Dictionary:
         """Where its weights lie."""
         return torch.device(self.sae.W_dec.device)
 
-    @cached_property
+    @property
     def decoder(self) -> Float[Tensor, "d_sae d_in"]:
-        """The direction a unit of each latent adds to the reconstruction."""
-        rows = self.sae.W_dec.detach()
-        if getattr(self.sae.cfg, "rescale_acts_by_decoder_norm", False):
+        """What a unit of each latent adds to the reconstruction; of images, where each modality has its own."""
+        return self.decoder_of("image")
+
+    def decoder_of(self, modality: Modality) -> Float[Tensor, "d_sae d_in"]:
+        """The direction a unit of each latent adds to the reconstruction of one modality."""
+        side = self._side(modality)
+        rows = side.W_dec.detach()
+        if getattr(side.cfg, "rescale_acts_by_decoder_norm", False):
             rows = rows / rows.norm(dim=-1, keepdim=True)
         return rows
 
@@ -76,7 +89,7 @@ class Dictionary:
 
     def folded(self, modality: Modality) -> "SAE[Any]":
         """A SAELens SAE that reads raw activations of one modality, for splicing; shares its weights with `sae`."""
-        return folded(self.sae, self._mean(modality))
+        return folded(self._side(modality), self._mean(modality))
 
     def centre(self, acts: PairedActs) -> PairedActs:
         """Activations as `sae` sees them: each modality less its mean."""
@@ -105,7 +118,7 @@ class Dictionary:
                 found=f"normalize_activations={self.sae.cfg.normalize_activations!r}",
                 do="use Dictionary.batch(acts), which keeps each row's scale",
             )
-        return PairedActs(codes.ids, *(self._decoded(codes.of(m)) for m in MODALITIES))
+        return PairedActs(codes.ids, *(self._decoded(codes.of(m), m) for m in MODALITIES))
 
     @torch.no_grad()
     def batch(
@@ -118,7 +131,7 @@ class Dictionary:
         """All that metrics see of raw activations: centred activations, codes, reconstruction."""
         centred, codes = self.centre(acts), self.encode(acts)
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
-            rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m)) for m in MODALITIES))
+            rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m), m) for m in MODALITIES))
         else:
             rebuilt = self.decode(codes)
         return Batch(centred, codes, rebuilt, judged or {}, truth)
@@ -156,6 +169,10 @@ class Dictionary:
             reader.turn_off_forward_pass_hook_z_reshaping()  # rows are flat here
         return readers
 
+    def _side(self, modality: Modality) -> "SAE[Any]":
+        """The dictionary as one modality meets it: itself, unless its class has sides."""
+        return self.sae.for_modality(modality) if hasattr(self.sae, "for_modality") else self.sae
+
     def _mean(self, modality: Modality) -> Float[Tensor, " d_in"] | None:
         if self.means is None:
             return None
@@ -179,23 +196,28 @@ class Dictionary:
         parts = [SparseCodes.from_dense(reader.encode(part.to(self.device)).float()) for part in acts.split(rows)]
         return _joined(parts, self.d_sae)
 
-    def _decoded(self, codes: SparseCodes | None) -> Float[Tensor, "row d_in"] | None:
+    def _decoded(self, codes: SparseCodes | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
         if codes is None:
             return None
+        decoder, bias = self._decoders[modality]
         counts = torch.bincount(codes.rows, minlength=codes.n_rows)
         starts = counts.cumsum(0) - counts
-        values = codes.values.to(self.decoder.dtype)
-        summed = F.embedding_bag(codes.latents, self.decoder, starts, mode="sum", per_sample_weights=values)
-        return (summed + self._bias).float()
+        values = codes.values.to(decoder.dtype)
+        summed = F.embedding_bag(codes.latents, decoder, starts, mode="sum", per_sample_weights=values)
+        return (summed + bias).float()
 
-    @property
-    def _bias(self) -> Float[Tensor, " d_in"]:
+    @cached_property
+    def _decoders(self) -> dict[Modality, tuple[Tensor, Tensor]]:
+        return {m: (self.decoder_of(m), self._bias(m)) for m in MODALITIES}
+
+    def _bias(self, modality: Modality) -> Float[Tensor, " d_in"]:
         """What reconstructions add, whatever fires: SAELens' matching pursuit leaves it out with the input's."""
-        tied = self.architecture == "matching_pursuit" and not self.sae.cfg.apply_b_dec_to_input
-        return torch.zeros_like(self.sae.b_dec) if tied else self.sae.b_dec.detach()
+        side = self._side(modality)
+        tied = self.architecture == "matching_pursuit" and not side.cfg.apply_b_dec_to_input
+        return torch.zeros_like(side.b_dec) if tied else side.b_dec.detach()
 
-    def _through(self, acts: Float[Tensor, "row d_in"] | None) -> Float[Tensor, "row d_in"] | None:
-        return None if acts is None else self._readers["image"](acts.to(self.device)).float()
+    def _through(self, acts: Float[Tensor, "row d_in"] | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
+        return None if acts is None else self._readers[modality](acts.to(self.device)).float()
 
     def _check_width(self, acts: Float[Tensor, "row width"]) -> None:
         if acts.shape[1] != self.d_in:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from sae_lens import SAE
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import TrainingSAE, TrainingSAEConfig
+from sae_lens.saes.sae import TrainingSAEConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
 from cliplens.sae.configs import settled, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import refuse_not_affine
+from cliplens.sae.paired import needs_pairs
 from cliplens.sae.provenance import write_provenance
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def train(
     batch_size = _batch_size(provider, batch_size)
     steps = samples // batch_size
     _check(config, steps, batch_size, samples, centred=means is not None)
+    _check_pairs(config, provider)
     config = _prepared(config, steps, str(device), provenance)
     asked = {"config": config.to_dict(), "samples": samples, "batch_size": batch_size, "lr": lr, "seed": seed}
     with own_randomness(seed, device), _logged(wandb_project, asked) as logger:
@@ -80,20 +81,9 @@ def train(
         if resume and checkpoints is not None:
             checkpoints.resume()
         trainer.fit()
-        made = inference(sae)
     if checkpoints is not None:
         remove_checkpoints(checkpoints.folder)
-    return Dictionary(made, means, provenance)
-
-
-@torch.no_grad()
-def inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
-    """The dictionary as SAELens saves it for use: what `save_inference_model` then `load_from_disk` would give."""
-    state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
-    sae.process_state_dict_for_saving_inference(state)
-    made: SAE[Any] = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
-    made.load_state_dict(state)
-    return made.to(sae.device).requires_grad_(False)
+    return Dictionary(sae, means, provenance)
 
 
 @contextmanager
@@ -230,6 +220,15 @@ def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int,
             expected=f"at least one batch of {batch_size} samples",
             found=f"samples={samples}",
             do="train on more samples, or in smaller batches",
+        )
+
+
+def _check_pairs(config: TrainingSAEConfig, provider: Any) -> None:
+    if needs_pairs(config.architecture()) and not getattr(provider, "paired", False):
+        raise InputError(
+            expected=f"whole pairs in each batch, which {config.architecture()!r} learns from",
+            found="a provider of single rows",
+            do="make it with paired=True",
         )
 
 

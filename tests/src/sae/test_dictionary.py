@@ -5,14 +5,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from sae_lens import SAE
+from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
+from sae_lens.training.sae_trainer import SAETrainer
 
 from cliplens.errors import DamagedError, InputError, MismatchError, UnsafeFileError
 from cliplens.records import ModelIdentity, PairedActs
-from cliplens.sae import Dictionary
+from cliplens.sae import Dictionary, dictionary_config
 from cliplens.sites import Site
 from support.dictionaries import D_IN, ROWS, STOCK, dictionary_of, sae_of
-from support.streams import IDENTITY, paired, provenance
+from support.streams import IDENTITY, Provider, paired, provenance
 
 
 def clip_like(identity: ModelIdentity = IDENTITY, width: int = D_IN) -> SimpleNamespace:
@@ -206,3 +209,22 @@ def test_hook_z_dictionaries_read_flat_rows_and_splice_by_heads() -> None:
     codes = dictionary.encode(PairedActs(acts.ids, acts.image, None)).image.dense()
     spliced = dictionary.folded("image").encode(acts.image.reshape(ROWS, 1, 4, D_IN // 4))
     torch.testing.assert_close(spliced[:, 0], codes, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", STOCK)
+def test_what_the_stock_trainer_gives_is_taken_as_it_is_saved_for_use(architecture: str, tmp_path: Path) -> None:
+    acts, data = paired(ROWS, D_IN), Provider(paired(ROWS, D_IN), 64)
+    sae = get_sae_training_class(architecture)[0](dictionary_config(architecture, D_IN, 2 * D_IN, k=4))
+    settings = SAETrainerConfig(640, 64, lr_end=0.0, n_batches_for_norm_estimate=5)
+    trained = SAETrainer(settings, sae, data).fit()
+    dictionary = Dictionary(trained, data.means, data.provenance)
+    dictionary.save(tmp_path / "ours")
+    trained.save_inference_model(tmp_path / "stock")
+    stock = SAE.load_from_disk(tmp_path / "stock")
+    ours = SAE.load_from_disk(tmp_path / "ours")
+    centred = dictionary.centre(acts).image
+    assert torch.equal(ours.encode(centred), stock.encode(centred))
+    assert ours.cfg.metadata.model_name == "tiny"
+    assert torch.equal(
+        SAE.load_from_disk(tmp_path / "ours" / "text").encode(acts.text), dictionary.encode(acts).text.dense()
+    )

@@ -1,0 +1,58 @@
+"""Masked group-sparse dictionaries: each pair may choose its latents from a random part of the dictionary, both sides
+the same.
+
+The masked variant of Kaushik et al., arXiv 2601.20028: with the rest hidden, an image and its caption meet in the
+latents that are left. `mask_probability` is 0.2 there; whether that part is kept or dropped is not published.
+`mask_mode` "drop" (default) hides each latent with that probability, "keep" hides all others. Masks are drawn per pair
+in training only, from torch's generator. Saved as stock TopK.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cliplens.sae.group_sparse import GroupSparseTrainingSAE, GroupSparseTrainingSAEConfig
+from cliplens.sae.paired import halves, register_training
+
+
+@dataclass
+class MaskedGroupSparseTrainingSAEConfig(GroupSparseTrainingSAEConfig):
+    """Group-sparse with a mask shared by the two sides of a pair."""
+
+    mask_probability: float = 0.2
+    mask_mode: Literal["drop", "keep"] = "drop"
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "masked_group_sparse"
+
+
+class MaskedGroupSparseTrainingSAE(GroupSparseTrainingSAE):
+    """Trained by the stock trainer on paired batches."""
+
+    cfg: MaskedGroupSparseTrainingSAEConfig
+
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        """TopK over the latents a pair may use; over all of them outside training."""
+        if not (self.training and torch.is_grad_enabled()):
+            return super().encode_with_hidden_pre(x)
+        hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
+        if self.cfg.rescale_acts_by_decoder_norm:
+            hidden_pre = hidden_pre * self.W_dec.norm(dim=-1)
+        allowed = hidden_pre.masked_fill(self.hidden(hidden_pre), 0.0)
+        return self.hook_sae_acts_post(self.activation_fn(allowed)), hidden_pre
+
+    def hidden(self, rows: Float[Tensor, "batch d_sae"]) -> Bool[Tensor, "batch d_sae"]:
+        """The latents hidden from each row: the same for an image and its caption."""
+        drawn = torch.rand(halves(rows)[0].shape, device=rows.device) < self.cfg.mask_probability
+        hidden = drawn if self.cfg.mask_mode == "drop" else ~drawn
+        return torch.cat([hidden, hidden])
+
+
+register_training("masked_group_sparse", MaskedGroupSparseTrainingSAE, MaskedGroupSparseTrainingSAEConfig)

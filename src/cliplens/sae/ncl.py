@@ -1,0 +1,143 @@
+"""Non-negative contrastive features (Wang et al., ICLR 2024), on top of a tower's own embeddings.
+
+    u = ReLU(f_I W + b), v = ReLU(f_T W + b), rows brought to unit norm;  loss = symmetric InfoNCE of u and v
+
+There is no reconstruction to learn from, but tools for dictionaries want a decoder: a linear one is fitted beside, on
+codes it passes no gradient to. `heads` "shared" (default) has one W and is saved as the stock "standard" architecture;
+"separate" has one per modality and is saved as `ncl_heads`, whose sides, in `image/` and `text/`, are stock again. The
+loss has no dead-latent term, as published.
+"""
+
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from sae_lens.saes.sae import SAEConfig, SAEMetadata, TrainingSAE, TrainingSAEConfig, TrainStepInput, TrainStepOutput
+from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+from torch import Tensor, nn
+
+from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sites import Modality
+
+
+@dataclass
+class NCLHeadsSAEConfig(StandardSAEConfig):
+    """Two encoders, one decoder."""
+
+    metadata: Any = field(default_factory=SAEMetadata)
+    """SAELens hands a plain dict over first."""
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "ncl_heads"
+
+
+class NCLHeadsSAE(StandardSAE):
+    """Both heads; by itself it encodes with the image head. `for_modality` gives a stock SAE."""
+
+    def initialize_weights(self) -> None:
+        """As stock, with the text head beside the image head."""
+        super().initialize_weights()
+        _add_text_head(self)
+
+    def for_modality(self, modality: Modality) -> StandardSAE:
+        """One side, its weights shared."""
+        names = {f.name for f in fields(StandardSAEConfig)}
+        side = StandardSAE(StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names}))
+        text = modality == "text"
+        W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if text else (self.W_enc, self.b_enc)
+        state = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        side.load_state_dict(state, assign=True)
+        return side
+
+
+@dataclass
+class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
+    """Contrastive, not reconstructive."""
+
+    heads: Literal["shared", "separate"] = "shared"
+    temperature: float = 0.1
+    apply_b_dec_to_input: bool = False
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "ncl"
+
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        """Stock "standard" where one head reads both modalities."""
+        return StandardSAEConfig if self.heads == "shared" else NCLHeadsSAEConfig
+
+
+class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
+    """Trained by the stock trainer on paired batches."""
+
+    b_enc: nn.Parameter
+
+    def initialize_weights(self) -> None:
+        """As stock, with the text head starting where the image head does."""
+        super().initialize_weights()
+        self.b_enc = nn.Parameter(torch.zeros(self.cfg.d_sae, dtype=self.dtype, device=self.device))
+        if self.cfg.heads == "separate":
+            _add_text_head(self)
+
+    def get_coefficients(self) -> dict[str, Any]:
+        """No penalty to schedule."""
+        return {}
+
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "batch d_in"]
+    ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_sae"]]:
+        """ReLU of each row's head."""
+        sae_in = self.process_sae_in(x)
+        if self.cfg.heads == "separate":
+            image, text = halves(sae_in)
+            pre = torch.cat([image @ self.W_enc + self.b_enc, text @ self.W_enc_text + self.b_enc_text])
+        else:
+            pre = sae_in @ self.W_enc + self.b_enc
+        pre = self.hook_sae_acts_pre(pre)
+        return self.hook_sae_acts_post(pre.relu()), pre
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """The contrastive loss for the heads, the reconstruction error for the decoder alone."""
+        codes, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
+        out = self.decode(codes.detach())
+        losses = {
+            "contrastive_loss": info_nce(codes, self.cfg.temperature),
+            "mse_loss": self.mse_loss_fn(out, step_input.sae_in).sum(dim=-1).mean(),
+        }
+        return TrainStepOutput(
+            sae_in=step_input.sae_in,
+            sae_out=out,
+            feature_acts=codes,
+            hidden_pre=hidden_pre,
+            loss=losses["contrastive_loss"] + losses["mse_loss"],
+            losses=losses,
+        )
+
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        """Nothing beside the losses above."""
+        return {}
+
+
+def info_nce(codes: Float[Tensor, "batch d_sae"], temperature: float) -> Float[Tensor, ""]:
+    """Symmetric InfoNCE of the paired rows, brought to unit norm; log of the number of pairs at chance."""
+    image, text = (F.normalize(side, dim=-1) for side in halves(codes))
+    logits = image @ text.T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def _add_text_head(sae: Any) -> None:
+    sae.W_enc_text = nn.Parameter(sae.W_enc.data.clone())
+    sae.b_enc_text = nn.Parameter(sae.b_enc.data.clone())
+
+
+register_inference("ncl_heads", NCLHeadsSAE, NCLHeadsSAEConfig)
+register_training("ncl", NCLTrainingSAE, NCLTrainingSAEConfig)

@@ -1,0 +1,54 @@
+"""What the alignment-aware classes share: a batch holds whole pairs, all images, then their captions in order."""
+
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from sae_lens.registry import (
+    SAE_CLASS_REGISTRY,
+    SAE_TRAINING_CLASS_REGISTRY,
+    register_sae_class,
+    register_sae_training_class,
+)
+from torch import Tensor
+
+from cliplens.errors import InputError
+
+
+class NeedsPairs:
+    """Marks a training config whose batches must hold whole pairs."""
+
+    needs_pairs: ClassVar[bool] = True
+
+
+def needs_pairs(architecture: str) -> bool:
+    """Whether an architecture trains on whole pairs, so that its provider must be made with `paired=True`."""
+    known = SAE_TRAINING_CLASS_REGISTRY.get(architecture)
+    return known is not None and issubclass(known[1], NeedsPairs)
+
+
+def halves(rows: Float[Tensor, "batch d"]) -> tuple[Float[Tensor, "pair d"], Float[Tensor, "pair d"]]:
+    """The images' rows and the captions' rows of a paired batch.
+
+    Raises:
+        InputError: an odd batch holds no whole pairs.
+    """
+    if len(rows) % 2:
+        raise InputError(
+            expected="a paired batch: all images, then their captions",
+            found=f"{len(rows)} rows",
+            do="make the provider with paired=True and an even batch_size",
+        )
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle:]
+
+
+def register_training(architecture: str, sae: type[Any], config: type[Any]) -> None:
+    """Make a training class known to SAELens, once."""
+    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        register_sae_training_class(architecture, sae, config)
+
+
+def register_inference(architecture: str, sae: type[Any], config: type[Any]) -> None:
+    """Make an inference class known to SAELens, once."""
+    if architecture not in SAE_CLASS_REGISTRY:
+        register_sae_class(architecture, sae, config)

@@ -1,0 +1,158 @@
+"""Two decoders: one encoder by distance for both modalities, one decoder for each (VL-SAE, arXiv 2510.21323).
+
+    a_j = 2 - | x/|x| - w_j/|w_j| |_2,  in [0, 2];  the k largest are kept
+
+No stock SAELens architecture measures distances, so these dictionaries are saved as architectures of our own, which
+stock `SAE.load_from_disk` opens once `cliplens.sae` is imported: `two_decoders` for both sides together and, in
+`image/` and `text/`, `distance_topk` for one side with its decoder.
+"""
+
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from sae_lens.saes.sae import SAE, SAEConfig, SAEMetadata, TrainingSAE, TrainingSAEConfig, TrainStepInput
+from sae_lens.saes.topk_sae import TopK
+from torch import Tensor, nn
+
+from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sites import Modality
+
+_TINY = 1e-6
+
+
+def nearness(x: Float[Tensor, "*batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "*batch d_sae"]:
+    """2 less the distance between the directions of `x` and of the encoder's columns, in [0, 2]."""
+    cosine = F.normalize(x, dim=-1) @ F.normalize(W_enc, dim=0)
+    return 2 - (2 - 2 * cosine).clamp_min(_TINY).sqrt()
+
+
+@dataclass
+class DistanceTopKSAEConfig(SAEConfig):
+    """One side of a dictionary with two decoders."""
+
+    k: int = 100
+    apply_b_dec_to_input: bool = False
+    metadata: Any = field(default_factory=SAEMetadata)
+    """SAELens hands a plain dict over first."""
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "distance_topk"
+
+
+class DistanceTopKSAE(SAE[DistanceTopKSAEConfig]):
+    """The k nearest encoder directions, and a linear decoder. `b_in` is taken from the input first."""
+
+    def initialize_weights(self) -> None:
+        """As stock, with the input bias at 0."""
+        super().initialize_weights()
+        self.b_in = nn.Parameter(torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device))
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Nearness of the k nearest, 0 elsewhere."""
+        near = self.hook_sae_acts_pre(nearness(self.process_sae_in(x) - self.b_in, self.W_enc))
+        return self.hook_sae_acts_post(TopK(self.cfg.k)(near))
+
+    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
+        """Linear."""
+        out = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
+        return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
+
+    def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
+        """The tensors that carry a folded mean."""
+        return {"b_in": self.b_in.double() + mean, "b_dec": self.b_dec.double() + mean}
+
+
+@dataclass
+class TwoDecodersSAEConfig(DistanceTopKSAEConfig):
+    """Both sides together."""
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "two_decoders"
+
+
+class TwoDecodersSAE(DistanceTopKSAE):
+    """Both sides; by itself it decodes with the image decoder. `for_modality` gives a side of its own."""
+
+    def initialize_weights(self) -> None:
+        """As one side, with the text decoder beside the image decoder."""
+        super().initialize_weights()
+        _add_text_decoder(self)
+
+    def for_modality(self, modality: Modality) -> DistanceTopKSAE:
+        """One side, its weights shared."""
+        names = {f.name for f in fields(DistanceTopKSAEConfig)}
+        cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
+        side = DistanceTopKSAE(cfg)
+        text = modality == "text"
+        W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if text else (self.W_dec, self.b_dec)
+        state = {"W_enc": self.W_enc, "b_in": self.b_in, "W_dec": W_dec, "b_dec": b_dec}
+        side.load_state_dict(state, assign=True)
+        return side
+
+    def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
+        """Two sides have two means: fold into one side of it."""
+        raise NotImplementedError("fold a mean into for_modality(modality)")
+
+
+@dataclass
+class TwoDecodersTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
+    """VL-SAE, trained on paired batches."""
+
+    k: int = 100
+    apply_b_dec_to_input: bool = False
+
+    @classmethod
+    def architecture(cls) -> str:
+        """Its name in SAELens' registry."""
+        return "two_decoders"
+
+
+class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
+    """Trained by the stock trainer on paired batches: images through one decoder, captions through the other."""
+
+    def initialize_weights(self) -> None:
+        """As stock, with the text decoder starting where the image decoder does."""
+        super().initialize_weights()
+        self.b_in = nn.Parameter(torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device), requires_grad=False)
+        _add_text_decoder(self)
+
+    def get_coefficients(self) -> dict[str, Any]:
+        """No penalty to schedule."""
+        return {}
+
+    def encode_with_hidden_pre(
+        self, x: Float[Tensor, "*batch d_in"]
+    ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
+        """Nearness of the k nearest, and of all."""
+        near = self.hook_sae_acts_pre(nearness(self.process_sae_in(x), self.W_enc))
+        return self.hook_sae_acts_post(TopK(self.cfg.k)(near)), near
+
+    def decode(self, feature_acts: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
+        """Images by one decoder, captions by the other."""
+        image, text = halves(feature_acts)
+        out = torch.cat([image @ self.W_dec + self.b_dec, text @ self.W_dec_text + self.b_dec_text])
+        return self.run_time_activation_norm_fn_out(self.hook_sae_recons(out))
+
+    def calculate_aux_loss(
+        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+    ) -> dict[str, Tensor]:
+        """Reconstruction alone."""
+        return {}
+
+
+def _add_text_decoder(sae: Any) -> None:
+    sae.W_dec_text = nn.Parameter(sae.W_dec.data.clone())
+    sae.b_dec_text = nn.Parameter(sae.b_dec.data.clone())
+
+
+register_inference("distance_topk", DistanceTopKSAE, DistanceTopKSAEConfig)
+register_inference("two_decoders", TwoDecodersSAE, TwoDecodersSAEConfig)
+register_training("two_decoders", TwoDecodersTrainingSAE, TwoDecodersTrainingSAEConfig)
