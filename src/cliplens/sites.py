@@ -9,6 +9,7 @@ from cliplens.errors import InputError
 Side = Literal["vision", "text"]
 Modality = Literal["image", "text"]
 SIDES: tuple[Side, ...] = ("vision", "text")
+MODALITIES: tuple[Modality, ...] = ("image", "text")
 MODALITY_OF: dict[Side, Modality] = {"vision": "image", "text": "text"}
 SIDE_OF: dict[Modality, Side] = {"image": "vision", "text": "text"}
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")

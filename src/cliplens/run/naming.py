@@ -17,7 +17,7 @@ from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
 from cliplens.run.parts import Parts
-from cliplens.sites import Modality, Site
+from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store import Cache
 from cliplens.stream import stream
 from cliplens.tally import Tally
@@ -90,7 +90,7 @@ def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs
     for acts in cache.batches(image=sites.get("image"), text=sites.get("text"), batch_size=ROWS):
         rows = [row for row, pair_id in enumerate(acts.ids) if pair_id in wanted]
         places = [wanted[acts.ids[row]] for row in rows]
-        for modality in sites:
+        for modality in MODALITIES:
             values = acts.of(modality)
             if values is not None:
                 found.setdefault(modality, values.new_zeros(len(pairs), values.shape[1]))[places] = values[rows]
