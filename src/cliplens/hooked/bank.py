@@ -97,9 +97,9 @@ class BankedTower(SplicedTower):
     ) -> Float[Tensor, "*shape d_model"]:
         """Directions in the normalised final stream, as `ActivationCache.logit_attrs` wants them.
 
-        The product of a normalised stream (`ln_final.hook_normalized`) with a concept's direction, plus `bank_offset`, is
-        the unnormalised output's product with the concept's unit embedding: |output| times the cosine. It holds where
-        the tower reads its output (class token, end token); where it averages positions, for their average.
+        The product of a normalised stream (`ln_final.hook_normalized`) with a concept's direction, plus `bank_offset`,
+        gives the unnormalised output's product with the concept's unit embedding: |output| times the cosine. It holds
+        where the tower reads its output (class token, end token); where it averages positions, for their average.
 
         Raises:
             InputError: no bank, or a head that is not final norm, pick or average, projection.

@@ -87,6 +87,7 @@ def _refusal(expected: str, found: str) -> InputError:
     )
 
 
+@torch.no_grad()
 def affine(
     function: Callable[[Tensor], Tensor], width: int, like: Tensor
 ) -> tuple[Float[Tensor, "width out"], Float[Tensor, " out"]]:

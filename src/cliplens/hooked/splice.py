@@ -2,9 +2,9 @@
 
 The hook point stays where it is and stays the same object: the dictionary is a forward hook on it that runs before all
 others, so a hook's name always means what flows on from there. The dictionary's own hook points are never renamed and
-never shared: what shows in the tower as `blocks.1.hook_resid_post.hook_sae_acts_post` is a point of the splice, to
-which the dictionary's own point of that name is relayed while the tower runs. So one dictionary can stand in both towers at
-once, and is after a run what it was before.
+never shared: what shows in the tower as `blocks.1.hook_resid_post.hook_sae_acts_post` is a point of the
+splice, to which the dictionary's own point of that name is relayed while the tower runs. So one dictionary can stand in
+both towers at once, and is after a run what it was before.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,8 @@ class Splice:
     """A dictionary, or a transcoder with its two hooks, in the place of an activation.
 
     `sae` is any module with `encode`, `decode` and `forward`. Activations of heads, [batch, pos, head, d], are laid
-    side by side for it, or cut down to the one head `head`. Where `passes` [batch, pos] is true the activation goes past it.
+    side by side for it, or cut down to the one head `head`. Where `passes` [batch, pos] is true the activation goes
+    past it.
     """
 
     def __init__(
