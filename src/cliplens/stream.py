@@ -23,6 +23,7 @@ from cliplens.sites import SIDES, Side, Site
 
 Token = Literal["auto", "cls", "eot", "mean", "patches", "all"]
 TOKENS: tuple[str, ...] = get_args(Token)
+AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONE_SIDE: dict[str, Side] = {"cls": "vision", "patches": "vision", "eot": "text"}
 Places = Int64[np.ndarray, " _"]
 """Places of pairs; batches differ in length, so the axis has no name."""
@@ -73,15 +74,21 @@ class Reader:
         token: which position stands for a sample, wherever a hook has more than one: "auto" is CLS for images (the mean
             in towers without it) and EOT for captions; "mean" averages what is no padding, "all" keeps every position
             that is no padding, "patches" all of an image but CLS.
+        autocast: "bfloat16" or "float16" runs matrix products in it (`torch.autocast`); rows are float32 all the same.
 
     Raises:
         UnknownNameError: no such hook, or no such token choice.
         InputError: a token choice that only one tower has, asked of both.
     """
 
-    def __init__(self, clip: HookedCLIP, sites: Sequence[Site], token: str = "auto") -> None:
+    def __init__(
+        self, clip: HookedCLIP, sites: Sequence[Site], token: str = "auto", autocast: str | None = None
+    ) -> None:
         if token not in TOKENS:
             raise unknown_name("token choice", token, TOKENS)
+        if autocast is not None and autocast not in AUTOCASTS:
+            raise unknown_name("autocast dtype", autocast, AUTOCASTS)
+        self.autocast = autocast
         self.clip = clip
         self.sites = tuple(dict.fromkeys(sites))
         self.token = token
@@ -147,7 +154,9 @@ class Reader:
         sites = [s for s in self.sites if s.side == side]
         if not sites:
             return
-        for hook, found in tower.read(inputs, [s.hook for s in sites]).items():
+        with torch.autocast(inputs.device.type, AUTOCASTS.get(self.autocast or ""), enabled=bool(self.autocast)):
+            read = tower.read(inputs, [s.hook for s in sites])
+        for hook, found in read.items():
             acts = found.flatten(2).float()
             yield (
                 Site(side, hook),

@@ -181,16 +181,21 @@ class Cache:
 
     def rows(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
         """The rows of a block at a site, float32, padding left out."""
+        return self.stored(block, site).float()
+
+    def stored(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
+        """The rows of a block at a site in the dtype on disk, padding left out."""
         if not len(block.kept):
             return torch.zeros(0, self.site(site).form.d_in)
         first, last = int(block.kept[0]), int(block.kept[-1]) + 1
         found = self._file(str(site), block.shard).read(first, last)
         whole = last - first == len(block.kept)
-        acts = found.astype(np.float32) if whole else found[block.kept - first].astype(np.float32)
+        # The file is mapped read-only: torch wants memory of its own, and converts halves faster than NumPy does.
+        acts = torch.from_numpy(found.copy() if whole else found[block.kept - first])
         if self._padded(site):
             real = np.arange(acts.shape[1]) < self.counts(block, site)[:, None]
-            return torch.from_numpy(acts[real])
-        return torch.from_numpy(acts.reshape(-1, acts.shape[2]))
+            return acts[torch.from_numpy(real)]
+        return acts.reshape(-1, acts.shape[2])
 
     def counts(self, block: Block, site: Site) -> Int64[np.ndarray, " pair"]:
         """Number of rows each pair of a block has at a site."""

@@ -60,6 +60,7 @@ def harvest(
     seed: int = 0,
     quarantine: Quarantine | None = None,
     workers: int = 0,
+    autocast: str | None = None,
     verify: bool = True,
 ) -> Cache:
     """Read every site for every pair, once, into a cache. Run again after any interruption it goes on where it
@@ -80,6 +81,7 @@ def harvest(
         seed: of the permutation.
         quarantine: None stops at the usual fraction of bad pairs.
         workers: processes that decode images.
+        autocast: see `cliplens.stream.Reader`; part of the plan, as it changes the bytes.
         verify: compare the hashes of shards already there, and redo the damaged ones; False trusts their sizes.
 
     Raises:
@@ -89,7 +91,7 @@ def harvest(
         PairsError: too many bad pairs.
     """
     path = Path(folder)
-    reader = Reader(clip, sites, token)
+    reader = Reader(clip, sites, token, autocast)
     group = Group.current()
     decoder = reader.decoder(pairs)
     held = Quarantine() if quarantine is None else quarantine
@@ -104,7 +106,7 @@ def harvest(
     group.wait()
     with group.first_alone():
         if group.rank == 0:
-            _finish(path, plan)
+            finish(path, plan)
     _set_aside(path, plan, pairs, held)
     return Cache.open(path)
 
@@ -137,7 +139,8 @@ def _plan(
         sites=forms,
         token=reader.token,
         dtype=dtype,
-        compute=str(reader.clip.dtype).removeprefix("torch."),
+        compute=str(reader.clip.dtype).removeprefix("torch.")
+        + (f", autocast {reader.autocast}" if reader.autocast else ""),
         batch_size=batch_size,
         shard_pairs=shard_pairs or default,
         shuffle=shuffle,
@@ -283,17 +286,30 @@ class ShardDraft:
         if read is None:
             return
         finite(read, number)
-        self.rows += len(decoded.ids)
         self.truncated += read.truncated
+        sites = {}
         for plan in self.plan.sites:
             found = read.sites[plan.site]
-            acts = _cast(found, plan, number)
             ids = _token_ids(plan, found, read) if plan.form.token_ids else None
-            for batch in plan.form.record_batches(acts, ids):
+            sites[plan.site] = (_cast(found, plan, number), ids)
+        lengths = _text_lengths(self.plan, read) if self.keeps_lengths else None
+        self.write(decoded.places, decoded.ids, sites, lengths)
+
+    def write(
+        self,
+        places: Places,
+        ids: Sequence[str],
+        sites: Mapping[Site, tuple[Shaped[np.ndarray, "pair ..."], Int32[np.ndarray, "pair ..."] | None]],
+        lengths: Int32[np.ndarray, " pair"] | None,
+    ) -> None:
+        """Append pairs: per site, values as they are stored and token ids."""
+        self.rows += len(ids)
+        for plan in self.plan.sites:
+            for batch in plan.form.record_batches(*sites[plan.site]):
                 self._sites[plan.site].add(batch)
-        columns = [pa.array(decoded.places), pa.array(decoded.ids, type=pa.string())]
-        if self.keeps_lengths:
-            columns.append(pa.array(_text_lengths(self.plan, read)))
+        columns = [pa.array(places), pa.array(ids, type=pa.string())]
+        if lengths is not None:
+            columns.append(pa.array(lengths))
         self._pairs.add(pa.RecordBatch.from_arrays(columns, schema=_pairs_schema(self.keeps_lengths)))
 
     def commit(self) -> None:
@@ -369,7 +385,7 @@ def _set_aside(path: Path, plan: Plan, pairs: Pairs, held: Quarantine) -> None:
         held.check(plan.n_pairs)
 
 
-def _finish(path: Path, plan: Plan) -> None:
+def finish(path: Path, plan: Plan) -> None:
     """Totals, and beside each site's shards what `datasets` and a reader of one folder need."""
     records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
     if len(records) < plan.n_shards:

@@ -50,8 +50,8 @@ class _Buffer:
 class Provider(Iterator[Tensor]):
     """Batches [batch_size, d_in], float32, without end.
 
-    `epoch` counts the epochs finished before the last batch, `samples` the rows given. `paired` batches hold whole pairs: the images' rows first,
-    then the captions' rows of the same pairs in the same order.
+    `epoch` counts the epochs finished before the last batch, `samples` the rows given. `paired` batches hold whole
+    pairs: the images' rows first, then the captions' rows of the same pairs in the same order.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Provider(Iterator[Tensor]):
         self.batch_size, self.d_in = batch_size, source.d_in
         self.means, self.provenance = means, provenance
         self.epoch = self.samples = 0
-        self._source, self._seed, self._paired = source, seed, paired
+        self._source, self._seed, self.paired = source, seed, paired
         self._sizes = source.sizes
         self._device = torch.device(device)
         capacity = buffer_rows or max(_BUFFER_BYTES // (4 * source.d_in), batch_size)
@@ -120,7 +120,8 @@ class Provider(Iterator[Tensor]):
         """
         sites = _by_modality([s for s in (image, text) if s is not None])
         _same_width({s: cache.site(s).form.d_in for s in sites.values()})
-        source = CachedRows(cache, sites, keep)
+        window = buffer_rows or _BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).form.d_in)
+        source = CachedRows(cache, sites, keep, window)
         return cls(
             source,
             batch_size=batch_size,
@@ -208,7 +209,7 @@ class Provider(Iterator[Tensor]):
             "d_in": self.d_in,
             "batch_size": self.batch_size,
             "buffer_rows": self._capacity,
-            "paired": self._paired,
+            "paired": self.paired,
             "seed": self._seed,
         }
 
@@ -270,7 +271,7 @@ class Provider(Iterator[Tensor]):
                 places[modality].append(torch.arange(used, used + len(found)))
                 used += len(found)
         together = None
-        if self._paired:
+        if self.paired:
             together = torch.stack([torch.cat(p) for p in places.values()], dim=1).to(self._device)
         return _Buffer(rows, together, self._order(used if together is None else len(together), due))
 
@@ -299,7 +300,7 @@ class Provider(Iterator[Tensor]):
     def _refuse(self) -> None:
         if self.batch_size < 1 or self.batch_size % self._together:
             raise InputError(
-                expected="an even batch size for paired batches" if self._paired else "a batch size of 1 or more",
+                expected="an even batch size for paired batches" if self.paired else "a batch size of 1 or more",
                 found=str(self.batch_size),
                 do="choose another batch_size",
             )

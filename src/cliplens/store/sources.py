@@ -15,7 +15,8 @@ from cliplens.store.cache import Cache, Keep
 from cliplens.stream import Reader, decoded_batches, finite
 
 Chunk = Mapping[Modality, Float[Tensor, "_ d_in"]]
-BLOCK = 64
+_BLOCK_ROWS = 1024
+_BLOCKS_PER_WINDOW = 64
 _MOST_BLOCKS = 2**16
 
 
@@ -43,27 +44,33 @@ class MemoryRows(RowSource):
         self._rows: dict[Modality, Tensor] = {m: r for m, r in rows.items() if r is not None}  # type: ignore[misc]
         self.modalities = tuple(self._rows)
         self.d_in = next(iter(self._rows.values())).shape[1]
-        self._units = -(-len(acts) // BLOCK)
+        self._units = -(-len(acts) // _BLOCK_ROWS)
         self._count = len(acts)
 
     @property
     def sizes(self) -> Int64[np.ndarray, " unit"]:
-        starts = np.arange(self._units) * BLOCK
-        return (np.minimum(starts + BLOCK, self._count) - starts) * len(self.modalities)
+        starts = np.arange(self._units) * _BLOCK_ROWS
+        return (np.minimum(starts + _BLOCK_ROWS, self._count) - starts) * len(self.modalities)
 
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
         for unit in units.tolist():
-            yield {m: r[unit * BLOCK : (unit + 1) * BLOCK] for m, r in self._rows.items()}
+            yield {m: r[unit * _BLOCK_ROWS : (unit + 1) * _BLOCK_ROWS] for m, r in self._rows.items()}
 
 
 class CachedRows(RowSource):
-    """Rows of a cache, in blocks of neighbours, which the cache has shuffled as it was written."""
+    """Rows of a cache, in blocks of neighbours, which the cache has shuffled as it was written.
 
-    def __init__(self, cache: Cache, sites: Mapping[Modality, Site], keep: Keep | None) -> None:
+    Args:
+        window: rows that will lie in the buffer together: blocks are small enough that many of them do.
+    """
+
+    def __init__(self, cache: Cache, sites: Mapping[Modality, Site], keep: Keep | None, window: int) -> None:
         self.cache, self.sites = cache, sites
         self.modalities = tuple(sites)
         self.d_in = cache.site(next(iter(sites.values()))).form.d_in
-        size = max(BLOCK, len(cache) // _MOST_BLOCKS)
+        per_pair = sum(cache.site(s).form.context_size for s in sites.values())
+        rows = min(_BLOCK_ROWS, max(window // _BLOCKS_PER_WINDOW, 1))
+        size = max(rows // per_pair, len(cache) // _MOST_BLOCKS, 1)
         self._blocks = [b for b in cache.blocks(keep, size) if len(b.kept)]
 
     @property
@@ -73,7 +80,7 @@ class CachedRows(RowSource):
 
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
         for unit in units.tolist():
-            yield {m: self.cache.rows(self._blocks[unit], site) for m, site in self.sites.items()}
+            yield {m: self.cache.stored(self._blocks[unit], site) for m, site in self.sites.items()}
 
 
 class LiveRows(RowSource):
