@@ -149,8 +149,9 @@ def read_pairs(
     """Images and captions in step.
 
     Args:
-        path: a CSV or TSV file, JSONL, a folder of images with .txt captions, or "world:N" for N pairs of the embedded
-            world ("world:N:SEED" for other pairs).
+        path: a CSV or TSV file, JSONL, COCO captions JSON, a folder of images with .txt captions, WebDataset tars (path
+            or glob), parquet or a `save_to_disk` folder, "hf:owner/name@split" (downloads), or "world:N" for N pairs of
+            the embedded world ("world:N:SEED" for other pairs).
         image_column: column with image paths; None looks for the usual names.
         caption_column: column with captions; None looks for the usual names.
         id_column: column with unique ids; None makes ids from file names and places.

@@ -5,19 +5,25 @@ every machine, in every process, in any order.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt64
 
+_FURTHER = re.compile(r"#\d+$")
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
-    """A 64-bit key per pair id (BLAKE2b), equal wherever the id is equal."""
-    digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in ids)
+    """A 64-bit key per pair id (BLAKE2b), equal wherever the id is equal.
+
+    Further captions of one image (`cat.jpg#1`, `cat.jpg#2`; see `cliplens.pairs.Pairs`) share the key of the first, so
+    that a picture never lies on both sides of a split and a bootstrap draws all its captions together.
+    """
+    digests = b"".join(hashlib.blake2b(_FURTHER.sub("", i).encode(), digest_size=8).digest() for i in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 

@@ -20,8 +20,8 @@ class Settings:
     pairs: str = field(
         metadata={
             "group": DATA,
-            "help": "CSV, TSV or JSONL with images and captions, a folder of images with .txt captions, "
-            "or world:N for N pairs of the embedded world.",
+            "help": "CSV, TSV, JSONL, COCO JSON, a folder of images with .txt captions, WebDataset tars, parquet, "
+            "hf:owner/name@split, or world:N for N pairs of the embedded world.",
         }
     )
     image_column: str | None = _option(None, "Column with image paths; default the usual names.", DATA)

@@ -15,6 +15,12 @@ def test_a_key_depends_on_its_id_alone(ids: list[str], random: object) -> None:
     assert together.tolist() == [pair_keys([i])[0] for i in ids]
 
 
+def test_captions_of_one_image_share_its_key() -> None:
+    keys = pair_keys(["cat.jpg", "cat.jpg#1", "cat.jpg#12", "cat.jpg#x", "dog.jpg"])
+    assert len(set(keys[:3].tolist())) == 1
+    assert len(set(keys.tolist())) == 3
+
+
 def test_no_ids_no_keys() -> None:
     assert pair_keys([]).shape == (0,)
 

@@ -11,7 +11,7 @@ from cliplens import keys
 from cliplens.api import pick_device
 from cliplens.hooked import HookedCLIP
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, dictionary_config, train
+from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
@@ -66,6 +66,7 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         centre=settings.centre,
         batch_size=settings.batch_size,
         seed=settings.seed,
+        paired=needs_pairs(settings.architecture),
     )
     config = dictionary_config(settings.architecture, provider.d_in, settings.d_sae, k=settings.k, **_penalty(settings))
     return train(

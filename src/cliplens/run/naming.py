@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from cliplens import keys, registry
 from cliplens.contracts import Namer, Scorer
 from cliplens.hooked import HookedCLIP
-from cliplens.naming import name_latents, words_of
+from cliplens.naming import in_context, name_latents, words_of
 from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
@@ -25,6 +26,8 @@ from cliplens.tally import Tally
 EMBEDDING = "hook_embedding"
 BACKGROUND = 2000
 ROWS = 1024
+CONTEXT_BATCHES = 100
+"""Batches of captions that words are read in: some hundred thousand captions say what a word does."""
 
 
 def name_found(parts: Parts, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
@@ -51,7 +54,7 @@ def evidence_for(
         texts=texts,
         decoder=parts.dictionary.decoder,
         vocabulary=vocabulary,
-        vocabulary_acts=embed_texts(parts.clip, vocabulary) if vocabulary and parts.clip.text is not None else None,
+        vocabulary_acts=_vocabulary_acts(parts, vocabulary),
         image_acts=_acts_of(parts.cache, images.pairs, embeddings).image if images else None,
         text_acts=_acts_of(parts.cache, texts.pairs, embeddings).text if texts else None,
         background=background,
@@ -65,6 +68,17 @@ def _vocabulary(parts: Parts) -> tuple[str, ...]:
         return words_of([caption for caption in parts.pairs.captions if caption]) if parts.pairs.has_captions else ()
     lines = Path(parts.settings.vocabulary).read_text().splitlines()
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _vocabulary_acts(parts: Parts, vocabulary: Sequence[str]) -> Float[Tensor, "word d_embed"] | None:
+    """Each word by the captions that hold it, as far as there are any; by itself otherwise."""
+    if not vocabulary or parts.clip.text is None:
+        return None
+    alone = embed_texts(parts.clip, vocabulary)
+    said = dict(zip(parts.pairs.ids, parts.pairs.captions, strict=True)) if parts.pairs.has_captions else {}
+    read = parts.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
+    batches = (([said[i] or "" for i in acts.ids], acts.text) for acts in read if acts.text is not None)
+    return in_context(vocabulary, islice(batches, CONTEXT_BATCHES), alone) if said else alone
 
 
 def _background(parts: Parts) -> tuple[Pair, ...]:
