@@ -6,13 +6,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from cliplens.errors import InputError
+from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.bank import Labels
 from cliplens.hooked.cache import JointCache
 from cliplens.hooked.part import active, borrow, point
@@ -23,8 +22,8 @@ from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
 from cliplens.records import ModelIdentity
-from cliplens.sites import SIDES, Side, Site
 from cliplens.shapes import Logits
+from cliplens.sites import SIDES, Side, Site
 
 _LAYER = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
@@ -54,8 +53,8 @@ class HookView:
 class HookedCLIP(Splicing):
     """A two-tower model with hooks on both towers.
 
-    `clip(images, tokens)` are the logits of the stock model: scaled, and with its bias where it has one. The stock model
-    is `clip.model`; it shares its weights with the towers and is itself unaltered.
+    `clip(images, tokens)` are the logits of the stock model: scaled, and with its bias where it has one. The stock
+    model is `clip.model`; it shares its weights with the towers and is itself unaltered.
     """
 
     tokenizer: Callable[[Sequence[str]], Tensor] | None
@@ -115,9 +114,7 @@ class HookedCLIP(Splicing):
         for tower in self.towers.values():
             tower.setup()
 
-    def forward(
-        self, images: Tensor | None, tokens: Tensor | None, stop_at_layer: int | None = None
-    ) -> Logits | None:
+    def forward(self, images: Tensor | None, tokens: Tensor | None, stop_at_layer: int | None = None) -> Logits | None:
         """Image-text logits.
 
         Args:
@@ -197,13 +194,34 @@ class HookedCLIP(Splicing):
         """What is spliced into either tower now, by the joint name of the hook each one writes."""
         return self._joined("splices")
 
+    def prefixes(self) -> tuple[str, ...]:
+        """Those of the towers there are."""
+        return tuple(f"{side}." for side in self.towers)
+
+    def check_belongs(self, dictionary: Any, hooks: Sequence[str]) -> None:
+        """Refuse a dictionary that says it was made on other weights, or on other sites than these.
+
+        Raises:
+            MismatchError: says both.
+        """
+        if not isinstance(dictionary, nn.Module):
+            dictionary.check(self, [Site.parse(name) for name in hooks])
+            return
+        made_on = getattr(getattr(dictionary.cfg, "metadata", None), "weights_sha256", None)
+        if made_on is not None and made_on != self.identity.weights_sha256:
+            raise MismatchError(
+                expected=f"a dictionary made on this model, {self.identity.name} ({self.identity.weights_sha256[:12]})",
+                found=f"one made on weights {made_on[:12]}",
+                do="load the model it was made on",
+            )
+
     def tower_of(self, hook: str, side: str | None) -> tuple[HookedTower, str]:
         """The tower a joint name means, or that a dictionary names beside a bare one."""
-        first, _, rest = hook.partition(".")
+        first = hook.partition(".")[0]
         named = first if first in SIDES else side
         if named not in SIDES:
             raise InputError(
-                expected="a dictionary that names its tower, 'vision.' or 'text.' before its hook_name, or in clip_tower",
+                expected="a dictionary that names its tower, in clip_tower or before its hook_name",
                 found=f"hook_name={hook!r}, clip_tower={side!r}",
                 do="give add_sae(..., hook='vision." + hook + "'), or splice it into clip.vision or clip.text",
             )
@@ -225,7 +243,9 @@ class HookedCLIP(Splicing):
         tower = self.towers.get(side)
         if tower is None:
             raise InputError(
-                expected=f"a model with a {side} tower", found=f"one with {', '.join(self.towers)} only", do="use that one"
+                expected=f"a model with a {side} tower",
+                found=f"one with {', '.join(self.towers)} only",
+                do="use that one",
             )
         return tower
 

@@ -33,6 +33,18 @@ def special_mask(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[in
     return torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1) if appended else mask
 
 
+def all_but_one(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch pos"]:
+    """True everywhere but where the sample as a whole stands: class token, end token.
+
+    A vision tower without a class token has no such place: there nothing is left out.
+    """
+    if tower.cfg.side == "vision" and tower.n_special == 0:
+        return torch.zeros(len(inputs), tower.cfg.n_ctx, dtype=torch.bool, device=inputs.device)
+    place = tower.special_position(inputs)
+    n = tower.cfg.n_ctx if tower.cfg.side == "vision" else max(inputs.shape[1], int(place.max()) + 1)
+    return torch.arange(n, device=place.device) != place.unsqueeze(1)
+
+
 def _of_images(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int]) -> Bool[Tensor, "batch pos"]:
     if not isinstance(which, bool) and set(which) - {0}:
         raise InputError(

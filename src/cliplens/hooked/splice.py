@@ -44,10 +44,12 @@ class Splice:
         *,
         use_error_term: bool = False,
         exclude: bool | list[int] = False,
+        one_position: bool = False,
         head: int | None = None,
     ) -> None:
         self.sae, self.into, self.source = sae, into, source
-        self.use_error_term, self.exclude, self.head = use_error_term, exclude, head
+        self.use_error_term, self.exclude, self.one_position = use_error_term, exclude, one_position
+        self.head = head
         self.passes: Bool[Tensor, "batch pos"] | None = None
         self.inner = {n: m for n, m in sae.named_children() if isinstance(m, HookPoint) and n not in (ERROR, OUTPUT)}
         self.points = {

@@ -3,18 +3,22 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.root import HookedRoot, HookFn, NameOrFilter
-from cliplens.hooked.special import special_mask
+from cliplens.hooked.special import all_but_one, special_mask
 from cliplens.hooked.splice import Splice
+from cliplens.sites import MODALITY_OF
 
 if TYPE_CHECKING:
     from cliplens.hooked.tower import HookedTower
 
+_ONE_POSITION = ("auto", "cls", "eot")
 _WITH_POSITIONS = ("blocks.", "ln_pre.", "ln_final.", "hook_pos_embed")
 
 
@@ -23,6 +27,9 @@ class Splicing(HookedRoot):
 
     A dictionary says itself where it belongs: `cfg.metadata.hook_name`, for a transcoder `hook_name_out` too, with the
     tower in front (`vision.blocks.1.hook_resid_post`) or beside it in `clip_tower`. At a tower the bare name will do.
+    A cliplens `Dictionary` goes in as it is: each tower gets the copy that reads its raw activations, at the site it
+    was trained on. One trained on a single token of each sample (its `token` is auto, cls or eot) stands at that position
+    only, one trained on patches leaves out the others; SAELens' own stand at every position.
     """
 
     @abstractmethod
@@ -40,6 +47,9 @@ class Splicing(HookedRoot):
     def splices(self) -> dict[str, Splice]:
         """What is spliced in now, by the name of the hook each one writes."""
 
+    def check_belongs(self, dictionary: Any, hooks: Sequence[str]) -> None:
+        """Refuse a dictionary that was made on another model, as far as that can be known here."""
+
     @property
     def acts_to_saes(self) -> dict[str, nn.Module]:
         """The dictionaries spliced in now, by the name of the hook each one reads."""
@@ -47,7 +57,7 @@ class Splicing(HookedRoot):
 
     def add_sae(
         self,
-        sae: nn.Module,
+        sae: Any,
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
         *,
@@ -56,8 +66,8 @@ class Splicing(HookedRoot):
         """Splice a dictionary in, until `reset_saes`. One that wrote to the same hook before makes way.
 
         Args:
-            sae: a SAELens SAE or transcoder, or any module with `encode`, `decode`, `forward`, `cfg.d_in` and
-                `cfg.metadata.hook_name`.
+            sae: a SAELens SAE or transcoder, a cliplens `Dictionary`, or any module with `encode`, `decode`, `forward`,
+                `cfg.d_in` and `cfg.metadata.hook_name`.
             use_error_term: add what the dictionary does not explain, so that the output is the model's own as long as
                 nobody changes a code; None: as the dictionary says.
             exclude_special_tokens: leave the class token, start, end and padding as they are; or the ids to leave.
@@ -66,10 +76,11 @@ class Splicing(HookedRoot):
 
         Raises:
             UnknownNameError: there is no such hook.
-            MismatchError: the hook is of another width than the dictionary, or in another tower.
+            MismatchError: the hook is of another width than the dictionary, or in another tower; or the dictionary
+                was made on another model.
         """
-        tower, name, splice = self._prepared(sae, use_error_term, exclude_special_tokens, hook)
-        tower.put_splice(name, splice)
+        for prepared in self._prepared(sae, hook):
+            prepared.tower.put_splice(prepared.writes, prepared.splice(use_error_term, exclude_special_tokens))
 
     def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
         """Take out the dictionaries that read or write the named hooks; all of them when None.
@@ -94,7 +105,7 @@ class Splicing(HookedRoot):
     @contextmanager
     def saes(
         self,
-        saes: nn.Module | Sequence[nn.Module] = (),
+        saes: Any = (),
         reset_saes_end: bool = True,
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
@@ -102,10 +113,11 @@ class Splicing(HookedRoot):
         """Dictionaries that are spliced in within the block; afterwards what was there before is there again."""
         before: list[tuple[HookedTower, str, Splice | None]] = []
         try:
-            for sae in [saes] if isinstance(saes, nn.Module) else saes:
-                tower, name, splice = self._prepared(sae, use_error_term, exclude_special_tokens, None)
-                before.append((tower, name, tower.splices.get(name)))
-                tower.put_splice(name, splice)
+            for sae in saes if isinstance(saes, Sequence) else [saes]:
+                for prepared in self._prepared(sae, None):
+                    tower, name = prepared.tower, prepared.writes
+                    before.append((tower, name, tower.splices.get(name)))
+                    tower.put_splice(name, prepared.splice(use_error_term, exclude_special_tokens))
             yield self
         finally:
             for tower, name, previous in reversed(before) if reset_saes_end else ():
@@ -114,7 +126,7 @@ class Splicing(HookedRoot):
     def run_with_saes(
         self,
         *inputs: Any,
-        saes: nn.Module | Sequence[nn.Module] = (),
+        saes: Any = (),
         reset_saes_end: bool = True,
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
@@ -127,7 +139,7 @@ class Splicing(HookedRoot):
     def run_with_cache_with_saes(
         self,
         *inputs: Any,
-        saes: nn.Module | Sequence[nn.Module] = (),
+        saes: Any = (),
         reset_saes_end: bool = True,
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
@@ -140,7 +152,7 @@ class Splicing(HookedRoot):
     def run_with_hooks_with_saes(
         self,
         *inputs: Any,
-        saes: nn.Module | Sequence[nn.Module] = (),
+        saes: Any = (),
         reset_saes_end: bool = True,
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
@@ -158,31 +170,75 @@ class Splicing(HookedRoot):
         _, local = self.tower_of(name, None)
         return name.removesuffix(local) + str(splice.source.name)
 
-    def _prepared(
-        self, sae: nn.Module, use_error_term: bool | None, exclude: bool | list[int], hook: str | None
-    ) -> tuple["HookedTower", str, Splice]:
-        """The tower, its hook, and a splice for it, checked."""
+    def _prepared(self, sae: Any, hook: str | None) -> "list[Prepared]":
+        """Where a dictionary goes, checked; a `Dictionary` may go into both towers."""
+        if isinstance(sae, nn.Module):
+            self.check_belongs(sae, [hook] if hook else [])
+            return [self._placed(sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
+        if getattr(sae, "folded", None) is None:
+            raise InputError(
+                expected="a SAELens SAE, a cliplens Dictionary or a module like them", found=repr(sae), do="give one"
+            )
+        made_on = sae.provenance
+        names = [hook] if hook else self.own_sites(made_on.sites if made_on else ())
+        self.check_belongs(sae, names)
+        token = made_on.token if made_on else None
+        return [self._placed(sae.folded(MODALITY_OF[self.tower_of(n, None)[0].cfg.side]), n, token) for n in names]
+
+    def own_sites(self, sites: Sequence[str]) -> list[str]:
+        """Those of a dictionary's sites that lie here.
+
+        Raises:
+            MismatchError: none does.
+        """
+        own = [name for name in sites if f"{name.partition('.')[0]}." in self.prefixes()]
+        if not own:
+            raise MismatchError(
+                expected="a dictionary that was made on a site of this model",
+                found=f"one made on {', '.join(sites) or 'sites it does not tell'}",
+                do="give add_sae(..., hook=...)",
+            )
+        return own
+
+    @abstractmethod
+    def prefixes(self) -> tuple[str, ...]:
+        """What joint names of hooks in here begin with."""
+
+    def _placed(self, sae: Any, hook: str | None, token: str | None) -> "Prepared":
         metadata = _metadata(sae, hook)
-        side = metadata("clip_tower")
-        tower, reads = self.tower_of(hook or metadata("hook_name"), None if hook else side)
+        tower, reads = self.tower_of(hook or metadata("hook_name"), None if hook else metadata("clip_tower"))
         told_out = metadata("hook_name_out")
         into, writes = self.tower_of(told_out, tower.cfg.side) if told_out and hook is None else (tower, reads)
         head = metadata("hook_head_index")
         _check_same_tower(tower, reads, into, writes)
         _check_width(sae, "d_in", tower, reads, head)
         _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)
-        with_error = bool(getattr(sae, "use_error_term", False)) if use_error_term is None else use_error_term
-        return (
-            tower,
-            writes,
-            Splice(
-                sae,
-                tower.hook_dict[writes],
-                None if reads == writes else tower.hook_dict[reads],
-                use_error_term=with_error,
-                exclude=exclude if writes.startswith(_WITH_POSITIONS) or writes == "hook_embed" else False,
-                head=head,
-            ),
+        return Prepared(sae, tower, reads, writes, head, token)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dictionary and its place in a tower."""
+
+    sae: nn.Module
+    tower: "HookedTower"
+    reads: str
+    writes: str
+    head: int | None
+    token: str | None
+
+    def splice(self, use_error_term: bool | None, exclude: bool | list[int]) -> Splice:
+        """The splice, not yet in."""
+        with_error = bool(getattr(self.sae, "use_error_term", False)) if use_error_term is None else use_error_term
+        positions = self.writes.startswith(_WITH_POSITIONS) or self.writes == "hook_embed"
+        return Splice(
+            self.sae,
+            self.tower.hook_dict[self.writes],
+            None if self.reads == self.writes else self.tower.hook_dict[self.reads],
+            use_error_term=with_error,
+            exclude=(exclude or self.token == "patches") if positions else False,
+            one_position=positions and self.token in _ONE_POSITION,
+            head=self.head,
         )
 
 
@@ -208,6 +264,10 @@ class SplicedTower(Splicing):
             self._splices[hook] = splice
         self.setup()
 
+    def prefixes(self) -> tuple[str, ...]:
+        """`vision.` or `text.`."""
+        return (f"{self.cfg.side}.",)  # type: ignore[attr-defined]
+
     def tower_of(self, hook: str, side: str | None) -> tuple[Any, str]:
         """This tower, and the hook's name without the tower's in front."""
         own: str = self.cfg.side  # type: ignore[attr-defined]
@@ -226,8 +286,12 @@ class SplicedTower(Splicing):
     def mark_special(self, inputs: Tensor) -> None:
         """Tell the splices which positions of these inputs go past them."""
         for splice in self._splices.values():
+            masks = []
             if splice.exclude is not False:
-                splice.passes = special_mask(self, inputs, splice.exclude)  # type: ignore[arg-type]
+                masks.append(special_mask(self, inputs, splice.exclude))  # type: ignore[arg-type]
+            if splice.one_position:
+                masks.append(all_but_one(self, inputs))  # type: ignore[arg-type]
+            splice.passes = torch.stack(masks).any(0) if masks else None
 
 
 def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import cliplens
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens.hooked import HookedCLIP
+from cliplens.records import PairedActs, Provenance
+from cliplens.sae import Dictionary
 from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_tokens
 
 RESID = "blocks.1.hook_resid_post"
@@ -431,3 +433,55 @@ def test_what_does_not_fit_is_refused_by_name(clip: HookedCLIP, which: int) -> N
     with pytest.raises(error, match=words):
         call()
     assert clip.splices == {}
+
+
+def dictionary(clip: HookedCLIP, hook: str, d_in: int, token: str = "auto") -> Dictionary:
+    sites = (f"vision.{hook}", f"text.{hook}")
+    means = {"image": torch.randn(d_in), "text": torch.randn(d_in)}
+    return Dictionary(standard(hook, d_in), means, Provenance(clip.identity, sites, d_in, token, centred=True))
+
+
+@torch.no_grad()
+def test_a_centred_dictionary_stands_in_both_towers_and_reads_them_raw(clip: HookedCLIP) -> None:
+    made_here, images, tokens = dictionary(clip, "hook_embedding", 32), tiny_images(), tiny_tokens()
+    _, cache = clip.run_with_cache_with_saes(images, tokens, saes=made_here)
+    raw = PairedActs(tuple("abcd"), clip.encode_image(images, True), clip.encode_text(tokens, True))
+    codes = made_here.encode(raw)
+    for side, wanted in (("vision", codes.image), ("text", codes.text)):
+        got = cache[f"{side}.hook_embedding.hook_sae_acts_post"].squeeze(1)
+        torch.testing.assert_close(got, wanted.dense(), rtol=1e-4, atol=1e-5)
+    with clip.text.saes(made_here):
+        assert list(clip.splices) == ["text.hook_embedding"]
+
+
+@pytest.mark.parametrize("side", ["vision", "text"])
+@torch.no_grad()
+def test_a_dictionary_of_one_token_stands_at_that_position_only(side: str) -> None:
+    clip = cliplens.wrap(tiny_model(text={"width": 64, "heads": 4}), tokenizer=TinyTokenizer())
+    tower, inputs = clip.towers[side], tiny_images() if side == "vision" else tiny_tokens()
+    place = tower.special_position(inputs)
+    _, before = tower.run_with_cache(inputs, names_filter=RESID)
+    for token, stands in (("auto", "there"), ("patches", "elsewhere"), ("all", "everywhere")):
+        if token == "patches" and side == "text":
+            continue
+        made_here = dictionary(clip, RESID, 64, token)
+        _, cache = tower.run_with_cache_with_saes(inputs, saes=made_here, names_filter=RESID)
+        changed = (cache[RESID] != before[RESID]).any(-1)
+        at_place = torch.arange(changed.shape[1]) == place[:, None]
+        expected = {"there": at_place, "elsewhere": ~at_place, "everywhere": torch.ones_like(at_place)}
+        assert torch.equal(changed, expected[stands])
+
+
+def test_a_dictionary_of_another_model_or_site_is_refused(clip: HookedCLIP) -> None:
+    other = cliplens.wrap(tiny_model(seed=1), tokenizer=TinyTokenizer())
+    with pytest.raises(MismatchError, match="the model"):
+        other.add_sae(dictionary(clip, "hook_embedding", 32))
+    stock = standard("vision.hook_embedding", 32, metadata={"weights_sha256": clip.identity.weights_sha256})
+    clip.add_sae(stock)
+    clip.reset_saes()
+    with pytest.raises(MismatchError, match="weights"):
+        other.add_sae(stock)
+    with pytest.raises(MismatchError, match="site"):
+        clip.add_sae(Dictionary(standard("hook_embedding", 32)))
+    with pytest.raises(InputError, match="Dictionary"):
+        clip.add_sae("sae")
