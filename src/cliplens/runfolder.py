@@ -114,6 +114,11 @@ class RunFolder:
         return self.path / "findings.json"
 
     @property
+    def steering(self) -> Path:
+        """What steering did: strip.png and steering.json."""
+        return self.path / "steering"
+
+    @property
     def summary(self) -> Path:
         """The headline figures."""
         return self.path / "summary.json"
