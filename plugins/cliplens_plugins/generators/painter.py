@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 _CELLS = 4
 
-Pictures = Float[Tensor, "sample 3 height width"]
+Pictures = Float[Tensor, "sample 3 y x"]
 """Pixels from -1 to 1."""
 
 
@@ -43,6 +43,9 @@ class Painter(nn.Module):
     Each token knows which place of its cell it is and how far clockwise its cell lies from the first copy. It paints
     one colour through a mask over a ground, so that no outline need be learned anew for every colour and background.
     """
+
+    cell_of: Int[Tensor, " token"]
+    within_of: Int[Tensor, " token"]
 
     def __init__(self, config: PainterConfig) -> None:
         super().__init__()

@@ -41,12 +41,13 @@ class PainterRecipe:
     """How the generator is trained: first it learns to draw, told the factors; then to draw what an embedding holds."""
 
     config: PainterConfig = field(default_factory=PainterConfig)
-    drawing_steps: int = 3_000
-    reading_steps: int = 2_000
+    drawing_steps: int = 1_000
+    reading_steps: int = 1_500
     batch: int = 64
     learning_rate: float = 2e-3
+    """Flat in the first part, falling in the second."""
     warm_up: int = 100
-    scenes: int = 40_960
+    scenes: int = 24_576
     """Embedded once for the second part; each time a scene comes round it is drawn in another layout."""
     condition_noise: float = 0.1
     """Per dimension, the condition having root mean square 1: edited embeddings lie beside the true ones."""
@@ -94,6 +95,8 @@ def learn_to_read(
     painter: Painter, told: ToldFactors, clip: HookedCLIP, recipe: PainterRecipe, *, report: Report | None = None
 ) -> Painter:
     """Second part: the same painter, told by embeddings; its reader starts from what the factors would have told."""
+    torch.manual_seed(recipe.seed + 1)
+    painter.requires_grad_(True)
     scenes = draw_scenes(recipe.scenes, seed=GENERATOR_SEED + recipe.seed + 1)
     conditions = _conditions(clip, scenes)
     _imitate(painter.condition, told, conditions[0], scenes, recipe)
