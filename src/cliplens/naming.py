@@ -25,6 +25,8 @@ from cliplens.sites import Modality
 
 UNNAMED = "unnamed"
 """What stands in the table where a latent has no evidence for any name."""
+IMAGE_DOMINATED = 0.8
+"""Share of a latent's activation on images beyond which its name is the one from images."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
@@ -80,10 +82,11 @@ def name_latents(
                 found=f"{len(names)} names from {source}",
                 do="give Name(None, nan) for a latent without evidence",
             )
-    found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name)
+    share = image_share(naming)
+    found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)
     for scorer in scorers:
         found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed))
-    return found
+    return _with_tested_score(found, chosen_modality(given["images"], given["captions"], share))
 
 
 def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidence]:
@@ -92,19 +95,24 @@ def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidenc
 
 
 def name_columns(
-    from_images: Sequence[Name], from_captions: Sequence[Name], *, alive: np.ndarray | None = None, by: str = ""
+    from_images: Sequence[Name],
+    from_captions: Sequence[Name],
+    *,
+    alive: np.ndarray | None = None,
+    by: str = "",
+    image_share: Float[np.ndarray, " d_sae"] | None = None,
 ) -> Findings:
     """The columns name_image, name_text, name, name_score, name_agreement and name_evidence from two lists of names.
 
-    The final name is the better scored of the two (the one from images where they score alike). A latent that was
-    given no name, or never fires, is called "unnamed", with a score of nan.
+    The final name is chosen by `chosen_modality`. A latent that was given no name, or never fires, is called "unnamed",
+    with a score of nan.
     """
     living = np.ones(len(from_images), dtype=bool) if alive is None else np.asarray(alive, dtype=bool)
     nothing = Name(None, float("nan"))
     image = [n if a and n.text else nothing for n, a in zip(from_images, living, strict=True)]
     text = [n if a and n.text else nothing for n, a in zip(from_captions, living, strict=True)]
     of = {"image": image, "text": text}
-    best = [of[m][k] if m else nothing for k, m in enumerate(chosen_modality(image, text))]
+    best = [of[m][k] if m else nothing for k, m in enumerate(chosen_modality(image, text, image_share))]
     agreement = np.array([name_agreement(i.text, t.text) for i, t in zip(image, text, strict=True)])
     columns = {
         "name": _strings(n.text for n in best),
@@ -119,27 +127,111 @@ def name_columns(
     return Findings(columns=columns, schema=_schema(by), figures=_figures(best, agreement, living))
 
 
-def chosen_modality(from_images: Sequence[Name], from_captions: Sequence[Name]) -> list[Modality | None]:
-    """Whose name is the final one: the better scored, the one from images where both score alike; None for neither."""
+def chosen_modality(
+    from_images: Sequence[Name],
+    from_captions: Sequence[Name],
+    image_share: Float[np.ndarray, " d_sae"] | None = None,
+) -> list[Modality | None]:
+    """Whose name is the final one; None where there is none.
 
-    def strength(name: Name) -> float:
-        return -np.inf if name.text is None or np.isnan(name.score) else name.score
+    Words that captions share are a better witness than nearness in an embedding, so the name from captions is taken
+    wherever there is one, unless more than `IMAGE_DOMINATED` of the latent's activation lies on images.
+    """
+    shares = np.full(len(from_images), 0.5) if image_share is None else image_share
+    chosen: list[Modality | None] = []
+    for image, text, share in zip(from_images, from_captions, shares, strict=True):
+        prefers_image = text.text is None or (image.text is not None and share > IMAGE_DOMINATED)
+        chosen.append(None if image.text is None and text.text is None else "image" if prefers_image else "text")
+    return chosen
 
-    return [
-        None if i.text is None and t.text is None else "image" if i.text and strength(i) >= strength(t) else "text"
-        for i, t in zip(from_images, from_captions, strict=True)
-    ]
+
+def image_share(evidence: Evidence) -> Float[np.ndarray, " d_sae"] | None:
+    """Each latent's activation on the background's images as a share of that on images and captions; None if unknown.
+
+    0.5 where the latent fires on neither.
+    """
+    codes = evidence.background_codes
+    if codes is None or codes.image is None or codes.text is None:
+        return None
+    image, text = (
+        np.bincount(side.latents.cpu().numpy(), side.values.detach().cpu().double().numpy(), minlength=evidence.d_sae)
+        for side in (codes.image, codes.text)
+    )
+    total = image + text
+    return np.where(total > 0, image / np.where(total > 0, total, 1), 0.5)
+
+
+def in_context(
+    vocabulary: Sequence[str],
+    captions: Iterable[tuple[Sequence[str], Float[Tensor, "_ d_embed"]]],
+    alone: Float[Tensor, "word d_embed"],
+    *,
+    enough: int = 8,
+) -> Float[Tensor, "word d_embed"]:
+    """What each word does to the embedding of captions that hold it: a better direction than the bare word's.
+
+    The mean embedding of captions that hold the word, about the mean of all captions, blended with the bare word's own
+    embedding, about the mean of all bare words: n captions count n / (n + enough). Unit rows before blending. Ours; kin
+    of prompt ensembling, with the captions at hand as prompts.
+
+    Args:
+        vocabulary: words or phrases.
+        captions: batches of captions with their embeddings.
+        alone: embeddings of the vocabulary by itself.
+        enough: captions at which context and bare word count the same.
+    """
+    place = {" ".join(words(word)): n for n, word in enumerate(vocabulary)}
+    longest = max((len(words(word)) for word in vocabulary), default=1)
+    sums, counts = torch.zeros_like(alone, dtype=torch.float64), torch.zeros(len(vocabulary), dtype=torch.float64)
+    total, seen = torch.zeros(alone.shape[1], dtype=torch.float64), 0
+    for said, acts in captions:
+        rows = torch.nn.functional.normalize(acts.detach().cpu().double(), dim=-1)
+        total, seen = total + rows.sum(0), seen + len(rows)
+        held = [(row, place[gram]) for row, text in enumerate(said) for gram in _grams(text, longest) if gram in place]
+        if held:
+            at, of = torch.tensor(held).T
+            sums.index_add_(0, of, rows[at])
+            counts.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
+    bare = torch.nn.functional.normalize(alone.detach().cpu().double(), dim=-1)
+    bare = torch.nn.functional.normalize(bare - bare.mean(0), dim=-1)
+    middle = total / max(seen, 1)
+    context = torch.nn.functional.normalize(sums / counts.clamp(min=1)[:, None] - middle, dim=-1)
+    weight = (counts / (counts + enough))[:, None]
+    return (weight * context + (1 - weight) * bare).to(alone.dtype)
+
+
+def _grams(caption: str, longest: int) -> set[str]:
+    said = words(caption)
+    return {" ".join(said[at : at + n]) for n in range(1, longest + 1) for at in range(len(said) - n + 1)}
+
+
+def _with_tested_score(found: Findings, chosen: Sequence[Modality | None]) -> Findings:
+    """The final name's tested score and limits, where a scorer gave those of each name."""
+    columns, schema = dict(found.columns), {c.name: c for c in found.schema}
+    for suffix, about in (("score", "Tested score"), ("score_low", "Lower limit"), ("score_high", "Upper limit")):
+        of = {"image": columns.get(f"name_image_{suffix}"), "text": columns.get(f"name_text_{suffix}")}
+        if any(values is None for values in of.values()) and suffix != "score":
+            continue
+        values = [of[m][k] if m and of[m] is not None else np.nan for k, m in enumerate(chosen)]  # type: ignore[index]
+        columns[f"name_{suffix}"] = np.array(values, dtype=np.float64)
+        says = f"{about} of the final name: that of name_image_{suffix} or name_text_{suffix}."
+        schema[f"name_{suffix}"] = Column(
+            f"name_{suffix}", says, range="[0, 1], 0.5 = chance", nan="unnamed or untested"
+        )
+    tested = columns["name_score"][~np.isnan(columns["name_score"])]
+    figures = {**found.figures, "name_score_median": float(np.median(tested)) if len(tested) else None}
+    return replace(found, columns=columns, schema=tuple(schema.values()), figures=figures)
 
 
 def name_agreement(image: str | None, text: str | None) -> float:
-    """Shared words of two names, as a fraction of all their words (Jaccard): 1 = the same words, 0 = none in common.
+    """Shared words of two names, as a fraction of the shorter one: 1 = it is contained in the other, 0 = none shared.
 
     nan when either is missing. Ours.
     """
     if not image or not text:
         return float("nan")
     left, right = set(words(image)) or {image}, set(words(text)) or {text}
-    return len(left & right) / len(left | right)
+    return len(left & right) / min(len(left), len(right))
 
 
 def auroc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:
@@ -227,9 +319,19 @@ def _schema(by: str) -> tuple[Column, ...]:
     source = f"namer {by!r}" if by else "ours"
     scored = "AUROC of telling top samples from others by the name alone, as the namer sees it"
     return (
-        Column("name", "the better scored of the two names", nan="'unnamed': no evidence", source=source),
+        Column(
+            "name",
+            "the final name: from captions where there is one, unless images dominate the latent",
+            nan="'unnamed': no evidence",
+            source=source,
+        ),
         Column("name_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),
-        Column("name_agreement", "shared words of both names (Jaccard)", range="[0, 1]", nan="a name is missing"),
+        Column(
+            "name_agreement",
+            "shared words of both names, as a fraction of the shorter name's",
+            range="[0, 1]",
+            nan="a name is missing",
+        ),
         Column("name_image", "name made from the top images alone", nan="'unnamed'", source=source),
         Column("name_image_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),
         Column("name_text", "name made from the top captions alone", nan="'unnamed'", source=source),

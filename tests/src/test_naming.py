@@ -2,12 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplens.contracts import Namer
 from cliplens.errors import PluginError
-from cliplens.naming import UNNAMED, auroc, name_agreement, name_columns, name_latents, words, words_of
+from cliplens.naming import (
+    UNNAMED,
+    auroc,
+    chosen_modality,
+    in_context,
+    name_agreement,
+    name_columns,
+    name_latents,
+    words,
+    words_of,
+)
 from cliplens.records import Evidence, LatentTable, Name
 from support.evidence import planted_evidence
 
@@ -34,13 +45,15 @@ def test_words_of_any_script_and_markup() -> None:
     assert words("赤い 丸 3") == ["赤い", "丸"]
 
 
-def test_final_name_is_the_better_scored_one() -> None:
+def test_final_name_is_from_captions_unless_images_dominate() -> None:
     found = name_columns(
         [Name("red", 0.9), Name("dog", 0.6), Name("cat", 0.8), Name(None, NAN)],
         [Name("red", 0.7), Name("wolf", 0.8), Name(None, NAN), Name(None, NAN)],
     )
     assert found.columns["name"].tolist() == ["red", "wolf", "cat", UNNAMED]
-    np.testing.assert_array_equal(found.columns["name_score"], [0.9, 0.8, 0.8, NAN])
+    np.testing.assert_array_equal(found.columns["name_score"], [0.7, 0.8, 0.8, NAN])
+    left, right = [Name("a", 1.0), Name("b", 1.0)], [Name("c", 1.0), Name("d", 1.0)]
+    assert chosen_modality(left, right, np.array([0.5, 0.9])) == ["text", "image"]
     np.testing.assert_array_equal(found.columns["name_agreement"], [1, 0, NAN, NAN])
     assert found.figures["named"] == 3
 
@@ -61,7 +74,8 @@ def test_columns_survive_parquet_with_their_schema(tmp_path) -> None:  # type: i
 
 
 def test_agreement_is_the_share_of_common_words() -> None:
-    assert name_agreement("red circle", "Circle") == 0.5
+    assert name_agreement("red circle", "Circle") == 1
+    assert name_agreement("red circle", "blue circle") == 0.5
     assert name_agreement("§", "§") == 1
     assert np.isnan(name_agreement(None, "red"))
 
@@ -93,3 +107,16 @@ def test_auroc_equals_its_definition(up: list[float], down: list[float]) -> None
 def test_auroc_of_nothing_is_nan() -> None:
     assert np.isnan(auroc([], [1.0]))
     assert np.isnan(auroc([1.0], [NAN]))
+
+
+def test_words_in_context_equal_the_slow_definition() -> None:
+    torch.manual_seed(0)
+    captions = ["a red dog", "the red cat", "a cat", "red", "fire truck here", "a fire and a truck"]
+    acts, alone = torch.randn(6, 5).double(), torch.randn(3, 5).double()
+    got = in_context(("red", "fire truck", "zebra"), [(captions[:4], acts[:4]), (captions[4:], acts[4:])], alone)
+    unit = torch.nn.functional.normalize
+    rows, bare = unit(acts, dim=-1), unit(unit(alone, dim=-1) - unit(alone, dim=-1).mean(0), dim=-1)
+    red = unit(rows[[0, 1, 3]].mean(0) - rows.mean(0), dim=-1)
+    truck = unit(rows[4] - rows.mean(0), dim=-1)
+    slow = torch.stack([3 / 11 * red + 8 / 11 * bare[0], 1 / 9 * truck + 8 / 9 * bare[1], bare[2]])
+    torch.testing.assert_close(got, slow)

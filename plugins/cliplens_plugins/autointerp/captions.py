@@ -19,9 +19,11 @@ class CaptionNamer(Namer):
     name: ClassVar[str] = "captions"
     longest: int = 3
     """Most words in a name."""
+    parts: int = 2
+    """Most phrases in a name, as in `white / pale` (two words for one thing) or `one + arrow` (both)."""
     at_least: int = 3
     """Top samples a latent must have."""
-    least_score: float = 0.65
+    least_score: float = 0.7
     """Names that tell top captions from others no better than this AUROC are withheld."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
@@ -34,5 +36,10 @@ class CaptionNamer(Namer):
 
     def _names(self, evidence: Evidence, modality: Modality) -> list[Name]:
         return contrastive_names(
-            evidence, modality, longest=self.longest, at_least=self.at_least, least_score=self.least_score
+            evidence,
+            modality,
+            longest=self.longest,
+            at_least=self.at_least,
+            least_score=self.least_score,
+            parts=self.parts,
         )

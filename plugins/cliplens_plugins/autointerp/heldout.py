@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.contracts import Judge, Scorer
-from cliplens.naming import chosen_modality
 from cliplens.records import Column, Evidence, Findings, Name
 from cliplens.sites import Modality
 from cliplens_plugins.autointerp.detection import detection
@@ -24,6 +23,7 @@ from cliplens_plugins.autointerp.views import Embed, View, judge_view, own_view,
 TESTS = ("detection", "fuzzing", "intruder")
 CHANCE = {"detection": 0.5, "fuzzing": 0.5, "intruder": 0.2}
 TITLE = "How well names hold on samples never used for naming"
+_RANGE, _UNTESTED = "[0, 1], 0.5 = chance", "unnamed, or too few held-out samples"
 _COLUMN = {"image": "name_image", "text": "name_text"}
 _SAMPLES = {"image": "images", "text": "captions"}
 
@@ -46,10 +46,7 @@ class HeldOutScorer(Scorer):
         evidence: Evidence,
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
     ) -> Findings:
-        """Columns name_image_score and name_text_score (detection, own modality), cross-modal ones, and a table.
-
-        name_score is that of the name chosen: the better scored one on the samples it was made from.
-        """
+        """Columns name_image_score and name_text_score (detection, own modality), cross-modal ones, and a table."""
         given: dict[Modality, list[str | None]] = {
             "image": [n.text if a else None for n, a in zip(from_images, evidence.alive, strict=True)],
             "text": [n.text if a else None for n, a in zip(from_captions, evidence.alive, strict=True)],
@@ -63,7 +60,7 @@ class HeldOutScorer(Scorer):
             for target in ("image", "text")
             if target in view.samples
         ]
-        columns, schema = _columns(results, from_images, from_captions, evidence, self.at_least)
+        columns, schema = _columns(results, evidence)
         rows = [r.row() for r in results if not np.isnan(r.scores).all()]
         return Findings(
             columns=columns, schema=schema, figures=_figures(results), tables={TITLE: rows}, notes=_notes(views)
@@ -145,13 +142,7 @@ class _Result:
         }
 
 
-def _columns(
-    results: Sequence[_Result],
-    from_images: Sequence[Name],
-    from_captions: Sequence[Name],
-    evidence: Evidence,
-    at_least: int,
-) -> tuple[dict[str, np.ndarray], tuple[Column, ...]]:
+def _columns(results: Sequence[_Result], evidence: Evidence) -> tuple[dict[str, np.ndarray], tuple[Column, ...]]:
     """Detection by the least circular judge that sees the samples, as columns with intervals."""
     columns: dict[str, np.ndarray] = {}
     schema: list[Column] = []
@@ -161,32 +152,13 @@ def _columns(
         columns[column] = result.scores
         judge = f"{result.view.judge!r}{', which is the model itself (circular)' if result.view.circular else ''}"
         about = f"Detection AUROC of the name from {_SAMPLES[source]} on held-out {_SAMPLES[target]}, by {judge}."
-        schema.append(Column(column, about, range="[0, 1], 0.5 = chance", nan="unnamed, or too few held-out samples"))
-    chosen = chosen_modality(from_images, from_captions)
-    columns["name_score"] = np.array(
-        [
-            columns.get(f"{_COLUMN[m]}_score", np.full(len(chosen), np.nan))[k] if m else np.nan
-            for k, m in enumerate(chosen)
-        ]
-    )
-    limits = [_limits(columns["name_score"][k], m, k, evidence) for k, m in enumerate(chosen)]
-    columns["name_score_low"], columns["name_score_high"] = np.array(limits).reshape(-1, 2).T
-    held_out = f"held-out samples, {at_least} top samples at least"
-    schema += [
-        Column(
-            "name_score", f"Detection AUROC of the name on {held_out}.", range="[0, 1], 0.5 = chance", nan="untested"
-        ),
-        Column(
-            "name_score_low", "Lower limit of name_score, 95 %.", range="[0, 1]", nan="untested", source="Newcombe 2006"
-        ),
-        Column(
-            "name_score_high",
-            "Upper limit of name_score, 95 %.",
-            range="[0, 1]",
-            nan="untested",
-            source="Newcombe 2006",
-        ),
-    ]
+        schema.append(Column(column, about, range=_RANGE, nan=_UNTESTED))
+        if source == target:
+            limits = np.array([_limits(score, source, k, evidence) for k, score in enumerate(result.scores)])
+            for side, values in zip(("low", "high"), limits.reshape(-1, 2).T, strict=True):
+                columns[f"{column}_{side}"] = values
+                about = f"{'Lower' if side == 'low' else 'Upper'} limit of {column}, 95 %."
+                schema.append(Column(f"{column}_{side}", about, range="[0, 1]", nan=_UNTESTED, source="Newcombe 2006"))
     return columns, tuple(schema)
 
 
@@ -201,9 +173,9 @@ def _best(results: Sequence[_Result], source: Modality, target: Modality) -> _Re
     return min(fitting, key=lambda r: r.view.circular, default=None)
 
 
-def _limits(score: float, modality: Modality | None, latent: int, evidence: Evidence) -> tuple[float, float]:
+def _limits(score: float, modality: Modality, latent: int, evidence: Evidence) -> tuple[float, float]:
     exemplars = evidence.images if modality == "image" else evidence.texts
-    if modality is None or exemplars is None:
+    if exemplars is None:
         return float("nan"), float("nan")
     return auroc_interval(float(score), len(top_of(exemplars, latent)), len(silent(evidence, modality, latent)))
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
 
 from cliplens.naming import function_words, words
 
@@ -52,6 +53,19 @@ class Lexicon:
         held = [self.holds[c] for c in captions]
         joined = np.concatenate([np.empty(0, np.int64), *held])
         return np.bincount(joined, minlength=len(self.words)).astype(np.float64)
+
+    def holding(
+        self, ngrams_: Sequence[int], captions: Int[np.ndarray, " caption"] | None = None
+    ) -> Float[np.ndarray, "caption ngram"]:
+        """1 where a caption holds an n-gram, for some n-grams and some captions (all by default)."""
+        at = slice(None) if captions is None else captions
+        return self._matrix[at][:, list(ngrams_)].toarray()
+
+    @cached_property
+    def _matrix(self) -> csr_matrix:
+        rows = np.repeat(np.arange(len(self.holds)), [len(h) for h in self.holds])
+        columns = np.concatenate([np.empty(0, np.int64), *self.holds])
+        return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self.holds), len(self.words)))
 
     @cached_property
     def all_counts(self) -> Float[np.ndarray, " word"]:

@@ -20,7 +20,7 @@ from cliplens.naming import words
 from cliplens.pairs import open_image
 from cliplens.records import Evidence, Pair
 from cliplens.sites import Modality
-from cliplens_plugins.autointerp.space import Rows, array, unit
+from cliplens_plugins.autointerp.space import Rows, array, spoken, unit
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
 _Acts = dict[Modality, tuple[Float[np.ndarray, "sample d"] | None, Float[np.ndarray, "background d"] | None]]
@@ -50,14 +50,14 @@ class View:
 
 
 def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
-    """The model's own opinion."""
+    """The model's own opinion. Words of the vocabulary are taken as the evidence has them, other names are embedded."""
     acts: _Acts = {}
     apart = evidence.background_acts
     for modality in _MODALITIES:
         own = evidence.image_acts if modality == "image" else evidence.text_acts
         other = None if apart is None else apart.of(modality)
         acts[modality] = (None if own is None else array(own), None if other is None else array(other))
-    return View("clip", True, _named(names, array(embed(names))), _centred(acts))
+    return View("clip", True, {**_named(names, array(embed(names))), **_known(evidence, names)}, _centred(acts))
 
 
 def judge_view(judge: Judge, evidence: Evidence, names: Sequence[str]) -> View:
@@ -84,6 +84,17 @@ def words_view(evidence: Evidence, names: Sequence[str]) -> View:
         ]
         found["text"] = Samples(*read)
     return View("words", False, said, found)
+
+
+def _known(evidence: Evidence, names: Sequence[str]) -> dict[str, Float[np.ndarray, " d"]]:
+    """The mean direction of a name's words, for names all of whose words are in the vocabulary."""
+    rows = spoken(evidence)
+    if rows is None:
+        return {}
+    place = {word: n for n, word in enumerate(evidence.vocabulary)}
+    parts = {name: [name] if name in place else words(name) for name in names}
+    known = {name: said for name, said in parts.items() if said and all(word in place for word in said)}
+    return {name: rows[[place[word] for word in said]].mean(axis=0) for name, said in known.items()}
 
 
 def _named(names: Sequence[str], acts: Rows) -> dict[str, Float[np.ndarray, " d"]]:

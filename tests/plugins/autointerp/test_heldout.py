@@ -76,8 +76,9 @@ def test_all_columns_have_a_schema_and_limits_hold_the_score(evidence: Evidence)
     found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence))
     assert {c.name for c in found.schema} == set(found.columns)
     c = found.columns
-    assert (c["name_score_low"][:-1] <= c["name_score"][:-1]).all()
-    assert (c["name_score"][:-1] <= c["name_score_high"][:-1]).all()
+    for side in ("name_image", "name_text"):
+        assert (c[f"{side}_score_low"][:-1] <= c[f"{side}_score"][:-1]).all()
+        assert (c[f"{side}_score"][:-1] <= c[f"{side}_score_high"][:-1]).all()
 
 
 def test_nothing_named_gives_no_table_rows(evidence: Evidence) -> None:
@@ -114,6 +115,7 @@ def test_names_and_tests_together(evidence: Evidence) -> None:
     found = name_latents(evidence, VocabularyNamer(), scorers=[HeldOutScorer()], embed=planted_embed(evidence))
     assert found.columns["name"].tolist() == [*WORDS, "unnamed"]
     assert found.figures["names_from_images_on_captions"] > 0.9
+    np.testing.assert_array_equal(found.columns["name_score_low"], found.columns["name_text_score_low"])
     assert (found.columns["name_score"][:-1] > 0.9).all()
 
 

@@ -15,7 +15,7 @@ from cliplens_plugins.autointerp.lexicon import Lexicon, ngrams
 from cliplens_plugins.autointerp.wpmi import soft_wpmi
 from support.evidence import GROUPS, WORDS, planted_evidence
 
-NAMERS = [VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer(longest=1)]
+NAMERS = [VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer(longest=1, parts=1)]
 by_name = pytest.mark.parametrize("namer", NAMERS, ids=lambda n: n.name)
 
 
@@ -86,8 +86,22 @@ def test_phrases_are_found_where_single_words_do_not_tell() -> None:
     at = evidence.texts.at.copy()
     at[0] = both
     texts = Exemplars("text", pairs, at, np.ones_like(evidence.texts.values))
-    names = CaptionNamer().from_captions(dataclasses.replace(evidence, texts=texts))
+    names = CaptionNamer(parts=1).from_captions(dataclasses.replace(evidence, texts=texts))
     assert names[0].text == "red circle"
+
+
+def test_two_words_for_one_thing_and_two_things_at_once_are_told_apart() -> None:
+    evidence = planted_evidence(n=3000)
+    assert evidence.texts is not None
+    pairs = evidence.texts.pairs
+    either = [i for i, p in enumerate(pairs) if {"red", "blue"} & set((p.caption or "").split())]
+    both = [i for i, p in enumerate(pairs) if {"red", "ring"} <= set((p.caption or "").split())]
+    at = evidence.texts.at.copy()
+    at[0], at[1] = either[:20], both[:20]
+    texts = Exemplars("text", pairs, at, np.ones_like(evidence.texts.values))
+    names = CaptionNamer(longest=1).from_captions(dataclasses.replace(evidence, texts=texts))
+    assert set((names[0].text or "").split(" / ")) == {"red", "blue"}
+    assert set((names[1].text or "").split(" + ")) == {"red", "ring"}
 
 
 def test_soft_wpmi_equals_its_definition() -> None:

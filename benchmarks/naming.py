@@ -1,0 +1,185 @@
+"""Does a name match what the latent really codes? Every namer against the ground truth of the embedded world.
+
+    python benchmarks/naming.py [--pairs 20480] [--seeds 0 1 2] [--judge]
+
+For each seed a dictionary is trained on the embedded world. The factor value a latent codes is the one its activation
+correlates with best on half of the held-out pairs (column `truth`; none below .35). A name is right when it holds one
+of the words the world says for that value (`circle`, `circles`, `disc`, `discs`).
+
+Correlation says how monosemantic a latent is: at .75 and above it codes one value and little else; between .35 and .75
+mostly conjunctions such as "one arrow", where one right word of several is looked for. Image-only factors are never said
+in any caption, so no vocabulary made of captions can name them: the right answer there is no name at all.
+
+With --judge, names are tested on images by the embedded world's plain twin too: another model, trained apart, so that
+the circularity of the model judging itself can be measured.
+"""
+
+import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from cliplens import api
+from cliplens.contracts import Judge, Namer
+from cliplens.hooked import HookedCLIP
+from cliplens.naming import chosen_modality, image_share, name_latents, split_evidence, words
+from cliplens.records import Evidence, LatentTable, Name, PairedActs
+from cliplens.run import run, versions
+from cliplens.run.dictionary import dictionary_of
+from cliplens.run.naming import embed_texts, evidence_for
+from cliplens.run.parts import Parts
+from cliplens.run.scoring import EXEMPLARS, held_out_batches
+from cliplens.runfolder import RunFolder
+from cliplens.settings import Settings
+from cliplens.store import Cache, Group
+from cliplens.tally import TopSamples
+from cliplens.world import FACTORS
+from cliplens.world.captions import WORDS
+from cliplens_plugins.autointerp import CaptionNamer, DecoderNamer, HeldOutScorer, SoftWpmiNamer, VocabularyNamer
+
+NAMERS: tuple[Namer, ...] = (VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer())
+BANDS = ((0.75, 1.01, "one value (>= .75)"), (0.5, 0.75, ".50 to .75"), (0.35, 0.5, ".35 to .50"))
+CLASSES = {"CrossD": "shared", "TextD": "text only", "ImgD": "image only"}
+SAID = {"past": {"was"}, "present": {"is"}, "future": {"will", "be"}, "polite": {"please"}, "rude": {"oi"}}
+"""How captions say values that are not their own word."""
+
+
+class TwinJudge(Judge):
+    """Another model as the judge."""
+
+    name = "world-plain"
+
+    def __init__(self, clip: HookedCLIP) -> None:
+        self._clip = clip
+
+    @torch.no_grad()
+    def embed(
+        self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
+    ) -> PairedActs:
+        seen = said = None
+        if images is not None:
+            seen = self._clip.encode_image(torch.stack([self._clip.preprocess(i) for i in images]), normalize=True)
+        if captions is not None:
+            said = self._clip.encode_text(self._clip.tokenizer(list(captions)), normalize=True)
+        return PairedActs(tuple(ids), seen, said)
+
+
+def accepted(truth: str) -> set[str]:
+    """The words captions say for a factor's value."""
+    factor, value = truth.split("=")
+    if factor not in WORDS:
+        return SAID.get(value, {value})
+    said = set(WORDS[factor][FACTORS[factor].values.index(value)])
+    return said | {f"{w}s" for w in said} | {f"{w}es" for w in said} if factor == "shape" else said
+
+
+def finished(folder: RunFolder) -> tuple[Parts, Evidence, LatentTable]:
+    """A finished run's parts, with the evidence its names were made from."""
+    settings = Settings(**folder.read_settings()["asked"])
+    clip, pairs = api.load(settings.model), api.read_pairs(settings.pairs)
+    cache = Cache.open(folder.activations)
+    dictionary = dictionary_of(clip, cache, settings, folder, resume=True)
+    parts = Parts(clip, pairs, cache, dictionary, settings, folder, Group.current())
+    tops = [TopSamples(site.modality, top=EXEMPLARS) for site in settings.sites]
+    for batch in held_out_batches(parts):
+        for top in tops:
+            top.update(batch)
+    by_id = {pair.id: pair for pair in pairs}
+    table = LatentTable.load(folder.latents)
+    evidence = evidence_for(parts, {t.modality: t.exemplars(by_id) for t in tops}, table["alive"].astype(bool))
+    return parts, evidence, table
+
+
+def shuffled(names: list[Name], seed: int) -> list[Name]:
+    """The same names on other latents."""
+    named = [k for k, n in enumerate(names) if n.text]
+    order = np.random.default_rng(seed).permutation(named)
+    moved = dict(zip(named, order, strict=True))
+    return [names[int(moved[k])] if k in moved else n for k, n in enumerate(names)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20480)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--judge", action="store_true", help="test names by the plain twin as well")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    right: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    tests: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+    for seed in asked.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Settings(pairs=f"world:{asked.pairs}", seed=seed)
+            parts, evidence, table = finished(run(settings, Path(folder) / "run"))
+            judges = (TwinJudge(api.load("world-plain")),) if asked.judge else ()
+            for namer in NAMERS:
+                count_right(namer, evidence, table, seed, right)
+                found = name_latents(
+                    evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=lambda t: embed_texts(parts.clip, t)
+                )
+                for row in next(iter(found.tables.values())):
+                    key = (namer.name, row["named from"], row["tested on"], row["test"], row["judge"])
+                    tests[key].append((row["score"], row["shuffled names"]))
+    show(right, tests, asked)
+
+
+def count_right(
+    namer: Namer,
+    evidence: Evidence,
+    table: LatentTable,
+    seed: int,
+    right: dict[tuple[str, str, str, str], list[int]],
+) -> None:
+    """Add one dictionary's names to the counts: right, unnamed, all; per namer, source, class and band."""
+    naming, _ = split_evidence(evidence)
+    images, captions = namer.from_images(naming), namer.from_captions(naming)
+    chosen = chosen_modality(images, captions, image_share(naming))
+    final = [images[k] if m == "image" else captions[k] for k, m in enumerate(chosen)]
+    given = {"images": images, "captions": captions, "final": final, "final, shuffled": shuffled(final, seed)}
+    for source, names in given.items():
+        for k, name in enumerate(names):
+            truth, correlation = str(table["truth"][k]), float(table["truth_correlation"][k])
+            band = next((says for low, high, says in BANDS if truth and low <= correlation < high), None)
+            if band is None:
+                continue
+            counts = right[namer.name, source, CLASSES[str(table["truth_modality"][k])], band]
+            counts[0] += bool(name.text and set(words(name.text)) & accepted(truth))
+            counts[1] += name.text is None
+            counts[2] += 1
+
+
+def show(
+    right: dict[tuple[str, str, str, str], list[int]],
+    tests: dict[tuple[str, ...], list[tuple[float, float]]],
+    asked: argparse.Namespace,
+) -> None:
+    """Print both tables."""
+    console = Console(width=150)
+    console.print(f"world, {asked.pairs} pairs, seeds {asked.seeds}; {versions()}")
+    for kind in CLASSES.values():
+        table = Table(title=f"Right names of latents for {kind} factors: right / all (unnamed)")
+        for head in ("namer", "named from", *(says for _, _, says in BANDS)):
+            table.add_column(head)
+        for namer in NAMERS:
+            for source in ("images", "captions", "final", "final, shuffled"):
+                cells = [right.get((namer.name, source, kind, says), [0, 0, 0]) for _, _, says in BANDS]
+                table.add_row(namer.name, source, *(f"{r} / {n} ({u})" for r, u, n in cells))
+        console.print(table)
+    table = Table(title="Tests on samples no name was made from (mean over seeds of the mean over latents)")
+    for head in ("namer", "named from", "tested on", "test", "judge", "score", "shuffled names"):
+        table.add_column(head)
+    for key, scores in tests.items():
+        mean, control = np.mean(scores, axis=0)
+        table.add_row(*key, f"{mean:.3f}", f"{control:.3f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
