@@ -39,7 +39,7 @@ from cliplens.hooked import (
     point,
 )
 from cliplens.hooked.attention import Heads
-from cliplens.hooked.pooler import batch_of, multihead_project
+from cliplens.hooked.pooler import Asked, batch_of, multihead_project
 from cliplens.sites import Side
 
 
@@ -250,13 +250,13 @@ class OpenClipPooler(HookedPooler):
     def __init__(self, stock: AttentionalPooler) -> None:
         super().__init__(stock, width=stock.attn.embed_dim)
 
-    def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Tensor) -> tuple[Asked, Heads, Heads]:
         """Queries learnt, keys and values from the stream."""
         x = self.stock.ln_k(x)
         query = batch_of(self.stock.ln_q(self.stock.query), x)
         return multihead_project(self.stock.attn, query, x, x)
 
-    def finish(self, z: Heads) -> Tensor:
+    def finish(self, z: Asked) -> Tensor:
         """The output projection."""
         return self.stock.attn.out_proj(z.flatten(2))
 

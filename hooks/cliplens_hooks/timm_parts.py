@@ -27,7 +27,7 @@ from cliplens.hooked import (
     point,
 )
 from cliplens.hooked.attention import Heads
-from cliplens.hooked.pooler import heads
+from cliplens.hooked.pooler import Asked, heads
 
 
 def stock_of(model: nn.Module) -> nn.Module:
@@ -174,7 +174,7 @@ class LatentPooler(HookedPooler):
     def __init__(self, stock: AttentionPoolLatent) -> None:
         super().__init__(stock, width=stock.num_heads * stock.head_dim)
 
-    def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Tensor) -> tuple[Asked, Heads, Heads]:
         """The learnt latent asks, the stream answers."""
         stock = self.stock
         if stock.pos_embed is not None:
@@ -184,7 +184,7 @@ class LatentPooler(HookedPooler):
         k, v = (heads(half, stock.num_heads) for half in (packed[..., : packed.shape[-1] // 2], packed[..., packed.shape[-1] // 2 :]))
         return stock.q_norm(q), stock.k_norm(k), v
 
-    def finish(self, z: Heads) -> Tensor:
+    def finish(self, z: Asked) -> Tensor:
         """Projection, the pooler's own MLP, and the token that is kept."""
         stock = self.stock
         x = stock.proj_drop(stock.proj(z.flatten(2)))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cliplens.hooked.part import HookedPart, active, borrow, point
 
+Asked = Float[Tensor, "batch query head d_head"]
 Heads = Float[Tensor, "batch pos head d_head"]
 
 
@@ -24,11 +25,11 @@ class HookedPooler(HookedPart, ABC):
         self.hook_pattern = point(None)
 
     @abstractmethod
-    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Asked, Heads, Heads]:
         """q, k and v, each [batch, pos or query, head, d_head]."""
 
     @abstractmethod
-    def finish(self, z: Heads) -> Float[Tensor, "batch query d_pool"]:
+    def finish(self, z: Asked) -> Float[Tensor, "batch *query d_pool"]:
         """The output from z."""
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *query d_pool"]:
@@ -52,7 +53,7 @@ def heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
 
 def multihead_project(
     attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
-) -> tuple[Heads, Heads, Heads]:
+) -> tuple[Asked, Heads, Heads]:
     """q, k and v of torch's module, whether its three weights are packed or apart."""
     weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
     if attn.in_proj_weight is not None:
