@@ -7,8 +7,8 @@ correlates with best on half of the held-out pairs (column `truth`; none below .
 of the words the world says for that value (`circle`, `circles`, `disc`, `discs`).
 
 Correlation says how monosemantic a latent is: at .75 and above it codes one value and little else; between .35 and .75
-mostly conjunctions such as "one arrow", where one right word of several is looked for. Image-only factors are never said
-in any caption, so no vocabulary made of captions can name them: the right answer there is no name at all.
+mostly conjunctions such as "one arrow", where one right word of several is looked for. Image-only factors are never
+said in any caption, so no vocabulary made of captions can name them: the right answer there is no name at all.
 
 With --judge, names are tested on images by the embedded world's plain twin too: another model, trained apart, so that
 the circularity of the model judging itself can be measured.
@@ -18,6 +18,7 @@ import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +122,8 @@ def main() -> None:
             judges = (TwinJudge(api.load("world-plain")),) if asked.judge else ()
             for namer in NAMERS:
                 count_right(namer, evidence, table, seed, right)
-                found = name_latents(
-                    evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=lambda t: embed_texts(parts.clip, t)
-                )
+                embed = partial(embed_texts, parts.clip)
+                found = name_latents(evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=embed)
                 for row in next(iter(found.tables.values())):
                     key = (namer.name, row["named from"], row["tested on"], row["test"], row["judge"])
                     tests[key].append((row["score"], row["shuffled names"]))
