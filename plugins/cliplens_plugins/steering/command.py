@@ -52,7 +52,9 @@ Measure = Annotated[
 Judge = Annotated[
     str | None, typer.Option(help="Model that judges pictures against the phrase, as --model.", rich_help_panel=SCORE)
 ]
-Out = Annotated[Path, typer.Option(help="Folder for strip.png and steering.json.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for strip.png, edits.json and steering.json; default RUN/steering.")
+]
 
 
 @app.command()
@@ -76,7 +78,7 @@ def steer(
     seed: Seed = 0,
     measure: Measure = None,
     judge: Judge = None,
-    out: Out = Path("cliplens-steer"),
+    out: Out = None,
 ) -> None:
     """Steer pictures through dictionary latents: one strip over doses, and what it did.
 
@@ -85,6 +87,7 @@ def steer(
     On a pipeline: cliplens steer --pipeline sd/ --sae sae/ --prompt "a ring" --edit "17=+4"
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads steal each other's time
+    from cliplens.runfolder import RunFolder
     from cliplens_plugins.steering.session import Asked, do
 
     asked = Asked(
@@ -107,9 +110,9 @@ def steer(
         seed=seed,
         measure=measure,
         judge=judge,
-        out=out,
+        out=out or (Path("cliplens-steer") if run is None else RunFolder(run).steering),
     )
-    _tell(do(asked), out)
+    _tell(do(asked), asked.out)
 
 
 def _tell(found: dict[str, Any], out: Path) -> None:
@@ -123,6 +126,8 @@ def _tell(found: dict[str, Any], out: Path) -> None:
         for row in measured:
             table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
         console.print(table)
+    if found["aim"]:
+        console.print(f"[bold]Aim[/] {found['aim']}")
     for note in found["notes"]:
         console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
     console.print(f"[bold]Strip[/] {out / 'strip.png'}", soft_wrap=True)

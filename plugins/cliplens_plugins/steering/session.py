@@ -16,6 +16,7 @@ from cliplens.runfolder import RunFolder, write_json
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality
 from cliplens_plugins.steering import readers
+from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.files import load_edits, save_edits
 from cliplens_plugins.steering.identity import identity_of
@@ -59,8 +60,8 @@ class Asked:
                 found="neither" if self.pipeline is None else "--pipeline alone",
                 do="give the folder of an earlier run, or a pipeline and a dictionary",
             )
-        if not self.edit and self.edits is None:
-            raise InputError(expected="something to do", found="no --edit and no --edits", do="give --edit 'red=+2x'")
+        if not self.edit and self.edits is None and self.run is None:
+            raise InputError(expected="something to do", found="no --edit and no --edits", do="give --edit '17=+4'")
 
 
 def do(asked: Asked) -> dict[str, Any]:
@@ -72,12 +73,13 @@ def do(asked: Asked) -> dict[str, Any]:
     run = None if asked.run is None else Run(RunFolder.open(asked.run))
     dictionary = _dictionary(asked, run)
     modality: Modality = "text" if asked.prompts else "image"
-    steering = _steering(asked, run, dictionary, modality)
+    choice = run.chosen_edit() if run is not None and not asked.edit and asked.edits is None else None
+    steering = _steering(asked, run, dictionary, modality, choice)
     doses = asked.doses if 0.0 in asked.doses else (0.0, *asked.doses)
     if asked.pipeline is not None:
         labels, columns = _through_pipeline(asked, steering, doses)
     elif run is not None:
-        labels, columns = _through_generator(asked, run, steering, doses)
+        labels, columns = _through_generator(asked, run, steering, doses, choice)
     asked.out.mkdir(parents=True, exist_ok=True)
     rows = list(zip(*columns, strict=True))
     save_strip(asked.out / "strip.png", rows, [f"dose {d:g}" for d in doses], labels)
@@ -87,6 +89,7 @@ def do(asked: Asked) -> dict[str, Any]:
         "asked": {k: v for k, v in asdict(asked).items() if v not in (None, ())},
         "dictionary": identity_of(dictionary),
         "edits": [asdict(e) for e in steering.edits],
+        "aim": asked.measure or (choice.aim if choice else None),
         "doses": list(doses),
         "samples": labels,
         "measured": measured,
@@ -103,11 +106,14 @@ def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
     return run.dictionary
 
 
-def _steering(asked: Asked, run: Run | None, dictionary: Dictionary, modality: Modality) -> LatentSteering:
+def _steering(
+    asked: Asked, run: Run | None, dictionary: Dictionary, modality: Modality, choice: Choice | None
+) -> LatentSteering:
     table = run.table if run is not None and asked.sae is None else None
     level = run.level(modality) if run is not None and asked.sae is None else None
     edits: list[Edit] = [] if asked.edits is None else load_edits(asked.edits, dictionary)
     edits += [parse_edit(text, table, level) for text in asked.edit]
+    edits += [] if choice is None else [choice.edit]
     reference = None
     if asked.reference is not None:
         if run is None:
@@ -120,10 +126,11 @@ def _steering(asked: Asked, run: Run | None, dictionary: Dictionary, modality: M
 
 
 def _through_generator(
-    asked: Asked, run: Run, steering: LatentSteering, doses: Sequence[float]
+    asked: Asked, run: Run, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
 ) -> tuple[list[str], list[Pictures]]:
     draw = registry.find("generators", asked.generator).make(Generator)
-    labels, samples = samples_of(run, asked.prompts, asked.images, asked.pairs)
+    keep = choice.starts_from if choice else lambda _: True
+    labels, samples = samples_of(run, asked.prompts, asked.images, asked.pairs, keep)
     conditions = [run.embed(samples, steering.at_dose(dose)) for dose in doses]
     return labels, [list(draw.generate(condition, seed=asked.seed)) for condition in conditions]
 

@@ -1,8 +1,9 @@
 """What is steered on a run folder: its model, its dictionary, and samples turned into embeddings while steering."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cliplens.records import LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.sites import SIDE_OF, Modality, Site
+from cliplens_plugins.steering.choosing import Choice, choose
 from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.steering import Steering
 
@@ -52,12 +54,25 @@ class Run:
         """Its latents by name and class; None when they were not scored."""
         return LatentTable.load(self.folder.latents) if self.folder.latents.exists() else None
 
-    def held_out(self, count: int) -> list[Pair]:
-        """The first pairs the dictionary was not trained on."""
+    def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
+        """The first pairs the dictionary was not trained on, of those whose ids are to be kept."""
         wanted = ("image_column", "caption_column", "id_column", "image_root")
         pairs = api.read_pairs(self.asked["pairs"], **{name: self.asked.get(name) for name in wanted})
-        kept = keys.held_out(keys.pair_keys(pairs.ids), self.asked.get("held_out", 0.2))
-        return [pairs[int(row)] for row in np.flatnonzero(kept)[:count]]
+        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.get("held_out", 0.2)))
+        chosen = islice((int(row) for row in kept if keep(pairs.ids[row])), count)
+        return [pairs[row] for row in chosen]
+
+    def chosen_edit(self) -> Choice:
+        """The edit to begin with.
+
+        Raises:
+            InputError: the run was not scored, or nothing in it has a name.
+        """
+        images, texts = load_exemplars(self.folder.exemplars) if self.table is not None else (None, None)
+        exemplars = images or texts
+        if self.table is None or exemplars is None:
+            raise InputError(expected="an edit", found="none, and a run without scores", do="give --edit '17=+4'")
+        return choose(self.table, exemplars, self.asked["pairs"], self.level("image"))
 
     def level(self, modality: Modality) -> "Levels":
         """The typical code of a latent: the median over its top samples."""
@@ -134,7 +149,7 @@ class Levels:
 
 
 def samples_of(
-    run: Run, prompts: Sequence[str], images: Sequence[Path], pairs: int
+    run: Run, prompts: Sequence[str], images: Sequence[Path], pairs: int, keep: Callable[[str], bool]
 ) -> tuple[list[str], list[Image.Image] | list[str]]:
     """Labels and samples to steer: prompts, pictures from files, or held-out pairs of the run."""
     if prompts:
@@ -142,5 +157,5 @@ def samples_of(
     if images:
         opened = [Image.open(path).convert("RGB") for path in images]
         return [path.name for path in images], opened
-    chosen = run.held_out(pairs)
+    chosen = run.held_out(pairs, keep)
     return [pair.id for pair in chosen], [open_image(pair) for pair in chosen]

@@ -1,0 +1,531 @@
+"""Does editing a dictionary's latents steer what is drawn, better than simple directions do, and what else changes?
+
+    python benchmarks/steering.py [--samples 96] [--seeds 0 1 2] [--judge FILE] [--out FOLDER] [--no-pictures]
+
+On the embedded world, whose factors are known. Latents, their typical levels, class means and modality classes come
+from one set of pairs; everything is scored on scenes of another seed. A sample's target is another value of the
+attribute, drawn at random; methods and doses see the same samples, targets and generator seeds.
+
+Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
+what the embedded generator draws. A side effect is an attribute read otherwise than at dose 0.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import cliplens
+from cliplens.hooked import HookedCLIP
+from cliplens.records import Edit, PairedActs, SparseCodes
+from cliplens.sae import Dictionary, dictionary_config, train
+from cliplens.sites import Modality, Site
+from cliplens.stream import stream
+from cliplens.world import FACTORS, SHARED, Scenes, draw_scenes, scene_pairs, world_pairs
+from cliplens_plugins.generators import WorldGenerator, load_judge
+from cliplens_plugins.modality import classify_fixed, mds
+from cliplens_plugins.steering import (
+    LatentSteering,
+    ablate,
+    add,
+    best_latents,
+    best_within,
+    dose_of_breach,
+    dose_slope,
+    effect,
+    label_correlation,
+    random_direction,
+    share_of,
+    swap,
+    typical_level,
+)
+from cliplens_plugins.steering import (
+    replace as replaced,
+)
+from cliplens_plugins.steering.effects import Effect, Reading
+
+VISIBLE = (*SHARED, "texture", "tint", "light")
+DOSES = (0.5, 1.0, 1.5, 2.0, 3.0)
+QUICK_DOSES = (1.0, 2.0)
+ALPHAS = (0.5, 1.0)
+TRAIN_SEED, CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED = 0, 11, 12, 13
+LEAST = 0.35
+"""Correlation a latent must reach with a value to count as saying it."""
+FAINT = 0.15
+"""Correlation from which a latent takes part in the edit of mean codes."""
+LIMIT = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Scenes with unit-norm embeddings of their pictures and captions."""
+
+    scenes: Scenes
+    acts: PairedActs
+
+    def of(self, modality: Modality) -> Tensor:
+        found = self.acts.of(modality)
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """All that is taken from the choosing split: latents that say values, levels, means, classes."""
+
+    dictionary: Dictionary
+    sample: Sample
+
+    @cached_property
+    def codes(self) -> dict[Modality, SparseCodes]:
+        both = self.dictionary.encode(self.sample.acts)
+        return {"image": both.image, "text": both.text}  # type: ignore[dict-item]
+
+    def latents(self, modality: Modality, attribute: str) -> list[int | None]:
+        values = self.sample.scenes[attribute]
+        return best_latents(self.codes[modality], values, len(FACTORS[attribute].values), least=LEAST)
+
+    def mean_code_edits(self, modality: Modality, attribute: str) -> Callable[[int, int], list[Edit]]:
+        """(own, target) -> edits that add the difference of mean codes, on latents that say anything of it."""
+        codes, values = self.codes[modality], self.sample.scenes[attribute]
+        n_values = len(FACTORS[attribute].values)
+        correlations = np.stack([np.nan_to_num(label_correlation(codes, values == v)) for v in range(n_values)])
+        taking_part = np.flatnonzero(np.abs(correlations).max(0) >= FAINT)
+        dense, labels = codes.dense(), torch.from_numpy(values)
+        means = torch.stack([dense[labels == v].mean(0) for v in range(n_values)])
+
+        def edits(own: int, target: int) -> list[Edit]:
+            return [add([int(k)], float(means[target, k] - means[own, k])) for k in taking_part]
+
+        return edits
+
+    def level(self, modality: Modality) -> np.ndarray:
+        return typical_level(self.codes[modality])
+
+    def means(self, modality: Modality, attribute: str) -> Tensor:
+        acts, values = self.sample.of(modality), torch.from_numpy(self.sample.scenes[attribute])
+        return torch.stack([acts[values == v].mean(0) for v in range(len(FACTORS[attribute].values))])
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        return classify_fixed(mds(*(self.codes[m].dense() for m in ("image", "text"))))
+
+
+Moved = Callable[[Tensor, int, int, float], Tensor]
+"""(embeddings, own value, target value, dose) -> moved embeddings."""
+
+
+def methods(chosen: Chosen, modality: Modality, attribute: str, seed: int) -> dict[str, Moved]:
+    """Every way to move an embedding from one value of the attribute to another."""
+    latents, level = chosen.latents(modality, attribute), chosen.level(modality)
+    means, dictionary = chosen.means(modality, attribute), chosen.dictionary
+    living = np.flatnonzero(np.nan_to_num(level) > 0)
+    shuffled = np.random.default_rng(seed).permutation(living)
+    others = [int(k) for k in shuffled if k not in latents][: len(latents)]
+
+    def edited(own: int | None, target: int, dose: float, acts: Tensor, adding_only: bool = False) -> Tensor:
+        strength = float(level[target])
+        edit = add([target], strength) if adding_only or own is None else replaced([own], [target], strength)
+        return LatentSteering(dictionary, [edit], dose=dose).rows(acts, modality)
+
+    def by_latents(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return edited(latents[own], latents[target], dose, acts)  # type: ignore[arg-type]
+
+    def by_all_latents(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        rest = [k for k in latents if k is not None and k != latents[target]]
+        edits = [*([ablate(rest)] if rest else []), add([latents[target]], float(level[latents[target]]))]  # type: ignore[list-item,index]
+        return LatentSteering(dictionary, edits, dose=dose).rows(acts, modality)
+
+    mean_codes = chosen.mean_code_edits(modality, attribute)
+
+    def by_mean_codes(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return LatentSteering(dictionary, mean_codes(own, target), dose=dose).rows(acts, modality)
+
+    def by_adding(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return edited(None, latents[target], dose, acts, adding_only=True)  # type: ignore[arg-type]
+
+    def by_random_latents(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return edited(others[own], others[target], dose, acts)
+
+    def by_random_direction(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return acts + random_direction(by_latents(acts, own, target, dose) - acts, seed * 10_007 + own * 101 + target)
+
+    def by_centroids(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        return acts + dose * (means[target] - means[own])
+
+    def by_difference(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+        rest = torch.cat([means[:target], means[target + 1 :]]).mean(0)
+        return acts + dose * (means[target] - rest)
+
+    one_latent_each = {
+        "latents: own out, target in": by_latents,
+        "latents: all values out, target in": by_all_latents,
+        "latents: target in": by_adding,
+        "random latents": by_random_latents,
+        "random direction, equal norm": by_random_direction,
+    }
+    whole = {
+        "latents: mean codes of the attribute's": by_mean_codes,
+        "centroid swap": by_centroids,
+        "difference of means": by_difference,
+    }
+    known = sum(k is not None for k in latents)
+    return {**(one_latent_each if known > 1 else {}), **whole}
+
+
+Reader = Callable[[Tensor, Modality], Reading]
+
+
+class Probe:
+    """A linear probe per attribute and modality on embeddings: multinomial logistic regression on training pairs."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.weights = {m: {a: self._fitted(sample, m, a) for a in said(m)} for m in ("image", "text")}
+
+    def __call__(self, acts: Tensor, modality: Modality) -> Reading:
+        unit = torch.nn.functional.normalize(acts, dim=-1)
+        rows = torch.cat([unit, torch.ones(len(unit), 1)], dim=1)
+        return {a: (rows @ w).argmax(1).numpy() for a, w in self.weights[modality].items()}
+
+    def _fitted(self, sample: Sample, modality: Modality, attribute: str) -> Tensor:
+        acts = sample.of(modality)
+        rows = torch.cat([acts, torch.ones(len(acts), 1)], dim=1)
+        labels = torch.from_numpy(sample.scenes[attribute])
+        weights = torch.zeros(rows.shape[1], len(FACTORS[attribute].values), requires_grad=True)
+        optimiser = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(rows @ weights, labels) + 1e-5 * weights.square().sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+        return weights.detach()
+
+
+def said(modality: Modality) -> tuple[str, ...]:
+    """Attributes an embedding of that modality holds and a picture can show."""
+    return VISIBLE if modality == "image" else SHARED
+
+
+def picture_reader(judge_file: Path) -> Reader:
+    judge, generator = load_judge(judge_file), WorldGenerator()
+
+    def read(acts: Tensor, modality: Modality) -> Reading:
+        drawn = generator.generate(acts, seed=5)
+        found = judge.read(drawn)
+        return {a: found[a] for a in VISIBLE}
+
+    return read
+
+
+def score(
+    chosen: Chosen,
+    sample: Sample,
+    modality: Modality,
+    attribute: str,
+    readers: Mapping[str, Reader],
+    n: int,
+    seed: int,
+    doses: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Rows of the table: one per reader, method and dose, plus edits of the scene itself where there are any."""
+    latents = chosen.latents(modality, attribute)
+    known = np.array([v for v, k in enumerate(latents) if k is not None])
+    own = sample.scenes[attribute]
+    covered = len(known)
+    if covered < 2:  # no latent to put in the place of another: edits of many latents and directions only
+        known = np.arange(len(latents))
+    rows = np.flatnonzero(np.isin(own, known))[:n]
+    rng = np.random.default_rng(seed)
+    target = np.array([rng.choice(known[known != own[r]]) for r in rows])
+    acts = sample.of(modality)[rows]
+    found: list[dict[str, Any]] = []
+    moves = methods(chosen, modality, attribute, seed)
+    moved_scenes = sample.scenes.rows(rows).replaced(**{attribute: target})
+    for reader_name, read in readers.items():
+        before = read(acts, modality)
+        base = {"modality": modality, "attribute": attribute, "reader": reader_name, "seed": seed}
+        base |= {"right at dose 0": float(np.mean(before[attribute] == own[rows])), "values": covered}
+        for name, move in moves.items():
+            effects, hits = [], []
+            for dose in doses:
+                after = read(grouped(acts, own[rows], target, move, dose), modality)
+                effects.append(effect(before, after, attribute, target, dose=dose))
+                hits.append(after[attribute] == target)
+            found += rows_of(base, name, effects, np.array(hits))
+        for name, edited in scene_edits(sample, moved_scenes, rows, modality, attribute).items():
+            after = read(edited, modality)
+            one = effect(before, after, attribute, target, dose=1.0)
+            found += rows_of(base, name, [one], (after[attribute] == target)[None])
+    return found
+
+
+def grouped(acts: Tensor, own: np.ndarray, target: np.ndarray, move: Moved, dose: float) -> Tensor:
+    """Move each row from its own value to its target."""
+    out = acts.clone()
+    for o, t in sorted(set(zip(own.tolist(), target.tolist(), strict=True))):
+        rows = torch.from_numpy((own == o) & (target == t))
+        out[rows] = move(acts[rows], o, t, dose)
+    return out
+
+
+def scene_edits(
+    sample: Sample, moved: Scenes, rows: np.ndarray, modality: Modality, attribute: str
+) -> dict[str, Tensor]:
+    """What is not an edit of an embedding: another word in the caption, or the scene drawn anew (the ceiling)."""
+    after = embedded(sample_clip(), moved)
+    acts = sample.of(modality)[rows]
+    edits = {"the scene itself changed (ceiling)": after.of(modality)}
+    if attribute in SHARED and modality == "image":
+        edits["prompt edit: caption after less before"] = acts + after.of("text") - sample.of("text")[rows]
+    return edits
+
+
+def rows_of(base: dict[str, Any], name: str, effects: Sequence[Effect], hits: np.ndarray) -> list[dict[str, Any]]:
+    slope, low, high = dose_slope([e.dose for e in effects], hits)
+    breach = dose_of_breach(effects, LIMIT)
+    shared = {"slope": slope, "slope_low": low, "slope_high": high, "breach": breach}
+    return [
+        {
+            **base,
+            "method": name,
+            "dose": e.dose,
+            "success": e.success.share,
+            "low": e.success.low,
+            "high": e.success.high,
+            "n": e.success.n,
+            "worst": e.worst,
+            "changed": {a: s.share for a, s in e.changed.items()},
+            **shared,
+        }
+        for e in effects
+    ]
+
+
+def mixing(
+    chosen: Chosen, sample: Sample, other: Sample, readers: Mapping[str, Reader], n: int, seed: int
+) -> list[dict[str, Any]]:
+    """The paper's control: captions, with latents of one class taken from a reference picture of another scene."""
+    text, reference = sample.of("text")[:n], other.of("image")[:n]
+    ids = tuple(str(i) for i in range(n))
+    codes = chosen.dictionary.encode(PairedActs(ids, reference, None)).image
+    assert codes is not None
+    found: list[dict[str, Any]] = []
+    for reader_name, read in readers.items():
+        before = read(text, "text")
+        for kind, latents in classes_to_mix(chosen, seed).items():
+            for alpha in ALPHAS:
+                if not latents:
+                    continue
+                steering = LatentSteering(chosen.dictionary, [swap(latents, alpha)], reference=codes.dense())
+                after = read(steering.rows(text, "text"), "text")
+                for attribute in before:
+                    taken = after[attribute] == other.scenes[attribute][:n]
+                    differs = sample.scenes[attribute][:n] != other.scenes[attribute][:n]
+                    rows = differs if attribute in SHARED else np.ones(n, dtype=bool)
+                    changed, got = share_of((before[attribute] != after[attribute])[rows]), share_of(taken[rows])
+                    found.append(
+                        {
+                            "reader": reader_name,
+                            "class": kind,
+                            "latents": len(latents),
+                            "alpha": alpha,
+                            "attribute": attribute,
+                            "seed": seed,
+                            "changed": changed.share,
+                            "changed_low": changed.low,
+                            "changed_high": changed.high,
+                            "taken": got.share,
+                            "chance": 1 / len(FACTORS[attribute].values),
+                        }
+                    )
+    return found
+
+
+def classes_to_mix(chosen: Chosen, seed: int) -> dict[str, list[int]]:
+    classes = chosen.classes
+    found = {c: [int(k) for k in np.flatnonzero(classes == c)] for c in ("ImgD", "TextD", "CrossD")}
+    everything = sorted(k for latents in found.values() for k in latents)
+    rng = np.random.default_rng(seed)
+    found["all"] = everything
+    found["random, as many as ImgD"] = sorted(rng.choice(everything, len(found["ImgD"]), replace=False).tolist())
+    return found
+
+
+_CLIP: list[HookedCLIP] = []
+
+
+def sample_clip() -> HookedCLIP:
+    if not _CLIP:
+        _CLIP.append(cliplens.load("world", device="cpu"))
+    return _CLIP[0]
+
+
+def embedded(clip: HookedCLIP, scenes: Scenes) -> Sample:
+    pairs = scene_pairs(scenes, ids=[str(i) for i in range(len(scenes))])
+    sites = [Site("vision", "hook_embedding"), Site("text", "hook_embedding")]
+    parts = list(stream(clip, pairs, sites, batch_size=256))
+    image, text = (torch.cat([p.of(m) for p in parts]) for m in ("image", "text"))  # type: ignore[misc]
+    return Sample(scenes, PairedActs(tuple(i for p in parts for i in p.ids), image.float(), text.float()))
+
+
+def trained(clip: HookedCLIP, seed: int, d_sae: int, k: int) -> Dictionary:
+    provider = cliplens.activations(clip, world_pairs(16_384, seed=TRAIN_SEED), batch_size=1024, seed=seed)
+    config = dictionary_config("batchtopk", provider.d_in, d_sae, k=k)
+    return train(config, provider, samples=409_600, batch_size=1024, lr=1e-3, seed=seed, device="cpu")
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--samples", type=int, default=96, help="Scenes per attribute and method.")
+    asked.add_argument("--seeds", type=int, nargs="+", default=[0], help="Of the dictionary and the controls.")
+    asked.add_argument("--d-sae", type=int, default=256)
+    asked.add_argument("--k", type=int, default=8)
+    asked.add_argument("--quick", action="store_true", help="About a minute: 24 scenes, one seed, three doses.")
+    asked.add_argument("--judge", type=Path, default=Path(tempfile.gettempdir()) / "cliplens-world-judge.safetensors")
+    asked.add_argument("--out", type=Path, default=None, help="Folder for steering.json and steering.png.")
+    asked.add_argument("--no-pictures", action="store_true", help="Read embeddings only; needs no generator.")
+    args = asked.parse_args()
+    torch.set_num_threads(1)
+    doses: Sequence[float] = DOSES
+    if args.quick:
+        args.samples, args.seeds, doses = 24, args.seeds[:1], QUICK_DOSES
+    clip = sample_clip()
+    choose, final, other = (
+        embedded(clip, draw_scenes(4096, seed=s)) for s in (CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED)
+    )
+    readers: dict[str, Reader] = {"probe": Probe(embedded(clip, draw_scenes(8192, seed=TRAIN_SEED)))}
+    if not args.no_pictures:
+        readers["pictures"] = picture_reader(args.judge)
+    rows, mixed, coverage = [], [], []
+    cases = [(m, a) for m in ("image", "text") for a in said(m)]
+    for seed in args.seeds:
+        chosen = Chosen(trained(clip, seed, args.d_sae, args.k), choose)
+        coverage.append({c: int(np.sum(chosen.classes == c)) for c in ("ImgD", "TextD", "CrossD", "dead")})
+        for modality, attribute in tqdm(cases, delay=2, desc=f"seed {seed}"):
+            rows += score(chosen, final, modality, attribute, readers, args.samples, seed, doses)
+        mixed += mixing(chosen, final, other, readers, 2 * args.samples, seed)
+    print(machine(args))
+    print("Latents per class: " + "; ".join(str(c) for c in coverage))
+    table(rows)
+    mixing_table(mixed)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "steering.json").write_text(json.dumps({"rows": rows, "mixing": mixed}, indent=1) + "\n")
+        figure(rows, args.out / "steering.png")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Per case and method: the best dose within the limit on side effects, and the most success at any dose."""
+    for modality, reader in sorted({(r["modality"], r["reader"]) for r in rows}):
+        print(f"\n{modality} embeddings, read by {reader}. Success with every side effect <= {LIMIT:.0%} | at any dose")
+        for attribute in VISIBLE:
+            mine = [r for r in rows if (r["modality"], r["reader"], r["attribute"]) == (modality, reader, attribute)]
+            if not mine:
+                continue
+            right = np.mean([r["right at dose 0"] for r in mine])
+            values = f"{mine[0]['values']} of {len(FACTORS[attribute].values)} values have a latent"
+            print(f"{attribute} ({values}; right at dose 0: {right:.2f})")
+            for method in dict.fromkeys(r["method"] for r in mine):
+                print("  " + line(method, [r for r in mine if r["method"] == method]))
+
+
+def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
+    doses = sorted({r["dose"] for r in rows})
+    pooled = [pooled_effect([r for r in rows if r["dose"] == d]) for d in doses]
+    kept, most = best_within(pooled, LIMIT), max(pooled, key=lambda e: e.success.share)
+    told = "-" * 27 if kept is None else f"{kept.success.share:.2f} at {kept.dose:g} (worst {kept.worst:.2f})"
+    which = max(most.changed, key=lambda a: most.changed[a].share)
+    span = f"{most.success.low:.2f}-{most.success.high:.2f}"
+    slope = ""
+    if len(doses) > 1:
+        parts = [np.mean([r[k] for r in rows]) for k in ("slope", "slope_low", "slope_high")]
+        slope = f" slope {parts[0]:+.2f} ({parts[1]:+.2f} to {parts[2]:+.2f})"
+    return (
+        f"{method:<40}{told:<30}| {most.success.share:.2f} ({span}) at {most.dose:g}, "
+        f"worst {most.worst:.2f} ({which}){slope}"
+    )
+
+
+def pooled_effect(rows: Sequence[dict[str, Any]]) -> Effect:
+    """One dose over seeds: samples are pooled."""
+    n = sum(r["n"] for r in rows)
+    hits = round(sum(r["success"] * r["n"] for r in rows))
+    changed = {}
+    for attribute in rows[0]["changed"]:
+        moved = round(sum(r["changed"][attribute] * r["n"] for r in rows))
+        changed[attribute] = share_of(np.arange(n) < moved)
+    return Effect(rows[0]["dose"], share_of(np.arange(n) < hits), changed)
+
+
+def mixing_table(mixed: Sequence[dict[str, Any]]) -> None:
+    for reader in dict.fromkeys(m["reader"] for m in mixed):
+        mine = [m for m in mixed if m["reader"] == reader]
+        attributes = list(dict.fromkeys(m["attribute"] for m in mine))
+        print(f"\nCaption with latents of a reference picture, read by {reader}: changed / read as the reference")
+        print(f"{'':<34}" + "".join(f"{a:>12}" for a in attributes))
+        for kind in dict.fromkeys(m["class"] for m in mine):
+            for alpha in ALPHAS:
+                cells = []
+                for a in attributes:
+                    rows = [m for m in mine if (m["class"], m["alpha"], m["attribute"]) == (kind, alpha, a)]
+                    means = [np.mean([r[k] for r in rows]) for k in ("changed", "taken")] if rows else [np.nan, np.nan]
+                    cells.append(f"{means[0]:.2f}/{means[1]:.2f}")
+                size = next((m["latents"] for m in mine if m["class"] == kind), 0)
+                print(f"{f'{kind} ({size}), alpha {alpha:g}':<34}" + "".join(f"{c:>12}" for c in cells))
+
+
+def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Success (full lines) and the worst side effect (dashed) against the dose."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    reader = "pictures" if any(r["reader"] == "pictures" for r in rows) else "probe"
+    mine = [r for r in rows if r["reader"] == reader and r["modality"] == "image"]
+    attributes = [a for a in VISIBLE if any(r["attribute"] == a for r in mine)]
+    names = ["latents: own out, target in", "centroid swap", "latents: target in", "random direction, equal norm"]
+    fig, axes = plt.subplots(2, 4, figsize=(13, 6), sharex=True, sharey=True)
+    for axis, attribute in zip(axes.flat, attributes, strict=False):
+        for colour, name in enumerate(names):
+            here = [r for r in mine if r["attribute"] == attribute and r["method"] == name]
+            doses = sorted({r["dose"] for r in here})
+            effects = [pooled_effect([r for r in here if r["dose"] == d]) for d in doses]
+            low, high = [e.success.low for e in effects], [e.success.high for e in effects]
+            axis.plot([0, *doses], [0, *(e.success.share for e in effects)], color=f"C{colour}", label=name)
+            axis.fill_between(doses, low, high, color=f"C{colour}", alpha=0.15, linewidth=0)
+            axis.plot([0, *doses], [0, *(e.worst for e in effects)], "--", color=f"C{colour}", linewidth=1)
+        axis.axhline(LIMIT, color="grey", linewidth=0.5)
+        axis.set_title(attribute)
+        axis.set_ylim(0, 1)
+    for axis in axes[-1]:
+        axis.set_xlabel("dose")
+    axes[0, 0].set_ylabel("share of samples")
+    axes[1, 0].set_ylabel("share of samples")
+    fig.suptitle(f"Target reached (full) and worst side effect (dashed), read by {reader}")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncol=4)
+    fig.tight_layout(rect=(0, 0.05, 1, 1))
+    fig.savefig(path, dpi=110)
+
+
+def machine(args: argparse.Namespace) -> str:
+    versions = ", ".join(f"{p} {version(p)}" for p in ("cliplens", "torch", "sae-lens"))
+    return f"{platform.machine()}, 1 thread; {versions}; {args.samples} scenes per attribute, seeds {args.seeds}"
+
+
+if __name__ == "__main__":
+    main()
