@@ -42,16 +42,16 @@ class PainterRecipe:
 
     config: PainterConfig = field(default_factory=PainterConfig)
     drawing_steps: int = 1_000
-    reading_steps: int = 1_500
+    reading_steps: int = 600
     batch: int = 64
     learning_rate: float = 2e-3
     """Flat in the first part, falling in the second."""
     warm_up: int = 100
     scenes: int = 24_576
     """Embedded once for the second part; each time a scene comes round it is drawn in another layout."""
-    condition_noise: float = 0.1
+    condition_noise: float = 0.2
     """Per dimension, the condition having root mean square 1: edited embeddings lie beside the true ones."""
-    from_captions: float = 0.15
+    from_captions: float = 0.25
     """Share of samples of the second part conditioned on the caption's embedding."""
     object_weight: float = 4.0
     """Extra weight of pixels an object covers or borders on."""
