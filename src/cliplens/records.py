@@ -106,7 +106,7 @@ class SparseCodes:
 
 @dataclass(frozen=True)
 class JointFirings:
-    """Every (row, latent) that fires in at least one modality, with both activations (one of them may be 0)."""
+    """Every (row, latent) that fires in at least one modality, once, with both activations (one of them may be 0)."""
 
     rows: Int64[Tensor, " firing"]
     latents: Int64[Tensor, " firing"]
@@ -151,13 +151,22 @@ class PairedCodes:
                 found="codes of one",
                 do="give image-caption pairs where a metric compares modalities",
             )
-        image_at = self.image.rows * self.d_sae + self.image.latents
-        text_at = self.text.rows * self.d_sae + self.text.latents
-        place = torch.unique(torch.cat([image_at, text_at]))
-        values = self.image.values.new_zeros(2, len(place))
-        values[0, torch.searchsorted(place, image_at)] = self.image.values
-        values[1, torch.searchsorted(place, text_at)] = self.text.values
-        return JointFirings(place // self.d_sae, place % self.d_sae, values[0], values[1])
+        image, text = self.image, self.text
+        image_at = image.rows * self.d_sae + image.latents
+        text_at = text.rows * self.d_sae + text.latents
+        found = torch.searchsorted(text_at, image_at)
+        padded = torch.nn.functional.pad(text_at, (0, 1), value=-1)
+        matched = padded[found] == image_at
+        alone = torch.ones_like(text_at, dtype=torch.bool)
+        alone[found[matched]] = False
+        on_caption = image.values.new_zeros(len(image_at))
+        on_caption[matched] = text.values[found[matched]].to(on_caption)
+        return JointFirings(
+            torch.cat([image.rows, text.rows[alone]]),
+            torch.cat([image.latents, text.latents[alone]]),
+            torch.cat([image.values, image.values.new_zeros(int(alone.sum()))]),
+            torch.cat([on_caption, text.values[alone].to(on_caption)]),
+        )
 
 
 @dataclass(frozen=True)

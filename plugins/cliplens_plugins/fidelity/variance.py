@@ -18,16 +18,27 @@ from cliplens.tally import Sums
 
 def add_variance(sums: Sums, acts: Float[Tensor, "row d_in"], reconstruction: Float[Tensor, "row d_in"]) -> None:
     """Add what both forms need of a batch."""
-    x, error = acts.double(), (acts.double() - reconstruction.double()).square().sum(1)
+    x, back = acts.double(), reconstruction.double()
+    mean = x.mean(0)
+    along, square = torch.mv(x, mean), (x * x).sum(1)
+    error = (x - back).square_().sum(1)
+    about_batch = square - 2 * along + mean @ mean
+    defined = about_batch > 1e-12 * square
     sums.add("rows", len(x))
     sums.add("x", x.sum(0))
-    sums.add("x2", x.square().sum())
+    sums.add("x2", square.sum())
     sums.add("error", error.sum())
-    about_batch = (x - x.mean(0)).square().sum(1)
-    defined = about_batch > 0
     sums.add("legacy", (1 - error[defined] / about_batch[defined]).sum())
     sums.add("legacy_rows", int(defined.sum()))
-    sums.add("cosine", torch.nn.functional.cosine_similarity(x, reconstruction.double(), dim=1).sum())
+    sums.add("cosine", _cosine(square, (back * back).sum(1), error).sum())
+
+
+def _cosine(
+    x2: Float[Tensor, " row"], back2: Float[Tensor, " row"], error: Float[Tensor, " row"]
+) -> Float[Tensor, " row"]:
+    """From squared lengths and the squared distance; 0 where a side is zero."""
+    lengths = (x2 * back2).sqrt()
+    return torch.where(lengths > 0, (x2 + back2 - error) / (2 * lengths).clamp_min(1e-300), 0.0)
 
 
 def explained_variance(sides: Sequence[Sums]) -> float:

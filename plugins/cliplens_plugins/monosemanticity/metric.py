@@ -10,9 +10,10 @@ from torch import Tensor
 
 from cliplens.contracts import Metric
 from cliplens.errors import InputError
-from cliplens.records import Batch, Column, Findings
+from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import Modality
 from cliplens.tally import Sums
+from cliplens_plugins.monosemanticity.arrays import unit_rows
 from cliplens_plugins.monosemanticity.mms import add_own_pairs, mms_score, one_space
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 
@@ -36,7 +37,8 @@ class MonosemanticityMetric(Metric):
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
-        for judge, embeddings in batch.judged.items():
+        for judge, given in batch.judged.items():
+            embeddings = _unit(given)
             for side in SIDES:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
@@ -98,6 +100,15 @@ class MonosemanticityMetric(Metric):
     def _mms(self, judge: str, own: Sums) -> Float[Tensor, " latent"]:
         image, text = self._scores[judge, "image"], self._scores[judge, "text"]
         return mms_score(image.weighted, text.weighted, image.total, text.total, own["ab"], own["ab_alike"])
+
+
+def _unit(embeddings: PairedActs) -> PairedActs:
+    image, text = embeddings.image, embeddings.text
+    return PairedActs(
+        embeddings.ids,
+        None if image is None else unit_rows(image.detach()),
+        None if text is None else unit_rows(text.detach()),
+    )
 
 
 def _mms_column(name: str, judge: str) -> Column:

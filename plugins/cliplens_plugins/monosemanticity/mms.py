@@ -68,12 +68,13 @@ def one_space(embeddings: PairedActs) -> bool:
 
 
 def add_own_pairs(sums: Sums, codes: PairedCodes, embeddings: PairedActs) -> None:
-    """Add what MMS needs to leave own pairs out: sum a b and sum a b cos(e, f)."""
+    """Add what MMS needs to leave own pairs out: sum a b and sum a b cos(e, f), of unit-norm embeddings."""
     assert embeddings.image is not None
     assert embeddings.text is not None
-    alike = (unit_rows(embeddings.image.detach()) * unit_rows(embeddings.text.detach())).sum(1).cpu()
+    alike = (embeddings.image * embeddings.text).sum(1).cpu()
     joint = codes.joint
-    latents, rows = joint.latents.cpu(), joint.rows.cpu()
-    ab = (joint.image.double() * joint.text.double()).cpu()
+    together = (joint.image != 0) & (joint.text != 0)
+    latents, rows = joint.latents[together].cpu(), joint.rows[together].cpu()
+    ab = (joint.image[together].double() * joint.text[together].double()).cpu()
     sums.add_per_latent("ab", latents, ab, codes.d_sae)
     sums.add_per_latent("ab_alike", latents, ab * alike[rows], codes.d_sae)

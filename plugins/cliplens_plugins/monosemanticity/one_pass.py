@@ -10,7 +10,6 @@ from torch import Tensor
 
 from cliplens.records import SparseCodes
 from cliplens.tally import Sums
-from cliplens_plugins.monosemanticity.arrays import unit_rows
 from cliplens_plugins.monosemanticity.ms import score
 
 
@@ -25,8 +24,8 @@ class OnePassMS:
         """How many firings have that value."""
 
     def update(self, codes: SparseCodes, embeddings: Float[Tensor, "row d_judge"]) -> None:
-        """Take in codes and the judge's embeddings of the same samples."""
-        judged = unit_rows(embeddings.detach()).cpu()
+        """Take in codes and the judge's unit-norm float64 embeddings (`unit_rows`) of the same samples."""
+        judged = embeddings.cpu()
         latents, acts = codes.latents.cpu(), codes.values.detach().double().cpu()
         self._sums.add("rows", codes.n_rows)
         self._sums.add("e", judged.sum(0))

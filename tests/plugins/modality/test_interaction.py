@@ -6,7 +6,15 @@ import torch
 
 from cliplens.errors import InputError
 from cliplens.tally import tally
-from cliplens_plugins.modality import BridgeMetric, bridge, causal_effect, modality_gap, without_latents
+from cliplens_plugins.modality import (
+    BridgeMetric,
+    bridge,
+    causal_effect,
+    classify_fixed,
+    mds,
+    modality_gap,
+    without_latents,
+)
 from cliplens_plugins.modality.bridge import Products
 from support.planted import batches_of, planted_codes
 
@@ -26,13 +34,15 @@ def test_the_sparse_bridge_equals_the_whole_one() -> None:
     )
     np.testing.assert_allclose(whole, slow, atol=1e-12)
     found = tally(batches_of(planted, 64), [BridgeMetric()], decoder=decoder)
-    image, text = planted.classes == "ImgD", planted.classes == "TextD"
+    found_classes = classify_fixed(mds(planted.image, planted.text))
+    image, text = found_classes == "ImgD", found_classes == "TextD"
     between = np.where(planted.image.T @ planted.text > 0, whole, -np.inf)[np.ix_(image, text)]
     for side, other, axis in ((image, text, 1), (text, image, 0)):
         best, partner = between.max(axis), np.flatnonzero(other)[between.argmax(axis)]
+        assert np.isfinite(best).any()
         np.testing.assert_allclose(found.table["bridge"][side], np.where(np.isinf(best), np.nan, best), atol=1e-12)
         assert found.table["bridge_partner"][side].tolist() == np.where(np.isinf(best), -1, partner).tolist()
-    assert (found.table["bridge_partner"][planted.classes == "CrossD"] == -1).all()
+    assert (found.table["bridge_partner"][found_classes == "CrossD"] == -1).all()
     rows = found.tables["Strongest bridges from images to captions"]
     assert rows[0]["bridge"] == pytest.approx(between.max())
 
