@@ -1,0 +1,67 @@
+"""`cliplens steer` on a real pipeline from a folder, through the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cliplens.errors import InputError
+from cliplens_plugins.steering.command import app
+from support import tiny_pipelines as tiny
+from support.tiny_dictionaries import tiny_dictionary
+
+pytest.importorskip("diffusers", reason="steering pipelines needs the extra [diffusion]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("steer")
+    pipeline = tiny.stable_diffusion()
+    pipeline.save_pretrained(path / "pipeline")
+    tiny_dictionary(tiny.WIDTH, 64, sites=("text.blocks.1.hook_resid_post",)).save(path / "sae")
+    return path
+
+
+def steer(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_strip_over_doses_and_what_was_done(folder: Path, tmp_path: Path) -> None:
+    pipeline, sae = str(folder / "pipeline"), str(folder / "sae")
+    edits = ["--edit", "3=+6", "--edit", "1,2=off"]
+    where = ["--pipeline", pipeline, "--sae", sae, "--steps", "2", "--prompt", "a red ring", "--prompt", "a disc"]
+    done = steer(*where, *edits, "--dose", "1,2", "--window", "0:0.9", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "steering.json").read_text())
+    assert found["doses"] == [0.0, 1.0, 2.0], "dose 0 is always there to compare with"
+    assert found["samples"] == ["a red ring", "a disc"]
+    assert [row["dose"] for row in found["measured"]] == [0.0, 1.0, 2.0]
+    assert found["edits"][0]["latents"] == [3]
+    with Image.open(tmp_path / "out" / "strip.png") as strip:
+        assert strip.width > 3 * 96
+        assert strip.height > 2 * 96
+    again = steer(*where, "--edits", str(tmp_path / "out" / "edits.json"), "--out", str(tmp_path / "again"))
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "again" / "steering.json").read_text())["edits"] == found["edits"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--edit", "3=+6"], "a run folder, or --pipeline together with --sae"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE"], "no --edit and no --edits"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6"], "no --prompt and no --image"),
+        (["--pipeline", "SAE", "--sae", "SAE", "--edit", "3=+6", "--prompt", "a"], "model_index.json"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "red=+6", "--prompt", "a"], "latents by number"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--dose", "one"], "numbers with ','"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--window", "1"], "a window FROM:TO"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_words(folder: Path, arguments: list[str], words: str) -> None:
+    named = {"PIPELINE": str(folder / "pipeline"), "SAE": str(folder / "sae")}
+    refused = steer(*(named.get(a, a) for a in arguments))
+    assert isinstance(refused.exception, InputError)
+    assert words in str(refused.exception)
