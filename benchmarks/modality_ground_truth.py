@@ -1,0 +1,304 @@
+"""MODTRUTH: which modality scores recover a known truth, and which promise too much?
+
+    python benchmarks/modality_ground_truth.py [--seeds 5] [--classes batchtopk ...] [--steps 400] [--figure FILE.svg]
+
+Three parts, each over seeds with 95 % t-intervals:
+1. Planted codes: latents made image-only, text-only or shared, under confounds (heavy-tailed firing is always there).
+2. The embedded world: dictionaries trained on the final embeddings of the default model, of its plain InfoNCE twin (the
+   negative control: no single-modality latents), and of a split-prone variant of the default model whose captions are
+   turned by 50 degrees and pushed away, so that shared concepts fall apart in two latents.
+   Labels of latents come from one half of the scored pairs, scores from the other.
+3. Calibration: coverage of the 95 % intervals by firings, and false discoveries under the null at 4,096 latents.
+"""
+
+import argparse
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+from tqdm.auto import tqdm
+
+from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
+from cliplens.tally import Sums, tally
+from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, classify, classify_fixed, cofiring, mds
+from cliplens_plugins.modality.bootstrap import add_replicates, percentile_interval, replicates
+from cliplens_plugins.modality.ground_truth import auroc
+from cliplens_plugins.modality.interval import interval
+from cliplens_plugins.modality.null import benjamini_hochberg, swap_p
+from cliplens_plugins.modality.sums import add_pairs
+
+Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
+SCORES = (*VARIANTS, "cofiring")
+TRAIN, SCORED = 8192, 8192
+
+
+# --- 1. planted codes
+
+
+def planted(seed: int, confound: str, n_pairs: int = 4000, per_class: int = 60) -> Codes:
+    """Image codes, caption codes and classes; what `confound` names is added to heavy-tailed firing rates."""
+    g = np.random.default_rng(seed)
+    k = 3 * per_class
+    classes = np.repeat(np.array(["ImgD", "TextD", "CrossD"], dtype="<U6"), per_class)
+    rate = np.clip(0.01 * (1 + g.pareto(1.5, k)), None, 0.3)
+    draw = g.random((n_pairs, k))
+    if confound == "correlated factors":
+        common = g.random((n_pairs, k // 3))
+        draw = np.where(g.random((n_pairs, k)) < 0.5, np.tile(common, 3), draw)
+    concept = draw < rate
+    kept = [g.random((n_pairs, k)) < 0.8 for _ in range(2)]
+    leak = [g.random((n_pairs, k)) < 0.05 for _ in range(2)]
+    on_image = concept & np.select([classes == "ImgD", classes == "TextD"], [np.True_, leak[0]], kept[0])
+    on_text = concept & np.select([classes == "TextD", classes == "ImgD"], [np.True_, leak[1]], kept[1])
+    size = [np.exp(g.normal(0, 1, k))] * 2
+    if confound == "unequal norms":
+        size[1] = size[1] * np.exp(g.normal(0, 1, k))
+    if confound == "modality gap":
+        size[1] = size[1] * 0.25
+    image, text = (on * s * g.gamma(2.0, 0.5, (n_pairs, k)) for on, s in zip((on_image, on_text), size, strict=True))
+    if confound == "noise":
+        image, text = (c + (g.random(c.shape) < 0.01) * 0.1 * g.random(c.shape) for c in (image, text))
+    if confound == "split":
+        half = (classes == "CrossD") & (g.random(k) < 0.5)
+        image[:, half & (np.arange(k) % 2 == 0)] = 0
+        text[:, half & (np.arange(k) % 2 == 1)] = 0
+    return image, text, classes
+
+
+CONFOUNDS = ("heavy tails only", "unequal norms", "modality gap", "correlated factors", "noise", "split")
+
+
+def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Per confound and score: accuracies and AUROC, one value per seed."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for confound in tqdm(CONFOUNDS, delay=2, desc="planted"):
+        for seed in range(seeds):
+            image, text, classes = planted(seed, confound)
+            shared = classes == "CrossD"
+            for name in SCORES:
+                score = cofiring(image, text) if name == "cofiring" else mds(image, text, variant=name)
+                known = ~np.isnan(score)
+                even = score if name == "cofiring" else -np.abs(score - 0.5)
+                row = found[confound, name]
+                row["auroc"].append(auroc(even[known], shared[known]))
+                if name != "cofiring":
+                    row["accuracy_fixed"].append(float((classify_fixed(score) == classes).mean()))
+                    row["accuracy_paper"].append(float((classify(score) == classes).mean()))
+    return found
+
+
+# --- 2. the embedded world
+
+
+def embeddings(model: str, n: int) -> PairedActs:
+    """Final embeddings of world pairs, both modalities."""
+    import cliplens
+    from cliplens.sites import sites_of
+    from cliplens.stream import stream
+    from cliplens.world import world_pairs
+
+    parts = list(stream(cliplens.load(model), world_pairs(n), sites_of("hook_embedding"), batch_size=256))
+    ids = tuple(i for part in parts for i in part.ids)
+    sides = {m: torch.cat([part.of(m) for part in parts]) for m in ("image", "text")}
+    return PairedActs(ids, **sides)
+
+
+def turned(acts: PairedActs, degrees: float = 50.0, gap: float = 0.5) -> PairedActs:
+    """Captions turned away from images and pushed off: what was one direction becomes two."""
+    g = torch.Generator().manual_seed(50)
+    d = acts.image.shape[1]
+    turn, _ = torch.linalg.qr(torch.randn(d, d, generator=g))
+    skew = torch.matrix_exp(math.radians(degrees) * _half_turns(turn))
+    away = torch.nn.functional.normalize(torch.randn(d, generator=g), dim=0)
+    size = acts.text.norm(dim=1).mean()
+    return PairedActs(acts.ids, acts.image + gap * size * away, acts.text @ skew - gap * size * away)
+
+
+def _half_turns(basis: torch.Tensor) -> torch.Tensor:
+    """Rotation by one radian in d/2 random planes at once, as a generator."""
+    d = len(basis)
+    planes = torch.zeros(d, d)
+    even = torch.arange(0, d - 1, 2)
+    planes[even, even + 1], planes[even + 1, even] = 1.0, -1.0
+    return basis @ planes @ basis.T
+
+
+def world_figures(acts: PairedActs, architecture: str, seed: int, steps: int) -> dict[str, object]:
+    """Train one dictionary and hold it against the truth."""
+    from cliplens.sae import dictionary_config, needs_pairs, train
+    from cliplens.store import Provider
+    from cliplens.world import ground_truth
+
+    config = dictionary_config(architecture, acts.image.shape[1], 256, k=8)
+    trained_on = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
+    provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(config))
+    dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, seed=seed)
+    truth = ground_truth(len(acts.ids))
+
+    def batches() -> Iterator[Batch]:
+        for a in range(TRAIN, len(acts.ids), 1024):
+            part = slice(a, a + 1024)
+            yield dictionary.batch(PairedActs(acts.ids[part], acts.image[part], acts.text[part]), truth=truth)
+
+    found = tally(batches(), [GroundTruthMetric()], decoder=dictionary.decoder)
+    if found.failed:
+        raise RuntimeError(found.failed)
+    return dict(found.figures["ground_truth"])
+
+
+# --- 3. calibration
+
+
+def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
+    """How often the interval, and bare percentiles, hold the true score of latents with n firings."""
+    g = np.random.default_rng(seed)
+    true = np.tile([0.03, 0.1, 0.3, 0.5, 0.8, 0.97], 20)
+    hits: dict[str, list[float]] = {"ours": [], "percentile": []}
+    for trial in range(trials):
+        pure = g.random((n, len(true))) < 0.5
+        ratio = np.where(pure, g.random((n, len(true))) < true, g.beta(8 * true, 8 * (1 - true), (n, len(true))))
+        size = g.gamma(2, size=ratio.shape)
+        sides = [SparseCodes.from_dense(torch.tensor(s)) for s in (ratio * size, (1 - ratio) * size)]
+        codes = PairedCodes(tuple(f"{seed}-{trial}-{i}" for i in range(n)), *sides)
+        sums, drawn = Sums(), Sums()
+        add_pairs(sums, codes)
+        add_replicates(drawn, codes, 200)
+        ours, bare = interval(sums, drawn), percentile_interval(replicates(drawn))
+        hits["ours"].append(float(((ours.low <= true) & (true <= ours.high)).mean()))
+        hits["percentile"].append(float(((bare[0] <= true) & (true <= bare[1])).mean()))
+    return {name: float(np.mean(values)) for name, values in hits.items()}
+
+
+def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
+    """Share of repeats with any discovery under the null, and the false share where 1,000 of 4,096 latents are real."""
+    g = np.random.default_rng(seed)
+    none, among = [], []
+    for _ in range(repeats):
+        n = np.minimum(2 + g.pareto(0.8, 4096) * 5, 1000).astype(int)
+        latent, real = np.repeat(np.arange(4096), n), np.arange(4096) < 1000
+        for share, out in ((np.full(4096, 0.5), none), (np.where(real, 0.9, 0.5), among)):
+            d = np.where(g.random(len(latent)) < share[latent], 0.5, -0.5) * g.choice([1.0, 0.6], len(latent))
+            d1, d2 = (torch.tensor(np.bincount(latent, w, minlength=4096)) for w in (d, d * d))
+            found = benjamini_hochberg(swap_p(d1, d2)) <= 0.05
+            out.append(found.any() if out is none else (found & ~real).sum() / max(1, found.sum()))
+    return float(np.mean(none)), float(np.mean(among))
+
+
+# --- tables
+
+
+def said(values: list[float]) -> str:
+    """Mean and half-width of its 95 % t-interval."""
+    known = [v for v in values if not math.isnan(v)]
+    if not known:
+        return "-"
+    half = student.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / math.sqrt(len(known)) if len(known) > 1 else 0.0
+    return f"{np.mean(known):.3f} ± {half:.3f}"
+
+
+def print_scores(title: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
+    print(f"\n| {title} | score | accuracy, fixed cuts | accuracy, the paper's | AUROC shared against single |")
+    print("|---|---|---|---|---|")
+    for (what, name), row in found.items():
+        cells = [said(row[key]) for key in ("accuracy_fixed", "accuracy_paper", "auroc")]
+        print(f"| {what} | {name} | {' | '.join(cells)} |")
+
+
+def figure(path: Path, panels: dict[str, dict[tuple[str, str], dict[str, list[float]]]]) -> None:
+    """Dots with intervals: AUROC of every score, per confound and per model."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "modtruth"
+    drawn, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 5), sharex=True, squeeze=False)
+    for axis, (title, found) in zip(axes[0], panels.items(), strict=True):
+        groups = list(dict.fromkeys(what for what, _ in found))
+        for offset, name in enumerate(SCORES):
+            rows = [(i, found[w, name]["auroc"]) for i, w in enumerate(groups)]
+            at = [i + 0.11 * (offset - 3) for i, _ in rows]
+            means = [np.nanmean(v) if np.isfinite(v).any() else np.nan for _, v in rows]
+            spread = [np.nanstd(v) if np.isfinite(v).any() else np.nan for _, v in rows]
+            axis.errorbar(means, at, xerr=spread, fmt="o", ms=4, lw=1, label=name)
+        axis.set_yticks(range(len(groups)), groups)
+        axis.invert_yaxis()
+        axis.set_xlabel("AUROC, shared against single-modality latents")
+        axis.set_title(title)
+        axis.axvline(0.5, color="0.8", lw=1)
+    axes[0][0].legend(fontsize=7)
+    drawn.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--classes", nargs="*", default=["batchtopk"], help="training classes")
+    parser.add_argument("--models", nargs="*", default=["default", "plain twin", "split-prone"])
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"MODTRUTH, {options.seeds} seeds; {platform.machine()}, torch {version('torch')}, numpy {version('numpy')}")
+    codes = planted_rows(options.seeds)
+    print_scores("planted codes", codes)
+
+    sources: dict[str, Callable[[], PairedActs]] = {
+        "default": lambda: embeddings("world", TRAIN + SCORED),
+        "plain twin": lambda: embeddings("world-plain", TRAIN + SCORED),
+        "split-prone": lambda: turned(embeddings("world", TRAIN + SCORED)),
+    }
+    scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    facts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for model in options.models:
+        acts = sources[model]()
+        for architecture in options.classes:
+            for seed in tqdm(range(options.seeds), delay=2, desc=f"{model}, {architecture}"):
+                figures = world_figures(acts, architecture, seed, options.steps)
+                what = f"{model}, {architecture}"
+                for name, row in figures["recovery"].items():  # type: ignore[attr-defined]
+                    for key, value in row.items():
+                        scores[what, name][key].append(value)
+                for key in ("labelled", "unlabelled", "split_fraction"):
+                    facts[what][key].append(float(figures[key]))  # type: ignore[arg-type]
+                for sharing, share in figures["coverage"].items():  # type: ignore[attr-defined]
+                    facts[what][f"covered {sharing}"].append(as_number(share))
+    print_scores("embedded world", scores)
+    print(
+        "\n| embedded world | labelled | unlabelled | split fraction | values covered: shared | image-only | text-only |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for what, row in facts.items():
+        keys = ("labelled", "unlabelled", "split_fraction", "covered shared", "covered image", "covered text")
+        print(f"| {what} | {' | '.join(said(row[key]) for key in keys)} |")
+
+    print("\n| firings | coverage of the 95 % interval | of bare percentiles |\n|---|---|---|")
+    for n in (5, 10, 20, 50, 100, 200, 400, 800):
+        held = [coverage(n, 4, seed) for seed in range(options.seeds)]
+        print(f"| {n} | {said([h['ours'] for h in held])} | {said([h['percentile'] for h in held])} |")
+    rates = [false_discoveries(seed) for seed in range(options.seeds)]
+    print("\n| at 4,096 latents, q <= .05 | rate |\n|---|---|")
+    print(f"| repeats with any discovery under the null | {said([r[0] for r in rates])} |")
+    print(f"| false among the discoveries, 1,000 latents real | {said([r[1] for r in rates])} |")
+    if options.figure:
+        figure(
+            options.figure, {"planted codes": codes, "embedded world": scores} if scores else {"planted codes": codes}
+        )
+
+
+def as_number(share: str) -> float:
+    """'3/4' as a number; nan of none."""
+    covered, values = share.split("/")
+    return int(covered) / int(values) if int(values) else float("nan")
+
+
+if __name__ == "__main__":
+    main()
