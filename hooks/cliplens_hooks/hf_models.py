@@ -54,12 +54,16 @@ class HuggingFaceModels(ModelSource):
         """
         if pretrained is not None:
             raise InputError(
-                expected=f"no `pretrained` beside {name!r}", found=repr(pretrained), do="leave it out: the name says it all"
+                expected=f"no `pretrained` beside {name!r}",
+                found=repr(pretrained),
+                do="leave it out: the name says it all",
             )
         source = name.removeprefix(PREFIX)
         stock = _read(source)
         model = to_open_clip(stock)
-        loaded = _complete(model, name, _preprocess_cfg(source, stock.config.model_type, model), _tokenizer(source, stock.config))
+        loaded = _complete(
+            model, name, _preprocess_cfg(source, stock.config.model_type, model), _tokenizer(source, stock.config)
+        )
         model.to(device=device, dtype=dtype)
         return loaded
 
@@ -128,7 +132,9 @@ def _text_cfg(text: Any, **more: Any) -> dict[str, Any]:
 def _act(name: str) -> dict[str, Any]:
     if name not in ACTIVATIONS:
         raise MismatchError(
-            expected=f"an activation among {['quick_gelu', *ACTIVATIONS]}", found=repr(name), do="use a model with one of them"
+            expected=f"an activation among {['quick_gelu', *ACTIVATIONS]}",
+            found=repr(name),
+            do="use a model with one of them",
         )
     return ACTIVATIONS[name]
 
@@ -184,8 +190,20 @@ def _siglip_vision(vision: Any, kind: str) -> TimmModel:
 
 
 State = dict[str, Tensor]
-_BLOCK = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
-_TIMM_BLOCK = {"layer_norm1": "norm1", "layer_norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2", "self_attn.out_proj": "attn.proj"}
+_BLOCK = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+_TIMM_BLOCK = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "self_attn.out_proj": "attn.proj",
+}
 
 
 def _blocks(state: State, source: str, target: str, n: int, names: Mapping[str, str], packed: str) -> State:
@@ -225,7 +243,12 @@ def clip_state(state: State, config: Any) -> State:
         **_pair(state, "vision_model.pre_layrnorm", "visual.ln_pre"),
         **_pair(state, "vision_model.post_layernorm", "visual.ln_post"),
         **_blocks(
-            state, "vision_model", "visual.transformer.resblocks", config.vision_config.num_hidden_layers, _BLOCK, "attn.in_proj_"
+            state,
+            "vision_model",
+            "visual.transformer.resblocks",
+            config.vision_config.num_hidden_layers,
+            _BLOCK,
+            "attn.in_proj_",
         ),
         **_text_state(state, config.text_config.num_hidden_layers, ""),
     }
@@ -273,7 +296,9 @@ def _read(source: str) -> Any:
         config = transformers.AutoConfig.from_pretrained(source)
         if config.model_type not in KINDS:
             raise InputError(
-                expected=f"a model of type {', '.join(KINDS)}", found=config.model_type, do="use open_clip's or timm's name for it"
+                expected=f"a model of type {', '.join(KINDS)}",
+                found=config.model_type,
+                do="use open_clip's or timm's name for it",
             )
         return transformers.AutoModel.from_pretrained(source).eval()
     except OSError as error:

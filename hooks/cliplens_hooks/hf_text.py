@@ -50,7 +50,7 @@ def layers_of(transformer: nn.Module) -> nn.ModuleList | None:
     return None
 
 
-class _AtTheDoor(Exception):
+class _AtTheDoorError(Exception):
     """Carries what the first block was about to be given."""
 
     def __init__(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ class _AtTheDoor(Exception):
 
 
 def _stop_at_the_door(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-    raise _AtTheDoor(given, named)
+    raise _AtTheDoorError(given, named)
 
 
 class HFText(HookedTextTower):
@@ -99,7 +99,7 @@ class HFText(HookedTextTower):
         handle = layers_of(self.transformer)[0].register_forward_pre_hook(_stop_at_the_door, with_kwargs=True)  # type: ignore[index]
         try:
             self.transformer(input_ids=inputs, attention_mask=self._mask(inputs))
-        except _AtTheDoor as door:
+        except _AtTheDoorError as door:
             given, named = door.given, dict(door.named)
         finally:
             handle.remove()

@@ -249,10 +249,11 @@ class OpenClipPooler(HookedPooler):
 
     def __init__(self, stock: AttentionalPooler) -> None:
         super().__init__(stock, width=stock.attn.embed_dim)
+        self.ln_k = HookedLayerNorm(stock.ln_k, stock.ln_k.normalized_shape[0])
 
     def project(self, x: Tensor) -> tuple[Asked, Heads, Heads]:
         """Queries learnt, keys and values from the stream."""
-        x = self.stock.ln_k(x)
+        x = self.ln_k(x)
         query = batch_of(self.stock.ln_q(self.stock.query), x)
         return multihead_project(self.stock.attn, query, x, x)
 
@@ -275,7 +276,11 @@ class CustomAttention(HookedAttention):
         packed = F.linear(x, self.stock.in_proj_weight, self.stock.in_proj_bias)
         shape = (*x.shape[:2], self.n_heads, self.d_head)
         d = self.n_heads * self.d_head
-        return packed[..., :d].reshape(shape), packed[..., d : 2 * d].reshape(shape), packed[..., 2 * d :].reshape(shape)
+        return (
+            packed[..., :d].reshape(shape),
+            packed[..., d : 2 * d].reshape(shape),
+            packed[..., 2 * d :].reshape(shape),
+        )
 
     def turn(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
         """qk-norm."""
@@ -320,7 +325,11 @@ def hooked_block(stock: nn.Module) -> HookedBlock:
         InputError: a block of a kind no adapter knows.
     """
     known = ResidualAttentionBlock | CustomResidualAttentionBlock
-    if not isinstance(stock, known) or getattr(stock.attn, "logit_scale", None) is not None or hasattr(stock, "ln_1_kv"):
+    if (
+        not isinstance(stock, known)
+        or getattr(stock.attn, "logit_scale", None) is not None
+        or hasattr(stock, "ln_1_kv")
+    ):
         raise InputError(
             expected="open_clip's ResidualAttentionBlock or CustomResidualAttentionBlock (without scaled cosine)",
             found=type(stock).__name__,
@@ -371,7 +380,7 @@ def _present(module: nn.Module | None) -> nn.Module | None:
 
 
 def positions(tower: HookedTower, weights: Float[Tensor, "pos d"], like: Float[Tensor, "batch pos d"]) -> Tensor:
-    """Position embeddings, once per sample where someone reads or writes them (a copy: writes must not reach weights)."""
+    """Position embeddings, once per sample where someone looks (a copy: writes must not reach the weights)."""
     weights = weights.to(like.dtype)
     if not active(tower.hook_pos_embed):
         return weights

@@ -114,7 +114,9 @@ def _checked_weights(name: str, pretrained: str | None) -> str | None:
         return pretrained
     if "/" in pretrained or Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors", ".npz"):
         raise InputError(
-            expected=f"a weights file for {name}", found=f"no file at {pretrained!r}", do="check the path, or give a tag"
+            expected=f"a weights file for {name}",
+            found=f"no file at {pretrained!r}",
+            do="check the path, or give a tag",
         )
     raise unknown_name(f"pretrained tag of {name}", pretrained, [*list_pretrained_tags_by_model(_clean(name)), RANDOM])
 
@@ -155,7 +157,9 @@ def _explained(name: str, pretrained: str | None, error: Exception) -> Exception
         return _unsafe(name, pretrained, "a TorchScript archive, which carries code")
     if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
         first = " ".join(words.split())[:300]
-        return MismatchError(expected=f"weights of {name}", found=first, do="give the name of the architecture they are of")
+        return MismatchError(
+            expected=f"weights of {name}", found=first, do="give the name of the architecture they are of"
+        )
     return InputError(
         expected=f"{name} ({pretrained or 'no weights'}) from local files or its hub",
         found=f"{type(error).__name__}: {' '.join(words.split())[:300]}",

@@ -31,6 +31,8 @@ State = dict[str, Tensor]
 SLIP_HEADS = {384: 12, 768: 12, 1024: 16}
 """Heads of SLIP's image tower by its width: its small ViT has 12 of 32 dimensions, as MoCo v3's."""
 D_HEAD = 64
+PREPROCESS: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear"}
+"""SLIP's evaluation transform. DeCLIP's settings are not in its repository: ImageNet's statistics are assumed."""
 _TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 _NEEDLESS = ("image_mlp.", "projector", "predictor", "nn_replacer", "text_label_predictor")
 _START = 49406
@@ -63,7 +65,7 @@ class RelativeModels(ModelSource):
         model = CONVERTERS[kind](read_tensors(Path(path)))
         tokenizer = SimpleTokenizer(context_length=model.text.context_length)  # type: ignore[union-attr,arg-type]
         known = tokenizer if kind == "slip" else DeclipTokenizer(tokenizer)
-        cfg = {"size": tuple(model.visual.image_size), "mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # type: ignore[union-attr,arg-type]
+        cfg = {"size": tuple(model.visual.image_size), **PREPROCESS}  # type: ignore[union-attr,arg-type]
         identity = identity_of(model, name=name, pretrained=pretrained, preprocess=describe(cfg), tokenizer=known)
         model.eval().to(device=device, dtype=dtype)
         return LoadedModel(model, preprocess_of(cfg), known, identity)
@@ -74,7 +76,7 @@ class RelativeModels(ModelSource):
 
 
 class DeclipTokenizer:
-    """open_clip's tokenizer with DeCLIP's ids: `<|mask|>` comes before the start token, which moves two ids up by one."""
+    """open_clip's tokenizer with DeCLIP's ids: `<|mask|>` stands before the start token, which moves two ids by one."""
 
     def __init__(self, tokenizer: SimpleTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -96,12 +98,16 @@ def read_tensors(path: Path) -> State:
     if not path.is_file():
         raise InputError(expected="a checkpoint file", found=f"no file at {path}", do="check the path")
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
             expected=f"tensors only in {path}",
             found=str(error).partition("\n")[0],
-            do="where you trust the file, keep its state_dict alone: safetensors.torch.save_file(checkpoint['state_dict'], ...)",
+            do="where you trust the file, save its state_dict alone with safetensors.torch.save_file",
         ) from error
     for name in ("state_dict", "model"):
         if isinstance(found.get(name), Mapping):
@@ -203,7 +209,9 @@ def _filled(made: nn.Module, state: State, kind: str) -> nn.Module:
         made.load_state_dict(state)
     except RuntimeError as error:
         raise MismatchError(
-            expected=f"the layout of {kind}", found=" ".join(str(error).split())[:300], do="give the published checkpoint"
+            expected=f"the layout of {kind}",
+            found=" ".join(str(error).split())[:300],
+            do="give the published checkpoint",
         ) from error
     return made.eval()
 

@@ -45,7 +45,9 @@ class StageTower(Tower):
 
     def opens(self, model: nn.Module, side: Side) -> bool:
         """Whether the image side is one of them."""
-        return side == "vision" and isinstance(trunk_of(stock_of(model)), ModifiedResNet | ConvNeXt | FastVit | SwinTransformer)
+        return side == "vision" and isinstance(
+            trunk_of(stock_of(model)), ModifiedResNet | ConvNeXt | FastVit | SwinTransformer
+        )
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The tower, hooked at its stages."""
@@ -132,7 +134,9 @@ class HookedStages(HookedVisionTower):
 
 
 def _config(stock: Any, parts: Anatomy) -> TowerConfig:
-    height, width = (stock.image_size, stock.image_size) if isinstance(stock.image_size, int) else tuple(stock.image_size)
+    height, width = (
+        (stock.image_size, stock.image_size) if isinstance(stock.image_size, int) else tuple(stock.image_size)
+    )
     return TowerConfig(
         model_name="",
         side="vision",

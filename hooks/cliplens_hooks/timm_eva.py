@@ -1,4 +1,4 @@
-"""timm's `Eva`: EVA01, EVA02 and PE-Core, with rotary positions, sub-norms, packed or split weights, SwiGLU, post-norm."""
+"""timm's `Eva`: EVA01, EVA02 and PE-Core, with rotary positions, sub-norms, packed or split weights, post-norm."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -58,7 +58,9 @@ class TimmModels(ModelSource):
 def _created(kind: str, pretrained: str | None) -> nn.Module:
     if pretrained is None or pretrained == RANDOM:
         if pretrained is None:
-            warnings.warn(f"{kind} without `pretrained` has random weights; give a tag or a safetensors file", stacklevel=4)
+            warnings.warn(
+                f"{kind} without `pretrained` has random weights; give a tag or a safetensors file", stacklevel=4
+            )
         return timm.create_model(kind, num_classes=0)
     if Path(pretrained).is_file():
         model = timm.create_model(kind, num_classes=0)
@@ -79,7 +81,5 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
 
 def _complete(model: nn.Module, name: str, pretrained: str | None) -> LoadedModel:
     preprocess = create_transform(**resolve_model_data_config(model), is_training=False)
-    identity = identity_of(
-        model, name=name, pretrained=pretrained, preprocess=description(preprocess), tokenizer=None
-    )
+    identity = identity_of(model, name=name, pretrained=pretrained, preprocess=description(preprocess), tokenizer=None)
     return LoadedModel(model, preprocess, None, identity)

@@ -1,4 +1,4 @@
-"""Parts of timm's transformers that several families share: attention, MLPs, the latent pooler, and the trunk's anatomy."""
+"""Parts of timm's transformers that several families share: attention, MLPs, the latent pooler, both ends."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def hooked_norm(stock: nn.Module, d: int) -> HookedLayerNorm:
 
 
 class TimmAttention(HookedAttention):
-    """timm's `Attention`, `AttentionRope` and `EvaAttention`: packed or split weights, qk-norm, rotary positions, inner norm."""
+    """timm's `Attention`, `AttentionRope` and `EvaAttention`: packed or split, with qk-norm, rotation, inner norm."""
 
     stock: Any
 
@@ -173,6 +173,8 @@ class LatentPooler(HookedPooler):
 
     def __init__(self, stock: AttentionPoolLatent) -> None:
         super().__init__(stock, width=stock.num_heads * stock.head_dim)
+        if stock.mlp is not None:
+            self.hook_mlp_out = point(stock.out_features)
 
     def project(self, x: Tensor) -> tuple[Asked, Heads, Heads]:
         """The learnt latent asks, the stream answers."""
@@ -181,7 +183,10 @@ class LatentPooler(HookedPooler):
             x = x + stock.pos_embed.unsqueeze(0).to(x.dtype)
         q = heads(stock.q(stock.latent.expand(len(x), -1, -1)), stock.num_heads)
         packed = stock.kv(x)
-        k, v = (heads(half, stock.num_heads) for half in (packed[..., : packed.shape[-1] // 2], packed[..., packed.shape[-1] // 2 :]))
+        k, v = (
+            heads(half, stock.num_heads)
+            for half in (packed[..., : packed.shape[-1] // 2], packed[..., packed.shape[-1] // 2 :])
+        )
         return stock.q_norm(q), stock.k_norm(k), v
 
     def finish(self, z: Asked) -> Tensor:
@@ -189,7 +194,7 @@ class LatentPooler(HookedPooler):
         stock = self.stock
         x = stock.proj_drop(stock.proj(z.flatten(2)))
         if stock.mlp is not None:
-            x = x + stock.mlp(stock.norm(x))
+            x = x + self.hook_mlp_out(stock.mlp(stock.norm(x)))
         return x[:, 0] if stock.pool == "token" else x.mean(1) if stock.pool == "avg" else x
 
 

@@ -1,4 +1,4 @@
-"""timm's `VisionTransformer`: SigLIP 1 and 2, ViTamin, MobileCLIP-B, DINO and every plain ViT, inside open_clip or alone."""
+"""timm's `VisionTransformer`: SigLIP 1 and 2, ViTamin, MobileCLIP-B, DINO, every plain ViT, in open_clip or alone."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

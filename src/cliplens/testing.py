@@ -38,7 +38,9 @@ def check_adapter(
     before = fingerprint(model)
     tower = adapter.open(model, side)
     if not isinstance(tower, HookedTower):
-        raise TowerCheckError(f"Expected a HookedTower from {type(adapter).__name__}.open. Found {type(tower).__name__}.")
+        raise TowerCheckError(
+            f"Expected a HookedTower from {type(adapter).__name__}.open. Found {type(tower).__name__}."
+        )
     check_tower(tower, inputs, unheard=unheard)
     _demand(fingerprint(model) == before, "the stock model is unaltered", "its modules, attributes, hooks or weights")
     return tower
@@ -60,10 +62,11 @@ def check_tower(
     """
     inputs = example_inputs(tower) if inputs is None else inputs
     stock = stock or tower.run_stock
-    for check in (unhooked_equals_stock, hooked_equals_stock):
-        check(tower, inputs, stock)
-    for check_alone in CHECKS:
-        check_alone(tower, inputs)
+    unhooked_equals_stock(tower, inputs, stock)
+    every_hook_fires(tower, inputs)
+    hooked_equals_stock(tower, inputs, stock)
+    for check in CHECKS:
+        check(tower, inputs)
     writes_reach_the_output(tower, inputs, unheard)
 
 
@@ -87,7 +90,9 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
     """Each declared hook fires once, under its own name, with the shape and width it declares."""
     with torch.no_grad():
         cache = everything(tower, inputs)[1]
-    _demand(set(cache.keys()) == set(tower.hook_dict), "every hook fires", str(set(tower.hook_dict) - set(cache.keys())))
+    _demand(
+        set(cache.keys()) == set(tower.hook_dict), "every hook fires", str(set(tower.hook_dict) - set(cache.keys()))
+    )
     for name, value in cache.items():
         _demand(value.ndim >= 3, f"{name}: [batch, pos, ...]", str(list(value.shape)))
         _demand(value.shape[0] == len(inputs), f"{name}: batch first", str(list(value.shape)))
@@ -97,7 +102,7 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
 
 
 def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
-    """resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly; each block starts where the last ended."""
+    """resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly."""
     if tower.level != "heads":
         return
     with torch.no_grad():
@@ -168,7 +173,7 @@ def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> N
             last = stop - 1 if (stop == n or stack == "stages") else stop
             want = cache[f"{stack}.{last}.{leave if last < stop else entry}"]
             _near(out, want, f"stop_at_layer={stop}")
-            late = [k for k in got.keys() if k.startswith(tuple(f"{stack}.{i}." for i in range(stop, n)))]
+            late = [k for k in list(got) if k.startswith(tuple(f"{stack}.{i}." for i in range(stop, n)))]
             _demand(not late, f"no hook past stop_at_layer={stop} fires", str(late[:3]))
         _near(tower(inputs, stop_at_layer=-1), tower(inputs, stop_at_layer=n - 1), "stop_at_layer=-1")
 
@@ -231,7 +236,6 @@ def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:
 
 
 CHECKS: tuple[Callable[[HookedTower, Tensor], None], ...] = (
-    every_hook_fires,
     residual_stream_adds_up,
     writes_are_true_edits,
     stopping_equals_a_truncated_forward,
@@ -257,9 +261,12 @@ def everything(tower: HookedTower, inputs: Tensor) -> tuple[Tensor, Any]:
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """All that must be as it was: modules, their attributes and hooks, parameters and buffers by name, identity and value."""
+    """All that must be as it was: modules, their attributes and hooks, parameters by name, identity and value."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    modules = {n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks)) for n, m in model.named_modules()}
+    modules = {
+        n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks))
+        for n, m in model.named_modules()
+    }
     tensors = {n: (id(t), t.dtype, t.device, t.double().sum().item()) for n, t in model.named_parameters()}
     return {"modules": modules, "parameters": tensors, "state": tuple(model.state_dict())}
 

@@ -1,27 +1,48 @@
 """One model per family through the conformance kit, and all of open_clip's configurations against the table."""
 
+from pathlib import Path
 from typing import Any
 
 import open_clip
 import pytest
 import timm
 import torch
-from support.families import kind_key, reduced_inputs, reduced_model
-from support.tiny import shaken
 from torch import nn
 
 import cliplens
 from cliplens import registry
 from cliplens.contracts import Tower
 from cliplens.testing import check_tower
+from cliplens_hooks.coverage import coverage
 from cliplens_hooks.open_clip_models import OpenClipModels
+from support.families import kind_key, reduced_inputs, reduced_model
+from support.tiny import shaken
 
 CARDS = {card.name: card for card in OpenClipModels().models()}
 KINDS = {kind_key(name): name for name in reversed(CARDS)}
-VISION = ["ViT-B-16-SigLIP", "EVA02-B-16", "EVA02-E-14", "PE-Core-B-16", "coca_ViT-B-32", "RN50", "convnext_large_d", "MobileCLIP2-S3"]
+VISION = [
+    "ViT-B-16-SigLIP",
+    "EVA02-B-16",
+    "EVA02-E-14",
+    "PE-Core-B-16",
+    "coca_ViT-B-32",
+    "RN50",
+    "convnext_large_d",
+    "MobileCLIP2-S3",
+]
 SLOW = [
-    "ViT-gopt-16-SigLIP2-256", "vit_medium_patch16_gap_256", "MobileCLIP2-L-14", "EVA01-g-14", "EVA02-L-14", "PE-Core-bigG-14-448",
-    "MobileCLIP2-S0", "ViT-H-14-CLIPA", "ViTamin-S", "MobileCLIP-B", "swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224",
+    "ViT-gopt-16-SigLIP2-256",
+    "vit_medium_patch16_gap_256",
+    "MobileCLIP2-L-14",
+    "EVA01-g-14",
+    "EVA02-L-14",
+    "PE-Core-bigG-14-448",
+    "MobileCLIP2-S0",
+    "ViT-H-14-CLIPA",
+    "ViTamin-S",
+    "MobileCLIP-B",
+    "swin_base_patch4_window7_224",
+    "vit_relpos_medium_patch16_cls_224",
 ]
 TEXT = ["roberta-ViT-B-32", "mt5-base-ViT-B-32", "nllb-clip-base", "ViT-B-16-SigLIP"]
 SLOW_TEXT = ["coca_ViT-B-32", "xlm-roberta-base-ViT-B-32"]
@@ -104,3 +125,10 @@ def test_dino_and_other_timm_transformers_open_alone() -> None:
 
 def test_the_names_of_all_configurations_are_open_clips() -> None:
     assert list(CARDS) == open_clip.list_models()
+
+
+def test_the_coverage_document_is_what_the_code_says() -> None:
+    document = Path(__file__).parents[2] / "docs" / "coverage.md"
+    assert document.read_text() == coverage(OpenClipModels().models()), (
+        "run python -m cliplens_hooks.coverage docs/coverage.md"
+    )

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import text_global_pool
-from support.tiny import tiny_images, tiny_model, tiny_tokens
 from torch import Tensor
 
 from cliplens.testing import check_adapter, check_tower, fingerprint
 from cliplens_hooks.open_clip import OpenClipTower
+from support.tiny import tiny_images, tiny_model, tiny_tokens
 
 VISION: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -99,7 +99,9 @@ def by_hand(block: Any, x: Tensor, mask: Tensor | None, edit: Any, at: str) -> T
     heads = block.attn.num_heads
 
     def norm(ln: Any, y: Tensor) -> Tensor:
-        return (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + ln.eps).sqrt() * ln.weight + ln.bias
+        return (y - y.mean(-1, keepdim=True)) / (
+            y.var(-1, unbiased=False, keepdim=True) + ln.eps
+        ).sqrt() * ln.weight + ln.bias
 
     x = edit(f"{at}.hook_resid_pre", x)
     packed = norm(block.ln_1, x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias

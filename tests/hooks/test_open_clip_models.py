@@ -10,7 +10,6 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.tiny import TEXT, VISION, tiny_images, tiny_model, tiny_tokens
 from torch import nn
 
 import cliplens
@@ -18,6 +17,7 @@ from cliplens.contracts import LoadedModel
 from cliplens.errors import InputError, MismatchError, UnknownNameError, UnsafeFileError
 from cliplens.hooked import tokenizer_sha256
 from cliplens_hooks.open_clip_models import OpenClipModels
+from support.tiny import TEXT, VISION, tiny_images, tiny_model, tiny_tokens
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 CONFIG = {"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT}
@@ -32,7 +32,9 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"mean": [0.5] * 3}}))
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CONFIG, "preprocess_cfg": {"mean": [0.5] * 3}})
+    )
     save_file(tiny_model().state_dict(), tmp_path / "open_clip_model.safetensors")
     return tmp_path
 
@@ -54,7 +56,10 @@ def test_a_folder_loads_with_its_preprocess(folder: Path) -> None:
 def test_weights_files_load_and_the_identity_does_not_depend_on_dtype(named: str, tmp_path: Path) -> None:
     save_file(tiny_model().state_dict(), tmp_path / "w.safetensors")
     torch.save({"state_dict": tiny_model().state_dict()}, tmp_path / "w.pt")
-    tensors, pickled = load(named, str(tmp_path / "w.safetensors")), load(named, str(tmp_path / "w.pt"), dtype=torch.float16)
+    tensors, pickled = (
+        load(named, str(tmp_path / "w.safetensors")),
+        load(named, str(tmp_path / "w.pt"), dtype=torch.float16),
+    )
     assert tensors.identity.weights_sha256 == pickled.identity.weights_sha256
     assert next(pickled.module.parameters()).dtype == torch.float16
 
@@ -70,7 +75,9 @@ class Evil:
         return (print, ("ran",))
 
 
-def test_a_pickle_of_more_than_tensors_is_refused(named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pickle_of_more_than_tensors_is_refused(
+    named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"state_dict": {"x": Evil()}}, path)
     with pytest.raises(UnsafeFileError, match="tensors only"):
@@ -121,7 +128,9 @@ def test_no_name_without_a_tag_reaches_the_network(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setitem(
-        open_clip.factory._MODEL_CONFIGS, "tiny-siglip", {**CONFIG, "text_cfg": {**TEXT, "hf_tokenizer_name": "timm/none"}}
+        open_clip.factory._MODEL_CONFIGS,
+        "tiny-siglip",
+        {**CONFIG, "text_cfg": {**TEXT, "hf_tokenizer_name": "timm/none"}},
     )
     with pytest.warns(UserWarning, match="no tokenizer"):
         assert load("tiny-siglip", "random").tokenizer is None
@@ -144,7 +153,11 @@ def test_model_objects_are_adopted_with_what_they_carry() -> None:
 
 def test_tokenizers_that_behave_alike_have_one_hash() -> None:
     first, second = (open_clip.SimpleTokenizer(context_length=n) for n in (77, 77))
-    assert tokenizer_sha256(first) == tokenizer_sha256(second) != tokenizer_sha256(open_clip.SimpleTokenizer(context_length=76))
+    assert (
+        tokenizer_sha256(first)
+        == tokenizer_sha256(second)
+        != tokenizer_sha256(open_clip.SimpleTokenizer(context_length=76))
+    )
 
 
 def test_every_configuration_has_a_family() -> None:

@@ -1,4 +1,4 @@
-"""SLIP and DeCLIP: state dicts of their authors' layout, made here, against a forward written from the authors' modules."""
+"""SLIP and DeCLIP: state dicts of their authors' layout, made here, against a forward by the authors' modules."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 import timm
 import torch
 from open_clip.transformer import QuickGELU
-from support.tiny import shaken
 from torch import Tensor, nn
 
 import cliplens
 from cliplens.errors import InputError, MismatchError, UnsafeFileError
 from cliplens_hooks.relatives import DeclipTokenizer, declip_to_open_clip, slip_to_open_clip
+from support.tiny import shaken
 
 W, E, C, V = 64, 16, 8, 49
 

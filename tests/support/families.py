@@ -11,19 +11,31 @@ import timm
 import torch
 import transformers
 from open_clip.factory import get_model_config
-from support.tiny import CLASSES, shaken
 from torch import Tensor, nn
 
 from cliplens_hooks.open_clip_models import vision_family
+from support.tiny import CLASSES, shaken
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}
 HF: dict[str, Any] = {"vocab_size": 64, "pad_token_id": 1}
 ROBERTA: dict[str, Any] = {
-    **HF, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "max_position_embeddings": 20
+    **HF,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 20,
 }
 M2M: dict[str, Any] = {
-    **HF, "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 20,
+    **HF,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 20,
 }
 HF_CONFIGS = {
     "roberta": lambda: transformers.RobertaConfig(**ROBERTA),

@@ -19,7 +19,12 @@ COCA: dict[str, Any] = {
 
 
 def tiny_model(
-    kind: str = "clip", *, vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None, seed: int = 0, **model: Any
+    kind: str = "clip",
+    *,
+    vision: dict[str, Any] | None = None,
+    text: dict[str, Any] | None = None,
+    seed: int = 0,
+    **model: Any,
 ) -> nn.Module:
     """A tiny two-tower model in eval mode; `vision` and `text` override the configs above."""
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Towers as TransformerLens roots: the parts every family is made of, and the joint model. The only door to TransformerLens."""
+"""Towers as TransformerLens roots: parts every family is made of, the joint model. The only door to TransformerLens."""
 
 from cliplens.hooked.attention import Gain as Gain
 from cliplens.hooked.attention import HookedAttention as HookedAttention
@@ -8,6 +8,7 @@ from cliplens.hooked.bank import Bank as Bank
 from cliplens.hooked.block import HookedBlock as HookedBlock
 from cliplens.hooked.cache import ClipActivationCache as ClipActivationCache
 from cliplens.hooked.cache import JointCache as JointCache
+from cliplens.hooked.cache import check_open as check_open
 from cliplens.hooked.clip import HookedCLIP as HookedCLIP
 from cliplens.hooked.config import TowerConfig as TowerConfig
 from cliplens.hooked.head import FrozenHead as FrozenHead

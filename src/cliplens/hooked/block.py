@@ -16,8 +16,8 @@ class HookedBlock(HookedPart):
     """resid_mid = resid_pre + attn_out; resid_post = resid_mid + mlp_out, exactly.
 
     Norms come before attention and MLP, or after them with `post_norm`. `hook_attn_out` and `hook_mlp_out` are what the
-    stream receives: after LayerScale, a post-norm, and `after_attn`, whatever else lies in between. `drops` are the stock block's stochastic-depth modules,
-    which do nothing outside training.
+    stream receives: after LayerScale, after a post-norm, and after `after_attn`, whatever else lies in between. `drops`
+    are the stock block's stochastic-depth modules, which do nothing outside training.
     """
 
     stock: nn.Module

@@ -41,6 +41,15 @@ class ClipActivationCache(ActivationCache):
                 result = torch.einsum("bphd,hdm->bphm", block.attn.settle(whole), block.attn.W_O)
                 self.cache_dict[name] = result if self.has_batch_dim else result[0]
 
+    def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens.
+
+        Raises:
+            InputError: the tower's blocks are closed, so that what attention and MLP add is not known.
+        """
+        check_open(self.model)
+        return super().decompose_resid(*args, **kwargs)
+
     def stack_head_results(self, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerLens.
 
@@ -82,6 +91,7 @@ class ClipActivationCache(ActivationCache):
         return super().logit_attrs(residual_stack, tokens, incorrect_tokens, *args, **kwargs)
 
     def _check_parts_add_up(self, parts: str) -> None:
+        check_open(self.model)
         for layer, block in enumerate(self.model.blocks):
             if block.post_norm or (parts == "heads" and block.after_attn is not None):
                 raise InputError(
@@ -108,6 +118,20 @@ def _normalises(norm: Any, stream: Tensor, scale: Tensor) -> bool:
     centred = (stream - stream.mean(-1, keepdim=True) if norm.centred else stream).to(scale.dtype)
     own = (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
     return own.shape == scale.shape and torch.allclose(own, scale, rtol=0.05)
+
+
+def check_open(tower: "HookedTower") -> None:
+    """Refuse a tower that is hooked at the ends of its blocks or stages only.
+
+    Raises:
+        InputError: says how deep its hooks go.
+    """
+    if tower.level != "heads":
+        raise InputError(
+            expected="a tower with hooks inside its blocks, on heads and MLPs",
+            found=f"{tower.cfg.model_name or tower.cfg.family}, {tower.cfg.side}, hooked at its {tower.level}",
+            do="read what its hooks give, tower.hook_dict, or attribute at hook_embedding",
+        )
 
 
 def _over_positions(tokens: Any) -> Any:

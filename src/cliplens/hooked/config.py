@@ -1,6 +1,6 @@
 """What TransformerLens and SAELens read off a model's `cfg`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -34,5 +34,5 @@ class TowerConfig:
     n_key_value_heads: int | None = None
     default_prepend_bos: bool = False
     tokenizer_prepends_bos: bool = False
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32

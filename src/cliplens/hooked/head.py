@@ -18,12 +18,14 @@ from cliplens.errors import InputError
 if TYPE_CHECKING:
     from cliplens.hooked.tower import HookedTower
 
-_HELD = ("hook_scale", "hook_pattern")
+_HELD = ("hook_scale", "hook_pattern", "hook_mlp_out")
 _TOLERANCE = 1e-3
 
 
 class FrozenHead:
-    """The head of a tower for one batch: final norm, pooling, projection, with scales (and pooling patterns) held.
+    """The head of a tower for one batch: final norm, pooling, projection, with the norms' scales held.
+
+    Of an attention pooler its pattern is held too, and what its MLP adds (SigLIP, PE), which then is part of `offset`.
 
     Args:
         tower: a tower of transformer blocks.

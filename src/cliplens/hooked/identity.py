@@ -46,7 +46,7 @@ def identity_of(
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over every tensor of the state dict, in order of names: name, dtype, shape, bytes. Device does not matter."""
+    """SHA-256 over every tensor of the state dict, by name: name, dtype, shape, bytes. Device does not matter."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()
@@ -56,7 +56,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def tokenizer_sha256(tokenizer: Callable[[Sequence[str]], Tensor] | None) -> str:
-    """SHA-256 over the ids of fixed captions, so that tokenizers that behave alike are alike; "" without a tokenizer."""
+    """SHA-256 over the ids of fixed captions, so that what behaves alike is alike; "" without a tokenizer."""
     if tokenizer is None:
         return ""
     ids = tokenizer(list(_PROBES)).cpu().to(torch.int64).contiguous()

@@ -18,9 +18,9 @@ def active(*points: nn.Module) -> bool:
 
     The type is compared because a dictionary spliced in takes the hook point's place in the module tree.
     """
-    for p in points:
+    for p in points:  # noqa: SIM110
         if type(p) is not HookPoint or p._forward_hooks or p._backward_hooks:
-            return True
+            return True  # a loop, not any(): this runs at every point of every forward
     return False
 
 

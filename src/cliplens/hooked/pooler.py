@@ -60,8 +60,7 @@ def multihead_project(
         weights = attn.in_proj_weight.chunk(3)
     biases = (None, None, None) if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)
     q, k, v = (
-        heads(F.linear(x, w, b), attn.num_heads)
-        for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        heads(F.linear(x, w, b), attn.num_heads) for x, w, b in zip((query, key, value), weights, biases, strict=True)
     )
     return q, k, v
 

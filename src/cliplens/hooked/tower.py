@@ -121,7 +121,7 @@ class HookedTower(BankedTower):
         """The stock encoder's output, or with `stop_at_layer` the stream that enters that block.
 
         Args:
-            inputs: images [batch, 3, height, width], or image ids where an `image_source` is attached; token ids for text.
+            inputs: images [batch, 3, height, width], or image tokens with an `image_source`; token ids for text.
             stop_at_layer: run the blocks before this one only; `n_layers` gives the stream before the final norm;
                 negative counts from the end, as in TransformerLens.
             return_type: "embedding" (None means the same); with a bank of concepts also "logits", "loss" or "both",
@@ -258,7 +258,9 @@ class HookedTower(BankedTower):
         n = self._cfg.n_layers
         if not -n <= stop <= n:
             raise InputError(
-                expected=f"stop_at_layer between {-n} and {n}", found=str(stop), do="count blocks from 0, or -1 from the end"
+                expected=f"stop_at_layer between {-n} and {n}",
+                found=str(stop),
+                do="count blocks from 0, or -1 from the end",
             )
         return stop if stop >= 0 else stop + n
 

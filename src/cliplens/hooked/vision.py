@@ -51,7 +51,9 @@ class HookedVisionTower(HookedTower):
         size = self._cfg.image_size
         if inputs.ndim != 4 or inputs.shape[1] != 3 or (size is not None and tuple(inputs.shape[2:]) != size):
             raise InputError(
-                expected=f"preprocessed images, float [batch, 3, {size[0]}, {size[1]}]" if size else "float [batch, 3, h, w]",
+                expected=f"preprocessed images, float [batch, 3, {size[0]}, {size[1]}]"
+                if size
+                else "float [batch, 3, h, w]",
                 found=f"{inputs.dtype} {list(inputs.shape)}",
                 do="put each PIL image through clip.preprocess and stack them",
             )

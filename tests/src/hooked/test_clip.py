@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
 from torch import Tensor
 
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.hooked import HookedCLIP, identity_of
 from cliplens.testing import fingerprint
 from cliplens_hooks.open_clip import OpenClipTower
+from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
 
 POST = "blocks.1.hook_resid_post"
 
@@ -22,7 +22,9 @@ def hooked(kind: str = "clip", **options: Any) -> HookedCLIP:
     tokenizer = TinyTokenizer()
     identity = identity_of(model, name="tiny", pretrained=None, preprocess=tiny_preprocess, tokenizer=tokenizer)
     vision, text = (OpenClipTower().open(model, side) for side in ("vision", "text"))  # type: ignore[arg-type]
-    return HookedCLIP(model, vision=vision, text=text, preprocess=tiny_preprocess, tokenizer=tokenizer, identity=identity)
+    return HookedCLIP(
+        model, vision=vision, text=text, preprocess=tiny_preprocess, tokenizer=tokenizer, identity=identity
+    )
 
 
 @pytest.fixture
@@ -208,7 +210,11 @@ def test_image_tokens_are_looked_up(clip: HookedCLIP) -> None:
 
 def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
     assert clip.text.to_tokens("ab", prepend_bos=False, truncate=False, move_to_device=False).shape == (1, 8)
-    assert (clip.text.tokenizer.bos_token_id, clip.text.tokenizer.eos_token_id, clip.text.tokenizer.pad_token_id) == (47, 48, 0)
+    assert (clip.text.tokenizer.bos_token_id, clip.text.tokenizer.eos_token_id, clip.text.tokenizer.pad_token_id) == (
+        47,
+        48,
+        0,
+    )
     assert clip.text.W_E is clip.model.token_embedding.weight
     assert not hasattr(clip.vision, "W_E")
     cache = clip.text.run_with_cache(TOKENS, names_filter=[POST], stop_at_layer=2, prepend_bos=False)[1]
@@ -221,9 +227,17 @@ def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
 @pytest.mark.parametrize(
     ("do", "error", "words"),
     [
-        (lambda c: c.run_with_cache(IMAGES, TOKENS, names_filter="vision.blocks.1.hook_resid_pots"), UnknownNameError, POST),
+        (
+            lambda c: c.run_with_cache(IMAGES, TOKENS, names_filter="vision.blocks.1.hook_resid_pots"),
+            UnknownNameError,
+            POST,
+        ),
         (lambda c: c.vision.run_with_cache(IMAGES, names_filter=f"vision.{POST}"), UnknownNameError, "nearest"),
-        (lambda c: c.vision.run_with_hooks(IMAGES, fwd_hooks=[("hook_embedd", print)]), UnknownNameError, "'hook_embed'"),
+        (
+            lambda c: c.vision.run_with_hooks(IMAGES, fwd_hooks=[("hook_embedd", print)]),
+            UnknownNameError,
+            "'hook_embed'",
+        ),
         (lambda c: c.vision.add_hook("nope", print), UnknownNameError, "Found 'nope'"),
         (lambda c: c(TOKENS, IMAGES), InputError, "image_source"),
         (lambda c: c.text(IMAGES), InputError, "images go to clip.vision"),
@@ -232,7 +246,7 @@ def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
         (lambda c: c.vision(IMAGES, stop_at_layer=7), InputError, "between -3 and 3"),
         (lambda c: c.vision.width("blocks.0.attn.hook_pattern"), InputError, "hook_result"),
         (lambda c: c.width(POST), InputError, "'vision.' or 'text.'"),
-        (lambda c: copy.deepcopy(c), InputError, "safetensors"),
+        (copy.deepcopy, InputError, "safetensors"),
     ],
 )
 def test_bad_use_is_refused_in_words(clip: HookedCLIP, do: Any, error: type[Exception], words: str) -> None:

@@ -1,0 +1,75 @@
+"""docs/coverage.md, written from the code: `python -m cliplens_hooks.coverage docs/coverage.md`."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cliplens.contracts import ModelCard
+from cliplens_hooks.open_clip_models import OpenClipModels
+
+HEAD = """# Coverage
+
+Written by `python -m cliplens_hooks.coverage docs/coverage.md`; a test compares it with the code, and another builds
+every configuration at reduced depth and width with random weights and opens it.
+
+Depth of hooks: **heads** is the full table (queries, keys, values, scores, patterns, results, MLPs, norms, residual
+stream); **blocks** is what enters and leaves each block; **stages** is each stage's output as
+[batch, height * width, channels]. Pooled, projected and normalised embeddings have hooks in every tower.
+"""
+BESIDES = """## Besides open_clip's names
+
+| name | what | hooks |
+|---|---|---|
+| `local-dir:/path`, `hf-hub:org/repo` | any model saved by open_clip | as its families |
+| `hf:org/repo`, `hf:/path` | Hugging Face CLIP, SigLIP, SigLIP 2 in open_clip's form | heads, heads |
+| `slip:/file`, `declip:/file` | the authors' checkpoints of SLIP and DeCLIP (ViT) | heads, heads |
+| `timm:name` | timm `VisionTransformer` and `Eva` alone, DINO among them | heads, no text |
+| `world`, `world-plain` | the embedded models | heads, heads |
+
+Not covered: CoCa's captioning decoder (its two encoders are), rotary positions that differ from block to block
+(timm's `mixed`), grouped-query and gated attention.
+"""
+
+
+def coverage(cards: Sequence[ModelCard]) -> str:
+    """The document."""
+    parts = [HEAD, _summary(cards), "## Families\n", _families(cards), BESIDES, "## Configurations\n", _listing(cards)]
+    return "\n".join(parts)
+
+
+def _summary(cards: Sequence[ModelCard]) -> str:
+    vision, text = (Counter(levels) for levels in ([c.vision_level for c in cards], [c.text_level for c in cards]))
+    both = sum(card.vision_level == card.text_level == "heads" for card in cards)
+    tags = sum(len(card.pretrained) for card in cards)
+    return (
+        f"open_clip ships {len(cards)} configurations with {tags} pretrained tags; all {len(cards)} open. "
+        f"Vision towers: {_counted(vision)}. Text towers: {_counted(text)}. Heads on both sides: {both}.\n"
+    )
+
+
+def _counted(levels: Counter[str | None]) -> str:
+    return ", ".join(f"{n} at {level}" for level, n in levels.most_common())
+
+
+def _families(cards: Sequence[ModelCard]) -> str:
+    vision = Counter((card.vision_family, card.vision_level) for card in cards)
+    text = Counter((card.text_family, card.text_level) for card in cards)
+    rows = [
+        f"| {side} | {family} | {level} | {n} |"
+        for side, found in (("vision", vision), ("text", text))
+        for (family, level), n in found.most_common()
+    ]
+    return "\n".join(["| side | family | hooks | configurations |", "|---|---|---|---|", *rows, ""])
+
+
+def _listing(cards: Sequence[ModelCard]) -> str:
+    rows = [
+        f"| {c.name} | {c.vision_family} | {c.vision_level} | {c.text_family} | {c.text_level} | {len(c.pretrained)} |"
+        for c in cards
+    ]
+    return "\n".join(["| name | vision | hooks | text | hooks | tags |", "|---|---|---|---|---|---|", *rows, ""])
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(coverage(OpenClipModels().models()))

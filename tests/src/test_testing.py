@@ -1,0 +1,126 @@
+"""The conformance kit finds what it is there to find, and a stranger's package passes it through the entry point."""
+
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cliplens
+from cliplens import registry, testing
+from cliplens.hooked import HookedTower, borrow
+from cliplens.testing import TowerCheckError, check_tower
+from cliplens_hooks.open_clip import OpenClipTower
+from support.tiny import tiny_images, tiny_model, tiny_tokens
+
+STRANGER = Path(__file__).parents[1] / "support" / "stranger"
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stranger's package as `pip install` would leave it: its module and its metadata on the path."""
+    project = tomllib.loads((STRANGER / "pyproject.toml").read_text())["project"]
+    info = tmp_path / "stranger_towers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    lines = [
+        f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in names.items())
+        for group, names in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(STRANGER))
+    registry.plugins.cache_clear()
+    yield
+    registry.plugins.cache_clear()
+    sys.modules.pop("stranger_towers", None)
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_strangers_tower_is_found_and_conforms() -> None:
+    clip = cliplens.load("stranger", device="cpu")
+    assert clip.text is None
+    check_tower(clip.vision)
+    assert cliplens.wrap(clip.model).vision.cfg.family == "stranger"
+
+
+@pytest.fixture
+def tower() -> HookedTower:
+    return OpenClipTower().open(tiny_model("clip", vision={"layers": 2}), "vision")
+
+
+def spoil_residual(tower: Any) -> None:
+    block = tower.blocks[0]
+    forward = block.attn.forward
+    block.attn.forward = lambda x, context: forward(x, context) * (1.0 if block.attn.quiet() else 1.01)
+
+
+def spoil_hook(tower: Any) -> None:
+    tower.hook_never = type(tower.hook_embed)()
+    tower.hook_never.width = 1
+    tower.setup()
+
+
+def spoil_stop(tower: Any) -> None:
+    through = tower._through_blocks
+    tower._through_blocks = lambda stream, context, stop: through(stream, context, stop and stop - 1)
+
+
+def spoil_gradient(tower: Any) -> None:
+    mlp = tower.blocks[1].mlp
+    act = mlp.act
+    borrow(mlp, act=lambda x: act(x.detach()))
+
+
+def spoil_width(tower: Any) -> None:
+    tower.hook_dict["blocks.0.attn.hook_z"].width = 7
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_residual, "output with every hook read"),
+        (spoil_hook, "every hook fires"),
+        (spoil_stop, "stop_at_layer=1"),
+        (spoil_gradient, "gradient"),
+        (spoil_width, "rows of width 7"),
+    ],
+)
+def test_a_tower_that_breaks_a_promise_is_told_which(tower: HookedTower, spoil: Any, words: str) -> None:
+    spoil(tower)
+    with pytest.raises(TowerCheckError, match=words):
+        check_tower(tower, tiny_images(2))
+
+
+def test_output_is_compared_with_the_stock_it_is_given(tower: HookedTower) -> None:
+    with pytest.raises(TowerCheckError, match="bitwise equal"):
+        check_tower(tower, tiny_images(2), stock=lambda x: tower.stock(x) + 1)
+
+
+def test_a_write_that_is_no_true_edit_is_found(tower: HookedTower) -> None:
+    class Rereads(nn.Module):
+        """What a bridge does that lets the MLP read the stream from before the hook."""
+
+    block: Any = tower.blocks[0]
+
+    def forward(x: Tensor, context: Any) -> Tensor:
+        x = block.hook_resid_pre(x)
+        mid = x + block.hook_attn_out(block.attn(block.ln1(x), context))
+        seen = block.hook_resid_mid(mid)
+        return block.hook_resid_post(mid + block.hook_mlp_out(block.mlp(block.ln2(seen))))
+
+    block.forward = forward
+    with pytest.raises(TowerCheckError, match="hook_resid_mid"):
+        testing.writes_are_true_edits(tower, tiny_images(2))
+
+
+def test_text_towers_make_their_own_inputs() -> None:
+    tower = OpenClipTower().open(tiny_model("clip", text={"layers": 1}), "text")
+    assert testing.example_inputs(tower).shape == (2, 8)
+    testing.every_hook_fires(tower, tiny_tokens(2))
+    assert testing.fingerprint(tower.stock) == testing.fingerprint(tower.stock)
+    assert torch.equal(testing.example_inputs(tower), testing.example_inputs(tower))
