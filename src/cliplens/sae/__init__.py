@@ -5,6 +5,7 @@ from cliplens.sae.configs import architectures as architectures
 from cliplens.sae.configs import dictionary_config as dictionary_config
 from cliplens.sae.dictionary import Dictionary as Dictionary
 from cliplens.sae.dictionary import Means as Means
+from cliplens.sae.fast_topk import FastTopKTrainingSAE as FastTopKTrainingSAE
 from cliplens.sae.folding import folded as folded
 from cliplens.sae.group_sparse import GroupSparseTrainingSAE as GroupSparseTrainingSAE
 from cliplens.sae.inference import inference as inference

@@ -1,0 +1,84 @@
+"""The fast step is stock TopK: same losses, same gradients, same curve, same dictionary."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE
+from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput
+from sae_lens.training.sae_trainer import SAETrainer
+
+from cliplens.sae import dictionary_config, inference
+from support.streams import Provider, paired
+
+D_IN, D_SAE, K = 16, 60, 4
+
+
+def both(**options: object) -> tuple[TrainingSAE, TrainingSAE]:
+    """Stock and fast with the same weights, decoder norms far from 1."""
+    made = []
+    for architecture in ("topk", "fast_topk"):
+        torch.manual_seed(0)
+        config = dictionary_config(architecture, D_IN, D_SAE, k=K, dtype="float64", **options)
+        sae = get_sae_training_class(architecture)[0](config)
+        with torch.no_grad():
+            sae.W_dec.mul_(0.5 + torch.arange(D_SAE).unsqueeze(1) % 5)
+            sae.b_enc.copy_(0.1 * torch.sin(torch.arange(D_SAE)))
+            sae.b_dec.copy_(0.1 * torch.cos(torch.arange(D_IN)))
+        made.append(sae)
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("n_dead", [0, 3, 40, D_SAE])
+@pytest.mark.parametrize("options", [{}, {"rescale_acts_by_decoder_norm": False}, {"apply_b_dec_to_input": False}])
+def test_losses_codes_and_gradients_equal_stock(options: dict, n_dead: int) -> None:
+    stock, fast = both(**options)
+    x = torch.randn(32, D_IN, dtype=torch.float64)
+    given = TrainStepInput(x, {}, torch.arange(D_SAE) < n_dead, 0, False)
+    theirs, ours = stock.training_forward_pass(given), fast.training_forward_pass(given)
+    torch.testing.assert_close(ours.feature_acts, theirs.feature_acts, atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours.sae_out, theirs.sae_out, atol=1e-12, rtol=0)
+    for name, loss in theirs.losses.items():
+        torch.testing.assert_close(ours.losses[name], loss, atol=1e-12, rtol=1e-12)
+    theirs.loss.backward()
+    ours.loss.backward()
+    for (name, expected), found in zip(stock.named_parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, atol=1e-10, rtol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_without_a_mask_of_dead_latents() -> None:
+    stock, fast = both()
+    given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, None, 0, False)
+    assert fast.training_forward_pass(given).loss.item() == pytest.approx(
+        stock.training_forward_pass(given).loss.item(), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("window", [1000, 3])
+def test_the_stock_trainer_walks_the_same_curve(window: int) -> None:
+    curves, firing = [], []
+    for sae in both():
+        settings = SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3, dead_feature_window=window)
+        trainer = SAETrainer(settings, sae, Provider(paired(400, D_IN), 64))
+        steps = [trainer.step(next(trainer.data_provider).double()).loss.item() for _ in range(40)]
+        curves.append(torch.tensor(steps))
+        firing.append(trainer.act_freq_scores)
+    torch.testing.assert_close(curves[1], curves[0], atol=1e-9, rtol=1e-9)
+    assert torch.equal(firing[1], firing[0])
+    if window == 1000:
+        assert curves[0][-1] < curves[0][0]
+
+
+def test_saved_as_stock_topk(tmp_path: Path) -> None:
+    stock, fast = both()
+    fast.save_inference_model(tmp_path / "fast")
+    stock.save_inference_model(tmp_path / "stock")
+    loaded, expected = SAE.load_from_disk(tmp_path / "fast"), SAE.load_from_disk(tmp_path / "stock")
+    assert type(loaded) is type(expected)
+    x = torch.randn(8, D_IN, dtype=torch.float64)
+    torch.testing.assert_close(loaded.encode(x), expected.encode(x), atol=1e-12, rtol=0)
+    torch.testing.assert_close(inference(fast).encode(x), expected.encode(x), atol=1e-12, rtol=0)
+    fast.save_model(tmp_path / "training")
+    torch.testing.assert_close(TrainingSAE.load_from_disk(tmp_path / "training").W_enc, fast.W_enc)
