@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import check_towards
-from cliplens.hooked import FrozenHead, HookedAttention, HookedTower
+from cliplens.hooked import FrozenHead, HookedAttention, HookedTower, check_open
 
 _TINY = 1e-12
 
@@ -26,12 +26,14 @@ def attribute_heads(tower: HookedTower, inputs: Tensor, towards: Float[Tensor, "
     Returns:
         parts in units of cosine similarity, positions summed, named as TransformerLens does: embed, pos_embed,
         L0H0 ..., 0_mlp_out ... Where a norm stands between a block's heads and the stream the block has one part,
-        0_attn_out. rest: "attention biases" and "head offset".
+        0_attn_out. rest: "attention biases", "head offset" (norm offsets, projection biases, a
+        pooler's MLP).
 
     Raises:
-        InputError: the head of the tower is not affine even with its norm held.
+        InputError: the tower's blocks are closed, or its head is not affine even with its norms held.
         MismatchError: row counts differ.
     """
+    check_open(tower)
     check_towards(towards, inputs, tower)
     layers = range(tower.cfg.n_layers)
     names = ["hook_embed", *(["hook_pos_embed"] if tower.adds_pos_embed else [])]

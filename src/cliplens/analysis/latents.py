@@ -46,7 +46,8 @@ def attribute_latents(
 
     Returns:
         parts [batch, d_sae] in units of cosine similarity, positions summed; rest: "decoder bias", "error" (for a
-        transcoder everything its latents do not carry, a skip connection included), "elsewhere", "head offset".
+        transcoder everything its latents do not carry, a skip connection included), "elsewhere",
+        "head offset" (norm offsets, projection biases and, behind an attention pooler, what its MLP adds).
 
     Raises:
         InputError: the hook is none whose activations add up in the output, or the decoder is not affine.

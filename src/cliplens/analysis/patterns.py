@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError, unknown_name
-from cliplens.hooked import HookedTower, special_mask
+from cliplens.hooked import HookedTower, check_open, special_mask
 from cliplens.sites import Side
 
 Places = Bool[Tensor, "#batch query key"]
@@ -43,8 +43,10 @@ def head_scores(
 
     Raises:
         UnknownNameError: no pattern of that name for this tower.
+        InputError: the tower's blocks are closed.
         MismatchError: a pattern of another size than the tower's attention.
     """
+    check_open(tower)
     checked = tower.checked(inputs)
     places = _places(tower, checked, pattern)
     counts = _counted(tower, checked, places.shape[-1])

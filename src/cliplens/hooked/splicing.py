@@ -28,8 +28,8 @@ class Splicing(HookedRoot):
     A dictionary says itself where it belongs: `cfg.metadata.hook_name`, for a transcoder `hook_name_out` too, with the
     tower in front (`vision.blocks.1.hook_resid_post`) or beside it in `clip_tower`. At a tower the bare name will do.
     A cliplens `Dictionary` goes in as it is: each tower gets the copy that reads its raw activations, at the site it
-    was trained on. One trained on a single token of each sample (its `token` is auto, cls or eot) stands at that position
-    only, one trained on patches leaves out the others; SAELens' own stand at every position.
+    was trained on. One trained on a single token of each sample (its `token` is auto, cls or eot) stands at that
+    position only, one trained on patches leaves out the others; SAELens' own stand at every position.
     """
 
     @abstractmethod
