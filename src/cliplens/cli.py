@@ -37,9 +37,13 @@ class _PluginCommands(TyperGroup):
             return own
         if not any(e.name == cmd_name for e in entry_points(group=COMMANDS)):
             return None
-        from cliplens import registry
+        return _plugin_command(cmd_name)
 
-        return get_command(registry.find("commands", cmd_name).make(typer.Typer))
+
+def _plugin_command(name: str) -> Any:
+    from cliplens import registry
+
+    return get_command(registry.find("commands", name).make(typer.Typer))
 
 
 app = typer.Typer(
@@ -115,9 +119,13 @@ def demo(
 ) -> None:
     """The main job on the embedded world: a tiny CLIP and pairs whose factors are known. Under a minute, no network."""
     _set_threads(threads)
-    from cliplens.run import run
+    from cliplens.run import run, write_report
 
-    folder = run(Settings(**{**DEMO_SETTINGS, "model": model, "seed": seed}), out or _new_folder(Path("cliplens-demo")))  # type: ignore[arg-type]
+    settings = Settings(**{**DEMO_SETTINGS, "model": model, "seed": seed})  # type: ignore[arg-type]
+    folder = run(settings, out or _new_folder(Path("cliplens-demo")), until="score")
+    if model == "world":
+        _plugin_command("steer")([str(folder.path)], standalone_mode=False)
+    write_report(folder)
     _tell(folder)
 
 

@@ -20,7 +20,7 @@ from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Group, harvest
 
-Step = Literal["harvest", "train", "report"]
+Step = Literal["harvest", "train", "score", "report"]
 
 
 def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Step = "report") -> RunFolder:
@@ -57,7 +57,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         return folder
     if not folder.summary.exists():
         score(Parts(clip, pairs, cache, dictionary, settings, folder, group), steps)
-    if group.rank == 0:
+    if group.rank == 0 and until == "report":
         write_report(folder)
     return folder
 
