@@ -16,6 +16,7 @@ import math
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from cliplens_plugins.modality.sums import add_pairs
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
 SCORES = (*VARIANTS, "cofiring")
-TRAIN, SCORED = 8192, 8192
+TRAIN, SCORED = 8192, 4096
 
 
 # --- 1. planted codes
@@ -96,6 +97,7 @@ def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
 # --- 2. the embedded world
 
 
+@lru_cache(maxsize=2)
 def embeddings(model: str, n: int) -> PairedActs:
     """Final embeddings of world pairs, both modalities."""
     import cliplens
@@ -137,7 +139,7 @@ def world_figures(acts: PairedActs, architecture: str, seed: int, steps: int) ->
 
     config = dictionary_config(architecture, acts.image.shape[1], 256, k=8)
     trained_on = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
-    provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(config))
+    provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(architecture))
     dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, seed=seed)
     truth = ground_truth(len(acts.ids))
 
@@ -272,9 +274,7 @@ def main() -> None:
                 for sharing, share in figures["coverage"].items():  # type: ignore[attr-defined]
                     facts[what][f"covered {sharing}"].append(as_number(share))
     print_scores("embedded world", scores)
-    print(
-        "\n| embedded world | labelled | unlabelled | split fraction | values covered: shared | image-only | text-only |"
-    )
+    print("\n| embedded world | labelled | unlabelled | split fraction | covered: shared | image | text |")
     print("|---|---|---|---|---|---|---|")
     for what, row in facts.items():
         keys = ("labelled", "unlabelled", "split_fraction", "covered shared", "covered image", "covered text")

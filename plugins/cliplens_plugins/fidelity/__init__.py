@@ -1,3 +1,12 @@
-"""Fidelity: what the dictionary keeps of the activations it was trained on."""
+"""Fidelity: what the dictionary keeps of the activations, what the model can still do with it, and whether it lasts.
 
+`FidelityMetric` streams the figures; `downstream` splices the dictionary into the model; `stability` compares seeds.
+"""
+
+from cliplens_plugins.fidelity.matching import contrastive_loss as contrastive_loss
+from cliplens_plugins.fidelity.matching import retrieval as retrieval
+from cliplens_plugins.fidelity.matching import zero_shot as zero_shot
 from cliplens_plugins.fidelity.metric import FidelityMetric as FidelityMetric
+from cliplens_plugins.fidelity.stability import duplicates as duplicates
+from cliplens_plugins.fidelity.stability import matched as matched
+from cliplens_plugins.fidelity.stability import stability as stability

@@ -1,0 +1,114 @@
+"""What the model can still do with the dictionary in its way: retrieval, contrastive loss and zero-shot accuracy.
+
+The dictionary is spliced in where it was trained, in either tower or both, at any hook. Beside it stand the model
+itself and two baselines at the same hooks: zero ablation and mean ablation. A dictionary that gives back what it is
+given costs exactly nothing; one that gives zeros costs exactly what zero ablation does.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cliplens.hooked import HookedCLIP
+from cliplens.shapes import Images, Tokens
+from cliplens.sites import Site
+from cliplens_plugins.fidelity.matching import contrastive_loss, retrieval, zero_shot
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A zero-shot task: one prompt per class, and the class of each image."""
+
+    tokens: Tokens
+    labels: Int[Tensor, " image"]
+
+
+@torch.no_grad()
+def downstream(
+    clip: HookedCLIP,
+    images: Images,
+    tokens: Tokens,
+    dictionaries: Any,
+    sites: Sequence[Site],
+    *,
+    classes: Classes | None = None,
+    batch_size: int = 64,
+) -> dict[str, dict[str, float]]:
+    """Figures of the model, of the model with the dictionary, and of both ablations.
+
+    Args:
+        clip: the model.
+        images: preprocessed images.
+        tokens: their captions' tokens, in step.
+        dictionaries: what `clip.saes` takes: a cliplens `Dictionary`, SAELens SAEs.
+        sites: where they read, for the ablations.
+        classes: a zero-shot task over the same images.
+        batch_size: rows at a time.
+
+    Returns:
+        Condition ("model", "dictionary", "zero ablation", "mean ablation") -> figure -> value; each with
+        `contrastive_loss` and R@1, 5, 10 both ways, and `zero_shot` where there are classes.
+    """
+    shown = _Shown(clip, images, tokens, classes, batch_size)
+    conditions: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        "model": nullcontext,
+        "dictionary": partial(clip.saes, dictionaries),
+        "zero ablation": partial(clip.hooks, fwd_hooks=[(str(site), _zero) for site in sites]),
+        "mean ablation": partial(
+            clip.hooks, fwd_hooks=[(str(s), partial(_replace, value=shown.mean(s))) for s in sites]
+        ),
+    }
+    found = {}
+    for name, condition in conditions.items():
+        with condition():
+            found[name] = shown.figures()
+    return found
+
+
+class _Shown:
+    """What the model is shown, batch by batch, under whatever is hooked in at the time."""
+
+    def __init__(
+        self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, batch_size: int
+    ) -> None:
+        self.clip, self.images, self.tokens, self.classes, self.batch_size = clip, images, tokens, classes, batch_size
+
+    def figures(self) -> dict[str, float]:
+        """All figures, as things stand."""
+        clip = self.clip
+        image = torch.cat([clip.encode_image(x, normalize=True) for x in self._cut(self.images)])
+        text = self._texts(self.tokens)
+        bias = getattr(clip.model, "logit_bias", None)
+        scale = float(clip.model.logit_scale.exp())
+        loss = contrastive_loss(image, text, scale, None if bias is None else float(bias))
+        figures = {"contrastive_loss": loss, **retrieval(image, text)}
+        if self.classes is not None:
+            figures["zero_shot"] = zero_shot(image, self._texts(self.classes.tokens), self.classes.labels)
+        return figures
+
+    def mean(self, site: Site) -> Float[Tensor, "pos d"]:
+        """Mean activation of a site, position by position."""
+        tower, given = self.clip.towers[site.side], self.images if site.side == "vision" else self.tokens
+        total = [tower.read(x, [site.hook])[site.hook].double().sum(0) for x in self._cut(given)]
+        return torch.stack(total).sum(0) / len(given)
+
+    def _texts(self, tokens: Tokens) -> Float[Tensor, "row d"]:
+        return torch.cat([self.clip.encode_text(x, normalize=True) for x in self._cut(tokens)])
+
+    def _cut(self, rows: Tensor) -> Iterator[Tensor]:
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size].to(self.clip.device)
+
+
+def _zero(activation: Tensor, hook: Any) -> Tensor:
+    return torch.zeros_like(activation)
+
+
+def _replace(activation: Tensor, hook: Any, *, value: Tensor) -> Tensor:
+    return value.to(activation).expand_as(activation)

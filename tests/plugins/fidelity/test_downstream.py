@@ -1,0 +1,111 @@
+"""Identity and zero dictionaries as controls; retrieval and loss against slow versions; matching and duplicates."""
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import SAE, StandardSAE, StandardSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+
+import cliplens
+from cliplens.errors import InputError, MismatchError
+from cliplens.sites import Site
+from cliplens_plugins.fidelity import contrastive_loss, duplicates, matched, retrieval, stability, zero_shot
+from cliplens_plugins.fidelity.downstream import Classes, downstream
+from cliplens_plugins.fidelity.stability import contained
+from support.tiny import tiny_images, tiny_model, tiny_tokens
+
+
+def control(width: int, hook: str, *, zero: bool) -> SAE:
+    """A SAELens dictionary that gives back what it is given (positive and negative halves), or zeros."""
+    config = StandardSAEConfig(
+        d_in=width, d_sae=2 * width, apply_b_dec_to_input=False, metadata=SAEMetadata(hook_name=hook)
+    )
+    sae = StandardSAE(config)
+    eye = torch.eye(width)
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.cat([eye, -eye], dim=1))
+        sae.W_dec.copy_(torch.cat([eye, -eye]) * (0 if zero else 1))
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    return sae
+
+
+@pytest.mark.parametrize(
+    "hook", ["vision.blocks.1.hook_resid_post", "vision.hook_embedding", "text.blocks.1.hook_resid_post"]
+)
+def test_an_identity_dictionary_costs_nothing_and_a_zero_one_what_ablation_costs(hook: str) -> None:
+    clip = cliplens.wrap(tiny_model())
+    images, tokens = tiny_images(12), tiny_tokens(12)
+    classes = Classes(tiny_tokens(3, seed=5), torch.arange(12) % 3)
+    site = Site.parse(hook)
+    width = clip.width(site)
+    same = downstream(clip, images, tokens, [control(width, hook, zero=False)], [site], classes=classes, batch_size=5)
+    none = downstream(clip, images, tokens, [control(width, hook, zero=True)], [site], classes=classes, batch_size=5)
+    assert same["dictionary"] == same["model"]
+    assert none["dictionary"] == none["zero ablation"]
+    assert same["mean ablation"]["contrastive_loss"] != same["model"]["contrastive_loss"]
+    assert set(same["model"]) >= {"contrastive_loss", "image_to_text_r1", "text_to_image_r10", "zero_shot"}
+
+
+def test_retrieval_by_hand_and_ties_count_as_misses() -> None:
+    image = torch.eye(3)
+    text = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 0, 1.0]])
+    figures = retrieval(image, text, at=(1, 2))
+    assert figures["image_to_text_r1"] == pytest.approx(1 / 3)
+    assert figures["image_to_text_r2"] == pytest.approx(2 / 3)
+    assert figures["text_to_image_r1"] == pytest.approx(2 / 3)
+    alike = torch.ones(4, 2)
+    assert retrieval(alike, alike, at=(1,)) == {"image_to_text_r1": 0.0, "text_to_image_r1": 0.0}
+    with pytest.raises(InputError, match="Do give pairs"):
+        retrieval(torch.zeros(0, 2), torch.zeros(0, 2))
+
+
+def test_losses_agree_with_the_formulas() -> None:
+    g = torch.Generator().manual_seed(0)
+    image, text = (torch.nn.functional.normalize(torch.randn(6, 4, generator=g).double(), dim=1) for _ in range(2))
+    logits = 7.0 * image @ text.T
+    rows = -torch.stack([logits[i, i] - logits[i].logsumexp(0) for i in range(6)]).mean()
+    columns = -torch.stack([logits[i, i] - logits[:, i].logsumexp(0) for i in range(6)]).mean()
+    assert contrastive_loss(image, text, 7.0) == pytest.approx(float(rows + columns) / 2)
+    slow = sum(
+        float(torch.log1p(torch.exp(-(1 if i == j else -1) * (logits[i, j] - 3.0)))) for i in range(6) for j in range(6)
+    )
+    assert contrastive_loss(image, text, 7.0, -3.0) == pytest.approx(slow / 6)
+
+
+def test_zero_shot_counts_the_right_class() -> None:
+    prototypes = torch.eye(3)
+    assert zero_shot(torch.eye(3), prototypes, torch.tensor([0, 1, 0])) == pytest.approx(2 / 3)
+    assert zero_shot(torch.ones(2, 3), prototypes, torch.tensor([0, 1])) == 0.0
+
+
+def test_a_shuffled_dictionary_is_matched_back() -> None:
+    g = torch.Generator().manual_seed(1)
+    decoder = torch.randn(20, 16, generator=g)
+    order = torch.randperm(20, generator=g)
+    found = matched(decoder, 3 * decoder[order])
+    assert order[found.partner].tolist() == list(range(20))
+    np.testing.assert_allclose(found.cosine, 1.0, atol=1e-12)
+    smaller = matched(decoder, decoder[:5])
+    assert (smaller.partner >= 0).sum() == 5
+    assert np.isnan(smaller.cosine).sum() == 15
+
+
+def test_stability_per_class() -> None:
+    g = torch.Generator().manual_seed(2)
+    decoder = torch.randn(30, 64, generator=g)
+    other = decoder.clone()
+    other[20:] = torch.randn(10, 64, generator=g)
+    rows = {row["class"]: row for row in stability(decoder, other, ["ImgD"] * 20 + ["CrossD"] * 10)}
+    assert rows["ImgD"]["found_again"] == 1.0
+    assert rows["CrossD"]["found_again"] == 0.0
+    assert rows["all"]["latents"] == 30
+    with pytest.raises(MismatchError, match="d_in 64 and 63"):
+        stability(decoder, other[:, :63])
+
+
+def test_duplicates_and_hierarchy_by_hand() -> None:
+    top = np.array([[0, 1, 2, 3], [1, 2, 3, 4], [0, 1, -1, -1], [7, 8, 9, 10], [-1, -1, -1, -1]])
+    assert duplicates(top, least=0.5) == [(0, 1, 0.6), (0, 2, 0.5)]
+    assert contained(top) == [(2, 0, 1.0)]
+    assert duplicates(np.full((2, 3), -1)) == []
