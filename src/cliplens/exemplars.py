@@ -1,14 +1,14 @@
 """Exemplars on disk: `exemplars.parquet` (one row per sample of a latent) and `images/` (thumbnails).
 
-| column   | what it says                                                        |
-|----------|---------------------------------------------------------------------|
-| latent   | index of the latent                                                 |
-| modality | `image` or `text`: what the latent fired on                         |
-| rank     | 0 = strongest                                                       |
-| id       | id of the pair                                                      |
-| value    | activation of the latent on this sample                             |
-| caption  | the pair's caption; null where it has none                          |
-| image    | thumbnail, relative to `images/`; null for text samples and where the image cannot be read any more |
+| column   | what it says                                                                                    |
+|----------|-------------------------------------------------------------------------------------------------|
+| latent   | index of the latent                                                                             |
+| modality | `image` or `text`: what the latent fired on                                                     |
+| rank     | 0 = strongest                                                                                   |
+| id       | id of the pair                                                                                  |
+| value    | activation of the latent on this sample                                                         |
+| caption  | the pair's caption; null where it has none                                                      |
+| image    | thumbnail in `images/`; null where the picture cannot be read any more, and for weaker samples |
 
 Thumbnails are WebP, lossless where the picture is tiny and every pixel counts. A thumbnail is named after its
 pair and its content, the table is written last, and what it does not name is removed only then: whoever reads the
@@ -39,6 +39,9 @@ TINY = 96
 """Longest side, in pixels, up to which a thumbnail is the picture itself, pixel for pixel."""
 THUMBNAIL = 192
 """Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 on a screen of double density."""
+PICTURES = {"image": 12, "text": 8}
+"""Top samples of a latent whose pictures are kept; of captions too, as a rater sees pairs whole and is not told which
+half fired."""
 TABLE = "exemplars.parquet"
 _SCHEMA = pa.schema(
     [
@@ -59,12 +62,10 @@ def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | No
     `load_exemplars` gives them back with thumbnails in place of the pictures. A picture that can no longer be read
     leaves its sample without one.
     """
-    thumbnails = _save_thumbnails(folder / "images", images) if images else {}
     given = [e for e in (images, texts) if e is not None]
+    thumbnails = _save_thumbnails(folder / "images", [p for e in given for p in _pictured(e)])
     sizes = {f"{e.modality}_shape": "x".join(str(n) for n in e.at.shape) for e in given}
-    table = pa.concat_tables(
-        [_rows(e, thumbnails if e.modality == "image" else {}) for e in given] or [_SCHEMA.empty_table()]
-    )
+    table = pa.concat_tables([_rows(e, thumbnails) for e in given] or [_SCHEMA.empty_table()])
     with written_whole(folder / TABLE) as partial:
         pq.write_table(table.replace_schema_metadata(sizes), partial)
     kept = set(thumbnails.values())
@@ -107,7 +108,7 @@ def thumbnail(image: Image.Image) -> tuple[bytes, str]:
     """A small file of a picture, and its suffix: WebP, pixel for pixel up to `TINY`, at most `THUMBNAIL` above."""
     out = io.BytesIO()
     if max(image.size) <= TINY:
-        image.convert("RGB").save(out, "WEBP", lossless=True, method=3)
+        image.convert("RGB").save(out, "WEBP", lossless=True, method=0)
         return out.getvalue(), "webp"
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
@@ -115,11 +116,17 @@ def thumbnail(image: Image.Image) -> tuple[bytes, str]:
     return out.getvalue(), "webp"
 
 
-def _save_thumbnails(folder: Path, images: Exemplars) -> dict[str, str]:
+def _pictured(exemplars: Exemplars) -> list[Pair]:
+    """The pairs whose pictures are kept."""
+    at = exemplars.at[:, : PICTURES[exemplars.modality]]
+    return [exemplars.pairs[p] for p in np.unique(at[at >= 0])]
+
+
+def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
-    used = np.unique(images.at[images.at >= 0])
-    names = {}
-    for pair in tqdm([images.pairs[p] for p in used], desc="thumbnails", unit="image", delay=2):
+    names: dict[str, str] = {}
+    unique = {pair.id: pair for pair in pairs}
+    for pair in tqdm(unique.values(), desc="thumbnails", unit="image", delay=2):
         if pair.image is None:
             continue
         try:

@@ -1,5 +1,6 @@
 """What the page shows, read from the files of a run folder; a file that is missing is a part that is left out."""
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ class Content:
     quarantined: Sequence[Mapping[str, Any]]
     table: LatentTable | None
     exemplars: dict[Modality, Exemplars] = field(default_factory=dict)
+    steering: Mapping[str, Any] = field(default_factory=dict)
+    """What steering.json says, with its strip of pictures as a data URI."""
 
     @property
     def title(self) -> str:
@@ -114,7 +117,21 @@ def read_content(run: RunFolder) -> Content:
         quarantined=_lines(run),
         table=LatentTable.load(run.latents) if run.latents.exists() else None,
         exemplars={e.modality: e for e in exemplars if e is not None},
+        steering=_steering(run),
     )
+
+
+def _steering(run: RunFolder) -> dict[str, Any]:
+    """What steering found, if it has run: its settings, its measured rows, its strip."""
+    found = run.steering / "steering.json"
+    if not found.exists():
+        return {}
+    content = read_json(found)
+    strip = run.steering / "strip.png"
+    picture = base64.b64encode(strip.read_bytes()).decode() if strip.exists() else ""
+    measured = content.get("measured")
+    rows = measured if isinstance(measured, list) and all(isinstance(r, dict) for r in measured) else []
+    return {**content, "picture": f"data:image/png;base64,{picture}" if picture else "", "measured": rows}
 
 
 def _lines(run: RunFolder) -> list[dict[str, Any]]:

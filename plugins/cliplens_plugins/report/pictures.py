@@ -1,6 +1,7 @@
 """The pictures of the page: each thumbnail once, as a data URI, strongest samples first until the budget is spent."""
 
 import base64
+from pathlib import Path
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tupl
     shown: dict[str, int] = {}
     spent = 0
     for pair in _fairly(images):
-        uri = _uri(pair)
+        uri = picture_uri(pair)
         if pair.id in shown or uri is None:
             continue
         if uri not in place_of:
@@ -47,9 +48,8 @@ def _fairly(images: Exemplars) -> list[Pair]:
     return [images.pairs[p] for p in by_rank[np.sort(first)] if p >= 0]
 
 
-def _uri(pair: Pair) -> str | None:
-    from pathlib import Path
-
+def picture_uri(pair: Pair) -> str | None:
+    """A pair's thumbnail as a data URI; None without one."""
     if not isinstance(pair.image, Path) or pair.image.suffix not in _KINDS:
         return None
     return f"data:{_KINDS[pair.image.suffix]};base64,{base64.b64encode(pair.image.read_bytes()).decode()}"

@@ -15,7 +15,7 @@ from cliplens.exemplars import load_exemplars, save_exemplars
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report import HtmlReport
-from cliplens_plugins.report.html import embedded
+from cliplens_plugins.report.page import embedded
 from cliplens_plugins.report.pictures import PER_LATENT, picture_table
 from cliplens_plugins.report.wording import count, figure, share
 from support.run_folders import HOSTILE, make_run_folder

@@ -1,0 +1,8 @@
+"""A run for other people's tools: Neuronpedia's lines, a folder for the Hugging Face hub, tables as CSV or parquet.
+
+Everything is written to a local folder; nothing is uploaded unless `cliplens export huggingface --push NAME` says so.
+"""
+
+from cliplens_plugins.export.huggingface import export_huggingface as export_huggingface
+from cliplens_plugins.export.neuronpedia import export_neuronpedia as export_neuronpedia
+from cliplens_plugins.export.tables import export_table as export_table

@@ -1,0 +1,40 @@
+"""The text of the model card."""
+
+CARD = """---
+library_name: saelens
+tags:
+- sparse-autoencoder
+- interpretability
+- clip
+- cliplens
+---
+
+# A dictionary over {{ asked.get("model", "CLIP") }}, {{ asked.get("hook", "") }}
+
+{{ summary.get("d_sae", "") }} latents over images and captions in one dictionary, made by
+[cliplens](https://arxiv.org/abs/2502.14888) with SAELens' own trainer ({{ asked.get("architecture", "") }}).
+
+```python
+from sae_lens import SAE
+{% for id in ids if id != "shared" %}
+sae = SAE.load_from_disk("{{ id }}")   # raw activations of the {{ "vision" if id == "image" else "text" }} tower
+{% endfor %}
+```
+
+`shared/` is the same dictionary for activations whose modality mean was taken away; the means lie beside it.
+Activations must come from the same weights and preprocessing: sha256 of the weights
+`{{ model.get("weights_sha256", "unknown") }}`, of the preprocessing `{{ model.get("preprocess_sha256", "unknown") }}`.
+
+| figure | value |
+|---|---|
+{% for name in ["pairs", "d_in", "d_sae", "alive", "l0", "explained_variance", "explained_variance_image",
+ "explained_variance_text", "ImgD", "CrossD", "TextD", "named"] if name in summary %}
+| {{ name.replace("_", " ") }} | {{ figure(summary[name]) }} |
+{% endfor %}
+
+`latents.parquet` has a row per latent: modality scores, monosemanticity, names and how well the names hold on samples
+they were not made from; each column says in its metadata what it is. ImgD, CrossD and TextD are by fixed cuts of a
+reimplementation of the Modality Dominance Score.
+
+Not said here: under which licence the pairs and the model stand. Add it before you share this folder.
+"""

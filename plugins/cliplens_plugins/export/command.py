@@ -1,0 +1,51 @@
+"""`cliplens export`: a run for other people's tools, into a local folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="A run for other people's tools.")
+Folder = Annotated[Path, typer.Argument(help="A run folder.")]
+Out = Annotated[Path, typer.Option(help="Where to write.")]
+
+
+@app.command()
+def neuronpedia(folder: Folder, out: Out, release: Annotated[str, typer.Option(help="Its name.")] = "cliplens") -> None:
+    """Neuronpedia's JSON lines, with a sidecar of pictures."""
+    from cliplens.runfolder import RunFolder
+    from cliplens_plugins.export.neuronpedia import export_neuronpedia
+
+    _tell(export_neuronpedia(RunFolder.open(folder), out, release=release))
+
+
+@app.command()
+def huggingface(
+    folder: Folder,
+    out: Out,
+    pictures: Annotated[bool, typer.Option(help="Copy thumbnails of the top samples too.")] = True,
+    push_to: Annotated[str | None, typer.Option("--push", help="Upload as this repository (owner/name).")] = None,
+    public: Annotated[bool, typer.Option(help="Make the uploaded repository public.")] = False,
+) -> None:
+    """A folder that SAELens loads, with a model card. Uploads only with --push."""
+    from cliplens.runfolder import RunFolder
+    from cliplens_plugins.export.huggingface import export_huggingface, push
+
+    made = export_huggingface(RunFolder.open(folder), out, pictures=pictures)
+    _tell(made)
+    if push_to is not None:
+        typer.echo(push(made, push_to, private=not public))
+
+
+@app.command()
+def table(folder: Folder, out: Out) -> None:
+    """The latent table as .csv or .parquet."""
+    from cliplens.records import LatentTable
+    from cliplens.runfolder import RunFolder
+    from cliplens_plugins.export.tables import export_table
+
+    _tell(export_table(LatentTable.load(RunFolder.open(folder).latents), out))
+
+
+def _tell(path: Path) -> None:
+    typer.echo(f"Written: {path}")

@@ -1,0 +1,46 @@
+"""`cliplens agree`: what raters said, between themselves and against the metrics."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def agree(
+    folder: Annotated[Path, typer.Argument(help="The run folder whose rate.html was answered.")],
+    ratings: Annotated[list[Path], typer.Argument(help="ratings-*.json saved by the page, one per rater.")],
+) -> None:
+    """Agreement between raters (Krippendorff's alpha) and between raters and metrics."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from cliplens.errors import MismatchError
+    from cliplens.records import LatentTable
+    from cliplens.runfolder import RunFolder
+    from cliplens_plugins.report.agree import agreement_between, agreement_with_metrics, read_ratings
+    from cliplens_plugins.report.rate import identity
+    from cliplens_plugins.report.wording import figure
+
+    run = RunFolder.open(folder)
+    given = [read_ratings(path) for path in ratings]
+    others = {r.rater for r in given if r.run != identity(run)}
+    if others:
+        raise MismatchError(
+            expected=f"ratings of the run in {folder}",
+            found=f"ratings of another run by {', '.join(sorted(others))}",
+            do="give the folder whose rate.html was answered",
+        )
+    console = Console()
+    parts = {
+        "Between raters": agreement_between(given),
+        "Between raters and metrics": agreement_with_metrics(given, LatentTable.load(run.latents)),
+    }
+    for title, rows in parts.items():
+        heads = list(dict.fromkeys(head for row in rows for head in row))
+        table = Table(*heads, title=title)
+        for row in rows:
+            table.add_row(*(figure(row.get(head)) for head in heads))
+        console.print(table)

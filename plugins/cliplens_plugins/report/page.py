@@ -1,0 +1,34 @@
+"""What both pages need: assets, templates that escape, JSON that cannot break out of its element."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from cliplens_plugins.report.wording import count, figure, share
+
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+def asset(name: str) -> str:
+    """A file of the assets folder."""
+    return (files("cliplens_plugins.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def environment() -> Environment:
+    """Templates from the assets folder; everything put into them is escaped."""
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset), trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(figure=figure, count=count, share=share)
+    return made
+
+
+def embedded(content: Any) -> Markup:
+    """JSON that is safe inside a script element: no character in it can end the element or start another."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in _ESCAPES.items():
+        text = text.replace(character, escape)
+    return Markup(text)

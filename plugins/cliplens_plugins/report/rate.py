@@ -1,0 +1,103 @@
+"""A page for people to rate latents, blind: whole pairs, no scores, no classes, no word of which half fired.
+
+Three questions per latent: is this one concept, where is it (seen, said, both), is the name right. Answers stay in the
+browser and are saved as a JSON file; `cliplens agree` reads the files of several raters.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from markupsafe import Markup
+
+from cliplens.contracts import Reporter
+from cliplens.errors import InputError
+from cliplens.keys import hashed_uniform, pair_keys
+from cliplens.naming import UNNAMED
+from cliplens.records import Exemplars, Pair
+from cliplens.runfolder import RunFolder, written_whole
+from cliplens_plugins.report.content import CLASSES, Content, read_content
+from cliplens_plugins.report.page import asset, embedded, environment
+from cliplens_plugins.report.pictures import picture_uri
+
+FORMAT = "cliplens-ratings-1"
+
+
+@dataclass(frozen=True)
+class RatePage(Reporter):
+    """Writes `rate.html`."""
+
+    name: ClassVar[str] = "rate"
+    latents: int = 48
+    """How many latents a rater sees, as evenly from each class as there are, in an order that hides the class."""
+    shown: int = 8
+    """Pairs per latent."""
+    seed: int = 0
+
+    def write(self, folder: Path) -> Path:
+        """Write the rating page of a finished run into it.
+
+        Raises:
+            InputError: the run has no exemplars yet.
+        """
+        run = RunFolder.open(folder)
+        content = read_content(run)
+        if content.table is None or not content.exemplars:
+            raise InputError(expected=f"a scored run in {folder}", found="no exemplars", do="let the run finish first")
+        page = run.path / "rate.html"
+        cards = [self._card(content, k) for k in self._chosen(content)]
+        script = asset("rate.js")
+        text = (
+            environment()
+            .get_template("rate.html")
+            .render(
+                content=content,
+                style=Markup(asset("report.css") + asset("rate.css")),
+                script=Markup(script),
+                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+                data=embedded({"format": FORMAT, "run": identity(run), "seed": self.seed, "cards": cards}),
+            )
+        )
+        with written_whole(page) as partial:
+            partial.write_text(text, encoding="utf-8")
+        return page
+
+    def _chosen(self, content: Content) -> list[int]:
+        """Living latents, class by class in turn, then shuffled; both by the hash of the latent's number."""
+        assert content.table is not None
+        draw = hashed_uniform(pair_keys([f"latent {k}" for k in range(len(content.table))]), self.seed)
+        classes = content.table["modality"] if "modality" in content.table else np.full(len(content.table), "CrossD")
+        queues = [sorted(np.flatnonzero(classes == c), key=lambda k: draw[k]) for c in CLASSES if c != "dead"]
+        turns = [
+            queue[turn] for turn in range(max(map(len, queues), default=0)) for queue in queues if turn < len(queue)
+        ]
+        return sorted((int(k) for k in turns[: self.latents]), key=lambda k: -draw[k])
+
+    def _card(self, content: Content, latent: int) -> dict[str, Any]:
+        """What a rater sees of a latent: whole pairs of either modality's top samples, taken in turn."""
+        assert content.table is not None
+        pairs: dict[str, Pair] = {}
+        ranked = [_top(content.exemplars.get(m), latent) for m in ("image", "text")]
+        for rank in range(max(map(len, ranked), default=0)):
+            for top in ranked:
+                if rank < len(top) and len(pairs) < self.shown:
+                    pairs.setdefault(top[rank].id, top[rank])
+        name = str(content.table["name"][latent]) if "name" in content.table else UNNAMED
+        shown = sorted(pairs.values(), key=lambda p: int(pair_keys([p.id])[0]))
+        return {
+            "latent": latent,
+            "name": None if name == UNNAMED else name,
+            "pairs": [{"caption": p.caption, "picture": picture_uri(p)} for p in shown],
+        }
+
+
+def identity(run: RunFolder) -> str:
+    """A short hash of run.toml: ratings of one run are never mixed with another's."""
+    return hashlib.blake2b(run.toml.read_bytes(), digest_size=8).hexdigest()
+
+
+def _top(exemplars: Exemplars | None, latent: int) -> list[Pair]:
+    return [] if exemplars is None else [pair for pair, _ in exemplars.of(latent)]
