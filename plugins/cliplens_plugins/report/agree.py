@@ -105,7 +105,7 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
 def agreement_with_metrics(ratings: Sequence[Ratings], table: LatentTable) -> list[dict[str, Any]]:
     """Raters against the columns of the latent table, a row per question and column.
 
-    For the classes: the share of latents whose class is the modality most raters chose (ties and "unsure" left out). For
+    For the classes: the share of latents whose class is the modality most raters chose (no ties, no "unsure"). For
     numbers: Spearman's rank correlation with the mean answer.
     """
     rows: list[dict[str, Any]] = []
