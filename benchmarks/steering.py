@@ -41,14 +41,18 @@ from cliplens_plugins.steering import (
     add,
     best_latents,
     best_within,
+    cosine_shift,
     dose_of_breach,
     dose_slope,
     effect,
     label_correlation,
+    mean_prompts,
     random_direction,
+    retrieval,
     share_of,
     swap,
     typical_level,
+    zero_shot,
 )
 from cliplens_plugins.steering import (
     replace as replaced,
@@ -62,6 +66,8 @@ ALPHAS = (0.5, 1.0)
 TRAIN_SEED, CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED = 0, 11, 12, 13
 LEAST = 0.35
 """Correlation a latent must reach with a value to count as saying it."""
+SKIPPED = ("latents: all values out, target in", "random latents", "difference of means")
+"""Methods that are read off embeddings only: drawing costs more, and these say little that the others do not."""
 FAINT = 0.15
 """Correlation from which a latent takes part in the edit of mean codes."""
 LIMIT = 0.1
@@ -258,8 +264,10 @@ def score(
     for reader_name, read in readers.items():
         before = read(acts, modality)
         base = {"modality": modality, "attribute": attribute, "reader": reader_name, "seed": seed}
+        chosen_moves = moves if reader_name != "pictures" else {m: f for m, f in moves.items() if m not in SKIPPED}
+        base |= {"latents": len(chosen.mean_code_edits(modality, attribute)(0, 1))}
         base |= {"right at dose 0": float(np.mean(before[attribute] == own[rows])), "values": covered}
-        for name, move in moves.items():
+        for name, move in chosen_moves.items():
             effects, hits = [], []
             for dose in doses:
                 after = read(grouped(acts, own[rows], target, move, dose), modality)
@@ -365,6 +373,48 @@ def classes_to_mix(chosen: Chosen, seed: int) -> dict[str, list[int]]:
     return found
 
 
+def clip_itself(chosen: Chosen, sample: Sample, n: int, seed: int) -> list[dict[str, Any]]:
+    """Colour edited in image embeddings: what zero-shot says, and which caption is retrieved."""
+    clip, attribute = sample_clip(), "colour"
+    banks, rng = prompt_banks(clip), np.random.default_rng(seed)
+    own = sample.scenes[attribute][:n]
+    target = (own + rng.integers(1, len(FACTORS[attribute].values), n)) % len(FACTORS[attribute].values)
+    acts, captions = sample.of("image")[:n], sample.of("text")[:n]
+    reworded = embedded(clip, sample.scenes.rows(np.arange(n)).replaced(**{attribute: target})).of("text")
+    before, found = zero_shot(acts, banks), []
+    for name, move in methods(chosen, "image", attribute, seed).items():
+        for dose in (0.0, *DOSES):
+            moved = grouped(acts, own, target, move, dose)
+            one = effect(before, zero_shot(moved, banks), attribute, target, dose=dose)
+            shift = cosine_shift(acts, moved, banks)
+            at_target = float(np.mean(shift[attribute][target]))
+            others = max(float(np.abs(v).max()) for a, v in shift.items() if a != attribute)
+            ranks = [retrieval(moved, c, ks=(1,))["i2t_r1"] for c in (captions, reworded)]
+            found.append(
+                {"method": name, "dose": dose, "success": one.success.share, "worst": one.worst, "shift": at_target}
+                | {"other shift": others, "R@1 own caption": ranks[0], "R@1 reworded caption": ranks[1]}
+            )
+    return found
+
+
+def prompt_banks(clip: HookedCLIP, contexts: int = 64) -> dict[str, Tensor]:
+    """One text embedding per value of each shared attribute, over contexts that all its values share."""
+    scenes, banks = draw_scenes(contexts, seed=REFERENCE_SEED + 1), {}
+    for attribute in SHARED:
+        n_values = len(FACTORS[attribute].values)
+        per_value = [embedded(clip, scenes.replaced(**{attribute: v})).of("text") for v in range(n_values)]
+        banks[attribute] = mean_prompts(torch.stack(per_value))
+    return banks
+
+
+def clip_table(rows: Sequence[dict[str, Any]]) -> None:
+    print("\nCLIP itself: colour edited in image embeddings, read by zero-shot prompts and by retrieval")
+    names = [n for n in rows[0] if n != "method"]
+    print(f"{'':<40}" + "".join(f"{n:>22}" for n in names))
+    for row in rows:
+        print(f"{row['method']:<40}" + "".join(f"{row[n]:>22.2f}" for n in names))
+
+
 _CLIP: list[HookedCLIP] = []
 
 
@@ -397,6 +447,7 @@ def main() -> None:
     asked.add_argument("--quick", action="store_true", help="About a minute: 24 scenes, one seed, three doses.")
     asked.add_argument("--judge", type=Path, default=Path(tempfile.gettempdir()) / "cliplens-world-judge.safetensors")
     asked.add_argument("--out", type=Path, default=None, help="Folder for steering.json and steering.png.")
+    asked.add_argument("--parts", nargs="+", default=["edits", "mixing", "clip"], help="Which tables to make.")
     asked.add_argument("--no-pictures", action="store_true", help="Read embeddings only; needs no generator.")
     args = asked.parse_args()
     torch.set_num_threads(1)
@@ -404,28 +455,35 @@ def main() -> None:
     if args.quick:
         args.samples, args.seeds, doses = 24, args.seeds[:1], QUICK_DOSES
     clip = sample_clip()
-    choose, final, other = (
-        embedded(clip, draw_scenes(4096, seed=s)) for s in (CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED)
-    )
-    readers: dict[str, Reader] = {"probe": Probe(embedded(clip, draw_scenes(8192, seed=TRAIN_SEED)))}
+    sizes = {CHOOSE_SEED: 4096, SCORE_SEED: max(1024, 4 * args.samples), REFERENCE_SEED: max(512, 2 * args.samples)}
+    choose, final, other = (embedded(clip, draw_scenes(n, seed=s)) for s, n in sizes.items())
+    readers: dict[str, Reader] = {"probe": Probe(embedded(clip, draw_scenes(4096, seed=TRAIN_SEED)))}
     if not args.no_pictures:
         readers["pictures"] = picture_reader(args.judge)
-    rows, mixed, coverage = [], [], []
-    cases = [(m, a) for m in ("image", "text") for a in said(m)]
+    rows, mixed, coverage, itself = [], [], [], []
+    cases = [(m, a) for m in ("image", "text") for a in said(m)] if "edits" in args.parts else []
     for seed in args.seeds:
         chosen = Chosen(trained(clip, seed, args.d_sae, args.k), choose)
         coverage.append({c: int(np.sum(chosen.classes == c)) for c in ("ImgD", "TextD", "CrossD", "dead")})
         for modality, attribute in tqdm(cases, delay=2, desc=f"seed {seed}"):
             rows += score(chosen, final, modality, attribute, readers, args.samples, seed, doses)
-        mixed += mixing(chosen, final, other, readers, 2 * args.samples, seed)
+        if "mixing" in args.parts:
+            mixed += mixing(chosen, final, other, readers, 2 * args.samples, seed)
+        if "clip" in args.parts and seed == args.seeds[0]:
+            itself = clip_itself(chosen, final, 512, seed)
     print(machine(args))
     print("Latents per class: " + "; ".join(str(c) for c in coverage))
     table(rows)
     mixing_table(mixed)
+    if itself:
+        clip_table(itself)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "steering.json").write_text(json.dumps({"rows": rows, "mixing": mixed}, indent=1) + "\n")
-        figure(rows, args.out / "steering.png")
+        (args.out / "steering.json").write_text(
+            json.dumps({"rows": rows, "mixing": mixed, "clip": itself}, indent=1) + "\n"
+        )
+        if rows:
+            figure(rows, args.out / "steering.png")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
@@ -438,6 +496,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
                 continue
             right = np.mean([r["right at dose 0"] for r in mine])
             values = f"{mine[0]['values']} of {len(FACTORS[attribute].values)} values have a latent"
+            values += f"; {mine[0]['latents']} latents say something of it"
             print(f"{attribute} ({values}; right at dose 0: {right:.2f})")
             for method in dict.fromkeys(r["method"] for r in mine):
                 print("  " + line(method, [r for r in mine if r["method"] == method]))
