@@ -39,27 +39,6 @@ from cliplens.sites import Site, sites_of
 from cliplens.store import Provider, harvest
 
 WORDS = ("a", "photo", "of", "the", "small", "red", "dog", "on", "green", "grass", "near", "an", "old", "house")
-    "a",
-    "photo",
-    "of",
-    "the",
-    "small",
-    "red",
-    "dog",
-    "on",
-    "green",
-    "grass",
-    "near",
-    "an",
-    "old",
-    "house",
-    "with",
-    "two",
-    "people",
-    "who",
-    "are",
-    "playing",
-]
 
 
 class Noise(ImageColumn):
@@ -122,9 +101,8 @@ def quantiles(ratios: np.ndarray) -> str:
 
 def machine(device: str = "cpu") -> None:
     where = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    print(
-        f"{where}, {torch.get_num_threads()} thread(s), torch {version('torch')}, open_clip {version('open_clip_torch')}"
-    )
+    versions = f"torch {version('torch')}, open_clip {version('open_clip_torch')}"
+    print(f"{where}, {torch.get_num_threads()} thread(s), {versions}")
 
 
 def measure_time(args: argparse.Namespace) -> None:

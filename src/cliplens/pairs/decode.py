@@ -64,10 +64,9 @@ class Decoder:
                 continue
             good.append((place, pair.id, caption))
         kept = np.array([g[0] for g in good], dtype=np.int64)
+        pixels = torch.stack(images) if images else None
         if bulk is not None:
             pixels = bulk if len(kept) == len(places) else bulk[torch.from_numpy(np.isin(places, kept))]
-        else:
-            pixels = torch.stack(images) if images else None
         said = tuple(g[2] for g in good) if self.captions else None
         return Decoded(places, kept, tuple(g[1] for g in good), said, pixels, tuple(bad))
 

@@ -111,15 +111,17 @@ def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sam
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The files of a tar; one that was cut ends where it was cut, its last file too short to be read as an image."""
+    seen = 0
     while True:
         try:
             member = tar.next()
         except tarfile.ReadError:
-            if not tar.members:
+            if not seen:
                 raise
             return
         if member is None:
             return
+        seen += 1
         if member.isfile():
             yield member
 

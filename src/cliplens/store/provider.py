@@ -149,7 +149,7 @@ class Provider(Iterator[Tensor]):
         _same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
         source = MemoryRows(acts)
         means = means_of(source) if centre else None
-        rows = int(source.sizes.sum())
+        whole = int(source.sizes.sum())
         return cls(
             source,
             batch_size=batch_size,
@@ -157,7 +157,7 @@ class Provider(Iterator[Tensor]):
             provenance=provenance,
             seed=seed,
             paired=paired,
-            buffer_rows=rows,
+            buffer_rows=whole,
             device=device,
         )
 
@@ -372,13 +372,9 @@ def _read_all(
     clip: HookedCLIP, pairs: Pairs, sites: Sequence[Site], token: str, read_size: int, held: Quarantine, workers: int
 ) -> PairedActs:
     parts = list(stream(clip, pairs, sites, token=token, batch_size=read_size, quarantine=held, workers=workers))
-    return PairedActs(
-        tuple(i for p in parts for i in p.ids),
-        *(
-            torch.cat(rows).cpu() if (rows := [r for p in parts if (r := p.of(m)) is not None]) else None
-            for m in ("image", "text")
-        ),
-    )
+    rows: dict[Modality, list[Tensor]] = {m: [r for p in parts if (r := p.of(m)) is not None] for m in MODALITIES}
+    whole = {m: torch.cat(found).cpu() if found else None for m, found in rows.items()}
+    return PairedActs(tuple(i for p in parts for i in p.ids), whole["image"], whole["text"])
 
 
 def _rows_per_pair(reader: Reader, pairs: Pairs) -> int:
