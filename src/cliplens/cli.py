@@ -160,14 +160,15 @@ def score(*, settings: Settings, out: Out, resume: Resume = False) -> None:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
-    form: Annotated[str, typer.Option(help="Which report.")] = "html",
+    form: Annotated[str, typer.Option(help="Which report (entry points cliplens.reports).")] = "html",
+    rate: Annotated[bool, typer.Option("--rate", help="A blinded page for people to rate latents on.")] = False,
 ) -> None:
-    """Write the report of a run again."""
+    """Write the report of a run again, or a page for people to rate its latents on."""
     _set_threads(None)
     from cliplens.run import write_report
     from cliplens.runfolder import RunFolder
 
-    console.print(f"Report: {write_report(RunFolder.open(folder), [form])}")
+    console.print(f"Report: {write_report(RunFolder.open(folder), ['rate' if rate else form])}")
 
 
 @app.command()
