@@ -7,6 +7,8 @@ from cliplens.sae.dictionary import Dictionary as Dictionary
 from cliplens.sae.dictionary import Means as Means
 from cliplens.sae.fast_topk import FastTopKTrainingSAE as FastTopKTrainingSAE
 from cliplens.sae.folding import folded as folded
+from cliplens.sae.foreign import layouts as layouts
+from cliplens.sae.foreign import open_foreign as open_foreign
 from cliplens.sae.group_sparse import GroupSparseTrainingSAE as GroupSparseTrainingSAE
 from cliplens.sae.inference import inference as inference
 from cliplens.sae.install import install as install

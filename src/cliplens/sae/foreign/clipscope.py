@@ -1,0 +1,39 @@
+"""clipscope: {"d_in", "n_features", "k", "model_state_dict": pre_b, enc, dec}, files `<layer>_resid/<samples>.pt`.
+
+    codes = the k largest of (x - pre_b) enc;  out = codes dec + pre_b
+
+It applies no ReLU to the k largest, so it differs from SAELens' TopK only in rows with fewer than k positive ones.
+"""
+
+import re
+
+from cliplens.sae.foreign.layout import Found, Layout, Meaning
+
+_MODEL = "laion/CLIP-ViT-L-14-laion2B-s32B-b82K"
+_LAYER = re.compile(r"^(\d+)_resid$")
+
+
+class Clipscope(Layout):
+    """Dictionaries of Lewington-pitsos/clipscope."""
+
+    name = "clipscope"
+
+    def knows(self, found: Found) -> bool:
+        """pre_b, enc and dec under model_state_dict."""
+        return {"pre_b", "enc", "dec"} <= found.content.get("model_state_dict", {}).keys()
+
+    def meaning(self, found: Found) -> Meaning:
+        """Topk, or standard where no k was saved."""
+        state = found.content["model_state_dict"]
+        tensors = {
+            "W_enc": state["enc"],
+            "b_enc": state["enc"].new_zeros(state["enc"].shape[1]),
+            "W_dec": state["dec"],
+            "b_dec": state["pre_b"],
+        }
+        layer = _LAYER.match(found.path.parent.name)
+        hook = f"blocks.{layer[1]}.hook_resid_post" if layer else None
+        k = found.content.get("k")
+        if k is None:
+            return Meaning("standard", tensors, {}, hook, _MODEL)
+        return Meaning("topk", tensors, {"k": int(k)}, hook, _MODEL)
