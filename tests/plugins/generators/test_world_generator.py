@@ -9,7 +9,7 @@ import cliplens
 from cliplens.errors import InputError, NonFiniteError
 from cliplens.registry import find
 from cliplens.world import draw_scenes, render
-from cliplens_plugins.generators import WorldGenerator
+from cliplens_plugins.generators import WorldGenerator, train_judge
 from cliplens_plugins.generators.world import WEIGHTS
 
 SEED = 700_001
@@ -23,10 +23,14 @@ def generator() -> WorldGenerator:
 
 @cache
 def embeddings() -> torch.Tensor:
+    return embed(render(SCENES))
+
+
+def embed(pictures: np.ndarray) -> torch.Tensor:
     clip = cliplens.load("world", device="cpu")
     assert clip.preprocess is not None
     with torch.no_grad():
-        return clip.encode_image(torch.stack([clip.preprocess(Image.fromarray(p)) for p in render(SCENES)]))
+        return clip.encode_image(torch.stack([clip.preprocess(Image.fromarray(p)) for p in pictures]))
 
 
 @cache
@@ -80,6 +84,14 @@ def test_a_layout_can_be_chosen() -> None:
     same = embeddings()[:1].expand(4, -1)
     corners = [pixels(generator().generate(same, seed=0, anchor=a))[0] for a in range(4)]
     assert all((a != b).any() for n, a in enumerate(corners) for b in corners[:n])
+
+
+@pytest.mark.slow
+def test_an_independent_judge_reads_what_the_embedding_held() -> None:
+    judge = train_judge(steps=800)
+    scenes = draw_scenes(256, seed=SEED)
+    read = judge.read(generator().generate(embed(render(scenes)), seed=0))
+    assert min(np.mean(read[name] == scenes[name]) for name in ("shape", "colour", "size", "count", "fill")) > 0.9
 
 
 def test_weights_are_small() -> None:
