@@ -1,0 +1,145 @@
+"""Do attributions add up on a trained model, do they foretell ablations, and what does a spliced dictionary cost?
+
+    python benchmarks/attribution.py [--pairs 128] [--train 4096] [--samples 120000] [--rounds 9]
+
+A dictionary over both modalities is trained on the embedded world at each hook. Then, on other pairs: the largest gap
+between the sum of an attribution and the model's own similarity (float32); over latents that fire, the correlation of
+the attribution with the change the similarity really makes when that latent is ablated through its hook, error term on
+(norms and later blocks answer too). Costs are ratios to a plain forward of the same batch, CPU seconds of one thread,
+medians.
+"""
+
+import argparse
+import platform
+import random
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+import cliplens
+from cliplens.analysis import attribute_heads, attribute_latents
+from cliplens.hooked import HookedCLIP
+from cliplens.sae import Dictionary, dictionary_config, train
+from cliplens.world import world_pairs
+
+HOOKS = ("hook_embedding", "blocks.2.hook_resid_post", "blocks.1.hook_resid_post")
+
+
+def trained(clip: HookedCLIP, hook: str, options: argparse.Namespace) -> Dictionary:
+    """A small top-k dictionary over both modalities."""
+    provider = cliplens.activations(clip, world_pairs(options.train), hook=hook, batch_size=512)
+    config = dictionary_config("topk", provider.d_in, k=12)
+    return train(config, provider, samples=options.samples, batch_size=512, lr=2e-3)
+
+
+def shown(clip: HookedCLIP, n: int) -> tuple[Tensor, Tensor]:
+    """Images and captions that no dictionary was trained on."""
+    pairs = list(world_pairs(n, seed=7))
+    images = torch.stack([clip.preprocess(pair.image) for pair in pairs])  # type: ignore[misc]
+    return images, clip.tokenizer([str(pair.caption) for pair in pairs])  # type: ignore[misc]
+
+
+@torch.no_grad()
+def ablations(
+    clip: HookedCLIP, side: str, inputs: Tensor, towards: Tensor, dictionary: Dictionary, hook: str
+) -> Tensor:
+    """Attributed and true effects of single latents, [effect, 2]."""
+    tower = clip.towers[side]  # type: ignore[index]
+    found = attribute_latents(tower, inputs, towards, dictionary)
+    codes = f"{hook}.hook_sae_acts_post"
+    effects = []
+    with tower.saes(dictionary, use_error_term=True):
+        before = (tower.encode(inputs)[1] * towards).sum(-1)
+        for latent in found.parts.abs().amax(0).nonzero()[:, 0].tolist():
+            with tower.hooks([(codes, _without(latent))]):
+                after = (tower.encode(inputs)[1] * towards).sum(-1)
+            fires = found.parts[:, latent] != 0
+            effects.append(torch.stack([found.parts[fires, latent], (before - after)[fires]], 1))
+    return torch.cat(effects)
+
+
+def _without(latent: int) -> Callable[..., Tensor]:
+    def ablate(codes: Tensor, hook: object) -> Tensor:
+        codes = codes.clone()
+        codes[..., latent] = 0
+        return codes
+
+    return ablate
+
+
+def ratios(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median CPU time of each case over that of the first."""
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name in random.sample(list(cases), len(cases)):
+            start = time.thread_time()
+            cases[name]()
+            spent[name].append(time.thread_time() - start)
+    medians = {name: sorted(s)[len(s) // 2] for name, s in spent.items()}
+    first = next(iter(medians.values()))
+    return {name: median / first for name, median in medians.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("pairs", 128), ("train", 4096), ("samples", 120_000), ("rounds", 9)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random.seed(0)
+    clip = cliplens.load("world")
+    images, tokens = shown(clip, options.pairs)
+    with torch.no_grad():
+        seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
+    sides = {"vision": (images, read), "text": (tokens, seen)}
+    exact = (seen * read).sum(-1)
+    machine = f"{platform.machine()}, torch {version('torch')}, sae-lens {version('sae-lens')}"
+    print(f"{options.pairs} pairs of the world, mean similarity {exact.mean():.3f}; {machine}\n")
+    print("| hook | tower | largest gap of the sum | latents' share | r with ablation | slope | effects |")
+    print("|---|---|---|---|---|---|---|")
+    for hook in HOOKS:
+        dictionary = trained(clip, hook, options)
+        for side, (inputs, towards) in sides.items():
+            found = attribute_latents(clip.towers[side], inputs, towards, dictionary)  # type: ignore[index]
+            gap = float((found.total - exact).abs().max())
+            share = float(found.parts.sum() / exact.sum())
+            attributed, true = ablations(clip, side, inputs, towards, dictionary, hook).T
+            r = float(torch.corrcoef(torch.stack([attributed, true]))[0, 1])
+            slope = float((attributed * true).sum() / attributed.pow(2).sum())
+            print(f"| {hook} | {side} | {gap:.1e} | {share:.2f} | {r:.3f} | {slope:.2f} | {len(true)} |")
+    for side, (inputs, towards) in sides.items():
+        heads = attribute_heads(clip.towers[side], inputs, towards)  # type: ignore[index]
+        print(f"| heads and MLPs | {side} | {float((heads.total - exact).abs().max()):.1e} | | | | |")
+    print_costs(clip, images, tokens, dictionary, options.rounds)
+
+
+@torch.no_grad()
+def print_costs(clip: HookedCLIP, images: Tensor, tokens: Tensor, dictionary: Dictionary, rounds: int) -> None:
+    """Ratios to a plain forward of both towers."""
+    hook = HOOKS[-1]
+    names = [f"vision.{hook}", f"text.{hook}"]
+    spliced = cliplens.load("world")
+    spliced.add_sae(dictionary)
+    with_error = cliplens.load("world")
+    with_error.add_sae(dictionary, use_error_term=True)
+    cases = {
+        "plain": lambda: clip(images, tokens),
+        "run_with_cache, that hook": lambda: clip.run_with_cache(images, tokens, names_filter=names),
+        "dictionary in both towers": lambda: spliced(images, tokens),
+        "with error term": lambda: with_error(images, tokens),
+        "with error term, codes cached": lambda: with_error.run_with_cache(
+            images, tokens, names_filter=[f"{name}.hook_sae_acts_post" for name in names]
+        ),
+        "put in and taken out again": lambda: clip.run_with_saes(images, tokens, saes=dictionary),
+    }
+    print(f"\n| {len(images)} pairs, {hook}, d_sae {dictionary.d_sae} | x plain forward |\n|---|---|")
+    for name, ratio in ratios(cases, rounds).items():
+        print(f"| {name} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
