@@ -283,3 +283,15 @@ def test_other_orders(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, shuffle: s
     assert (np.sort(places) == np.arange(70)).all()
     assert ((places // 24) == (np.arange(70) // 24)).all()
     assert (places == np.arange(70)).all() == (shuffle == "none")
+
+
+def test_half_precision_products_are_near_and_are_in_the_plan(
+    clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path
+) -> None:
+    half = harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24, autocast="bfloat16")
+    assert half.plan.compute == "float32, autocast bfloat16"
+    near, exact = (next(c.batches(*EMBEDDING)).image for c in (half, cache))
+    torch.testing.assert_close(near, exact, rtol=0.1, atol=0.03)
+    assert not torch.equal(near, exact)
+    with pytest.raises(MismatchError, match=r"compute: 'float32, autocast bfloat16' there, 'float32' asked"):
+        harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
