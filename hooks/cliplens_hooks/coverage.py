@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cliplens.contracts import ModelCard
 from cliplens_hooks.open_clip_models import OpenClipModels
@@ -48,7 +49,7 @@ def _summary(cards: Sequence[ModelCard]) -> str:
     )
 
 
-def _counted(levels: Counter[str | None]) -> str:
+def _counted(levels: Counter[Any]) -> str:
     return ", ".join(f"{n} at {level}" for level, n in levels.most_common())
 
 

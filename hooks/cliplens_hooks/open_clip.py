@@ -233,7 +233,7 @@ class OpenClipText(HookedTextTower):
         return inputs.argmax(dim=-1)
 
     def _mask(self, inputs: Tensor, x: Tensor) -> Tensor | None:
-        stock = self.stock
+        stock: Any = self.stock
         mask = getattr(stock, "attn_mask", None)
         if not (stock.use_pad_mask or stock.cls_emb is not None):
             return mask

@@ -60,8 +60,8 @@ def anatomy(stock: Any) -> Anatomy:
         layers = [stock.layer1, stock.layer2, stock.layer3, stock.layer4]
         widths = [layer[-1].conv3.out_channels for layer in layers]
         return Anatomy(stock.stem, layers, widths, 32, stock.attnpool, lambda x: x, stock.output_dim)
-    trunk = trunk_of(stock)
-    info: Any = trunk.feature_info
+    trunk: Any = trunk_of(stock)
+    info = trunk.feature_info
     stem, stages, after = _cuts(trunk)
     return Anatomy(
         stem,

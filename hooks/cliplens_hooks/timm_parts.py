@@ -134,6 +134,7 @@ def hooked_mlp(stock: Any, d_model: int, gain: Gain = no_gain) -> HookedMLP:
     Raises:
         InputError: a kind no one has written down here yet.
     """
+    parts: tuple[Any, ...]
     if isinstance(stock, GluMlp):
         half = stock.fc1.out_features // 2
         first, second = LinearRows(stock.fc1, 0, half), LinearRows(stock.fc1, half, 2 * half)

@@ -31,6 +31,7 @@ class TimmRelPos(HookedVisionTower):
     """A hooked `VisionTransformerRelPos`."""
 
     level = "blocks"
+    stock: Any
     trunk: Any
 
     def __init__(self, stock: Any) -> None:

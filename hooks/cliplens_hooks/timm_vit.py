@@ -28,7 +28,7 @@ class TimmViTTower(Tower):
 
     def opens(self, model: nn.Module, side: Side) -> bool:
         """Whether the image side is such a trunk."""
-        trunk = trunk_of(stock_of(model))
+        trunk: Any = trunk_of(stock_of(model))
         return (
             side == "vision"
             and type(trunk) is VisionTransformer

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from open_clip.transformer import text_global_pool
 from torch import Tensor
 
-from cliplens.testing import check_adapter, check_tower, fingerprint
+from cliplens.testing import (
+    check_adapter,
+    check_tower,
+    every_hook_fires,
+    fingerprint,
+    hooked_equals_stock,
+    unhooked_equals_stock,
+)
 from cliplens_hooks.open_clip import OpenClipTower
 from support.tiny import tiny_images, tiny_model, tiny_tokens
 
@@ -42,16 +49,61 @@ TEXT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", VISION)
+WHOLE_KIT = (
+    "no ln_pre, average pool", "LayerScale, norm after pool", "cascaded poolers", "qk-norm, head scales",
+    "scaled branches",
+    "no causal mask, last", "eos", "custom block",
+)  # fmt: skip
+"""Variants whose blocks or ends differ most; the others go through the whole kit among the slow tests."""
+
+
+def variants(of: dict[str, Any]) -> list[Any]:
+    return [name if name in WHOLE_KIT else pytest.param(name, marks=pytest.mark.slow) for name in of]
+
+
+def vision_model(variant: str) -> Any:
+    return tiny_model("custom", vision={"layers": 2, **VISION[variant]})
+
+
+def text_model(variant: str) -> Any:
+    return tiny_model("custom", text={"layers": 2, **TEXT[variant]})
+
+
+@pytest.mark.parametrize("variant", variants(VISION))
 def test_vision_towers_conform(variant: str) -> None:
-    model = tiny_model("custom", vision={"layers": 2, **VISION[variant]})
     unheard = ("attn_pool.", "hook_pool_out") if variant == "parallel poolers" else ()
-    check_adapter(OpenClipTower(), model, "vision", tiny_images(3), unheard=unheard)
+    check_adapter(OpenClipTower(), vision_model(variant), "vision", tiny_images(3), unheard=unheard)
+
+
+@pytest.mark.parametrize("variant", variants(TEXT))
+def test_text_towers_conform(variant: str) -> None:
+    check_adapter(OpenClipTower(), text_model(variant), "text", tiny_tokens(3))
+
+
+@pytest.mark.parametrize("variant", VISION)
+def test_every_vision_variant_equals_stock_with_and_without_hooks(variant: str) -> None:
+    model = vision_model(variant)
+    equals_stock(model, "vision", tiny_images(3), model.visual)
 
 
 @pytest.mark.parametrize("variant", TEXT)
-def test_text_towers_conform(variant: str) -> None:
-    check_adapter(OpenClipTower(), tiny_model("custom", text={"layers": 2, **TEXT[variant]}), "text", tiny_tokens(3))
+def test_every_text_variant_equals_stock_with_and_without_hooks(variant: str) -> None:
+    model = text_model(variant)
+    equals_stock(model, "text", tiny_tokens(3), model.text)
+
+
+def equals_stock(model: Any, side: Any, inputs: Tensor, encoder: Any) -> None:
+    def stock(x: Tensor) -> Tensor:
+        out = encoder(x)
+        return out[0] if isinstance(out, tuple) else out
+
+    tower = OpenClipTower().open(model, side)
+    for dtype in (torch.float32, torch.float64):
+        tower.to(dtype)
+        typed = inputs.to(dtype) if inputs.is_floating_point() else inputs
+        unhooked_equals_stock(tower, typed, stock)
+        hooked_equals_stock(tower, typed, stock)
+    every_hook_fires(tower, inputs)
 
 
 @pytest.mark.parametrize("kind", ["clip", "coca"])

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 from cliplens.hooked.part import HookedPart, active, borrow, point
 
@@ -36,6 +37,10 @@ class HookedAttention(HookedPart, ABC):
     gain: Gain
     n_heads: int
     d_head: int
+    hook_q: HookPoint
+    hook_k: HookPoint
+    hook_v: HookPoint
+    hook_z: HookPoint
 
     def __init__(
         self, stock: nn.Module, *, d_model: int, n_heads: int, d_head: int, gain: Gain = no_gain, turns: bool = False

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
 
 from cliplens.hooked.attention import HookedAttention
 from cliplens.hooked.mlp import HookedMLP
@@ -22,6 +23,11 @@ class HookedBlock(HookedPart):
 
     stock: nn.Module
     drops: tuple[nn.Module | None, nn.Module | None]
+    hook_resid_pre: HookPoint
+    hook_attn_out: HookPoint
+    hook_resid_mid: HookPoint
+    hook_mlp_out: HookPoint
+    hook_resid_post: HookPoint
     after_attn: Callable[[Tensor], Tensor] | None
 
     def __init__(

@@ -67,10 +67,9 @@ def description(preprocess: Any) -> str:
     """A transform in words that stay the same from one process to the next."""
     if preprocess is None:
         return ""
-    plain = type(preprocess).__repr__ is object.__repr__ or not hasattr(type(preprocess), "__module__")
-    if plain or hasattr(preprocess, "__qualname__"):
-        kind = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
-        return f"{kind.__module__}.{kind.__qualname__}"
+    named = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
+    if named is preprocess or "__repr__" not in {n for kind in type(preprocess).__mro__[:-1] for n in vars(kind)}:
+        return f"{named.__module__}.{named.__qualname__}"
     return _ADDRESS.sub("", repr(preprocess))
 
 

@@ -55,7 +55,7 @@ def multihead_project(
     attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Asked, Heads, Heads]:
     """q, k and v of torch's module, whether its three weights are packed or apart."""
-    weights = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
+    weights: tuple[Tensor, ...] = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
     if attn.in_proj_weight is not None:
         weights = attn.in_proj_weight.chunk(3)
     biases = (None, None, None) if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)

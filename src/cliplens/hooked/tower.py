@@ -224,6 +224,7 @@ class HookedTower(BankedTower):
     ) -> Float[Tensor, " d_model"]:
         """All that output biases of attention and MLP added to the stream before `layer`, as in TransformerLens."""
         total = torch.zeros(self._cfg.d_model, device=self.device, dtype=self.input_dtype)
+        block: Any
         for i, block in enumerate(self.stack):
             if (i < layer or (i == layer and mlp_input)) and block.attn.b_O is not None:
                 total = total + block.attn.b_O
