@@ -96,6 +96,29 @@ def find(group: str, name: str) -> Plugin:
     return by_name[name]
 
 
+def judge(spec: str) -> Any:
+    """The judge a spec means: the name of an entry point, and behind a colon what it is made from.
+
+    `sentences`, `timm:vit_small_patch14_dinov2|/path/model.safetensors`, `open_clip:local-dir:/path`, `file:/path.npz`.
+
+    Raises:
+        UnknownNameError: there is no such kind of judge.
+        PluginError: it could not be made.
+    """
+    from cliplens.contracts import Judge
+
+    kind, _, source = spec.partition(":")
+    plugin = find("judges", kind)
+    made_with = plugin.load()
+    try:
+        found = made_with(source) if source else made_with()
+    except Exception as error:
+        raise plugin.failed(f"could not be made from {source!r}", error) from error
+    if not isinstance(found, Judge):
+        raise plugin.failed("is no Judge", TypeError(type(found).__name__))
+    return found
+
+
 def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
     """Every plugin of the group that keeps `contract`, made. One that fails is logged by name and the others go on.
 

@@ -84,8 +84,9 @@ class _Shown:
         clip = self.clip
         image = torch.cat([clip.encode_image(x, normalize=True) for x in self._cut(self.images)])
         text = self._texts(self.tokens)
-        bias = getattr(clip.model, "logit_bias", None)
-        scale = float(clip.model.logit_scale.exp())
+        model: Any = clip.model
+        bias = getattr(model, "logit_bias", None)
+        scale = float(model.logit_scale.exp())
         loss = contrastive_loss(image, text, scale, None if bias is None else float(bias))
         figures = {"contrastive_loss": loss, **retrieval(image, text)}
         if self.classes is not None:

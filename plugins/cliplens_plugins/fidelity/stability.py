@@ -84,7 +84,7 @@ def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[t
     """
     latent, rank = np.nonzero(top >= 0)
     held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
-    sizes = np.asarray(held.sum(1))
+    sizes: np.ndarray = np.asarray(held.sum(1))
     both = (held @ held.T).tocoo()
     index = both.data / (sizes[both.row] + sizes[both.col] - both.data)
     listed = np.flatnonzero((both.row < both.col) & (index >= least))
@@ -99,7 +99,7 @@ def contained(top: Int[np.ndarray, "latent top"], least: float = 0.8) -> list[tu
     """
     latent, rank = np.nonzero(top >= 0)
     held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
-    sizes = np.asarray(held.sum(1))
+    sizes: np.ndarray = np.asarray(held.sum(1))
     both = (held @ held.T).tocoo()
     share = both.data / sizes[both.row]
     listed = np.flatnonzero((sizes[both.row] < sizes[both.col]) & (share >= least))

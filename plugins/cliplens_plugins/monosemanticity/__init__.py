@@ -5,4 +5,5 @@ from cliplens_plugins.monosemanticity.embsim_metric import EmbSimMetric as EmbSi
 from cliplens_plugins.monosemanticity.metric import MonosemanticityMetric as MonosemanticityMetric
 from cliplens_plugins.monosemanticity.mms import mms as mms
 from cliplens_plugins.monosemanticity.ms import ms as ms
+from cliplens_plugins.monosemanticity.precomputed import PrecomputedJudge as PrecomputedJudge
 from cliplens_plugins.monosemanticity.winrate import winrate as winrate

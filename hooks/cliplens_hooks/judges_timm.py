@@ -1,0 +1,58 @@
+"""Images judged by a vision model of timm, such as a DINO or a supervised ViT: its pooled features."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+
+from cliplens.contracts import Judge
+from cliplens.errors import InputError, unknown_name
+from cliplens.records import PairedActs
+
+_BATCH = 64
+
+
+class TimmJudge(Judge):
+    """A timm model without its head.
+
+    Args:
+        source: a timm name ("vit_small_patch14_dinov2"), with a weights file behind a bar for work without a network
+            ("vit_small_patch14_dinov2|/path/model.safetensors").
+    """
+
+    name: ClassVar[str] = "timm"
+
+    def __init__(self, source: str = "") -> None:
+        self._source = source
+        self._parts: tuple[Any, Any] | None = None
+
+    @torch.no_grad()
+    def embed(
+        self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
+    ) -> PairedActs:
+        """Unit-norm pooled features of the images; captions are not seen."""
+        if images is None:
+            return PairedActs(tuple(ids), None, None)
+        model, prepare = self._open()
+        cut = [images[a : a + _BATCH] for a in range(0, len(images), _BATCH)]
+        parts = [model(torch.stack([prepare(i.convert("RGB")) for i in part])) for part in cut]
+        return PairedActs(tuple(ids), torch.nn.functional.normalize(torch.cat(parts).float(), dim=1), None)
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._parts is None:
+            import timm
+
+            name, _, weights = self._source.partition("|")
+            if not timm.is_model(name.split(".")[0]):
+                raise unknown_name("timm model", name, timm.list_models())
+            if weights and not Path(weights).exists():
+                raise InputError(
+                    expected=f"weights of {name}", found=f"no file {weights}", do="give a file that is there"
+                )
+            options = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
+            model = timm.create_model(name, pretrained=True, num_classes=0, **options).eval()
+            config = timm.data.resolve_model_data_config(model)
+            self._parts = model, timm.data.create_transform(**config, is_training=False)
+        return self._parts

