@@ -16,6 +16,7 @@ from cliplens.sae.install import uninstall as uninstall
 from cliplens.sae.iso_energy import IsoEnergyTrainingSAE as IsoEnergyTrainingSAE
 from cliplens.sae.masked_group_sparse import MaskedGroupSparseTrainingSAE as MaskedGroupSparseTrainingSAE
 from cliplens.sae.ncl import NCLTrainingSAE as NCLTrainingSAE
+from cliplens.sae.opening import open_dictionary as open_dictionary
 from cliplens.sae.paired import needs_pairs as needs_pairs
 from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config

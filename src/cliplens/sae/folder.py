@@ -90,8 +90,13 @@ def _save_sae(sae: "SAE[Any]", folder: Path, provenance: Provenance | None, of: 
     own.save_model(folder)
 
 
+def is_dictionary(folder: Path) -> bool:
+    """Whether the folder is one SAELens opens."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
 def _refuse_other_folders(folder: Path) -> None:
-    if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+    if is_dictionary(folder):
         return
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES) if folder.is_dir() else []
     if pickles or folder.suffix in PICKLES:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cliplens.errors import DamagedError, InputError, UnknownNameError, UnsafeFileError
-from cliplens.sae import Dictionary, layouts, open_foreign
+from cliplens.sae import Dictionary, layouts, open_dictionary, open_foreign
 
 D_IN, D_SAE, K, ROWS = 12, 40, 5, 60
 Codes = tuple[Tensor, Tensor]
@@ -327,6 +327,15 @@ def test_saev(head: dict, more: dict[str, Tensor], act: Callable[[Tensor], Tenso
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
+
+
+def test_open_dictionary_takes_ours_and_theirs(tmp_path: Path) -> None:
+    torch.save(linear(b_dec=B, k=COUNT, threshold=UNCUT), tmp_path / "ae.pt")
+    theirs = open_dictionary(tmp_path / "ae.pt")
+    ours = open_dictionary(theirs.save(tmp_path / "sae"))
+    assert torch.equal(ours.sae.encode(X), theirs.sae.encode(X))
+    with pytest.raises(InputError, match="no file"):
+        open_dictionary(tmp_path / "nothing")
 
 
 def test_a_converted_dictionary_is_saved_in_saelens_format(tmp_path: Path) -> None:
