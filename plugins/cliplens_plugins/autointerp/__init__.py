@@ -6,6 +6,7 @@ A *namer* says in words what a latent is, once from its top images and once from
 - `DecoderNamer` (`decoder`): the word of a vocabulary nearest to the decoder row.
 - `SoftWpmiNamer` (`wpmi`): soft-WPMI of CLIP-Dissect, over images and over captions.
 - `CaptionNamer` (`captions`): the phrase that the captions of top samples share.
+- `endpoint.EndpointNamer` (`endpoint`): a language or vision-language model behind an OpenAI-compatible endpoint.
 
 A *scorer* tests names on samples that none was made from: `HeldOutScorer` (detection, fuzzing, intruder; in both
 modalities and across; by several judges; against shuffled names).
