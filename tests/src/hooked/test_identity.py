@@ -1,12 +1,12 @@
 """Identities: equal for equal weights, different for anything else."""
 
 import torch
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 from torch import nn
 from torchvision import transforms
 
 from cliplens.hooked import identity_of, tokenizer_sha256, weights_sha256
 from cliplens.hooked.identity import adapters_in, description
+from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
 
 def test_equal_weights_have_equal_hashes_whatever_the_object() -> None:
