@@ -36,6 +36,7 @@ from cliplens.store.manifest import (
     shard_name,
     write_plan,
 )
+from cliplens.store.memory import give_back
 from cliplens.stream import Places, ReadBatch, Reader, SiteActs, decoded_batches, finite
 
 _SHARD_BYTES = 256 * 2**20
@@ -320,6 +321,7 @@ class ShardDraft:
         for name in files:
             self._partial(name).replace(self.folder / name)
         ShardRecord(self.shard, self.rows, self.truncated, tuple(self.bad), files).save(self.folder)
+        give_back()
 
     def abandon(self) -> None:
         """Nothing of it remains."""
