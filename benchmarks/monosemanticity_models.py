@@ -1,0 +1,146 @@
+"""Are dictionary latents more monosemantic than neurons, and does non-negative contrastive learning do as well?
+
+    python benchmarks/monosemanticity_models.py [--seeds 3] [--steps 400] [--data ../shared/data]
+
+The comparison of Yan et al. (arXiv 2502.14888; a reimplementation): neurons of the final embedding (both signs), a
+batch-top-k dictionary (SAE) and non-negative contrastive features (NCL) of the same embedding.
+
+* On the embedded world the judge is the truth itself: one-hot vectors of what an image shows and a caption says.
+* On coco500 (500 COCO pairs; embedding level, the images are not there) the judge is a sentence encoder over captions,
+  and a random-init twin stands beside the model. Needs the extra `judges`; left out where the data are not there.
+
+Not here: the self-supervised twin of the paper's fourth row; it needs its own training run.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from modality_ground_truth import SCORED, TRAIN, embeddings, said
+from torch import Tensor
+
+from cliplens.records import PairedActs
+from cliplens_plugins.modality import class_counts, classify_fixed, mds
+from cliplens_plugins.monosemanticity import embsim, ms, winrate
+
+Features = tuple[Tensor, Tensor]
+
+
+def neurons(acts: PairedActs) -> Features:
+    """Each coordinate of the centred embedding as two features, its positive and its negative part."""
+    return tuple(torch.cat([x.relu(), (-x).relu()], dim=1) for x in (s - s.mean(0) for s in (acts.image, acts.text)))  # type: ignore[return-value]
+
+
+def trained(acts: PairedActs, shown: PairedActs, architecture: str, seed: int, steps: int, d_sae: int) -> Features:
+    """Codes of `shown` by a dictionary trained on `acts`."""
+    from cliplens.sae import dictionary_config, needs_pairs, train
+    from cliplens.store import Provider
+
+    batch = min(1024, len(acts) // 2 * 2)
+    config = dictionary_config(architecture, acts.image.shape[1], d_sae, k=8)
+    provider = Provider.from_acts(acts, batch_size=batch, seed=seed, paired=needs_pairs(architecture))
+    dictionary = train(config, provider, samples=batch * steps, batch_size=batch, seed=seed)
+    codes = dictionary.encode(shown)
+    return codes.image.dense(), codes.text.dense()
+
+
+def figures(codes: Features, judged: tuple[Tensor | None, Tensor]) -> dict[str, float]:
+    """Medians over living latents, of images and captions where the judge sees them, and class shares."""
+    found: dict[str, float] = {}
+    for side, acts, judge in zip(("image", "text"), codes, judged, strict=True):
+        if judge is None:
+            continue
+        for name, score in (("EmbSim", embsim), ("WinRate", winrate), ("MS", ms)):
+            values = score(acts.double(), judge.double())
+            found[f"{name} {side}"] = (
+                float(values[~values.isnan()].median()) if (~values.isnan()).any() else float("nan")
+            )
+    counts = class_counts(classify_fixed(mds(*codes)))
+    living = max(1, sum(counts.values()) - counts["dead"])
+    return {**found, **{name: counts[name] / living for name in ("ImgD", "TextD", "CrossD")}}
+
+
+def part_of(acts: PairedActs, part: slice) -> PairedActs:
+    return PairedActs(acts.ids[part], acts.image[part], acts.text[part])
+
+
+def world_judges(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """One-hot truth of what is seen and of what is said."""
+    from cliplens.world import ground_truth
+
+    truth = ground_truth(TRAIN + SCORED)
+    rows = truth.rows(ids)
+    judged = []
+    for unseen in ("text", "image"):
+        factors = [f for f in rows if truth.sharing[f] != unseen]
+        hot = [np.eye(len(truth.values[f]))[rows[f]] for f in factors]
+        judged.append(torch.tensor(np.hstack([h - h.mean(0) for h in hot])))
+    return judged[0], judged[1]
+
+
+def coco(folder: Path) -> tuple[dict[str, PairedActs], Tensor] | None:
+    """Embeddings of the model and of its random-init twin, and the captions' embeddings by the sentence judge."""
+    from cliplens import registry
+    from cliplens.errors import MissingExtraError
+
+    file = folder / "coco500" / "coco500_clip_vitb16.npz"
+    if not file.exists():
+        return None
+    held = np.load(file, allow_pickle=False)
+    listed = json.loads((folder / "coco500" / "coco500.json").read_text())
+    captions = [str(entry["caption"]) for entry in listed]
+    ids = tuple(str(i) for i in range(len(captions)))
+    models = {}
+    for name, ending in (("OpenAI ViT-B/16", ""), ("random-init twin", "_random_init")):
+        models[name] = PairedActs(ids, *(torch.tensor(held[side + ending]) for side in ("image", "text")))
+    try:
+        judged = registry.judge("sentences").embed(None, captions, ids).text
+    except MissingExtraError:
+        return None
+    return models, judged
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CLIPLENS_DATA", "../shared/data")))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(what: str, features: str, codes: Features, judged: tuple[Tensor | None, Tensor]) -> None:
+        for name, value in figures(codes, judged).items():
+            rows[what, features][name].append(value)
+
+    acts = embeddings("world", TRAIN + SCORED)
+    fitted, shown = part_of(acts, slice(0, TRAIN)), part_of(acts, slice(TRAIN, None))
+    judged = world_judges(shown.ids)
+    add("embedded world", "neurons", neurons(shown), judged)
+    for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
+        for seed in range(options.seeds):
+            add("embedded world", label, trained(fitted, shown, architecture, seed, options.steps, 256), judged)
+    real = coco(options.data)
+    for name, given in (real[0] if real else {}).items():
+        assert real is not None
+        add(f"coco500, {name}", "neurons", neurons(given), (real[1], real[1]))
+        for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
+            for seed in range(options.seeds):
+                codes = trained(given, given, architecture, seed, options.steps, 256)
+                add(f"coco500, {name}", label, codes, (real[1], real[1]))
+
+    columns = list(next(iter(rows.values())))
+    print(f"{options.seeds} seeds, medians over latents; {platform.machine()}, torch {version('torch')}\n")
+    print(f"| data | features | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
+    for (what, features), row in rows.items():
+        print(f"| {what} | {features} | {' | '.join(said(row[c]) for c in columns)} |")
+
+
+if __name__ == "__main__":
+    main()
