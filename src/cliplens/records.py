@@ -4,12 +4,13 @@ A *pair* is an image and its caption; a *row* is a pair after a token choice; *c
 rows; a *batch* is all a metric sees at once; a *table* has one row per latent.
 """
 
+import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -243,10 +244,37 @@ class LatentTable:
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    @overload
+    def __getitem__(self, name: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, name: int) -> "Latent": ...
+    def __getitem__(self, name: str | int) -> "np.ndarray | Latent":
+        if isinstance(name, int):
+            if not -len(self) <= name < len(self):
+                raise IndexError(f"latent {name} of {len(self)}")
+            return Latent(
+                name % len(self), {column: values[name] for column, values in self.columns.items()}, self.schema
+            )
         if name not in self.columns:
             raise unknown_name("column", name, self.columns)
         return self.columns[name]
+
+    def top(self, column: str, count: int = 10, *, lowest: bool = False) -> "LatentTable":
+        """The rows with the highest values of a column (the lowest on request), in that order; nan is left out."""
+        values = np.asarray(self[column], dtype=np.float64)
+        order = np.argsort(values if lowest else -values, kind="stable")
+        chosen = order[~np.isnan(values[order])][:count]
+        numbered = {"latent": np.arange(len(self)), **self.columns}
+        return LatentTable({name: column_values[chosen] for name, column_values in numbered.items()}, self.schema)
+
+    def _repr_html_(self) -> str:
+        heads = "".join(_cell("th", name, self.schema.get(name)) for name in self.columns)
+        rows = (
+            "<tr>" + "".join(_cell("td", values[k]) for values in self.columns.values()) + "</tr>"
+            for k in range(min(len(self), _ROWS_SHOWN))
+        )
+        more = f"<p>{len(self)} latents</p>" if len(self) > _ROWS_SHOWN else ""
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
 
     def with_columns(self, columns: Mapping[str, np.ndarray], schema: Iterable[Column] = ()) -> "LatentTable":
         """A new table with columns added or replaced."""
@@ -273,6 +301,38 @@ class LatentTable:
                 schema[column.name] = Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
         columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
         return cls(columns, schema)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One row of the latent table; shows itself in a notebook, each value with what it says."""
+
+    number: int
+    values: Mapping[str, Any]
+    schema: Mapping[str, Column] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self.values:
+            raise unknown_name("column", column, self.values)
+        return self.values[column]
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr>{_cell('th', name, self.schema.get(name))}{_cell('td', value)}"
+            f"{_cell('td', self.schema[name].about if name in self.schema else '')}</tr>"
+            for name, value in self.values.items()
+        )
+        return f"<table><caption>Latent {self.number}</caption><tbody>{''.join(rows)}</tbody></table>"
+
+
+_ROWS_SHOWN = 20
+
+
+def _cell(tag: str, value: Any, column: Column | None = None) -> str:
+    """A table cell; names may hold anything, so everything is escaped."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    title = f' title="{html.escape(column.about)}"' if column else ""
+    return f"<{tag}{title}>{html.escape(text)}</{tag}>"
 
 
 @dataclass(frozen=True)
