@@ -1,7 +1,9 @@
-"""Attributions on models of all families: exact where the blocks are open, refused where they are closed."""
+"""Attribution and splicing on models of all families: exact where blocks are open, refused where they are closed."""
 
 import pytest
 import torch
+from sae_lens.saes.sae import SAEMetadata
+from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 
 import cliplens
 from cliplens.analysis import attribute_heads
@@ -48,3 +50,19 @@ def test_closed_towers_say_so(name: str) -> None:
     for call in (lambda: attribute_heads(tower, inputs, towards), cache.decompose_resid, cache.stack_head_results):
         with pytest.raises(InputError, match=f"hooked at its {level}"):
             call()
+
+
+@pytest.mark.parametrize("name", [*CLOSED, "ViT-B-16-SigLIP", "EVA02-E-14"])
+@torch.no_grad()
+def test_dictionaries_splice_into_every_kind_of_tower(name: str) -> None:
+    for tower, inputs, _, _ in sides(name):
+        hook = "stages.1.hook_out" if tower.level == "stages" else "blocks.0.hook_resid_post"
+        config = StandardSAEConfig(
+            d_in=tower.width(hook), d_sae=40, dtype="float64", metadata=SAEMetadata(hook_name=hook)
+        )
+        sae = StandardSAE(config)
+        by_hand = tower.run_with_hooks(inputs, fwd_hooks=[(hook, lambda x, hook, sae=sae: sae(x))])
+        torch.testing.assert_close(tower.run_with_saes(inputs, saes=sae), by_hand, rtol=1e-9, atol=1e-9)
+        kept = tower.run_with_saes(inputs, saes=sae, use_error_term=True)
+        torch.testing.assert_close(kept, tower(inputs), rtol=1e-9, atol=1e-9)
+        assert (by_hand - kept).norm() > 1e-3 * kept.norm()
