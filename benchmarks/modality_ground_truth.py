@@ -98,16 +98,16 @@ def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
 
 
 @lru_cache(maxsize=2)
-def embeddings(model: str, n: int) -> PairedActs:
-    """Final embeddings of world pairs, both modalities."""
+def embeddings(model: str, n: int, hook: str = "hook_embedding") -> PairedActs:
+    """Activations of world pairs at a hook of both towers, one position each; by default the final embeddings."""
     import cliplens
     from cliplens.sites import sites_of
     from cliplens.stream import stream
     from cliplens.world import world_pairs
 
-    parts = list(stream(cliplens.load(model), world_pairs(n), sites_of("hook_embedding"), batch_size=256))
+    parts = list(stream(cliplens.load(model), world_pairs(n), sites_of(hook), batch_size=256))
     ids = tuple(i for part in parts for i in part.ids)
-    sides = {m: torch.cat([part.of(m) for part in parts]) for m in ("image", "text")}
+    sides = {m: torch.cat([part.of(m).float() for part in parts]) for m in ("image", "text")}
     return PairedActs(ids, **sides)
 
 

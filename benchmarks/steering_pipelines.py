@@ -4,7 +4,8 @@
 
 Pipelines are real classes with random weights: text encoders of the size of Stable Diffusion's (12 layers, 768 wide), a
 small denoiser. Stock and steered calls alternate in random order within each round; a step's cost is the difference of
-a long and a short call. The denoiser is small so that an overhead shows: with a real one the same milliseconds are less.
+a long and a short call. The denoiser is small so that an overhead shows: with a real one the same milliseconds are
+less.
 """
 
 import argparse

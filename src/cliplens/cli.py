@@ -72,7 +72,7 @@ TRAINING = (
     "held_out",
     "wandb_project",
 )
-SCORING = ("namer", "vocabulary")
+SCORING = ("namer", "vocabulary", "judge")
 
 
 def _with_settings(

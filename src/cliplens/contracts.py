@@ -144,10 +144,11 @@ class Scorer(ABC):
         from_captions: Sequence[Name],
         evidence: Evidence,
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
+        judges: Sequence["Judge"] = (),
     ) -> Findings:
         """Columns and tables about the names, one of each list per latent.
 
-        `embed` gives the model's own final embedding of any text; None without a text tower.
+        `embed` gives the model's own final embedding of any text; None without a text tower. `judges` are independent.
         """
 
 
@@ -176,7 +177,7 @@ class Generator(ABC):
 
 
 class Reader(ABC):
-    """Reads attributes off pictures: what judges whether steering reached what it aimed at, and what else it changed."""
+    """Reads attributes off pictures: whether steering reached what it aimed at, and what else it changed."""
 
     name: ClassVar[str]
 

@@ -1,15 +1,15 @@
 """The errors a user can meet. Every message has one form: *Expected ... Found ... Do ...*
 
-    CliplensError
-    ├── InputError (ValueError)        something given cannot be used as it is
-    │   ├── UnknownNameError           model, tag, hook, metric, namer: the nearest names are listed
-    │   ├── PairsError                 pairs that cannot be read, or too many bad ones
-    │   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
-    ├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
-    ├── DamagedError                   a file that was altered or cut since it was written
-    ├── UnsafeFileError                a pickle that is more than tensors
-    └── PluginError                    somebody's plugin failed: names it, its distribution and its error
-        └── MissingExtraError          a part whose optional dependencies are not installed
+CliplensError
+├── InputError (ValueError)        something given cannot be used as it is
+│   ├── UnknownNameError           model, tag, hook, metric, namer: the nearest names are listed
+│   ├── PairsError                 pairs that cannot be read, or too many bad ones
+│   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
+├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
+├── DamagedError                   a file that was altered or cut since it was written
+├── UnsafeFileError                a pickle that is more than tensors
+└── PluginError                    somebody's plugin failed: names it, its distribution and its error
+    └── MissingExtraError          a part whose optional dependencies are not installed
 """
 
 import difflib

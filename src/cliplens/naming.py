@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from cliplens import keys
-from cliplens.contracts import Namer, Scorer
+from cliplens.contracts import Judge, Namer, Scorer
 from cliplens.errors import PluginError
 from cliplens.records import Column, Evidence, Exemplars, Findings, Name, Pair, PairedActs, PairedCodes, SparseCodes
 from cliplens.sites import Modality
@@ -60,7 +60,12 @@ Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
 
 
 def name_latents(
-    evidence: Evidence, namer: Namer, *, scorers: Sequence[Scorer] = (), embed: Embed | None = None
+    evidence: Evidence,
+    namer: Namer,
+    *,
+    scorers: Sequence[Scorer] = (),
+    embed: Embed | None = None,
+    judges: Sequence[Judge] = (),
 ) -> Findings:
     """Name every latent from one half of the evidence, and test the names on the other.
 
@@ -69,6 +74,7 @@ def name_latents(
         namer: makes one name from images and one from captions.
         scorers: add their columns and tables; `name_score` is then the held-out one where they give it.
         embed: the model's own embedding of any text, for scorers.
+        judges: independent encoders, for scorers.
 
     Raises:
         PluginError: the namer gave another number of names than there are latents.
@@ -85,7 +91,7 @@ def name_latents(
     share = image_share(naming)
     found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)
     for scorer in scorers:
-        found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed))
+        found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed, judges))
     return _with_tested_score(found, chosen_modality(given["images"], given["captions"], share))
 
 

@@ -60,9 +60,9 @@ class Plugin:
             except Exception as error:
                 raise self.failed("could not be made without arguments", error) from error
         if not isinstance(made, contract):
-            kinds = contract if isinstance(contract, tuple) else (contract,)
+            wanted = " or ".join(k.__name__ for k in (contract if isinstance(contract, tuple) else (contract,)))
             raise PluginError(
-                expected=f"{' or '.join(k.__name__ for k in kinds)} from the entry point {self.name!r} of {self.distribution}",
+                expected=f"{wanted} from the entry point {self.name!r} of {self.distribution}",
                 found=f"{type(made).__module__}.{type(made).__qualname__}",
                 do="subclass the contract in cliplens.contracts, or remove the entry point",
             )
@@ -129,7 +129,7 @@ def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
     allowed: tuple[type, ...] = (Tower, ModelSource) if group == "towers" else (contract,)
     for plugin in plugins(group):
         try:
-            instance = plugin.make(allowed)
+            instance: object = plugin.make(allowed)  # type: ignore[arg-type]
         except MissingExtraError as error:
             _LOG.debug("%s", error)
             continue

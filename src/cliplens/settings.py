@@ -63,6 +63,12 @@ class Settings:
     vocabulary: str | None = _option(
         None, "File with a word or phrase a line; default the captions' words.", DICTIONARY
     )
+    judge: str | None = _option(
+        None,
+        "Independent judge of monosemanticity and names, beside the model itself: sentences, timm:NAME|WEIGHTS, "
+        "open_clip:NAME|WEIGHTS, file:EMBEDDINGS.npz.",
+        DICTIONARY,
+    )
     wandb_project: str | None = _option(None, "Log training to this wandb project.", DICTIONARY)
 
     device: str | None = _option(None, "cuda, mps or cpu; default the best there is.", MACHINE)

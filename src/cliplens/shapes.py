@@ -1,4 +1,7 @@
-"""The shapes that recur, each said once. Axis words: batch, pos, d_model; row (a pair after a token choice), d_in, d_sae."""
+"""The shapes that recur, each said once.
+
+Axis words: batch, pos, d_model; row (a pair after a token choice), d_in, d_sae.
+"""
 
 from jaxtyping import Float, Int, Int64
 from torch import Tensor

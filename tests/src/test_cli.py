@@ -3,12 +3,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from cliplens.cli import app
 from typer.testing import CliRunner
+
+from cliplens.cli import app
 
 LIGHT = """
 import sys, {module}
-heavy = [m for m in ("torch", "sae_lens", "open_clip", "transformer_lens", "transformers", "datasets") if m in sys.modules]
+heavy = {{"torch", "sae_lens", "open_clip", "transformer_lens", "transformers", "datasets"}} & set(sys.modules)
 sys.exit(f"imported {{heavy}}" if heavy else 0)
 """
 

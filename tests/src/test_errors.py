@@ -1,6 +1,7 @@
 import inspect
 
 import pytest
+
 from cliplens import errors
 from cliplens.errors import CliplensError, InputError, nearest_names, unknown_name
 

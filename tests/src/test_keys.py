@@ -1,7 +1,8 @@
 import numpy as np
-from cliplens.keys import hashed, hashed_uniform, held_out, pair_keys
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cliplens.keys import hashed, hashed_uniform, held_out, pair_keys
 
 
 def test_keys_are_pinned() -> None:

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cliplens.errors import InputError, UnknownNameError
-from cliplens.records import Column, LatentTable, PairedActs, PairedCodes, SparseCodes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cliplens.errors import InputError, UnknownNameError
+from cliplens.records import Column, LatentTable, PairedActs, PairedCodes, SparseCodes
 
 
 def _codes(seed: int, rows: int = 7, d_sae: int = 5) -> torch.Tensor:
@@ -38,7 +39,7 @@ def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
 
 def test_joint_firings_need_both_modalities() -> None:
     codes = PairedCodes(("a",), SparseCodes.from_dense(torch.ones(1, 2)), None)
-    with pytest.raises(InputError, match="Expected codes of both modalities. Found codes of one."):
+    with pytest.raises(InputError, match=r"Expected codes of both modalities\. Found codes of one\."):
         _ = codes.joint
 
 

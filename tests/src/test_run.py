@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import LatentTable
 from cliplens.run import Settings, run
@@ -74,9 +75,10 @@ def test_table_and_summary_agree(finished: RunFolder) -> None:
 
 
 def test_stock_saelens_gives_our_codes_on_raw_activations(finished: RunFolder) -> None:
+    from sae_lens import SAE
+
     from cliplens.records import PairedActs
     from cliplens.sae import Dictionary
-    from sae_lens import SAE
 
     rows = torch.randn(32, 64) * 0.1
     acts = PairedActs(tuple(str(i) for i in range(32)), rows, rows)

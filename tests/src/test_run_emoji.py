@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from cliplens.errors import PairsError
 from cliplens.run import Settings, run
 

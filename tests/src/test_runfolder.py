@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cliplens.errors import DamagedError, InputError
 from cliplens.runfolder import RunFolder, read_json, write_json, written_whole
 
@@ -9,9 +10,14 @@ from cliplens.runfolder import RunFolder, read_json, write_json, written_whole
 def test_what_fails_half_way_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), written_whole(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with written_whole(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
 

@@ -1,4 +1,5 @@
 import pytest
+
 from cliplens.errors import InputError
 from cliplens.settings import Settings
 from cliplens.sites import Site

@@ -1,4 +1,5 @@
 import pytest
+
 from cliplens.errors import InputError
 from cliplens.sites import Site, sites_of
 

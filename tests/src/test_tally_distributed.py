@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.multiprocessing as mp
-from support.planted import batches_of, planted_codes
 
 from cliplens.records import Pair
 from cliplens.tally import TopSamples, all_reduce, shards, tally
 from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.modality import ModalityMetric
+from support.planted import batches_of, planted_codes
 
 
 def _work(rank: int, folder: str) -> None:

@@ -45,13 +45,15 @@ class HeldOutScorer(Scorer):
         from_captions: Sequence[Name],
         evidence: Evidence,
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
+        judges: Sequence[Judge] = (),
     ) -> Findings:
         """Columns name_image_score and name_text_score (detection, own modality), cross-modal ones, and a table."""
         given: dict[Modality, list[str | None]] = {
             "image": [n.text if a else None for n, a in zip(from_images, evidence.alive, strict=True)],
             "text": [n.text if a else None for n, a in zip(from_captions, evidence.alive, strict=True)],
         }
-        views = self._views(evidence, sorted({n for names in given.values() for n in names if n}), embed)
+        names = sorted({n for given_names in given.values() for n in given_names if n})
+        views = self._views(evidence, names, embed, (*self.judges, *judges))
         results = [
             _Result(view, test, source, target, *self._both(view, test, given[source], target, evidence))
             for view in views
@@ -66,13 +68,14 @@ class HeldOutScorer(Scorer):
             columns=columns, schema=schema, figures=_figures(results), tables={TITLE: rows}, notes=_notes(views)
         )
 
-    def _views(self, evidence: Evidence, names: list[str], embed: Embed | None) -> list[View]:
+    @staticmethod
+    def _views(evidence: Evidence, names: list[str], embed: Embed | None, judges: Sequence[Judge]) -> list[View]:
         if not names:
             return []
         views = [words_view(evidence, names)]
         if embed is not None:
             views.append(own_view(evidence, names, embed))
-        views += [judge_view(judge, evidence, names) for judge in self.judges]
+        views += [judge_view(judge, evidence, names) for judge in judges]
         return views
 
     def _both(

@@ -1,7 +1,7 @@
 """What is steered on a run folder: its model, its dictionary, and samples turned into embeddings while steering."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from cliplens.pairs import open_image
 from cliplens.records import LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
+from cliplens.settings import Settings
 from cliplens.sites import SIDE_OF, Modality, Site
 from cliplens_plugins.steering.choosing import Choice, choose
 from cliplens_plugins.steering.context import steer
@@ -34,20 +35,20 @@ class Run:
     folder: RunFolder
 
     @cached_property
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> Settings:
         """What the run was asked for."""
-        asked: dict[str, Any] = self.folder.read_settings()["asked"]
-        return asked
+        known = {field.name for field in fields(Settings)}
+        return Settings(**{k: v for k, v in self.folder.read_settings()["asked"].items() if k in known})
 
     @cached_property
     def clip(self) -> HookedCLIP:
         """Its model."""
-        return api.load(self.asked["model"], self.asked.get("pretrained"), device=self.asked.get("device"))
+        return api.load(self.asked.model, self.asked.pretrained, device=self.asked.device)
 
     @cached_property
     def dictionary(self) -> Dictionary:
         """Its dictionary."""
-        return Dictionary.load(Path(self.asked["sae"]) if "sae" in self.asked else self.folder.sae)
+        return Dictionary.load(self.folder.sae if self.asked.sae is None else Path(self.asked.sae))
 
     @cached_property
     def table(self) -> LatentTable | None:
@@ -56,9 +57,16 @@ class Run:
 
     def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
         """The first pairs the dictionary was not trained on, of those whose ids are to be kept."""
-        wanted = ("image_column", "caption_column", "id_column", "image_root")
-        pairs = api.read_pairs(self.asked["pairs"], **{name: self.asked.get(name) for name in wanted})
-        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.get("held_out", 0.2)))
+        asked = self.asked
+        pairs = api.read_pairs(
+            asked.pairs,
+            image_column=asked.image_column,
+            caption_column=asked.caption_column,
+            id_column=asked.id_column,
+            image_root=asked.image_root,
+            modalities=asked.modalities,
+        )
+        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), asked.held_out))
         chosen = islice((int(row) for row in kept if keep(pairs.ids[row])), count)
         return [pairs[row] for row in chosen]
 
@@ -72,7 +80,7 @@ class Run:
         exemplars = images or texts
         if self.table is None or exemplars is None:
             raise InputError(expected="an edit", found="none, and a run without scores", do="give --edit '17=+4'")
-        return choose(self.table, exemplars, self.asked["pairs"], self.level("image"))
+        return choose(self.table, exemplars, self.asked.pairs, self.level("image"))
 
     def level(self, modality: Modality) -> "Levels":
         """The typical code of a latent: the median over its top samples."""

@@ -11,7 +11,7 @@ from cliplens import keys
 from cliplens.api import pick_device
 from cliplens.hooked import HookedCLIP
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
+from cliplens.sae import Dictionary, dictionary_config, needs_pairs, open_dictionary, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
@@ -25,7 +25,7 @@ PASSES = 20
 def dictionary_of(clip: HookedCLIP, cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> Dictionary:
     """The dictionary the settings ask for, trained into the run folder unless it is there or was made elsewhere."""
     if settings.sae is not None:
-        dictionary = Dictionary.load(Path(settings.sae))
+        dictionary = open_dictionary(Path(settings.sae))
         dictionary.check(clip, settings.sites)
         return dictionary
     if not (folder.sae / "cfg.json").exists():

@@ -56,7 +56,8 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     if until == "train":
         return folder
     if not folder.summary.exists():
-        score(Parts(clip, pairs, cache, dictionary, settings, folder, group), steps)
+        judge = registry.judge(settings.judge) if settings.judge else None
+        score(Parts(clip, pairs, cache, dictionary, settings, folder, group, judge), steps)
     if group.rank == 0 and until == "report":
         write_report(folder)
     return folder

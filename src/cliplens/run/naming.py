@@ -36,7 +36,8 @@ def name_found(parts: Parts, exemplars: Mapping[Modality, Exemplars | None], fou
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
     embed = None if parts.clip.text is None else partial(embed_texts, parts.clip)
     evidence = evidence_for(parts, exemplars, found.table["alive"].astype(bool))
-    return name_latents(evidence, namer, scorers=scorers, embed=embed)
+    judges = () if parts.judge is None else (parts.judge,)
+    return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
 
 
 def evidence_for(

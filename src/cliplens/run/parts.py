@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cliplens.contracts import Judge
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs
 from cliplens.runfolder import RunFolder
@@ -12,7 +13,7 @@ from cliplens.store import Cache, Group
 
 @dataclass(frozen=True)
 class Parts:
-    """The model, the pairs, their activations, the dictionary, what was asked, and who else works on it."""
+    """The model, the pairs, their activations, the dictionary, what was asked, who else works on it, and who judges."""
 
     clip: HookedCLIP
     pairs: Pairs
@@ -21,3 +22,4 @@ class Parts:
     settings: Settings
     folder: RunFolder
     group: Group
+    judge: Judge | None = None

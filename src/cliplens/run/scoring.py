@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from cliplens import api, registry
-from cliplens.contracts import Metric
+from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, strongest
-from cliplens.records import Batch, GroundTruth, PairedActs
+from cliplens.pairs import open_image
+from cliplens.records import Batch, GroundTruth, Pair, PairedActs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.parts import Parts
@@ -57,13 +58,25 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
 
 
 def held_out_batches(parts: Parts) -> Iterator[Batch]:
+    """The scored pairs, batch by batch, as metrics see them."""
     settings, dictionary = parts.settings, parts.dictionary
     truth = _truth(settings.pairs)
     read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
     embeddings = read(**by_modality([Site(side, EMBEDDING) for side in settings.sides]))
+    by_id = {pair.id: pair for pair in parts.pairs} if parts.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
-        yield dictionary.batch(raw, judged={"clip": _unit(embedded)}, truth=truth)
+        judged = {"clip": _unit(embedded)}
+        if parts.judge is not None:
+            judged[parts.judge.name] = _judged(parts.judge, [by_id[i] for i in raw.ids], raw)
+        yield dictionary.batch(raw, judged=judged, truth=truth)
+
+
+def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:
+    """What the judge makes of the samples the dictionary saw."""
+    images = [open_image(pair) for pair in pairs] if raw.image is not None else None
+    captions = [pair.caption or "" for pair in pairs] if raw.text is not None else None
+    return judge.embed(images, captions, raw.ids)
 
 
 def _unit(acts: PairedActs) -> PairedActs:
@@ -91,10 +104,11 @@ def _notes(parts: Parts) -> list[str]:
             "Out of domain: the embedded model has only ever seen the drawings and captions of its own world. "
             "On other pairs it proves that everything works, not what the pairs hold."
         )
-    notes.append(
-        "Monosemanticity is judged by the model's own final embedding (judge 'clip'): "
-        "circular, so compare latents with it, and quote it only beside an independent judge."
-    )
+    if parts.judge is None:
+        notes.append(
+            "Monosemanticity is judged by the model's own final embedding (judge 'clip'): "
+            "circular, so compare latents with it, and quote it only beside an independent judge (--judge)."
+        )
     return notes
 
 

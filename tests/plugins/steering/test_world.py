@@ -9,27 +9,37 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import cliplens
-from cliplens.records import Edit
+from cliplens.exemplars import save_exemplars
+from cliplens.records import Edit, LatentTable, PairedActs
 from cliplens.run import run
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
+from cliplens.tally import TopSamples
 from cliplens.world import FACTORS, ground_truth
 from cliplens_plugins import steering as s
-from cliplens_plugins.generators import WorldGenerator
+from cliplens_plugins.generators import WorldGenerator, load_judge
+from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering.command import app
 from cliplens_plugins.steering.sources import Run
 
 
-pytestmark = pytest.mark.timeout(300)  # the run takes 15 seconds of a free core, minutes of a busy one
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("world") / "run"
-    asked = Settings(model="world", pairs="world:1000", held_out=0.3, d_sae=96, k=8, samples=50_000, batch_size=256)
-    run(asked, out, until="score")
-    return out
+    """A small run, trained; of its scores only what steering reads: classes and top samples."""
+    asked = Settings(
+        model="world", pairs="world:1000", held_out=0.3, d_sae=96, k=8, samples=50_000, batch_size=256, device="cpu"
+    )
+    made = run(asked, tmp_path_factory.mktemp("world") / "run", until="train")
+    opened = Run(made)
+    pairs = opened.held_out(300)
+    image, text = (opened.embed(column) for column in ([p.image for p in pairs], [p.caption for p in pairs]))  # type: ignore[arg-type]
+    batch = opened.dictionary.batch(PairedActs(tuple(p.id for p in pairs), image, text))
+    scores = mds(*(batch.codes.of(m).dense() for m in ("image", "text")))  # type: ignore[union-attr, arg-type]
+    LatentTable({"modality": np.asarray(classify_fixed(scores), dtype=object)}).save(made.latents)
+    samples = TopSamples(top=10)
+    samples.update(batch)
+    save_exemplars(made.exemplars, samples.exemplars("image", pairs), samples.exemplars("text", pairs))
+    return made.path
 
 
 def steer(*arguments: str) -> Any:
@@ -60,6 +70,23 @@ def test_a_reference_picture_swaps_a_class_of_latents(folder: Path, tmp_path: Pa
     assert found["edits"][0]["strength"] == 1.0
 
 
+def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_judge(tmp_path / "judge.safetensors", steps=40)  # reads badly, which is no matter here
+    monkeypatch.setenv("CLIPLENS_JUDGE", str(tmp_path / "judge.safetensors"))
+    options = ["--edit", "class:CrossD=*2", "--pairs", "3", "--dose", "1", "--out", str(tmp_path / "out")]
+    steer(str(folder), *options, "--measure", "colour=blue")
+    rows = json.loads((tmp_path / "out" / "steering.json").read_text())["measured"]
+    assert [row["dose"] for row in rows] == [0.0, 1.0]
+    assert all(0 <= row["size changed"] <= 1 for row in rows)
+    assert rows[0]["size changed"] == 0
+    steer(str(folder), *options, "--measure", "a blue star", "--judge", "world")
+    rows = json.loads((tmp_path / "out" / "steering.json").read_text())["measured"]
+    assert all(-1 <= row["cosine with 'a blue star'"] <= 1 for row in rows)
+    for measure, words in (("colour=bleu", "'blue'"), ("hue=blue", "attribute"), ("blue", "attribute=value")):
+        refused = CliRunner().invoke(app, [str(folder), *options, "--measure", measure])
+        assert words in str(refused.exception)
+
+
 def test_dose_0_draws_the_very_picture_and_an_edit_another(folder: Path) -> None:
     opened = Run(RunFolder.open(folder))
     pictures = [pair.image for pair in opened.held_out(2)]
@@ -80,9 +107,7 @@ def test_steering_a_colour_flips_zero_shot_and_keeps_the_rest(folder: Path) -> N
     acts = opened.embed([pair.image for pair in pairs])  # type: ignore[misc]
     values = ground_truth([pair.id for pair in pairs]).factors
     half = len(pairs) // 2
-    codes = opened.dictionary.encode(
-        cliplens.records.PairedActs(tuple(p.id for p in pairs[:half]), acts[:half], None)
-    ).image
+    codes = opened.dictionary.encode(PairedActs(tuple(p.id for p in pairs[:half]), acts[:half], None)).image
     assert codes is not None
     colours = values["colour"][:half]
     dense, means = codes.dense(), []

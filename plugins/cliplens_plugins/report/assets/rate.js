@@ -31,9 +31,9 @@
     let key = 0;
     $("questions").replaceChildren(...asked(card).map(([name, words, answers]) => h("fieldset", {}, h("legend", {}, words || `Somebody called it “${card.name}”. Is that right?`),
       h("div", { class: "answers" }, ...answers.map(([value, says]) => {
-        const input = h("input", { type: "radio", name, value, id: name + "-" + value, "data-key": ++key, onchange: () => answer(name, value) });
+        const input = h("input", { type: "radio", name, value, id: name + "-" + value, "data-key": ++key % 10, onchange: () => answer(name, value) });
         input.checked = given[name] === value;
-        return h("label", {}, input, ...(key <= 9 ? [h("kbd", {}, String(key))] : []), says);
+        return h("label", {}, input, ...(key <= 10 ? [h("kbd", {}, String(key % 10))] : []), says);
       })))));
     const done = data.cards.filter(complete).length;
     $("progress").textContent = `${state.at + 1} of ${data.cards.length}, ${done} answered`;
@@ -63,7 +63,7 @@
     if (event.target.id === "rater" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowRight" || event.key === "ArrowLeft") { event.preventDefault(); move(event.key === "ArrowRight" ? 1 : -1); }
     else if (event.key === "s") save();
-    else if (/^[1-9]$/.test(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
+    else if (/^[0-9]$/.test(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
   });
   show();
 })();

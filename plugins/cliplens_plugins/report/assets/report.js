@@ -167,7 +167,7 @@
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
 
   // ---- what is shown, in which order
-  const CLASSES = ["ImgD", "CrossD", "TextD", "dead"], MIXED = "best named, classes in turn";
+  const CLASSES = ["ImgD", "CrossD", "TextD", "dead"], MIXED = "best names, mixed";
   const state = { query: "", captions: false, kind: "all", sort: columns.name_score ? MIXED : "latent", down: true, range: null, order: [], current: null };
   if (state.sort === "latent") state.down = false;
   // Best named first, one class after the other, so that the page opens on some of everything.
