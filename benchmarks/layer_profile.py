@@ -1,0 +1,72 @@
+"""Where in the model do modalities part? One dictionary over both towers at each depth of the embedded model.
+
+    python benchmarks/layer_profile.py [--model world] [--seeds 1] [--steps 400]
+
+Both towers of the embedded model are equally wide, so one dictionary can read the same block of both (class token and
+end-of-text token). Beside the class shares stand the scores' recovery of the known truth and the modality gap, before
+and after what single-modality latents write is taken out.
+"""
+
+import argparse
+import platform
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from modality_ground_truth import SCORED, TRAIN, embeddings, said
+
+from cliplens.records import PairedActs
+from cliplens.tally import tally
+from cliplens_plugins.modality import GroundTruthMetric, ModalityMetric, modality_gap, without_latents
+
+HOOKS = (*(f"blocks.{layer}.hook_resid_post" for layer in range(3)), "hook_embedding")
+COLUMNS = ("ImgD", "TextD", "CrossD", "alive", "labelled", "accuracy", "AUROC", "co-firing AUROC", "gap", "gap without")
+
+
+def profile(model: str, hook: str, seed: int, steps: int) -> list[float]:
+    """The figures of `COLUMNS` at one hook."""
+    from cliplens.sae import dictionary_config, train
+    from cliplens.store import Provider
+    from cliplens.world import ground_truth
+
+    acts = embeddings(model, TRAIN + SCORED, hook)
+    fitted, shown = (PairedActs(acts.ids[p], acts.image[p], acts.text[p]) for p in (slice(TRAIN), slice(TRAIN, None)))
+    config = dictionary_config("batchtopk", acts.image.shape[1], 256, k=8)
+    dictionary = train(config, Provider.from_acts(fitted, batch_size=1024, seed=seed), samples=1024 * steps, seed=seed)
+    truth = ground_truth(len(acts.ids))
+    starts = range(0, SCORED, 1024)
+    parts = (PairedActs(shown.ids[a : a + 1024], shown.image[a : a + 1024], shown.text[a : a + 1024]) for a in starts)
+    batches = (dictionary.batch(part, truth=truth) for part in parts)
+    found = tally(batches, [ModalityMetric(0), GroundTruthMetric()], decoder=dictionary.decoder)
+    codes, single = dictionary.encode(shown), np.isin(found.table["modality"], ["ImgD", "TextD"])
+    sides = [(shown.image, codes.image.dense()), (shown.text, codes.text.dense())]
+    bare = [without_latents(x, c, dictionary.decoder, single) for x, c in sides]
+    known, alive = found.figures["ground_truth"], found.figures["alive"]
+    shares = [found.figures[name] / max(1, alive) for name in ("ImgD", "TextD", "CrossD")]
+    recovery = known["recovery"]
+    figures = [
+        known["labelled"],
+        recovery["pairs"]["accuracy_fixed"],
+        recovery["pairs"]["auroc"],
+        recovery["cofiring"]["auroc"],
+    ]
+    gaps = [modality_gap(*(s[:1024] for s in pair))["centroid"] for pair in ((shown.image, shown.text), tuple(bare))]
+    return [*shares, alive, *figures, *gaps]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="world")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=400)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{options.model}, {options.seeds} seed(s); {platform.machine()}, torch {version('torch')}\n")
+    print(f"| hook | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
+    for hook in HOOKS:
+        runs = [profile(options.model, hook, seed, options.steps) for seed in range(options.seeds)]
+        print(f"| {hook} | {' | '.join(said(list(column)) for column in zip(*runs, strict=True))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
