@@ -140,7 +140,7 @@ def world_figures(acts: PairedActs, architecture: str, seed: int, steps: int) ->
     config = dictionary_config(architecture, acts.image.shape[1], 256, k=8)
     trained_on = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
     provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(architecture))
-    dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, seed=seed)
+    dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, lr=1e-3, seed=seed)
     truth = ground_truth(len(acts.ids))
 
     def batches() -> Iterator[Batch]:

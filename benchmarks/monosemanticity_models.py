@@ -45,7 +45,7 @@ def trained(acts: PairedActs, shown: PairedActs, architecture: str, seed: int, s
     batch = min(1024, len(acts) // 2 * 2)
     config = dictionary_config(architecture, acts.image.shape[1], d_sae, k=8)
     provider = Provider.from_acts(acts, batch_size=batch, seed=seed, paired=needs_pairs(architecture))
-    dictionary = train(config, provider, samples=batch * steps, batch_size=batch, seed=seed)
+    dictionary = train(config, provider, samples=batch * steps, batch_size=batch, lr=1e-3, seed=seed)
     codes = dictionary.encode(shown)
     return codes.image.dense(), codes.text.dense()
 
