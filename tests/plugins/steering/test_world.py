@@ -36,9 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     batch = opened.dictionary.batch(PairedActs(tuple(p.id for p in pairs), image, text))
     scores = mds(*(batch.codes.of(m).dense() for m in ("image", "text")))  # type: ignore[union-attr, arg-type]
     LatentTable({"modality": np.asarray(classify_fixed(scores), dtype=object)}).save(made.latents)
-    samples = TopSamples(top=10)
-    samples.update(batch)
-    save_exemplars(made.exemplars, samples.exemplars("image", pairs), samples.exemplars("text", pairs))
+    tops = [TopSamples(modality, top=10) for modality in ("image", "text")]
+    for top in tops:
+        top.update(batch)
+    by_id = {pair.id: pair for pair in pairs}
+    save_exemplars(made.exemplars, *(top.exemplars(by_id) for top in tops))
     return made.path
 
 
