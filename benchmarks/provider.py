@@ -141,7 +141,7 @@ def compare(args: argparse.Namespace, prompts: int) -> None:
         shuffler = random.Random(0)
         for _ in range(args.rounds):
             for name in shuffler.sample(list(ways), len(ways)):
-                rates[name].append(rates_of(ways[name](), args.rows * (1 if "SAELens" in name else 4)))
+                rates[name].append(rates_of(ways[name](), args.rows * (1 if "SAELens" in name else 16)))
         ours = np.array(rates["cliplens Provider"])
         for name, found in rates.items():
             clock = np.median(np.array(found)[:, 0])
