@@ -28,6 +28,7 @@ from sae_lens.saes.topk_sae import TopKSAE
 from torch import Tensor
 
 from cliplens.errors import InputError
+from cliplens.sae.making import made_over
 
 NOT_AFFINE = ("layer_norm", "constant_norm_rescale")
 _FOLDABLE = (StandardSAE, GatedSAE, JumpReLUSAE, TopKSAE, MatchingPursuitSAE)
@@ -50,7 +51,7 @@ def folded(sae: "SAE[Any]", mean: Float[Tensor, " d_in"] | None) -> "SAE[Any]":
         state.update(_shifted(sae, mean.detach().to(sae.W_dec.device, torch.float64)))
         if isinstance(sae, MatchingPursuitSAE):
             cfg.apply_b_dec_to_input = True
-    return _made_from(type(sae), cfg, state)
+    return made_over(type(sae), cfg, state)
 
 
 def check_foldable(sae: "SAE[Any]") -> None:
@@ -100,14 +101,3 @@ def _shifted_encoder(sae: "SAE[Any]", mean: Float[Tensor, " d_in"]) -> dict[str,
     if isinstance(sae, GatedSAE):
         return {"b_gate": sae.b_gate.double() - shift, "b_mag": sae.b_mag.double() - shift * sae.r_mag.double().exp()}
     return {"b_enc": sae.b_enc.double() - shift}
-
-
-def _made_from(kind: "type[SAE[Any]]", cfg: Any, state: dict[str, Tensor]) -> "SAE[Any]":
-    """A dictionary of this class over these tensors, without allocating its weights a second time."""
-    device = cfg.device
-    cfg.device = "meta"
-    made = kind(cfg)
-    made.load_state_dict(state, assign=True)
-    made.cfg.device = device
-    made.device = torch.device(device)
-    return made.requires_grad_(False)

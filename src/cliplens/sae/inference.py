@@ -6,12 +6,12 @@ import torch
 from sae_lens import SAE
 from sae_lens.saes.sae import TrainingSAE
 
+from cliplens.sae.making import made_from_dict
+
 
 @torch.no_grad()
 def inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
     """What `save_inference_model` then `load_from_disk` would give, without the disk; shares nothing with `sae`."""
     state = {name: tensor.detach().clone() for name, tensor in sae.state_dict().items()}
     sae.process_state_dict_for_saving_inference(state)
-    made: SAE[Any] = SAE.from_dict(sae.cfg.get_inference_sae_cfg_dict())
-    made.load_state_dict(state)
-    return made.to(sae.device).requires_grad_(False)
+    return made_from_dict(sae.cfg.get_inference_sae_cfg_dict(), state).to(sae.device)

@@ -19,6 +19,7 @@ from sae_lens.saes.sae import SAEConfig, SAEMetadata, TrainingSAE, TrainingSAECo
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
+from cliplens.sae.making import made_over
 from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
 from cliplens.sites import Modality
 
@@ -47,11 +48,10 @@ class NCLHeadsSAE(StandardSAE):
     def for_modality(self, modality: Modality) -> StandardSAE:
         """One side, its weights shared."""
         names = {f.name for f in fields(StandardSAEConfig)}
-        side = StandardSAE(StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names}))
-        text = modality == "text"
-        W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if text else (self.W_enc, self.b_enc)
+        cfg = StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
+        W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if modality == "text" else (self.W_enc, self.b_enc)
         state = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
-        side.load_state_dict(state, assign=True)
+        side: StandardSAE = made_over(StandardSAE, cfg, state)
         return side
 
 

@@ -41,7 +41,7 @@ def runner_config(
     train_batch_size_tokens: int = 1024,
     positions: Positions = "all",
     cache: Cache | None = None,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     wandb_project: str | None = None,
     **options: Any,
 ) -> "LanguageModelSAERunnerConfig[Any]":
@@ -91,7 +91,7 @@ def multi_runner_config(
     training_tokens: int = 400_000,
     train_batch_size_tokens: int = 1024,
     positions: Positions = "all",
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     wandb_project: str | None = None,
     **options: Any,
 ) -> MultiSAETrainingRunnerConfig:

@@ -32,7 +32,7 @@ def train(
     *,
     samples: int = 400_000,
     batch_size: int | None = None,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint_folder: Path | None = None,

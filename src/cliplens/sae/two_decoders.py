@@ -18,6 +18,7 @@ from sae_lens.saes.sae import SAE, SAEConfig, SAEMetadata, TrainingSAE, Training
 from sae_lens.saes.topk_sae import TopK
 from torch import Tensor, nn
 
+from cliplens.sae.making import made_over
 from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
 from cliplens.sites import Modality
 
@@ -90,11 +91,9 @@ class TwoDecodersSAE(DistanceTopKSAE):
         """One side, its weights shared."""
         names = {f.name for f in fields(DistanceTopKSAEConfig)}
         cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
-        side = DistanceTopKSAE(cfg)
-        text = modality == "text"
-        W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if text else (self.W_dec, self.b_dec)
+        W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if modality == "text" else (self.W_dec, self.b_dec)
         state = {"W_enc": self.W_enc, "b_in": self.b_in, "W_dec": W_dec, "b_dec": b_dec}
-        side.load_state_dict(state, assign=True)
+        side: DistanceTopKSAE = made_over(DistanceTopKSAE, cfg, state)
         return side
 
     def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:

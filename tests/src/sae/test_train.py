@@ -28,7 +28,7 @@ def weights(dictionary: Dictionary) -> torch.Tensor:
 @pytest.mark.parametrize("architecture", STOCK)
 def test_every_architecture_learns_and_reloads_in_stock_saelens(architecture: str, tmp_path: Path) -> None:
     acts = paired(600, D_IN)
-    dictionary = trained(provider(), architecture, steps=120, lr=5e-3)
+    dictionary = trained(provider(), architecture, steps=120)
     batch = dictionary.batch(acts)
     error = (batch.acts.image - batch.reconstruction.image).square().sum()
     assert error < 0.6 * batch.acts.image.square().sum()
@@ -124,7 +124,7 @@ def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
-    with pytest.raises(MismatchError, match=r"with lr=0.001. Found lr=0.5. Do ask the same again"):
+    with pytest.raises(MismatchError, match=r"with lr=0.003. Found lr=0.5. Do ask the same again"):
         trained(provider(), checkpoint_folder=tmp_path, resume=True, lr=0.5)
 
 

@@ -17,6 +17,7 @@ from cliplens.sae.foreign.patchsae import PatchSAE
 from cliplens.sae.foreign.prisma import Prisma
 from cliplens.sae.foreign.reading import read_checkpoint
 from cliplens.sae.foreign.saev import Saev
+from cliplens.sae.making import made_from_dict
 
 _LAYOUTS: tuple[Layout, ...] = (Saev(), PatchSAE(), Prisma(), DictionaryLearning(), MSAE(), Clipscope())
 
@@ -74,9 +75,7 @@ def _made(meaning: Meaning) -> "SAE[Any]":
         "dtype": "float32",
         "device": "cpu",
     }
-    sae: SAE[Any] = SAE.from_dict({**described, **meaning.config, "metadata": {}})
-    sae.load_state_dict(tensors)
-    return sae.requires_grad_(False)
+    return made_from_dict({**described, **meaning.config, "metadata": {}}, tensors)
 
 
 def _own(tensor: Tensor) -> Tensor:
