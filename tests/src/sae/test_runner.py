@@ -64,9 +64,14 @@ def dataset(clip: HookedCLIP, pairs: Pairs, site: str):
     return (image_dataset if site.startswith("vision") else caption_dataset)(pairs, clip)
 
 
-@pytest.mark.parametrize("steps", [6, pytest.param(300, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("site", [TEXT, VISION])
-@pytest.mark.parametrize("architecture", STOCK)
+@pytest.mark.parametrize(
+    ("architecture", "site", "steps"),
+    [
+        *((a, TEXT, 6) for a in STOCK),
+        ("topk", VISION, 6),
+        *(pytest.param(a, site, 300, marks=pytest.mark.slow) for a in STOCK for site in (TEXT, VISION)),
+    ],
+)
 def test_the_stock_runner_trains_saves_and_reloads(
     architecture: str, site: str, steps: int, clip: HookedCLIP, pairs: Pairs, tmp_path: Path
 ) -> None:
