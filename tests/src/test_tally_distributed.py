@@ -36,7 +36,7 @@ def _work(rank: int, folder: str) -> None:
 def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
     from cliplens.records import LatentTable
 
-    mp.spawn(_work, args=(str(tmp_path),), nprocs=2)
+    mp.start_processes(_work, args=(str(tmp_path),), nprocs=2, start_method="fork")
     planted = planted_codes(400, 6, dead=2)
     samples = TopSamples("image", 5)
     for batch in batches_of(planted, 50):

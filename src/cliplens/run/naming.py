@@ -76,6 +76,8 @@ def _vocabulary_acts(parts: Parts, vocabulary: Sequence[str]) -> Float[Tensor, "
     if not vocabulary or parts.clip.text is None:
         return None
     alone = embed_texts(parts.clip, vocabulary)
+    if "text" not in parts.settings.sides:
+        return alone
     said = dict(zip(parts.pairs.ids, parts.pairs.captions, strict=True)) if parts.pairs.has_captions else {}
     read = parts.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
     batches = (([said[i] or "" for i in acts.ids], acts.text) for acts in read if acts.text is not None)
