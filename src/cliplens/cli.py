@@ -20,7 +20,7 @@ from cliplens.errors import CliplensError
 from cliplens.settings import MACHINE, Settings
 
 COMMANDS = "cliplens.commands"
-DEMO_PAIRS = 20480
+DEMO_PAIRS = 12288
 DEMO_SETTINGS = {"model": "world", "pairs": f"world:{DEMO_PAIRS}", "d_sae": 256, "k": 8, "samples": 409_600}
 console = Console(highlight=False)
 

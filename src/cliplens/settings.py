@@ -56,7 +56,7 @@ class Settings:
     )
     samples: int | None = _option(None, "Rows to train on; default 400 steps or 20 passes.", DICTIONARY)
     batch_size: int = _option(1024, "Rows per training step.", DICTIONARY)
-    lr: float = _option(3e-3, "Learning rate.", DICTIONARY)
+    lr: float = _option(1e-3, "Learning rate.", DICTIONARY)
     seed: int = _option(0, "Seed of everything random.", DICTIONARY)
     centre: bool = _option(True, "Subtract each modality's mean before training.", DICTIONARY)
     namer: str = _option("vocabulary", "Who names the latents.", DICTIONARY)
