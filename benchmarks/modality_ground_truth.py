@@ -1,17 +1,21 @@
 """MODTRUTH: which modality scores recover a known truth, and which promise too much?
 
-    python benchmarks/modality_ground_truth.py [--seeds 5] [--classes batchtopk ...] [--steps 400] [--figure FILE.svg]
+    python benchmarks/modality_ground_truth.py [--seeds 5] [--steps 400] [--out RUNS.jsonl] [--figure FILE.svg]
+        [--classes batchtopk topk group_sparse:group_coefficient=0.2 ...]
 
 Three parts, each over seeds with 95 % t-intervals:
 1. Planted codes: latents made image-only, text-only or shared, under confounds (heavy-tailed firing is always there).
 2. The embedded world: dictionaries trained on the final embeddings of the default model, of its plain InfoNCE twin (the
    negative control: no single-modality latents), and of a split-prone variant of the default model whose captions are
    turned by 50 degrees and pushed away, so that shared concepts fall apart in two latents.
-   Labels of latents come from one half of the scored pairs, scores from the other.
+   Labels of latents come from one half of the scored pairs, scores from the other. Every training class is an
+   architecture, or an architecture with a field set; the first is shown score by score, all in one table beside.
+   With --out each dictionary's figures are kept, so that a run that was stopped goes on.
 3. Calibration: coverage of the 95 % intervals by firings, and false discoveries under the null at 4,096 latents.
 """
 
 import argparse
+import json
 import math
 import platform
 from collections import defaultdict
@@ -19,6 +23,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +32,7 @@ from tqdm.auto import tqdm
 
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.tally import Sums, tally
+from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, classify, classify_fixed, cofiring, mds
 from cliplens_plugins.modality.bootstrap import add_replicates, percentile_interval, replicates
 from cliplens_plugins.modality.ground_truth import auroc
@@ -37,6 +43,10 @@ from cliplens_plugins.modality.sums import add_pairs
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
 SCORES = (*VARIANTS, "cofiring")
 TRAIN, SCORED = 8192, 4096
+FITTED = ("explained_variance", "l0")
+CLASSES = ("batchtopk", "topk", "matryoshka_batchtopk", "group_sparse", "group_sparse:group_coefficient=0.2")
+CLASSES += ("masked_group_sparse", "iso_energy", "iso_energy:align_coefficient=0.002", "two_decoders", "ncl")
+"""Alignment-aware classes at their published weights, and two at a larger one (4 and 10 times)."""
 
 
 # --- 1. planted codes
@@ -131,13 +141,14 @@ def _half_turns(basis: torch.Tensor) -> torch.Tensor:
     return basis @ planes @ basis.T
 
 
-def world_figures(acts: PairedActs, architecture: str, seed: int, steps: int) -> dict[str, object]:
+def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int) -> dict[str, Any]:
     """Train one dictionary and hold it against the truth."""
     from cliplens.sae import dictionary_config, needs_pairs, train
     from cliplens.store import Provider
     from cliplens.world import ground_truth
 
-    config = dictionary_config(architecture, acts.image.shape[1], 256, k=8)
+    architecture, options = parsed(training_class)
+    config = dictionary_config(architecture, acts.image.shape[1], 256, k=8, **options)
     trained_on = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
     provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(architecture))
     dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, lr=1e-3, seed=seed)
@@ -148,10 +159,35 @@ def world_figures(acts: PairedActs, architecture: str, seed: int, steps: int) ->
             part = slice(a, a + 1024)
             yield dictionary.batch(PairedActs(acts.ids[part], acts.image[part], acts.text[part]), truth=truth)
 
-    found = tally(batches(), [GroundTruthMetric()], decoder=dictionary.decoder)
+    found = tally(batches(), [GroundTruthMetric(), FidelityMetric()], decoder=dictionary.decoder)
     if found.failed:
         raise RuntimeError(found.failed)
-    return dict(found.figures["ground_truth"])
+    return {**found.figures["ground_truth"], **{name: found.figures[name] for name in FITTED}}
+
+
+def parsed(training_class: str) -> tuple[str, dict[str, float]]:
+    """`architecture` or `architecture:field=number`."""
+    architecture, _, setting = training_class.partition(":")
+    field, _, value = setting.partition("=")
+    return architecture, {field: float(value)} if setting else {}
+
+
+class Kept:
+    """Figures by what they are of, kept in a file of JSON lines as they are made."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self._held = {tuple(entry["of"]): entry["figures"] for entry in map(json.loads, lines)}
+
+    def get(self, of: tuple[str | int, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The figures kept, or made now."""
+        if of not in self._held:
+            self._held[of] = make()
+            if self._path:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"of": of, "figures": self._held[of]}) + "\n")
+        return self._held[of]
 
 
 # --- 3. calibration
@@ -204,6 +240,39 @@ def said(values: list[float]) -> str:
     return f"{np.mean(known):.3f} ± {half:.3f}"
 
 
+def scores_of(runs: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Per what was run and score: accuracies and AUROC, one value per seed."""
+    scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for what, found in runs.items():
+        for figures in found:
+            for name, row in figures["recovery"].items():
+                for key, value in row.items():
+                    scores[what, name][key].append(value)
+    return scores
+
+
+def print_classes(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
+    """One row per model and training class."""
+    columns: dict[str, Callable[[dict[str, Any]], float]] = {
+        "explained variance": lambda f: f["explained_variance"],
+        "L0": lambda f: f["l0"],
+        "labelled": lambda f: float(f["labelled"]),
+        "unlabelled": lambda f: float(f["unlabelled"]),
+        "split fraction": lambda f: f["split_fraction"],
+        "covered: shared": lambda f: as_number(f["coverage"]["shared"]),
+        "image": lambda f: as_number(f["coverage"]["image"]),
+        "text": lambda f: as_number(f["coverage"]["text"]),
+        "accuracy, MDS": lambda f: f["recovery"]["pairs"]["accuracy_fixed"],
+        "AUROC, MDS": lambda f: f["recovery"]["pairs"]["auroc"],
+        "AUROC, energy": lambda f: f["recovery"]["energy"]["auroc"],
+        "AUROC, co-firing": lambda f: f["recovery"]["cofiring"]["auroc"],
+    }
+    print(f"\n| model | training class | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
+    for (model, training_class), found in runs.items():
+        cells = [said([column(figures) for figures in found]) for column in columns.values()]
+        print(f"| {model} | {training_class.replace(':', ', ')} | {' | '.join(cells)} |")
+
+
 def print_scores(title: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
     print(f"\n| {title} | score | accuracy, fixed cuts | accuracy, the paper's | AUROC shared against single |")
     print("|---|---|---|---|---|")
@@ -243,9 +312,10 @@ def figure(path: Path, panels: dict[str, dict[tuple[str, str], dict[str, list[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--classes", nargs="*", default=["batchtopk"], help="training classes")
+    parser.add_argument("--classes", nargs="*", default=list(CLASSES), help="training classes")
     parser.add_argument("--models", nargs="*", default=["default", "plain twin", "split-prone"])
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--out", type=Path, help="keep each dictionary's figures here, and use those that are there")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -258,27 +328,20 @@ def main() -> None:
         "plain twin": lambda: embeddings("world-plain", TRAIN + SCORED),
         "split-prone": lambda: turned(embeddings("world", TRAIN + SCORED)),
     }
-    scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    facts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    kept = Kept(options.out)
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for model in options.models:
-        acts = sources[model]()
-        for architecture in options.classes:
-            for seed in tqdm(range(options.seeds), delay=2, desc=f"{model}, {architecture}"):
-                figures = world_figures(acts, architecture, seed, options.steps)
-                what = f"{model}, {architecture}"
-                for name, row in figures["recovery"].items():  # type: ignore[attr-defined]
-                    for key, value in row.items():
-                        scores[what, name][key].append(value)
-                for key in ("labelled", "unlabelled", "split_fraction"):
-                    facts[what][key].append(float(figures[key]))  # type: ignore[arg-type]
-                for sharing, share in figures["coverage"].items():  # type: ignore[attr-defined]
-                    facts[what][f"covered {sharing}"].append(as_number(share))
+        for training_class in options.classes:
+            runs[model, training_class] = [
+                kept.get(
+                    (model, training_class, seed, options.steps),
+                    lambda m=model, c=training_class, s=seed: world_figures(sources[m](), c, s, options.steps),
+                )
+                for seed in tqdm(range(options.seeds), delay=2, desc=f"{model}, {training_class}")
+            ]
+    scores = scores_of({f"{m}, {c}": found for (m, c), found in runs.items() if c == options.classes[0]})
     print_scores("embedded world", scores)
-    print("\n| embedded world | labelled | unlabelled | split fraction | covered: shared | image | text |")
-    print("|---|---|---|---|---|---|---|")
-    for what, row in facts.items():
-        keys = ("labelled", "unlabelled", "split_fraction", "covered shared", "covered image", "covered text")
-        print(f"| {what} | {' | '.join(said(row[key]) for key in keys)} |")
+    print_classes(runs)
 
     print("\n| firings | coverage of the 95 % interval | of bare percentiles |\n|---|---|---|")
     for n in (5, 10, 20, 50, 100, 200, 400, 800):
