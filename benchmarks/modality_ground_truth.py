@@ -30,6 +30,7 @@ import torch
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
+from cliplens.hooked import HookedCLIP
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.tally import Sums, tally
 from cliplens_plugins.fidelity import FidelityMetric
@@ -111,11 +112,17 @@ def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
 def embeddings(model: str, n: int, hook: str = "hook_embedding") -> PairedActs:
     """Activations of world pairs at a hook of both towers, one position each; by default the final embeddings."""
     import cliplens
+
+    return read(cliplens.load(model), n, hook)
+
+
+def read(clip: HookedCLIP, n: int, hook: str = "hook_embedding") -> PairedActs:
+    """The same of any model that knows the captions of the world."""
     from cliplens.sites import sites_of
     from cliplens.stream import stream
     from cliplens.world import world_pairs
 
-    parts = list(stream(cliplens.load(model), world_pairs(n), sites_of(hook), batch_size=256))
+    parts = list(stream(clip, world_pairs(n), sites_of(hook), batch_size=256))
     ids = tuple(i for part in parts for i in part.ids)
     sides = {m: torch.cat([part.of(m).float() for part in parts]) for m in ("image", "text")}
     return PairedActs(ids, **sides)
