@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from sae_lens.saes.sae import SAEConfig, TrainStepInput
-from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
-from cliplens.sae.paired import NeedsPairs, halves, register_training
+from cliplens.sae.paired import halves, register_training
+from cliplens.sae.paired_topk import PairedTopKTrainingSAE, PairedTopKTrainingSAEConfig
 
 
 @dataclass
-class GroupSparseTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
+class GroupSparseTrainingSAEConfig(PairedTopKTrainingSAEConfig):
     """TopK with the group penalty."""
 
     group_coefficient: float = 0.05
@@ -29,26 +28,15 @@ class GroupSparseTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
         """Its name in SAELens' registry."""
         return "group_sparse"
 
-    def get_inference_config_class(self) -> type[SAEConfig]:
-        """Saved as stock TopK."""
-        return TopKSAEConfig
 
-
-class GroupSparseTrainingSAE(TopKTrainingSAE):
+class GroupSparseTrainingSAE(PairedTopKTrainingSAE):
     """Trained by the stock trainer on paired batches."""
 
     cfg: GroupSparseTrainingSAEConfig
 
-    def calculate_aux_loss(
-        self,
-        step_input: TrainStepInput,
-        feature_acts: Float[Tensor, "batch d_sae"],
-        hidden_pre: Float[Tensor, "batch d_sae"],
-        sae_out: Float[Tensor, "batch d_in"],
-    ) -> dict[str, Tensor]:
-        """TopK's own auxiliary loss, and the group penalty."""
-        losses = super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
-        return {**losses, "group_loss": self.cfg.group_coefficient * group_penalty(feature_acts)}
+    def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
+        """The group penalty, at least 0."""
+        return {"group_loss": self.cfg.group_coefficient * group_penalty(codes)}
 
 
 def group_penalty(codes: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:

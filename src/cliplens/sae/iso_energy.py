@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from sae_lens.saes.sae import SAEConfig, TrainStepInput
-from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
-from cliplens.sae.paired import NeedsPairs, halves, register_training
+from cliplens.sae.paired import halves, register_training
+from cliplens.sae.paired_topk import PairedTopKTrainingSAE, PairedTopKTrainingSAEConfig
 
 
 @dataclass
-class IsoEnergyTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
+class IsoEnergyTrainingSAEConfig(PairedTopKTrainingSAEConfig):
     """TopK with the alignment term."""
 
     align_coefficient: float = 2e-4
@@ -31,27 +30,15 @@ class IsoEnergyTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
         """Its name in SAELens' registry."""
         return "iso_energy"
 
-    def get_inference_config_class(self) -> type[SAEConfig]:
-        """Saved as stock TopK."""
-        return TopKSAEConfig
 
-
-class IsoEnergyTrainingSAE(TopKTrainingSAE):
+class IsoEnergyTrainingSAE(PairedTopKTrainingSAE):
     """Trained by the stock trainer on paired batches."""
 
     cfg: IsoEnergyTrainingSAEConfig
 
-    def calculate_aux_loss(
-        self,
-        step_input: TrainStepInput,
-        feature_acts: Float[Tensor, "batch d_sae"],
-        hidden_pre: Float[Tensor, "batch d_sae"],
-        sae_out: Float[Tensor, "batch d_in"],
-    ) -> dict[str, Tensor]:
-        """TopK's own auxiliary loss, and the alignment term (at most 0)."""
-        losses = super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
-        weight = self.cfg.align_coefficient * self.cfg.d_in
-        return {**losses, "alignment_loss": -weight * alignment(feature_acts)}
+    def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
+        """The alignment term, negative where codes agree."""
+        return {"alignment_loss": -self.cfg.align_coefficient * self.cfg.d_in * alignment(codes)}
 
 
 def alignment(codes: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:

@@ -1,0 +1,39 @@
+"""TopK on paired batches with a loss of its own about the codes of a pair; saved as stock TopK."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from sae_lens.saes.sae import SAEConfig, TrainStepInput
+from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from torch import Tensor
+
+from cliplens.sae.paired import NeedsPairs
+
+
+@dataclass
+class PairedTopKTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
+    """TopK whose batches hold whole pairs."""
+
+    def get_inference_config_class(self) -> type[SAEConfig]:
+        """Saved as stock TopK."""
+        return TopKSAEConfig
+
+
+class PairedTopKTrainingSAE(TopKTrainingSAE):
+    """Trained by the stock trainer on paired batches."""
+
+    @abstractmethod
+    def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
+        """What is added to the loss for the codes of a paired batch, by name."""
+
+    def calculate_aux_loss(
+        self,
+        step_input: TrainStepInput,
+        feature_acts: Float[Tensor, "batch d_sae"],
+        hidden_pre: Float[Tensor, "batch d_sae"],
+        sae_out: Float[Tensor, "batch d_in"],
+    ) -> dict[str, Tensor]:
+        """TopK's own auxiliary loss, and those about pairs."""
+        losses = super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
+        return {**losses, **self.pair_losses(feature_acts)}
