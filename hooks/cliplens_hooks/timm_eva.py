@@ -58,10 +58,6 @@ class TimmEva(TimmTransformer):
         x = self.with_positions(self.patches(inputs))
         return self.before_blocks(x), {"rope": self._rotation()}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """As the trunk pools."""
-        return self.norm_and_pool(stream)
-
     def _rotation(self) -> Tensor | None:
         rope = self.trunk.rope
         if rope is None:

@@ -261,7 +261,7 @@ class TimmTransformer(HookedVisionTower):
         x = self.trunk.head(self.trunk.head_drop(pooled))
         return self.stock.head(x) if isinstance(self.stock, TimmModel) else x
 
-    def norm_and_pool(self, stream: Tensor) -> Tensor:
+    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
         """Norm, pool, norm, each where the trunk has it."""
         trunk = self.trunk
         final = present(trunk.norm) is not None

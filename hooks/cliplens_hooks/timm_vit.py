@@ -56,10 +56,6 @@ class TimmViT(TimmTransformer):
         x = self.trunk.patch_drop(self.with_positions(self.patches(inputs)))
         return self.before_blocks(x), {}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """As the trunk pools."""
-        return self.norm_and_pool(stream)
-
 
 def _block(stock: Any, d: int) -> HookedBlock:
     return HookedBlock(
