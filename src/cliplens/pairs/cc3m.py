@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from cliplens.errors import PairsError
 from cliplens.pairs.folder import IMAGE_SUFFIXES
 from cliplens.pairs.pairs import Pairs
+from cliplens.pairs.strings import Files, Growing
 
 _TRIED = 200
 _NAMES: dict[str, Callable[[int, str], str]] = {
@@ -37,22 +38,35 @@ def read_cc3m(path: Path, root: Path) -> Pairs:
     Raises:
         PairsError: no file in the folder is named in a way that fits the rows.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if len(row) == 2]
-    files = {f.stem: f for f in sorted(root.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES}
-    name = _naming(enumerate(url for _, url in rows), files)
+    files = {f.stem: f.relative_to(root).as_posix() for f in _images(root)}
+    name = _naming(enumerate(url for _, url in _rows(path)), files)
     if name is None:
         raise PairsError(
             expected=f"images in {root} named by {', '.join(_NAMES)}",
             found=f"{len(files)} images that fit none of the first {_TRIED} rows",
             do="give the folder with image_root, or write a table with a column of file names",
         )
-    names = [name(row, url) for row, (_, url) in enumerate(rows)]
-    images = [files.get(stem, root / stem) for stem in names]
-    return Pairs(names, images, [caption for caption, _ in rows], name=path.stem)
+    names, images, captions = Growing(), Growing(), Growing()
+    for row, (caption, url) in enumerate(_rows(path)):
+        stem = name(row, url)
+        names.append(stem)
+        images.append(files.get(stem, stem))
+        captions.append(caption)
+    return Pairs(names.done(), Files(root, images.done()), captions.done(), name=path.stem)
 
 
-def _naming(urls: Iterable[tuple[int, str]], files: dict[str, Path]) -> Callable[[int, str], str] | None:
+def _rows(path: Path) -> Iterator[tuple[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            if len(row) == 2:
+                yield row[0], row[1]
+
+
+def _images(root: Path) -> Iterator[Path]:
+    return (f for f in sorted(root.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _naming(urls: Iterable[tuple[int, str]], files: dict[str, str]) -> Callable[[int, str], str] | None:
     tried = list(islice(urls, _TRIED))
     hits = {how: sum(name(row, url) in files for row, url in tried) for how, name in _NAMES.items()}
     best = max(hits, key=lambda how: hits[how])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.pairs import Pairs
+from cliplens.pairs.strings import Files, Growing
 
 Columns = tuple[str | None, str | None, str | None]
 """The columns a user named: image, caption, id; None where not named."""
@@ -34,23 +35,22 @@ def pairs_of_rows(rows: Iterable[Mapping[str, Any]], columns: Columns, root: Pat
     The id is the id column's value, else the image as the table writes it, else the table's name and the row.
     """
     image_column, caption_column, id_column = columns
-    ids: list[str] = []
-    images: list[Path | None] = []
-    captions: list[str | None] = []
+    ids, images, captions = Growing(), Growing(), Growing()
     for number, row in enumerate(rows):
         image = _cell(row, image_column)
         known = _cell(row, id_column) or image or f"{name}-{number:06d}"
         for caption in captions_of(None if caption_column is None else row.get(caption_column)):
             ids.append(known)
-            images.append(root / image if image else None)
+            images.append(image)
             captions.append(caption)
-    return Pairs(ids, images if image_column else None, captions if caption_column else None, name=name)
+    files = Files(root, images.done()) if image_column else None
+    return Pairs(ids.done(), files, captions.done() if caption_column else None, name=name)
 
 
 def captions_of(value: Any) -> list[str | None]:
     """The captions a cell holds: one, or a list of them for the same image."""
     if isinstance(value, list | tuple):
-        return [str(v) for v in value] or [None]
+        return [None if v is None else str(v) for v in value] or [None]
     return [None if value is None else str(value)]
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from cliplens.errors import PairsError
 from cliplens.pairs.pairs import Pairs
+from cliplens.pairs.strings import Files, Strings
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
@@ -15,15 +16,13 @@ def read_folder(folder: Path, modalities: Literal["both", "image", "text"]) -> P
     Raises:
         PairsError: captions are needed and no image has one.
     """
-    images = sorted(
-        (p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES),
-        key=lambda p: p.relative_to(folder).as_posix(),
-    )
-    ids = [p.relative_to(folder).as_posix() for p in images]
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    ids = Strings.of(names)
+    images = Files(folder, ids)
     if modalities == "image":
         return Pairs(ids, images, None, name=folder.name)
-    captions = [_caption(p.with_suffix(".txt")) for p in images]
-    if images and not any(c is not None for c in captions):
+    captions = Strings.of(_caption((folder / name).with_suffix(".txt")) for name in names)
+    if names and all(c is None for c in captions):
         raise PairsError(
             expected=f"a .txt file with the caption beside each image in {folder}",
             found=f"{len(images)} images and no .txt file",

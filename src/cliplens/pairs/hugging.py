@@ -3,13 +3,19 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int64
 
 from cliplens.errors import PairsError
 from cliplens.pairs.columns import Columns, captions_of, which_columns
 from cliplens.pairs.pairs import LazyImages, Pairs
+from cliplens.pairs.strings import Strings
 from cliplens.records import ImageSource
 
 if TYPE_CHECKING:
@@ -87,23 +93,49 @@ def from_dataset(
     image, caption, identity = which_columns(columns, dataset.column_names, modalities, name)
     if image is not None and isinstance(dataset.features[image], datasets.Image):
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
-    said: Sequence[Any] = [None] * len(dataset) if caption is None else dataset[caption]
-    rows, captions = [], []
-    for row, value in enumerate(said):
-        for one in captions_of(value):
-            rows.append(row)
-            captions.append(one)
-    known = None if identity is None else [str(i) for i in dataset[identity]]
+    rows, captions = _said(dataset, caption)
     stem = Path(name).stem
-    ids = [f"{stem}-{row:08d}" if known is None else known[row] for row in rows]
+    if identity is None:
+        ids = Strings.of(f"{stem}-{row:08d}" for row in rows)
+    else:
+        known = _strings(_column_of(dataset, identity))
+        ids = known if len(rows) == len(known) else Strings.of(known[row] for row in rows)
     images = None if image is None else DatasetImages(dataset.select_columns([image]), rows, image_root)
-    return Pairs(ids, images, None if caption is None else captions, name=name)
+    return Pairs(ids, images, captions, name=name)
+
+
+def _said(dataset: "datasets.Dataset", caption: str | None) -> tuple[Int64[np.ndarray, " pair"], Strings | None]:
+    """Row and caption of each pair: one per row, or one for each of a row's captions, at least one."""
+    every = np.arange(len(dataset), dtype=np.int64)
+    if caption is None:
+        return every, None
+    column = _column_of(dataset, caption)
+    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
+        return every, _strings(column)
+    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+    if len(counts) and counts.min() > 0:
+        return np.repeat(every, counts), _strings(pc.list_flatten(column))
+    return np.repeat(every, np.maximum(counts, 1)), Strings.of(
+        one for chunk in column.iterchunks() for value in chunk.to_pylist() for one in captions_of(value)
+    )
+
+
+def _column_of(dataset: "datasets.Dataset", name: str) -> pa.ChunkedArray:
+    """A column as it lies on disk, mapped, wherever the dataset is not a selection of rows."""
+    return dataset.select_columns([name]).with_format("arrow")[:][name]
+
+
+def _strings(column: pa.ChunkedArray) -> Strings:
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return Strings(column)
+    return Strings.of(None if v is None else str(v) for chunk in column.iterchunks() for v in chunk.to_pylist())
 
 
 class DatasetImages(LazyImages):
     """Images of a dataset's column: bytes, or files below `root`."""
 
-    def __init__(self, dataset: "datasets.Dataset", rows: Sequence[int], root: Path | None) -> None:
+    def __init__(self, dataset: "datasets.Dataset", rows: Int64[np.ndarray, " image"], root: Path | None) -> None:
         self.dataset, self.rows, self.root = dataset, rows, root or Path()
         self.column = dataset.column_names[0]
 
@@ -111,7 +143,7 @@ class DatasetImages(LazyImages):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> ImageSource | None:  # type: ignore[override]
-        value = self.dataset[self.rows[index]][self.column]
+        value = self.dataset[int(self.rows[index])][self.column]
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         return self.root / value if isinstance(value, str) else value

@@ -16,9 +16,9 @@ def read_jsonl(path: Path, root: Path, columns: Columns, modalities: Literal["bo
     Raises:
         PairsError: a line is not a JSON object, or no line has a column that is needed.
     """
-    rows = list(_rows(path))
-    present = list(dict.fromkeys(name for row in rows for name in row))
-    return pairs_of_rows(rows, which_columns(columns, present, modalities, str(path)), root, path.stem)
+    # Read twice: the names of the columns are all the first reading keeps.
+    present = list(dict.fromkeys(name for row in _rows(path) for name in row))
+    return pairs_of_rows(_rows(path), which_columns(columns, present, modalities, str(path)), root, path.stem)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -2,17 +2,21 @@
 
 import hashlib
 import operator
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import SupportsIndex, overload
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from cliplens.errors import PairsError
+from cliplens.pairs.strings import Files, Strings, print_of
 from cliplens.records import ImageSource, Pair
+
+_FURTHER = re.compile(r"#\d+$")
 
 
 class LazyImages(Sequence[ImageSource | None]):
@@ -35,21 +39,22 @@ class ImageColumn(LazyImages):
 class Pairs(Sequence[Pair]):
     """Images and captions in step. Indexing gives a `Pair`; a slice, or `take`, gives `Pairs` with the same ids.
 
-    Ids are unique: where the given ones are not, the second and later ones get `#1`, `#2`, ... in order.
+    Ids are unique: where the given ones are not, the second and later ones get `#1`, `#2`, ... in order. Ids, captions
+    and names of files are kept as Arrow columns: a pair takes its text and a few dozen bytes.
     """
 
     def __init__(
         self,
-        ids: Iterable[str],
+        ids: Iterable[str] | Strings,
         images: Sequence[ImageSource | None] | None,
         captions: Sequence[str | None] | None,
         *,
         name: str = "pairs",
     ) -> None:
         self.name = name
-        self._ids = unique_ids(ids)
-        self._images = images
-        self._captions = captions
+        self._ids = unique_ids(ids if isinstance(ids, Strings) else Strings.of(map(str, ids)))
+        self._images = _compact(images)
+        self._captions = None if captions is None else Strings.of(captions)
         for what, column in (("image", images), ("caption", captions)):
             if column is not None and len(column) != len(self._ids):
                 raise PairsError(
@@ -72,7 +77,7 @@ class Pairs(Sequence[Pair]):
         row = self._row(index)
         image = None if self._images is None else self._images[row]
         caption = None if self._captions is None else self._captions[row]
-        return Pair(self._ids[row], image, caption)
+        return Pair(str(self._ids[row]), image, caption)
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[i] for i in range(len(self)))
@@ -83,18 +88,19 @@ class Pairs(Sequence[Pair]):
     @property
     def ids(self) -> tuple[str, ...]:
         """The id of each pair, in order."""
-        return tuple(self._ids) if self._rows is None else tuple(self._ids[r] for r in self._rows)
+        rows = self._ids if self._rows is None else (self._ids[r] for r in self._rows.tolist())
+        return tuple(rows)  # type: ignore[arg-type]
 
     @property
     def captions(self) -> list[str | None]:
         """The caption of each pair, in order."""
         if self._captions is None:
             return [None] * len(self)
-        return [self.caption_at(i) for i in range(len(self))]
+        return list(self._captions) if self._rows is None else [self._captions[r] for r in self._rows.tolist()]
 
     def id_at(self, index: SupportsIndex) -> str:
         """The id of one pair, its image left alone."""
-        return self._ids[self._row(index)]
+        return str(self._ids[self._row(index)])
 
     def caption_at(self, index: SupportsIndex) -> str | None:
         """The caption of one pair, its image left alone."""
@@ -133,16 +139,22 @@ class Pairs(Sequence[Pair]):
         A file's bytes are not read: an image altered in place without changing its size goes unnoticed.
         """
         digest = hashlib.sha256()
-        lazy = isinstance(self._images, LazyImages)
-        if isinstance(self._images, LazyImages):
-            digest.update(self._images.sha256.encode())
-        for i in range(len(self)):
-            row = self._row(i)
-            caption = None if self._captions is None else self._captions[row]
-            plain = None if self._images is None or lazy else self._images[row]
-            for part in (self._ids[row].encode(), b"" if caption is None else caption.encode(), _print_of(plain)):
-                digest.update(len(part).to_bytes(8, "little") + part)
+        images = self._images
+        if isinstance(images, LazyImages):
+            digest.update(images.sha256.encode())
+            images = None
+        prints = map(_printer(images), range(len(self._ids)) if self._rows is None else map(int, self._rows))
+        for parts in zip(self._raw(self._ids), self._raw(self._captions), prints, strict=True):
+            digest.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         return digest.hexdigest()
+
+    def _raw(self, column: Strings | None) -> Iterator[bytes]:
+        """A column's strings in the order of the pairs, as UTF-8; nothing where there is none."""
+        if column is None:
+            return (b"" for _ in range(len(self)))
+        if self._rows is None:
+            return (part or b"" for part in column.raw())
+        return ((column.raw_at(row) or b"") for row in map(int, self._rows))
 
     def _row(self, index: SupportsIndex) -> int:
         at = operator.index(index)
@@ -152,24 +164,41 @@ class Pairs(Sequence[Pair]):
         return at if self._rows is None else int(self._rows[at])
 
 
-def unique_ids(ids: Iterable[str]) -> list[str]:
+def unique_ids(ids: Strings) -> Strings:
     """The ids, the second and later ones of the same name followed by `#1`, `#2`, ... in order."""
-    given = [str(i) for i in ids]
-    taken = set(given)
-    if len(taken) == len(given):
-        return given
+    # Hashes first: eight bytes for each id show, in all but a freak case, whether there is anything to do.
+    keys = np.fromiter(map(hash, ids.raw()), np.int64, len(ids))
+    ordered = np.sort(keys)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    return Strings.of(_renamed(ids, np.isin(keys, twice))) if len(twice) else ids
+
+
+def _renamed(ids: Strings, perhaps: Bool[np.ndarray, " id"]) -> Iterator[str]:
+    taken = {name for name in ids if name is not None and _FURTHER.search(name)}
     seen: dict[str, int] = {}
-    out = []
-    for name in given:
-        count = seen.get(name, 0)
-        fresh = name
+    for given, again in zip(ids, perhaps, strict=True):
+        name = str(given)
+        count = seen.get(name, 0) if again else 0
+        fresh = f"{name}#{count}" if count else name
         while count and fresh in taken:
-            fresh = f"{name}#{count}"
             count += 1
-        seen[name] = max(count, 1)
-        taken.add(fresh)
-        out.append(fresh)
-    return out
+            fresh = f"{name}#{count}"
+        if again:
+            seen[name] = count + 1
+        yield fresh
+
+
+def _compact(images: Sequence[ImageSource | None] | None) -> Sequence[ImageSource | None] | None:
+    """Paths as their names alone; anything else as it is."""
+    if not isinstance(images, list | tuple) or not all(i is None or isinstance(i, Path) for i in images):
+        return images
+    return Files(Path(), Strings.of(None if i is None else str(i) for i in images))
+
+
+def _printer(images: Sequence[ImageSource | None] | None) -> Callable[[int], bytes]:
+    if images is None:
+        return lambda _: b""
+    return images.print_at if isinstance(images, Files) else lambda row: _print_of(images[row])
 
 
 def _print_of(image: ImageSource | None) -> bytes:
@@ -178,6 +207,5 @@ def _print_of(image: ImageSource | None) -> bytes:
     if isinstance(image, bytes):
         return hashlib.sha256(image).digest()
     if isinstance(image, Path):
-        size = image.stat().st_size if image.is_file() else -1
-        return f"{image.name}\0{size}".encode()
+        return print_of(str(image))
     return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()

@@ -6,14 +6,20 @@ import json
 import os
 import re
 import tarfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from jaxtyping import Int64
+
 from cliplens.errors import PairsError
 from cliplens.pairs.folder import IMAGE_SUFFIXES
 from cliplens.pairs.pairs import LazyImages, Pairs
+from cliplens.pairs.strings import Growing
 
+_NOWHERE = (-1, -1, -1)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -36,9 +42,14 @@ def read_tars(pattern: str, caption_key: str | None = None) -> Pairs:
     shards = [Path(p) for part in _ranges(pattern) for p in sorted(glob.glob(part))]  # noqa: PTH207  patterns are strings
     if not shards:
         raise PairsError(expected=f"tar shards at {pattern}", found="none", do="check the path")
-    samples = [s for number, shard in enumerate(shards) for s in _samples(number, shard, caption_key)]
-    images = TarImages(tuple(shards), [s.image for s in samples])
-    return Pairs([s.key for s in samples], images, [s.caption for s in samples], name=Path(pattern).stem)
+    keys, captions, places = Growing(), Growing(), array("q")
+    for number, shard in enumerate(shards):
+        for sample in _samples(number, shard, caption_key):
+            keys.append(sample.key)
+            captions.append(sample.caption)
+            places.extend(sample.image or _NOWHERE)
+    images = TarImages(tuple(shards), np.frombuffer(places, dtype=np.int64).reshape(-1, 3))
+    return Pairs(keys.done(), images, captions.done(), name=Path(pattern).stem)
 
 
 @dataclass
@@ -51,9 +62,12 @@ class _Sample:
 
 
 class TarImages(LazyImages):
-    """Images in tars by shard, offset and size; every process opens the shards for itself."""
+    """Images in tars by shard, offset and size; every process opens the shards for itself.
 
-    def __init__(self, shards: tuple[Path, ...], places: list[tuple[int, int, int] | None]) -> None:
+    A place of -1, -1, -1 is no image.
+    """
+
+    def __init__(self, shards: tuple[Path, ...], places: Int64[np.ndarray, "image 3"]) -> None:
         self.shards, self.places = shards, places
         self._open: dict[tuple[int, int], int] = {}
 
@@ -61,10 +75,9 @@ class TarImages(LazyImages):
         return len(self.places)
 
     def __getitem__(self, index: int) -> bytes | None:  # type: ignore[override]
-        place = self.places[index]
-        if place is None:
+        shard, offset, size = self.places[index].tolist()
+        if shard < 0:
             return None
-        shard, offset, size = place
         here = (os.getpid(), shard)
         if here not in self._open:
             self._open[here] = os.open(self.shards[shard], os.O_RDONLY)
@@ -81,7 +94,9 @@ class TarImages(LazyImages):
     @property
     def sha256(self) -> str:
         sizes = [[shard.name, shard.stat().st_size] for shard in self.shards]
-        return hashlib.sha256(json.dumps([sizes, self.places]).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(sizes).encode())
+        digest.update(self.places.astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sample]:

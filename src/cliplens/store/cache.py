@@ -41,6 +41,7 @@ class Cache:
         self.records = tuple(records)
         self._file = lru_cache(maxsize=64)(self._open_file)
         self._lengths = lru_cache(maxsize=64)(self._read_lengths)
+        self._shard_ids = lru_cache(maxsize=2)(self._read_ids)
 
     @classmethod
     def open(cls, folder: Path | str, *, verify: bool = False) -> "Cache":
@@ -101,7 +102,7 @@ class Cache:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """The id of every pair kept, in the order of the cache."""
+        """The id of every pair kept, in the order of the cache: strings, some hundred bytes each."""
         return tuple(i for n in self.plan.names for i in self._pairs(n)["id"].to_pylist())
 
     @cached_property
@@ -112,7 +113,7 @@ class Cache:
     @cached_property
     def keys(self) -> UInt64[np.ndarray, " pair"]:
         """The 64-bit key of every pair."""
-        return pair_keys(self.ids)
+        return np.concatenate([pair_keys(self._read_ids(n)) for n in self.plan.names])
 
     def site(self, site: Site | str) -> SitePlan:
         """What was stored at a site.
@@ -224,17 +225,8 @@ class Cache:
     def _ids(self, block: Block) -> np.ndarray:
         return self._shard_ids(block.shard)[block.kept]
 
-    def _shard_ids(self, shard: int) -> np.ndarray:
-        start = int(self._starts[shard])
-        return self._all_ids[start : start + self.records[shard].rows]
-
-    @cached_property
-    def _all_ids(self) -> np.ndarray:
-        return np.array(self.ids, dtype=object)
-
-    @cached_property
-    def _starts(self) -> Int64[np.ndarray, " shard"]:
-        return np.cumsum([0, *(r.rows for r in self.records)]).astype(np.int64)
+    def _read_ids(self, shard: int) -> np.ndarray:
+        return np.array(self._pairs(shard)["id"].to_pylist(), dtype=object)
 
     def _pairs(self, shard: int) -> pa.Table:
         return read_table(self.folder / "pairs" / shard_name(shard, self.plan.n_shards))
