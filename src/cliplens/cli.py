@@ -162,13 +162,17 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],
     form: Annotated[str, typer.Option(help="Which report (entry points cliplens.reports).")] = "html",
     rate: Annotated[bool, typer.Option("--rate", help="A blinded page for people to rate latents on.")] = False,
+    as_folder: Annotated[
+        bool, typer.Option("--folder", help="A page with its pictures as files beside it: for large runs.")
+    ] = False,
 ) -> None:
-    """Write the report of a run again, or a page for people to rate its latents on."""
+    """Write the report of a run again, as one file or as a folder, or a page for people to rate its latents on."""
     _set_threads(None)
     from cliplens.run import write_report
     from cliplens.runfolder import RunFolder
 
-    console.print(f"Report: {write_report(RunFolder.open(folder), ['rate' if rate else form])}")
+    form = "rate" if rate else "folder" if as_folder else form
+    console.print(f"Report: {write_report(RunFolder.open(folder), [form])}", soft_wrap=True)
 
 
 @app.command()

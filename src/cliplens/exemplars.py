@@ -1,4 +1,5 @@
-"""Exemplars on disk: `exemplars.parquet` (one row per sample of a latent) and `images/` (thumbnails).
+"""Exemplars on disk: `exemplars.parquet` (one row per sample of a latent), `images/` (thumbnails) and, for
+dictionaries read inside the towers, `positions.parquet` (where in a sample the latent fires).
 
 | column   | what it says                                                                                    |
 |----------|-------------------------------------------------------------------------------------------------|
@@ -13,6 +14,14 @@
 Thumbnails are WebP, lossless where the picture is tiny and every pixel counts. A thumbnail is named after its
 pair and its content, the table is written last, and what it does not name is removed only then: whoever reads the
 folder at any moment finds a table whose pictures are all there.
+
+`positions.parquet` has one row per latent, modality and rank of a strong sample:
+
+| column       | what it says                                                                              |
+|--------------|-------------------------------------------------------------------------------------------|
+| values       | activation at each patch, row by row, or at each token of the caption                     |
+| rows, cols   | how many patches stand below and beside each other; 0 for captions                        |
+| starts, ends | of captions: the characters from which and up to which each token stands; null for images |
 """
 
 import hashlib
@@ -31,7 +40,7 @@ from tqdm.auto import tqdm
 
 from cliplens.errors import DamagedError, PairsError
 from cliplens.pairs import open_image
-from cliplens.records import Exemplars, Pair
+from cliplens.records import Exemplars, Heat, Pair, Positions
 from cliplens.runfolder import written_whole
 from cliplens.sites import Modality
 
@@ -43,6 +52,7 @@ PICTURES = {"image": 12, "text": 8}
 """Top samples of a latent whose pictures are kept; of captions too, as a rater sees pairs whole and is not told which
 half fired."""
 TABLE = "exemplars.parquet"
+POSITIONS = "positions.parquet"
 _SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
@@ -53,6 +63,19 @@ _SCHEMA = pa.schema(
         ("caption", pa.string()),
         ("image", pa.string()),
     ],
+)
+
+_POSITIONS_SCHEMA = pa.schema(
+    [
+        ("latent", pa.int32()),
+        ("modality", pa.string()),
+        ("rank", pa.int32()),
+        ("rows", pa.int32()),
+        ("cols", pa.int32()),
+        ("values", pa.list_(pa.float32())),
+        ("starts", pa.list_(pa.int32())),
+        ("ends", pa.list_(pa.int32())),
+    ]
 )
 
 
@@ -95,6 +118,48 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
             do="score the run again",
         ) from error
     return _read("image", columns, shapes, folder), _read("text", columns, shapes, folder)
+
+
+def save_positions(folder: Path, positions: Positions) -> None:
+    """Write where the latents fire in their exemplars beside the exemplars; nothing is written where there is none."""
+    if not positions:
+        (folder / POSITIONS).unlink(missing_ok=True)
+        return
+    columns: dict[str, list[Any]] = {name: [] for name in _POSITIONS_SCHEMA.names}
+    for (modality, latent, rank), heat in sorted(positions.items()):
+        rows, cols = heat.grid or (0, 0)
+        starts, ends = ([span[end] for span in heat.spans] for end in (0, 1))
+        row = (latent, modality, rank, rows, cols, heat.values, *((None, None) if heat.grid else (starts, ends)))
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    with written_whole(folder / POSITIONS) as partial:
+        pq.write_table(pa.table(columns, schema=_POSITIONS_SCHEMA), partial, compression="zstd")
+
+
+def load_positions(folder: Path) -> dict[tuple[Modality, int, int], Heat]:
+    """What `save_positions` wrote; empty where it wrote nothing.
+
+    Raises:
+        DamagedError: the file is there and cannot be read.
+    """
+    if not (folder / POSITIONS).exists():
+        return {}
+    try:
+        table = pq.read_table(folder / POSITIONS, schema=_POSITIONS_SCHEMA)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedError(
+            expected=f"{POSITIONS} of a run in {folder}",
+            found=f"{type(error).__name__}: {error}",
+            do="score the run again",
+        ) from error
+    found: dict[tuple[Modality, int, int], Heat] = {}
+    for latent, modality, rank, rows, cols, values, starts, ends in zip(
+        *(table.column(name).to_pylist() for name in _POSITIONS_SCHEMA.names), strict=True
+    ):
+        grid = (rows, cols) if rows else None
+        spans = tuple(zip(starts or (), ends or (), strict=True))
+        found["image" if modality == "image" else "text", latent, rank] = Heat(np.array(values), grid, spans)
+    return found
 
 
 def strongest(exemplars: Exemplars | None, top: int) -> Exemplars | None:

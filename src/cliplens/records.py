@@ -221,7 +221,10 @@ class Column:
 
 @dataclass(frozen=True)
 class LatentTable:
-    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` explains them."""
+    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` explains them.
+
+    A column may hold a row of numbers per latent, all of one length: an array of two axes, on disk a list.
+    """
 
     columns: Mapping[str, np.ndarray]
     schema: Mapping[str, Column] = field(default_factory=dict)
@@ -284,7 +287,7 @@ class LatentTable:
         """Write parquet; each column's `Column` travels as field metadata."""
         fields, arrays = [], []
         for name, values in self.columns.items():
-            array = pa.array(values.tolist() if values.dtype == object else values)
+            array = _arrow(values)
             about = self.schema.get(name)
             metadata = {k: str(v) for k, v in vars(about).items() if v} if about else None
             fields.append(pa.field(name, array.type, metadata=metadata))
@@ -299,8 +302,21 @@ class LatentTable:
         for column in table.schema:
             if column.metadata:
                 schema[column.name] = Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
-        columns = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
-        return cls(columns, schema)
+        return cls({name: _numpy(table.column(name)) for name in table.column_names}, schema)
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.array(values.tolist() if values.dtype == object else values)
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_fixed_size_list(column.type):
+        flat: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), column.type.list_size)
+    plain: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return plain
 
 
 @dataclass(frozen=True)
@@ -364,6 +380,22 @@ class Exemplars:
     def of(self, latent: int) -> list[tuple[Pair, float]]:
         """The samples of one latent with their activations."""
         return [(self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """What one latent does at every position of one of its exemplars."""
+
+    values: Float[np.ndarray, " position"]
+    """Activation at each patch (row by row from the top left) or at each token of the caption."""
+    grid: tuple[int, int] | None = None
+    """Of an image: rows and columns of patches."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Of a caption: from which character to which each token stands; an empty span is a token not found in it."""
+
+
+Positions = Mapping[tuple[Modality, int, int], Heat]
+"""By modality, latent and rank of the exemplar."""
 
 
 @dataclass(frozen=True)

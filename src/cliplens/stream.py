@@ -156,12 +156,16 @@ class Reader:
             return
         with torch.autocast(inputs.device.type, AUTOCASTS.get(self.autocast or ""), enabled=bool(self.autocast)):
             read = tower.read(inputs, [s.hook for s in sites])
+        if self.token == "patches" and all(found.shape[1] == 1 for found in read.values()):
+            raise MismatchError(
+                expected="a hook with patch positions for token='patches'",
+                found=f"hooks with one position ({', '.join(read)})",
+                do="use token='auto'",
+            )
         for hook, found in read.items():
             acts = found.flatten(2).float()
-            yield (
-                Site(side, hook),
-                _single(acts, self.token) if acts.shape[1] == 1 else self._chosen(tower, acts, inputs),
-            )
+            one = acts.shape[1] == 1
+            yield Site(side, hook), SiteActs(acts, _full(acts), "single") if one else self._chosen(tower, acts, inputs)
 
     def _chosen(self, tower: HookedTower, acts: Float[Tensor, "pair pos d_in"], inputs: Tensor) -> SiteActs:
         images = inputs.is_floating_point()
@@ -178,16 +182,6 @@ class Reader:
             return mean(SiteActs(acts, lengths, "all"))
         picked = acts[torch.arange(len(acts), device=acts.device), special][:, None]
         return SiteActs(picked, _full(picked), "cls" if images else "eot")
-
-
-def _single(acts: Float[Tensor, "pair 1 d_in"], token: str) -> SiteActs:
-    if token == "patches":
-        raise MismatchError(
-            expected="a hook with patch positions for token='patches'",
-            found="a hook with one position",
-            do="use token='auto'",
-        )
-    return SiteActs(acts, _full(acts), "single")
 
 
 def mean(found: SiteActs) -> SiteActs:

@@ -208,6 +208,18 @@ class Sums:
         self._held = {name: value.clone() for name, value in state.items()}
 
 
+def _strongest_row_each(
+    ids: Sequence[str], sample: np.ndarray, latents: np.ndarray, values: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Of firings of one latent on several rows of one pair, the strongest alone."""
+    place: dict[str, int] = {}
+    pair = np.array([place.setdefault(i, len(place)) for i in ids])[sample]
+    order = np.lexsort((-values, latents, pair))
+    _, first = np.unique(np.stack([pair, latents])[:, order], axis=1, return_index=True)
+    kept = order[first]
+    return list(place), pair[kept], latents[kept], values[kept]
+
+
 class TopSamples:
     """The strongest samples of each latent in one modality, ties broken by pair id; mergeable, of constant size.
 
@@ -235,12 +247,15 @@ class TopSamples:
             self.add(batch.ids, codes)
 
     def add(self, ids: Sequence[str], codes: SparseCodes) -> None:
-        """Take in codes of the pairs `ids`."""
+        """Take in codes of the pairs `ids`. A pair with many rows, one per patch or token, counts by its strongest."""
         self._sized(codes.d_sae)
         latents, values = codes.latents.cpu().numpy(), codes.values.detach().double().cpu().numpy()
         kept = (values > 0) & (values >= self._floor[latents])
         rows, sample = np.unique(codes.rows.cpu().numpy()[kept], return_inverse=True)
-        self._wait([ids[r] for r in rows], latents[kept], values[kept], sample)
+        named, latents, values = [ids[r] for r in rows], latents[kept], values[kept]
+        if len(set(named)) < len(named):
+            named, sample, latents, values = _strongest_row_each(named, sample, latents, values)
+        self._wait(named, latents, values, sample)
 
     def merge(self, other: "TopSamples") -> None:
         """Take in what another instance has seen."""

@@ -196,3 +196,13 @@ def test_all_reduce_does_nothing_alone() -> None:
     metric.sums.add("rows", 3)
     all_reduce([metric])
     assert int(metric.sums["rows"]) == 3
+
+
+def test_a_pair_with_many_rows_counts_once_by_its_strongest() -> None:
+    dense = torch.tensor([[1.0, 0.0], [3.0, 2.0], [2.0, 0.0], [0.0, 5.0], [0.5, 4.0]])
+    samples = TopSamples("image", top=5)
+    samples.add(("a", "a", "a", "b", "b"), SparseCodes.from_dense(dense))
+    at = samples.table()
+    assert [[samples.ids[p] for p in row if p >= 0] for row in at] == [["a", "b"], ["b", "a"]]
+    values = samples.exemplars({i: Pair(i, None, None) for i in "ab"}).values
+    np.testing.assert_array_equal(values[:, :2], [[3.0, 0.5], [5.0, 2.0]])

@@ -13,6 +13,7 @@ from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import Modality
 from cliplens.tally import Sums
+from cliplens_plugins.fidelity.neighbours import neighbours
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 
 SIDES: tuple[Modality, ...] = ("image", "text")
@@ -23,6 +24,11 @@ _DENSITY = Column(
     "[0, 1]",
     "no samples",
 )
+
+_NEIGHBOURS = [
+    Column("neighbours", "Numbers of the latents with the nearest decoder rows, nearest first.", unit="index"),
+    Column("neighbour_cosine", "Cosine of the decoder row with each of them.", range="[-1, 1]"),
+]
 
 
 class FidelityMetric(Metric):
@@ -78,8 +84,12 @@ class FidelityMetric(Metric):
             rows.append({"data": side, **own})
         on = sum(s["on"] for s in seen.values())
         samples = sum(int(s["coded"]) for s in seen.values())
-        density: np.ndarray = (torch.as_tensor(on).double() / samples).cpu().numpy()
-        return Findings({"density": density}, (_DENSITY,), figures, {"Fidelity of the dictionary": rows})
+        columns: dict[str, np.ndarray] = {"density": (torch.as_tensor(on).double() / samples).cpu().numpy()}
+        schema = [_DENSITY]
+        if decoder is not None and len(decoder) > 1:
+            columns["neighbours"], columns["neighbour_cosine"] = neighbours(decoder)
+            schema += _NEIGHBOURS
+        return Findings(columns, tuple(schema), figures, {"Fidelity of the dictionary": rows})
 
 
 def _both(acts: PairedActs, reconstruction: PairedActs, side: Modality) -> tuple[Tensor, Tensor]:

@@ -3,5 +3,6 @@
 Beside it, for people who rate latents: `RatePage` (blind), and `cliplens agree` for what they answered.
 """
 
+from cliplens_plugins.report.html import FolderReport as FolderReport
 from cliplens_plugins.report.html import HtmlReport as HtmlReport
 from cliplens_plugins.report.rate import RatePage as RatePage

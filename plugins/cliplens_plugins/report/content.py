@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cliplens.exemplars import TABLE, load_exemplars
-from cliplens.records import Exemplars, LatentTable
+from cliplens.exemplars import TABLE, load_exemplars, load_positions
+from cliplens.records import Exemplars, LatentTable, Positions
 from cliplens.runfolder import RunFolder, read_json
 from cliplens.sites import Modality
+from cliplens_plugins.report.heat import fit_of, packed_heat
 
 CLASSES = ("ImgD", "CrossD", "TextD", "dead")
 RULES = {
@@ -37,6 +38,8 @@ class Content:
     quarantined: Sequence[Mapping[str, Any]]
     table: LatentTable | None
     exemplars: dict[Modality, Exemplars] = field(default_factory=dict)
+    positions: Positions = field(default_factory=dict)
+    """Where in them the latents fire; empty for dictionaries of pooled embeddings."""
     steering: Mapping[str, Any] = field(default_factory=dict)
     """What steering.json says, with its strip of pictures as a data URI."""
 
@@ -91,12 +94,16 @@ class Content:
     def data(self, shown: Mapping[str, int]) -> dict[str, Any]:
         """What the page's script works on; `shown` says which picture shows which pair."""
         if self.table is None:
-            return {"latents": 0, "columns": {}, "schema": {}, "pairs": {}, "exemplars": {}}
+            return {"latents": 0, "columns": {}, "schema": {}, "pairs": {}, "exemplars": {}, "heat": {}}
         place: dict[str, int] = {}
         pairs: dict[str, list[Any]] = {"id": [], "caption": [], "picture": []}
         listed = {m: _listed(e, place, pairs, shown) for m, e in self.exemplars.items()}
+        heat = packed_heat(self.positions, self.exemplars, place, len(self.table))
+        if "image" in heat:
+            heat["image"]["fit"] = fit_of(str(self.settings.get("model", {}).get("preprocess", "")))
         return {
             "latents": len(self.table),
+            "heat": heat,
             "columns": {name: _plain(self.table[name]) for name in self.table},
             "schema": {name: {k: v for k, v in asdict(c).items() if v} for name, c in self.table.schema.items()},
             "pairs": pairs,
@@ -108,6 +115,7 @@ def read_content(run: RunFolder) -> Content:
     """Everything a run folder holds for the page."""
     findings = read_json(run.findings) if run.findings.exists() else {}
     exemplars = load_exemplars(run.exemplars) if (run.exemplars / TABLE).exists() else (None, None)
+    positions = load_positions(run.exemplars)
     return Content(
         settings=run.read_settings(),
         summary=read_json(run.summary) if run.summary.exists() else {},
@@ -117,6 +125,7 @@ def read_content(run: RunFolder) -> Content:
         quarantined=_lines(run),
         table=LatentTable.load(run.latents) if run.latents.exists() else None,
         exemplars={e.modality: e for e in exemplars if e is not None},
+        positions=positions,
         steering=_steering(run),
     )
 
@@ -163,6 +172,8 @@ def _listed(
 def _plain(values: np.ndarray) -> list[Any]:
     if values.dtype.kind in "biu":
         return list(values.tolist())
+    if values.ndim == 2:
+        return [[_short(v) for v in row] for row in values]
     if values.dtype.kind == "f":
         return [_short(v) for v in values]
     return [None if v is None else _short(v) if isinstance(v, float) else v for v in values.tolist()]

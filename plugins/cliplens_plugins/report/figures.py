@@ -1,4 +1,7 @@
-"""Drawings made when the page is written: the histogram of the Modality Dominance Score, as SVG."""
+"""Drawings made when the page is written, as SVG: the histogram of the Modality Dominance Score, the dose-response."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import escape
@@ -94,3 +97,82 @@ def _paper(mean: float, spread: float) -> str:
         f'<circle cx="{_x(mean):.1f}" cy="{y}" r="3"/>'
         f"<title>mean and one standard deviation to each side: {mean:.3f} ± {spread:.3f}</title></g>"
     )
+
+
+_CHANGED, _INTERVAL = " changed", "95 %"
+
+
+def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
+    """Success and side effects of steering against the dose, with the interval of success; "" where none was measured.
+
+    One line per attribute that was to stay; the one that changed most is drawn strong and named.
+    """
+    if not aim or len(measured) < 2 or aim not in measured[0]:
+        return ""
+    doses = [float(row["dose"]) for row in measured]
+    span = max(doses) - min(doses) or 1.0
+    at = [(dose - min(doses)) / span for dose in doses]
+    hits = [float(row[aim]) for row in measured]
+    stay = {n.removesuffix(_CHANGED): [float(r[n]) for r in measured] for n in measured[0] if n.endswith(_CHANGED)}
+    worst = max(stay, key=lambda n: max(stay[n]), default=None)
+    parts = [_shares(), *(_other(name, at, values) for name, values in stay.items() if name != worst)]
+    band = [_ends(row.get(_INTERVAL)) for row in measured]
+    if all(band):
+        low, high = ([pair[end] for pair in band if pair] for end in (0, 1))
+        parts.append(f'<path class="band" d="{_path(at, high)} {_path(at[::-1], low[::-1], "L")} Z"/>')
+    if worst:
+        parts.append(f'<path class="worst" d="{_path(at, stay[worst])}"/>')
+    parts.append(f'<path class="aim" d="{_path(at, hits)}"/>')
+    parts += [_dot(x, y, f"dose {d:g}: {y:.0%} read as {aim}") for x, y, d in zip(at, hits, doses, strict=True)]
+    parts += [
+        f'<text class="tick" x="{_x(x):.1f}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">{dose:g}</text>'
+        for x, dose in zip(at, doses, strict=True)
+    ]
+    about = f"Share of pictures read as {aim} against the dose"
+    says = f", with the attribute that changed most beside it ({worst})" if worst else ""
+    return (
+        f'<svg class="histogram doses" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(about + says)}">'
+        f"<title>{escape(about + says)}</title>{''.join(parts)}"
+        f'<text class="tick strong" x="{_x(0.5):.1f}" y="{_HEIGHT - 6}" text-anchor="middle">dose</text></svg>'
+    )
+
+
+def worst_of(measured: Sequence[Mapping[str, Any]]) -> str | None:
+    """The attribute that steering changed most at any dose, of those that were to stay."""
+    names = [n for n in (measured[0] if measured else {}) if n.endswith(_CHANGED)]
+    found = max(names, key=lambda n: max(float(row[n]) for row in measured), default=None)
+    return found and found.removesuffix(_CHANGED)
+
+
+def _other(name: str, at: Sequence[float], values: Sequence[float]) -> str:
+    return f'<path class="other" d="{_path(at, values)}"><title>{escape(name)} changed</title></path>'
+
+
+def _share_y(share: int | float) -> float:
+    return float(_HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP))
+
+
+def _shares() -> str:
+    return "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 12}" y1="{_share_y(v):.1f}" y2="{_share_y(v):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 8}" y="{_share_y(v) + 4:.1f}" text-anchor="end">{v:.0%}</text>'
+        for v in (0, 0.5, 1)
+    )
+
+
+def _path(at: Sequence[float], values: Sequence[float], start: str = "M") -> str:
+    points = [f"{_x(x):.1f} {_share_y(y):.1f}" for x, y in zip(at, values, strict=True)]
+    return f"{start} {' L '.join(points)}"
+
+
+def _dot(x: float, y: float, label: str) -> str:
+    return f'<circle class="dot" cx="{_x(x):.1f}" cy="{_share_y(y):.1f}" r="4"><title>{escape(label)}</title></circle>'
+
+
+def _ends(interval: Any) -> tuple[float, float] | None:
+    """ "0.10-0.30" as two numbers."""
+    try:
+        low, high = str(interval).split("-")
+        return float(low), float(high)
+    except ValueError:
+        return None

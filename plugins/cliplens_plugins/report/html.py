@@ -1,11 +1,13 @@
-"""The page itself: a template, a style sheet, a script and the run's data, in one file that refers to nothing outside.
+"""The page itself: a template, a style sheet, a script and the run's data, in one file that refers to nothing outside,
+or in a folder with the pictures as files.
 
-The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file;
-nothing else can run or be fetched, whatever stands in a caption or a name.
+The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file (in its
+folder); nothing else can run or be fetched, whatever stands in a caption or a name.
 """
 
 import base64
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,9 +17,9 @@ from markupsafe import Markup
 from cliplens.contracts import Reporter
 from cliplens.runfolder import RunFolder, written_whole
 from cliplens_plugins.report.content import Content, read_content
-from cliplens_plugins.report.figures import modality_histogram
+from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
 from cliplens_plugins.report.page import asset, embedded, environment
-from cliplens_plugins.report.pictures import picture_table
+from cliplens_plugins.report.pictures import picture_files, picture_table
 
 _CHUNK = 400
 """Pictures per data block: a block is parsed when the first of its pictures is shown."""
@@ -38,16 +40,36 @@ class HtmlReport(Reporter):
         """
         run = RunFolder.open(folder)
         content = read_content(run)
-        page = render(content, int(self.picture_megabytes * 1e6))
+        pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
+        page = _render(content, shown, pictures=pictures)
         with written_whole(run.report) as partial:
             partial.write_text(page, encoding="utf-8")
         return run.report
 
 
-def render(content: Content, picture_bytes: int) -> str:
-    """The page as one string."""
-    pictures, shown = picture_table(content.exemplars, picture_bytes)
+@dataclass(frozen=True)
+class FolderReport(Reporter):
+    """Writes `report/index.html` with every picture as a file beside it, read when it comes into view."""
+
+    name: ClassVar[str] = "folder"
+
+    def write(self, folder: Path) -> Path:
+        """Write the report of a run folder into its folder `report`; the path of the page."""
+        run = RunFolder.open(folder)
+        content = read_content(run)
+        page = run.path / "report" / "index.html"
+        files, shown = picture_files(content.exemplars, page.parent / "pictures")
+        with written_whole(page) as partial:
+            partial.write_text(_render(content, shown, files=files), encoding="utf-8")
+        return page
+
+
+def _render(
+    content: Content, shown: Mapping[str, int], *, pictures: Sequence[str] = (), files: Sequence[str] = ()
+) -> str:
+    """The page as one string: its pictures inside it, or files beside it."""
     script = asset("report.js")
+    measured = content.steering.get("measured", ())
     return (
         environment()
         .get_template("report.html")
@@ -56,8 +78,11 @@ def render(content: Content, picture_bytes: int) -> str:
             style=Markup(asset("report.css")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            picture_source="'self' file: data:" if files else "data:",
             histogram=Markup(modality_histogram(content.table)),
-            data=embedded({**content.data(shown), "chunk": _CHUNK}),
+            doses=Markup(dose_curve(measured, content.steering.get("aim"))),
+            worst=worst_of(measured),
+            data=embedded({**content.data(shown), "chunk": _CHUNK, "files": files}),
             pictures=[embedded(pictures[at : at + _CHUNK]) for at in range(0, len(pictures), _CHUNK)],
         )
     )

@@ -1,6 +1,7 @@
-"""The pictures of the page: each thumbnail once, as a data URI, strongest samples first until the budget is spent."""
+"""The pictures of the page: each thumbnail once, as a data URI in the file or as a file beside it."""
 
 import base64
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,20 @@ def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tupl
             uris.append(uri)
         shown[pair.id] = place_of[uri]
     return uris, shown
+
+
+def picture_files(exemplars: dict[Modality, Exemplars], folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Every thumbnail copied into `folder`: their paths seen from its parent, and which of them shows which pair."""
+    images = exemplars.get("image")
+    shown: dict[str, int] = {}
+    paths: list[str] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for pair in images.pairs if images else ():
+        if isinstance(pair.image, Path) and pair.image.suffix in _KINDS:
+            shutil.copyfile(pair.image, folder / pair.image.name)
+            shown[pair.id] = len(paths)
+            paths.append(f"{folder.name}/{pair.image.name}")
+    return paths, shown
 
 
 def _fairly(images: Exemplars) -> list[Pair]:

@@ -31,7 +31,8 @@ class TokenizerShim:
 
     def decode(self, ids: Any) -> str:
         """The caption the ids spell."""
-        return self.tokenizer.decode(ids)
+        speaks = self.tokenizer if hasattr(self.tokenizer, "decode") else self.tokenizer.tokenizer
+        return str(speaks.decode(ids))
 
 
 def _first(inner: Any, *names: str) -> int | None:

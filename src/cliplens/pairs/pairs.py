@@ -106,6 +106,11 @@ class Pairs(Sequence[Pair]):
         """The caption of one pair, its image left alone."""
         return None if self._captions is None else self._captions[self._row(index)]
 
+    def places(self, ids: Iterable[str]) -> dict[str, int]:
+        """Where the pairs of these ids stand, images left alone; ids that are not here are left out."""
+        wanted = set(ids)
+        return {pair_id: place for place, pair_id in enumerate(self.ids) if pair_id in wanted}
+
     @property
     def has_images(self) -> bool:
         """Whether there is a column of images at all."""

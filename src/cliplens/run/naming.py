@@ -78,10 +78,16 @@ def _vocabulary_acts(parts: Parts, vocabulary: Sequence[str]) -> Float[Tensor, "
     alone = embed_texts(parts.clip, vocabulary)
     if "text" not in parts.settings.sides:
         return alone
-    said = dict(zip(parts.pairs.ids, parts.pairs.captions, strict=True)) if parts.pairs.has_captions else {}
+    if not parts.pairs.has_captions:
+        return alone
     read = parts.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
-    batches = (([said[i] or "" for i in acts.ids], acts.text) for acts in read if acts.text is not None)
-    return in_context(vocabulary, islice(batches, CONTEXT_BATCHES), alone) if said else alone
+    places = np.split(parts.cache.places, range(ROWS, len(parts.cache), ROWS))
+    batches = (
+        ([parts.pairs.caption_at(place) or "" for place in here], acts.text)
+        for here, acts in zip(places, read, strict=False)
+        if acts.text is not None
+    )
+    return in_context(vocabulary, islice(batches, CONTEXT_BATCHES), alone)
 
 
 def _background(parts: Parts) -> tuple[Pair, ...]:
@@ -89,8 +95,9 @@ def _background(parts: Parts) -> tuple[Pair, ...]:
     ids = np.array(parts.cache.ids, dtype=object)
     scored = ids[scored_on(parts.settings)(keys.pair_keys(ids))]
     order = np.argsort(keys.hashed(keys.pair_keys(scored), seed=BACKGROUND))[:BACKGROUND]
-    place = {pair_id: n for n, pair_id in enumerate(parts.pairs.ids)}
-    return tuple(parts.pairs[place[pair_id]] for pair_id in sorted(scored[order]))
+    chosen = sorted(scored[order])
+    place = parts.pairs.places(chosen)
+    return tuple(parts.pairs[place[pair_id]] for pair_id in chosen)
 
 
 def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d_embed"]:
@@ -103,8 +110,9 @@ def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d
 def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs:
     """The activations of the pairs at the sites, in the pairs' order."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
+    here = keys.pair_keys(np.array(list(wanted), dtype=object))
     found: dict[Modality, Tensor] = {}
-    for acts in cache.batches(image=sites.get("image"), text=sites.get("text"), batch_size=ROWS):
+    for acts in cache.batches(**sites, keep=lambda found: np.isin(found, here), batch_size=ROWS):
         rows = [row for row, pair_id in enumerate(acts.ids) if pair_id in wanted]
         places = [wanted[acts.ids[row]] for row in rows]
         for modality in MODALITIES:

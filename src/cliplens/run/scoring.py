@@ -9,15 +9,16 @@ import torch
 
 from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
-from cliplens.exemplars import save_exemplars, strongest
+from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.pairs import open_image
-from cliplens.records import Batch, GroundTruth, Pair, PairedActs
+from cliplens.records import Batch, Exemplars, GroundTruth, Pair, PairedActs, Positions
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.parts import Parts
+from cliplens.run.positions import positions_of
 from cliplens.run.steps import Steps, versions
 from cliplens.runfolder import write_json
-from cliplens.sites import Site
+from cliplens.sites import Modality, Site
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
@@ -34,8 +35,7 @@ def score(parts: Parts, steps: Steps) -> None:
         metrics = list(registry.made("metrics", Metric))
         found = tally(_watched(held_out_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
         all_reduce(tops)
-        by_id = {pair.id: pair for pair in parts.pairs}
-        exemplars = {top.modality: top.exemplars(by_id) for top in tops}
+        exemplars = {top.modality: top.exemplars(_pairs_of(parts, top.ids)) for top in tops}
     if parts.group.rank != 0:
         return
     with steps("name"):
@@ -44,10 +44,23 @@ def score(parts: Parts, steps: Steps) -> None:
     folder = parts.folder
     shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in exemplars.items()}
     save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
+    with steps("positions"):
+        save_positions(folder.exemplars, _positions(parts, shown))
     table.save(folder.latents)
     notes = [*found.notes, *names.notes, *_notes(parts)]
     write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
     write_json(folder.summary, _summary(parts, found, names.figures, steps))
+
+
+def _positions(parts: Parts, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
+    asked = parts.settings
+    how: dict[str, Any] = {"batch_size": asked.forward_batch, "autocast": asked.autocast, "workers": asked.workers}
+    return positions_of(parts.clip, parts.dictionary, asked.sites, exemplars, **how)
+
+
+def _pairs_of(parts: Parts, ids: Sequence[str]) -> dict[str, Pair]:
+    """The pairs of these ids alone: opening every pair would read every image of a tar."""
+    return {pair_id: parts.pairs[place] for pair_id, place in parts.pairs.places(ids).items()}
 
 
 def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[Batch]:
@@ -64,19 +77,30 @@ def held_out_batches(parts: Parts) -> Iterator[Batch]:
     read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
     embeddings = read(**by_modality([Site(side, EMBEDDING) for side in settings.sides]))
-    by_id = {pair.id: pair for pair in parts.pairs} if parts.judge else {}
+    place = parts.pairs.places(parts.cache.ids) if parts.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
         judged = {"clip": _unit(embedded)}
         if parts.judge is not None:
-            judged[parts.judge.name] = _judged(parts.judge, [by_id[i] for i in raw.ids], raw)
-        yield dictionary.batch(raw, judged=judged, truth=truth)
+            judged[parts.judge.name] = _judged(parts.judge, [parts.pairs[place[i]] for i in embedded.ids], raw)
+        in_step = {name: _repeated(given, raw.ids) for name, given in judged.items()}
+        yield dictionary.batch(raw, judged=in_step, truth=truth)
 
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:
     """What the judge makes of the samples the dictionary saw."""
     images = [open_image(pair) for pair in pairs] if raw.image is not None else None
     captions = [pair.caption or "" for pair in pairs] if raw.text is not None else None
-    return judge.embed(images, captions, raw.ids)
+    return judge.embed(images, captions, [pair.id for pair in pairs])
+
+
+def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
+    """A sample's embedding for each of its rows: a pair has many where every patch or token is one."""
+    if len(ids) == len(judged.ids):
+        return judged
+    place = {pair_id: n for n, pair_id in enumerate(judged.ids)}
+    at = torch.tensor([place[pair_id] for pair_id in ids])
+    image, text = (None if rows is None else rows[at] for rows in (judged.image, judged.text))
+    return PairedActs(tuple(ids), image, text)
 
 
 def _unit(acts: PairedActs) -> PairedActs:

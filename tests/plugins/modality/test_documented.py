@@ -6,7 +6,7 @@ import torch
 
 from cliplens.records import Batch, PairedActs
 from cliplens.tally import tally
-from cliplens_plugins.fidelity import FidelityMetric
+from cliplens_plugins.fidelity import FidelityMetric, HistogramMetric
 from cliplens_plugins.modality import BridgeMetric, ModalityMetric
 from cliplens_plugins.modality.columns import TRUTH
 from cliplens_plugins.monosemanticity import EmbSimMetric, MonosemanticityMetric
@@ -20,7 +20,8 @@ def test_every_column_is_explained() -> None:
         rows = torch.randn(len(batch.ids), 4, generator=torch.Generator().manual_seed(0))
         judged = {"judge": PairedActs(batch.ids, rows, rows)}
         batches.append(Batch(batch.acts, batch.codes, batch.reconstruction, judged))
-    metrics = [ModalityMetric(), MonosemanticityMetric(), EmbSimMetric(), FidelityMetric(), BridgeMetric()]
+    metrics = [ModalityMetric(), MonosemanticityMetric(), EmbSimMetric(), FidelityMetric(), HistogramMetric()]
+    metrics += [BridgeMetric()]
     found = tally(batches, metrics, decoder=torch.randn(15, 5))
     assert found.failed == ()
     columns = [*found.table, *(column.name for column in TRUTH)]

@@ -1,13 +1,16 @@
 """The report in a real browser, with the network off: it loads without a complaint, sorts, filters, searches, opens."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cliplens.records import LatentTable
-from cliplens_plugins.report import HtmlReport
+from cliplens.exemplars import load_exemplars, save_positions
+from cliplens.records import Heat, LatentTable
+from cliplens.runfolder import RunFolder, write_json
+from cliplens_plugins.report import FolderReport, HtmlReport
 from support.browser import chromium
 from support.run_folders import HOSTILE, make_run_folder
 
@@ -17,8 +20,46 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = make_run_folder(tmp_path_factory.mktemp("run") / "run", latents=60, pairs=120)
+    read_inside_the_towers(folder)
     HtmlReport().write(folder.path)
+    FolderReport().write(folder.path)
     return folder
+
+
+def read_inside_the_towers(run: RunFolder) -> None:
+    """Positions, histograms, neighbours, a bridge and a measured steering, as runs inside the towers leave them."""
+    rng = np.random.default_rng(0)
+    images, texts = load_exemplars(run.exemplars)
+    assert images is not None
+    assert texts is not None
+    heat: dict[Any, Heat] = {}
+    for k in range(60):
+        for rank, (_, value) in enumerate(images.of(k)[:8]):
+            values = np.zeros(16) if rank == 1 else rng.random(16) * value
+            heat["image", k, rank] = Heat(values, (4, 4))
+        for rank, (pair, value) in enumerate(texts.of(k)[:8]):
+            words = [m.span() for m in re.finditer(r"\S+", pair.caption or "")]
+            heat["text", k, rank] = Heat(rng.random(len(words)) * value, None, tuple(words))
+    save_positions(run.exemplars, heat)
+    counts = np.zeros((60, 40), dtype=np.int64)
+    counts[:, 20:26] = rng.integers(0, 9, (60, 6))
+    table = LatentTable.load(run.latents)
+    near = (np.arange(60)[:, None] + np.arange(1, 6)) % 60
+    partner = np.where(table["modality"] == "ImgD", 7, -1)
+    columns = {"hist_image": counts, "hist_text": counts, "neighbours": near, "neighbour_cosine": near / 100}
+    table.with_columns({**columns, "bridge_partner": partner, "bridge": partner / 10}).save(run.latents)
+    rows = [
+        {
+            "dose": d,
+            "colour=red": d / 3,
+            "95 %": f"{d / 4:.2f}-{d / 2.5:.2f}",
+            "shape changed": d / 9,
+            "size changed": 0.0,
+        }
+        for d in (0.0, 1.0, 2.0)
+    ]
+    edits = [{"operation": "add", "latents": [4], "strength": 1.0}]
+    write_json(run.steering / "steering.json", {"aim": "colour=red", "edits": edits, "measured": rows})
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +192,74 @@ def test_opens_a_latent_from_the_keyboard_and_from_its_address(page: Any, run: A
     page.get("about:blank")
     page.get(run.report.as_uri() + "#latent-31")
     assert page.execute_script("return document.querySelector('#detail .number').textContent") == "#31"
+
+
+def test_heat_lies_on_pictures_and_words_until_it_is_switched_off(page: Any) -> None:
+    seen = "return [document.querySelectorAll('canvas.heat').length, document.querySelectorAll('.token').length]"
+    canvases, tokens = page.execute_script(seen)
+    assert canvases > 10
+    assert tokens > 30
+    painted = page.execute_script(
+        "const c = document.querySelector('canvas.heat'); return [c.width, c.height, c.getContext('2d')"
+        ".getImageData(0, 0, 4, 4).data.some(v => v > 0)]"
+    )
+    assert painted == [4, 4, True]
+    alts = page.execute_script("return [...document.querySelectorAll('.frame img')].map(i => i.alt)")
+    assert any(re.search(r"; fires most at patch \d down, \d across$", alt) for alt in alts)
+    assert any("fires at no patch" in alt for alt in alts)
+    page.execute_script("document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'h', bubbles: true}))")
+    assert page.execute_script(seen) == [0, 0]
+    assert page.execute_script("return document.getElementById('heat').getAttribute('aria-pressed')") == "false"
+    page.execute_script("document.getElementById('heat').click()")
+    assert page.execute_script(seen) == [canvases, tokens]
+
+
+def test_the_patches_lie_on_the_middle_square_of_what_was_cropped(page: Any) -> None:
+    sizes = page.execute_script(
+        "const box = document.querySelector('.frame canvas'); const i = box.parentNode.querySelector('img');"
+        "return [i.naturalWidth, i.naturalHeight, box.style.width, box.style.height]"
+    )
+    assert sizes[0] == sizes[1]
+    assert sizes[2:] == ["100%", "100%"]
+
+
+def test_an_opened_latent_shows_strengths_and_leads_to_its_neighbours(page: Any, run: Any) -> None:
+    classes = LatentTable.load(run.latents)["modality"]
+    k = int(np.flatnonzero(classes == "ImgD")[0])
+    page.get("about:blank")
+    page.get(run.report.as_uri() + f"#latent-{k}")
+    assert page.execute_script("return document.querySelectorAll('#detail .strengths svg').length") == 2
+    titles = page.execute_script(
+        "return [...document.querySelectorAll('#detail .strengths title')].map(t => t.textContent)"
+    )
+    assert all(re.fullmatch(r"\d+ (images|captions) from [\d.]+ to [\d.]+", title) for title in titles)
+    links = page.execute_script("return [...document.querySelectorAll('#detail .near')].map(a => a.textContent)")
+    assert links[0].startswith(f"#{(k + 1) % 60} ")
+    assert links[5].startswith("#7 ")
+    assert "null" not in page.execute_script("return document.getElementById('detail').textContent")
+    page.execute_script("document.querySelector('#detail .near').click()")
+    assert page.execute_script("return document.querySelector('#detail .number').textContent") == f"#{(k + 1) % 60}"
+
+
+def test_a_measured_steering_has_a_curve(page: Any) -> None:
+    assert page.execute_script("return document.querySelectorAll('.doses .dot').length") == 3
+    label = page.execute_script("return document.querySelector('.doses').getAttribute('aria-label')")
+    assert label.startswith("Share of pictures read as colour=red against the dose")
+    assert label.endswith("changed most beside it (shape)")
+    assert page.execute_script("return !!document.querySelector('.doses .band')")
+
+
+def test_the_folder_form_reads_its_pictures_from_files(browser: Any, run: Any) -> None:
+    index = run.path / "report" / "index.html"
+    assert index.stat().st_size < run.report.stat().st_size
+    browser.get(index.as_uri())
+    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 200))")
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    sources = browser.execute_script(
+        "return [...document.querySelectorAll('.frame img')].map(i => [i.src, i.naturalWidth])"
+    )
+    assert len(sources) > 10
+    assert all(source.startswith(run.path.as_uri()) and width > 0 for source, width in sources)
 
 
 def test_light_and_dark(page: Any) -> None:

@@ -56,16 +56,17 @@
   const nameOf = (k) => named(cell("name", k)) || named(cell("name_image", k)) || named(cell("name_text", k));
   const exemplars = (modality, k) => {
     const flat = (data.exemplars[modality] || [])[k] || [], out = [];
-    for (let i = 0; i < flat.length; i += 2) out.push({ pair: flat[i], value: flat[i + 1] });
+    for (let i = 0; i < flat.length; i += 2) out.push({ pair: flat[i], value: flat[i + 1], modality, latent: k, rank: i / 2 });
     return out;
   };
-  const numeric = Object.keys(columns).filter((name) => columns[name].some(isNumber) && columns[name].every((v) => v === null || isNumber(v)));
+  const numeric = Object.keys(columns).filter((name) => columns[name].some(isNumber) && columns[name].every((v) => v === null || isNumber(v)) && name !== "bridge_partner");
   if (!columns.latent) { columns.latent = Array.from({ length: data.latents }, (_, k) => k); numeric.push("latent"); }
 
   // ---- pictures: blocks of data URIs, parsed when first needed
   const blocks = [];
   function picture(index) {
     if (index < 0) return null;
+    if (data.files.length) return data.files[index];
     const at = Math.floor(index / data.chunk);
     if (!blocks[at]) {
       const block = $("pictures-" + at);
@@ -75,11 +76,58 @@
     return blocks[at][index % data.chunk];
   }
 
+  // ---- heat: where in a sample a latent fires, a character per patch or token
+  const LEVELS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_", TOP_LEVEL = LEVELS.length - 1;
+  const shares = (sample) => {
+    const heat = data.heat[sample.modality], packed = heat && (heat.levels[sample.latent] || [])[sample.rank];
+    return packed === undefined || packed === null ? null : Array.from(packed, (c) => LEVELS.indexOf(c) / TOP_LEVEL);
+  };
+  function hottest(values) { let best = 0; for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i; return best; }
+  function patches(sample, frame) {
+    const values = shares(sample);
+    if (!values) return null;
+    const [rows, cols] = data.heat.image.grid;
+    const canvas = h("canvas", { class: "heat", width: cols, height: rows, "aria-hidden": "true" }), pen = canvas.getContext("2d");
+    values.forEach((v, i) => { if (v > 0) { pen.fillStyle = `rgba(255, ${Math.round(150 - 120 * v)}, 0, ${0.15 + 0.6 * v})`; pen.fillRect(i % cols, Math.floor(i / cols), 1, 1); } });
+    // The patches lie on what the model saw: the middle square of a picture that was cropped, all of one that was squashed.
+    const place = (image) => {
+      const wide = image.naturalWidth / image.naturalHeight, crop = data.heat.image.fit === "crop";
+      const [w, t] = data.heat.image.fit === "squash" ? [Math.min(1, wide), Math.min(1, 1 / wide)] : crop ? [Math.min(1, wide, 1 / wide), Math.min(1, wide, 1 / wide)] : [1, 1];
+      Object.assign(canvas.style, { width: 100 * w + "%", height: 100 * t + "%", left: 50 - 50 * w + "%", top: 50 - 50 * t + "%" });
+    };
+    const image = frame.querySelector("img");
+    if (image && image.complete && image.naturalWidth) place(image); else if (image) image.addEventListener("load", () => place(image));
+    return canvas;
+  }
+  function whereOn(sample) {
+    const values = shares(sample);
+    if (!values) return "";
+    if (!values.length) return "; fires at no patch, only at the class token or over all together";
+    const [, cols] = data.heat.image.grid, best = hottest(values);
+    return `; fires most at patch ${Math.floor(best / cols) + 1} down, ${best % cols + 1} across`;
+  }
+  function words(sample, caption, k) {
+    const values = state.heat ? shares(sample) : null, spans = values && data.heat.text.spans[sample.pair];
+    if (!values || !values.length || !spans) return marked(caption, k);
+    const parts = [], largest = data.heat.text.largest[k];
+    let at = 0;
+    values.forEach((v, i) => {
+      const [start, end] = [spans[2 * i], spans[2 * i + 1]];
+      if (end <= start || start < at) return;
+      if (start > at) parts.push(caption.slice(at, start));
+      parts.push(v > 0 ? h("span", { class: "token", title: "activation " + number(v * largest), style: { backgroundColor: `color-mix(in srgb, var(--text) ${Math.round(12 + 48 * v)}%, transparent)` } }, caption.slice(start, end)) : caption.slice(start, end));
+      at = end;
+    });
+    parts.push(caption.slice(at));
+    return parts;
+  }
+
   // ---- one card
   function pictureItem(sample, strongest, big) {
     const caption = pairs.caption[sample.pair], source = picture(pairs.picture[sample.pair]);
     const says = (caption || pairs.id[sample.pair]);
-    const shown = source ? h("img", { src: source, alt: says, title: says + "\nactivation " + number(sample.value), decoding: "async" }) : h("span", { class: "gone", title: says }, "no picture");
+    const shown = source ? h("span", { class: "frame" }, h("img", { src: source, alt: says + whereOn(sample), title: says + "\nactivation " + number(sample.value) + whereOn(sample), decoding: "async", loading: data.files.length ? "lazy" : null })) : h("span", { class: "gone", title: says }, "no picture");
+    if (source && state.heat) { const heat = patches(sample, shown); if (heat) shown.append(heat); }
     const level = h("span", { class: "level", style: { width: 100 * Math.max(0.03, sample.value / strongest) + "%" } });
     return h("li", { class: "picture" }, shown, level, big ? [h("div", { class: "saying" }, says), h("div", { class: "value" }, number(sample.value))] : null);
   }
@@ -91,7 +139,8 @@
   }
   function captionItem(sample, strongest, k) {
     const caption = pairs.caption[sample.pair] || pairs.id[sample.pair];
-    return h("li", {}, h("span", { class: "said", title: caption }, marked(caption, k)), h("span", { class: "value" }, number(sample.value)),
+    const heat = state.heat ? shares(sample) : null, where = heat && !heat.length ? "\nfires at no word, only at the start or end of the text" : "";
+    return h("li", { class: heat && heat.length ? "hot" : null }, h("span", { class: "said", title: caption + where }, words(sample, caption, k)), h("span", { class: "value" }, number(sample.value)),
       h("span", { class: "level", style: { width: 100 * Math.max(0.01, sample.value / strongest) + "%" } }));
   }
   const silent = (what) => h("p", { class: "silent" }, what in data.exemplars ? (what === "image" ? "never fires on an image" : "never fires on a caption") : (what === "image" ? "images were not read" : "captions were not read"));
@@ -145,20 +194,50 @@
       h("div", { class: "numbers" }, gauge(k), fires(k), scores(k)));
   }
 
+  // ---- in the dialog: how strongly it fires, and which latents are near
+  function strengths(k) {
+    const W = 300, H = 84, sides = [["image", "images"], ["text", "captions"]].map(([side, word]) => [side, word, cell("hist_" + side, k)]).filter(([, , counts]) => counts && counts.some((n) => n > 0));
+    if (!sides.length) return null;
+    const filled = sides.flatMap(([, , counts]) => counts.map((n, i) => n > 0 ? i : -1).filter((i) => i >= 0));
+    const first = Math.min(...filled), last = Math.max(...filled), step = (W - 8) / (last - first + 1);
+    const edge = (i) => number(2 ** (i / 2 - 12));
+    return h("div", { class: "strengths" }, sides.map(([side, word, counts]) => {
+      const most = Math.max(...counts), total = counts.reduce((a, b) => a + b, 0);
+      const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `Activations on ${word}: ${total} firings between ${edge(first)} and ${edge(last + 1)}` });
+      for (let i = first; i <= last; i++) if (counts[i]) {
+        const tall = Math.max(1, 60 * counts[i] / most), title = svg("title", {});
+        title.textContent = `${number(counts[i])} ${word} from ${edge(i)} to ${edge(i + 1)}`;
+        drawing.append(svg("rect", { class: side, x: 4 + (i - first) * step + 0.5, y: 64 - tall, width: Math.max(1, step - 1), height: tall }, title));
+      }
+      const word_ = (x, anchor, says) => { const t = svg("text", { x, y: 80, "text-anchor": anchor }); t.textContent = says; return t; };
+      drawing.append(svg("line", { x1: 4, x2: W - 4, y1: 64.5, y2: 64.5 }), word_(4, "start", edge(first)), word_(W / 2, "middle", `activation on ${number(total)} ${word}`), word_(W - 4, "end", edge(last + 1)));
+      return drawing;
+    }));
+  }
+  function link(k, says) {
+    return h("a", { href: "#latent-" + k, class: "near class-" + className(k), onclick: (event) => { event.preventDefault(); if (state.order.includes(k)) show(k); open(k); } }, h("span", { class: "number" }, "#" + k), " ", nameOf(k) || "unnamed", h("small", {}, says));
+  }
+  function near(k) {
+    const rows = [], others = cell("neighbours", k), cosines = cell("neighbour_cosine", k), partner = cell("bridge_partner", k);
+    if (others && others.length) rows.push(h("p", {}, h("span", { class: "says" }, "Nearest decoder rows"), others.map((other, i) => link(other, number(cosines[i])))));
+    if (partner !== null && partner >= 0) rows.push(h("p", {}, h("span", { class: "says" }, "Bridges to"), link(partner, number(cell("bridge", k)))));
+    return rows.length ? h("div", { class: "nearby" }, rows) : null;
+  }
+
   // ---- all of one latent
   function open(k) {
     const dialog = $("detail"), images = exemplars("image", k), texts = exemplars("text", k), name = nameOf(k);
     const place = state.order.indexOf(k), step = (by) => { const next = state.order[place + by]; if (next !== undefined) { show(next); open(next); } };
     dialog.className = "class-" + className(k);
-    dialog.replaceChildren(
+    dialog.replaceChildren(...[
       h("header", {}, h("span", { class: "number" }, "#" + k), h("h2", { id: "detail-title" }, name || "unnamed"), badge(k),
         h("button", { type: "button", class: "quiet", "aria-label": "Previous latent", disabled: place <= 0, onclick: () => step(-1) }, "←"),
         h("button", { type: "button", class: "quiet", "aria-label": "Next latent", disabled: place < 0 || place >= state.order.length - 1, onclick: () => step(1) }, "→"),
         h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => dialog.close() }, "✕")),
-      h("div", { class: "numbers" }, gauge(k), fires(k)),
+      h("div", { class: "numbers" }, gauge(k), fires(k)), strengths(k), near(k),
       h("h3", {}, "Top images"), images.length ? h("ul", { class: "pictures" }, images.filter((s) => pairs.picture[s.pair] >= 0).map((s) => pictureItem(s, images[0].value, true))) : silent("image"),
       h("h3", {}, "Top captions"), texts.length ? h("ol", { class: "captions" }, texts.map((s) => captionItem(s, texts[0].value, k))) : silent("text"),
-      h("h3", {}, "Every column"), h("dl", { class: "columns" }, Object.keys(columns).map((n) => h("div", {}, h("dt", { title: (schema[n] || {}).about }, label(n)), h("dd", {}, number(cell(n, k)))))));
+      h("h3", {}, "Every column"), h("dl", { class: "columns" }, Object.keys(columns).filter((n) => !Array.isArray(cell(n, k))).map((n) => h("div", {}, h("dt", { title: (schema[n] || {}).about }, label(n)), h("dd", {}, number(cell(n, k))))))].filter(Boolean));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     history.replaceState(null, "", "#latent-" + k);
@@ -168,7 +247,7 @@
 
   // ---- what is shown, in which order
   const CLASSES = ["ImgD", "CrossD", "TextD", "dead"], MIXED = "best names, mixed";
-  const state = { query: "", captions: false, kind: "all", sort: columns.name_score ? MIXED : "latent", down: true, range: null, order: [], current: null };
+  const state = { heat: Object.keys(data.heat).length > 0, query: "", captions: false, kind: "all", sort: columns.name_score ? MIXED : "latent", down: true, range: null, order: [], current: null };
   if (state.sort === "latent") state.down = false;
   // Best named first, one class after the other, so that the page opens on some of everything.
   function mixed() {
@@ -305,12 +384,21 @@
     bar.addEventListener("click", choose);
     bar.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } });
   }
+  function switchHeat() {
+    state.heat = !state.heat;
+    $("heat").setAttribute("aria-pressed", state.heat);
+    draw(true);
+    if ($("detail").open) open(Number($("detail").querySelector(".number").textContent.slice(1)));
+  }
+  $("heat").hidden = !state.heat;
+  $("heat").addEventListener("click", switchHeat);
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
     if (event.key === "Escape" && typing) { event.target.blur(); return; }
     if (typing) return;
     const dialog = $("detail");
+    if (event.key === "h" && !$("heat").hidden) { switchHeat(); return; }
     if (dialog.open) {
       if (event.key === "ArrowRight" || event.key === "j") dialog.querySelector('[aria-label="Next latent"]').click();
       if (event.key === "ArrowLeft" || event.key === "k") dialog.querySelector('[aria-label="Previous latent"]').click();
