@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliplens import registry
-from cliplens.contracts import LoadedModel, ModelSource, Tower
+from cliplens.contracts import LoadedModel, ModelSource
 from cliplens.errors import InputError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedTower, HookedVisionTower, identity_of
+from cliplens.hooked import HookedCLIP, HookedVisionTower, identity_of, open_tower
 from cliplens.pairs import Pairs
 from cliplens.pairs import read_pairs as _read_pairs_file
-from cliplens.sites import Side, sites_of
+from cliplens.sites import sites_of
 from cliplens.store import Provider, provider_of
 
 if TYPE_CHECKING:
@@ -102,29 +102,15 @@ def _with_own(
 
 
 def _hooked(loaded: LoadedModel) -> HookedCLIP:
-    vision = _open_tower(loaded.module, "vision")
+    vision = open_tower(loaded.module, "vision")
     assert isinstance(vision, HookedVisionTower)
     return HookedCLIP(
         loaded.module,
         vision=vision,
-        text=_open_tower(loaded.module, "text"),
+        text=open_tower(loaded.module, "text"),
         preprocess=loaded.preprocess,
         tokenizer=loaded.tokenizer,
         identity=loaded.identity,
-    )
-
-
-def _open_tower(model: nn.Module, side: Side) -> HookedTower | None:
-    adapters = [adapter for _, adapter in registry.made("towers", Tower)]
-    for adapter in adapters:
-        if adapter.opens(model, side):
-            return adapter.open(model, side)  # type: ignore[return-value]
-    if side == "text" and not hasattr(model, "encode_text"):
-        return None
-    raise InputError(
-        expected=f"a {side} tower of one of the families {sorted(a.family for a in adapters)}",
-        found=f"the {side} side of {type(model).__name__}, which no adapter opens",
-        do="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
     )
 
 

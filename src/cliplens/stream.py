@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from cliplens.errors import InputError, MismatchError, NonFiniteError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedTower
+from cliplens.hooked import CompiledReading, HookedCLIP, HookedTower
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine, tokenised
 from cliplens.records import PairedActs
 from cliplens.sites import SIDES, Side, Site
@@ -75,6 +75,8 @@ class Reader:
             in towers without it) and EOT for captions; "mean" averages what is no padding, "all" keeps every position
             that is no padding, "patches" all of an image but CLS.
         autocast: "bfloat16" or "float16" runs matrix products in it (`torch.autocast`); rows are float32 all the same.
+        compiled: a number of pairs: batches of up to so many are read through `torch.compile`
+            (`cliplens.hooked.CompiledReading`), the same to rounding; None reads as the model stands.
 
     Raises:
         UnknownNameError: no such hook, or no such token choice.
@@ -82,14 +84,20 @@ class Reader:
     """
 
     def __init__(
-        self, clip: HookedCLIP, sites: Sequence[Site], token: str = "auto", autocast: str | None = None
+        self,
+        clip: HookedCLIP,
+        sites: Sequence[Site],
+        token: str = "auto",
+        autocast: str | None = None,
+        compiled: int | None = None,
     ) -> None:
         if token not in TOKENS:
             raise unknown_name("token choice", token, TOKENS)
         if autocast is not None and autocast not in AUTOCASTS:
             raise unknown_name("autocast dtype", autocast, AUTOCASTS)
-        self.autocast = autocast
+        self.autocast, self.compiled = autocast, compiled
         self.clip = clip
+        self._compiled: dict[Side, CompiledReading] = {}
         self.sites = tuple(dict.fromkeys(sites))
         self.token = token
         self.widths = {site: clip.width(site) for site in self.sites}
@@ -155,7 +163,7 @@ class Reader:
         if not sites:
             return
         with torch.autocast(inputs.device.type, AUTOCASTS.get(self.autocast or ""), enabled=bool(self.autocast)):
-            read = tower.read(inputs, [s.hook for s in sites])
+            read = self._read_hooks(tower, side, inputs, [s.hook for s in sites])
         if self.token == "patches" and all(found.shape[1] == 1 for found in read.values()):
             raise MismatchError(
                 expected="a hook with patch positions for token='patches'",
@@ -166,6 +174,13 @@ class Reader:
             acts = found.flatten(2).float()
             one = acts.shape[1] == 1
             yield Site(side, hook), SiteActs(acts, _full(acts), "single") if one else self._chosen(tower, acts, inputs)
+
+    def _read_hooks(self, tower: HookedTower, side: Side, inputs: Tensor, hooks: list[str]) -> dict[str, Tensor]:
+        if self.compiled is None:
+            return tower.read(inputs, hooks)
+        if side not in self._compiled:
+            self._compiled[side] = CompiledReading(self.clip.model, tower, side, hooks, self.compiled)
+        return self._compiled[side](inputs)
 
     def _chosen(self, tower: HookedTower, acts: Float[Tensor, "pair pos d_in"], inputs: Tensor) -> SiteActs:
         images = inputs.is_floating_point()

@@ -10,6 +10,7 @@ from cliplens.hooked.cache import ClipActivationCache as ClipActivationCache
 from cliplens.hooked.cache import JointCache as JointCache
 from cliplens.hooked.cache import check_open as check_open
 from cliplens.hooked.clip import HookedCLIP as HookedCLIP
+from cliplens.hooked.compiled import CompiledReading as CompiledReading
 from cliplens.hooked.config import TowerConfig as TowerConfig
 from cliplens.hooked.head import FrozenHead as FrozenHead
 from cliplens.hooked.head import affine as affine
@@ -22,6 +23,7 @@ from cliplens.hooked.layer import HookedStage as HookedStage
 from cliplens.hooked.mlp import HookedMLP as HookedMLP
 from cliplens.hooked.mlp import LinearRows as LinearRows
 from cliplens.hooked.norm import HookedLayerNorm as HookedLayerNorm
+from cliplens.hooked.opening import open_tower as open_tower
 from cliplens.hooked.part import HookedPart as HookedPart
 from cliplens.hooked.part import active as active
 from cliplens.hooked.part import borrow as borrow

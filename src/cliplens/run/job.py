@@ -133,6 +133,7 @@ def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFold
         dtype=settings.cache_dtype,
         batch_size=settings.forward_batch,
         autocast=settings.autocast,
+        compile=settings.compile,
         workers=settings.workers,
         quarantine=Quarantine(folder.quarantine if group.rank == 0 else None, max_bad=settings.max_bad),
     )

@@ -62,6 +62,7 @@ def harvest(
     quarantine: Quarantine | None = None,
     workers: int = 0,
     autocast: str | None = None,
+    compile: bool = False,
     verify: bool = True,
 ) -> Cache:
     """Read every site for every pair, once, into a cache. Run again after any interruption it goes on where it
@@ -83,6 +84,7 @@ def harvest(
         quarantine: None stops at the usual fraction of bad pairs.
         workers: processes that decode images.
         autocast: see `cliplens.stream.Reader`; part of the plan, as it changes the bytes.
+        compile: read through `torch.compile`, one graph for each tower; part of the plan too.
         verify: compare the hashes of shards already there, and redo the damaged ones; False trusts their sizes.
 
     Raises:
@@ -92,7 +94,7 @@ def harvest(
         PairsError: too many bad pairs.
     """
     path = Path(folder)
-    reader = Reader(clip, sites, token, autocast)
+    reader = Reader(clip, sites, token, autocast, batch_size if compile else None)
     group = Group.current()
     decoder = reader.decoder(pairs)
     held = Quarantine() if quarantine is None else quarantine
@@ -140,13 +142,18 @@ def _plan(
         sites=forms,
         token=reader.token,
         dtype=dtype,
-        compute=str(reader.clip.dtype).removeprefix("torch.")
-        + (f", autocast {reader.autocast}" if reader.autocast else ""),
+        compute=_compute(reader),
         batch_size=batch_size,
         shard_pairs=shard_pairs or default,
         shuffle=shuffle,
         seed=seed,
     )
+
+
+def _compute(reader: Reader) -> str:
+    said = [str(reader.clip.dtype).removeprefix("torch.")]
+    said += [f"autocast {reader.autocast}"] if reader.autocast else []
+    return ", ".join([*said, "compiled"] if reader.compiled else said)
 
 
 def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:

@@ -295,3 +295,24 @@ def test_half_precision_products_are_near_and_are_in_the_plan(
     assert not torch.equal(near, exact)
     with pytest.raises(MismatchError, match=r"compute: 'float32, autocast bfloat16' there, 'float32' asked"):
         harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_compiled_harvest_is_near_says_so_and_resumes_bit_for_bit(
+    clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path
+) -> None:
+    asked = {"batch_size": 8, "shard_pairs": 24, "compile": True}
+    made = harvest(clip, pairs, SITES, tmp_path / "c", **asked)
+    assert made.plan.compute == "float32, compiled"
+    for a, b in zip(made.batches(*EMBEDDING), cache.batches(*EMBEDDING), strict=True):
+        torch.testing.assert_close(a.image, b.image, rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(a.text, b.text, rtol=1e-2, atol=1e-3)
+    whole = contents(tmp_path / "c")
+    (tmp_path / "c" / "shards" / "00001.json").unlink()
+    torch.compiler.reset()
+    harvest(clip, pairs, SITES, tmp_path / "c", **asked)
+    assert contents(tmp_path / "c") == whole
+    with pytest.raises(MismatchError, match=r"compute: 'float32, compiled' there, 'float32' asked"):
+        harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
