@@ -137,6 +137,7 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         if member is None:
             return
         seen += 1
+        tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read: a kilobyte per file
         if member.isfile():
             yield member
 
