@@ -88,8 +88,7 @@ class Pairs(Sequence[Pair]):
     @property
     def ids(self) -> tuple[str, ...]:
         """The id of each pair, in order."""
-        rows = self._ids if self._rows is None else (self._ids[r] for r in self._rows.tolist())
-        return tuple(rows)  # type: ignore[arg-type]
+        return tuple(self._each_id())
 
     @property
     def captions(self) -> list[str | None]:
@@ -109,7 +108,7 @@ class Pairs(Sequence[Pair]):
     def places(self, ids: Iterable[str]) -> dict[str, int]:
         """Where the pairs of these ids stand, images left alone; ids that are not here are left out."""
         wanted = set(ids)
-        return {pair_id: place for place, pair_id in enumerate(self.ids) if pair_id in wanted}
+        return {pair_id: place for place, pair_id in enumerate(self._each_id()) if pair_id in wanted}
 
     @property
     def has_images(self) -> bool:
@@ -160,6 +159,9 @@ class Pairs(Sequence[Pair]):
         if self._rows is None:
             return (part or b"" for part in column.raw())
         return ((column.raw_at(row) or b"") for row in map(int, self._rows))
+
+    def _each_id(self) -> Iterator[str]:
+        return map(str, self._ids if self._rows is None else (self._ids[row] for row in map(int, self._rows)))
 
     def _row(self, index: SupportsIndex) -> int:
         at = operator.index(index)
