@@ -1,4 +1,8 @@
-"""EmbSim and WinRate in one streaming pass."""
+"""EmbSim and WinRate in one streaming pass.
+
+What is kept is bounded: per judge and modality the embeddings of the top 20 samples of every latent and of the top 50
+of a draw of 1,024 latents, over which the table of sensitivity to m is made; never more than there are pairs.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -15,7 +19,7 @@ from cliplens_plugins.monosemanticity.arrays import unit_rows
 from cliplens_plugins.monosemanticity.baseline import drawn
 from cliplens_plugins.monosemanticity.embsim import embsim_score
 from cliplens_plugins.monosemanticity.similarity import Score, averaged
-from cliplens_plugins.monosemanticity.sketch import TopEmbeddings
+from cliplens_plugins.monosemanticity.sketch import TopEmbeddings, drawn_latents
 from cliplens_plugins.monosemanticity.winrate import winrate_score
 
 M = 20
@@ -46,7 +50,7 @@ class EmbSimMetric(Metric):
             for side in sides:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
-                    self._at(judge, side).update(batch.ids, codes, unit_rows(judged.detach()).float().cpu())
+                    self._at(judge, side).update(batch.codes, unit_rows(judged.detach()).float().cpu())
 
     def merge(self, other: Metric) -> None:
         """Take in what another instance has seen."""
@@ -72,7 +76,7 @@ class EmbSimMetric(Metric):
             self._at(judge, side).load_state(held)
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The columns at m = 20, and the medians at every m."""
+        """The columns at m = 20, and the medians at every m over a draw of latents."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, Any]] = []
@@ -81,7 +85,7 @@ class EmbSimMetric(Metric):
         for one in compared:
             for m in self._top:
                 scores = one.scores(m)
-                rows.append(_row(one.judge, one.what, m, scores))
+                rows.append(_row(one.judge, one.what, m, {name: v[one.drawn] for name, v in scores.items()}))
                 if m == M:
                     suffix = one.what if one.judge == judges[0] else f"{one.what}_{one.judge}"
                     columns |= {f"{name}_{suffix}": values for name, values in scores.items()}
@@ -90,7 +94,7 @@ class EmbSimMetric(Metric):
         return Findings(columns, tuple(schema), {}, tables)
 
     def _at(self, judge: str, side: Modality) -> TopEmbeddings:
-        return self._seen.setdefault((judge, side), TopEmbeddings(side, max(self._top)))
+        return self._seen.setdefault((judge, side), TopEmbeddings(side, max(self._top), M))
 
     def _comparison(self, judge: str, what: str) -> "_Comparison | None":
         """None where the judge has not seen what is asked for, or embeds the modalities apart."""
@@ -108,6 +112,7 @@ class _Comparison:
     def __init__(self, judge: str, what: str, left: TopEmbeddings, right: TopEmbeddings, top: int) -> None:
         self.judge, self.what = judge, what
         self._tops = left.samples.table(), right.samples.table()
+        self.drawn = drawn_latents(len(self._tops[0]))
         self._rows = left.rows().double().numpy(), right.rows().double().numpy()
         self._ids = np.array(left.samples.ids, dtype=np.str_), np.array(right.samples.ids, dtype=np.str_)
         n_pool = min(len(left.pool.rows), len(right.pool.rows))

@@ -1,20 +1,22 @@
 """What is kept of a stream to compare top samples with random ones: a few embeddings, however many the pairs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt64
+from jaxtyping import Float, Int64, UInt64
 from torch import Tensor
 
-from cliplens.keys import hashed, pair_keys
-from cliplens.records import SparseCodes
+from cliplens.keys import hashed
+from cliplens.records import PairedCodes
 from cliplens.sites import Modality
 from cliplens.tally import TopSamples
 
 POOL = 1024
+FULL = 1024
+"""Latents whose longest lists are kept: enough for the medians that show how scores depend on the length."""
 _SEED = 20
-_SLACK = 8192
 
 
 class Pool:
@@ -45,51 +47,50 @@ class Pool:
             self.rank, self.rows = every[kept], held[torch.as_tensor(kept)].clone()
 
 
+def most_of(d_sae: int, top: int, usual: int) -> Int64[np.ndarray, " d_sae"]:
+    """How many samples to keep of each latent: `top` of the first `FULL` by hashed number, `usual` of the others."""
+    kept = np.full(d_sae, min(usual, top))
+    kept[drawn_latents(d_sae)] = top
+    return kept
+
+
+def drawn_latents(d_sae: int) -> Int64[np.ndarray, " drawn"]:
+    """A uniform draw of `FULL` latents, or all of them."""
+    return np.sort(np.argsort(hashed(np.arange(d_sae, dtype=np.uint64), _SEED), kind="stable")[:FULL])
+
+
 class TopEmbeddings:
     """The top samples of each latent in one modality with their embeddings, and a pool of random ones beside them."""
 
-    def __init__(self, modality: Modality, top: int) -> None:
-        self.samples = TopSamples(modality, top)
+    def __init__(self, modality: Modality, top: int, usual: int) -> None:
+        self.samples = TopSamples(modality, top, partial(most_of, top=top, usual=usual))
         self.pool = Pool()
-        self._rows: dict[str, Tensor] = {}
-        self._settled = 0
 
-    def update(self, ids: Sequence[str], codes: SparseCodes, embeddings: Float[Tensor, "row d"]) -> None:
-        """Take in codes and unit-norm embeddings of the pairs `ids`."""
-        self.pool.update(pair_keys(ids), embeddings)
-        self.samples.add(ids, codes)
-        fires = torch.unique(codes.rows).tolist()
-        self._rows |= {ids[row]: embeddings[row].clone() for row in fires}
-        if len(self._rows) > 2 * self._settled + _SLACK:
-            self._settle()
+    def update(self, codes: PairedCodes, embeddings: Float[Tensor, "row d"]) -> None:
+        """Take in codes and unit-norm embeddings of the same pairs."""
+        own = codes.of(self.samples.modality)
+        assert own is not None
+        self.pool.update(codes.keys, embeddings)
+        self.samples.add(codes.ids, own, embeddings)
 
     def merge(self, other: "TopEmbeddings") -> None:
         """Take in what another instance has seen."""
         self.pool.merge(other.pool)
         self.samples.merge(other.samples)
-        self._rows |= other._rows
-        self._settle()
 
     def state(self) -> dict[str, Tensor]:
         """All that is kept, as tensors."""
-        self._settle()
-        rows = self.rows()
         top = {f"top.{name}": value for name, value in self.samples.state().items()}
         rank = torch.as_tensor(self.pool.rank.view(np.int64).copy())
-        return {**top, "rows": rows, "pool.rank": rank, "pool.rows": self.pool.rows.clone()}
+        return {**top, "pool.rank": rank, "pool.rows": self.pool.rows.clone()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
         self.samples.load_state({k.removeprefix("top."): v for k, v in state.items() if k.startswith("top.")})
-        self._rows = dict(zip(self.samples.ids, state["rows"].clone(), strict=True))
         self.pool.rank = state["pool.rank"].cpu().numpy().view(np.uint64).copy()
         self.pool.rows = state["pool.rows"].clone()
-        self._settle()
 
     def rows(self) -> Float[Tensor, "sample d"]:
         """The embeddings of `samples.ids`, in that order."""
-        return torch.stack([self._rows[i] for i in self.samples.ids]) if self.samples.ids else self.pool.rows[:0]
-
-    def _settle(self) -> None:
-        self._rows = {i: self._rows[i] for i in self.samples.ids}
-        self._settled = len(self._rows)
+        beside = self.samples.beside
+        return self.pool.rows[:0] if beside is None else beside

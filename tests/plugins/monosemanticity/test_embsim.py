@@ -5,14 +5,16 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cliplens.contracts import Metric
 from cliplens.keys import hashed, pair_keys
-from cliplens.records import Batch, PairedActs
-from cliplens.tally import tally
+from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
+from cliplens.tally import TopSamples, tally
 from cliplens_plugins.monosemanticity import EmbSimMetric, MonosemanticityMetric, embsim, mms, winrate
 from cliplens_plugins.monosemanticity.baseline import SEEDS, drawn
-from cliplens_plugins.monosemanticity.sketch import Pool
+from cliplens_plugins.monosemanticity.sketch import Pool, TopEmbeddings, drawn_latents, most_of
 from support.planted import batch_of
 
 N, K, D = 240, 6, 7
@@ -191,3 +193,62 @@ def test_the_pool_keeps_a_draw_that_does_not_depend_on_order() -> None:
     assert torch.equal(forward.rows, backward.rows)
     assert len(forward.rows) == 10
     assert sorted(forward.rows[:, 0].tolist()) != list(range(10))
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(7, 120))
+@settings(max_examples=10, deadline=None)
+def test_embsim_does_not_depend_on_batches_or_merges(seed: int, size: int) -> None:
+    parts = batches(size)
+    np.random.default_rng(seed).shuffle(parts)  # type: ignore[arg-type]
+    whole, merged = EmbSimMetric((4, 20)), EmbSimMetric((4, 20))
+    whole.update(batches(240)[0])
+    for batch in parts:
+        one, restored = EmbSimMetric((4, 20)), EmbSimMetric((4, 20))
+        one.update(batch)
+        restored.load_state(one.state())
+        merged.merge(restored)
+    expected, found = whole.findings(None), merged.findings(None)
+    for name, values in expected.columns.items():
+        np.testing.assert_allclose(found.columns[name], values, rtol=1e-12, atol=1e-12)
+    assert found.tables == expected.tables
+
+
+def test_what_embsim_holds_is_bounded_whatever_the_pairs() -> None:
+    """20 embeddings of every latent, 50 of the drawn ones, and the pool: however many more samples come."""
+    g = torch.Generator().manual_seed(0)
+    d_sae, sizes = 40, []
+    kept = TopEmbeddings("image", 50, 20)
+    kept.samples._most_of = lambda n: most_of(n, 50, 20) - 30 * (np.arange(n) >= 10)  # as if 10 of 40 were drawn
+    for number in range(60):
+        ids = tuple(f"{number}-{i}" for i in range(200))
+        codes = SparseCodes.from_dense(
+            torch.rand(200, d_sae, generator=g) * (torch.rand(200, d_sae, generator=g) < 0.1)
+        )
+        kept.update(PairedCodes(ids, codes, None), torch.randn(200, 8, generator=g))
+        sizes.append(len(kept.samples.ids))
+    assert max(sizes) <= 10 * 50 + 30 * 20
+    table = kept.samples.table()
+    assert ((table >= 0).sum(1) == np.where(np.arange(d_sae) < 10, 50, 20)).all()
+
+
+def test_drawn_latents_are_all_of_a_small_dictionary_and_a_fixed_draw_of_a_large_one() -> None:
+    assert drawn_latents(30).tolist() == list(range(30))
+    many = drawn_latents(5000)
+    assert len(many) == len(set(many.tolist())) == 1024
+    assert abs(many.mean() / 5000 - 0.5) < 0.05
+    assert (most_of(5000, 50, 20) == 50).sum() == 1024
+
+
+def test_embeddings_stay_with_their_samples() -> None:
+    g = torch.Generator().manual_seed(1)
+    rows = torch.randn(300, 3, generator=g)
+    ids = tuple(f"{i:03d}" for i in range(300))
+    acts = torch.rand(300, 6, generator=g).mul(4).round() / 4  # many ties
+    seen = TopSamples("image", 7)
+    for a in range(240, -1, -60):
+        seen.add(ids[a : a + 60], SparseCodes.from_dense(acts[a : a + 60]), rows[a : a + 60])
+    assert seen.beside is not None
+    assert torch.equal(seen.beside, rows[[int(i) for i in seen.ids]])
+    for k, at in enumerate(seen.table()):
+        slow = sorted(range(300), key=lambda i: (-float(acts[i, k]), ids[i]))[:7]
+        assert [int(seen.ids[p]) for p in at] == slow
