@@ -35,6 +35,14 @@ def add_pairs(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"] |
     _add_firings(sums, latents, image, text, codes.d_sae)
 
 
+def add_ratios(sums: Sums, codes: PairedCodes) -> None:
+    """Add what the default score alone needs: `any` and `d1`."""
+    joint = codes.joint
+    size_i, size_t = joint.image.double().abs(), joint.text.double().abs()
+    sums.add_per_latent("any", joint.latents, None, codes.d_sae)
+    sums.add_per_latent("d1", joint.latents, size_i / (size_i + size_t) - 0.5, codes.d_sae)
+
+
 def dense_sums(image_codes: Float[Tensor, "pair d_sae"], text_codes: Float[Tensor, "pair d_sae"]) -> Sums:
     """The sums of whole code matrices, block by block of rows."""
     sums = Sums()

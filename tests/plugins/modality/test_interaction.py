@@ -3,20 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cliplens.errors import InputError
+from cliplens.keys import hashed, pair_keys
 from cliplens.tally import tally
 from cliplens_plugins.modality import (
     BridgeMetric,
     bridge,
     causal_effect,
     classify_fixed,
+    draw,
     mds,
     modality_gap,
     without_latents,
 )
-from cliplens_plugins.modality.bridge import Products
-from support.planted import batches_of, planted_codes
+from support.planted import Planted, batches_of, planted_codes
 
 
 def test_the_sparse_bridge_equals_the_whole_one() -> None:
@@ -47,20 +50,64 @@ def test_the_sparse_bridge_equals_the_whole_one() -> None:
     assert rows[0]["bridge"] == pytest.approx(between.max())
 
 
-def test_products_merge_and_survive_saving() -> None:
-    planted = planted_codes(300, 5)
-    whole, merged = Products(), Products()
-    for batch in batches_of(planted, 300):
-        whole.update(batch.codes)
-    for batch in reversed(batches_of(planted, 40)):
-        one, restored = Products(), Products()
-        one.update(batch.codes)
+def slow_draw(planted: Planted, firings: int) -> np.ndarray:
+    """Which pairs are in the draw: by hashed id, while they fit."""
+    kept, used = [], 0
+    for row in np.argsort(hashed(pair_keys(planted.ids), draw._SEED)):
+        used += int((planted.image[row] != 0).sum() + (planted.text[row] != 0).sum())
+        if used > firings:
+            break
+        kept.append(row)
+    return np.sort(kept)
+
+
+def test_beyond_its_budget_the_bridge_is_that_of_a_uniform_draw() -> None:
+    planted = planted_codes(900, 8)
+    decoder = torch.randn(24, 10, generator=torch.Generator().manual_seed(0))
+    metric = BridgeMetric(300)
+    for batch in batches_of(planted, 64):
+        metric.update(batch)
+    rows = slow_draw(planted, 300)
+    assert 100 < len(rows) < 500
+    found = metric.findings(decoder)
+    assert found.figures["bridge_pairs"] == len(rows)
+    whole = bridge(planted.image[rows], planted.text[rows], decoder).numpy()
+    image = np.flatnonzero(found.columns["bridge_partner"] >= 0)
+    partner = found.columns["bridge_partner"][image]
+    classes = classify_fixed(mds(planted.image, planted.text))
+    expected = [whole[a, b] if classes[a] == "ImgD" else whole[b, a] for a, b in zip(image, partner, strict=True)]
+    np.testing.assert_allclose(found.columns["bridge"][image], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("firings", [150, 1 << 22])
+@given(seed=st.integers(0, 1000), size=st.integers(7, 300))
+@settings(max_examples=12, deadline=None)
+def test_bridges_do_not_depend_on_batches_or_merges(firings: int, seed: int, size: int) -> None:
+    planted = planted_codes(300, 5, seed=seed)
+    decoder = torch.randn(15, 6, generator=torch.Generator().manual_seed(seed))
+    whole, merged = BridgeMetric(firings), BridgeMetric(firings)
+    whole.update(batches_of(planted, 300)[0])
+    parts = batches_of(planted, size)
+    np.random.default_rng(seed).shuffle(parts)  # type: ignore[arg-type]
+    for batch in parts:
+        one, restored = BridgeMetric(firings), BridgeMetric(firings)
+        one.update(batch)
         restored.load_state(one.state())
         merged.merge(restored)
-    assert whole.held is not None
-    assert merged.held is not None
-    np.testing.assert_allclose(merged.held.toarray(), whole.held.toarray(), rtol=1e-12)
-    assert merged.n_pairs == 300
+    expected, found = whole.findings(decoder), merged.findings(decoder)
+    assert found.figures == expected.figures
+    assert found.columns["bridge_partner"].tolist() == expected.columns["bridge_partner"].tolist()
+    np.testing.assert_allclose(found.columns["bridge"], expected.columns["bridge"], rtol=1e-12, atol=1e-12)
+
+
+def test_what_the_bridge_holds_stays_within_its_budget() -> None:
+    metric = BridgeMetric(500)
+    sizes = []
+    for seed in range(6):
+        for batch in batches_of(planted_codes(600, 8, seed=seed), 100):
+            metric.update(batch)
+        sizes.append(sum(t.numel() * t.element_size() for t in metric.state().values()))
+    assert max(sizes[2:]) < 1.1 * min(sizes[2:])
 
 
 def test_the_gap_of_one_cloud_and_of_two() -> None:

@@ -1,0 +1,166 @@
+"""A draw of pairs with their codes, of bounded size: for what has to look at two latents of a pair at once.
+
+Pairs are taken in the order of their hashed ids for as long as their firings fit into a budget. So the draw is uniform,
+no order of batches or merges matters, and all pairs are in it as long as the budget lasts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32, UInt64
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from cliplens.keys import hashed
+from cliplens.records import PairedActs, PairedCodes, SparseCodes
+from cliplens.sites import MODALITIES, Modality
+
+FIRINGS = 1 << 22
+"""Firings kept: those of 65,536 pairs with 32 on either side; about 50 MB."""
+_SEED = 83
+_NO_LIMIT = np.uint64(2**64 - 1)
+
+
+@dataclass
+class _Side:
+    """Firings of one modality, each with the number of its pair in the draw, and what stands beside each pair."""
+
+    rows: Int32[np.ndarray, " firing"]
+    latents: Int32[np.ndarray, " firing"]
+    values: Float[np.ndarray, " firing"]
+    beside: Float[np.ndarray, "row d"]
+
+    def of_kept(self, kept: Bool[np.ndarray, " row"]) -> "_Side":
+        """That of the pairs kept, numbered anew."""
+        mine = kept[self.rows]
+        number = np.cumsum(kept, dtype=np.int32) - 1
+        beside = self.beside[kept] if len(self.beside) else self.beside
+        return _Side(number[self.rows[mine]], self.latents[mine], self.values[mine], beside)
+
+
+class PairsDraw:
+    """The codes of as many pairs as fit into the budget, those with the smallest hashed ids. Mergeable.
+
+    Args:
+        firings: the budget, of both modalities together.
+        pairs: the most pairs to keep, if that is fewer.
+    """
+
+    def __init__(self, firings: int = FIRINGS, pairs: int | None = None) -> None:
+        self._firings, self._pairs = firings, pairs
+        self._limit = _NO_LIMIT
+        """From this hash on, no pair is kept: one with it has not found room."""
+        self._rank = np.zeros(0, np.uint64)
+        self._sides: dict[Modality, _Side] = {m: _none() for m in MODALITIES}
+        self._waiting: list[tuple[UInt64[np.ndarray, " row"], dict[Modality, _Side]]] = []
+        self._n_waiting = 0
+        self.d_sae = 0
+
+    def update(self, codes: PairedCodes, beside: PairedActs | None = None) -> None:
+        """Take in a batch of paired codes; rows `beside` them are kept with them."""
+        self.d_sae = codes.d_sae
+        rank = hashed(codes.keys, _SEED)
+        near = rank < self._limit
+        if near.any():
+            sides = {m: _side(codes.of(m), None if beside is None else beside.of(m)) for m in MODALITIES}
+            self._wait(rank[near], {m: side.of_kept(near) for m, side in sides.items()})
+
+    def merge(self, other: "PairsDraw") -> None:
+        """Take in another's."""
+        other._settle()
+        self.d_sae = self.d_sae or other.d_sae
+        self._limit = min(self._limit, other._limit)
+        self._wait(other._rank, other._sides)
+        self._settle()
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is kept."""
+        self._settle()
+        held = {f"{m}.{k}": torch.tensor(v) for m, side in self._sides.items() for k, v in vars(side).items()}
+        numbers = np.concatenate([[self._limit], self._rank]).astype(np.uint64)
+        return {**held, "rank": torch.as_tensor(numbers.view(np.int64)), "d_sae": torch.tensor(self.d_sae)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        fresh = PairsDraw(self._firings, self._pairs)
+        numbers = state["rank"].cpu().numpy().view(np.uint64)
+        fresh.d_sae, fresh._limit, fresh._rank = int(state["d_sae"]), numbers[0], numbers[1:].copy()
+        for m in MODALITIES:
+            fresh._sides[m] = _Side(*(state[f"{m}.{k}"].cpu().numpy() for k in _PARTS))
+        self.__dict__.update(fresh.__dict__)
+
+    @property
+    def n_pairs(self) -> int:
+        """How many pairs are in the draw."""
+        self._settle()
+        return len(self._rank)
+
+    def matrix(self, modality: Modality, chosen: Bool[np.ndarray, " d_sae"]) -> csr_array:
+        """Codes of the draw, [pair, d_sae], float64, the chosen latents only; in the order of the hashes."""
+        self._settle()
+        side = self._sides[modality]
+        mine = chosen[side.latents]
+        place = (side.rows[mine], side.latents[mine])
+        held = csr_array((side.values[mine].astype(np.float64), place), shape=(len(self._rank), self.d_sae))
+        return held[np.argsort(self._rank, kind="stable")]
+
+    def beside(self, modality: Modality) -> Float[np.ndarray, "pair d"]:
+        """What stands beside the pairs in the draw, row by row with `matrix`."""
+        self._settle()
+        return self._sides[modality].beside[np.argsort(self._rank, kind="stable")]
+
+    def _wait(self, rank: UInt64[np.ndarray, " row"], sides: dict[Modality, _Side]) -> None:
+        self._waiting.append((rank, sides))
+        self._n_waiting += sum(len(side.rows) for side in sides.values())
+        if self._n_waiting > self._firings:
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        parts = [(self._rank, self._sides), *self._waiting]
+        self._waiting, self._n_waiting = [], 0
+        starts = np.cumsum([0, *(len(rank) for rank, _ in parts[:-1])]).tolist()
+        rank = np.concatenate([rank for rank, _ in parts])
+        sides = {
+            m: _Side(
+                np.concatenate([s[m].rows + np.int32(a) for a, (_, s) in zip(starts, parts, strict=True)]),
+                np.concatenate([s[m].latents for _, s in parts]),
+                np.concatenate([s[m].values for _, s in parts]),
+                _stacked([s[m].beside for _, s in parts]),
+            )
+            for m in MODALITIES
+        }
+        size = np.asarray(sum(np.bincount(side.rows, minlength=len(rank)) for side in sides.values()))
+        order = np.argsort(rank, kind="stable")
+        beyond = np.cumsum(size[order]) > self._firings
+        beyond[self._pairs :] |= self._pairs is not None
+        over = order[beyond]
+        if len(over):
+            self._limit = min(self._limit, rank[over[0]])
+        kept = rank < self._limit
+        self._rank, self._sides = rank[kept], {m: side.of_kept(kept) for m, side in sides.items()}
+
+
+_PARTS = ("rows", "latents", "values", "beside")
+
+
+def _side(codes: SparseCodes | None, beside: Tensor | None) -> _Side:
+    if codes is None:
+        return _none()
+    rows, latents = (x.cpu().numpy().astype(np.int32) for x in (codes.rows, codes.latents))
+    held = np.zeros((0, 0), np.float32) if beside is None else beside.detach().cpu().numpy()
+    return _Side(rows, latents, codes.values.detach().cpu().numpy(), held)
+
+
+def _none() -> _Side:
+    nothing = np.zeros(0, np.int32)
+    return _Side(nothing, nothing, np.zeros(0, np.float32), np.zeros((0, 0), np.float32))
+
+
+def _stacked(parts: list[np.ndarray]) -> np.ndarray:
+    """One below the other; where there is nothing, its width is not known."""
+    known = [part for part in parts if len(part)]
+    return np.concatenate(known) if known else parts[0]
