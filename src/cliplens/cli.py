@@ -72,7 +72,7 @@ TRAINING = (
     "held_out",
     "wandb_project",
 )
-SCORING = ("namer", "vocabulary", "judge")
+SCORING = ("namer", "vocabulary", "judge", "target")
 
 
 def _with_settings(

@@ -94,8 +94,9 @@ class Metric(ABC):
     """Sees every batch once and keeps sums that merge: no order of batches or of merges may matter beyond 1e-12."""
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]]
-    """What batches must carry: both modalities, judge embeddings, ground truth. Skipped, with a note, where missing."""
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]]
+    """What batches must carry: both modalities, judge embeddings, ground truth, something asked about the pairs, raw
+    activations. Skipped, with a note, where missing."""
 
     @abstractmethod
     def update(self, batch: Batch) -> None:

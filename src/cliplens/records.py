@@ -200,6 +200,10 @@ class Batch:
     """Judge name -> unit-norm embeddings of the same rows by that judge."""
     truth: GroundTruth | None = None
     """What the pairs really show and say, where it is known; `truth.rows(batch.ids)` gives the values of these rows."""
+    targets: Mapping[str, Bool[np.ndarray, " row"]] = field(default_factory=dict)
+    """Something asked about the pairs -> of which rows it is true: a label, or that the pair is retrieved."""
+    raw: PairedActs | None = None
+    """Activations as the towers gave them, before centring."""
 
     @property
     def ids(self) -> tuple[str, ...]:

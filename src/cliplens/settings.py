@@ -69,6 +69,12 @@ class Settings:
         "open_clip:NAME|WEIGHTS, file:EMBEDDINGS.npz.",
         DICTIONARY,
     )
+    target: str | None = _option(
+        None,
+        "What image and caption firing are asked about together (pid_*): COLUMN=VALUE of the pairs' table, "
+        "FACTOR=VALUE of the world; default whether the model retrieves the pair among 256 others.",
+        DICTIONARY,
+    )
     wandb_project: str | None = _option(None, "Log training to this wandb project.", DICTIONARY)
 
     device: str | None = _option(None, "cuda, mps or cpu; default the best there is.", MACHINE)

@@ -3,8 +3,13 @@
 import numpy as np
 import torch
 
-from cliplens_plugins.fidelity import contrastive_loss, retrieval, stability
+from cliplens.keys import pair_keys
+from cliplens.tally import Sums
+from cliplens_plugins.fidelity import contrastive_loss, duplicates, retrieval, stability, zero_shot
+from cliplens_plugins.fidelity.stability import contained
+from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 from cliplens_plugins.modality import VARIANTS, bridge, cofiring, decompose, mds, modality_gap
+from cliplens_plugins.modality.bootstrap import poisson_weights
 from cliplens_plugins.modality.interval import wilson_interval
 from cliplens_plugins.modality.null import swap_p
 from cliplens_plugins.monosemanticity import embsim, mms, ms, winrate
@@ -21,6 +26,16 @@ E, F = wave(60, 5, 0.3), wave(60, 5, 0.3) + 0.8 * wave(60, 5, 2.0)
 DECODER = torch.tensor(wave(3, 5, 0.7))
 
 
+COUNTS = np.array([[[30.0, 5], [10, 10]], [[8, 12], [2, 40]]])
+TOP = np.array([[0, 1, 2, 3], [1, 2, 3, 4], [0, 1, -1, -1]])
+
+
+def explained() -> np.ndarray:
+    sums = Sums()
+    add_variance(sums, torch.tensor(E), torch.tensor(E + 0.2 * F))
+    return np.array([explained_variance([sums]), explained_variance_legacy([sums]), float(sums["cosine"]) / 60])
+
+
 def golden() -> dict[str, list[float]]:
     unit = [torch.nn.functional.normalize(torch.tensor(x), dim=1) for x in (E, F)]
     d = torch.tensor([3.0, -1.0]).double(), torch.tensor([2.0, 4.0]).double()
@@ -34,7 +49,13 @@ def golden() -> dict[str, list[float]]:
         "bridge": bridge(torch.tensor(IMAGE), torch.tensor(TEXT), DECODER).numpy()[0],
         "swap p": swap_p(*d),
         "wilson": np.concatenate([b.numpy() for b in wilson_interval(torch.tensor([20.0, 30.0]).double(), *d)]),
-        "pid": np.array(list(vars(decompose(np.array([[[30.0, 5], [10, 10]], [[8, 12], [2, 40]]]))).values())),
+        "contained": np.array(contained(TOP, 0.5)[0], dtype=float),
+        "duplicates": np.array(duplicates(TOP, 0.2)[0], dtype=float),
+        "zero-shot": np.array([zero_shot(unit[0], unit[1][:4], torch.arange(60) % 4)]),
+        "bootstrap": poisson_weights(pair_keys([f"p{i}" for i in range(4)]), 5).sum(1),
+        "explained variance": explained(),
+        "pid mmi": np.array(list(vars(decompose(COUNTS, redundancy="mmi")).values())),
+        "pid": np.array(list(vars(decompose(COUNTS)).values())),
         "gap": np.array(list(modality_gap(E, F).values())),
         "loss, R@1": np.array([contrastive_loss(*unit, 10.0), retrieval(*unit, at=(1,))["image_to_text_r1"]]),
         "stability": np.array([stability(DECODER, DECODER.roll(1, 1))[0]["mean_cosine"]], dtype=float),
@@ -58,6 +79,12 @@ EXPECTED: dict[str, list[float]] = {
     "swap p": [0.107740065, 1.0],
     "wilson": [0.509591604, 0.33974982, 0.768472709, 0.598049966],
     "pid": [0.183556045, 0.059847485, 0.0, 0.109759524],
+    "contained": [2.0, 0.0, 1.0],
+    "duplicates": [0.0, 1.0, 0.6],
+    "zero-shot": [0.25],
+    "bootstrap": [5.0, 10.0, 5.0, 8.0],
+    "explained variance": [0.94314564, 0.941301409, 0.99107089],
+    "pid mmi": [0.183556045, 0.059847485, 0.0, 0.109759524],
     "gap": [0.031687701, 0.525277778, 0.010718009],
     "loss, R@1": [4.106842018, 0.0],
     "stability": [0.602516109],

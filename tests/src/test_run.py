@@ -52,6 +52,16 @@ def test_the_summary_holds_what_scripts_look_for(finished: RunFolder) -> None:
     assert summary["versions"]["sae-lens"]
 
 
+def test_every_metric_works_in_a_run_and_the_default_question_is_retrieval(finished: RunFolder) -> None:
+    findings, summary = json.loads(finished.findings.read_text()), json.loads(finished.summary.read_text())
+    assert findings["failed"] == []
+    assert 0 < summary["targets"]["retrieved"] < 1
+    assert summary["modality_gap"]["as they are"]["centroid"] > 0
+    table = LatentTable.load(finished.latents)
+    assert {"pid_synergy", "pid_shuffled", "bridge", "embsim_cross", "mms"} < set(table)
+    assert np.isfinite(table["pid_redundancy"][table["alive"].astype(bool)]).all()
+
+
 def test_table_and_summary_agree(finished: RunFolder) -> None:
     table, summary = LatentTable.load(finished.latents), json.loads(finished.summary.read_text())
     assert len(table) == summary["d_sae"] == 96

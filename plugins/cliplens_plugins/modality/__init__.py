@@ -13,9 +13,11 @@ from cliplens_plugins.modality.classes import classify_fixed as classify_fixed
 from cliplens_plugins.modality.cofiring import cofiring as cofiring
 from cliplens_plugins.modality.gap import modality_gap as modality_gap
 from cliplens_plugins.modality.gap import without_latents as without_latents
+from cliplens_plugins.modality.gap_metric import GapMetric as GapMetric
 from cliplens_plugins.modality.ground_truth import GroundTruthMetric as GroundTruthMetric
 from cliplens_plugins.modality.information import counts_of as counts_of
 from cliplens_plugins.modality.information import decompose as decompose
+from cliplens_plugins.modality.information_metric import InformationMetric as InformationMetric
 from cliplens_plugins.modality.mds import VARIANTS as VARIANTS
 from cliplens_plugins.modality.mds import mds as mds
 from cliplens_plugins.modality.metric import ModalityMetric as ModalityMetric

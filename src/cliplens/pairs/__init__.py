@@ -7,6 +7,7 @@ from cliplens.pairs.decode import Decoder as Decoder
 from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import BadPairError as BadPairError
 from cliplens.pairs.images import open_image as open_image
+from cliplens.pairs.labels import read_labels as read_labels
 from cliplens.pairs.pairs import ImageColumn as ImageColumn
 from cliplens.pairs.pairs import LazyImages as LazyImages
 from cliplens.pairs.pairs import Pairs as Pairs

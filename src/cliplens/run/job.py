@@ -15,6 +15,7 @@ from cliplens.run.naming import EMBEDDING
 from cliplens.run.parts import Parts
 from cliplens.run.scoring import score
 from cliplens.run.steps import Steps, versions
+from cliplens.run.targets import label_of
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 from cliplens.sites import Site
@@ -45,6 +46,8 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     with steps("load"):
         clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
         pairs = _read_pairs(settings)
+        if settings.target is not None:
+            label_of(settings)  # a target that cannot be read is refused before anything is made
         if group.rank == 0:
             _write_settings(folder, settings, clip, pairs)
     with steps("harvest"):

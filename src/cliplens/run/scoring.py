@@ -1,7 +1,6 @@
 """One pass over the pairs kept from training: every metric, the top samples, the names, the files of the run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +10,13 @@ from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.pairs import open_image
-from cliplens.records import Batch, Exemplars, GroundTruth, Pair, PairedActs, Positions
+from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.parts import Parts
 from cliplens.run.positions import positions_of
 from cliplens.run.steps import Steps, versions
+from cliplens.run.targets import asked_of, truth_of, unit
 from cliplens.runfolder import write_json
 from cliplens.sites import Modality, Site
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
@@ -73,17 +73,19 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
 def held_out_batches(parts: Parts) -> Iterator[Batch]:
     """The scored pairs, batch by batch, as metrics see them."""
     settings, dictionary = parts.settings, parts.dictionary
-    truth = _truth(settings.pairs)
+    truth = truth_of(settings.pairs)
     read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
-    embeddings = read(**by_modality([Site(side, EMBEDDING) for side in settings.sides]))
+    finals = by_modality([Site(side, EMBEDDING) for side in settings.sides])
+    embeddings, ask = read(**finals), asked_of(parts, finals)
     place = parts.pairs.places(parts.cache.ids) if parts.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
-        judged = {"clip": _unit(embedded)}
+        final = unit(embedded)
+        judged = {"clip": final}
         if parts.judge is not None:
             judged[parts.judge.name] = _judged(parts.judge, [parts.pairs[place[i]] for i in embedded.ids], raw)
         in_step = {name: _repeated(given, raw.ids) for name, given in judged.items()}
-        yield dictionary.batch(raw, judged=in_step, truth=truth)
+        yield dictionary.batch(raw, judged=in_step, truth=truth, targets=ask(final))
 
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:
@@ -101,22 +103,6 @@ def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
     at = torch.tensor([place[pair_id] for pair_id in ids])
     image, text = (None if rows is None else rows[at] for rows in (judged.image, judged.text))
     return PairedActs(tuple(ids), image, text)
-
-
-def _unit(acts: PairedActs) -> PairedActs:
-    def normalised(rows: torch.Tensor | None) -> torch.Tensor | None:
-        return None if rows is None else torch.nn.functional.normalize(rows.double(), dim=-1)
-
-    return replace(acts, image=normalised(acts.image), text=normalised(acts.text))
-
-
-def _truth(pairs: str) -> GroundTruth | None:
-    if not pairs.startswith(api.WORLD_PREFIX):
-        return None
-    from cliplens.world import ground_truth
-
-    count, seed = api.parse_world(pairs)
-    return ground_truth(count, seed=seed)
 
 
 def _notes(parts: Parts) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sae_lens import SAE
 from sae_lens.saes.sae import TrainingSAE
 from torch import Tensor
@@ -127,6 +127,7 @@ class Dictionary:
         *,
         judged: Mapping[str, PairedActs] | None = None,
         truth: GroundTruth | None = None,
+        targets: Mapping[str, Bool[np.ndarray, " row"]] | None = None,
     ) -> Batch:
         """All that metrics see of raw activations: centred activations, codes, reconstruction."""
         centred, codes = self.centre(acts), self.encode(acts)
@@ -134,7 +135,7 @@ class Dictionary:
             rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m), m) for m in MODALITIES))
         else:
             rebuilt = self.decode(codes)
-        return Batch(centred, codes, rebuilt, judged or {}, truth)
+        return Batch(centred, codes, rebuilt, judged or {}, truth, targets or {}, acts)
 
     def check(self, clip: Any, sites: Sequence[Site], *, token: str | None = None) -> None:
         """Refuse a model, sites or a token choice it was not made for. `clip` has `.identity` and `.width(site)`.

@@ -1,15 +1,16 @@
 """docs/metrics.md explains every column the metrics give."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from cliplens.records import Batch, PairedActs
+from cliplens.contracts import Metric
+from cliplens.records import PairedActs
+from cliplens.registry import made
 from cliplens.tally import tally
-from cliplens_plugins.fidelity import FidelityMetric, HistogramMetric
-from cliplens_plugins.modality import BridgeMetric, ModalityMetric
 from cliplens_plugins.modality.columns import TRUTH
-from cliplens_plugins.monosemanticity import EmbSimMetric, MonosemanticityMetric
 from support.planted import batches_of, planted_codes
 
 
@@ -19,11 +20,12 @@ def test_every_column_is_explained() -> None:
     for batch in batches_of(planted_codes(300, 5)):
         rows = torch.randn(len(batch.ids), 4, generator=torch.Generator().manual_seed(0))
         judged = {"judge": PairedActs(batch.ids, rows, rows)}
-        batches.append(Batch(batch.acts, batch.codes, batch.reconstruction, judged))
-    metrics = [ModalityMetric(), MonosemanticityMetric(), EmbSimMetric(), FidelityMetric(), HistogramMetric()]
-    metrics += [BridgeMetric()]
-    found = tally(batches, metrics, decoder=torch.randn(15, 5))
+        targets = {"target": np.arange(len(batch.ids)) % 3 == 0}
+        batches.append(replace(batch, judged=judged, targets=targets, raw=judged["judge"]))
+    metrics = [metric for plugin, metric in made("metrics", Metric) if plugin.name != "ground_truth"]
+    found = tally(batches, metrics, decoder=torch.randn(15, 4))
     assert found.failed == ()
+    assert found.notes == ()
     columns = [*found.table, *(column.name for column in TRUTH)]
     families = {"embsim_text": "`_text`", "embsim_cross": "`_cross`"}
     families |= {f"winrate_{what}": "`winrate_*`" for what in ("image", "text", "cross")}

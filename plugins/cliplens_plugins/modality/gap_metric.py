@@ -1,0 +1,88 @@
+"""The modality gap of a run: as it is, and with the latents taken out that fire in one modality only."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.keys import hashed
+from cliplens.records import Batch, Findings
+from cliplens.sites import MODALITIES
+from cliplens.tally import Sums
+from cliplens_plugins.modality.classes import classify_fixed
+from cliplens_plugins.modality.draw import PairsDraw
+from cliplens_plugins.modality.gap import modality_gap
+from cliplens_plugins.modality.mds import VARIANTS
+from cliplens_plugins.modality.sums import add_ratios
+
+PAIRS = 1024
+_FIRINGS = 1 << 17
+_SEED = 29
+
+
+class GapMetric(Metric):
+    """The gap between raw image and caption activations of up to 1,024 pairs, drawn by id.
+
+    Three times: as they are, less what ImgD and TextD latents (fixed cuts) write, and, as the control, less what as
+    many CrossD latents write, drawn by number. What the dictionary does not explain stays. A dictionary trained on
+    centred activations has no latents for the gap of the means: the towers' means make it, so it stays.
+    """
+
+    name: ClassVar[str] = "gap"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]] = frozenset({"pairs", "raw"})
+
+    def __init__(self, pairs: int = PAIRS) -> None:
+        self._draw = PairsDraw(_FIRINGS, pairs)
+        self._sums = Sums()
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        self._draw.update(batch.codes, batch.raw)
+        add_ratios(self._sums, batch.codes)
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, GapMetric):
+            raise InputError(expected="another GapMetric", found=type(other).__name__, do="merge metrics of one kind")
+        self._draw.merge(other._draw)
+        self._sums.merge(other._sums)
+
+    def state(self) -> dict[str, Tensor]:
+        """The draw and the sums."""
+        draw = {f"draw.{k}": v for k, v in self._draw.state().items()}
+        return {**draw, **{f"sums.{k}": v for k, v in self._sums.state().items()}}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        for prefix, part in (("draw.", self._draw), ("sums.", self._sums)):
+            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """The table of gaps; two are only compared where both towers' activations are of one width."""
+        if decoder is None or "any" not in self._sums:
+            return Findings(notes=("The modality gap needs pairs and the dictionary's decoder.",))
+        classes = classify_fixed(VARIANTS["pairs"](self._sums).cpu().numpy())
+        one_sided = (classes == "ImgD") | (classes == "TextD")
+        removed = {"as they are": np.zeros(len(classes), dtype=bool), "without ImgD and TextD latents": one_sided}
+        shared = np.flatnonzero(classes == "CrossD")
+        if len(shared) and one_sided.any():
+            order = np.argsort(hashed(shared.astype(np.uint64), _SEED), kind="stable")
+            control = np.zeros(len(classes), dtype=bool)
+            control[shared[order][: one_sided.sum()]] = True
+            removed["without as many CrossD latents"] = control
+        rows = [
+            {"activations": what, "latents": int(gone.sum()), **self._gap(decoder, gone)}
+            for what, gone in removed.items()
+        ]
+        figures = {row["activations"]: {k: v for k, v in row.items() if k != "activations"} for row in rows}
+        return Findings(figures={"modality_gap": figures}, tables={"Modality gap": rows})
+
+    def _gap(self, decoder: Float[Tensor, "d_sae d_in"], removed: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
+        written = decoder.double().cpu().numpy()
+        sides = (self._draw.beside(m) - self._draw.matrix(m, removed) @ written for m in MODALITIES)
+        return modality_gap(*(torch.as_tensor(np.asarray(side)) for side in sides))

@@ -1,0 +1,161 @@
+"""What image and caption say of a target together, streamed: eight counts per latent."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError, unknown_name
+from cliplens.records import Batch, Column, Findings, PairedCodes
+from cliplens.tally import Sums
+from cliplens_plugins.modality.information import REDUNDANCIES, Atoms, decompose
+
+SHUFFLES = 20
+_SEED = 41
+_SOURCE = {
+    "i_min": "Williams and Beer, arXiv 1004.2515",
+    "mmi": "Barrett, Phys. Rev. E 91, 052802 (2015)",
+}
+_SAY = {
+    "redundancy": "What firing on the image and firing on the caption both say of the target",
+    "unique_image": "What firing on the image alone says of the target",
+    "unique_text": "What firing on the caption alone says of the target",
+    "synergy": "What only the two together say of the target",
+}
+
+
+class InformationMetric(Metric):
+    """Partial information decomposition of (fires on the image, fires on the caption) about each target of the pairs.
+
+    The first target's columns have the plain names, those of others carry the target's name behind. The control deals
+    the target out to the pairs anew, 20 times: given the counts, that is a draw from the hypergeometric distribution.
+
+    Args:
+        redundancy: `i_min` or `mmi`, for the columns; the table has both.
+    """
+
+    name: ClassVar[str] = "information"
+    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]] = frozenset({"pairs", "targets"})
+
+    def __init__(self, redundancy: str = "i_min") -> None:
+        if redundancy not in REDUNDANCIES:
+            raise unknown_name("redundancy", redundancy, REDUNDANCIES)
+        self._redundancy = redundancy
+        self._every = Sums()
+        self._true: dict[str, Sums] = {}
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        _add(self._every, batch.codes, np.ones(len(batch.codes), dtype=bool))
+        for target, holds in batch.targets.items():
+            _add(self._true.setdefault(target, Sums()), batch.codes, holds)
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance has seen."""
+        if not isinstance(other, InformationMetric):
+            raise InputError(
+                expected="another InformationMetric", found=type(other).__name__, do="merge metrics of one kind"
+            )
+        self._every.merge(other._every)
+        for target, sums in other._true.items():
+            self._true.setdefault(target, Sums()).merge(sums)
+
+    def state(self) -> dict[str, Tensor]:
+        """All counts, named `every/count` and `true/target/count`."""
+        true = {f"true/{target}/{k}": v for target, sums in self._true.items() for k, v in sums.state().items()}
+        return {**{f"every/{k}": v for k, v in self._every.state().items()}, **true}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        self._every, self._true = Sums(), {}
+        for name, value in state.items():
+            kind, _, rest = name.partition("/")
+            target, _, count = rest.rpartition("/")
+            sums = self._every if kind == "every" else self._true.setdefault(target, Sums())
+            sums.add(count, value)
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """The atoms of the first target as columns, and their means over living latents beside the control."""
+        columns: dict[str, np.ndarray] = {}
+        schema: list[Column] = []
+        rows: list[dict[str, Any]] = []
+        for place, target in enumerate(self._true):
+            counts = self.counts(target)
+            living = counts[:, :1, :1].sum((1, 2, 3)) < counts.sum((1, 2, 3))
+            suffix = f"_{target}" if place else ""
+            by_rule = {rule: decompose(counts, redundancy=rule) for rule in REDUNDANCIES}
+            controls = [decompose(c, redundancy=self._redundancy) for c in _shuffled(counts)]
+            control = np.mean([_total(atoms) for atoms in controls], axis=0)
+            found = {f"pid_{name}{suffix}": value for name, value in vars(by_rule[self._redundancy]).items()}
+            found[f"pid_shuffled{suffix}"] = control
+            columns |= {name: np.where(living, value, np.nan) for name, value in found.items()}
+            schema += self._columns(target, suffix)
+            rows += [_row(target, rule, [atoms], living) for rule, atoms in by_rule.items()]
+            rows.append(_row(target, f"{self._redundancy}, target shuffled", controls, living))
+        if not rows:
+            return Findings(notes=("Nothing was asked about the pairs, so there is no information to decompose.",))
+        figures = {t: float(self._true[t]["pairs"]) / float(self._every["pairs"]) for t in self._true}
+        tables = {"What image and caption say of a target, mean bits per living latent": rows}
+        return Findings(columns, tuple(schema), {"targets": figures}, tables)
+
+    def counts(self, target: str) -> Float[np.ndarray, "latent 2 2 2"]:
+        """How many pairs have each combination of firing on the image, firing on the caption, and target."""
+        every, true = _cells(self._every), _cells(self._true[target])
+        return np.stack([every - true, true], axis=-1)
+
+    def _columns(self, target: str, suffix: str) -> list[Column]:
+        nan, source = "never fires", _SOURCE[self._redundancy]
+        atoms = [
+            Column(f"pid_{n}{suffix}", f"{say}: {target}.", "bits", "[0, 1]", nan, source) for n, say in _SAY.items()
+        ]
+        about = f"The sum of the four parts where the target, {target}, is dealt out anew: what chance gives."
+        return [*atoms, Column(f"pid_shuffled{suffix}", about, "bits", "[0, 1]", nan)]
+
+
+def _add(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"]) -> None:
+    """Add the chosen pairs: how many there are, and per latent how many fire on the image, the caption, both."""
+    joint = codes.joint
+    of_chosen = torch.as_tensor(chosen, device=joint.rows.device)[joint.rows]
+    image, text = (joint.image > 0) & of_chosen, (joint.text > 0) & of_chosen
+    sums.add("pairs", int(chosen.sum()))
+    for name, fires in (("image", image), ("text", text), ("both", image & text)):
+        sums.add_per_latent(name, joint.latents, fires, codes.d_sae)
+
+
+def _cells(sums: Sums) -> Float[np.ndarray, "latent 2 2"]:
+    n = float(sums["pairs"])
+    image, text, both = (sums[name].double().cpu().numpy() for name in ("image", "text", "both"))
+    silent = n - image - text + both
+    return np.stack([np.stack([silent, text - both], -1), np.stack([image - both, both], -1)], 1)
+
+
+def _shuffled(counts: Float[np.ndarray, "latent 2 2 2"]) -> list[Float[np.ndarray, "latent 2 2 2"]]:
+    """The counts with the target dealt out to the pairs anew."""
+    cells = counts.sum(-1).reshape(len(counts), 4).astype(np.int64)
+    n_true = counts[..., 1].sum((1, 2)).astype(np.int64)
+    out = []
+    for shuffle in range(SHUFFLES):
+        generator = np.random.default_rng([_SEED, shuffle])
+        true, left, to_deal = np.zeros_like(cells), cells.sum(1), n_true.copy()
+        for cell in range(4):
+            left = left - cells[:, cell]
+            true[:, cell] = generator.hypergeometric(cells[:, cell], left, to_deal)
+            to_deal = to_deal - true[:, cell]
+        dealt = np.stack([cells - true, true], -1).reshape(counts.shape)
+        out.append(dealt.astype(np.float64))
+    return out
+
+
+def _total(atoms: Atoms) -> np.ndarray:
+    return np.asarray(atoms.redundancy + atoms.unique_image + atoms.unique_text + atoms.synergy)
+
+
+def _row(target: str, rule: str, drawn: list[Atoms], living: Bool[np.ndarray, " d_sae"]) -> dict[str, Any]:
+    means = (
+        {name: [np.asarray(getattr(a, name))[living].mean() for a in drawn] for name in _SAY} if living.any() else {}
+    )
+    return {"target": target, "redundancy": rule, **{f"{n} (bits)": float(np.mean(v)) for n, v in means.items()}}

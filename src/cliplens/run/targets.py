@@ -1,0 +1,119 @@
+"""What the information decomposition asks about the pairs: a label, or whether the model retrieves the pair."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from cliplens import api, keys
+from cliplens.errors import InputError, unknown_name
+from cliplens.pairs import read_labels
+from cliplens.records import GroundTruth, PairedActs
+from cliplens.run.dictionary import SitePair, scored_on
+from cliplens.run.parts import Parts
+from cliplens.settings import Settings
+from cliplens.sites import MODALITIES
+
+RETRIEVED = "retrieved"
+POOL = 256
+_SEED = 61
+Targets = Mapping[str, Bool[np.ndarray, " row"]]
+Ask = Callable[[PairedActs], Targets]
+"""From unit-norm final embeddings of some pairs to what holds of them."""
+Label = Callable[[Sequence[str]], Bool[np.ndarray, " row"]]
+"""From ids of pairs to which of them have the label."""
+
+
+def asked_of(parts: Parts, sites: SitePair) -> Ask:
+    """The question `--target` asks; `sites` are those of the final embeddings."""
+    settings = parts.settings
+    if settings.modalities != "both":
+        return lambda embedded: {}
+    if settings.target is not None:
+        name, label = settings.target, label_of(settings)
+        return lambda embedded: {name: label(embedded.ids)}
+    pool = _pool(parts, sites)
+    return lambda embedded: {RETRIEVED: retrieved(embedded, pool)}
+
+
+def label_of(settings: Settings) -> Label:
+    """Which pairs have the label that `settings.target` names.
+
+    Raises:
+        InputError: it is not COLUMN=VALUE.
+        PairsError: the pairs have no such column.
+        UnknownNameError: no such factor of the world, or no pair with that value.
+    """
+    column, equals, value = (settings.target or "").partition("=")
+    if not equals:
+        raise InputError(
+            expected="--target COLUMN=VALUE", found=repr(settings.target), do="name a value, such as shape=circle"
+        )
+    truth = truth_of(settings.pairs)
+    if truth is not None:
+        if column not in truth.values:
+            raise unknown_name("factor of the world", column, truth.values)
+        if value not in truth.values[column]:
+            raise unknown_name(f"value of {column}", value, truth.values[column])
+        return lambda ids: truth.rows(ids)[column] == truth.values[column].index(value)
+    labels = read_labels(
+        settings.pairs,
+        column,
+        image_column=settings.image_column,
+        id_column=settings.id_column,
+        image_root=settings.image_root,
+    )
+    if value not in labels.values:
+        raise unknown_name(f"value of the column {column!r}", value, labels.values)
+    return lambda ids: np.array([labels[i] == value for i in ids], dtype=bool)
+
+
+def truth_of(pairs: str) -> GroundTruth | None:
+    """What pairs of the embedded world really show and say; None for others."""
+    if not pairs.startswith(api.WORLD_PREFIX):
+        return None
+    from cliplens.world import ground_truth
+
+    count, seed = api.parse_world(pairs)
+    return ground_truth(count, seed=seed)
+
+
+def retrieved(embedded: PairedActs, pool: PairedActs) -> Bool[np.ndarray, " row"]:
+    """Whether image and caption are nearer to each other than either is to any other pair of the pool; ties are misses.
+
+    The pool is the same for every pair, so neither batches nor their order matter. Further captions of one image count
+    as the same pair.
+    """
+    assert embedded.image is not None and embedded.text is not None  # noqa: PT018
+    assert pool.image is not None and pool.text is not None  # noqa: PT018
+    own = (embedded.image * embedded.text).sum(1)
+    other = torch.as_tensor(embedded.keys[:, None] != pool.keys[None, :], device=own.device)
+    best = own.new_full((len(own),), -torch.inf)
+    for rows, against in ((embedded.image, pool.text), (embedded.text, pool.image)):
+        alike = torch.where(other, rows @ against.T, -torch.inf)
+        best = torch.maximum(best, alike.amax(1))
+    found: np.ndarray = (own > best).cpu().numpy()
+    return found
+
+
+def _pool(parts: Parts, sites: SitePair) -> PairedActs:
+    """The scored pairs with the smallest hashed ids."""
+    scored = scored_on(parts.settings)
+    ranks = np.sort(keys.hashed(parts.cache.keys[scored(parts.cache.keys)], _SEED))
+    last = ranks[min(POOL, len(ranks)) - 1] if len(ranks) else 0
+    read = parts.cache.batches(**sites, keep=lambda k: scored(k) & (keys.hashed(k, _SEED) <= last))
+    batches = [unit(acts) for acts in read]
+    image, text = ([rows for b in batches if (rows := b.of(m)) is not None] for m in MODALITIES)
+    return PairedActs(tuple(i for b in batches for i in b.ids), torch.cat(image), torch.cat(text))
+
+
+def unit(acts: PairedActs) -> PairedActs:
+    """Each row at length 1, in float64."""
+
+    def normalised(rows: Tensor | None) -> Tensor | None:
+        return None if rows is None else torch.nn.functional.normalize(rows.double(), dim=-1)
+
+    return replace(acts, image=normalised(acts.image), text=normalised(acts.text))
