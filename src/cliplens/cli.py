@@ -205,7 +205,9 @@ def models(
 def _do(settings: Settings, out: Path, resume: bool, until: Literal["harvest", "train", "report"] = "report") -> None:
     from cliplens.run import run
 
-    _tell(run(settings, out, resume=resume, until=until))
+    folder = run(settings, out, resume=resume, until=until)
+    if os.environ.get("RANK", "0") == "0":
+        _tell(folder)
 
 
 def _new_folder(wanted: Path) -> Path:
@@ -229,7 +231,7 @@ def _tell(folder: Any) -> None:
 
     if not folder.summary.exists():
         made = folder.sae if folder.sae.exists() else folder.activations
-        console.print(f"[bold]{made.name.capitalize()}[/] {made}", soft_wrap=True)
+        console.print(f"[bold]{made.name.capitalize()}[/] {made}{_harvested(folder)}", soft_wrap=True)
         return
     found = read_json(folder.summary)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -239,6 +241,16 @@ def _tell(folder: Any) -> None:
     for note in read_json(folder.findings)["notes"]:
         console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
     console.print(f"[bold]Report[/] {folder.report}", soft_wrap=True)
+
+
+def _harvested(folder: Any) -> str:
+    """What lies in the cache, and what does not."""
+    from cliplens.runfolder import read_json
+
+    found = read_json(folder.activations / "manifest.json")
+    bad = f", {found['bad']} bad ones left out ({folder.quarantine})" if found["bad"] else ""
+    cut = f", {found['truncated']} captions cut to the context" if found["truncated"] else ""
+    return f": {found['rows']:,} pairs at {len(found['sites'])} sites, {found['bytes'] / 1e6:,.1f} MB{bad}{cut}"
 
 
 def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +46,7 @@ _PROBED = 64
 _WORTH_SAYING = 100 * 2**20
 _WAITING_WRITES = 4
 _FLOAT16_MAX = 65504.0
+_AHEAD = {True: "; going on where it stopped", False: ": nothing to do"}
 
 
 def harvest(
@@ -101,11 +103,14 @@ def harvest(
     plan = _plan(reader, pairs, decoder, dtype, batch_size, shard_pairs, shuffle, seed)
     with group.first_alone():
         _prepare(path, plan, group)
-    todo = [n for n in plan.names[group.rank :: group.size] if _missing(path, plan, n, verify=verify)]
+    mine = plan.names[group.rank :: group.size]
+    todo = list(_missing(path, mine, verify=verify))
+    if group.rank == 0 and len(todo) < len(mine):
+        _say(f"{len(mine) - len(todo)} of {len(mine)} shards are there already" + _AHEAD[bool(todo)])
     for shard in todo:
         record_path(path, shard).unlink(missing_ok=True)
     _set_aside(path, plan, pairs, held)
-    _write_shards(path, plan, todo, reader, decoder, held, workers)
+    _write_shards(path, plan, todo, reader, decoder, held, workers, group)
     group.wait()
     with group.first_alone():
         if group.rank == 0:
@@ -199,7 +204,7 @@ def _check_room(path: Path, plan: Plan) -> None:
     need = plan.bytes_per_pair * max(plan.n_pairs - done, 0)
     free = shutil.disk_usage(path).free
     if need > _WORTH_SAYING:
-        tqdm.write(f"activations: {need / 1e9:.1f} GB to write into {path}, {free / 1e9:.1f} GB free", file=sys.stderr)
+        _say(f"{need / 1e9:.1f} GB to write into {path}, {free / 1e9:.1f} GB free")
     if need > free:
         raise InputError(
             expected=f"room for {need / 1e9:.2f} GB in {path}",
@@ -208,9 +213,19 @@ def _check_room(path: Path, plan: Plan) -> None:
         )
 
 
-def _missing(path: Path, plan: Plan, shard: int, *, verify: bool) -> bool:
-    record = ShardRecord.load(path, shard)
-    return record is None or record.damage(path, by_hash=verify) is not None
+def _missing(path: Path, shards: Iterable[int], *, verify: bool) -> Iterator[int]:
+    """The shards that are not there, or no longer as they were written."""
+    for shard in shards:
+        record = ShardRecord.load(path, shard)
+        damage = None if record is None else record.damage(path, by_hash=verify)
+        if damage:
+            _say(f"shard {shard} is redone: {damage}")
+        if record is None or damage:
+            yield shard
+
+
+def _say(what: str) -> None:
+    tqdm.write(f"activations: {what}", file=sys.stderr)
 
 
 class _Batches(Iterable[Places]):
@@ -224,8 +239,7 @@ class _Batches(Iterable[Places]):
 
     def of(self, shard: int) -> int:
         """Number of batches of a shard."""
-        size = min(self.plan.shard_pairs, self.plan.n_pairs - shard * self.plan.shard_pairs)
-        return -(-size // self.plan.batch_size)
+        return -(-self.plan.pairs_in(shard) // self.plan.batch_size)
 
     def __iter__(self) -> Iterator[Places]:
         for shard in self.shards:
@@ -235,16 +249,19 @@ class _Batches(Iterable[Places]):
 
 
 def _write_shards(
-    path: Path, plan: Plan, todo: Sequence[int], reader: Reader, decoder: Decoder, held: Quarantine, workers: int
+    path: Path,
+    plan: Plan,
+    todo: Sequence[int],
+    reader: Reader,
+    decoder: Decoder,
+    held: Quarantine,
+    workers: int,
+    group: Group,
 ) -> None:
     """The model runs here; casting, hashing and writing run in a thread beside it."""
     batches = _Batches(plan, todo)
     decoded = decoded_batches(decoder, batches, workers)
-    total = sum(min(plan.shard_pairs, plan.n_pairs - n * plan.shard_pairs) for n in todo)
-    with (
-        ThreadPoolExecutor(1) as pool,
-        tqdm(total=total, desc="reading activations", unit="pair", delay=2) as bar,
-    ):
+    with ThreadPoolExecutor(1) as pool, _bar(plan, todo, group) as bar:
         waiting: deque[Future[None]] = deque()
         for shard in todo:
             draft = ShardDraft(path, plan, shard)
@@ -270,6 +287,20 @@ def _write_shards(
                 raise
         while waiting:
             waiting.popleft().result()
+
+
+def _bar(plan: Plan, todo: Sequence[int], group: Group) -> "tqdm[Never]":
+    """Progress over this process' share, what is there already included; the first process shows its own."""
+    whole, ahead = (sum(map(plan.pairs_in, shards)) for shards in (plan.names[group.rank :: group.size], todo))
+    share = f" (process 1 of {group.size})" if group.size > 1 else ""
+    return tqdm(
+        total=whole,
+        initial=whole - ahead,
+        desc=f"reading activations{share}",
+        unit="pair",
+        delay=2,
+        disable=group.rank != 0 or not todo,
+    )
 
 
 class ShardDraft:

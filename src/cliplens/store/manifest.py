@@ -67,9 +67,13 @@ class Plan:
         """What a pair takes on disk, all sites and its id together."""
         return sum(s.form.bytes_per_pair for s in self.sites) + 64
 
+    def pairs_in(self, shard: int) -> int:
+        """Number of pairs a shard is made of, bad ones included."""
+        return min(self.shard_pairs, self.n_pairs - shard * self.shard_pairs)
+
     def places(self, shard: int) -> Int64[np.ndarray, " pair"]:
         """Which pairs a shard holds, in its order."""
-        here = np.arange(shard * self.shard_pairs, min((shard + 1) * self.shard_pairs, self.n_pairs))
+        here = shard * self.shard_pairs + np.arange(self.pairs_in(shard))
         if self.shuffle == "all":
             return self._permutation[here]
         return here[_order(here, self.seed)] if self.shuffle == "local" else here

@@ -169,7 +169,7 @@ def test_nothing_half_written_is_taken_for_whole(slow_clip: HookedCLIP, pairs: P
 
 @pytest.mark.parametrize("how", ["altered", "cut", "missing"])
 def test_only_the_damaged_shard_is_redone(
-    cache: Cache, clip: HookedCLIP, pairs: Pairs, tmp_path: Path, how: str
+    cache: Cache, clip: HookedCLIP, pairs: Pairs, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "c"
     shutil.copytree(cache.folder, folder)
@@ -184,7 +184,13 @@ def test_only_the_damaged_shard_is_redone(
     with pytest.raises(DamagedError, match=r"Expected shard 1 of .*data-00001-of-00003.*it redoes this shard alone"):
         Cache.open(folder, verify=True)
     others = {p: p.stat().st_mtime_ns for p in folder.rglob("data-*.arrow") if "00001-of" not in p.name}
+    capsys.readouterr()
     harvest(clip, pairs, SITES, folder, batch_size=8, shard_pairs=24)
+    said = capsys.readouterr().err
+    assert "activations: shard 1 is redone: vision.blocks.1.hook_resid_post/data-00001-of-00003.arrow" in said
+    assert "activations: 2 of 3 shards are there already; going on where it stopped" in said
+    harvest(clip, pairs, SITES, folder, batch_size=8, shard_pairs=24)
+    assert "activations: 3 of 3 shards are there already: nothing to do" in capsys.readouterr().err
     assert contents(folder) == before
     assert {p: p.stat().st_mtime_ns for p in others} == others
 
