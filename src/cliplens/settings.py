@@ -59,7 +59,12 @@ class Settings:
     lr: float = _option(1e-3, "Learning rate.", DICTIONARY)
     seed: int = _option(0, "Seed of everything random.", DICTIONARY)
     centre: bool = _option(True, "Subtract each modality's mean before training.", DICTIONARY)
-    namer: str = _option("vocabulary", "Who names the latents.", DICTIONARY)
+    namer: str = _option(
+        "vocabulary",
+        "Who names the latents: vocabulary, decoder, wpmi, captions; endpoint (set OPENAI_API_KEY, OPENAI_BASE_URL, "
+        "CLIPLENS_ENDPOINT_MODEL); transformers (set CLIPLENS_LOCAL_MODEL to a folder).",
+        DICTIONARY,
+    )
     vocabulary: str | None = _option(
         None, "File with a word or phrase a line; default the captions' words.", DICTIONARY
     )

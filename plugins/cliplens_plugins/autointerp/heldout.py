@@ -25,7 +25,7 @@ CHANCE = {"detection": 0.5, "fuzzing": 0.5, "intruder": 0.2}
 TITLE = "How well names hold on samples never used for naming"
 _RANGE, _UNTESTED = "[0, 1], 0.5 = chance", "unnamed, or too few held-out samples"
 _COLUMN = {"image": "name_image", "text": "name_text"}
-_SAMPLES = {"image": "images", "text": "captions"}
+SAMPLES: dict[Modality, str] = {"image": "images", "text": "captions"}
 
 
 @dataclass(frozen=True)
@@ -129,20 +129,33 @@ class _Result:
 
     def row(self) -> dict[str, Any]:
         """A line of the table."""
-        mean, low, high = mean_interval(self.scores)
-        control, control_low, control_high = mean_interval(self.shuffled)
-        return {
-            "test": self.test,
-            "named from": _SAMPLES[self.source],
-            "tested on": _SAMPLES[self.target],
-            "judge": self.view.judge + (" (circular)" if self.view.circular else ""),
-            "names": int((~np.isnan(self.scores)).sum()),
-            "score": mean,
-            "95 % interval": f"{low:.3f} to {high:.3f}",
-            "chance": CHANCE[self.test],
-            "shuffled names": control,
-            "shuffled interval": f"{control_low:.3f} to {control_high:.3f}",
-        }
+        judge = self.view.judge + (" (circular)" if self.view.circular else "")
+        return tested_row(self.test, self.source, self.target, judge, self.scores, self.shuffled)
+
+
+def tested_row(
+    test: str,
+    source: Modality,
+    target: Modality,
+    judge: str,
+    scores: Float[np.ndarray, " d_sae"],
+    shuffled: Float[np.ndarray, " d_sae"],
+) -> dict[str, Any]:
+    """A line of the table of tests: the mean over names with its interval, and the same for shuffled names."""
+    mean, low, high = mean_interval(scores)
+    control, control_low, control_high = mean_interval(shuffled)
+    return {
+        "test": test,
+        "named from": SAMPLES[source],
+        "tested on": SAMPLES[target],
+        "judge": judge,
+        "names": int((~np.isnan(scores)).sum()),
+        "score": mean,
+        "95 % interval": f"{low:.3f} to {high:.3f}",
+        "chance": CHANCE[test],
+        "shuffled names": control,
+        "shuffled interval": f"{control_low:.3f} to {control_high:.3f}",
+    }
 
 
 def _columns(results: Sequence[_Result], evidence: Evidence) -> tuple[dict[str, np.ndarray], tuple[Column, ...]]:
@@ -151,10 +164,10 @@ def _columns(results: Sequence[_Result], evidence: Evidence) -> tuple[dict[str, 
     schema: list[Column] = []
     best = {pair: r for pair in _pairs() if (r := _best(results, *pair)) is not None}
     for (source, target), result in best.items():
-        column = f"{_COLUMN[source]}_score" if source == target else f"{_COLUMN[source]}_on_{_SAMPLES[target]}"
+        column = f"{_COLUMN[source]}_score" if source == target else f"{_COLUMN[source]}_on_{SAMPLES[target]}"
         columns[column] = result.scores
         judge = f"{result.view.judge!r}{', which is the model itself (circular)' if result.view.circular else ''}"
-        about = f"Detection AUROC of the name from {_SAMPLES[source]} on held-out {_SAMPLES[target]}, by {judge}."
+        about = f"Detection AUROC of the name from {SAMPLES[source]} on held-out {SAMPLES[target]}, by {judge}."
         schema.append(Column(column, about, range=_RANGE, nan=_UNTESTED))
         if source == target:
             limits = np.array([_limits(score, source, k, evidence) for k, score in enumerate(result.scores)])
@@ -188,7 +201,7 @@ def _figures(results: Sequence[_Result]) -> dict[str, Any]:
     for source, target in _pairs():
         best = _best(results, source, target)
         if best is not None and not np.isnan(best.scores).all():
-            key = f"names_from_{_SAMPLES[source]}_on_{_SAMPLES[target]}"
+            key = f"names_from_{SAMPLES[source]}_on_{SAMPLES[target]}"
             figures[key] = mean_interval(best.scores)[0]
             figures[f"{key}_shuffled"] = mean_interval(best.shuffled)[0]
     return figures

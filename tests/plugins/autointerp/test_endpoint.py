@@ -1,12 +1,8 @@
 """The endpoint namer against a real HTTP server on this machine: slow, failing, rate-limiting and malformed answers."""
 
-import contextlib
 import json
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,89 +14,18 @@ from cliplens.errors import InputError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.endpoint import EndpointNamer
 from cliplens_plugins.autointerp.prompt import questions, read_answer
+from support.chat_server import Handler, Server, environment, serving
 from support.evidence import WORDS, planted_evidence
 
 pytest.importorskip("openai", reason="needs the extra 'endpoint'")
 
 
-class Server(ThreadingHTTPServer):
-    """Answers chat requests by counting the words of the captions; `script` says how each try of a question goes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[dict[str, Any]] = []
-        self.tries: Counter[str] = Counter()
-        self.script: list[str] = []
-        self.keys: set[str] = set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        asked = json.loads(body)
-        self.server.requests.append(asked)
-        self.server.keys.add(self.headers["Authorization"])
-        turn = self.server.tries[body]
-        self.server.tries[body] += 1
-        what = self.server.script[turn] if turn < len(self.server.script) else "right"
-        if what == "slow":
-            time.sleep(0.4)
-        if what == "limit":
-            self._send(429, {"error": {"message": "slow down"}}, {"retry-after-ms": "5"})
-        elif what == "fail":
-            self._send(500, {"error": {"message": "oops"}}, {"retry-after-ms": "5"})
-        elif what == "malformed":
-            self._send(200, _reply("I think it may be a dog?"))
-        elif what == "cut":
-            self._send_bytes(200, b'{"choices": [')
-        else:
-            self._send(200, _reply(json.dumps({"name": _common(asked), "confidence": 0.9})))
-
-    def _send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
-        self._send_bytes(status, json.dumps(content).encode(), headers)
-
-    def _send_bytes(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):  # who asked may have given up waiting
-            self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing on the screen."""
-
-
-def _reply(text: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-
-
-def _common(asked: dict[str, Any]) -> str | None:
-    """The word that every shown caption holds; None for pictures, which this server cannot see."""
-    parts = [p.get("text", "") for p in asked["messages"][1]["content"]]
-    shown = parts[1 : parts.index("It is silent on:")]
-    common = [w for w in WORDS if shown and all(w in s.strip('"').split() for s in shown)]
-    return common[0] if len(common) == 1 else None
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{running.server_port}/v1")
-    monkeypatch.setenv("CLIPLENS_ENDPOINT_MODEL", "tiny")
-    monkeypatch.setenv("CLIPLENS_ENDPOINT_CACHE", str(tmp_path / "cache"))
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with serving() as running:
+        for name, value in environment(running, str(tmp_path / "cache")).items():
+            monkeypatch.setenv(name, value)
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +73,7 @@ def test_an_endpoint_that_is_down_stops_the_run_and_keeps_what_it_has(
 
     Handler.do_POST = breaks  # type: ignore[method-assign]
     try:
-        with pytest.raises(
-            PluginError, match=r"failures in a row.*Do look at the endpoint and run again: 4 new answers"
-        ):
+        with pytest.raises(PluginError, match=r"failures in a row.*Do look at it and run again: 4 new answers"):
             EndpointNamer(parallel=1, retries=0, give_up_after=3).from_captions(evidence)
     finally:
         Handler.do_POST = original  # type: ignore[method-assign]

@@ -1,0 +1,133 @@
+"""Names by a language or vision-language model of transformers in a local folder; nothing is ever downloaded.
+
+`CLIPLENS_LOCAL_MODEL` in the environment says which folder. A model that sees (LLaVA and its kin) names from images and
+captions, a plain language model from captions alone.
+"""
+
+import base64
+import io
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from cliplens.contracts import Namer
+from cliplens.errors import InputError
+from cliplens.records import Evidence, Name
+from cliplens_plugins.autointerp.asking import Backend, Desk, Messages, answers_folder
+from cliplens_plugins.autointerp.prompt import asked_names, read_answer
+
+_LONGEST_ANSWER = 160
+_VARIABLE = "CLIPLENS_LOCAL_MODEL"
+
+
+class LocalBackend(Backend):
+    """A model of transformers in a folder, one question at a time, always the likeliest words.
+
+    Raises:
+        InputError: no folder is named, or it holds no model transformers can open.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or _named_folder()
+        self.model, self.where = self._folder.name, f"the model in {self._folder}"
+        self._lock = threading.Lock()
+        self.sees, self._reader, self._model = _opened(self._folder)
+
+    def reply(self, messages: Messages) -> str:
+        """The likeliest continuation of the chat."""
+        import torch
+
+        with self._lock, torch.no_grad():
+            given = self._given(messages).to(self._model.device)
+            made = self._model.generate(**given, max_new_tokens=_LONGEST_ANSWER, do_sample=False)
+        new = made[0, given["input_ids"].shape[1] :]
+        return str(self._reader.decode(new, skip_special_tokens=True))
+
+    def _given(self, messages: Messages) -> Any:
+        chat = [_turn(m, pictures=self.sees) for m in messages]
+        if getattr(self._reader, "chat_template", None) is None:
+            return self._reader("\n\n".join(m["content"] for m in chat) + "\n\n", return_tensors="pt")
+        return self._reader.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+
+
+@dataclass(frozen=True)
+class TransformersNamer(Namer):
+    """Asks a local model for one name per latent and modality; its own confidence scores until they are tested."""
+
+    name: ClassVar[str] = "transformers"
+    shown: int = 8
+    """Top samples in a question."""
+    others: int = 6
+    """Silent samples in a question."""
+    at_least: int = 3
+    """Top samples a latent must have."""
+    give_up_after: int = 20
+    """Answers in a row that cannot be read: then the model is no use, and the run stops."""
+
+    def from_images(self, evidence: Evidence) -> list[Name]:
+        """From each latent's top images; no names by a model that does not see."""
+        return asked_names(evidence, "image", self._desk, self.shown, self.others, self.at_least)
+
+    def from_captions(self, evidence: Evidence) -> list[Name]:
+        """From each latent's top captions."""
+        return asked_names(evidence, "text", self._desk, self.shown, self.others, self.at_least)
+
+    def _desk(self) -> tuple[Desk[Name], Backend]:
+        backend = LocalBackend()
+        desk = Desk(self.name, backend, read_answer, cache=answers_folder(), give_up_after=self.give_up_after)
+        return desk, backend
+
+
+def _named_folder() -> Path:
+    named = os.environ.get(_VARIABLE)
+    if not named or not Path(named).is_dir():
+        raise InputError(
+            expected=f"a folder with a transformers model in {_VARIABLE}",
+            found=repr(named) if named else "nothing",
+            do=f"set it, for example {_VARIABLE}=models/llava-1.5-7b",
+        )
+    return Path(named)
+
+
+def _opened(folder: Path) -> tuple[bool, Any, Any]:
+    """Whether it sees, its processor or tokenizer, and the model in eval mode."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    try:
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        of_reader, of_model = (
+            (AutoProcessor, AutoModelForImageTextToText) if sees else (AutoTokenizer, AutoModelForCausalLM)
+        )
+        reader = of_reader.from_pretrained(folder, local_files_only=True)
+        model = of_model.from_pretrained(folder, local_files_only=True, dtype="auto").eval()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            expected=f"a language or vision-language model of transformers in {folder}",
+            found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            do="give a folder made by save_pretrained, with its tokenizer or processor",
+        ) from error
+    return sees, reader, model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _turn(message: dict[str, Any], *, pictures: bool) -> dict[str, Any]:
+    """A message as chat templates take it: parts for models that see, plain text for others."""
+    content = message["content"]
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not pictures:
+        return {"role": message["role"], "content": "\n".join(p["text"] for p in parts if p["type"] == "text")}
+    shown = [{"type": "image", "image": _picture(p)} if p["type"] == "image_url" else p for p in parts]
+    return {"role": message["role"], "content": shown}
+
+
+def _picture(part: dict[str, Any]) -> Image.Image:
+    encoded = part["image_url"]["url"].partition("base64,")[2]
+    return Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB")
