@@ -1,14 +1,14 @@
-"""What does a harvest to disk cost over the two forwards alone, in time and in memory, with one process and with two?
+"""What does a harvest to disk cost over the two forwards alone, in time and in memory?
 
     python benchmarks/harvest.py time [--model ViT-B-32] [--pairs 128] [--rounds 5] [--device cpu]
     python benchmarks/harvest.py memory [--pairs 5000 20000]
-    python benchmarks/harvest.py processes [--pairs 8192] [--rounds 3]
+    python benchmarks/harvest.py compile [--model ViT-B-32] [--batch 32] [--rounds 9] [--device cpu]
     python benchmarks/harvest.py emoji --data FOLDER [--pairs 2000]
 
 `time`: random weights; the rounds take both ways in random order; median of the paired ratios with the middle half.
 The forwards alone get images and tokens that are ready; the harvest decodes, tokenises, casts, hashes and writes.
 `memory`: peak resident memory of a harvest of the embedded world, each in a fresh process.
-`processes`: the same cache by one process and by two under torch.distributed; their bytes are compared.
+`compile`: reading one batch as the model stands and through torch.compile; the rounds take both in random order.
 `emoji`: pairs of noto_emoji through the embedded model, live and cached.
 """
 
@@ -18,7 +18,6 @@ import os
 import platform
 import random
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,9 +33,10 @@ from torch import Tensor, nn
 
 import cliplens
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import ImageColumn, Pairs
+from cliplens.pairs import Decoded, ImageColumn, Pairs
 from cliplens.sites import Site, sites_of
 from cliplens.store import Provider, harvest
+from cliplens.stream import Reader
 
 WORDS = ("a", "photo", "of", "the", "small", "red", "dog", "on", "green", "grass", "near", "an", "old", "house")
 
@@ -159,40 +159,40 @@ def one(args: argparse.Namespace) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
-def measure_processes(args: argparse.Namespace) -> None:
-    """Wall time from the moment the processes start, their start included in both."""
-    machine()
-    ratios, same = [], True
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(args.rounds):
-            seconds, bytes_ = {}, {}
-            for size in random.Random(number).sample([1, 2], 2):
-                out = Path(folder) / f"{number}-{size}"
-                start = time.perf_counter()
-                _together(size, args.pairs[0], out)
-                seconds[size] = time.perf_counter() - start
-                files = sorted(p for p in out.rglob("*") if p.is_file())
-                bytes_[size] = [(p.relative_to(out), hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
-            ratios.append(seconds[1] / seconds[2])
-            same = same and bytes_[1] == bytes_[2]
-    print(f"\n{args.pairs[0]:,} pairs of the world, {args.rounds} rounds, {os.cpu_count()} cores\n")
-    print("| two processes against one | |\n|---|---|")
-    print(f"| times faster (middle half) | {quantiles(np.array(ratios))} |")
-    print(f"| same bytes | {'yes' if same else 'NO'} |")
+def measure_compile(args: argparse.Namespace) -> None:
+    clip = random_clip(args.model, args.device)
+    last = clip.vision.cfg.n_layers - 1
+    asked = {
+        "hook_embedding of both towers": sites_of("hook_embedding"),
+        "the last residual of both": sites_of(f"blocks.{min(last, clip.text.cfg.n_layers - 1)}.hook_resid_post"),
+    }
+    machine(args.device)
+    print(f"{args.model}, random weights, batches of {args.batch}, {args.rounds} rounds\n")
+    print("| reading through torch.compile | to compile, s | times as fast (middle half) | largest difference |")
+    print("|---|---|---|---|")
+    for name, sites in asked.items():
+        plain, compiled = Reader(clip, sites), Reader(clip, sites, compiled=args.batch)
+        decoded = plain.decoder(noise_pairs(clip, args.batch))[np.arange(args.batch)]
+        first = read_once(compiled, decoded, args.device)
+        read_once(plain, decoded, args.device)
+        seconds: dict[Reader, list[float]] = {plain: [], compiled: []}
+        draw = random.Random(0)
+        for _ in range(args.rounds):
+            for reader in draw.sample([plain, compiled], 2):
+                seconds[reader].append(read_once(reader, decoded, args.device))
+        a, b = (reader.read(decoded).sites for reader in (plain, compiled))
+        off = max(float((a[s].acts - b[s].acts).abs().max()) for s in sites)
+        ratios = np.array(seconds[plain]) / np.array(seconds[compiled])
+        print(f"| {name} | {first:.0f} | {quantiles(ratios)} | {off:.1e} |")
 
 
-def _together(size: int, pairs: int, out: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, __file__, "one", "--pairs", str(pairs), "--out", str(out)]
-    common = {**os.environ, "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    running = [
-        subprocess.Popen(command, env={**common, "RANK": str(r)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for r in range(size)
-    ]
-    if any(process.wait() for process in running):
-        raise SystemExit("a process failed")
+def read_once(reader: Reader, decoded: Decoded, device: str) -> float:
+    """Seconds of reading one batch."""
+    start = time.perf_counter()
+    reader.read(decoded)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def measure_emoji(args: argparse.Namespace) -> None:
@@ -231,7 +231,7 @@ def measure_emoji(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["time", "memory", "processes", "emoji", "one"])
+    parser.add_argument("what", choices=["time", "memory", "compile", "emoji", "one"])
     parser.add_argument("--model", default="ViT-B-32")
     parser.add_argument("--pairs", type=int, nargs="+", default=None)
     parser.add_argument("--batch", type=int, default=32)
@@ -242,15 +242,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("CLIPLENS_DATA", "data")))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    defaults = {"time": [128], "memory": [5000, 20000], "processes": [8192], "emoji": [2000], "one": [1000]}
+    defaults = {"time": [128], "memory": [5000, 20000], "compile": [32], "emoji": [2000], "one": [1000]}
     args.pairs = args.pairs or defaults[args.what]
-    args.rounds = args.rounds or {"time": 5, "processes": 3}.get(args.what, 1)
+    args.rounds = args.rounds or {"time": 5, "compile": 9}.get(args.what, 1)
     if args.what == "time":
         args.pairs = args.pairs[0]
     {
         "time": measure_time,
         "memory": measure_memory,
-        "processes": measure_processes,
+        "compile": measure_compile,
         "emoji": measure_emoji,
         "one": one,
     }[args.what](args)

@@ -205,7 +205,9 @@ def models(
 def _do(settings: Settings, out: Path, resume: bool, until: Literal["harvest", "train", "report"] = "report") -> None:
     from cliplens.run import run
 
-    folder = run(settings, out, resume=resume, until=until)
+    # torchrun with --max-restarts starts the same command again, and that command cannot know of it.
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    folder = run(settings, out, resume=resume or restarted, until=until)
     if os.environ.get("RANK", "0") == "0":
         _tell(folder)
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,27 @@ def test_two_processes_give_the_table_of_one(finished: RunFolder, tmp_path: Path
             np.testing.assert_allclose(alone[name], together[name], atol=1e-9)
         else:
             np.testing.assert_array_equal(alone[name], together[name])
+
+
+def children(process: int) -> list[int]:
+    return [int(c) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes of torchrun as Linux lists them")
+def test_torchrun_starts_a_dead_process_again_and_the_cache_is_the_same(tmp_path: Path) -> None:
+    options = ["-m", "cliplens", "harvest", "--pairs", "world:8192", "--threads", "1", "--out"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--max-restarts", "1", *options, str(tmp_path / "two")]
+    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, stderr=said) as running:
+        while not list((tmp_path / "two" / "activations" / "shards").glob("*.json")):
+            time.sleep(0.02)
+        os.kill(children(running.pid)[-1], signal.SIGKILL)
+        assert running.wait() == 0
+    assert "exitcode: -9" in (tmp_path / "said").read_text()
+    subprocess.run([sys.executable, *options, str(tmp_path / "one")], check=True)
+    one, two = (
+        {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+        for folder in (tmp_path / "one" / "activations", tmp_path / "two" / "activations")
+    )
+    assert one == two

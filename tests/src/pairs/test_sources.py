@@ -162,6 +162,17 @@ def test_datasets_at_hand_on_disk_and_streamed(dataset: datasets.Dataset, tmp_pa
     assert pickle.loads(pickle.dumps(found[3]))[2].caption == "c"
 
 
+@pytest.mark.parametrize(("limit", "ids"), [("", ("k0", "k0#1", "k1", "k2")), ("?limit=2", ("k0", "k0#1", "k1"))])
+def test_a_name_loads_whole_or_streams_its_first_rows(
+    dataset: datasets.Dataset, tmp_path: Path, limit: str, ids: tuple[str, ...]
+) -> None:
+    (tmp_path / "named").mkdir()
+    dataset.to_parquet(tmp_path / "named" / "train.parquet")
+    pairs = read_pairs(f"hf:{tmp_path}/named@train{limit}", image_column="picture", id_column="key")
+    assert pairs.ids == ids
+    assert is_seed(pairs[2], 1)
+
+
 def test_a_name_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PairsError, match=r"that `datasets` loads at hf:nobody/nothing@train.*hf:owner/name@split"):

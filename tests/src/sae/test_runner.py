@@ -84,6 +84,11 @@ def test_the_stock_runner_trains_saves_and_reloads(
     acts = tower.run_with_cache(inputs, names_filter=[cfg.hook_name])[1][cfg.hook_name]
     assert loaded.encode(acts).shape == (*acts.shape[:2], 2 * acts.shape[2])
     assert torch.isfinite(loaded(acts)).all()
+    spliced, stock = tower.run_with_saes(inputs, saes=[loaded]), tower(inputs)
+    assert spliced.shape == stock.shape
+    assert not torch.equal(spliced, stock)
+    torch.testing.assert_close(tower.run_with_saes(inputs, saes=[loaded], use_error_term=True), stock)
+    assert torch.equal(tower(inputs), stock)
     assert not torch.equal(trained.W_dec, torch.zeros_like(trained.W_dec))
     assert loaded.cfg.metadata.hook_name == Site.parse(site).hook
     assert loaded.cfg.metadata.cliplens["sites"] == [site]

@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +66,26 @@ def uninterrupted(slow_clip: HookedCLIP, pairs: Pairs, tmp_path_factory: pytest.
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_all_hooks_of_a_tower_in_one_pass_that_stops_at_the_deepest(
+    clip: HookedCLIP, pairs: Pairs, tmp_path: Path
+) -> None:
+    sites = [*sites_of("blocks.0.hook_resid_pre"), *sites_of("blocks.0.hook_resid_post"), *RESIDUAL]
+    ran: Counter[str] = Counter()
+    handles = []
+    for side, tower in clip.towers.items():
+        last = tower.cfg.n_layers - 1
+        for name in ("blocks.0.hook_resid_pre", f"blocks.{last}.hook_resid_pre", "hook_embedding"):
+            watched = lambda *_, key=f"{side} {name}": ran.update([key])  # noqa: E731
+            handles.append(tower.hook_dict[name].register_forward_hook(watched))
+    try:
+        cache = harvest(clip, pairs, sites, tmp_path / "c", batch_size=10)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert set(cache.sites) == set(sites)
+    assert ran == {f"{side} blocks.0.hook_resid_pre": 7 + 1 for side in clip.towers}  # and one pair to see the form
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("float16", 2e-3), ("float32", 1e-5)])
