@@ -7,6 +7,7 @@ metrics do the same in one streaming pass, for the latent table.
 from cliplens_plugins.modality.bridge import BridgeMetric as BridgeMetric
 from cliplens_plugins.modality.bridge import bridge as bridge
 from cliplens_plugins.modality.causal import causal_effect as causal_effect
+from cliplens_plugins.modality.causal_splice import causal_effects as causal_effects
 from cliplens_plugins.modality.classes import class_counts as class_counts
 from cliplens_plugins.modality.classes import classify as classify
 from cliplens_plugins.modality.classes import classify_fixed as classify_fixed

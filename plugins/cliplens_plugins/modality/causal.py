@@ -5,7 +5,8 @@ dictionary's error stays. The effect is what the true pair loses against the oth
 
     effect = mean over m of L(m) after - L(m) before,        L(m) = log softmax over captions of scale * cos, at m
 
-averaged over both directions of retrieval, and set against random directions of the same size in the same rows.
+averaged over both directions of retrieval, and set against random directions of the same size in the same rows. At any
+other hook, the model has to be run again: `causal_splice`.
 """
 
 from dataclasses import dataclass
@@ -23,13 +24,19 @@ TOWERS = ("image", "text", "both")
 class CausalEffect:
     """Change of the mean log probability of the true pair, in nats; below 0 = the latent helps matching.
 
-    `image`, `text`, `both`: ablated there. `random_*`: mean over matched random directions, and its standard deviation.
+    `image`, `text`, `both`: ablated there. `random`: mean over matched random directions, and its standard deviation.
     """
 
     image: float
     text: float
     both: float
     random: dict[str, tuple[float, float]]
+
+    def beyond_random(self, tower: str) -> float:
+        """The effect there, less the mean effect of matched random directions where there are any."""
+        mean = self.random[tower][0]
+        effect: float = getattr(self, tower)
+        return effect if mean != mean else effect - mean  # noqa: PLR0124
 
 
 def causal_effect(
@@ -75,17 +82,23 @@ def causal_effect(
     drawn = torch.randn(n_random, len(direction), generator=generator, dtype=torch.float64).to(direction)
     drawn = torch.nn.functional.normalize(drawn, dim=1) * direction.norm()
     controls = [effects(along) for along in drawn]
-    random = {tower: _mean_and_deviation([c[tower] for c in controls]) for tower in TOWERS}
+    random = {tower: mean_and_deviation([c[tower] for c in controls]) for tower in TOWERS}
     return CausalEffect(**found, random=random)
 
 
 def _matching(image: Float[Tensor, "pair d_in"], text: Float[Tensor, "pair d_in"], scale: float) -> float:
-    """Mean log probability of the true pair, over both directions."""
-    logits = scale * torch.nn.functional.normalize(image, dim=1) @ torch.nn.functional.normalize(text, dim=1).T
+    unit = torch.nn.functional.normalize
+    return pair_log_probability(unit(image, dim=1), unit(text, dim=1), scale)
+
+
+def pair_log_probability(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"], scale: float) -> float:
+    """Mean log probability of the true pair, over both directions, of unit-norm embeddings; in nats."""
+    logits = scale * image @ text.T
     return float((logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean()) / 2
 
 
-def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
+def mean_and_deviation(values: list[float]) -> tuple[float, float]:
+    """Mean and population standard deviation; nan of nothing."""
     if not values:
         return float("nan"), float("nan")
     drawn = torch.tensor(values, dtype=torch.float64)

@@ -6,5 +6,6 @@ missing (`resume=True`).
 
 from cliplens.run.job import run as run
 from cliplens.run.job import write_report as write_report
+from cliplens.run.opened import OpenedRun as OpenedRun
 from cliplens.run.steps import versions as versions
 from cliplens.settings import Settings as Settings

@@ -1,0 +1,79 @@
+"""`cliplens causal`: which latents of a run matter to matching, in which tower."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+USUAL = 16
+
+
+@app.command()
+def causal(
+    folder: Annotated[Path, typer.Argument(help="A run folder, of both towers.")],
+    latents: Annotated[
+        str | None, typer.Option(help="Their numbers, as 3,17,29; default the 16 that fire most.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Scored pairs to look at.")] = 256,
+    random: Annotated[int, typer.Option(help="Matched random directions per latent.")] = 10,
+) -> None:
+    """Ablate latents in the image tower, the text tower or both, and see what matching loses (nats per pair).
+
+    The dictionary is spliced in where it was trained, its error kept. `causal` is the image tower's share of the change
+    (the causal counterpart of mds); `random` and `spread` are mean and deviation of the change, in both towers, along
+    random directions of the same size: a latent within that does not matter. Writes RUN/causal.json.
+    """
+    from cliplens.errors import InputError
+    from cliplens.run import OpenedRun
+    from cliplens.runfolder import RunFolder, write_json
+
+    run = OpenedRun(RunFolder.open(folder))
+    try:
+        chosen = None if latents is None else [int(number) for number in latents.split(",")]
+    except ValueError as error:
+        raise InputError(
+            expected="--latents as numbers, 3,17,29", found=repr(latents), do="separate them with commas"
+        ) from error
+    rows = causal_rows(run, chosen, pairs, random)
+    write_json(folder / "causal.json", {"pairs": pairs, "random": random, "latents": rows})
+    _tell(rows)
+    typer.echo(f"Written: {folder / 'causal.json'}")
+
+
+def causal_rows(run: Any, latents: list[int] | None, pairs: int, random: int) -> list[dict[str, Any]]:
+    """A row per latent of an `OpenedRun`: its effects beside what the table says of it."""
+    import numpy as np
+
+    from cliplens_plugins.modality.causal_splice import causal_effects
+
+    table = run.table
+    if latents is None:
+        fires = np.nan_to_num(table["fire_image"]) + np.nan_to_num(table["fire_text"])
+        latents = [int(k) for k in np.argsort(-fires, kind="stable")[:USUAL]]
+    images, tokens = run.inputs(pairs)
+    found = causal_effects(run.clip, images, tokens, run.dictionary, latents, n_random=random)
+    return [
+        {
+            "latent": one.latent,
+            "mds": float(table["mds"][one.latent]),
+            "causal": one.modality,
+            **{tower: getattr(one.matching, tower) for tower in ("image", "text", "both")},
+            "random": one.matching.random["both"][0],
+            "spread": one.matching.random["both"][1],
+            "name": str(table["name"][one.latent]) if "name" in table else "",
+        }
+        for one in found
+    ]
+
+
+def _tell(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for name in rows[0] if rows else ():
+        table.add_column(name, no_wrap=True, min_width=7 if name != "name" else None)
+    for row in rows:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(highlight=False).print(table)
