@@ -11,12 +11,17 @@ Out = Annotated[Path, typer.Option(help="Where to write.")]
 
 
 @app.command()
-def neuronpedia(folder: Folder, out: Out, release: Annotated[str, typer.Option(help="Its name.")] = "cliplens") -> None:
-    """Neuronpedia's JSON lines, with a sidecar of pictures."""
+def neuronpedia(
+    folder: Folder,
+    out: Out,
+    release: Annotated[str, typer.Option(help="Its name.")] = "cliplens",
+    creator_id: Annotated[str, typer.Option(help="Of the Neuronpedia account that will import it.")] = "cliplens",
+) -> None:
+    """Neuronpedia's JSON lines, with sidecars of pictures and of what it has no field for."""
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.neuronpedia import export_neuronpedia
 
-    _tell(export_neuronpedia(RunFolder.open(folder), out, release=release))
+    _tell(export_neuronpedia(RunFolder.open(folder), out, release=release, creator_id=creator_id))
 
 
 @app.command()

@@ -1,32 +1,52 @@
-"""Neuronpedia's export layout: `{model}/{source}/{release,model,sourceset,source}.jsonl`, features and activations.
+"""Neuronpedia's bulk-import layout: `{model}/{source}/{release,model,sourceset,source}.jsonl`, features, activations.
 
 As SAEDashboard's `neuronpedia_export.py` lays it out: `features/batch-0.jsonl.gz` holds a line per latent,
-`activations/batch-0.jsonl.gz` a line per top sample. Neuronpedia knows tokens only. A caption is its words. A picture
-becomes one pseudo-token, `Image_<id>`, and the pictures lie beside in `images/`, named in `images.jsonl`: upstream
-shows the pseudo-token alone. A pooled latent has one activation per sample, which is put on the last token (as at EOT).
+`activations/batch-0.jsonl.gz` a line per top sample. `assets/neuronpedia.schema.json` says which fields a line may
+have.
+
+Neuronpedia knows tokens only. A caption is its tokens, a picture its patches, `Image_patch_0`, `Image_patch_1`, ...,
+row by row, each with the latent's activation where the run kept it (dictionaries read inside the towers). A pooled
+latent has one activation per sample: a picture is then one pseudo-token, `Image_<id>`, and a caption's activation
+stands on its last word, as at EOT. What Neuronpedia has no field for lies beside: the pictures in `images/`, which
+activation shows which in `images.jsonl`; names, modality and metrics in `latents.jsonl`.
 """
 
 import gzip
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cliplens.errors import InputError
-from cliplens.exemplars import TABLE, load_exemplars
+from cliplens.exemplars import TABLE, load_exemplars, load_positions
 from cliplens.naming import UNNAMED
-from cliplens.records import Exemplars, LatentTable
+from cliplens.records import Exemplars, Heat, LatentTable, Pair
 from cliplens.runfolder import RunFolder
+from cliplens.sites import Modality
 
 CREATOR = "cliplens"
-_KNOWN = frozenset({"name", "latent"})
+_HISTOGRAMS = ("hist_image", "hist_text")
+_ALIGNED = [f"neuron_alignment_{part}" for part in ("indices", "values", "l1")]
+_CORRELATED = [f"correlated_{of}_{part}" for of in ("neurons", "features") for part in ("indices", "pearson", "l1")]
+_LOGITS = ["neg_str", "neg_values", "pos_str", "pos_values"]
+_LOGITS += ["logits_hist_data_bar_heights", "logits_hist_data_bar_values"]
+_LISTS = (*_ALIGNED, *_CORRELATED, *_LOGITS, "decoder_weights_dist", "vector")
+"""Fields of a feature that a latent over images and captions has nothing for: they are about logits and neurons."""
 
 
-def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens") -> Path:
+def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", creator_id: str = CREATOR) -> Path:
     """Write the layout into `out`, which must be missing or empty; returns the folder of the source.
+
+    Args:
+        run: a scored run.
+        out: where to.
+        release: its name on Neuronpedia.
+        creator_id: of the Neuronpedia account that will import it.
 
     Raises:
         InputError: the run is not scored yet, or `out` is not empty.
@@ -39,20 +59,29 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens") 
     model, hook = str(asked.get("model", "clip")).replace("/", "-"), str(asked.get("hook", "hook_embedding"))
     source = f"{_layer(hook)}-{release}"
     folder = out / model / source
-    _lines(folder / "release.jsonl", [{"name": release, "description": f"cliplens on {model}", "creatorName": CREATOR}])
-    _lines(folder / "model.jsonl", [{"id": model, "displayName": model, "layers": 1, "creatorName": CREATOR}])
-    _lines(
-        folder / "sourceset.jsonl",
-        [{"modelId": model, "name": release, "type": hook, "releaseName": release, "creatorName": CREATOR}],
-    )
-    _lines(folder / "source.jsonl", [{"modelId": model, "id": source, "setName": release, "hookName": hook}])
+    # The run's own time, so that one run always gives the same bytes.
+    made = {"createdAt": datetime.fromtimestamp(int(run.latents.stat().st_mtime), UTC).isoformat()}
+    by = {"creatorId": creator_id, **made}
+    pairs = str(asked.get("pairs", "")) or None
+    one_line_each: dict[str, dict[str, Any]] = {
+        "release": {"name": release, "description": f"cliplens on {model}", "creatorName": CREATOR},
+        "model": {"id": model, "instruct": False, "displayName": model, "updatedAt": made["createdAt"]},
+        "sourceset": {"modelId": model, "name": release, "type": hook, "releaseName": release, "creatorName": CREATOR},
+        "source": {"modelId": model, "id": source, "setName": release, "dataset": pairs},
+    }
+    for name, line in one_line_each.items():
+        _lines(folder / f"{name}.jsonl", [{**line, **by}])
     exemplars = [e for e in load_exemplars(run.exemplars) if e is not None]
-    _lines(folder / "features" / "batch-0.jsonl.gz", (_feature(table, k, model, source) for k in range(len(table))))
-    _lines(
-        folder / "activations" / "batch-0.jsonl.gz",
-        (line for e in exemplars for k in range(len(e.at)) for line in _activations(e, k, model, source)),
-    )
-    _pictures(exemplars, folder)
+    heat = load_positions(run.exemplars)
+    strongest = np.max([e.values.max(axis=1, initial=0.0) for e in exemplars], axis=0)
+    here = {"modelId": model, "layer": source, **by}
+    where = {"hookName": hook, "sourceSetName": release, **here}
+    features = ({**_feature(table, k, float(strongest[k])), **where} for k in range(len(table)))
+    _lines(folder / "features" / "batch-0.jsonl.gz", features)
+    rows = [row for e in exemplars for k in range(len(e.at)) for row in _activations(e, k, heat)]
+    _lines(folder / "activations" / "batch-0.jsonl.gz", ({**row, **here} for row, _ in rows))
+    _lines(folder / "latents.jsonl", (_beside(table, k) for k in range(len(table))))
+    _pictures([(row["id"], pair) for row, pair in rows if pair is not None], folder)
     return folder
 
 
@@ -60,57 +89,86 @@ def _layer(hook: str) -> str:
     return next((part for part in hook.split(".") if part.isdigit()), "final")
 
 
-def _feature(table: LatentTable, latent: int, model: str, source: str) -> dict[str, Any]:
-    def number(name: str) -> float | None:
-        value = float(table[name][latent]) if name in table else np.nan
-        return None if np.isnan(value) else value
+def _number(table: LatentTable, name: str, latent: int) -> float | None:
+    value = float(table[name][latent]) if name in table else np.nan
+    return float(value) if np.isfinite(value) else None
 
-    rates = [r for r in (number("fire_image"), number("fire_text")) if r is not None]
-    name = str(table["name"][latent]) if "name" in table else UNNAMED
-    metrics = {
-        c: number(c) for c in table if c not in _KNOWN and table[c].dtype.kind in "fiu" and number(c) is not None
-    }
+
+def _feature(table: LatentTable, latent: int, strongest: float) -> dict[str, Any]:
+    rates = [r for r in (_number(table, n, latent) for n in ("fire_image", "fire_text")) if r is not None]
+    of_each = [np.asarray(table[name][latent], dtype=np.int64) for name in _HISTOGRAMS if name in table]
+    counts = np.sum(of_each, axis=0) if of_each else np.zeros(0, dtype=np.int64)
+    held = np.flatnonzero(counts)
+    near = table["neighbours"][latent] if "neighbours" in table else ()
+    cosines = table["neighbour_cosine"][latent] if "neighbours" in table else ()
     return {
-        "modelId": model,
-        "layer": source,
         "index": str(latent),
-        "creatorName": CREATOR,
         "frac_nonzero": float(np.mean(rates)) if rates else 0.0,
-        "explanation": None if name == UNNAMED else name,
-        "modality": str(table["modality"][latent]) if "modality" in table else None,
-        "metrics": metrics,
+        "maxActApprox": strongest,
+        "hasVector": False,
+        "freq_hist_data_bar_heights": [float(counts[b]) for b in held],
+        "freq_hist_data_bar_values": [float(2.0 ** (b / 2 - 12)) for b in held],
+        "topkCosSimIndices": [int(k) for k in near],
+        "topkCosSimValues": [float(c) for c in cosines],
+        **{name: [] for name in _LISTS},
     }
 
 
-def _activations(exemplars: Exemplars, latent: int, model: str, source: str) -> Iterable[dict[str, Any]]:
+def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
+    """What Neuronpedia has no field for."""
+    name = str(table["name"][latent]) if "name" in table else UNNAMED
+    single = [c for c in table if table[c].ndim == 1 and table[c].dtype.kind in "fiu" and c != "latent"]
+    metrics = {c: value for c in single if (value := _number(table, c, latent)) is not None}
+    modality = str(table["modality"][latent]) if "modality" in table else None
+    return {"index": str(latent), "name": None if name == UNNAMED else name, "modality": modality, "metrics": metrics}
+
+
+def _activations(
+    exemplars: Exemplars, latent: int, heat: Mapping[tuple[Modality, int, int], Heat]
+) -> Iterable[tuple[dict[str, Any], Pair | None]]:
+    """A line per top sample, and the pair whose picture belongs to it."""
+    modality = exemplars.modality
     for rank, (pair, value) in enumerate(exemplars.of(latent)):
-        tokens = [f"Image_{pair.id}"] if exemplars.modality == "image" else (pair.caption or "").split() or [""]
-        values = [0.0] * (len(tokens) - 1) + [value]
-        yield {
-            "id": f"{latent}-{exemplars.modality}-{rank}",
-            "modelId": model,
-            "layer": source,
+        tokens, values = _tokens(pair, value, modality, heat.get((modality, latent, rank)))
+        best = int(np.argmax(values))
+        row = {
+            "id": f"{latent}-{modality}-{rank}",
             "index": str(latent),
-            "creatorName": CREATOR,
             "tokens": tokens,
             "values": values,
-            "maxValue": value,
-            "maxValueTokenIndex": len(tokens) - 1,
+            "maxValue": values[best],
+            "maxValueTokenIndex": best,
             "minValue": min(values),
+            "qualifyingTokenIndex": best,
             "dataIndex": pair.id,
-            "modality": exemplars.modality,
+            "dataSource": modality,
         }
+        yield row, pair if modality == "image" else None
 
 
-def _pictures(exemplars: list[Exemplars], folder: Path) -> None:
-    """The sidecar: thumbnails, and which pseudo-token means which."""
-    named: dict[str, str] = {}
-    for pair in (p for e in exemplars if e.modality == "image" for p in e.pairs):
+def _tokens(pair: Pair, value: float, modality: Modality, heat: Heat | None) -> tuple[list[str], list[float]]:
+    if heat is None or not len(heat.values):
+        tokens = [f"Image_{pair.id}"] if modality == "image" else (pair.caption or "").split() or [""]
+        return tokens, [0.0] * (len(tokens) - 1) + [float(value)]
+    values = [float(v) for v in heat.values]
+    if modality == "image":
+        return [f"Image_patch_{n}" for n in range(len(values))], values
+    caption = pair.caption or ""
+    ends = [0, *(end for _, end in heat.spans)]
+    return [caption[before:end] for before, end in pairwise(ends)], values
+
+
+def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
+    """The sidecar: thumbnails, and which activation shows which."""
+    rows = []
+    for activation, pair in shown:
         if isinstance(pair.image, Path):
             (folder / "images").mkdir(exist_ok=True)
-            shutil.copyfile(pair.image, folder / "images" / pair.image.name)
-            named[f"Image_{pair.id}"] = f"images/{pair.image.name}"
-    _lines(folder / "images.jsonl", ({"token": token, "file": file} for token, file in named.items()))
+            file = f"images/{pair.image.name}"
+            if not (folder / file).exists():
+                shutil.copyfile(pair.image, folder / file)
+            rows.append({"activation": activation, "id": pair.id, "file": file})
+    _lines(folder / "images.jsonl", rows)
 
 
 def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

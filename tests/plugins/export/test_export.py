@@ -3,32 +3,33 @@
 import csv
 import gzip
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from cliplens.errors import InputError
-from cliplens.records import LatentTable
+from cliplens.exemplars import load_exemplars, save_positions
+from cliplens.records import Heat, LatentTable
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config
 from cliplens_plugins.export import export_huggingface, export_neuronpedia, export_table
 from cliplens_plugins.export.command import app
 from support.run_folders import make_run_folder
 
-ACTIVATION = {
-    "modelId": str,
-    "layer": str,
-    "index": str,
-    "tokens": list,
-    "values": list,
-    "maxValue": float,
-    "maxValueTokenIndex": int,
+KINDS = {
+    "release.jsonl": "release",
+    "model.jsonl": "model",
+    "sourceset.jsonl": "sourceset",
+    "source.jsonl": "source",
+    "features/batch-0.jsonl.gz": "feature",
+    "activations/batch-0.jsonl.gz": "activation",
 }
-FEATURE = {"modelId": str, "layer": str, "index": str, "frac_nonzero": float}
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +42,81 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.decode().splitlines()]
 
 
+def validated(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every line of every file, held against the schema of its kind."""
+    schema = json.loads((files("cliplens_plugins.export") / "assets" / "neuronpedia.schema.json").read_text())
+    found = {name: lines(folder / name) for name in KINDS}
+    for name, rows in found.items():
+        validator = jsonschema.Draft202012Validator({"$ref": f"#/$defs/{KINDS[name]}", "$defs": schema["$defs"]})
+        assert rows
+        for row in rows:
+            validator.validate(row)
+    return found
+
+
 def test_neuronpedia_lines_keep_the_schema(run: RunFolder, tmp_path: Path) -> None:
     folder = export_neuronpedia(run, tmp_path / "np")
     assert folder == tmp_path / "np" / "world" / "final-cliplens"
+    found = validated(folder)
     for name in ("release", "model", "sourceset", "source"):
-        assert len(lines(folder / f"{name}.jsonl")) == 1
-    features, activations = lines(folder / "features/batch-0.jsonl.gz"), lines(folder / "activations/batch-0.jsonl.gz")
-    assert [f["index"] for f in features] == [str(k) for k in range(18)]
-    for rows, schema in ((features, FEATURE), (activations, ACTIVATION)):
-        for row in rows:
-            assert all(isinstance(row[key], kind) for key, kind in schema.items()), row
-    for row in activations:
+        assert len(found[f"{name}.jsonl"]) == 1
+    assert [f["index"] for f in found["features/batch-0.jsonl.gz"]] == [str(k) for k in range(18)]
+    for row in found["activations/batch-0.jsonl.gz"]:
         assert len(row["tokens"]) == len(row["values"])
         assert row["values"][row["maxValueTokenIndex"]] == row["maxValue"] == max(row["values"])
+    beside = lines(folder / "latents.jsonl")
+    table = LatentTable.load(run.latents)
+    assert [row["modality"] for row in beside] == list(table["modality"])
+    assert {row["name"] for row in beside} - {None} <= set(table["name"])
 
 
-def test_neuronpedia_pictures_lie_beside_their_pseudo_tokens(run: RunFolder, tmp_path: Path) -> None:
+def test_a_line_with_an_unknown_or_missing_field_is_no_line_of_the_schema(run: RunFolder, tmp_path: Path) -> None:
     folder = export_neuronpedia(run, tmp_path / "np")
-    named = {row["token"]: row["file"] for row in lines(folder / "images.jsonl")}
+    for change in ({"surprise": 1}, {"id": None}):
+        row = {**lines(folder / "model.jsonl")[0], **change}
+        (folder / "model.jsonl").write_text(json.dumps(row) + "\n")
+        with pytest.raises(jsonschema.ValidationError):
+            validated(folder)
+
+
+def test_neuronpedia_pictures_lie_beside_their_activations(run: RunFolder, tmp_path: Path) -> None:
+    folder = export_neuronpedia(run, tmp_path / "np")
+    named = {row["activation"]: row["file"] for row in lines(folder / "images.jsonl")}
     assert named
     assert all((folder / file).is_file() for file in named.values())
-    shown = {
-        t for row in lines(folder / "activations/batch-0.jsonl.gz") if row["modality"] == "image" for t in row["tokens"]
-    }
+    shown = {row["id"] for row in lines(folder / "activations/batch-0.jsonl.gz") if row["dataSource"] == "image"}
     assert set(named) <= shown
+
+
+def test_neuronpedia_gets_patches_tokens_strengths_and_neighbours_where_the_run_has_them(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", latents=6, pairs=40)
+    images, texts = load_exemplars(run.exemplars)
+    assert images is not None
+    assert texts is not None
+    k = next(n for n in range(6) if images.of(n))
+    j = next(n for n in range(6) if texts.of(n))
+    caption = texts.of(j)[0][0].caption or ""
+    first = caption.index(" ")
+    patches, tokens = (
+        Heat(np.array([0.0, 2.0, 1.0, 0.0]), (2, 2)),
+        Heat(np.array([0.5, 1.5]), None, ((0, first), (first + 1, len(caption)))),
+    )
+    save_positions(run.exemplars, {("image", k, 0): patches, ("text", j, 0): tokens})
+    table = LatentTable.load(run.latents)
+    counts = np.zeros((6, 40), dtype=np.int64)
+    counts[k, 24] = 7
+    near = np.tile(np.arange(5), (6, 1))
+    table.with_columns({"hist_image": counts, "neighbours": near, "neighbour_cosine": near / 10}).save(run.latents)
+    found = validated(export_neuronpedia(run, tmp_path / "np"))
+    rows = {row["id"]: row for row in found["activations/batch-0.jsonl.gz"]}
+    seen, said = rows[f"{k}-image-0"], rows[f"{j}-text-0"]
+    assert seen["tokens"] == [f"Image_patch_{n}" for n in range(4)]
+    assert (seen["values"], seen["maxValueTokenIndex"]) == ([0.0, 2.0, 1.0, 0.0], 1)
+    assert "".join(said["tokens"]) == caption
+    assert said["values"] == [0.5, 1.5]
+    feature = found["features/batch-0.jsonl.gz"][k]
+    assert (feature["freq_hist_data_bar_heights"], feature["freq_hist_data_bar_values"]) == ([7.0], [1.0])
+    assert feature["topkCosSimIndices"] == [0, 1, 2, 3, 4]
 
 
 def test_the_same_run_exports_the_same_bytes(run: RunFolder, tmp_path: Path) -> None:
