@@ -41,7 +41,7 @@ from cliplens.store.memory import give_back
 from cliplens.stream import Places, ReadBatch, Reader, SiteActs, decoded_batches, finite
 
 _SHARD_BYTES = 256 * 2**20
-_FEW_PAIRS = 1024
+_FEW_PAIRS = 256
 _PROBED = 64
 _WORTH_SAYING = 100 * 2**20
 _WAITING_WRITES = 4
