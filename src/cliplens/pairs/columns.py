@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tqdm.auto import tqdm
+
 from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Files, Growing
@@ -36,7 +38,7 @@ def pairs_of_rows(rows: Iterable[Mapping[str, Any]], columns: Columns, root: Pat
     """
     image_column, caption_column, id_column = columns
     ids, images, captions = Growing(), Growing(), Growing()
-    for number, row in enumerate(rows):
+    for number, row in enumerate(tqdm(rows, desc="reading pairs", unit="row", delay=2)):
         image = _cell(row, image_column)
         known = _cell(row, id_column) or image or f"{name}-{number:06d}"
         for caption in captions_of(None if caption_column is None else row.get(caption_column)):

@@ -11,6 +11,7 @@ from typing import SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
+from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
 from cliplens.pairs.strings import Files, Strings, print_of
@@ -148,7 +149,8 @@ class Pairs(Sequence[Pair]):
             digest.update(images.sha256.encode())
             images = None
         prints = map(_printer(images), range(len(self._ids)) if self._rows is None else map(int, self._rows))
-        for parts in zip(self._raw(self._ids), self._raw(self._captions), prints, strict=True):
+        columns = zip(self._raw(self._ids), self._raw(self._captions), prints, strict=True)
+        for parts in tqdm(columns, total=len(self), desc="hashing pairs", unit="pair", delay=2):
             digest.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         return digest.hexdigest()
 

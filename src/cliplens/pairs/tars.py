@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Int64
+from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
 from cliplens.pairs.folder import IMAGE_SUFFIXES
@@ -43,7 +44,7 @@ def read_tars(pattern: str, caption_key: str | None = None) -> Pairs:
     if not shards:
         raise PairsError(expected=f"tar shards at {pattern}", found="none", do="check the path")
     keys, captions, places = Growing(), Growing(), array("q")
-    for number, shard in enumerate(shards):
+    for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
         for sample in _samples(number, shard, caption_key):
             keys.append(sample.key)
             captions.append(sample.caption)

@@ -104,7 +104,8 @@ def harvest(
     with group.first_alone():
         _prepare(path, plan, group)
     mine = plan.names[group.rank :: group.size]
-    todo = list(_missing(path, mine, verify=verify))
+    looked_at = tqdm(mine, desc="verifying shards", unit="shard", delay=2, disable=group.rank != 0)
+    todo = list(_missing(path, looked_at, verify=verify))
     if group.rank == 0 and len(todo) < len(mine):
         _say(f"{len(mine) - len(todo)} of {len(mine)} shards are there already" + _AHEAD[bool(todo)])
     for shard in todo:
@@ -171,7 +172,8 @@ def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
         raise PairsError(
             expected=f"a good pair among the first {_PROBED}", found="none", do="check where images and captions lie"
         )
-    batch = reader.read(decoded)
+    # The form is the same without compiling, which a finished harvest need not wait for.
+    batch = Reader(reader.clip, reader.sites, reader.token).read(decoded)
     for site, found in batch.sites.items():
         context, width = found.acts.shape[1:]
         token = found.token
@@ -261,6 +263,8 @@ def _write_shards(
     """The model runs here; casting, hashing and writing run in a thread beside it."""
     batches = _Batches(plan, todo)
     decoded = decoded_batches(decoder, batches, workers)
+    if todo and reader.compiled and group.rank == 0:
+        _say("the model is compiled first: ten seconds to a minute for each tower")
     with ThreadPoolExecutor(1) as pool, _bar(plan, todo, group) as bar:
         waiting: deque[Future[None]] = deque()
         for shard in todo:
