@@ -7,7 +7,7 @@ from one set of pairs; everything is scored on scenes of another seed. A sample'
 attribute, drawn at random; methods and doses see the same samples, targets and generator seeds.
 
 Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
-what the embedded generator draws. A side effect is an attribute read otherwise than at dose 0.
+what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an attribute read otherwise than at dose 0.
 """
 
 import argparse
@@ -66,10 +66,13 @@ ALPHAS = (0.5, 1.0)
 TRAIN_SEED, CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED = 0, 11, 12, 13
 LEAST = 0.35
 """Correlation a latent must reach with a value to count as saying it."""
-SKIPPED = ("latents: all values out, target in", "random latents", "difference of means")
+SKIPPED = ("latents: all values out, target in", "latents: target in", "random latents", "difference of means")
+SKIPPED += ("latents: mean codes of 2", "latents: mean codes of 4")
 """Methods that are read off embeddings only: drawing costs more, and these say little that the others do not."""
 FAINT = 0.15
 """Correlation from which a latent takes part in the edit of mean codes."""
+FEW = (2, 4, 8)
+"""How many latents an edit of mean codes may move where it may not move all that say something."""
 LIMIT = 0.1
 
 
@@ -102,8 +105,13 @@ class Chosen:
         values = self.sample.scenes[attribute]
         return best_latents(self.codes[modality], values, len(FACTORS[attribute].values), least=LEAST)
 
-    def mean_code_edits(self, modality: Modality, attribute: str) -> Callable[[int, int], list[Edit]]:
-        """(own, target) -> edits that add the difference of mean codes, on latents that say anything of it."""
+    def mean_code_edits(
+        self, modality: Modality, attribute: str, most: int | None = None
+    ) -> Callable[[int, int], list[Edit]]:
+        """(own, target) -> edits that add the difference of mean codes, on latents that say anything of it.
+
+        With `most` only on so many of them, those whose means differ most.
+        """
         codes, values = self.codes[modality], self.sample.scenes[attribute]
         n_values = len(FACTORS[attribute].values)
         correlations = np.stack([np.nan_to_num(label_correlation(codes, values == v)) for v in range(n_values)])
@@ -112,7 +120,9 @@ class Chosen:
         means = torch.stack([dense[labels == v].mean(0) for v in range(n_values)])
 
         def edits(own: int, target: int) -> list[Edit]:
-            return [add([int(k)], float(means[target, k] - means[own, k])) for k in taking_part]
+            gap = means[target] - means[own]
+            strongest = sorted(taking_part, key=lambda k: -abs(float(gap[k])))[:most]
+            return [add([int(k)], float(gap[k])) for k in strongest]
 
         return edits
 
@@ -153,10 +163,11 @@ def methods(chosen: Chosen, modality: Modality, attribute: str, seed: int) -> di
         edits = [*([ablate(rest)] if rest else []), add([latents[target]], float(level[latents[target]]))]  # type: ignore[list-item,index]
         return LatentSteering(dictionary, edits, dose=dose).rows(acts, modality)
 
-    mean_codes = chosen.mean_code_edits(modality, attribute)
-
-    def by_mean_codes(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
-        return LatentSteering(dictionary, mean_codes(own, target), dose=dose).rows(acts, modality)
+    def by_mean_codes(most: int | None) -> Moved:
+        edits = chosen.mean_code_edits(modality, attribute, most)
+        return lambda acts, own, target, dose: LatentSteering(dictionary, edits(own, target), dose=dose).rows(
+            acts, modality
+        )
 
     def by_adding(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
         return edited(None, latents[target], dose, acts, adding_only=True)  # type: ignore[arg-type]
@@ -182,7 +193,8 @@ def methods(chosen: Chosen, modality: Modality, attribute: str, seed: int) -> di
         "random direction, equal norm": by_random_direction,
     }
     whole = {
-        "latents: mean codes of the attribute's": by_mean_codes,
+        **{f"latents: mean codes of {few}": by_mean_codes(few) for few in FEW},
+        "latents: mean codes of the attribute's": by_mean_codes(None),
         "centroid swap": by_centroids,
         "difference of means": by_difference,
     }
@@ -466,7 +478,8 @@ def main() -> None:
         chosen = Chosen(trained(clip, seed, args.d_sae, args.k), choose)
         coverage.append({c: int(np.sum(chosen.classes == c)) for c in ("ImgD", "TextD", "CrossD", "dead")})
         for modality, attribute in tqdm(cases, delay=2, desc=f"seed {seed}"):
-            rows += score(chosen, final, modality, attribute, readers, args.samples, seed, doses)
+            by = readers if modality == "image" else {"probe": readers["probe"]}
+            rows += score(chosen, final, modality, attribute, by, args.samples, seed, doses)
         if "mixing" in args.parts:
             mixed += mixing(chosen, final, other, readers, 2 * args.samples, seed)
         if "clip" in args.parts and seed == args.seeds[0]:
@@ -557,7 +570,7 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
     reader = "pictures" if any(r["reader"] == "pictures" for r in rows) else "probe"
     mine = [r for r in rows if r["reader"] == reader and r["modality"] == "image"]
     attributes = [a for a in VISIBLE if any(r["attribute"] == a for r in mine)]
-    names = ["latents: own out, target in", "centroid swap", "latents: target in", "random direction, equal norm"]
+    names = ["latents: own out, target in", "latents: mean codes of 8", "centroid swap", "random direction, equal norm"]
     fig, axes = plt.subplots(2, 4, figsize=(13, 6), sharex=True, sharey=True)
     for axis, attribute in zip(axes.flat, attributes, strict=False):
         for colour, name in enumerate(names):
