@@ -7,7 +7,8 @@ from one set of pairs; everything is scored on scenes of another seed. A sample'
 attribute, drawn at random; methods and doses see the same samples, targets and generator seeds.
 
 Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
-what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an attribute read otherwise than at dose 0.
+what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an
+attribute read otherwise than at dose 0.
 """
 
 import argparse
