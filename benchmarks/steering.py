@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 import cliplens
 from cliplens.hooked import HookedCLIP
-from cliplens.records import Edit, PairedActs, SparseCodes
+from cliplens.records import PairedActs, SparseCodes
 from cliplens.sae import Dictionary, dictionary_config, train
 from cliplens.sites import Modality, Site
 from cliplens.stream import stream
@@ -38,6 +38,7 @@ from cliplens_plugins.generators import WorldGenerator, load_judge
 from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering import (
     LatentSteering,
+    MeanCodes,
     ablate,
     add,
     best_latents,
@@ -46,7 +47,6 @@ from cliplens_plugins.steering import (
     dose_of_breach,
     dose_slope,
     effect,
-    label_correlation,
     mean_prompts,
     random_direction,
     retrieval,
@@ -106,26 +106,9 @@ class Chosen:
         values = self.sample.scenes[attribute]
         return best_latents(self.codes[modality], values, len(FACTORS[attribute].values), least=LEAST)
 
-    def mean_code_edits(
-        self, modality: Modality, attribute: str, most: int | None = None
-    ) -> Callable[[int, int], list[Edit]]:
-        """(own, target) -> edits that add the difference of mean codes, on latents that say anything of it.
-
-        With `most` only on so many of them, those whose means differ most.
-        """
-        codes, values = self.codes[modality], self.sample.scenes[attribute]
-        n_values = len(FACTORS[attribute].values)
-        correlations = np.stack([np.nan_to_num(label_correlation(codes, values == v)) for v in range(n_values)])
-        taking_part = np.flatnonzero(np.abs(correlations).max(0) >= FAINT)
-        dense, labels = codes.dense(), torch.from_numpy(values)
-        means = torch.stack([dense[labels == v].mean(0) for v in range(n_values)])
-
-        def edits(own: int, target: int) -> list[Edit]:
-            gap = means[target] - means[own]
-            strongest = sorted(taking_part, key=lambda k: -abs(float(gap[k])))[:most]
-            return [add([int(k)], float(gap[k])) for k in strongest]
-
-        return edits
+    def mean_codes(self, modality: Modality, attribute: str) -> MeanCodes:
+        values = self.sample.scenes[attribute]
+        return MeanCodes(self.codes[modality], values, len(FACTORS[attribute].values), least=FAINT)
 
     def level(self, modality: Modality) -> np.ndarray:
         return typical_level(self.codes[modality])
@@ -164,11 +147,13 @@ def methods(chosen: Chosen, modality: Modality, attribute: str, seed: int) -> di
         edits = [*([ablate(rest)] if rest else []), add([latents[target]], float(level[latents[target]]))]  # type: ignore[list-item,index]
         return LatentSteering(dictionary, edits, dose=dose).rows(acts, modality)
 
+    mean_codes = chosen.mean_codes(modality, attribute)
+
     def by_mean_codes(most: int | None) -> Moved:
-        edits = chosen.mean_code_edits(modality, attribute, most)
-        return lambda acts, own, target, dose: LatentSteering(dictionary, edits(own, target), dose=dose).rows(
-            acts, modality
-        )
+        def moved(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
+            return LatentSteering(dictionary, mean_codes.edits(own, target, most), dose=dose).rows(acts, modality)
+
+        return moved
 
     def by_adding(acts: Tensor, own: int, target: int, dose: float) -> Tensor:
         return edited(None, latents[target], dose, acts, adding_only=True)  # type: ignore[arg-type]
@@ -278,7 +263,7 @@ def score(
         before = read(acts, modality)
         base = {"modality": modality, "attribute": attribute, "reader": reader_name, "seed": seed}
         chosen_moves = moves if reader_name != "pictures" else {m: f for m, f in moves.items() if m not in SKIPPED}
-        base |= {"latents": len(chosen.mean_code_edits(modality, attribute)(0, 1))}
+        base |= {"latents": len(chosen.mean_codes(modality, attribute).latents)}
         base |= {"right at dose 0": float(np.mean(before[attribute] == own[rows])), "values": covered}
         for name, move in chosen_moves.items():
             effects, hits = [], []

@@ -17,6 +17,7 @@ _FROM = {
     "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
     "files": ("load_edits", "save_edits"),
     "identity": ("dictionary_sha256",),
+    "mean_codes": ("MeanCodes",),
     "operations": ("apply_edit", "apply_edits"),
     "parsing": ("parse_edit",),
     "pictures": ("burnt", "save_strip", "sharpness"),

@@ -23,6 +23,7 @@ from cliplens_plugins.steering.effects import share_of as share_of
 from cliplens_plugins.steering.files import load_edits as load_edits
 from cliplens_plugins.steering.files import save_edits as save_edits
 from cliplens_plugins.steering.identity import dictionary_sha256 as dictionary_sha256
+from cliplens_plugins.steering.mean_codes import MeanCodes as MeanCodes
 from cliplens_plugins.steering.operations import apply_edit as apply_edit
 from cliplens_plugins.steering.operations import apply_edits as apply_edits
 from cliplens_plugins.steering.parsing import parse_edit as parse_edit

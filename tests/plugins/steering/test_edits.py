@@ -207,3 +207,18 @@ def test_directions() -> None:
     assert not torch.equal(drawn, s.random_direction(acts, seed=2))
     unit = drawn / drawn.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(unit[0], unit[1])
+
+
+def test_mean_codes_move_the_latents_whose_means_differ_most() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 3, 600)
+    dense = torch.from_numpy(rng.random((600, 7)) * 0.1)
+    for latent, (value, size) in enumerate([(0, 2.0), (1, 1.0), (2, 3.0), (1, 0.5)]):
+        dense[torch.from_numpy(values == value), latent] += size
+    found = s.MeanCodes(SparseCodes.from_dense(dense), values, 3)
+    assert list(found.latents) == [0, 1, 2, 3]
+    edits = found.edits(0, 1, most=2)
+    assert [e.latents for e in edits] == [(0,), (1,)]
+    gap = dense[torch.from_numpy(values == 1)].mean(0) - dense[torch.from_numpy(values == 0)].mean(0)
+    np.testing.assert_allclose([e.strength for e in edits], gap[:2], atol=1e-12)
+    assert [e.latents for e in found.edits(0, 1, most=None)] == [(0,), (1,), (3,), (2,)]
