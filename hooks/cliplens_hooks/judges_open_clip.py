@@ -8,11 +8,9 @@ from PIL import Image
 
 from cliplens import api
 from cliplens.contracts import Judge
-from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.records import PairedActs
-
-_BATCH = 64
+from cliplens_hooks.judging import batches, name_and_weights, unit_images, unit_rows
 
 
 class OpenClipJudge(Judge):
@@ -35,27 +33,19 @@ class OpenClipJudge(Judge):
     ) -> PairedActs:
         """Unit-norm embeddings of what is given."""
         clip = self._open()
-        assert clip.preprocess is not None, "a model loaded by name has its preprocess"
-        assert clip.tokenizer is not None, "and its tokenizer"
         prepare, tokenise = clip.preprocess, clip.tokenizer
+        assert prepare is not None, "a model loaded by name has its preprocess"
+        assert tokenise is not None, "and its tokenizer"
         image = text = None
         if images is not None:
-            cut = [images[a : a + _BATCH] for a in range(0, len(images), _BATCH)]
-            tensors = (torch.stack([prepare(i) for i in part]).to(clip.device) for part in cut)
-            image = torch.cat([clip.encode_image(part, normalize=True).float().cpu() for part in tensors])
+            image = unit_images(images, prepare, lambda given: clip.encode_image(given.to(clip.device)))
         if captions is not None:
-            parts = (tokenise(list(captions[a : a + _BATCH])) for a in range(0, len(captions), _BATCH))
-            text = torch.cat([clip.encode_text(t.to(clip.device), normalize=True).float().cpu() for t in parts])
+            said = (tokenise(list(part)).to(clip.device) for part in batches(captions))
+            text = unit_rows(clip.encode_text(tokens) for tokens in said)
         return PairedActs(tuple(ids), image, text)
 
     def _open(self) -> HookedCLIP:
         if self._clip is None:
-            if not self._source:
-                raise InputError(
-                    expected="the model that judges, such as open_clip:ViT-B-32|/path/weights.safetensors",
-                    found="none",
-                    do="name it behind the colon",
-                )
-            name, _, pretrained = self._source.partition("|")
-            self._clip = api.load(name, pretrained or None)
+            example = "open_clip:ViT-B-32|/path/weights.safetensors"
+            self._clip = api.load(*name_and_weights(self._source, example))
         return self._clip

