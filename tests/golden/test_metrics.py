@@ -8,7 +8,7 @@ from cliplens.tally import Sums
 from cliplens_plugins.fidelity import contrastive_loss, duplicates, retrieval, stability, zero_shot
 from cliplens_plugins.fidelity.stability import contained
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
-from cliplens_plugins.modality import VARIANTS, bridge, cofiring, decompose, mds, modality_gap
+from cliplens_plugins.modality import VARIANTS, bridge, causal_effect, cofiring, decompose, mds, modality_gap
 from cliplens_plugins.modality.bootstrap import poisson_weights
 from cliplens_plugins.modality.interval import wilson_interval
 from cliplens_plugins.modality.null import swap_p
@@ -36,6 +36,13 @@ def explained() -> np.ndarray:
     return np.array([explained_variance([sums]), explained_variance_legacy([sums]), float(sums["cosine"]) / 60])
 
 
+def causal() -> np.ndarray:
+    sides = [torch.tensor(x) for x in (E, F)]
+    codes = [torch.tensor(c[:, 0]) for c in (IMAGE, TEXT)]
+    found = causal_effect(*sides, *codes, DECODER[0], scale=10.0, n_random=0)
+    return np.array([found.image, found.text, found.both])
+
+
 def golden() -> dict[str, list[float]]:
     unit = [torch.nn.functional.normalize(torch.tensor(x), dim=1) for x in (E, F)]
     d = torch.tensor([3.0, -1.0]).double(), torch.tensor([2.0, 4.0]).double()
@@ -49,6 +56,7 @@ def golden() -> dict[str, list[float]]:
         "bridge": bridge(torch.tensor(IMAGE), torch.tensor(TEXT), DECODER).numpy()[0],
         "swap p": swap_p(*d),
         "wilson": np.concatenate([b.numpy() for b in wilson_interval(torch.tensor([20.0, 30.0]).double(), *d)]),
+        "causal": causal(),
         "contained": np.array(contained(TOP, 0.5)[0], dtype=float),
         "duplicates": np.array(duplicates(TOP, 0.2)[0], dtype=float),
         "zero-shot": np.array([zero_shot(unit[0], unit[1][:4], torch.arange(60) % 4)]),
@@ -79,6 +87,7 @@ EXPECTED: dict[str, list[float]] = {
     "swap p": [0.107740065, 1.0],
     "wilson": [0.509591604, 0.33974982, 0.768472709, 0.598049966],
     "pid": [0.183556045, 0.059847485, 0.0, 0.109759524],
+    "causal": [0.058906859, -0.050788571, 0.062571662],
     "contained": [2.0, 0.0, 1.0],
     "duplicates": [0.0, 1.0, 0.6],
     "zero-shot": [0.25],

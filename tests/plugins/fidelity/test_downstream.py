@@ -1,8 +1,12 @@
 """Identity and zero dictionaries as controls; retrieval and loss against slow versions; matching and duplicates."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
@@ -109,3 +113,74 @@ def test_duplicates_and_hierarchy_by_hand() -> None:
     assert duplicates(top, least=0.5) == [(0, 1, 0.6), (0, 2, 0.5)]
     assert contained(top) == [(2, 0, 1.0)]
     assert duplicates(np.full((2, 3), -1)) == []
+
+
+@torch.no_grad()
+def test_every_condition_agrees_with_hooks_written_by_hand() -> None:
+    clip = cliplens.wrap(tiny_model().double())
+    images, tokens = tiny_images(10).double(), tiny_tokens(10)
+    hook = "vision.blocks.1.hook_resid_post"
+    sae = control(64, hook, zero=False).double()
+    sae.dtype = torch.float64
+    sae.W_dec.mul_(0.7)
+    sae.b_enc.fill_(-0.05)
+    found = downstream(clip, images, tokens, [sae], [Site.parse(hook)], batch_size=4)
+    _, cache = clip.run_with_cache(images, tokens, names_filter=hook)
+    edits = {
+        "model": lambda x, hook: x,
+        "dictionary": lambda x, hook: torch.relu(x @ sae.W_enc + sae.b_enc) @ sae.W_dec + sae.b_dec,
+        "zero ablation": lambda x, hook: 0 * x,
+        "mean ablation": lambda x, hook: (
+            cache[hook.name if hook.name in cache else f"vision.{hook.name}"].mean(0) + 0 * x
+        ),
+    }
+    scale = float(clip.model.logit_scale.exp())
+    text = clip.encode_text(tokens, normalize=True)
+    for condition, edit in edits.items():
+        with clip.hooks(fwd_hooks=[(hook, edit)]):
+            image = clip.encode_image(images, normalize=True)
+        alike = image @ text.T
+        loss = np.mean(
+            [
+                float(-(scale * row[m] - (scale * row).logsumexp(0)))
+                for rows in (alike, alike.T)
+                for m, row in enumerate(rows)
+            ]
+        )
+        assert found[condition]["contrastive_loss"] == pytest.approx(loss, abs=1e-10)
+        ranks = [sum(float(v) >= float(row[m]) for j, v in enumerate(row) if j != m) for m, row in enumerate(alike)]
+        assert found[condition]["image_to_text_r5"] == np.mean([rank < 5 for rank in ranks])
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_matching_duplicates_and_hierarchy_agree_with_the_slow_versions(seed: int) -> None:
+    g = np.random.default_rng(seed)
+    a, b = g.normal(size=(5, 7)), g.normal(size=(5, 7))
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
+    alike = unit[0] @ unit[1].T
+    best = max(itertools.permutations(range(5)), key=lambda order: sum(alike[i, j] for i, j in enumerate(order)))
+    found = matched(torch.tensor(a), torch.tensor(b))
+    assert found.partner.tolist() == list(best)
+    np.testing.assert_allclose(found.cosine, [alike[i, j] for i, j in enumerate(best)], atol=1e-12)
+    top = np.full((8, 6), -1)
+    for row in top:
+        size = g.integers(0, 7)
+        row[:size] = g.choice(9, size, replace=False)
+    sets = [set(row[row >= 0].tolist()) for row in top]
+    jaccard = {
+        (i, j): len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+        for i, j in itertools.combinations(range(8), 2)
+        if sets[i] & sets[j]
+    }
+    assert {(i, j): x for i, j, x in duplicates(top, 0.3)} == pytest.approx(
+        {pair: x for pair, x in jaccard.items() if x >= 0.3}, abs=1e-12
+    )
+    inside = {
+        (i, j): len(sets[i] & sets[j]) / len(sets[i])
+        for i, j in itertools.permutations(range(8), 2)
+        if sets[i] and len(sets[i]) < len(sets[j])
+    }
+    assert {(i, j): x for i, j, x in contained(top, 0.6)} == pytest.approx(
+        {pair: x for pair, x in inside.items() if x >= 0.6}, abs=1e-12
+    )

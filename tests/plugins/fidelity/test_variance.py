@@ -45,6 +45,16 @@ def test_pooled_and_per_modality() -> None:
     assert figures["explained_variance"] == pytest.approx(slow(*pooled), abs=1e-12)
 
 
+def test_cosine_is_the_mean_over_rows() -> None:
+    sides = data()
+    figures = tally(batches(sides), [FidelityMetric()], decoder=None).figures
+    slow_cosines = {
+        m: [float(a @ b / (a.norm() * b.norm())) for a, b in zip(x, y, strict=True)] for m, (x, y) in sides.items()
+    }
+    assert figures["cosine_image"] == pytest.approx(np.mean(slow_cosines["image"]), abs=1e-10)
+    assert figures["cosine"] == pytest.approx(np.mean(slow_cosines["image"] + slow_cosines["text"]), abs=1e-10)
+
+
 def test_the_gap_flatters_the_pooled_figure_only() -> None:
     near, far = (tally(batches(data(gap=gap)), [FidelityMetric()], decoder=None).figures for gap in (0.0, 10.0))
     assert far["explained_variance"] > near["explained_variance"] + 0.05

@@ -252,3 +252,20 @@ def test_embeddings_stay_with_their_samples() -> None:
     for k, at in enumerate(seen.table()):
         slow = sorted(range(300), key=lambda i: (-float(acts[i, k]), ids[i]))[:7]
         assert [int(seen.ids[p]) for p in at] == slow
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3), m=st.integers(2, 25))
+@settings(max_examples=12, deadline=None)
+def test_ranges_and_what_does_not_matter(seed: int, scale: float, m: int) -> None:
+    acts, e, f = data(seed)
+    rates, scores = winrate(acts, e, m), embsim(acts, e, m)
+    living = ~np.isnan(rates)
+    assert (np.isnan(scores) == ~living).all()
+    assert ((rates[living] >= 0) & (rates[living] <= 1)).all()
+    assert (np.abs(scores[living]) <= 2).all()
+    np.testing.assert_allclose(embsim(acts * scale, e * 3, m), scores, atol=1e-12)
+    np.testing.assert_array_equal(winrate(acts * scale, e, m), rates)
+    crossed = mms(acts, acts[::-1].copy(), e, f)
+    np.testing.assert_allclose(mms(acts[::-1].copy(), acts, f, e), crossed, atol=1e-12)
+    assert (np.abs(crossed[~np.isnan(crossed)]) <= 1 + 1e-12).all()
+    assert np.isnan(crossed[-1])
