@@ -70,8 +70,8 @@ class Settings:
     )
     judge: str | None = _option(
         None,
-        "Independent judge of monosemanticity and names, beside the model itself: sentences, timm:NAME|WEIGHTS, "
-        "open_clip:NAME|WEIGHTS, file:EMBEDDINGS.npz.",
+        "Independent judge of monosemanticity and names, beside the model itself: sentences[:FOLDER], "
+        "timm:NAME|WEIGHTS, open_clip:NAME|WEIGHTS, file:EMBEDDINGS.npz.",
         DICTIONARY,
     )
     target: str | None = _option(
