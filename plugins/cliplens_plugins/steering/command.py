@@ -1,4 +1,6 @@
-"""`cliplens steer`: edits over doses, on a run folder with the embedded generator or on a diffusers pipeline."""
+"""`cliplens steer`: edits over doses, on a run with the embedded generator, on a diffusers pipeline, on a model that
+answers questions about pictures.
+"""
 
 import os
 from pathlib import Path
@@ -24,11 +26,15 @@ Reference = Annotated[
     str | None, typer.Option(help="Picture file or caption to swap with (edits with ~).", rich_help_panel=WHAT)
 ]
 ErrorTerm = Annotated[bool, typer.Option(help="Keep what the dictionary cannot reconstruct.", rich_help_panel=WHAT)]
-Prompt = Annotated[list[str] | None, typer.Option(help="Caption to start from. Repeatable.", rich_help_panel=WHOM)]
+Prompt = Annotated[
+    list[str] | None, typer.Option(help="Caption to start from, or question. Repeatable.", rich_help_panel=WHOM)
+]
 Picture = Annotated[list[Path] | None, typer.Option("--image", help="Picture to start from.", rich_help_panel=WHOM)]
 PairCount = Annotated[int, typer.Option("--pairs", help="Held-out pictures to start from.", rich_help_panel=WHOM)]
 Generator = Annotated[str, typer.Option(help="Who draws from embeddings.", rich_help_panel=WHOM)]
-Pipeline = Annotated[Path | None, typer.Option(help="Folder of a diffusers pipeline.", rich_help_panel=WHOM)]
+Pipeline = Annotated[
+    Path | None, typer.Option(help="Folder of a diffusers pipeline, or of a LLaVA-type model.", rich_help_panel=WHOM)
+]
 Sae = Annotated[Path | None, typer.Option(help="Dictionary, if not the run's.", rich_help_panel=WHOM)]
 SiteOption = Annotated[
     str | None, typer.Option("--site", help="text.blocks.10.hook_resid_post, ...", rich_help_panel=HOW)
@@ -80,11 +86,13 @@ def steer(
     judge: Judge = None,
     out: Out = None,
 ) -> None:
-    """Steer pictures through dictionary latents: one strip over doses, and what it did.
+    """Steer pictures or answers through dictionary latents, over doses, and see what it did.
 
     On a run: cliplens steer run/ --edit "red->blue=+2x" --measure colour=blue
 
     On a pipeline: cliplens steer --pipeline sd/ --sae sae/ --prompt "a ring" --edit "17=+4"
+
+    On a model that answers: cliplens steer --pipeline llava/ --sae sae/ --image x.png --prompt "What?" --edit "17=+4"
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads steal each other's time
     from cliplens.runfolder import RunFolder
@@ -130,7 +138,8 @@ def _tell(found: dict[str, Any], out: Path) -> None:
         console.print(f"[bold]Aim[/] {found['aim']}")
     for note in found["notes"]:
         console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
-    console.print(f"[bold]Strip[/] {out / 'strip.png'}", soft_wrap=True)
+    made = out / ("strip.png" if (out / "strip.png").exists() else "steering.json")
+    console.print(f"[bold]Written[/] {made}", soft_wrap=True)
 
 
 def _window(text: str) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from cliplens.runfolder import RunFolder, write_json
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality
 from cliplens_plugins.steering import readers
+from cliplens_plugins.steering.answers import answers, is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.files import load_edits, save_edits
@@ -26,6 +27,7 @@ from cliplens_plugins.steering.sources import Run, samples_of
 from cliplens_plugins.steering.steering import LatentSteering
 
 Pictures = list[Image.Image]
+_CHANGED = "changed is the Kullback-Leibler divergence of the next token from dose 0, in nats"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,26 +67,28 @@ class Asked:
 
 
 def do(asked: Asked) -> dict[str, Any]:
-    """Steer, draw, measure; writes strip.png, edits.json and steering.json into `asked.out` and returns the last.
+    """Steer, draw or answer, measure; writes strip.png (of pictures), edits.json and steering.json into `asked.out` and
+    returns the last.
 
     Raises:
         InputError: what is asked for does not go together; says which option to change.
     """
     run = None if asked.run is None else Run(RunFolder.open(asked.run))
     dictionary = _dictionary(asked, run)
-    modality: Modality = "text" if asked.prompts else "image"
+    modality: Modality = "text" if asked.prompts and not asked.images else "image"
     choice = run.chosen_edit() if run is not None and not asked.edit and asked.edits is None else None
     steering = _steering(asked, run, dictionary, modality, choice)
     doses = asked.doses if 0.0 in asked.doses else (0.0, *asked.doses)
-    if asked.pipeline is not None:
-        labels, columns = _through_pipeline(asked, steering, doses)
-    elif run is not None:
-        labels, columns = _through_generator(asked, run, steering, doses, choice)
     asked.out.mkdir(parents=True, exist_ok=True)
-    rows = list(zip(*columns, strict=True))
-    save_strip(asked.out / "strip.png", rows, [f"dose {d:g}" for d in doses], labels)
+    if asked.pipeline is not None and is_answering(asked.pipeline):
+        doses = tuple(sorted(doses, key=abs))
+        measured = answers(asked.pipeline, asked.prompts, asked.images, steering, doses, site=asked.site)
+        labels, notes = [path.name for path in asked.images], [_CHANGED]
+    else:
+        labels, columns = _drawn(asked, run, steering, doses, choice)
+        save_strip(asked.out / "strip.png", list(zip(*columns, strict=True)), [f"dose {d:g}" for d in doses], labels)
+        measured, notes = _measured(asked, doses, columns)
     save_edits(asked.out / "edits.json", steering.edits, dictionary)
-    measured, notes = _measured(asked, doses, columns)
     found = {
         "asked": {k: v for k, v in asdict(asked).items() if v not in (None, ())},
         "dictionary": identity_of(dictionary),
@@ -97,6 +101,16 @@ def do(asked: Asked) -> dict[str, Any]:
     }
     write_json(asked.out / "steering.json", found)
     return found
+
+
+def _drawn(
+    asked: Asked, run: Run | None, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
+) -> tuple[list[str], list[Pictures]]:
+    """Labels of the samples, and their pictures dose by dose."""
+    if asked.pipeline is not None:
+        return _through_pipeline(asked, steering, doses)
+    assert run is not None
+    return _through_generator(asked, run, steering, doses, choice)
 
 
 def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
