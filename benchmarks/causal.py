@@ -1,6 +1,6 @@
 """Does the modality score say which tower a latent matters in?
 
-    python benchmarks/causal.py [--pairs 6000] [--shown 256] [--random 10] [--d-sae 96] [--seeds 3]
+    python benchmarks/causal.py [--pairs 4000] [--shown 128] [--random 5] [--d-sae 96] [--seeds 3]
 
 For each seed a dictionary over both towers of the embedded model is trained by `cliplens run`, and every living latent
 is ablated in the image tower, the text tower and both, with the dictionary spliced in and its error kept. Printed are
@@ -24,7 +24,7 @@ from cliplens_plugins.modality.command import causal_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("pairs", 6000), ("shown", 256), ("random", 10), ("d-sae", 96), ("seeds", 3)):
+    for name, default in (("pairs", 4000), ("shown", 128), ("random", 5), ("d-sae", 96), ("seeds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     correlations: list[float] = []
