@@ -85,7 +85,7 @@ class Settings:
     device: str | None = _option(None, "cuda, mps or cpu; default the best there is.", MACHINE)
     dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option("float32", "Of the model.", MACHINE)
     autocast: Literal["bfloat16", "float16"] | None = _option(None, "Run matrix products of the model in it.", MACHINE)
-    compile: bool = _option(False, "Read the model through torch.compile: slow to start, then faster.", MACHINE)
+    compile: bool = _option(False, "Read the model through torch.compile: for accelerators; slow to start.", MACHINE)
     forward_batch: int = _option(64, "Pairs per forward pass.", MACHINE)
     workers: int = _option(0, "Processes that decode images.", MACHINE)
     cache_dtype: Literal["float16", "float32"] = _option("float16", "Of activations on disk.", MACHINE)
