@@ -45,11 +45,15 @@ def huggingface(
 @app.command()
 def table(folder: Folder, out: Out) -> None:
     """The latent table as .csv or .parquet."""
+    from cliplens.errors import InputError
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.tables import export_table
 
-    _tell(export_table(LatentTable.load(RunFolder.open(folder).latents), out))
+    run = RunFolder.open(folder)
+    if not run.latents.exists():
+        raise InputError(expected=f"a scored run in {folder}", found="no latents", do="let the run finish first")
+    _tell(export_table(LatentTable.load(run.latents), out))
 
 
 def _tell(path: Path) -> None:

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from cliplens.errors import InputError, MismatchError, NonFiniteError, PairsError, unknown_name
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine
+from cliplens.records import Pair
 from cliplens.runfolder import write_json
 from cliplens.sites import Site
 from cliplens.store.arrow import Form, HashedStream
@@ -164,13 +165,19 @@ def _compute(reader: Reader) -> str:
 
 def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
     """The form of each site, from the first pair that can be read."""
+    bad: list[tuple[Pair, str]] = []
     for place in range(min(len(decoder), _PROBED)):
         decoded = decoder[np.array([place], dtype=np.int64)]
         if decoded.ids:
             break
+        bad += decoded.bad
     else:
+        pair, reason = bad[0]
+        what = f" ({pair.image})" if isinstance(pair.image, Path) else ""
         raise PairsError(
-            expected=f"a good pair among the first {_PROBED}", found="none", do="check where images and captions lie"
+            expected=f"a good pair among the first {_PROBED}",
+            found=f"none; pair {pair.id!r}: {reason}{what}",
+            do="check where images and captions lie: --image-root, --image-column, --caption-column",
         )
     # The form is the same without compiling, which a finished harvest need not wait for.
     batch = Reader(reader.clip, reader.sites, reader.token).read(decoded)
