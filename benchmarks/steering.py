@@ -430,10 +430,10 @@ def embedded(clip: HookedCLIP, scenes: Scenes) -> Sample:
     return Sample(scenes, PairedActs(tuple(i for p in parts for i in p.ids), image.float(), text.float()))
 
 
-def trained(clip: HookedCLIP, seed: int, d_sae: int, k: int) -> Dictionary:
+def trained(clip: HookedCLIP, seed: int, d_sae: int, k: int, rows: int) -> Dictionary:
     provider = cliplens.activations(clip, world_pairs(16_384, seed=TRAIN_SEED), batch_size=1024, seed=seed)
     config = dictionary_config("batchtopk", provider.d_in, d_sae, k=k)
-    return train(config, provider, samples=409_600, batch_size=1024, lr=1e-3, seed=seed, device="cpu")
+    return train(config, provider, samples=rows, batch_size=1024, lr=1e-3, seed=seed, device="cpu")
 
 
 def main() -> None:
@@ -442,6 +442,7 @@ def main() -> None:
     asked.add_argument("--seeds", type=int, nargs="+", default=[0], help="Of the dictionary and the controls.")
     asked.add_argument("--d-sae", type=int, default=256)
     asked.add_argument("--k", type=int, default=8)
+    asked.add_argument("--rows", type=int, default=409_600, help="Activations the dictionary is trained on.")
     asked.add_argument("--quick", action="store_true", help="About a minute: 24 scenes, one seed, three doses.")
     asked.add_argument("--judge", type=Path, default=Path(tempfile.gettempdir()) / "cliplens-world-judge.safetensors")
     asked.add_argument("--out", type=Path, default=None, help="Folder for steering.json and steering.png.")
@@ -461,7 +462,7 @@ def main() -> None:
     rows, mixed, coverage, itself = [], [], [], []
     cases = [(m, a) for m in ("image", "text") for a in said(m)] if "edits" in args.parts else []
     for seed in args.seeds:
-        chosen = Chosen(trained(clip, seed, args.d_sae, args.k), choose)
+        chosen = Chosen(trained(clip, seed, args.d_sae, args.k, args.rows), choose)
         coverage.append({c: int(np.sum(chosen.classes == c)) for c in ("ImgD", "TextD", "CrossD", "dead")})
         for modality, attribute in tqdm(cases, delay=2, desc=f"seed {seed}"):
             by = readers if modality == "image" else {"probe": readers["probe"]}
@@ -582,7 +583,8 @@ def figure(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def machine(args: argparse.Namespace) -> str:
     versions = ", ".join(f"{p} {version(p)}" for p in ("cliplens", "torch", "sae-lens"))
-    return f"{platform.machine()}, 1 thread; {versions}; {args.samples} scenes per attribute, seeds {args.seeds}"
+    asked = f"{args.samples} scenes per attribute, seeds {args.seeds}, dictionaries trained on {args.rows} rows"
+    return f"{platform.machine()}, 1 thread; {versions}; {asked}"
 
 
 if __name__ == "__main__":
