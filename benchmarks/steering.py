@@ -2,9 +2,10 @@
 
     python benchmarks/steering.py [--samples 96] [--seeds 0 1 2] [--judge FILE] [--out FOLDER] [--no-pictures]
 
-On the embedded world, whose factors are known. Latents, their typical levels, class means and modality classes come
-from one set of pairs; everything is scored on scenes of another seed. A sample's target is another value of the
-attribute, drawn at random; methods and doses see the same samples, targets and generator seeds.
+On the embedded world, whose factors are known. Latents, their typical levels, class means, modality classes and the dose
+come from one set of pairs; everything is scored on scenes of another seed. The dose is the one that reaches most targets
+there with every side effect within 10 %, by the probe. A sample's target is another value of the attribute, drawn at
+random; methods and doses see the same samples, targets and generator seeds.
 
 Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
 what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an
@@ -75,6 +76,8 @@ FAINT = 0.15
 FEW = (2, 4, 8)
 """How many latents an edit of mean codes may move where it may not move all that say something."""
 LIMIT = 0.1
+CHOOSING = 512
+"""Scenes of the choosing split a dose is chosen on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +255,14 @@ def score(
     covered = len(known)
     if covered < 2:  # no latent to put in the place of another: edits of many latents and directions only
         known = np.arange(len(latents))
-    rows = np.flatnonzero(np.isin(own, known))[:n]
-    rng = np.random.default_rng(seed)
-    target = np.array([rng.choice(known[known != own[r]]) for r in rows])
+    rows, target = cases_of(own, known, n, seed)
     acts = sample.of(modality)[rows]
     found: list[dict[str, Any]] = []
     moves = methods(chosen, modality, attribute, seed)
+    dose_of = {
+        name: chosen_dose(chosen, modality, attribute, known, move, readers["probe"], seed, doses)
+        for name, move in moves.items()
+    }
     moved_scenes = sample.scenes.rows(rows).replaced(**{attribute: target})
     for reader_name, read in readers.items():
         before = read(acts, modality)
@@ -271,12 +276,42 @@ def score(
                 after = read(grouped(acts, own[rows], target, move, dose), modality)
                 effects.append(effect(before, after, attribute, target, dose=dose))
                 hits.append(after[attribute] == target)
-            found += rows_of(base, name, effects, np.array(hits))
+            found += rows_of({**base, "chosen": dose_of[name]}, name, effects, np.array(hits))
         for name, edited in scene_edits(sample, moved_scenes, rows, modality, attribute).items():
             after = read(edited, modality)
             one = effect(before, after, attribute, target, dose=1.0)
-            found += rows_of(base, name, [one], (after[attribute] == target)[None])
+            found += rows_of({**base, "chosen": 1.0}, name, [one], (after[attribute] == target)[None])
     return found
+
+
+def cases_of(own: np.ndarray, known: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first n scenes with one of the known values, and another of them for each to be given."""
+    rows = np.flatnonzero(np.isin(own, known))[:n]
+    rng = np.random.default_rng(seed)
+    return rows, np.array([rng.choice(known[known != own[r]]) for r in rows])
+
+
+def chosen_dose(
+    chosen: Chosen,
+    modality: Modality,
+    attribute: str,
+    known: np.ndarray,
+    move: Moved,
+    probe: Reader,
+    seed: int,
+    doses: Sequence[float],
+) -> float:
+    """The dose that reaches most targets within the limit on the scenes everything is chosen on, read by the probe; the
+    smallest where no dose stays within it."""
+    own = chosen.sample.scenes[attribute]
+    rows, target = cases_of(own, known, CHOOSING, seed)
+    acts = chosen.sample.of(modality)[rows]
+    before, effects = probe(acts, modality), []
+    for dose in doses:
+        after = probe(grouped(acts, own[rows], target, move, dose), modality)
+        effects.append(effect(before, after, attribute, target, dose=dose))
+    best = best_within(effects, LIMIT)
+    return min(doses) if best is None else best.dose
 
 
 def grouped(acts: Tensor, own: np.ndarray, target: np.ndarray, move: Moved, dose: float) -> Tensor:
@@ -487,9 +522,9 @@ def main() -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    """Per case and method: the best dose within the limit on side effects, and the most success at any dose."""
+    """Per case and method: what the dose chosen beforehand does (one per seed), and the most success at any dose."""
     for modality, reader in sorted({(r["modality"], r["reader"]) for r in rows}):
-        print(f"\n{modality} embeddings, read by {reader}. Success with every side effect <= {LIMIT:.0%} | at any dose")
+        print(f"\n{modality} embeddings, read by {reader}. Success at the dose chosen beforehand | at any dose")
         for attribute in VISIBLE:
             mine = [r for r in rows if (r["modality"], r["reader"], r["attribute"]) == (modality, reader, attribute)]
             if not mine:
@@ -505,8 +540,10 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
     doses = sorted({r["dose"] for r in rows})
     pooled = [pooled_effect([r for r in rows if r["dose"] == d]) for d in doses]
-    kept, most = best_within(pooled, LIMIT), max(pooled, key=lambda e: e.success.share)
-    told = "-" * 27 if kept is None else f"{kept.success.share:.2f} at {kept.dose:g} (worst {kept.worst:.2f})"
+    most = max(pooled, key=lambda e: e.success.share)
+    at_chosen = [r for r in rows if r["dose"] == r["chosen"]]
+    kept, at = pooled_effect(at_chosen), "/".join(f"{r['chosen']:g}" for r in at_chosen)
+    told = f"{kept.success.share:.2f} ({kept.success.low:.2f}-{kept.success.high:.2f}) at {at}, worst {kept.worst:.2f}"
     which = max(most.changed, key=lambda a: most.changed[a].share)
     span = f"{most.success.low:.2f}-{most.success.high:.2f}"
     slope = ""
@@ -514,7 +551,7 @@ def line(method: str, rows: Sequence[dict[str, Any]]) -> str:
         parts = [np.mean([r[k] for r in rows]) for k in ("slope", "slope_low", "slope_high")]
         slope = f" slope {parts[0]:+.2f} ({parts[1]:+.2f} to {parts[2]:+.2f})"
     return (
-        f"{method:<40}{told:<30}| {most.success.share:.2f} ({span}) at {most.dose:g}, "
+        f"{method:<40}{told:<42}| {most.success.share:.2f} ({span}) at {most.dose:g}, "
         f"worst {most.worst:.2f} ({which}){slope}"
     )
 
