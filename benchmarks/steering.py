@@ -2,10 +2,10 @@
 
     python benchmarks/steering.py [--samples 96] [--seeds 0 1 2] [--judge FILE] [--out FOLDER] [--no-pictures]
 
-On the embedded world, whose factors are known. Latents, their typical levels, class means, modality classes and the dose
-come from one set of pairs; everything is scored on scenes of another seed. The dose is the one that reaches most targets
-there with every side effect within 10 %, by the probe. A sample's target is another value of the attribute, drawn at
-random; methods and doses see the same samples, targets and generator seeds.
+On the embedded world, whose factors are known. Latents, their typical levels, class means, modality classes and the
+dose come from one set of pairs; everything is scored on scenes of another seed. The dose is the one that reaches most
+targets there with every side effect within 10 %, by the probe. A sample's target is another value of the attribute,
+drawn at random; methods and doses see the same samples, targets and generator seeds.
 
 Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
 what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an
