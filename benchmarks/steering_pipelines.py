@@ -9,11 +9,12 @@ milliseconds are less.
 """
 
 import argparse
-import os
 import platform
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -40,8 +41,12 @@ def main() -> None:
     asked.add_argument("--device", default="cpu")
     asked.add_argument("--width", type=int, default=64, help="Of the denoiser's first level.")
     asked.add_argument("--threads", type=int, default=1)
+    asked.add_argument("--peak", help="Print the peak memory of one case and stop; the script asks itself for it.")
     args = asked.parse_args()
     torch.set_num_threads(args.threads)
+    if args.peak:
+        print_peak(args.peak, args.width)
+        return
     torch.manual_seed(0)
     device = torch.device(args.device)
     pipeline = stable_diffusion(args.width).to(device)
@@ -50,7 +55,7 @@ def main() -> None:
     seconds = measure(pipeline, cases, args.rounds, device)
     print(machine(device, args.threads, pipeline))
     report(seconds)
-    memory(pipeline, cases, device)
+    memory(pipeline, cases, device, args.width)
 
 
 def contexts(pipeline: Any, dictionary: Dictionary) -> dict[str, Callable[[], Any]]:
@@ -117,11 +122,11 @@ def interval(values: list[float], resamples: int = 2000) -> tuple[float, float]:
     return medians[int(0.025 * resamples)], medians[int(0.975 * resamples)]
 
 
-def memory(pipeline: Any, cases: dict[str, Callable[[], Any]], device: torch.device) -> None:
+def memory(pipeline: Any, cases: dict[str, Callable[[], Any]], device: torch.device, width: int) -> None:
     if device.type != "cuda":
-        peaks = {name: peak_of_a_child(pipeline, case, device) for name, case in cases.items()}
+        peaks = {name: peak_alone(name, width) for name in cases}
         told = ", ".join(f"{name} {peak - peaks['stock']:+.0f}" for name, peak in peaks.items())
-        print(f"\nPeak memory of a process of its own, MiB against stock ({peaks['stock']:.0f}): {told}")
+        print(f"\nPeak memory of a fresh process, MiB against stock ({peaks['stock']:.0f}): {told}")
         print(f"The dictionary itself: {2 * 768 * D_SAE * 4 / 2**20:.0f} MiB, shared with its reader.")
         return
     print("\nGPU memory at its peak, MiB")
@@ -132,18 +137,19 @@ def memory(pipeline: Any, cases: dict[str, Callable[[], Any]], device: torch.dev
         print(f"{name:<24}{torch.cuda.max_memory_allocated() / 2**20:>10.1f}")
 
 
-def peak_of_a_child(pipeline: Any, case: Callable[[], Any], device: torch.device) -> float:
-    """Largest resident memory, MiB, of a forked process that makes one call."""
-    reader, writer = os.pipe()
-    if os.fork() == 0:
-        with case():
-            timed(pipeline, SHORT, device)
-        os.write(writer, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024).encode())
-        os._exit(0)
-    os.wait()
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        return float(pipe.read())
+def peak_alone(case: str, width: int) -> float:
+    """Largest resident memory, MiB, of a fresh process that makes one call; a dictionary is made only to steer."""
+    command = [sys.executable, __file__, "--peak", case, "--width", str(width)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def print_peak(case: str, width: int) -> None:
+    torch.manual_seed(0)
+    pipeline = stable_diffusion(width)
+    steered = nullcontext if case == "stock" else contexts(pipeline, random_dictionary())[case]
+    with steered():
+        timed(pipeline, SHORT, torch.device("cpu"))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def stable_diffusion(width: int) -> Any:
