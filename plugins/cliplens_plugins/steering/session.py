@@ -123,7 +123,7 @@ def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
 def _steering(
     asked: Asked, run: Run | None, dictionary: Dictionary, modality: Modality, choice: Choice | None
 ) -> LatentSteering:
-    table = run.table if run is not None and asked.sae is None else None
+    table = run.table if run is not None and asked.sae is None and run.scored else None
     level = run.level(modality) if run is not None and asked.sae is None else None
     edits: list[Edit] = [] if asked.edits is None else load_edits(asked.edits, dictionary)
     edits += [parse_edit(text, table, level) for text in asked.edit]

@@ -1,8 +1,7 @@
 """What is steered on a run folder: its model, its dictionary, and samples turned into embeddings while steering."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from cliplens import api, keys
+from cliplens import keys
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars
-from cliplens.hooked import HookedCLIP
 from cliplens.pairs import open_image
-from cliplens.records import LatentTable, Pair
-from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary
-from cliplens.settings import Settings
+from cliplens.records import Pair
+from cliplens.run import OpenedRun, asked_pairs
 from cliplens.sites import SIDE_OF, Modality, Site
 from cliplens_plugins.steering.choosing import Choice, choose
 from cliplens_plugins.steering.context import steer
@@ -29,44 +25,18 @@ from cliplens_plugins.steering.steering import Steering
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(OpenedRun):
     """A finished run, opened for steering."""
 
-    folder: RunFolder
-
-    @cached_property
-    def asked(self) -> Settings:
-        """What the run was asked for."""
-        known = {field.name for field in fields(Settings)}
-        return Settings(**{k: v for k, v in self.folder.read_settings()["asked"].items() if k in known})
-
-    @cached_property
-    def clip(self) -> HookedCLIP:
-        """Its model."""
-        return api.load(self.asked.model, self.asked.pretrained, device=self.asked.device)
-
-    @cached_property
-    def dictionary(self) -> Dictionary:
-        """Its dictionary."""
-        return Dictionary.load(self.folder.sae if self.asked.sae is None else Path(self.asked.sae))
-
-    @cached_property
-    def table(self) -> LatentTable | None:
-        """Its latents by name and class; None when they were not scored."""
-        return LatentTable.load(self.folder.latents) if self.folder.latents.exists() else None
+    @property
+    def scored(self) -> bool:
+        """Whether its latents have names and classes yet."""
+        return self.folder.latents.exists()
 
     def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
         """The first pairs the dictionary was not trained on, of those whose ids are to be kept."""
-        asked = self.asked
-        pairs = api.read_pairs(
-            asked.pairs,
-            image_column=asked.image_column,
-            caption_column=asked.caption_column,
-            id_column=asked.id_column,
-            image_root=asked.image_root,
-            modalities=asked.modalities,
-        )
-        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), asked.held_out))
+        pairs = asked_pairs(self.asked)
+        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.held_out))
         chosen = islice((int(row) for row in kept if keep(pairs.ids[row])), count)
         return [pairs[row] for row in chosen]
 
@@ -76,9 +46,9 @@ class Run:
         Raises:
             InputError: the run was not scored, or nothing in it has a name.
         """
-        images, texts = load_exemplars(self.folder.exemplars) if self.table is not None else (None, None)
+        images, texts = load_exemplars(self.folder.exemplars) if self.scored else (None, None)
         exemplars = images or texts
-        if self.table is None or exemplars is None:
+        if exemplars is None:
             raise InputError(expected="an edit", found="none, and a run without scores", do="give --edit '17=+4'")
         return choose(self.table, exemplars, self.asked.pairs, self.level("image"))
 

@@ -12,6 +12,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import EMBEDDING
+from cliplens.run.opened import asked_pairs
 from cliplens.run.parts import Parts
 from cliplens.run.scoring import score
 from cliplens.run.steps import Steps, versions
@@ -45,7 +46,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     steps = Steps(folder, group)
     with steps("load"):
         clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
-        pairs = _read_pairs(settings)
+        pairs = asked_pairs(settings)
         if settings.target is not None:
             label_of(settings)  # a target that cannot be read is refused before anything is made
         if group.rank == 0:
@@ -100,17 +101,6 @@ def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
             found=", ".join(changed),
             do="repeat the earlier options, or give another --out",
         )
-
-
-def _read_pairs(settings: Settings) -> Pairs:
-    return api.read_pairs(
-        settings.pairs,
-        image_column=settings.image_column,
-        caption_column=settings.caption_column,
-        id_column=settings.id_column,
-        image_root=settings.image_root,
-        modalities=settings.modalities,
-    )
 
 
 def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP, pairs: Pairs) -> None:

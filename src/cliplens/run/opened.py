@@ -9,7 +9,7 @@ import numpy as np
 from cliplens import api, keys
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Decoder, tokenised
+from cliplens.pairs import Decoder, Pairs, tokenised
 from cliplens.records import LatentTable
 from cliplens.run.dictionary import scored_on
 from cliplens.runfolder import RunFolder
@@ -18,6 +18,18 @@ from cliplens.settings import Settings
 from cliplens.shapes import Images, Tokens
 
 _SEED = 97
+
+
+def asked_pairs(settings: Settings) -> Pairs:
+    """The pairs a run was asked to look at."""
+    return api.read_pairs(
+        settings.pairs,
+        image_column=settings.image_column,
+        caption_column=settings.caption_column,
+        id_column=settings.id_column,
+        image_root=settings.image_root,
+        modalities=settings.modalities,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +78,7 @@ class OpenedRun:
             InputError: the run has no pairs of images and captions, or its model lacks a tower.
         """
         asked = self.asked
-        pairs = api.read_pairs(
-            asked.pairs,
-            image_column=asked.image_column,
-            caption_column=asked.caption_column,
-            id_column=asked.id_column,
-            image_root=asked.image_root,
-        )
+        pairs = asked_pairs(asked)
         if self.clip.preprocess is None or self.clip.tokenizer is None or not (pairs.has_images and pairs.has_captions):
             raise InputError(
                 expected="a run over images and captions",
