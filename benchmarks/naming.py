@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import binomtest
 
 from cliplens import api
 from cliplens.contracts import Judge, Namer
@@ -155,6 +156,14 @@ def count_right(
             counts[2] += 1
 
 
+def counted(right: int, unnamed: int, of: int) -> str:
+    """A cell of the table."""
+    if not of:
+        return "none"
+    limits = binomtest(right, of).proportion_ci(method="wilson")
+    return f"{right} / {of}, {limits.low:.2f} to {limits.high:.2f}; {unnamed}"
+
+
 def show(
     right: dict[tuple[str, str, str, str], list[int]],
     tests: dict[tuple[str, ...], list[tuple[float, float]]],
@@ -164,13 +173,15 @@ def show(
     console = Console(width=150)
     console.print(f"world, {asked.pairs} pairs, seeds {asked.seeds}; {versions()}")
     for kind in CLASSES.values():
-        table = Table(title=f"Right names of latents for {kind} factors: right / all (unnamed)")
-        for head in ("namer", "named from", *(says for _, _, says in BANDS)):
+        title = f"Right names of latents for {kind} factors: right / all, 95 % interval (Wilson); unnamed"
+        table = Table(title=title)
+        for head in ("namer", "named from", *(says for _, _, says in BANDS), "all"):
             table.add_column(head)
         for namer in NAMERS:
             for source in ("images", "captions", "final", "final, shuffled"):
                 cells = [right.get((namer.name, source, kind, says), [0, 0, 0]) for _, _, says in BANDS]
-                table.add_row(namer.name, source, *(f"{r} / {n} ({u})" for r, u, n in cells))
+                every = [sum(counts) for counts in zip(*cells, strict=True)]
+                table.add_row(namer.name, source, *(counted(*counts) for counts in (*cells, every)))
         console.print(table)
     table = Table(title="Tests on samples no name was made from (mean over seeds of the mean over latents)")
     for head in ("namer", "named from", "tested on", "test", "judge", "score", "shuffled names"):

@@ -47,6 +47,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(500, {"error": {"message": "oops"}}, {"retry-after-ms": "5"})
         elif what == "malformed":
             self._send(200, _reply("I think it may be a dog?"))
+        elif what == "few":
+            self._send(200, _reply('{"fits": [50]}'))
         elif what == "cut":
             self._send_bytes(200, b'{"choices": [')
         else:

@@ -26,7 +26,7 @@ from cliplens.errors import unknown_name
 from cliplens.naming import auroc
 from cliplens.records import Column, Evidence, Findings, Name, Pair
 from cliplens.sites import MODALITIES, Modality
-from cliplens_plugins.autointerp.asking import Backend, Messages
+from cliplens_plugins.autointerp.asking import Asked, Backend, Desk, Messages
 from cliplens_plugins.autointerp.endpoint import EndpointBackend, endpoint_desk
 from cliplens_plugins.autointerp.fuzzing import near_misses, neighbours
 from cliplens_plugins.autointerp.heldout import SAMPLES, TESTS, shuffle_names, tested_row
@@ -71,7 +71,7 @@ class AskedScorer(Scorer):
         backend = _judge()
         if backend is None:
             return Findings()
-        desk = endpoint_desk(self.name, backend, read_fits, self.give_up_after)
+        desk: Desk[list[float]] = endpoint_desk(self.name, backend, self.give_up_after)
         rows: list[dict[str, Any]] = []
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
@@ -83,7 +83,7 @@ class AskedScorer(Scorer):
                     continue
                 asked = [*self._questions(names, target, evidence)]
                 control = [*self._questions(shuffle_names(names, self.seed), target, evidence)]
-                answers = desk.ask_all([q.messages() for q in (*asked, *control)], what=f"asking about {target}s")
+                answers = desk.ask_all([*asked, *control], what=f"asking about {target}s")
                 found = _scores(asked, answers[: len(asked)], evidence.d_sae)
                 shuffled = _scores(control, answers[len(asked) :], evidence.d_sae)
                 rows += [tested_row(t, source, target, backend.model, found[t], shuffled[t]) for t in TESTS]
@@ -118,7 +118,7 @@ class AskedScorer(Scorer):
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Asked[list[float]]):
     """One name held against samples of one modality, each known to be top, silent or near."""
 
     latent: int
@@ -133,9 +133,20 @@ class Fit:
             parts += [{"type": "text", "text": f"Sample {number}:"}, *sample_parts(pair, self.modality)]
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}]
 
-    def scores(self, fits: Sequence[float]) -> dict[str, float]:
-        """The three tests of one answer; nan where the samples do not suffice, or the answer has another length."""
+    def read(self, text: str) -> list[float]:
+        """The numbers of an answer, one per sample; see `read_fits`.
+
+        Raises:
+            ValueError: there are more or fewer numbers than samples.
+        """
+        fits = read_fits(text)
         if len(fits) != len(self.samples):
+            raise ValueError(f"{len(fits)} fits for {len(self.samples)} samples")
+        return fits
+
+    def scores(self, fits: Sequence[float] | None) -> dict[str, float]:
+        """The three tests of one answer; nan where the samples do not suffice, or without an answer."""
+        if fits is None:
             return dict.fromkeys(TESTS, float("nan"))
         of = {kind: [f for f, (k, _) in zip(fits, self.samples, strict=True) if k == kind] for kind in _KINDS}
         enough = len(of["top"]) >= SHOWN and of["silent"]
@@ -176,6 +187,6 @@ def _scores(
 ) -> dict[str, Float[np.ndarray, " d_sae"]]:
     found = {test: np.full(d_sae, np.nan) for test in TESTS}
     for question, fits in zip(asked, answers, strict=True):
-        for test, score in question.scores(fits or ()).items():
+        for test, score in question.scores(fits).items():
             found[test][question.latent] = score
     return found

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,11 +28,29 @@ Messages = list[dict[str, Any]]
 Answer = TypeVar("Answer")
 
 
+class Asked(ABC, Generic[Answer]):
+    """A question. Its messages are made when they are sent: pictures of thousands of questions fit into no memory."""
+
+    @abstractmethod
+    def messages(self) -> Messages:
+        """What is asked; always the same for the same question."""
+
+    @abstractmethod
+    def read(self, text: str) -> Answer:
+        """What an answer says.
+
+        Raises:
+            ValueError, TypeError: it is no answer to this question.
+        """
+
+
 class Backend(ABC):
     """A model that answers."""
 
     model: str
-    """Its name; part of every question's hash."""
+    """Its name, for people."""
+    identity: str
+    """What tells it from other models of that name; part of every question's hash."""
     where: str
     """What a person would look at when it fails."""
     parallel: int = 1
@@ -53,7 +71,6 @@ class Desk(Generic[Answer]):
     Args:
         who: asks, for the log.
         backend: answers.
-        read: makes something of an answer; raises ValueError or TypeError where it cannot be read.
         cache: folder of kept answers.
         per_minute: questions, at most.
         give_up_after: failures in a row that stop the run.
@@ -63,19 +80,18 @@ class Desk(Generic[Answer]):
         self,
         who: str,
         backend: Backend,
-        read: Callable[[str], Answer],
         *,
         cache: Path,
         per_minute: float = float("inf"),
         give_up_after: int = 5,
     ) -> None:
-        self._who, self._backend, self._read = who, backend, read
+        self._who, self._backend = who, backend
         self._cache, self._give_up_after = cache, give_up_after
         self._pause, self._next = 60.0 / per_minute, 0.0
         self._lock = threading.Lock()
         self._failures = self._kept = 0
 
-    def ask_all(self, questions: Sequence[Messages], *, what: str = "questions") -> list[Answer | None]:
+    def ask_all(self, questions: Sequence[Asked[Answer]], *, what: str = "questions") -> list[Answer | None]:
         """The answers in order, None where there is none; what it will cost is said first.
 
         Raises:
@@ -87,13 +103,14 @@ class Desk(Generic[Answer]):
         with ThreadPoolExecutor(self._backend.parallel) as pool:
             return list(tqdm(pool.map(self.ask, questions), total=len(questions), desc=what, delay=2))
 
-    def ask(self, messages: Messages) -> Answer | None:
+    def ask(self, question: Asked[Answer]) -> Answer | None:
         """The answer, from the cache or the model; None when there is no usable one."""
+        messages = question.messages()
         file = self._file(messages)
         if file.exists():
-            return self._read(json.loads(file.read_text(encoding="utf-8"))["answer"])
+            return question.read(json.loads(file.read_text(encoding="utf-8"))["answer"])
         try:
-            text, answer = self._usable(messages)
+            text, answer = self._usable(question, messages)
         except Exception as error:
             self._count_failure(error)
             return None
@@ -103,25 +120,26 @@ class Desk(Generic[Answer]):
             self._failures, self._kept = 0, self._kept + 1
         return answer
 
-    def _estimate(self, questions: Sequence[Messages]) -> None:
+    def _estimate(self, questions: Sequence[Asked[Answer]]) -> None:
         """Say what is about to be spent, before anything is."""
-        open_ = [q for q in questions if not self._file(q).exists()]
-        tokens = sum(map(estimated_tokens, open_))
+        asked = (q.messages() for q in questions)
+        costs = [estimated_tokens(messages) for messages in asked if not self._file(messages).exists()]
+        tokens = sum(costs)
         price = os.environ.get("CLIPLENS_ENDPOINT_PRICE")
         cost = "" if price is None else f", about {tokens / 1e6 * float(price):.2f} at {price} per million"
         log.warning(
             "%s: %d questions to %s (%d more answered before), about %d tokens%s",
-            self._who, len(open_), self._backend.model, len(questions) - len(open_), tokens, cost,
+            self._who, len(costs), self._backend.model, len(questions) - len(costs), tokens, cost,
         )  # fmt: skip
 
-    def _usable(self, messages: Messages) -> tuple[str, Answer]:
+    def _usable(self, question: Asked[Answer], messages: Messages) -> tuple[str, Answer]:
         """An answer that can be read, asked again while it cannot."""
         for left in range(self._backend.retries, -1, -1):
             self._wait()
             try:
                 # A body cut short raises ValueError in a client, as an answer that cannot be read does here.
                 text = self._backend.reply(messages)
-                return text, self._read(text)
+                return text, question.read(text)
             except (ValueError, TypeError):
                 if not left:
                     raise
@@ -148,7 +166,7 @@ class Desk(Generic[Answer]):
             ) from error
 
     def _file(self, messages: Messages) -> Path:
-        digest = hashlib.sha256(json.dumps([self._backend.model, messages], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([self._backend.identity, messages], sort_keys=True).encode()).hexdigest()
         return self._cache / digest[:2] / f"{digest}.json"
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cliplens.contracts import Namer
-from cliplens.errors import InputError
+from cliplens.errors import InputError, MissingExtraError
 from cliplens.records import Evidence, Name
 from cliplens_plugins.autointerp.asking import Backend, Desk, Messages, answers_folder
-from cliplens_plugins.autointerp.prompt import asked_names, read_answer
+from cliplens_plugins.autointerp.prompt import asked_names
 
 
 class EndpointBackend(Backend):
@@ -29,9 +29,16 @@ class EndpointBackend(Backend):
     """
 
     def __init__(self, *, parallel: int = 4, retries: int = 4, timeout: float = 60.0) -> None:
-        self.model = _model()
+        self.model = self.identity = _model()
         self.parallel, self.retries = parallel, retries
-        from openai import OpenAI
+        try:
+            from openai import OpenAI
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                expected="the official client of OpenAI-compatible endpoints",
+                found=f"no module {error.name!r}",
+                do="run pip install 'cliplens[endpoint]'",
+            ) from error
 
         self._client = OpenAI(max_retries=retries, timeout=timeout)
         self.where = f"the endpoint {self._client.base_url}"
@@ -73,13 +80,23 @@ class EndpointNamer(Namer):
 
     def _desk(self) -> tuple[Desk[Name], Backend]:
         backend = EndpointBackend(parallel=self.parallel, retries=self.retries, timeout=self.timeout)
-        return endpoint_desk(self.name, backend, read_answer, self.give_up_after), backend
+        return endpoint_desk(self.name, backend, self.give_up_after), backend
 
 
-def endpoint_desk(who: str, backend: Backend, read: Any, give_up_after: int = 5) -> Desk[Any]:
+def endpoint_desk(who: str, backend: Backend, give_up_after: int = 5) -> Desk[Any]:
     """A desk that keeps the pace the environment asks for."""
-    per_minute = float(os.environ.get("CLIPLENS_ENDPOINT_PER_MINUTE") or "inf")
-    return Desk(who, backend, read, cache=answers_folder(), per_minute=per_minute, give_up_after=give_up_after)
+    asked = os.environ.get("CLIPLENS_ENDPOINT_PER_MINUTE") or "inf"
+    try:
+        per_minute = float(asked)
+    except ValueError:
+        per_minute = 0.0
+    if not per_minute > 0:
+        raise InputError(
+            expected="a number of requests above 0 in CLIPLENS_ENDPOINT_PER_MINUTE",
+            found=repr(asked),
+            do="give for example 60, or unset it for no limit",
+        )
+    return Desk(who, backend, cache=answers_folder(), per_minute=per_minute, give_up_after=give_up_after)
 
 
 def _model() -> str:

@@ -6,6 +6,7 @@ captions, a plain language model from captions alone.
 
 import base64
 import io
+import json
 import os
 import threading
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from cliplens.contracts import Namer
 from cliplens.errors import InputError
 from cliplens.records import Evidence, Name
 from cliplens_plugins.autointerp.asking import Backend, Desk, Messages, answers_folder
-from cliplens_plugins.autointerp.prompt import asked_names, read_answer
+from cliplens_plugins.autointerp.prompt import asked_names
 
 _LONGEST_ANSWER = 160
 _VARIABLE = "CLIPLENS_LOCAL_MODEL"
@@ -34,6 +35,7 @@ class LocalBackend(Backend):
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or _named_folder()
         self.model, self.where = self._folder.name, f"the model in {self._folder}"
+        self.identity = _fingerprint(self._folder)
         self._lock = threading.Lock()
         self.sees, self._reader, self._model = _opened(self._folder)
 
@@ -80,7 +82,7 @@ class TransformersNamer(Namer):
 
     def _desk(self) -> tuple[Desk[Name], Backend]:
         backend = LocalBackend()
-        desk = Desk(self.name, backend, read_answer, cache=answers_folder(), give_up_after=self.give_up_after)
+        desk = Desk[Name](self.name, backend, cache=answers_folder(), give_up_after=self.give_up_after)
         return desk, backend
 
 
@@ -93,6 +95,12 @@ def _named_folder() -> Path:
             do=f"set it, for example {_VARIABLE}=models/llava-1.5-7b",
         )
     return Path(named)
+
+
+def _fingerprint(folder: Path) -> str:
+    """The folder and the size and time of its files: a model trained on, or another `model/`, is another model."""
+    files = sorted(f for f in folder.iterdir() if f.is_file())
+    return json.dumps([str(folder.resolve()), [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]])
 
 
 def _opened(folder: Path) -> tuple[bool, Any, Any]:

@@ -15,7 +15,7 @@ from cliplens.errors import PairsError
 from cliplens.pairs import open_image
 from cliplens.records import Evidence, Exemplars, Name, Pair
 from cliplens.sites import Modality
-from cliplens_plugins.autointerp.asking import Backend, Desk
+from cliplens_plugins.autointerp.asking import Asked, Backend, Desk, Messages
 from cliplens_plugins.autointerp.space import silent, top_of
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _LONGEST = 80
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(Asked[Name]):
     """One latent in one modality."""
 
     latent: int
@@ -39,7 +39,7 @@ class Question:
     shown: tuple[Pair, ...]
     others: tuple[Pair, ...]
 
-    def messages(self) -> list[dict[str, Any]]:
+    def messages(self) -> Messages:
         """As chat messages; pictures as data URLs."""
         parts: list[dict[str, Any]] = []
         for title, pairs in (("The feature fires on:", self.shown), ("It is silent on:", self.others)):
@@ -47,6 +47,10 @@ class Question:
             for pair in pairs:
                 parts += sample_parts(pair, self.modality)
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}]
+
+    def read(self, text: str) -> Name:
+        """The name in an answer; see `read_answer`."""
+        return read_answer(text)
 
 
 def questions(evidence: Evidence, modality: Modality, *, shown: int, others: int, at_least: int) -> list[Question]:
@@ -96,7 +100,7 @@ def asked_names(
     if modality == "image" and not backend.sees:
         log.warning("%s sees no pictures: no names from images", backend.model)
         return names
-    answers = opened.ask_all([q.messages() for q in asked], what="names")
+    answers = opened.ask_all(asked, what="names")
     for question, answer in zip(asked, answers, strict=True):
         names[question.latent] = _FAILED if answer is None else replace(answer, evidence=_told(backend, modality))
     return names

@@ -60,7 +60,7 @@ def test_pictures_it_cannot_see_say_nothing(server: Server, evidence: Evidence) 
     assert all(p["image_url"]["url"].startswith("data:image/png;base64,") for p in sent)
 
 
-@pytest.mark.parametrize("trouble", [["limit"], ["fail", "malformed"], ["cut"]])
+@pytest.mark.parametrize("trouble", [["limit"], ["fail", "malformed"], ["cut"], ["few", "few"]])
 def test_trouble_costs_time_and_no_score(server: Server, evidence: Evidence, trouble: list[str]) -> None:
     server.script = trouble
     assert table(AskedScorer().score(NONE, NAMES, evidence, None))["detection"]["names"] == len(WORDS)
@@ -104,7 +104,9 @@ def test_scores_of_one_answer() -> None:
     fit = Fit(0, "red", "text", tuple((k, Pair(str(n), DOT, k)) for n, k in enumerate(kinds)))
     found = fit.scores([0.2, 0.9, 0.95, 0.8, 0.7, 0.3, 0.5, 0.1])
     assert found == {"detection": 7 / 8, "fuzzing": 0.5, "intruder": 1.0}
-    assert all(np.isnan(v) for v in fit.scores([0.5]).values())
+    assert all(np.isnan(v) for v in fit.scores(None).values())
+    with pytest.raises(ValueError, match="1 fits for 8 samples"):
+        fit.read('{"fits": [50]}')
 
 
 @pytest.mark.parametrize("text", ["", "no", '{"fits": []}', '{"fits": "all"}', '{"fits": [null]}', "[50]"])

@@ -1,6 +1,7 @@
 """The endpoint namer against a real HTTP server on this machine: slow, failing, rate-limiting and malformed answers."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 
 from cliplens import registry
 from cliplens.contracts import Namer
-from cliplens.errors import InputError, PluginError
+from cliplens.errors import InputError, MissingExtraError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.endpoint import EndpointNamer
-from cliplens_plugins.autointerp.prompt import questions, read_answer
+from cliplens_plugins.autointerp.prompt import Question, questions, read_answer
 from support.chat_server import Handler, Server, environment, serving
 from support.evidence import WORDS, planted_evidence
 
@@ -124,6 +125,49 @@ def test_without_a_key_nothing_is_sent(evidence: Evidence, monkeypatch: pytest.M
     monkeypatch.setenv("CLIPLENS_ENDPOINT_MODEL", "tiny")
     with pytest.raises(InputError, match=r"Found no OPENAI_API_KEY"):
         EndpointNamer().from_captions(evidence)
+
+
+@pytest.mark.parametrize("pace", ["fast", "0", "-1", "nan"])
+def test_a_pace_that_is_none_is_refused(
+    server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, pace: str
+) -> None:
+    monkeypatch.setenv("CLIPLENS_ENDPOINT_PER_MINUTE", pace)
+    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Do give for example 60"):
+        EndpointNamer().from_captions(evidence)
+    assert not server.requests
+
+
+def test_without_the_client_it_says_what_to_install(
+    server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'cliplens\[endpoint\]'"):
+        EndpointNamer().from_captions(evidence)
+
+
+def test_questions_hold_no_pictures_until_they_are_sent(
+    server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: set[int] = set()
+    made = most = 0
+
+    class Held(list):  # type: ignore[type-arg]
+        def __del__(self) -> None:
+            alive.discard(id(self))
+
+    def held(question: Question) -> Any:
+        nonlocal made, most
+        messages = Held(original(question))
+        made += 1
+        alive.add(id(messages))
+        most = max(most, len(alive))
+        return messages
+
+    original = Question.messages
+    monkeypatch.setattr(Question, "messages", held)
+    EndpointNamer(parallel=1).from_images(evidence)
+    assert made == 2 * len(WORDS)  # once to count what it costs, once to send
+    assert most <= 3
 
 
 def test_silent_samples_are_silent(evidence: Evidence) -> None:

@@ -11,7 +11,7 @@ from cliplens.errors import InputError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.local import LocalBackend, TransformersNamer
 from support.evidence import planted_evidence
-from support.tiny_language_models import seeing, spelling
+from support.tiny_language_models import ANSWER, seeing, spelling
 
 pytest.importorskip("transformers")
 
@@ -44,6 +44,17 @@ def test_a_language_model_names_from_captions_alone(
     kept = list(cache.rglob("*.json"))
     assert len(kept) == len(names) - 1
     assert json.loads(kept[0].read_text())["model"] == "llama"
+
+
+def test_answers_of_another_model_in_a_folder_of_that_name_are_not_taken_for_its_own(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    for run, colour in (("first", "red"), ("second", "blue")):
+        folder = spelling(tmp_path / run / "llama", tuple(word.replace("red", colour) for word in ANSWER))
+        monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", str(folder))
+        said.append(TransformersNamer().from_captions(evidence)[0].text)
+    assert said == ["something red", "something blue"]
 
 
 def test_a_model_without_a_chat_template_is_asked_plainly(tmp_path: Path) -> None:

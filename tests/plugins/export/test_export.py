@@ -20,6 +20,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config
 from cliplens_plugins.export import export_huggingface, export_neuronpedia, export_table
 from cliplens_plugins.export.command import app
+from support import hub_server
 from support.run_folders import make_run_folder
 
 KINDS = {
@@ -35,6 +36,16 @@ KINDS = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return make_run_folder(tmp_path_factory.mktemp("run") / "run", latents=18, pairs=60)
+
+
+def with_dictionary(run: RunFolder) -> None:
+    from sae_lens import TrainingSAE
+
+    if not (run.sae / "cfg.json").exists():
+        torch.manual_seed(0)
+        trained = TrainingSAE.from_dict(dictionary_config("topk", 8, d_sae=18, k=4).to_dict())
+        means = {"image": torch.randn(8), "text": torch.randn(8)}
+        Dictionary(trained, means, None).save(run.sae)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -141,13 +152,9 @@ def test_csv_and_parquet_keep_every_value(run: RunFolder, tmp_path: Path) -> Non
 
 
 def test_saelens_opens_the_exported_folder(run: RunFolder, tmp_path: Path) -> None:
-    from sae_lens import SAE, TrainingSAE
+    from sae_lens import SAE
 
-    if not (run.sae / "cfg.json").exists():
-        torch.manual_seed(0)
-        trained = TrainingSAE.from_dict(dictionary_config("topk", 8, d_sae=18, k=4).to_dict())
-        means = {"image": torch.randn(8), "text": torch.randn(8)}
-        Dictionary(trained, means, None).save(run.sae)
+    with_dictionary(run)
     out = export_huggingface(run, tmp_path / "hf")
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: saelens\n")
@@ -159,6 +166,29 @@ def test_saelens_opens_the_exported_folder(run: RunFolder, tmp_path: Path) -> No
     assert (out / "shared" / "cfg.json").is_file()
     assert not (out / "shared" / "image").exists()
     assert (out / "exemplars" / "exemplars.parquet").is_file()
+
+
+def test_only_push_uploads_and_what_arrives_is_what_lies_in_the_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    with_dictionary(run)
+    with hub_server.serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "not-a-token")
+        done = CliRunner().invoke(app, ["huggingface", str(run.path), "--out", str(tmp_path / "kept")])
+        assert done.exit_code == 0, done.output
+        assert hub.paths == []
+        out = tmp_path / "pushed"
+        done = CliRunner().invoke(app, ["huggingface", str(run.path), "--out", str(out), "--push", "me/it"])
+        assert done.exit_code == 0, (done.output, done.exception)
+    assert [repo["name"] for repo in hub.created] == ["it"]
+    # Which of the two fields says so depends on the version of huggingface_hub.
+    assert hub.created[0].get("visibility", "private" if hub.created[0].get("private") else None) == "private"
+    lying = {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    assert hub.files == lying
 
 
 def test_nothing_is_written_over(run: RunFolder, tmp_path: Path) -> None:
