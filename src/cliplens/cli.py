@@ -43,7 +43,9 @@ class _PluginCommands(TyperGroup):
 def _plugin_command(name: str) -> Any:
     from cliplens import registry
 
-    return get_command(registry.find("commands", name).make(typer.Typer))
+    command = get_command(registry.find("commands", name).make(typer.Typer))
+    command.name = name  # a group of commands does not know what it is called here
+    return command
 
 
 app = typer.Typer(

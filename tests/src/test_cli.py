@@ -56,3 +56,11 @@ def test_errors_are_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
     assert "Expected the name of a model" in done.stderr
     assert "'world'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_command_stands_in_the_help_under_its_name() -> None:
+    from importlib.metadata import entry_points
+
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for name in ("demo", "run", *(e.name for e in entry_points(group="cliplens.commands"))):
+        assert f"│ {name} " in shown
