@@ -154,7 +154,7 @@ def print_peak(case: str, width: int) -> None:
 
 
 def peak_resident() -> float:
-    """Largest resident memory of this process, MiB. Linux's ru_maxrss begins with that of the process that started it."""
+    """Largest resident memory of this process, MiB; Linux's ru_maxrss begins with that of its parent."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
