@@ -35,10 +35,10 @@ def score(parts: Parts, steps: Steps) -> None:
         metrics = list(registry.made("metrics", Metric))
         found = tally(_watched(held_out_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
         all_reduce(tops)
-        exemplars = {top.modality: top.exemplars(_pairs_of(parts, top.ids)) for top in tops}
     if parts.group.rank != 0:
         return
     with steps("name"):
+        exemplars = {top.modality: top.exemplars(_pairs_of(parts, top.ids)) for top in tops}
         names = name_found(parts, exemplars, found)
         table = found.table.with_columns(names.columns, names.schema)
     folder = parts.folder
