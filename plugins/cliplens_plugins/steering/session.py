@@ -64,6 +64,10 @@ class Asked:
             )
         if not self.edit and self.edits is None and self.run is None:
             raise InputError(expected="something to do", found="no --edit and no --edits", do="give --edit '17=+4'")
+        if self.pipeline is not None and not self.prompts and not self.images:
+            raise InputError(
+                expected="something to draw or to ask", found="no --prompt and no --image", do="give --prompt 'a ring'"
+            )
 
 
 def do(asked: Asked) -> dict[str, Any]:
@@ -79,13 +83,15 @@ def do(asked: Asked) -> dict[str, Any]:
     choice = run.chosen_edit() if run is not None and not asked.edit and asked.edits is None else None
     steering = _steering(asked, run, dictionary, modality, choice)
     doses = asked.doses if 0.0 in asked.doses else (0.0, *asked.doses)
+    answering = asked.pipeline is not None and is_answering(asked.pipeline)
+    pipeline = None if asked.pipeline is None or answering else open_pipeline(asked.pipeline)
     asked.out.mkdir(parents=True, exist_ok=True)
-    if asked.pipeline is not None and is_answering(asked.pipeline):
+    if asked.pipeline is not None and answering:
         doses = tuple(sorted(doses, key=abs))
         measured = answers(asked.pipeline, asked.prompts, asked.images, steering, doses, site=asked.site)
         labels, notes = [path.name for path in asked.images], [_CHANGED]
     else:
-        labels, columns = _drawn(asked, run, steering, doses, choice)
+        labels, columns = _drawn(asked, run, pipeline, steering, doses, choice)
         save_strip(asked.out / "strip.png", list(zip(*columns, strict=True)), [f"dose {d:g}" for d in doses], labels)
         measured, notes = _measured(asked, doses, columns)
     save_edits(asked.out / "edits.json", steering.edits, dictionary)
@@ -104,11 +110,16 @@ def do(asked: Asked) -> dict[str, Any]:
 
 
 def _drawn(
-    asked: Asked, run: Run | None, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
+    asked: Asked,
+    run: Run | None,
+    pipeline: Any | None,
+    steering: LatentSteering,
+    doses: Sequence[float],
+    choice: Choice | None,
 ) -> tuple[list[str], list[Pictures]]:
     """Labels of the samples, and their pictures dose by dose."""
-    if asked.pipeline is not None:
-        return _through_pipeline(asked, steering, doses)
+    if pipeline is not None:
+        return _through_pipeline(asked, pipeline, steering, doses)
     assert run is not None
     return _through_generator(asked, run, steering, doses, choice)
 
@@ -150,14 +161,11 @@ def _through_generator(
 
 
 def _through_pipeline(
-    asked: Asked, steering: LatentSteering, doses: Sequence[float]
+    asked: Asked, pipeline: Any, steering: LatentSteering, doses: Sequence[float]
 ) -> tuple[list[str], list[Pictures]]:
-    pipeline = open_pipeline(asked.pipeline)
     inputs: dict[str, Any] = {"prompt": list(asked.prompts)}
     if asked.images:
         inputs["image"] = [Image.open(path).convert("RGB") for path in asked.images]
-    if not asked.prompts and not asked.images:
-        raise InputError(expected="something to draw", found="no --prompt and no --image", do="give --prompt 'a ring'")
     labels = list(asked.prompts) or [path.name for path in asked.images]
     columns = []
     for dose in doses:
@@ -169,7 +177,7 @@ def _through_pipeline(
     return labels, columns
 
 
-def open_pipeline(path: Path | None) -> Any:
+def open_pipeline(path: Path) -> Any:
     """A diffusers pipeline from a folder, weights from safetensors only.
 
     Raises:
@@ -177,7 +185,7 @@ def open_pipeline(path: Path | None) -> Any:
     """
     from diffusers import DiffusionPipeline
 
-    if path is None or not (path / "model_index.json").is_file():
+    if not (path / "model_index.json").is_file():
         raise InputError(
             expected="a folder with a model_index.json, as diffusers saves pipelines",
             found=str(path),

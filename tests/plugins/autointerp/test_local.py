@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cliplens import registry
 from cliplens.contracts import Namer
 from cliplens.errors import InputError, PluginError
-from cliplens.records import Evidence
+from cliplens.naming import split_evidence
+from cliplens.records import Evidence, Name
+from cliplens_plugins.autointerp.asked import VARIABLE, AskedScorer
 from cliplens_plugins.autointerp.local import LocalBackend, TransformersNamer
 from support.evidence import planted_evidence
 from support.tiny_language_models import ANSWER, seeing, spelling
@@ -82,6 +85,22 @@ def test_without_a_folder_it_says_what_to_set(
         monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", named)
     with pytest.raises(InputError, match="Do set it, for example CLIPLENS_LOCAL_MODEL="):
         TransformersNamer().from_captions(evidence)
+
+
+def test_a_local_model_tests_names_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = split_evidence(planted_evidence(n=800))[1]
+    fits = [str(10 * (n % 8)) for n in range(15)]
+    said = ("ANSWER", '{"fits":' + f"[{','.join(fits)}]" + "}", "</s>")
+    monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", str(spelling(tmp_path / "llama", said)))
+    monkeypatch.setenv(VARIABLE, "transformers")
+    names = [Name("something", 1.0)] * held_out.d_sae
+    found = AskedScorer().score(names, names, held_out, None)
+    scores = found.columns["name_text_asked"]
+    assert np.isfinite(scores).sum() > 1
+    assert abs(np.nanmean(scores) - 0.5) < 0.2, "the same numbers whatever the samples are: chance"
+    rows = next(iter(found.tables.values()))
+    assert {row["tested on"] for row in rows} == {"captions"}, "it sees no pictures"
+    assert all("llama" in row.values() for row in rows)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -60,8 +60,12 @@ def test_a_strip_over_doses_and_what_was_done(folder: Path, tmp_path: Path) -> N
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--window", "1"], "a window FROM:TO"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_words(folder: Path, arguments: list[str], words: str) -> None:
+def test_what_does_not_go_together_is_refused_in_words(
+    folder: Path, arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     named = {"PIPELINE": str(folder / "pipeline"), "SAE": str(folder / "sae")}
     refused = steer(*(named.get(a, a) for a in arguments))
     assert isinstance(refused.exception, InputError)
     assert words in str(refused.exception)
+    assert not [*tmp_path.iterdir()], "a refusal leaves no folder behind"
