@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import packages_distributions
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -412,6 +412,27 @@ def _rank_within(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     n = len(groups)
     first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if n else np.zeros(0, np.int64)
     return np.arange(n) - np.repeat(first, np.diff(np.r_[first, n]))
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a metric is made of: it gives its state as tensors and continues from it."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+
+def joined_states(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
+    """The states of several parts as one, its tensors named `part.name`."""
+    return {f"{part}.{name}": t for part, held in parts.items() for name, t in held.state().items()}
+
+
+def load_joined(parts: Mapping[str, Stateful], state: Mapping[str, Tensor]) -> None:
+    """Every part continues from its share of what `joined_states` gave."""
+    for part, held in parts.items():
+        start = f"{part}."
+        held.load_state({name.removeprefix(start): t for name, t in state.items() if name.startswith(start)})
 
 
 Mergeable = Metric | TopSamples

@@ -2,11 +2,8 @@
 
 import contextlib
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -97,20 +94,6 @@ def _common(asked: dict[str, Any]) -> str | None:
     shown = parts[1 : parts.index("It is silent on:")]
     common = [w for w in WORDS if shown and all(w in s.strip('"').split() for s in shown)]
     return common[0] if len(common) == 1 else None
-
-
-@contextmanager
-def serving() -> Iterator[Server]:
-    """A server that runs until the block ends."""
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield running
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
 
 
 def environment(server: Server, cache: str) -> dict[str, str]:

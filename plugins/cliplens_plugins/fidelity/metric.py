@@ -12,7 +12,7 @@ from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import Modality
-from cliplens.tally import Sums
+from cliplens.tally import Sums, joined_states, load_joined
 from cliplens_plugins.fidelity.neighbours import neighbours
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 
@@ -38,7 +38,7 @@ class FidelityMetric(Metric):
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
 
     def __init__(self) -> None:
-        self._sides: dict[Modality, Sums] = {side: Sums() for side in SIDES}
+        self._sides: dict[str, Sums] = {side: Sums() for side in SIDES}
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
@@ -63,12 +63,11 @@ class FidelityMetric(Metric):
 
     def state(self) -> dict[str, Tensor]:
         """All sums, named `side.sum`."""
-        return {f"{side}.{k}": v for side, sums in self._sides.items() for k, v in sums.state().items()}
+        return joined_states(self._sides)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for side, sums in self._sides.items():
-            sums.load_state({k.removeprefix(f"{side}."): v for k, v in state.items() if k.startswith(f"{side}.")})
+        load_joined(self._sides, state)
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The headline figures, a table of them per modality, and each latent's density."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings
-from cliplens.tally import Sums
+from cliplens.tally import Stateful, Sums, joined_states, load_joined
 from cliplens_plugins.modality.classes import classify_fixed
 from cliplens_plugins.modality.draw import FIRINGS, PairsDraw
 from cliplens_plugins.modality.mds import VARIANTS
@@ -79,13 +79,14 @@ class BridgeMetric(Metric):
 
     def state(self) -> dict[str, Tensor]:
         """The draw and the sums."""
-        draw = {f"draw.{k}": v for k, v in self._draw.state().items()}
-        return {**draw, **{f"sums.{k}": v for k, v in self._sums.state().items()}}
+        return joined_states(self._parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for prefix, part in (("draw.", self._draw), ("sums.", self._sums)):
-            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        load_joined(self._parts(), state)
+
+    def _parts(self) -> dict[str, Stateful]:
+        return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """Each dominant latent's partner, and the strongest bridges."""

@@ -13,7 +13,7 @@ from cliplens.errors import InputError
 from cliplens.keys import hashed
 from cliplens.records import Batch, Findings
 from cliplens.sites import MODALITIES
-from cliplens.tally import Sums
+from cliplens.tally import Stateful, Sums, joined_states, load_joined
 from cliplens_plugins.modality.classes import classify_fixed
 from cliplens_plugins.modality.draw import PairsDraw
 from cliplens_plugins.modality.gap import modality_gap
@@ -54,13 +54,14 @@ class GapMetric(Metric):
 
     def state(self) -> dict[str, Tensor]:
         """The draw and the sums."""
-        draw = {f"draw.{k}": v for k, v in self._draw.state().items()}
-        return {**draw, **{f"sums.{k}": v for k, v in self._sums.state().items()}}
+        return joined_states(self._parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for prefix, part in (("draw.", self._draw), ("sums.", self._sums)):
-            part.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        load_joined(self._parts(), state)
+
+    def _parts(self) -> dict[str, Stateful]:
+        return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The table of gaps; two are only compared where both towers' activations are of one width."""

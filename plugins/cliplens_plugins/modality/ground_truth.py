@@ -21,7 +21,7 @@ from cliplens.errors import InputError
 from cliplens.keys import held_out
 from cliplens.records import Batch, Findings, GroundTruth, Sharing, SparseCodes
 from cliplens.sites import Modality
-from cliplens.tally import Sums
+from cliplens.tally import Sums, joined_states, load_joined
 from cliplens_plugins.modality.classes import classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
 from cliplens_plugins.modality.columns import TRUTH
@@ -95,13 +95,14 @@ class GroundTruthMetric(Metric):
 
     def state(self) -> dict[str, Tensor]:
         """All sums seen so far. The truth itself is no state: it comes with every batch."""
-        labelling = {f"labelling.{k}": v for k, v in self._labelling.state().items()}
-        return {**labelling, **{f"scoring.{k}": v for k, v in self._scoring.state().items()}}
+        return joined_states(self._parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for prefix, sums in (("labelling.", self._labelling), ("scoring.", self._scoring)):
-            sums.load_state({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        load_joined(self._parts(), state)
+
+    def _parts(self) -> dict[str, Sums]:
+        return {"labelling": self._labelling, "scoring": self._scoring}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The labels as columns, and the tables of recovery and coverage."""

@@ -12,7 +12,7 @@ from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Findings
 from cliplens.sites import Modality
-from cliplens.tally import Sums
+from cliplens.tally import Sums, joined_states, load_joined
 from cliplens_plugins.modality.bootstrap import REPLICATES, add_replicates
 from cliplens_plugins.modality.classes import CLASSES, HIGH, LOW, class_counts, classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
@@ -73,13 +73,11 @@ class ModalityMetric(Metric):
 
     def state(self) -> dict[str, Tensor]:
         """All sums seen so far."""
-        return {f"{prefix}.{k}": v for prefix, sums in self._parts().items() for k, v in sums.state().items()}
+        return joined_states(self._parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
-        for prefix, sums in self._parts().items():
-            start = f"{prefix}."
-            sums.load_state({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
+        load_joined(self._parts(), state)
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The columns, the class table by both rules, and what to keep in mind when reading them."""

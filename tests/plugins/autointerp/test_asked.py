@@ -13,8 +13,9 @@ from cliplens.errors import PluginError, UnknownNameError
 from cliplens.naming import split_evidence
 from cliplens.records import Evidence, Name
 from cliplens_plugins.autointerp.asked import VARIABLE, AskedScorer, Fit, read_fits
-from support.chat_server import Server, environment, serving
+from support.chat_server import Server, environment
 from support.evidence import DOT, WORDS, planted_evidence
+from support.served import serving
 
 pytest.importorskip("openai", reason="needs the extra 'endpoint'")
 NAMES = [*(Name(word, 1.0) for word in WORDS), Name(None, float("nan"))]
@@ -23,7 +24,7 @@ NONE = [Name(None, float("nan"))] * len(NAMES)
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    with serving() as running:
+    with serving(Server()) as running:
         for name, value in environment(running, str(tmp_path / "cache")).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(VARIABLE, "endpoint")

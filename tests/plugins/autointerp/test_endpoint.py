@@ -15,15 +15,16 @@ from cliplens.errors import InputError, MissingExtraError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.endpoint import EndpointNamer
 from cliplens_plugins.autointerp.prompt import Question, questions, read_answer
-from support.chat_server import Handler, Server, environment, serving
+from support.chat_server import Handler, Server, environment
 from support.evidence import WORDS, planted_evidence
+from support.served import serving
 
 pytest.importorskip("openai", reason="needs the extra 'endpoint'")
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    with serving() as running:
+    with serving(Server()) as running:
         for name, value in environment(running, str(tmp_path / "cache")).items():
             monkeypatch.setenv(name, value)
         yield running

@@ -22,6 +22,7 @@ from cliplens_plugins.export import export_huggingface, export_neuronpedia, expo
 from cliplens_plugins.export.command import app
 from support import hub_server
 from support.run_folders import make_run_folder
+from support.served import serving
 
 KINDS = {
     "release.jsonl": "release",
@@ -174,7 +175,7 @@ def test_only_push_uploads_and_what_arrives_is_what_lies_in_the_folder(
     from huggingface_hub import constants
 
     with_dictionary(run)
-    with hub_server.serving() as hub:
+    with serving(hub_server.Hub()) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "not-a-token")
