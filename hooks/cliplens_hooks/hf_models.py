@@ -56,7 +56,7 @@ class HuggingFaceModels(ModelSource):
             raise InputError(
                 expected=f"no `pretrained` beside {name!r}",
                 found=repr(pretrained),
-                do="leave it out: the name says it all",
+                fix="leave it out: the name says it all",
             )
         source = name.removeprefix(PREFIX)
         stock = _read(source)
@@ -98,7 +98,7 @@ def to_open_clip(model: nn.Module) -> nn.Module:
         raise MismatchError(
             expected=f"the layout of transformers' {type(stock).__name__}",
             found=" ".join(str(error).split())[:300],
-            do="report the model's name to cliplens",
+            fix="report the model's name to cliplens",
         ) from error
     first = next(stock.parameters())
     return made.to(device=first.device, dtype=first.dtype).train(stock.training)
@@ -134,7 +134,7 @@ def _act(name: str) -> dict[str, Any]:
         raise MismatchError(
             expected=f"an activation among {['quick_gelu', *ACTIVATIONS]}",
             found=repr(name),
-            do="use a model with one of them",
+            fix="use a model with one of them",
         )
     return ACTIVATIONS[name]
 
@@ -298,14 +298,14 @@ def _read(source: str) -> Any:
             raise InputError(
                 expected=f"a model of type {', '.join(KINDS)}",
                 found=config.model_type,
-                do="use open_clip's or timm's name for it",
+                fix="use open_clip's or timm's name for it",
             )
         return transformers.AutoModel.from_pretrained(source).eval()
     except OSError as error:
         raise InputError(
             expected=f"a CLIP or SigLIP model at {source!r}",
             found=" ".join(str(error).split())[:200],
-            do="check the network or the path (a folder with config.json and model.safetensors)",
+            fix="check the network or the path (a folder with config.json and model.safetensors)",
         ) from error
 
 

@@ -132,7 +132,7 @@ class HFText(HookedTextTower):
             raise InputError(
                 expected="a text tower that reads one position",
                 found=f"{type(self.stock.pooler).__name__} over all tokens",
-                do="choose the token 'mean', or read hook_pooled or hook_embedding",
+                fix="choose the token 'mean', or read hook_pooled or hook_embedding",
             )
         return torch.zeros_like(inputs[:, 0])
 

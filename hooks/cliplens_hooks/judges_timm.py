@@ -46,7 +46,7 @@ class TimmJudge(Judge):
                 raise unknown_name("timm model", name, timm.list_models())
             if weights and not Path(weights).exists():
                 raise InputError(
-                    expected=f"weights of {name}", found=f"no file {weights}", do="give a file that is there"
+                    expected=f"weights of {name}", found=f"no file {weights}", fix="give a file that is there"
                 )
             options = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
             model = timm.create_model(name, pretrained=True, num_classes=0, **options).eval()

@@ -23,7 +23,7 @@ def name_and_weights(source: str, example: str) -> tuple[str, str | None]:
     name, _, weights = source.partition("|")
     if not name:
         raise InputError(
-            expected=f"the model that judges, such as {example}", found="none", do="name it behind the colon"
+            expected=f"the model that judges, such as {example}", found="none", fix="name it behind the colon"
         )
     return name, weights or None
 

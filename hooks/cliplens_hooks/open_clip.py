@@ -333,7 +333,7 @@ def hooked_block(stock: nn.Module) -> HookedBlock:
         raise InputError(
             expected="open_clip's ResidualAttentionBlock or CustomResidualAttentionBlock (without scaled cosine)",
             found=type(stock).__name__,
-            do="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
+            fix="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
         )
     d = stock.ln_1.normalized_shape[0]
     scaled = _present(getattr(stock, "ln_attn", None)) is not None

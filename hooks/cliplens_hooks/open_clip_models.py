@@ -100,7 +100,7 @@ def _checked_weights(name: str, pretrained: str | None) -> str | None:
             raise InputError(
                 expected=f"no `pretrained` beside {name!r}, which brings its own weights",
                 found=f"pretrained={pretrained!r}",
-                do="leave `pretrained` out",
+                fix="leave `pretrained` out",
             )
         return None
     if pretrained is None:
@@ -116,7 +116,7 @@ def _checked_weights(name: str, pretrained: str | None) -> str | None:
         raise InputError(
             expected=f"a weights file for {name}",
             found=f"no file at {pretrained!r}",
-            do="check the path, or give a tag",
+            fix="check the path, or give a tag",
         )
     raise unknown_name(f"pretrained tag of {name}", pretrained, [*list_pretrained_tags_by_model(_clean(name)), RANDOM])
 
@@ -139,7 +139,7 @@ def _check_folder(folder: Path) -> None:
         raise InputError(
             expected=f"a folder with open_clip_config.json and weights at {folder}",
             found="no such folder" if not folder.is_dir() else f"{sorted(p.name for p in folder.iterdir())[:8]}",
-            do="save one with open_clip.push_to_hf_hub.save_for_hf, or check the path",
+            fix="save one with open_clip.push_to_hf_hub.save_for_hf, or check the path",
         )
 
 
@@ -147,7 +147,7 @@ def _unsafe(name: str, pretrained: str | None, found: str) -> UnsafeFileError:
     return UnsafeFileError(
         expected=f"weights of {name} as tensors only",
         found=f"{pretrained or name}: {found}",
-        do="convert the file to safetensors where you trust it (safetensors.torch.save_file of its state_dict)",
+        fix="convert the file to safetensors where you trust it (safetensors.torch.save_file of its state_dict)",
     )
 
 
@@ -158,12 +158,12 @@ def _explained(name: str, pretrained: str | None, error: Exception) -> Exception
     if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
         first = " ".join(words.split())[:300]
         return MismatchError(
-            expected=f"weights of {name}", found=first, do="give the name of the architecture they are of"
+            expected=f"weights of {name}", found=first, fix="give the name of the architecture they are of"
         )
     return InputError(
         expected=f"{name} ({pretrained or 'no weights'}) from local files or its hub",
         found=f"{type(error).__name__}: {' '.join(words.split())[:300]}",
-        do="check the network, or give a local weights file or local-dir:/path",
+        fix="check the network, or give a local weights file or local-dir:/path",
     )
 
 

@@ -96,7 +96,7 @@ def read_tensors(path: Path) -> State:
         UnsafeFileError: it holds more than tensors.
     """
     if not path.is_file():
-        raise InputError(expected="a checkpoint file", found=f"no file at {path}", do="check the path")
+        raise InputError(expected="a checkpoint file", found=f"no file at {path}", fix="check the path")
     try:
         found = (
             load_file(path)
@@ -107,7 +107,7 @@ def read_tensors(path: Path) -> State:
         raise UnsafeFileError(
             expected=f"tensors only in {path}",
             found=str(error).partition("\n")[0],
-            do="where you trust the file, save its state_dict alone with safetensors.torch.save_file",
+            fix="where you trust the file, save its state_dict alone with safetensors.torch.save_file",
         ) from error
     for name in ("state_dict", "model"):
         if isinstance(found.get(name), Mapping):
@@ -138,7 +138,7 @@ def declip_to_open_clip(state: Mapping[str, Tensor]) -> nn.Module:
     """
     own = _kept(state, "encode_text.token_embedding.weight", "DeCLIP")
     if "visual.class_embedding" not in own:
-        raise MismatchError(expected="DeCLIP with a ViT", found="another image tower", do="use its ViT-B checkpoint")
+        raise MismatchError(expected="DeCLIP with a ViT", found="another image tower", fix="use its ViT-B checkpoint")
     text = {n.replace("encode_text.", "text.", 1): v for n, v in own.items() if n.startswith("encode_text.")}
     vision = {n: v for n, v in own.items() if n.startswith("visual.")}
     conv, pos = own["visual.conv1.weight"], own["visual.positional_embedding"]
@@ -160,7 +160,7 @@ def _kept(state: Mapping[str, Tensor], mark: str, kind: str) -> State:
         raise MismatchError(
             expected=f"the layout of {kind} (with {mark!r})",
             found=f"{len(state)} tensors, the first {sorted(state)[:3]}",
-            do="give the published checkpoint, or open it under another name",
+            fix="give the published checkpoint, or open it under another name",
         )
     return own
 
@@ -211,7 +211,7 @@ def _filled(made: nn.Module, state: State, kind: str) -> nn.Module:
         raise MismatchError(
             expected=f"the layout of {kind}",
             found=" ".join(str(error).split())[:300],
-            do="give the published checkpoint",
+            fix="give the published checkpoint",
         ) from error
     return made.eval()
 

@@ -75,7 +75,7 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
         raise InputError(
             expected=f"{kind}.{pretrained} from its hub",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            do="check the network, or give a local safetensors file",
+            fix="check the network, or give a local safetensors file",
         ) from error
 
 

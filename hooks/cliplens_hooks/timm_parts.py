@@ -60,7 +60,7 @@ class TimmAttention(HookedAttention):
             raise InputError(
                 expected="timm attention without gates and grouped queries",
                 found=type(stock).__name__,
-                do="write an adapter for it (CONTRIBUTING.md, 'Adding a tower')",
+                fix="write an adapter for it (CONTRIBUTING.md, 'Adding a tower')",
             )
         super().__init__(
             stock,
@@ -150,7 +150,7 @@ def hooked_mlp(stock: Any, d_model: int, gain: Gain = no_gain) -> HookedMLP:
         raise InputError(
             expected="one of timm's Mlp, GluMlp, SwiGLU, GeGluMlp",
             found=type(stock).__name__,
-            do="write an adapter for it (CONTRIBUTING.md, 'Adding a tower')",
+            fix="write an adapter for it (CONTRIBUTING.md, 'Adding a tower')",
         )
     fc_in, act, fc_out, d_mlp, fc_gate, norm, norm_in = parts
     return HookedMLP(

@@ -59,7 +59,7 @@ class WorldModels(ModelSource):
             raise InputError(
                 expected=f"no `pretrained` beside {name!r}, which brings its own weights",
                 found=f"pretrained={pretrained!r}",
-                do="leave `pretrained` out",
+                fix="leave `pretrained` out",
             )
         model = open_clip.create_model(f"local-dir:{ASSETS / name}", precision="fp32", device="cpu").eval()
         tokenizer = world_tokenizer()

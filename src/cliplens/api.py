@@ -78,7 +78,7 @@ def wrap(
     raise InputError(
         expected="a model one of the installed sources recognises",
         found=f"{type(model).__module__}.{type(model).__qualname__}",
-        do="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
+        fix="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
     )
 
 
@@ -167,7 +167,7 @@ def parse_world(path: str) -> tuple[int, int]:
     parts = path.removeprefix(WORLD_PREFIX).split(":")
     if len(parts) > 2 or not all(p.isdigit() for p in parts):
         raise InputError(
-            expected="world:N or world:N:SEED, two whole numbers", found=repr(path), do="write world:20480"
+            expected="world:N or world:N:SEED, two whole numbers", found=repr(path), fix="write world:20480"
         )
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 

@@ -1,4 +1,4 @@
-"""The errors a user can meet. Every message has one form: *Expected ... Found ... Do ...*
+"""The errors a user can meet. Every message has one form: `Expected X, but found Y. Fix: Z.`
 
 CliplensError
 ├── InputError (ValueError)        something given cannot be used as it is
@@ -17,11 +17,11 @@ from collections.abc import Iterable
 
 
 class CliplensError(Exception):
-    """Root of all errors cliplens raises on purpose. The parts of the message stay readable as attributes."""
+    """Root of every error cliplens raises on purpose. `expected`, `found` and `fix` hold the parts of the message."""
 
-    def __init__(self, *, expected: str, found: str, do: str) -> None:
-        self.expected, self.found, self.do = (part.strip().rstrip(".") for part in (expected, found, do))
-        super().__init__(f"Expected {self.expected}. Found {self.found}. Do {self.do}.")
+    def __init__(self, *, expected: str, found: str, fix: str) -> None:
+        self.expected, self.found, self.fix = (part.strip().rstrip(".") for part in (expected, found, fix))
+        super().__init__(f"Expected {self.expected}, but found {self.found}. Fix: {self.fix}.")
 
 
 class InputError(CliplensError, ValueError):
@@ -68,7 +68,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     return UnknownNameError(
         expected=f"the name of a {kind} ({len(names)} known)",
         found=repr(name),
-        do=f"use one of the nearest: {listed}",
+        fix=f"use one of the nearest: {listed}",
     )
 
 

@@ -115,7 +115,7 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
         raise DamagedError(
             expected=f"the exemplars of a run in {folder}",
             found=f"{type(error).__name__}: {error}",
-            do="score the run again",
+            fix="score the run again",
         ) from error
     return _read("image", columns, shapes, folder), _read("text", columns, shapes, folder)
 
@@ -150,7 +150,7 @@ def load_positions(folder: Path) -> dict[tuple[Modality, int, int], Heat]:
         raise DamagedError(
             expected=f"{POSITIONS} of a run in {folder}",
             found=f"{type(error).__name__}: {error}",
-            do="score the run again",
+            fix="score the run again",
         ) from error
     found: dict[tuple[Modality, int, int], Heat] = {}
     for latent, modality, rank, rows, cols, values, starts, ends in zip(
@@ -258,5 +258,5 @@ def _thumbnail_path(folder: Path, name: str | None) -> Path | None:
         return None
     path = folder / "images" / Path(name).name
     if not path.exists():
-        raise DamagedError(expected=f"the thumbnail {path}", found="no such file", do="score the run again")
+        raise DamagedError(expected=f"the thumbnail {path}", found="no such file", fix="score the run again")
     return path

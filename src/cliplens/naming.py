@@ -86,7 +86,7 @@ def name_latents(
             raise PluginError(
                 expected=f"one name per latent ({evidence.d_sae}) from the namer {namer.name!r}",
                 found=f"{len(names)} names from {source}",
-                do="give Name(None, nan) for a latent without evidence",
+                fix="give Name(None, nan) for a latent without evidence",
             )
     share = image_share(naming)
     found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)

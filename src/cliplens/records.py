@@ -66,7 +66,7 @@ class PairedActs:
                 raise InputError(
                     expected=f"one row of {name} activations per id ({len(self.ids)})",
                     found=f"{len(acts)} rows",
-                    do="keep images, captions and ids in step",
+                    fix="keep images, captions and ids in step",
                 )
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class PairedCodes:
         for codes in (self.image, self.text):
             if codes is not None:
                 return codes.d_sae
-        raise InputError(expected="codes of at least one modality", found="none", do="encode images or captions first")
+        raise InputError(expected="codes of at least one modality", found="none", fix="encode images or captions first")
 
     @cached_property
     def keys(self) -> UInt64[np.ndarray, " row"]:
@@ -150,7 +150,7 @@ class PairedCodes:
             raise InputError(
                 expected="codes of both modalities",
                 found="codes of one",
-                do="give image-caption pairs where a metric compares modalities",
+                fix="give image-caption pairs where a metric compares modalities",
             )
         image, text = self.image, self.text
         image_at = image.rows * self.d_sae + image.latents
@@ -239,7 +239,7 @@ class LatentTable:
             raise InputError(
                 expected="columns of one length (d_sae)",
                 found=str(lengths),
-                do="give one value per latent in each column",
+                fix="give one value per latent in each column",
             )
 
     def __len__(self) -> int:

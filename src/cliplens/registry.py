@@ -42,7 +42,7 @@ class Plugin:
             raise MissingExtraError(
                 expected=f"the optional packages of {self.name!r} (from {self.distribution})",
                 found=f"no module {error.name!r}",
-                do=f"install the extra that brings it, for example pip install '{self.distribution}[{self.name}]'",
+                fix=f"install the extra that brings it, for example pip install '{self.distribution}[{self.name}]'",
             ) from error
         except Exception as error:
             raise self.failed("could not be imported", error) from error
@@ -64,7 +64,7 @@ class Plugin:
             raise PluginError(
                 expected=f"{wanted} from the entry point {self.name!r} of {self.distribution}",
                 found=f"{type(made).__module__}.{type(made).__qualname__}",
-                do="subclass the contract in cliplens.contracts, or remove the entry point",
+                fix="subclass the contract in cliplens.contracts, or remove the entry point",
             )
         return made  # type: ignore[no-any-return]
 
@@ -73,7 +73,7 @@ class Plugin:
         return PluginError(
             expected=f"the plugin {self.name!r} of {self.distribution} to work",
             found=f"it {what}: {type(error).__name__}: {error}",
-            do=f"report it to the authors of {self.distribution}, or leave the plugin out",
+            fix=f"report it to the authors of {self.distribution}, or leave the plugin out",
         )
 
 

@@ -43,7 +43,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise DamagedError(expected=f"JSON in {path}", found=str(error), do="delete the file and run again") from error
+        raise DamagedError(expected=f"JSON in {path}", found=str(error), fix="delete the file and run again") from error
 
 
 def _plain(content: Any) -> Any:
@@ -74,7 +74,7 @@ class RunFolder:
         folder = cls(Path(path))
         if not folder.toml.exists():
             raise InputError(
-                expected="a run folder (one with a run.toml)", found=str(path), do="give the --out of an earlier run"
+                expected="a run folder (one with a run.toml)", found=str(path), fix="give the --out of an earlier run"
             )
         return folder
 

@@ -93,11 +93,13 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise InputError(
-                expected="--held-out as a fraction between 0 and 1", found=str(self.held_out), do="give for example 0.2"
+                expected="--held-out as a fraction between 0 and 1",
+                found=str(self.held_out),
+                fix="give for example 0.2",
             )
         if not 0 <= self.max_bad <= 1:
             raise InputError(
-                expected="--max-bad as a fraction from 0 to 1", found=str(self.max_bad), do="give for example 0.01"
+                expected="--max-bad as a fraction from 0 to 1", found=str(self.max_bad), fix="give for example 0.01"
             )
 
     @property

@@ -53,7 +53,7 @@ class Site:
             raise InputError(
                 expected="a site such as 'vision.blocks.9.hook_resid_post' or 'text.hook_embedding'",
                 found=repr(name),
-                do="put the tower, 'vision.' or 'text.', before the hook",
+                fix="put the tower, 'vision.' or 'text.', before the hook",
             )
         return cls(side, hook)
 

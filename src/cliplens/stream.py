@@ -103,18 +103,20 @@ class Reader:
         self.widths = {site: clip.width(site) for site in self.sites}
         if not self.sites:
             raise InputError(
-                expected="at least one site to read", found="none", do="give a hook, such as hook_embedding"
+                expected="at least one site to read", found="none", fix="give a hook, such as hook_embedding"
             )
         wrong = [str(s) for s in self.sites if _ONE_SIDE.get(token, s.side) != s.side]
         if wrong:
             raise InputError(
                 expected=f"sites of the {_ONE_SIDE[token]} tower for token={token!r}",
                 found=", ".join(wrong),
-                do="use token='auto', or read the towers one at a time",
+                fix="use token='auto', or read the towers one at a time",
             )
         if self.reads("text") and clip.text is None:
             raise InputError(
-                expected="a model with a text tower", found=clip.identity.name, do="read sites of its vision tower only"
+                expected="a model with a text tower",
+                found=clip.identity.name,
+                fix="read sites of its vision tower only",
             )
 
     def reads(self, side: Side) -> bool:
@@ -132,7 +134,7 @@ class Reader:
                 raise InputError(
                     expected=f"pairs with {what}, which {side} sites need",
                     found=f"{pairs.name!r} without",
-                    do=f"name the column of {what}, or read the other tower only",
+                    fix=f"name the column of {what}, or read the other tower only",
                 )
         for side, tool, what in (
             ("vision", self.clip.preprocess, "preprocess"),
@@ -140,7 +142,7 @@ class Reader:
         ):
             if self.reads(side) and tool is None:  # type: ignore[arg-type]
                 raise InputError(
-                    expected=f"a model with its {what}", found="none", do=f"give it: cliplens.wrap(model, {what}=...)"
+                    expected=f"a model with its {what}", found="none", fix=f"give it: cliplens.wrap(model, {what}=...)"
                 )
         return Decoder(pairs, self.clip.preprocess if self.reads("vision") else None, self.reads("text"))
 
@@ -168,7 +170,7 @@ class Reader:
             raise MismatchError(
                 expected="a hook with patch positions for token='patches'",
                 found=f"hooks with one position ({', '.join(read)})",
-                do="use token='auto'",
+                fix="use token='auto'",
             )
         for hook, found in read.items():
             acts = found.flatten(2).float()
@@ -231,7 +233,7 @@ def finite(batch: ReadBatch, number: int) -> None:
         raise NonFiniteError(
             expected=f"finite activations at {site}",
             found=f"nan or inf in batch {number}, first in pair {first!r}",
-            do="look at that pair and at the model's dtype (half precision overflows: try float32)",
+            fix="look at that pair and at the model's dtype (half precision overflows: try float32)",
         )
 
 
@@ -272,7 +274,7 @@ class Stream(Iterator[PairedActs]):
             raise InputError(
                 expected=f"one tower for token={token!r}: only one row per pair keeps both towers in step",
                 found="both",
-                do="read the towers one at a time, or use token='auto' or 'mean'",
+                fix="read the towers one at a time, or use token='auto' or 'mean'",
             )
         places = np.split(np.arange(len(pairs)), range(batch_size, len(pairs), batch_size))
         decoded = decoded_batches(self._reader.decoder(pairs), places, workers)
@@ -344,7 +346,7 @@ def _one_per_side(sites: Sequence[Site]) -> dict[Side, Site]:
             raise InputError(
                 expected="at most one site per tower",
                 found=", ".join(map(str, here)),
-                do="stream them one at a time, or harvest them together into a cache",
+                fix="stream them one at a time, or harvest them together into a cache",
             )
         if here:
             at[side] = here[0]

@@ -346,7 +346,7 @@ class TopSamples:
             raise InputError(
                 expected=f"codes of one dictionary ({self.d_sae} latents)",
                 found=f"codes over {d_sae}",
-                do="keep a TopSamples per dictionary",
+                fix="keep a TopSamples per dictionary",
             )
         if not self.d_sae:
             self.d_sae, self._floor = d_sae, np.zeros(d_sae)

@@ -122,7 +122,7 @@ def test_converted_towers_conform() -> None:
 
 def test_other_models_are_refused_in_words(tmp_path: Path) -> None:
     transformers.BertConfig().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="Found bert"):
+    with pytest.raises(InputError, match="found bert"):
         cliplens.load(f"hf:{tmp_path}")
     with pytest.raises(InputError, match=r"config\.json"):
         cliplens.load("hf:/no/such/folder")

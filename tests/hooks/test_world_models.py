@@ -170,7 +170,7 @@ def test_dtype_and_cards() -> None:
 def test_other_names_and_tags_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="'world'"):
         WorldModels().load("wrld", None, device=CPU, dtype=torch.float32)
-    with pytest.raises(InputError, match=r"no `pretrained` beside 'world'.*Found pretrained='openai'"):
+    with pytest.raises(InputError, match=r"no `pretrained` beside 'world'.*found pretrained='openai'"):
         WorldModels().load("world", "openai", device=CPU, dtype=torch.float32)
 
 

@@ -7,9 +7,9 @@ from cliplens.errors import CliplensError, InputError, nearest_names, unknown_na
 
 
 def test_every_message_has_the_one_form() -> None:
-    error = InputError(expected="three pairs.", found="two", do="add one.")
-    assert str(error) == "Expected three pairs. Found two. Do add one."
-    assert (error.expected, error.found, error.do) == ("three pairs", "two", "add one")
+    error = InputError(expected="three pairs.", found="two", fix="add one.")
+    assert str(error) == "Expected three pairs, but found two. Fix: add one."
+    assert (error.expected, error.found, error.fix) == ("three pairs", "two", "add one")
 
 
 def test_there_is_one_root() -> None:
@@ -25,12 +25,12 @@ def test_the_tree_in_the_docstring_names_every_class() -> None:
 
 def test_input_errors_are_value_errors() -> None:
     with pytest.raises(ValueError):
-        raise InputError(expected="a", found="b", do="c")
+        raise InputError(expected="a", found="b", fix="c")
 
 
 def test_unknown_names_list_the_nearest() -> None:
     error = unknown_name("model", "vit-b32", ["ViT-B-32", "ViT-L-14", "RN50"])
-    assert "Expected the name of a model (3 known). Found 'vit-b32'." in str(error)
+    assert "Expected the name of a model (3 known), but found 'vit-b32'." in str(error)
     assert "'ViT-B-32'" in str(error)
 
 

@@ -108,7 +108,7 @@ def test_a_cut_table_is_called_damaged(tmp_path: Path) -> None:
     save_exemplars(tmp_path, exemplars("image", [Pair(str(n), picture(), None) for n in range(5)]), None)
     table = tmp_path / "exemplars.parquet"
     table.write_bytes(table.read_bytes()[:-40])
-    with pytest.raises(DamagedError, match=r"Expected the exemplars of a run in .* Do score the run again"):
+    with pytest.raises(DamagedError, match=r"Expected the exemplars of a run in .* Fix: score the run again"):
         load_exemplars(tmp_path)
 
 

@@ -90,7 +90,9 @@ def test_a_namer_that_gives_too_few_names_is_named() -> None:
         def from_captions(self, evidence: Evidence) -> list[Name]:
             return []
 
-    with pytest.raises(PluginError, match=r"Expected one name per latent \(11\) from the namer 'short'. Found 0 names"):
+    with pytest.raises(
+        PluginError, match=r"Expected one name per latent \(11\) from the namer 'short', but found 0 names"
+    ):
         name_latents(planted_evidence(n=40), Short())
 
 

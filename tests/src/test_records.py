@@ -39,7 +39,7 @@ def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
 
 def test_joint_firings_need_both_modalities() -> None:
     codes = PairedCodes(("a",), SparseCodes.from_dense(torch.ones(1, 2)), None)
-    with pytest.raises(InputError, match=r"Expected codes of both modalities\. Found codes of one\."):
+    with pytest.raises(InputError, match=r"Expected codes of both modalities, but found codes of one\."):
         _ = codes.joint
 
 

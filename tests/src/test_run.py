@@ -103,18 +103,18 @@ def test_stock_saelens_gives_our_codes_on_raw_activations(finished: RunFolder) -
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(finished: RunFolder) -> None:
-    with pytest.raises(InputError, match=r"Found a run\.toml\. Do add --resume"):
+    with pytest.raises(InputError, match=r"found a run\.toml\. Fix: add --resume"):
         run(Settings(**SMALL), finished.path)
 
 
 def test_resume_for_something_else_is_refused_and_says_what(finished: RunFolder) -> None:
-    with pytest.raises(InputError, match=r"Found k = 7 \(was 6\)\."):
+    with pytest.raises(InputError, match=r"found k = 7 \(was 6\)\."):
         run(Settings(**{**SMALL, "k": 7}), finished.path, resume=True)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="Found files that are no run"):
+    with pytest.raises(InputError, match="found files that are no run"):
         run(Settings(**SMALL), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 

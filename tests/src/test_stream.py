@@ -100,7 +100,7 @@ def test_images_alone_need_no_captions_and_the_reverse(clip: HookedCLIP, pairs: 
     assert sum(len(g) for g in stream(clip, images, [VISION])) == 11
     assert sum(len(g) for g in stream(clip, captions, [TEXT])) == 11
     with pytest.raises(
-        InputError, match=r"Expected pairs with captions, which text sites need. Found 'images' without"
+        InputError, match=r"Expected pairs with captions, which text sites need, but found 'images' without"
     ):
         stream(clip, images, RESIDUAL)
     with pytest.raises(InputError, match=r"Expected pairs with images"):

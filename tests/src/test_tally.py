@@ -186,7 +186,7 @@ def test_codes_of_two_dictionaries_are_refused() -> None:
     samples = TopSamples("image", top=3)
     samples.add(("a",), SparseCodes.from_dense(torch.ones(1, 4)))
     with pytest.raises(
-        InputError, match=r"Expected codes of one dictionary \(4 latents\). Found codes over 5. Do keep"
+        InputError, match=r"Expected codes of one dictionary \(4 latents\), but found codes over 5. Fix: keep"
     ):
         samples.add(("b",), SparseCodes.from_dense(torch.ones(1, 5)))
 

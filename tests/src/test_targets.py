@@ -65,7 +65,7 @@ def test_the_worlds_factors_are_labels() -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     path = str(table(tmp_path))
-    with pytest.raises(InputError, match=r"Expected --target COLUMN=VALUE\. Found 'kind'\. Do name a value"):
+    with pytest.raises(InputError, match=r"Expected --target COLUMN=VALUE, but found 'kind'\. Fix: name a value"):
         label_of(Settings(pairs=path, target="kind"))
     with pytest.raises(PairsError, match="a column 'kinds'"):
         label_of(Settings(pairs=path, target="kinds=cat"))
@@ -75,5 +75,5 @@ def test_refusals(tmp_path: Path) -> None:
         label_of(Settings(pairs="world:50", target="shapes=circle"))
     with pytest.raises(UnknownNameError, match="value of shape"):
         label_of(Settings(pairs="world:50", target="shape=circel"))
-    with pytest.raises(PairsError, match="Do write a CSV"):
+    with pytest.raises(PairsError, match="Fix: write a CSV"):
         read_labels(tmp_path, "kind")

@@ -162,7 +162,7 @@ class Desk(Generic[Answer]):
             raise PluginError(
                 expected=f"answers from {self._backend.where}",
                 found=f"{failures} failures in a row, the last {type(error).__name__}: {error}",
-                do=f"look at it and run again: {kept} new answers are kept in {self._cache}",
+                fix=f"look at it and run again: {kept} new answers are kept in {self._cache}",
             ) from error
 
     def _file(self, messages: Messages) -> Path:

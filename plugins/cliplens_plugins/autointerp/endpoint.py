@@ -37,7 +37,7 @@ class EndpointBackend(Backend):
             raise MissingExtraError(
                 expected="the official client of OpenAI-compatible endpoints",
                 found=f"no module {error.name!r}",
-                do="run pip install 'cliplens[endpoint]'",
+                fix="run pip install 'cliplens[endpoint]'",
             ) from error
 
         self._client = OpenAI(max_retries=retries, timeout=timeout)
@@ -94,7 +94,7 @@ def endpoint_desk(who: str, backend: Backend, give_up_after: int = 5) -> Desk[An
         raise InputError(
             expected="a number of requests above 0 in CLIPLENS_ENDPOINT_PER_MINUTE",
             found=repr(asked),
-            do="give for example 60, or unset it for no limit",
+            fix="give for example 60, or unset it for no limit",
         )
     return Desk(who, backend, cache=answers_folder(), per_minute=per_minute, give_up_after=give_up_after)
 
@@ -106,6 +106,6 @@ def _model() -> str:
         raise InputError(
             expected="the endpoint's model and key in the environment",
             found=f"no {' and no '.join(missing)}",
-            do="set them (and OPENAI_BASE_URL for an endpoint of your own), then run again",
+            fix="set them (and OPENAI_BASE_URL for an endpoint of your own), then run again",
         )
     return model

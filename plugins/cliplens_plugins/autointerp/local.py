@@ -92,7 +92,7 @@ def _named_folder() -> Path:
         raise InputError(
             expected=f"a folder with a transformers model in {_VARIABLE}",
             found=repr(named) if named else "nothing",
-            do=f"set it, for example {_VARIABLE}=models/llava-1.5-7b",
+            fix=f"set it, for example {_VARIABLE}=models/llava-1.5-7b",
         )
     return Path(named)
 
@@ -121,7 +121,7 @@ def _opened(folder: Path) -> tuple[bool, Any, Any]:
         raise InputError(
             expected=f"a language or vision-language model of transformers in {folder}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            do="give a folder made by save_pretrained, with its tokenizer or processor",
+            fix="give a folder made by save_pretrained, with its tokenizer or processor",
         ) from error
     return sees, reader, model.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -52,7 +52,7 @@ def table(folder: Folder, out: Out) -> None:
 
     run = RunFolder.open(folder)
     if not run.latents.exists():
-        raise InputError(expected=f"a scored run in {folder}", found="no latents", do="let the run finish first")
+        raise InputError(expected=f"a scored run in {folder}", found="no latents", fix="let the run finish first")
     _tell(export_table(LatentTable.load(run.latents), out))
 
 

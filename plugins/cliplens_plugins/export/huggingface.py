@@ -31,10 +31,10 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
     """
     if not (run.sae / "cfg.json").exists():
         raise InputError(
-            expected=f"a dictionary in {run.sae}", found="none", do="train one, or export the folder given to --sae"
+            expected=f"a dictionary in {run.sae}", found="none", fix="train one, or export the folder given to --sae"
         )
     if out.exists() and any(out.iterdir()):
-        raise InputError(expected=f"{out} to be missing or empty", found="files", do="give another --out")
+        raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
     out.mkdir(parents=True, exist_ok=True)
     ids = [name for name, part in _PARTS.items() if (run.sae / part / "cfg.json").exists()]
     shutil.copytree(run.sae, out / "shared", ignore=shutil.ignore_patterns(*_PARTS.values()))
@@ -71,7 +71,7 @@ def push(folder: Path, name: str, *, private: bool = True) -> str:
         from huggingface_hub import HfApi
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            expected="huggingface_hub", found="no such package", do="pip install huggingface_hub"
+            expected="huggingface_hub", found="no such package", fix="pip install huggingface_hub"
         ) from error
     hub = HfApi()
     hub.create_repo(name, private=private, exist_ok=True)

@@ -52,9 +52,9 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", 
         InputError: the run is not scored yet, or `out` is not empty.
     """
     if not run.latents.exists() or not (run.exemplars / TABLE).exists():
-        raise InputError(expected=f"a scored run in {run.path}", found="no latents", do="let the run finish first")
+        raise InputError(expected=f"a scored run in {run.path}", found="no latents", fix="let the run finish first")
     if out.exists() and any(out.iterdir()):
-        raise InputError(expected=f"{out} to be missing or empty", found="files", do="give another --out")
+        raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
     table, asked = LatentTable.load(run.latents), run.read_settings().get("asked", {})
     model, hook = str(asked.get("model", "clip")).replace("/", "-"), str(asked.get("hook", "hook_embedding"))
     source = f"{_layer(hook)}-{release}"

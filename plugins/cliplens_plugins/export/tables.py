@@ -25,7 +25,7 @@ def export_table(table: LatentTable, path: Path) -> Path:
             writer.writerow(list(table))
             writer.writerows(zip(*(_plain(table[name]) for name in table), strict=True))
     else:
-        raise InputError(expected="a path ending in .csv or .parquet", found=str(path), do="give such a path to --out")
+        raise InputError(expected="a path ending in .csv or .parquet", found=str(path), fix="give such a path to --out")
     return path
 
 

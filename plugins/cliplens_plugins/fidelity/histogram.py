@@ -42,7 +42,7 @@ class HistogramMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, HistogramMetric):
             raise InputError(
-                expected="another HistogramMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another HistogramMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         self._counts.merge(other._counts)
 

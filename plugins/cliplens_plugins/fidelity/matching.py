@@ -26,7 +26,7 @@ def retrieval(
     """
     if len(image) != len(text) or not len(image):
         raise InputError(
-            expected="as many images as captions, at least one", found=f"{len(image)} and {len(text)}", do="give pairs"
+            expected="as many images as captions, at least one", found=f"{len(image)} and {len(text)}", fix="give pairs"
         )
     similar = image.double() @ text.double().T
     figures: dict[str, float] = {}

@@ -56,7 +56,7 @@ class FidelityMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, FidelityMetric):
             raise InputError(
-                expected="another FidelityMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another FidelityMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         for side in SIDES:
             self._sides[side].merge(other._sides[side])
@@ -97,7 +97,7 @@ def _both(acts: PairedActs, reconstruction: PairedActs, side: Modality) -> tuple
         raise InputError(
             expected=f"activations and reconstruction of every {side} that has codes",
             found="codes alone",
-            do="give tally batches with acts and reconstruction",
+            fix="give tally batches with acts and reconstruction",
         )
     return x, back
 

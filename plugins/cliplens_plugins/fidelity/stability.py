@@ -60,7 +60,7 @@ def stability(
         raise MismatchError(
             expected="dictionaries over one space",
             found=f"d_in {decoder.shape[1]} and {other.shape[1]}",
-            do="compare dictionaries trained at the same hook of the same model",
+            fix="compare dictionaries trained at the same hook of the same model",
         )
     cosine = matched(decoder, other).cosine
     groups = {"all": np.ones(len(cosine), bool)}

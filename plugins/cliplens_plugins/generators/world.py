@@ -59,7 +59,7 @@ class WorldGenerator(Generator):
         unknown = sorted(options.keys() - {"steps", "anchor", "tilt"})
         if unknown:
             raise InputError(
-                expected="the options steps, anchor and tilt", found=f"{unknown}", do="leave the others out"
+                expected="the options steps, anchor and tilt", found=f"{unknown}", fix="leave the others out"
             )
         unit = _unit(condition.to("cpu", torch.float32), self.painter.config.d_embed)
         noise, layout = _drawn(len(unit), seed, self.painter.config)
@@ -92,7 +92,7 @@ def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor
         raise InputError(
             expected=f"final embeddings of the embedded model, {d_embed} wide",
             found=f"{condition.shape[1]}",
-            do="give embeddings of load('world')",
+            fix="give embeddings of load('world')",
         )
     norm = condition.norm(dim=1, keepdim=True)
     bad = (~(norm.isfinite() & (norm > 0))).nonzero()[:, 0]
@@ -100,7 +100,7 @@ def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor
         raise NonFiniteError(
             expected="embeddings that are finite and not zero",
             found=f"row {int(bad[0])} with norm {float(norm[int(bad[0])])}",
-            do="look at the edit that made them",
+            fix="look at the edit that made them",
         )
     return condition / norm
 

@@ -186,7 +186,7 @@ def _conditions(clip: HookedCLIP, scenes: Scenes) -> Float[Tensor, "2 scene d_em
     preprocess, tokenizer = clip.preprocess, clip.tokenizer
     if preprocess is None or tokenizer is None:
         raise InputError(
-            expected="a model with its preprocess and tokenizer", found="one without", do="train on load('world')"
+            expected="a model with its preprocess and tokenizer", found="one without", fix="train on load('world')"
         )
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in tqdm(range(0, len(scenes), 256), desc="embedding scenes", delay=2):

@@ -21,13 +21,15 @@ def as_double(values: np.ndarray | Tensor, what: str, n_axes: int) -> Tensor:
     tensor = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     if tensor.ndim != n_axes:
         axes = {1: "[latent]", 2: "[pair, latent]"}[n_axes]
-        raise InputError(expected=f"{what} of shape {axes}", found=str(tuple(tensor.shape)), do="give one row per pair")
+        raise InputError(
+            expected=f"{what} of shape {axes}", found=str(tuple(tensor.shape)), fix="give one row per pair"
+        )
     tensor = tensor.to(torch.float64)
     if not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(
             expected=f"finite numbers as {what}",
             found="nan or inf",
-            do="look for the batch they come from and leave it out",
+            fix="look for the batch they come from and leave it out",
         )
     return tensor
 

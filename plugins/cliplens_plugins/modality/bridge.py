@@ -72,7 +72,7 @@ class BridgeMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, BridgeMetric):
             raise InputError(
-                expected="another BridgeMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another BridgeMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         self._draw.merge(other._draw)
         self._sums.merge(other._sums)

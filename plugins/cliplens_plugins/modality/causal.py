@@ -66,7 +66,7 @@ def causal_effect(
         InputError: fewer than two pairs, so there is nothing to confuse a pair with.
     """
     if len(image_acts) < 2:
-        raise InputError(expected="at least two pairs", found=str(len(image_acts)), do="give more pairs")
+        raise InputError(expected="at least two pairs", found=str(len(image_acts)), fix="give more pairs")
     generator = torch.Generator().manual_seed(seed)
     sides = [x.double() for x in (image_acts, text_acts)]
     codes = [c.double()[:, None] for c in (image_code, text_code)]

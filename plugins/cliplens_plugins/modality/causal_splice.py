@@ -84,7 +84,7 @@ def causal_effects(
         raise InputError(
             expected="at least two images with a caption each",
             found=f"{len(images)} images and {len(tokens)} captions",
-            do="give pairs",
+            fix="give pairs",
         )
     with clip.saes(dictionaries, use_error_term=True):
         given: dict[str, Tensor] = {"image": images, "text": tokens}
@@ -141,7 +141,7 @@ class _Shown:
         for what, fires in self._fires.items():
             if not 0 <= latent < fires.shape[1]:
                 raise InputError(
-                    expected=f"a latent from 0 to {fires.shape[1] - 1}", found=str(latent), do="give one that is there"
+                    expected=f"a latent from 0 to {fires.shape[1] - 1}", found=str(latent), fix="give one that is there"
                 )
             rows = np.flatnonzero(fires[:, latent].cpu().numpy())
             if not len(rows):
@@ -224,7 +224,7 @@ def _places(clip: HookedCLIP) -> dict[Modality, str]:
             raise InputError(
                 expected="at most one dictionary per tower",
                 found=f"{places[side]} and {name}",
-                do="ablate one at a time",
+                fix="ablate one at a time",
             )
         places[side] = name
     return places

@@ -40,7 +40,7 @@ def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0
     """
     if not tau >= 0:
         raise InputError(
-            expected="tau of 0 or more", found=str(tau), do="give the number of standard deviations, 1.0 in the paper"
+            expected="tau of 0 or more", found=str(tau), fix="give the number of standard deviations, 1.0 in the paper"
         )
     values = _scores(scores).astype(np.float64)
     living = values[~np.isnan(values)]
@@ -71,7 +71,7 @@ def classify_fixed(
     Source: ours.
     """
     if not low <= high:
-        raise InputError(expected="a low cut not above the high one", found=f"{low} and {high}", do="swap them")
+        raise InputError(expected="a low cut not above the high one", found=f"{low} and {high}", fix="swap them")
     return _cut(_scores(scores), low, high)
 
 
@@ -87,7 +87,7 @@ def _scores(scores: np.ndarray | Tensor | Sequence[Any]) -> np.ndarray:
         raise InputError(
             expected="one score per latent",
             found=f"an array of shape {values.shape}",
-            do="give scores of shape [latent]",
+            fix="give scores of shape [latent]",
         )
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 

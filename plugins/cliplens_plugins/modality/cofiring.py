@@ -44,6 +44,6 @@ def cofiring(image_codes: Array, text_codes: Array) -> Array:
         raise InputError(
             expected="image and text codes of one shape",
             found=f"{tuple(image.shape)} and {tuple(text.shape)}",
-            do="encode image i and caption i of every pair with one dictionary",
+            fix="encode image i and caption i of every pair with one dictionary",
         )
     return like(phi(dense_sums(image, text)), image_codes)

@@ -33,7 +33,7 @@ def causal(
         chosen = None if latents is None else [int(number) for number in latents.split(",")]
     except ValueError as error:
         raise InputError(
-            expected="--latents as numbers, 3,17,29", found=repr(latents), do="separate them with commas"
+            expected="--latents as numbers, 3,17,29", found=repr(latents), fix="separate them with commas"
         ) from error
     rows = causal_rows(run, chosen, pairs, random)
     write_json(folder / "causal.json", {"pairs": pairs, "random": random, "latents": rows})

@@ -36,7 +36,7 @@ def modality_gap(image: Tensor | np.ndarray, text: Tensor | np.ndarray) -> dict[
         raise InputError(
             expected="embeddings of both modalities, of one width",
             found=" and ".join(str(tuple(s.shape)) for s in sides),
-            do="read both at the shared embedding",
+            fix="read both at the shared embedding",
         )
     x, y = sides
     apart = x.mean(0) - y.mean(0)

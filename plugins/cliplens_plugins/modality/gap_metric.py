@@ -48,7 +48,7 @@ class GapMetric(Metric):
     def merge(self, other: Metric) -> None:
         """Take in what another instance has seen."""
         if not isinstance(other, GapMetric):
-            raise InputError(expected="another GapMetric", found=type(other).__name__, do="merge metrics of one kind")
+            raise InputError(expected="another GapMetric", found=type(other).__name__, fix="merge metrics of one kind")
         self._draw.merge(other._draw)
         self._sums.merge(other._sums)
 

@@ -71,7 +71,7 @@ class GroundTruthMetric(Metric):
         """Take one batch in."""
         truth, codes = batch.truth, batch.codes
         if truth is None or codes.image is None or codes.text is None:
-            raise InputError(expected="pairs with ground truth", found="a batch without", do="leave this metric out")
+            raise InputError(expected="pairs with ground truth", found="a batch without", fix="leave this metric out")
         self._truth = truth
         scoring = held_out(codes.keys, 0.5, _SPLIT_SEED)
         add_pairs(self._scoring, codes, scoring)
@@ -87,7 +87,7 @@ class GroundTruthMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, GroundTruthMetric):
             raise InputError(
-                expected="another GroundTruthMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another GroundTruthMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         self._labelling.merge(other._labelling)
         self._scoring.merge(other._scoring)

@@ -70,7 +70,7 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
     if redundancy not in REDUNDANCIES:
         raise unknown_name("redundancy", redundancy, REDUNDANCIES)
     if counts.shape[-3:] != (2, 2, 2):
-        raise InputError(expected="counts of shape [..., 2, 2, 2]", found=str(counts.shape), do="count with counts_of")
+        raise InputError(expected="counts of shape [..., 2, 2, 2]", found=str(counts.shape), fix="count with counts_of")
     n = counts.sum((-3, -2, -1))
     with np.errstate(invalid="ignore"):
         p = counts / n[..., None, None, None]

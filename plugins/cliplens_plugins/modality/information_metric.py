@@ -58,7 +58,7 @@ class InformationMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, InformationMetric):
             raise InputError(
-                expected="another InformationMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another InformationMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         self._every.merge(other._every)
         for target, sums in other._true.items():

@@ -55,7 +55,7 @@ def mds(image_codes: Array, text_codes: Array, *, variant: str = "pairs") -> Arr
         raise InputError(
             expected="image and text codes of one shape",
             found=f"{tuple(image.shape)} and {tuple(text.shape)}",
-            do="encode image i and caption i of every pair with one dictionary",
+            fix="encode image i and caption i of every pair with one dictionary",
         )
     return like(VARIANTS[variant](dense_sums(image, text)), image_codes)
 

@@ -65,7 +65,7 @@ class ModalityMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, ModalityMetric):
             raise InputError(
-                expected="another ModalityMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another ModalityMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         self._paired.merge(other._paired)
         self._sides.merge(other._sides)

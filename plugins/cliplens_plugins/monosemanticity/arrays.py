@@ -22,14 +22,14 @@ def as_double(values: np.ndarray | Tensor, what: str) -> Float[Tensor, "row colu
     tensor = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     if tensor.ndim != 2:
         raise InputError(
-            expected=f"{what} with one row per sample", found=f"shape {tuple(tensor.shape)}", do="give a matrix"
+            expected=f"{what} with one row per sample", found=f"shape {tuple(tensor.shape)}", fix="give a matrix"
         )
     tensor = tensor.to(torch.float64)
     if not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(
             expected=f"finite numbers as {what}",
             found="nan or inf",
-            do="look for the batch they come from and leave it out",
+            fix="look for the batch they come from and leave it out",
         )
     return tensor
 
@@ -45,7 +45,7 @@ def unit_rows(embeddings: Float[Tensor, "row d_judge"]) -> Float[Tensor, "row d_
     if bool((norms == 0).any()):
         row = int((norms[:, 0] == 0).nonzero()[0, 0])
         raise InputError(
-            expected="judge embeddings that have a direction", found=f"zeros in row {row}", do="leave that sample out"
+            expected="judge embeddings that have a direction", found=f"zeros in row {row}", fix="leave that sample out"
         )
     return rows / norms
 
@@ -56,7 +56,7 @@ def same_rows(a: Tensor, b: Tensor, what: str) -> None:
         raise InputError(
             expected=f"{what} for the same samples",
             found=f"{len(a)} and {len(b)} rows",
-            do="give row i of both for sample i",
+            fix="give row i of both for sample i",
         )
 
 

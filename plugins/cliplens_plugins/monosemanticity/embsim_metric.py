@@ -56,7 +56,7 @@ class EmbSimMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, EmbSimMetric):
             raise InputError(
-                expected="another EmbSimMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another EmbSimMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         for (judge, side), seen in other._seen.items():
             self._at(judge, side).merge(seen)

@@ -50,7 +50,7 @@ class MonosemanticityMetric(Metric):
         """Take in what another instance has seen."""
         if not isinstance(other, MonosemanticityMetric):
             raise InputError(
-                expected="another MonosemanticityMetric", found=type(other).__name__, do="merge metrics of one kind"
+                expected="another MonosemanticityMetric", found=type(other).__name__, fix="merge metrics of one kind"
             )
         for key, seen in other._scores.items():
             self._scores.setdefault(key, OnePassMS()).merge(seen)

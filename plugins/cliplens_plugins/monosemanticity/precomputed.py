@@ -42,7 +42,7 @@ class PrecomputedJudge(Judge):
             raise MismatchError(
                 expected=f"embeddings of every pair in {self._source}",
                 found=f"none of {missing[0]!r} and {len(missing) - 1} others",
-                do="compute them for these pairs too, under the ids of quarantine.jsonl and the report",
+                fix="compute them for these pairs too, under the ids of quarantine.jsonl and the report",
             )
         rows = torch.tensor([place[i] for i in ids], dtype=torch.int64)
         return PairedActs(tuple(ids), *(held[side][rows] if side in held else None for side in ("image", "text")))
@@ -51,11 +51,11 @@ class PrecomputedJudge(Judge):
         if self._held is None:
             path = Path(self._source)
             if not self._source or not path.exists():
-                raise InputError(expected="an .npz file of embeddings", found=repr(self._source), do="give its path")
+                raise InputError(expected="an .npz file of embeddings", found=repr(self._source), fix="give its path")
             with np.load(path, allow_pickle=False) as file:
                 if "ids" not in file or not {"image", "text"} & set(file):
                     raise InputError(
-                        expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), do="write both"
+                        expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), fix="write both"
                     )
                 place = {str(i): n for n, i in enumerate(file["ids"])}
                 sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}

@@ -65,7 +65,7 @@ def read_ratings(path: Path) -> Ratings:
         raise InputError(
             expected=f"answers saved by the rating page ({FORMAT}) in {path}",
             found=f"{type(error).__name__}: {error}",
-            do="open rate.html, answer, and press 'Save answers'",
+            fix="open rate.html, answer, and press 'Save answers'",
         ) from error
 
 
@@ -82,7 +82,7 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
         raise MismatchError(
             expected="ratings of one run",
             found=f"{len(runs)} runs: {', '.join(sorted(runs))}",
-            do="give one run's files",
+            fix="give one run's files",
         )
     rows = []
     for question, (level, _) in CODES.items():

@@ -31,7 +31,7 @@ def agree(
         raise MismatchError(
             expected=f"ratings of the run in {folder}",
             found=f"ratings of another run by {', '.join(sorted(others))}",
-            do="give the folder whose rate.html was answered",
+            fix="give the folder whose rate.html was answered",
         )
     console = Console()
     parts = {

@@ -46,7 +46,7 @@ class RatePage(Reporter):
         run = RunFolder.open(folder)
         content = read_content(run)
         if content.table is None or not content.exemplars:
-            raise InputError(expected=f"a scored run in {folder}", found="no exemplars", do="let the run finish first")
+            raise InputError(expected=f"a scored run in {folder}", found="no exemplars", fix="let the run finish first")
         page = run.path / "rate.html"
         cards = [self._card(content, k) for k in self._chosen(content)]
         script = asset("rate.js")

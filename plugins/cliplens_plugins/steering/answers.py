@@ -77,7 +77,7 @@ def _paired(questions: Sequence[str], images: Sequence[Path]) -> list[tuple[str,
         raise InputError(
             expected="as many questions as pictures, or one of either",
             found=f"{len(questions)} --prompt and {len(images)} --image",
-            do="give for example --image cat.png --prompt 'What is this?'",
+            fix="give for example --image cat.png --prompt 'What is this?'",
         )
     n = max(len(questions), len(images))
     return [(questions[i % len(questions)], images[i % len(images)]) for i in range(n)]

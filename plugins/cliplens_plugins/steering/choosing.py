@@ -84,7 +84,7 @@ def _by_name(table: LatentTable, shared: list[int], level: Callable[[int], float
         raise InputError(
             expected="a run with a named latent to steer, where no edit is given",
             found="none",
-            do="give --edit, for example --edit '17=+4'",
+            fix="give --edit, for example --edit '17=+4'",
         )
     best = max(named, key=lambda k: (scores[k], -k))
     return Choice(add([best], level(best) or 1.0), str(names[best]), lambda _: True)

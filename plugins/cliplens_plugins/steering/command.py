@@ -159,4 +159,4 @@ def _numbers(text: str, between: str) -> tuple[float, ...]:
 def _unreadable(expected: str, found: str) -> Exception:
     from cliplens.errors import InputError
 
-    return InputError(expected=expected, found=repr(found), do="write it so")
+    return InputError(expected=expected, found=repr(found), fix="write it so")

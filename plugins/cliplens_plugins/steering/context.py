@@ -73,14 +73,14 @@ def find_port(
         raise InputError(
             expected="a diffusers pipeline, where part= or window= is given",
             found=type(target).__name__,
-            do="leave them out",
+            fix="leave them out",
         )
     found = _port(target, chosen)
     if found.width != steering.d_in:
         raise MismatchError(
             expected=f"a site as wide as the dictionary, {steering.d_in}",
             found=f"{chosen} of width {found.width}",
-            do="steer the site the dictionary was made on",
+            fix="steer the site the dictionary was made on",
         )
     return found
 
@@ -107,19 +107,19 @@ def _site(target: Any, steering: Steering, asked: Site | None) -> Site:
         raise InputError(
             expected="a site to steer at",
             found="a dictionary that does not say where it was made",
-            do="give site='...'",
+            fix="give site='...'",
         )
     offered = [s for s in candidates if _offers(target, s)]
     if not offered:
         raise InputError(
             expected=f"a target with {' or '.join(map(str, candidates))}",
             found=type(target).__name__,
-            do="give a HookedCLIP, a diffusers pipeline, a CLIP encoder of transformers or a LLaVA-type model",
+            fix="give a HookedCLIP, a diffusers pipeline, a CLIP encoder of transformers or a LLaVA-type model",
         )
     if len(offered) > 1:
         raise InputError(
             expected="one place to steer",
             found=f"{len(offered)}: {', '.join(map(str, offered))}",
-            do=f"say which, for example site={str(offered[0])!r}",
+            fix=f"say which, for example site={str(offered[0])!r}",
         )
     return offered[0]

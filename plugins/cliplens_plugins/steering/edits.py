@@ -40,7 +40,7 @@ def clamp(
         raise InputError(
             expected="a lower bound, an upper one, or both in order",
             found=f"low={low}, high={high}",
-            do="give low <= high",
+            fix="give low <= high",
         )
     return _edit("clamp", latents, 0.0, positions=positions, low=low, high=high)
 
@@ -58,7 +58,7 @@ def replace(own: Iterable[int], targets: Iterable[int], strength: float, *, posi
     """
     chosen = tuple(int(k) for k in targets)
     if not chosen:
-        raise InputError(expected="at least one target latent", found="none", do="use ablate to silence latents only")
+        raise InputError(expected="at least one target latent", found="none", fix="use ablate to silence latents only")
     rest = tuple(k for k in own if k not in chosen)
     return _edit("replace", rest, strength, positions=positions, targets=chosen, empty=True)
 
@@ -80,7 +80,7 @@ def check(edit: Edit, d_sae: int) -> Edit:
         raise InputError(
             expected=f"latents from 0 to {d_sae - 1}",
             found=f"latent {outside[0]}",
-            do="name a latent of this dictionary",
+            fix="name a latent of this dictionary",
         )
     return edit
 
@@ -96,9 +96,9 @@ def _edit(
 ) -> Edit:
     chosen = tuple(dict.fromkeys(int(k) for k in latents))
     if not chosen and not empty:
-        raise InputError(expected="at least one latent to edit", found="none", do="name a latent that exists")
+        raise InputError(expected="at least one latent to edit", found="none", fix="name a latent that exists")
     if not math.isfinite(strength):
-        raise InputError(expected="a finite strength", found=str(strength), do="give a number")
+        raise InputError(expected="a finite strength", found=str(strength), fix="give a number")
     kept = {name: value for name, value in options.items() if value not in (None, "all")}
     place = _checked(positions)
     return Edit(operation, chosen, float(strength), {**kept, **({} if place == "all" else {"positions": place})})
@@ -110,7 +110,7 @@ def _checked(positions: Positions) -> str | tuple[int, ...]:
             raise InputError(
                 expected=f"positions: one of {', '.join(_NAMED)}, or whole numbers",
                 found=repr(positions),
-                do="pick one",
+                fix="pick one",
             )
         return positions
     return tuple(int(p) for p in positions)

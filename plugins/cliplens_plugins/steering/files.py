@@ -30,7 +30,7 @@ def load_edits(path: Path, dictionary: Dictionary) -> list[Edit]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DamagedError(
-            expected=f"edits in the format {FORMAT!r} in {path}", found="something else", do="write it with save_edits"
+            expected=f"edits in the format {FORMAT!r} in {path}", found="something else", fix="write it with save_edits"
         )
     check_same(content["dictionary"], dictionary)
     return [check(_edit(entry), dictionary.d_sae) for entry in content["edits"]]

@@ -44,7 +44,7 @@ def check_same(wanted: dict[str, Any], dictionary: Dictionary) -> None:
         raise MismatchError(
             expected=f"the dictionary the edits were made on, {_told(wanted)}",
             found=_told(found),
-            do="give that dictionary, or choose latents of this one by name and make the edits again",
+            fix="give that dictionary, or choose latents of this one by name and make the edits again",
         )
 
 

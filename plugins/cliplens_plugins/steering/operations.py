@@ -60,7 +60,7 @@ def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Cod
         raise InputError(
             expected="codes of a reference sample, for an edit that swaps with one",
             found="none",
-            do="give reference=dictionary codes of the sample to take from",
+            fix="give reference=dictionary codes of the sample to take from",
         )
     return codes + dose * edit.strength * (reference - codes)
 

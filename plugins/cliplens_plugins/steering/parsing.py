@@ -61,7 +61,7 @@ def _latents(who: str, table: LatentTable | None) -> list[int]:
         raise InputError(
             expected="latents by number, where there is no table of names",
             found=repr(who),
-            do="give numbers such as 17=+4, or a run folder that names its latents",
+            fix="give numbers such as 17=+4, or a run folder that names its latents",
         )
     if who.startswith("class:"):
         return _of_class(who.removeprefix("class:"), table)
@@ -93,7 +93,7 @@ def _in_units(text: str, latents: list[int], number: float, in_levels: bool, lev
         raise InputError(
             expected="latents whose typical level is known, for a strength that ends in x",
             found=f"{text!r}, none known",
-            do="give the strength without x, in the dictionary's own units",
+            fix="give the strength without x, in the dictionary's own units",
         )
     return number * sum(known) / len(known)
 
@@ -102,5 +102,5 @@ def _unreadable(text: str) -> InputError:
     return InputError(
         expected="an edit such as red=+4, red=+2x, 17=3, red=*0.5, red=off, red->blue=+2x or class:ImgD~1",
         found=repr(text),
-        do="write it in one of these forms",
+        fix="write it in one of these forms",
     )

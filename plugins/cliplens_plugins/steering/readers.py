@@ -34,7 +34,7 @@ def attributes(
         raise InputError(
             expected="--measure attribute=value, or a phrase together with --judge",
             found=repr(wanted),
-            do="give colour=blue",
+            fix="give colour=blue",
         )
     if name not in judge.values:
         raise unknown_name("attribute", name, judge.values)

@@ -62,7 +62,7 @@ def by_class(
         return [int(k) for k in living]
     if wanted == "random":
         if count is None:
-            raise InputError(expected="how many latents to draw at random", found="no count", do="give count=")
+            raise InputError(expected="how many latents to draw at random", found="no count", fix="give count=")
         drawn = np.random.default_rng(seed).choice(living, size=min(count, len(living)), replace=False)
         return sorted(int(k) for k in drawn)
     return [int(k) for k in living if classes[k] == wanted]

@@ -60,13 +60,13 @@ class Asked:
             raise InputError(
                 expected="a run folder, or --pipeline together with --sae",
                 found="neither" if self.pipeline is None else "--pipeline alone",
-                do="give the folder of an earlier run, or a pipeline and a dictionary",
+                fix="give the folder of an earlier run, or a pipeline and a dictionary",
             )
         if not self.edit and self.edits is None and self.run is None:
-            raise InputError(expected="something to do", found="no --edit and no --edits", do="give --edit '17=+4'")
+            raise InputError(expected="something to do", found="no --edit and no --edits", fix="give --edit '17=+4'")
         if self.pipeline is not None and not self.prompts and not self.images:
             raise InputError(
-                expected="something to draw or to ask", found="no --prompt and no --image", do="give --prompt 'a ring'"
+                expected="something to draw or to ask", found="no --prompt and no --image", fix="give --prompt 'a ring'"
             )
 
 
@@ -143,7 +143,7 @@ def _steering(
     if asked.reference is not None:
         if run is None:
             raise InputError(
-                expected="a run folder, whose model encodes the reference", found="--reference alone", do="give a run"
+                expected="a run folder, whose model encodes the reference", found="--reference alone", fix="give a run"
             )
         path = Path(asked.reference)
         reference = run.codes(Image.open(path).convert("RGB") if path.is_file() else asked.reference)
@@ -189,7 +189,7 @@ def open_pipeline(path: Path) -> Any:
         raise InputError(
             expected="a folder with a model_index.json, as diffusers saves pipelines",
             found=str(path),
-            do="give that one",
+            fix="give that one",
         )
     pipeline = DiffusionPipeline.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
     return pipeline.to(api.pick_device(None))

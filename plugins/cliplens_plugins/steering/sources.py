@@ -49,7 +49,7 @@ class Run(OpenedRun):
         images, texts = load_exemplars(self.folder.exemplars) if self.scored else (None, None)
         exemplars = images or texts
         if exemplars is None:
-            raise InputError(expected="an edit", found="none, and a run without scores", do="give --edit '17=+4'")
+            raise InputError(expected="an edit", found="none, and a run without scores", fix="give --edit '17=+4'")
         return choose(self.table, exemplars, self.asked.pairs, self.level("image"))
 
     def level(self, modality: Modality) -> "Levels":
@@ -73,7 +73,7 @@ class Run(OpenedRun):
         raise InputError(
             expected=f"a dictionary that reads {modality}s",
             found=f"one made on {', '.join(map(str, sites))}",
-            do="give --prompt for captions, --image or --pairs for images, as the dictionary has them",
+            fix="give --prompt for captions, --image or --pairs for images, as the dictionary has them",
         )
 
     @torch.no_grad()

@@ -141,7 +141,7 @@ class LatentSteering(Steering):
             raise MismatchError(
                 expected=f"activations of width {self.d_in}, the dictionary's d_in",
                 found=f"width {acts.shape[-1]}",
-                do="steer the site the dictionary was made on",
+                fix="steer the site the dictionary was made on",
             )
 
     @cached_property
@@ -281,14 +281,14 @@ def positions_mask(
             raise MismatchError(
                 expected="activations whose CLS or EOT position is known",
                 found=f"{length} position(s) without one",
-                do="edit all positions, or count them",
+                fix="edit all positions, or count them",
             )
         is_special = places[None, :] == special.cpu()[:, None]
         return is_special if positions == "special" else ~is_special
     outside = [p for p in positions if not -length <= p < length]
     if outside:
         raise MismatchError(
-            expected=f"positions from 0 to {length - 1}", found=str(outside[0]), do="name positions that exist"
+            expected=f"positions from 0 to {length - 1}", found=str(outside[0]), fix="name positions that exist"
         )
     mask = torch.zeros(length, dtype=torch.bool)
     mask[list(positions)] = True

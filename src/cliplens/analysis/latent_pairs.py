@@ -65,7 +65,7 @@ def attribute_latent_pairs(
     """
     if len(image) != 1 or len(tokens) != 1 or clip.text is None:
         raise InputError(
-            expected="one image and one caption", found=f"{len(image)} and {len(tokens)}", do="call it once per pair"
+            expected="one image and one caption", found=f"{len(image)} and {len(tokens)}", fix="call it once per pair"
         )
     seen = _vectors(clip.vision, image, dictionary if of_image is None else of_image)
     read = _vectors(clip.text, tokens, dictionary if of_text is None else of_text)
@@ -80,7 +80,7 @@ def _vectors(tower: HookedTower, inputs: Tensor, dictionary: Any) -> Attribution
         raise InputError(
             expected=f"a dictionary for the {tower.cfg.side} tower",
             found="none",
-            do="give dictionary=, of_image=, of_text=",
+            fix="give dictionary=, of_image=, of_text=",
         )
     reader = Reader.of(dictionary, tower, None)
     d = tower.cfg.d_embed

@@ -79,7 +79,7 @@ class Reader:
         reads = hook or next(of_provenance, None) or getattr(metadata, "hook_name", None)
         writes = reads if hook else getattr(metadata, "hook_name_out", None) or reads
         if not reads or not writes:
-            raise InputError(expected="a dictionary that says where it reads", found="none", do="give hook=...")
+            raise InputError(expected="a dictionary that says where it reads", found="none", fix="give hook=...")
         _check_all_heads(metadata)
         told = None if hook or sae is not dictionary else getattr(metadata, "clip_tower", None)
         own = cls(sae, tower.tower_of(reads, told)[1], tower.tower_of(writes, told)[1], tower.cfg.d_head)
@@ -98,7 +98,7 @@ class Reader:
                 raise MismatchError(
                     expected=f"a hook of width {width}, the dictionary's",
                     found=f"{tower.cfg.side}.{hook} of width {tower.width(hook)}",
-                    do=f"give the hook it was made on, in one of {SIDES}",
+                    fix=f"give the hook it was made on, in one of {SIDES}",
                 )
 
     @torch.no_grad()
@@ -153,7 +153,7 @@ def _check_decoder(reader: Reader, codes: Tensor, rows: Tensor, here: Tensor, su
         raise InputError(
             expected="a decoder that is affine in the codes",
             found=f"{type(reader.sae).__name__}, whose is not",
-            do="attribute with a dictionary of another architecture",
+            fix="attribute with a dictionary of another architecture",
         )
 
 
@@ -162,7 +162,7 @@ def _check_all_heads(metadata: Any) -> None:
         raise InputError(
             expected="a dictionary over all heads of the hook",
             found=f"one over head {metadata.hook_head_index} alone",
-            do="attribute by heads instead (attribute_heads), or splice it in and ablate",
+            fix="attribute by heads instead (attribute_heads), or splice it in and ablate",
         )
 
 

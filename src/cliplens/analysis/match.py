@@ -41,7 +41,7 @@ def attribute_match(
         InputError: no text tower, or what `attribute_latents` refuses.
     """
     if clip.text is None:
-        raise InputError(expected="a model with both towers", found="a vision tower only", do="use attribute_latents")
+        raise InputError(expected="a model with both towers", found="a vision tower only", fix="use attribute_latents")
     with torch.no_grad():
         seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
     return Match(

@@ -47,7 +47,7 @@ def direct_path(
     """
     tower.check_names([hook, *([reads] if reads else [])])
     if not (_STREAM.match(hook) or _INNER.match(hook) or hook in _HEAD_HOOKS):
-        raise InputError(expected=f"one of {KINDS}", found=repr(hook), do="attribute at one of these")
+        raise InputError(expected=f"one of {KINDS}", found=repr(hook), fix="attribute at one of these")
     last = f"blocks.{tower.cfg.n_layers - 1}.hook_resid_post"
     names = list(dict.fromkeys([hook, reads or hook, "hook_projected", *([] if hook in _HEAD_HOOKS else [last])]))
     with torch.no_grad():
@@ -122,7 +122,7 @@ def _not_direct(hook: str, between: str) -> InputError:
     return InputError(
         expected="a hook whose activation adds to the stream directly",
         found=f"{hook}, with {between} in between",
-        do="attribute at the block's attn_out or mlp_out",
+        fix="attribute at the block's attn_out or mlp_out",
     )
 
 
@@ -141,11 +141,11 @@ def check_towards(towards: Tensor, inputs: Tensor, tower: HookedTower) -> None:
         raise MismatchError(
             expected=f"one direction per input, [{len(inputs)}, {tower.cfg.d_embed}]",
             found=str(list(towards.shape)),
-            do="pair inputs and directions row by row",
+            fix="pair inputs and directions row by row",
         )
     if not torch.allclose(towards.norm(dim=-1), torch.ones_like(towards[:, 0]), atol=1e-2):
         raise InputError(
             expected="unit-norm embeddings of the other tower",
             found=f"norms from {float(towards.norm(dim=-1).min()):.3g} to {float(towards.norm(dim=-1).max()):.3g}",
-            do="encode with normalize=True",
+            fix="encode with normalize=True",
         )

@@ -61,7 +61,7 @@ def head_scores(
             raise MismatchError(
                 expected=f"a pattern {list(attention.shape[-2:])}, query by key",
                 found=str(list(counts.shape[-2:])),
-                do="count class token and registers, or the whole context",
+                fix="count class token and registers, or the whole context",
             )
         kept = attention * counts.unsqueeze(1)
         scores[hook.layer()] = ((kept * places.unsqueeze(1)).sum((2, 3)) / kept.sum((2, 3))).mean(0)
@@ -152,7 +152,7 @@ def _grid(tower: HookedTower) -> tuple[int, int]:
     height = round((patches * size[0] / size[1]) ** 0.5)
     if height == 0 or patches % height:
         raise InputError(
-            expected="patches in rows and columns", found=f"{patches} of them", do="give the pattern as a matrix"
+            expected="patches in rows and columns", found=f"{patches} of them", fix="give the pattern as a matrix"
         )
     return height, patches // height
 

@@ -75,7 +75,7 @@ class BankedTower(SplicedTower):
             raise MismatchError(
                 expected=f"embeddings [concept, {d}] and as many names",
                 found=f"{list(embeddings.shape)} and {len(names)} names",
-                do="embed the concepts with the other tower of this model",
+                fix="embed the concepts with the other tower of this model",
             )
         where = {"device": self.cfg.device, "dtype": self.cfg.dtype}
         chosen = _by_image(labels) if isinstance(labels, Tensor) else labels
@@ -124,7 +124,7 @@ class BankedTower(SplicedTower):
             raise InputError(
                 expected=f"return_type None, 'embedding' or, with a bank, one of {', '.join(RETURN_TYPES)}",
                 found=repr(return_type),
-                do="leave return_type out",
+                fix="leave return_type out",
             )
         bank = self._the_bank()
         logits = self._logits(self.encode(inputs)[1], bank)  # type: ignore[attr-defined]
@@ -151,7 +151,7 @@ class BankedTower(SplicedTower):
             raise InputError(
                 expected="a tower with a bank of concepts: it has no vocabulary to give logits over",
                 found="none",
-                do="register one: clip.set_text_bank(captions), or tower.set_bank(embeddings, names)",
+                fix="register one: clip.set_text_bank(captions), or tower.set_bank(embeddings, names)",
             )
         return self.bank
 
@@ -168,7 +168,7 @@ class BankedTower(SplicedTower):
             raise InputError(
                 expected="a head that normalises the stream, picks or averages positions, and projects",
                 found=f"another kind in {self.cfg.model_name or self.cfg.family}",
-                do="compare hook_pooled or hook_embedding with the bank instead",
+                fix="compare hook_pooled or hook_embedding with the bank instead",
             )
         like = self._the_bank().embeddings
         matrix, offset = affine(self.project, self.cfg.d_model, like)  # type: ignore[attr-defined]
@@ -184,7 +184,7 @@ def _by_image(labels: Int[Tensor, " image"]) -> Labels:
             raise InputError(
                 expected="image tokens, which say which image is which",
                 found="float images",
-                do="give the labels as a function of the inputs",
+                fix="give the labels as a function of the inputs",
             )
         return labels.to(inputs.device)[inputs[:, -1] - 1]
 

@@ -97,7 +97,7 @@ class ClipActivationCache(ActivationCache):
                 raise InputError(
                     expected=f"blocks whose {parts} write to the stream directly",
                     found=f"block {layer}, where a norm stands in between",
-                    do="use decompose_resid, whose attn_out and mlp_out do add up",
+                    fix="use decompose_resid, whose attn_out and mlp_out do add up",
                 )
 
     def _check_final_norm(self) -> None:
@@ -109,7 +109,7 @@ class ClipActivationCache(ActivationCache):
             raise InputError(
                 expected="a tower whose final norm reads the stream, or an average of it",
                 found="one that normalises the queries of an attention pooler",
-                do="decompose with apply_ln=False, or read hook_pooled",
+                fix="decompose with apply_ln=False, or read hook_pooled",
             )
 
 
@@ -130,7 +130,7 @@ def check_open(tower: "HookedTower") -> None:
         raise InputError(
             expected="a tower with hooks inside its blocks, on heads and MLPs",
             found=f"{tower.cfg.model_name or tower.cfg.family}, {tower.cfg.side}, hooked at its {tower.level}",
-            do="read what its hooks give, tower.hook_dict, or attribute at hook_embedding",
+            fix="read what its hooks give, tower.hook_dict, or attribute at hook_embedding",
         )
 
 
@@ -163,7 +163,7 @@ class JointCache(dict[str, Tensor]):
             raise InputError(
                 expected=f"a model with a {side} tower",
                 found=f"towers {sorted(self._towers)} of {SIDES}",
-                do="read those",
+                fix="read those",
             )
         prefix = f"{side}."
         own = {name.removeprefix(prefix): value for name, value in self.items() if name.startswith(prefix)}

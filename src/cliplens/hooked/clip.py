@@ -212,7 +212,7 @@ class HookedCLIP(Splicing):
             raise MismatchError(
                 expected=f"a dictionary made on this model, {self.identity.name} ({self.identity.weights_sha256[:12]})",
                 found=f"one made on weights {made_on[:12]}",
-                do="load the model it was made on",
+                fix="load the model it was made on",
             )
 
     def tower_of(self, hook: str, side: str | None) -> tuple[HookedTower, str]:
@@ -223,7 +223,7 @@ class HookedCLIP(Splicing):
             raise InputError(
                 expected="a dictionary that names its tower, in clip_tower or before its hook_name",
                 found=f"hook_name={hook!r}, clip_tower={side!r}",
-                do="give add_sae(..., hook='vision." + hook + "'), or splice it into clip.vision or clip.text",
+                fix="give add_sae(..., hook='vision." + hook + "'), or splice it into clip.vision or clip.text",
             )
         return self._tower(named).tower_of(hook, side if first not in SIDES else None)
 
@@ -245,7 +245,7 @@ class HookedCLIP(Splicing):
             raise InputError(
                 expected=f"a model with a {side} tower",
                 found=f"one with {', '.join(self.towers)} only",
-                do="use that one",
+                fix="use that one",
             )
         return tower
 

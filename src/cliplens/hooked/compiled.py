@@ -62,7 +62,7 @@ class CompiledReading:
             raise InputError(
                 expected=f"up to {self.batch_size} inputs and a tower without hooks of others, to read it compiled",
                 found=f"{len(inputs)} inputs, {'no hooks' if self.tower.quiet() else 'hooks or dictionaries in place'}",
-                do="take them out first, or read without compile",
+                fix="take them out first, or read without compile",
             )
         missing = self.batch_size - len(inputs)
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
@@ -72,7 +72,7 @@ class CompiledReading:
             raise InputError(
                 expected=f"a {self.tower.cfg.family} tower that torch.compile takes as a whole",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                do="read without compile",
+                fix="read without compile",
             ) from error
         return {name: rows[: len(inputs)] for name, rows in zip(self.names, read, strict=True)}
 

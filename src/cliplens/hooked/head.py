@@ -85,7 +85,7 @@ def _refusal(expected: str, found: str) -> InputError:
     return InputError(
         expected=f"{expected}, so that parts of the stream add up in the output",
         found=found,
-        do="attribute at 'hook_pooled', 'hook_projected' or 'hook_embedding' instead",
+        fix="attribute at 'hook_pooled', 'hook_projected' or 'hook_embedding' instead",
     )
 
 

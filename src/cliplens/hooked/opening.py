@@ -24,5 +24,5 @@ def open_tower(model: nn.Module, side: Side) -> HookedTower | None:
     raise InputError(
         expected=f"a {side} tower of one of the families {sorted(a.family for a in adapters)}",
         found=f"the {side} side of {type(model).__name__}, which no adapter opens",
-        do="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
+        fix="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
     )

@@ -129,7 +129,7 @@ class HookedRoot(HookedRootModule, ABC):
         raise InputError(
             expected="weights saved as tensors",
             found=f"pickling of a {type(self).__name__}",
-            do="save the stock model's state_dict with safetensors and wrap it again after loading",
+            fix="save the stock model's state_dict with safetensors and wrap it again after loading",
         )
 
     _use_attn_result = False

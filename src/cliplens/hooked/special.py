@@ -50,7 +50,7 @@ def _of_images(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int]
         raise InputError(
             expected="for images True, or [0], the id of the class token",
             found=f"exclude_special_tokens={list(which)}",
-            do="leave out other positions by a hook of your own",
+            fix="leave out other positions by a hook of your own",
         )
     place = torch.arange(tower.cfg.n_ctx, device=inputs.device)
     return (place < tower.n_special).expand(len(inputs), -1)
@@ -66,7 +66,7 @@ def _of_captions(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch po
         raise InputError(
             expected="a text tower with a tokenizer, which knows the special ids",
             found="none",
-            do="give the ids: exclude_special_tokens=[...]",
+            fix="give the ids: exclude_special_tokens=[...]",
         )
     framing = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
     padding = inputs == tokenizer.pad_token_id

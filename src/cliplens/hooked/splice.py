@@ -153,7 +153,7 @@ class Splice:
             raise InputError(
                 expected="a transcoder's input hook that fires before its output hook",
                 found=f"{self.into.name} reached first",
-                do="give the hook the transcoder reads as hook_name and the one it writes as hook_name_out",
+                fix="give the hook the transcoder reads as hook_name and the one it writes as hook_name_out",
             )
         return given
 

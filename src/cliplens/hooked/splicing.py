@@ -95,7 +95,7 @@ class Splicing(HookedRoot):
                 raise InputError(
                     expected=f"a hook with a dictionary, one of {sorted(self.acts_to_saes)}",
                     found=repr(wanted),
-                    do="look at acts_to_saes",
+                    fix="look at acts_to_saes",
                 )
         for name, names in present.items():
             if named is None or names & set(named):
@@ -177,7 +177,7 @@ class Splicing(HookedRoot):
             return [self._placed(sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
         if getattr(sae, "folded", None) is None:
             raise InputError(
-                expected="a SAELens SAE, a cliplens Dictionary or a module like them", found=repr(sae), do="give one"
+                expected="a SAELens SAE, a cliplens Dictionary or a module like them", found=repr(sae), fix="give one"
             )
         made_on = sae.provenance
         names = [hook] if hook else self.own_sites(made_on.sites if made_on else ())
@@ -196,7 +196,7 @@ class Splicing(HookedRoot):
             raise MismatchError(
                 expected="a dictionary that was made on a site of this model",
                 found=f"one made on {', '.join(sites) or 'sites it does not tell'}",
-                do="give add_sae(..., hook=...)",
+                fix="give add_sae(..., hook=...)",
             )
         return own
 
@@ -278,7 +278,7 @@ class SplicedTower(Splicing):
             raise MismatchError(
                 expected=f"a dictionary of the {own} tower",
                 found=f"one for {meant}.{name}",
-                do=f"splice it into the {meant} tower, or into the joint model",
+                fix=f"splice it into the {meant} tower, or into the joint model",
             )
         self.check_names([name])
         return self, name
@@ -300,7 +300,7 @@ def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:
         raise InputError(
             expected="a dictionary that says where it belongs, in cfg.metadata.hook_name",
             found=f"{type(sae).__name__} without",
-            do="set it, for example 'vision.blocks.9.hook_resid_post', or give add_sae(..., hook=...)",
+            fix="set it, for example 'vision.blocks.9.hook_resid_post', or give add_sae(..., hook=...)",
         )
     return lambda name: getattr(found, name, None)
 
@@ -310,7 +310,7 @@ def _check_same_tower(tower: Any, reads: str, into: Any, writes: str) -> None:
         raise InputError(
             expected="a transcoder that reads and writes one tower",
             found=f"{tower.cfg.side}.{reads} and {into.cfg.side}.{writes}",
-            do="run it between two runs of the towers instead",
+            fix="run it between two runs of the towers instead",
         )
 
 
@@ -323,5 +323,5 @@ def _check_width(sae: Any, which: str, tower: "HookedTower", hook: str, head: in
         raise MismatchError(
             expected=f"a hook of width {which}={wanted}, as the dictionary has it",
             found=f"{tower.cfg.side}.{hook} of width {width}",
-            do="splice it in where it was trained, or train one on this hook",
+            fix="splice it in where it was trained, or train one on this hook",
         )

@@ -76,7 +76,7 @@ class HookedTextTower(HookedTower):
         """
         if self.tokenizer is None:
             raise InputError(
-                expected="a model with a tokenizer", found="none", do="give one: cliplens.wrap(model, tokenizer=...)"
+                expected="a model with a tokenizer", found="none", fix="give one: cliplens.wrap(model, tokenizer=...)"
             )
         tokens = self.tokenizer([captions] if isinstance(captions, str) else captions)
         return tokens.to(self.device) if move_to_device else tokens
@@ -94,6 +94,6 @@ class HookedTextTower(HookedTower):
             raise InputError(
                 expected=f"token ids, integers [batch, {n}], for the text tower",
                 found=f"{inputs.dtype} {list(inputs.shape)}",
-                do="put captions through clip.tokenizer (images go to clip.vision)",
+                fix="put captions through clip.tokenizer (images go to clip.vision)",
             )
         return inputs.to(self.device)

@@ -180,7 +180,7 @@ class HookedTower(BankedTower):
             raise InputError(
                 expected=f"a stop_at_layer past {', '.join(sorted(set(names) - set(got)))}",
                 found=f"stop_at_layer={stop}",
-                do="leave stop_at_layer out: it is found from the names",
+                fix="leave stop_at_layer out: it is found from the names",
             )
         return {name: got[name] for name in names}
 
@@ -207,7 +207,7 @@ class HookedTower(BankedTower):
             raise InputError(
                 expected="a hook whose rows have one width",
                 found=f"{hook!r}, [batch, head, query, key]",
-                do="choose a hook of the residual stream, of heads (hook_z, hook_result) or of the MLP",
+                fix="choose a hook of the residual stream, of heads (hook_z, hook_result) or of the MLP",
             )
         return width
 
@@ -261,7 +261,7 @@ class HookedTower(BankedTower):
             raise InputError(
                 expected=f"stop_at_layer between {-n} and {n}",
                 found=str(stop),
-                do="count blocks from 0, or -1 from the end",
+                fix="count blocks from 0, or -1 from the end",
             )
         return stop if stop >= 0 else stop + n
 

@@ -55,7 +55,7 @@ class HookedVisionTower(HookedTower):
                 if size
                 else "float [batch, 3, h, w]",
                 found=f"{inputs.dtype} {list(inputs.shape)}",
-                do="put each PIL image through clip.preprocess and stack them",
+                fix="put each PIL image through clip.preprocess and stack them",
             )
         return inputs.to(device=self.device, dtype=self.input_dtype)
 
@@ -69,7 +69,7 @@ class HookedVisionTower(HookedTower):
             raise InputError(
                 expected="a vision tower with a class token",
                 found=f"{self._cfg.model_name or self._cfg.family}, which pools its patches",
-                do="choose the token 'mean' or 'patches', or read hook_pooled or hook_embedding",
+                fix="choose the token 'mean' or 'patches', or read hook_pooled or hook_embedding",
             )
         return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
 
@@ -78,13 +78,13 @@ class HookedVisionTower(HookedTower):
             raise InputError(
                 expected="float images [batch, 3, height, width] for the vision tower",
                 found=f"integers, {tokens.dtype} {list(tokens.shape)}",
-                do="preprocess images, or attach clip.vision.image_source to look images up by number",
+                fix="preprocess images, or attach clip.vision.image_source to look images up by number",
             )
         alike = tokens.ndim == 2 and bool((tokens[:, 1:] == tokens[:, -1:]).all()) and bool((tokens[:, -1] > 0).all())
         if not alike:
             raise InputError(
                 expected="image tokens: [batch, pos], every position but the first holding the image's number plus one",
                 found=f"{list(tokens.shape)} with other contents",
-                do="make them with clip.vision.image_tokens(numbers)",
+                fix="make them with clip.vision.image_tokens(numbers)",
             )
         return self.image_source(tokens[:, -1].cpu() - 1)

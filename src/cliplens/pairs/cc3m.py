@@ -44,7 +44,7 @@ def read_cc3m(path: Path, root: Path) -> Pairs:
         raise PairsError(
             expected=f"images in {root} named by {', '.join(_NAMES)}",
             found=f"{len(files)} images that fit none of the first {_TRIED} rows",
-            do="give the folder with image_root, or write a table with a column of file names",
+            fix="give the folder with image_root, or write a table with a column of file names",
         )
     names, images, captions = Growing(), Growing(), Growing()
     for row, (caption, url) in enumerate(_rows(path)):

@@ -21,7 +21,7 @@ def read_json(path: Path, root: Path | None, columns: Columns, modalities: Liter
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise PairsError(expected=f"JSON in {path}", found=str(error), do="mend the file") from error
+        raise PairsError(expected=f"JSON in {path}", found=str(error), fix="mend the file") from error
     if isinstance(found, dict) and {"images", "annotations"} <= found.keys():
         where = root or _coco_folder(path)
         return pairs_of_rows(_coco_rows(found), ("image", "caption", None), where, path.stem)
@@ -32,7 +32,7 @@ def read_json(path: Path, root: Path | None, columns: Columns, modalities: Liter
     raise PairsError(
         expected="COCO captions ('images' and 'annotations') or a list of objects",
         found=f"{type(found).__name__} in {path}",
-        do="convert it, for example to JSON lines",
+        fix="convert it, for example to JSON lines",
     )
 
 

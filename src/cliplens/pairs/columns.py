@@ -71,7 +71,7 @@ def _column(
         raise PairsError(
             expected=f"a column {named!r} in {where}",
             found=f"the columns {_listed(present)}",
-            do=f"use one of {_listed(near)}",
+            fix=f"use one of {_listed(near)}",
         )
     by_folded = {p.casefold(): p for p in reversed(present)}
     for name in usual:
@@ -82,7 +82,7 @@ def _column(
     raise PairsError(
         expected=f"a column of {what}s in {where}, called {_listed(usual)}",
         found=f"the columns {_listed(present)}",
-        do=f"name it with {what}_column (--{what}-column)",
+        fix=f"name it with {what}_column (--{what}-column)",
     )
 
 

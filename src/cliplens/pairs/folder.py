@@ -26,7 +26,7 @@ def read_folder(folder: Path, modalities: Literal["both", "image", "text"]) -> P
         raise PairsError(
             expected=f"a .txt file with the caption beside each image in {folder}",
             found=f"{len(images)} images and no .txt file",
-            do="write the captions, or ask for images only (--modalities image)",
+            fix="write the captions, or ask for images only (--modalities image)",
         )
     return Pairs(ids, images, captions, name=folder.name)
 

@@ -58,7 +58,7 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Wanted) ->
         raise PairsError(
             expected=f"a dataset that `datasets` loads at {path}",
             found=f"{type(error).__name__}: {error}",
-            do="check the name; hub names look like hf:owner/name@split",
+            fix="check the name; hub names look like hf:owner/name@split",
         ) from error
     return from_dataset(dataset, columns=columns, modalities=modalities, image_root=root, limit=limit, name=path)
 

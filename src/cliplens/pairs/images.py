@@ -14,7 +14,7 @@ class BadPairError(PairsError):
 
     def __init__(self, pair: Pair, reason: str) -> None:
         self.pair, self.reason = pair, reason
-        super().__init__(expected=f"an image and a caption for pair {pair.id!r}", found=reason, do="mend or remove it")
+        super().__init__(expected=f"an image and a caption for pair {pair.id!r}", found=reason, fix="mend or remove it")
 
 
 def open_image(pair: Pair) -> Image.Image:

@@ -28,7 +28,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                 if line.strip():
                     yield _row(line, f"line {number} of {path}")
     except UnicodeDecodeError as error:
-        raise PairsError(expected=f"JSON lines in UTF-8 at {path}", found=str(error), do="save it as UTF-8") from error
+        raise PairsError(expected=f"JSON lines in UTF-8 at {path}", found=str(error), fix="save it as UTF-8") from error
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
@@ -36,10 +36,10 @@ def _row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise PairsError(
-            expected=f"a JSON object on {where}", found=str(error), do="mend or remove the line"
+            expected=f"a JSON object on {where}", found=str(error), fix="mend or remove the line"
         ) from error
     if not isinstance(row, dict):
         raise PairsError(
-            expected=f"a JSON object on {where}", found=f"a {type(row).__name__}", do="mend or remove the line"
+            expected=f"a JSON object on {where}", found=f"a {type(row).__name__}", fix="mend or remove the line"
         )
     return row

@@ -29,7 +29,7 @@ def read_labels(
         raise PairsError(
             expected="pairs in a table, for a column of labels",
             found=f"the folder {path}",
-            do="write a CSV with a column of images, of captions and of labels",
+            fix="write a CSV with a column of images, of captions and of labels",
         )
     # The label takes the caption's place, so that ids are made as those of the pairs are.
     labelled = read_pairs(

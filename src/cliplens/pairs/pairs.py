@@ -61,7 +61,7 @@ class Pairs(Sequence[Pair]):
                 raise PairsError(
                     expected=f"one {what} per id ({len(self._ids)})",
                     found=f"{len(column)}",
-                    do=f"give every pair its {what}, or None where it has none",
+                    fix=f"give every pair its {what}, or None where it has none",
                 )
         self._rows: Int64[np.ndarray, " pair"] | None = None
 

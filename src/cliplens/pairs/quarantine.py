@@ -20,7 +20,9 @@ class Quarantine:
 
     def __init__(self, path: Path | None = None, max_bad: float = 0.01) -> None:
         if not 0 <= max_bad <= 1:
-            raise PairsError(expected="a fraction of bad pairs from 0 to 1", found=str(max_bad), do="give 0.01 for 1 %")
+            raise PairsError(
+                expected="a fraction of bad pairs from 0 to 1", found=str(max_bad), fix="give 0.01 for 1 %"
+            )
         self.path = path
         self.max_bad = max_bad
         self._reasons: dict[str, str] = {}
@@ -70,7 +72,7 @@ class Quarantine:
         raise PairsError(
             expected=f"at most {allowed} bad pairs among {total} (a fraction of {self.max_bad:g})",
             found=f"{self.count}: {first}{more}",
-            do=f"mend or remove them{where}, or raise max_bad (--max-bad)",
+            fix=f"mend or remove them{where}, or raise max_bad (--max-bad)",
         )
 
 

@@ -55,7 +55,7 @@ def read_pairs(
     root = None if image_root is None else Path(image_root).expanduser()
     pairs = _read(str(path) if str(path).startswith("hf:") else str(source), source, root, columns, modalities)
     if not len(pairs):
-        raise PairsError(expected="at least one pair", found=f"none in {path}", do="check the path and what is in it")
+        raise PairsError(expected="at least one pair", found=f"none in {path}", fix="check the path and what is in it")
     return pairs
 
 
@@ -71,7 +71,7 @@ def _read(  # noqa: PLR0911  one line per source
     if source.is_dir():
         return read_folder(source, modalities)
     if not source.exists():
-        raise PairsError(expected=KNOWN, found=f"nothing at {source}", do="check the path")
+        raise PairsError(expected=KNOWN, found=f"nothing at {source}", fix="check the path")
     if kind == ".tsv" and columns == (None, None, None) and is_headless(source):
         return read_cc3m(source, beside)
     if kind in _TABLES:
@@ -83,5 +83,5 @@ def _read(  # noqa: PLR0911  one line per source
     raise PairsError(
         expected=KNOWN,
         found=f"a file ending in {source.suffix or 'nothing'!r} at {source}",
-        do="convert it, or give it the ending that says what it is",
+        fix="convert it, or give it the ending that says what it is",
     )

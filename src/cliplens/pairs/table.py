@@ -29,5 +29,5 @@ def read_table(
         raise PairsError(
             expected=f"a table with a header line, in UTF-8, at {path}",
             found=str(error),
-            do="save it again as UTF-8 text",
+            fix="save it again as UTF-8 text",
         ) from error

@@ -42,7 +42,7 @@ def read_tars(pattern: str, caption_key: str | None = None) -> Pairs:
     """
     shards = [Path(p) for part in _ranges(pattern) for p in sorted(glob.glob(part))]  # noqa: PTH207  patterns are strings
     if not shards:
-        raise PairsError(expected=f"tar shards at {pattern}", found="none", do="check the path")
+        raise PairsError(expected=f"tar shards at {pattern}", found="none", fix="check the path")
     keys, captions, places = Growing(), Growing(), array("q")
     for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
         for sample in _samples(number, shard, caption_key):
@@ -119,7 +119,7 @@ def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sam
         raise PairsError(
             expected=f"a plain tar at {shard}",
             found=str(error),
-            do="mend it, or unpack it if it is compressed",
+            fix="mend it, or unpack it if it is compressed",
         ) from error
     if sample.key:
         yield _told(sample, caption_key)

@@ -79,7 +79,7 @@ def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
             raise InputError(
                 expected=f"{out} to be missing, empty, or a run folder",
                 found="files that are no run",
-                do="give another --out",
+                fix="give another --out",
             )
         out.mkdir(parents=True, exist_ok=True)
         return
@@ -87,7 +87,7 @@ def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
         raise InputError(
             expected=f"{out} to hold no run yet",
             found="a run.toml",
-            do="add --resume to go on with it, or give another --out",
+            fix="add --resume to go on with it, or give another --out",
         )
     before, now = folder.read_settings()["asked"], settings.asked()
     changed = [
@@ -99,7 +99,7 @@ def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
         raise InputError(
             expected=f"what the run in {out} was asked before",
             found=", ".join(changed),
-            do="repeat the earlier options, or give another --out",
+            fix="repeat the earlier options, or give another --out",
         )
 
 

@@ -67,7 +67,7 @@ class OpenedRun:
             raise InputError(
                 expected="a run that was scored",
                 found=f"no latents.parquet in {self.folder.path}",
-                do="finish it: cliplens run --resume with the same options",
+                fix="finish it: cliplens run --resume with the same options",
             )
         return LatentTable.load(self.folder.latents)
 
@@ -83,7 +83,7 @@ class OpenedRun:
             raise InputError(
                 expected="a run over images and captions",
                 found=f"{asked.pairs} and {self.clip.identity.name}",
-                do="give a run of both towers",
+                fix="give a run of both towers",
             )
         of_pair = keys.pair_keys(pairs.ids)
         scored = np.flatnonzero(scored_on(asked)(of_pair))

@@ -50,7 +50,7 @@ def label_of(settings: Settings) -> Label:
     column, equals, value = (settings.target or "").partition("=")
     if not equals:
         raise InputError(
-            expected="--target COLUMN=VALUE", found=repr(settings.target), do="name a value, such as shape=circle"
+            expected="--target COLUMN=VALUE", found=repr(settings.target), fix="name a value, such as shape=circle"
         )
     truth = truth_of(settings.pairs)
     if truth is not None:

@@ -25,7 +25,7 @@ def check_belongs(
             raise MismatchError(
                 expected=f"a site of width {d_in}, the dictionary's d_in",
                 found=f"{site} of width {width}",
-                do="read the hook the dictionary was made on, or train a dictionary on this one",
+                fix="read the hook the dictionary was made on, or train a dictionary on this one",
             )
     if provenance is None:
         return
@@ -56,5 +56,5 @@ def _unlike(what: str, made_on: str, given: str) -> MismatchError:
     return MismatchError(
         expected=f"{what} the dictionary was made on, {made_on}",
         found=given,
-        do="use the dictionary where it was made, or train one here",
+        fix="use the dictionary where it was made, or train one here",
     )

@@ -80,7 +80,7 @@ def _check_asked(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
             raise MismatchError(
                 expected=f"the training that {path} belongs to, with {name}={then.get(name)!r}",
                 found=f"{name}={now.get(name)!r}",
-                do="ask the same again, or start anew with resume=False or another folder",
+                fix="ask the same again, or start anew with resume=False or another folder",
             )
 
 

@@ -84,5 +84,5 @@ def _check_sizes(d_in: int, d_sae: int, k: int) -> None:
         raise InputError(
             expected="d_in and d_sae of at least 1, and k from 1 to d_sae",
             found=f"d_in={d_in}, d_sae={d_sae}, k={k}",
-            do="choose k well below d_sae, for example d_sae / 32",
+            fix="choose k well below d_sae, for example d_sae / 32",
         )

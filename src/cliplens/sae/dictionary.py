@@ -116,7 +116,7 @@ class Dictionary:
             raise InputError(
                 expected="a dictionary whose reconstruction depends on the code alone",
                 found=f"normalize_activations={self.sae.cfg.normalize_activations!r}",
-                do="use Dictionary.batch(acts), which keeps each row's scale",
+                fix="use Dictionary.batch(acts), which keeps each row's scale",
             )
         return PairedActs(codes.ids, *(self._decoded(codes.of(m), m) for m in MODALITIES))
 
@@ -225,7 +225,7 @@ class Dictionary:
             raise MismatchError(
                 expected=f"activations of width d_in={self.d_in}, which this dictionary reads",
                 found=f"activations of width {acts.shape[1]}",
-                do="read the hook the dictionary was made on",
+                fix="read the hook the dictionary was made on",
             )
 
 
@@ -243,7 +243,7 @@ def _refuse_transcoder(sae: "SAE[Any]") -> None:
         raise InputError(
             expected="a dictionary that reconstructs what it reads",
             found=f"a transcoder, {type(sae).__name__}, from width {sae.cfg.d_in} to {sae.cfg.d_out}",
-            do="splice it into a tower instead",
+            fix="splice it into a tower instead",
         )
 
 
@@ -253,5 +253,5 @@ def _check_means(means: Means, d_in: int) -> None:
             raise MismatchError(
                 expected=f"a mean of {d_in} numbers, one per input of the dictionary",
                 found=f"{tuple(mean.shape)} for {modality}",
-                do="take the mean of the activations the dictionary is trained on",
+                fix="take the mean of the activations the dictionary is trained on",
             )

@@ -53,7 +53,7 @@ def load_dictionary(folder: Path, device: torch.device) -> Dictionary:
         raise InputError(
             expected="the dictionary itself, which reads both modalities",
             found=f"{folder}, its copy that reads raw {modality} activations",
-            do=f"give {folder.parent}, or open this copy with SAE.load_from_disk",
+            fix=f"give {folder.parent}, or open this copy with SAE.load_from_disk",
         )
     return Dictionary(sae, means, read_provenance(sae.cfg.metadata))
 
@@ -67,7 +67,7 @@ def _opened(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modalit
         raise DamagedError(
             expected=f"a dictionary in SAELens' format in {folder}",
             found=f"{type(error).__name__}: {error}",
-            do="save it again, or give another folder",
+            fix="save it again, or give another folder",
         ) from error
     known = None if means is None else {m: means[m] for m in MODALITIES if m in means}
     return sae.requires_grad_(False), known
@@ -103,12 +103,12 @@ def _refuse_other_folders(folder: Path) -> None:
         raise UnsafeFileError(
             expected=f"a dictionary as tensors, {CONFIG} and {WEIGHTS}",
             found=f"a pickle, {pickles[0] if pickles else folder.name}, in {folder if pickles else folder.parent}",
-            do="convert it where it was made, with sae.save_model(folder) or cliplens.sae.open_foreign",
+            fix="convert it where it was made, with sae.save_model(folder) or cliplens.sae.open_foreign",
         )
     raise InputError(
         expected=f"a folder with {CONFIG} and {WEIGHTS}",
         found=f"{folder}, which {'has not both' if folder.is_dir() else 'is no folder'}",
-        do="give the sae/ of a run, or any folder SAE.load_from_disk opens",
+        fix="give the sae/ of a run, or any folder SAE.load_from_disk opens",
     )
 
 
@@ -139,5 +139,5 @@ def _refuse_to_replace(folder: Path) -> None:
         raise InputError(
             expected="a new folder, or one that holds nothing but a dictionary to replace",
             found=f"{folder}, which {'is a file' if folder.is_file() else f'holds {others[0]}'}",
-            do="give the dictionary a folder of its own",
+            fix="give the dictionary a folder of its own",
         )

@@ -64,7 +64,7 @@ def check_foldable(sae: "SAE[Any]") -> None:
         raise InputError(
             expected=f"an architecture a mean can be folded into ({', '.join(c.__name__ for c in _FOLDABLE)})",
             found=f"{type(sae).__name__}",
-            do="train without centring (centre=False), or give the class a method shifted(mean) -> changed tensors",
+            fix="train without centring (centre=False), or give the class a method shifted(mean) -> changed tensors",
         )
     refuse_not_affine(sae.cfg)
 
@@ -79,7 +79,7 @@ def refuse_not_affine(cfg: Any) -> None:
         raise InputError(
             expected="an input normalisation that is affine, so that each modality's mean folds into the weights",
             found=f"normalize_activations={cfg.normalize_activations!r}",
-            do="use 'none' or 'expected_average_only_in', or train without centring (centre=False)",
+            fix="use 'none' or 'expected_average_only_in', or train without centring (centre=False)",
         )
 
 

@@ -91,6 +91,6 @@ def tower_on(clip: HookedCLIP, side: Side) -> HookedTower:
         raise InputError(
             expected=f"a model with a {side} tower",
             found=f"{clip.identity.name}, which has none",
-            do="choose the vision tower",
+            fix="choose the vision tower",
         )
     return tower

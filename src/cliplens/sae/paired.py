@@ -36,7 +36,7 @@ def halves(rows: Float[Tensor, "batch d"]) -> tuple[Float[Tensor, "pair d"], Flo
         raise InputError(
             expected="a paired batch: all images, then their captions",
             found=f"{len(rows)} rows",
-            do="make the provider with paired=True and an even batch_size",
+            fix="make the provider with paired=True and an even batch_size",
         )
     middle = len(rows) // 2
     return rows[:middle], rows[middle:]

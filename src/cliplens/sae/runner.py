@@ -177,7 +177,7 @@ def _prepared(
         raise MismatchError(
             expected=f"d_in={width}, the width of {site}",
             found=f"d_in={sae.d_in} in the {sae.architecture()} config",
-            do=f"make it with dictionary_config({sae.architecture()!r}, {width})",
+            fix=f"make it with dictionary_config({sae.architecture()!r}, {width})",
         )
     changes: dict[str, Any] = {"device": device, **settled(sae, steps)}
     if site.hook.endswith("hook_z"):
@@ -202,7 +202,7 @@ def _slice(clip: HookedCLIP, site: Site, positions: Positions, *, cached: bool) 
         raise InputError(
             expected=f"positions='all' for {why}",
             found=f"positions={positions!r}",
-            do="harvest with the token choice you want, or use cliplens.activations(token=...) and cliplens.sae.train",
+            fix="harvest with the token choice you want, or use cliplens.activations(token=...) and cliplens.sae.train",
         )
     special = clip.vision.n_special
     return (0, 1) if positions == "special" else (special, None)
@@ -214,7 +214,7 @@ def _check_buffer(batches: int, rows: int, batch: int) -> None:
             expected=f"n_batches_in_buffer of at least {-(-batch // rows)}: SAELens counts a buffer of"
             f" n_batches_in_buffer x {rows} positions in rows, and a batch of {batch} must fit",
             found=f"n_batches_in_buffer={batches}",
-            do="raise it, lower train_batch_size_tokens, or leave it out",
+            fix="raise it, lower train_batch_size_tokens, or leave it out",
         )
 
 
@@ -224,7 +224,7 @@ def _check_rows(pairs: int, common: Mapping[str, Any]) -> None:
         raise InputError(
             expected=f"at least store_batch_size_prompts={prompts} pairs in the cache",
             found=f"{pairs}",
-            do="harvest more pairs, or lower store_batch_size_prompts",
+            fix="harvest more pairs, or lower store_batch_size_prompts",
         )
 
 
@@ -234,7 +234,7 @@ def _one_side(sites: Mapping[str, Site]) -> Side:
         raise InputError(
             expected="sites of one tower with equally many rows per sample",
             found=", ".join(str(site) for site in sites.values()) or "none",
-            do="run once per tower, and pooled hooks apart from those with positions",
+            fix="run once per tower, and pooled hooks apart from those with positions",
         )
     return next(iter(kinds))[0]
 

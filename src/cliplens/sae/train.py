@@ -180,7 +180,7 @@ class _Checked:
             raise MismatchError(
                 expected=f"batches of shape {self.shape} (batch_size, d_in) as long as training lasts",
                 found="the end of the data" if batch is None else f"a batch of shape {tuple(batch.shape)}",
-                do="let the provider repeat its data in whole batches, or ask for fewer samples",
+                fix="let the provider repeat its data in whole batches, or ask for fewer samples",
             )
         return batch
 
@@ -219,7 +219,7 @@ def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int,
         raise InputError(
             expected=f"at least one batch of {batch_size} samples",
             found=f"samples={samples}",
-            do="train on more samples, or in smaller batches",
+            fix="train on more samples, or in smaller batches",
         )
 
 
@@ -228,7 +228,7 @@ def _check_pairs(config: TrainingSAEConfig, provider: Any) -> None:
         raise InputError(
             expected=f"whole pairs in each batch, which {config.architecture()!r} learns from",
             found="a provider of single rows",
-            do="make it with paired=True",
+            fix="make it with paired=True",
         )
 
 
@@ -240,7 +240,7 @@ def _batch_size(provider: Any, asked: int | None) -> int:
         raise MismatchError(
             expected=f"the provider's own batch_size, {own}",
             found=f"batch_size={asked}",
-            do="leave batch_size out, or make the provider with the size you want",
+            fix="leave batch_size out, or make the provider with the size you want",
         )
     return own
 

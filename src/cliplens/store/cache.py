@@ -58,7 +58,7 @@ class Cache:
         found = read_plan(path)
         if found is None:
             raise InputError(
-                expected="a folder with a cache", found=f"no manifest.json in {path}", do="harvest into it"
+                expected="a folder with a cache", found=f"no manifest.json in {path}", fix="harvest into it"
             )
         plan, complete = found
         records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
@@ -66,7 +66,7 @@ class Cache:
             raise InputError(
                 expected=f"a finished cache in {path}",
                 found=f"{len(records)} of {plan.n_shards} shards",
-                do="run the same harvest again: it goes on where it stopped",
+                fix="run the same harvest again: it goes on where it stopped",
             )
         for record in records:
             damage = record.damage(path, by_hash=verify)
@@ -74,7 +74,7 @@ class Cache:
                 raise DamagedError(
                     expected=f"shard {record.shard} of {path} as it was written",
                     found=damage,
-                    do="run the same harvest again: it redoes this shard alone",
+                    fix="run the same harvest again: it redoes this shard alone",
                 )
         return cls(path, plan, records)
 
@@ -154,13 +154,13 @@ class Cache:
             batch_size: pairs per batch; with many rows per pair a batch has as many ids as rows.
         """
         if image is None and text is None:
-            raise InputError(expected="a site to read", found="none", do="give image=, text= or both")
+            raise InputError(expected="a site to read", found="none", fix="give image=, text= or both")
         many = [str(s) for s in (image, text) if s is not None and self.site(s).token in ("patches", "all")]
         if many and image is not None and text is not None:
             raise InputError(
                 expected="one row per pair where both towers are read in step",
                 found=f"many rows per pair at {', '.join(many)}",
-                do="read the towers one at a time",
+                fix="read the towers one at a time",
             )
         for group in self._groups(keep, batch_size):
             ids = np.concatenate([self._ids(block) for block in group])

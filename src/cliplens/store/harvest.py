@@ -133,7 +133,7 @@ def _plan(
 ) -> Plan:
     if dtype not in ("float16", "float32"):
         raise InputError(
-            expected="float16 or float32 on disk (Arrow has no bfloat16)", found=repr(dtype), do="use dtype='float16'"
+            expected="float16 or float32 on disk (Arrow has no bfloat16)", found=repr(dtype), fix="use dtype='float16'"
         )
     if shuffle not in SHUFFLES:
         raise unknown_name("shuffle", shuffle, SHUFFLES)
@@ -177,7 +177,7 @@ def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
         raise PairsError(
             expected=f"a good pair among the first {_PROBED}",
             found=f"none; pair {pair.id!r}: {reason}{what}",
-            do="check where images and captions lie: --image-root, --image-column, --caption-column",
+            fix="check where images and captions lie: --image-root, --image-column, --caption-column",
         )
     # The form is the same without compiling, which a finished harvest need not wait for.
     batch = Reader(reader.clip, reader.sites, reader.token).read(decoded)
@@ -198,7 +198,7 @@ def _prepare(path: Path, plan: Plan, group: Group) -> None:
         raise MismatchError(
             expected="an empty or new folder, or one with this cache",
             found=f"{path} with other files in it",
-            do="give another folder",
+            fix="give another folder",
         )
     path.mkdir(parents=True, exist_ok=True)
     for leftover in path.glob("**/.*.partial"):
@@ -218,7 +218,7 @@ def _check_room(path: Path, plan: Plan) -> None:
         raise InputError(
             expected=f"room for {need / 1e9:.2f} GB in {path}",
             found=f"{free / 1e9:.2f} GB free",
-            do="free some, choose fewer hooks or pairs, or one position per pair (token='auto')",
+            fix="free some, choose fewer hooks or pairs, or one position per pair (token='auto')",
         )
 
 
@@ -405,7 +405,7 @@ def _cast(found: SiteActs, plan: SitePlan, number: int) -> Shaped[np.ndarray, "p
             raise NonFiniteError(
                 expected=f"activations of {plan.site} within float16's range ({_FLOAT16_MAX:g})",
                 found=f"{largest:g} in batch {number}",
-                do="store them as float32 (--dtype float32)",
+                fix="store them as float32 (--dtype float32)",
             )
         acts = acts.to(torch.float16)
     return acts.cpu().numpy()

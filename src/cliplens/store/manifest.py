@@ -174,13 +174,13 @@ def read_plan(folder: Path) -> tuple[Plan, bool] | None:
         raise InputError(
             expected=f"a cache of the format {FORMAT!r} in {folder}",
             found=repr(found.get("format") if isinstance(found, dict) else found),
-            do="harvest again into another folder",
+            fix="harvest again into another folder",
         )
     try:
         return Plan.from_json(found), bool(found["complete"])
     except (KeyError, TypeError) as error:
         raise DamagedError(
-            expected=f"a whole manifest in {path}", found=f"{type(error).__name__}: {error}", do="harvest again"
+            expected=f"a whole manifest in {path}", found=f"{type(error).__name__}: {error}", fix="harvest again"
         ) from error
 
 
@@ -202,5 +202,5 @@ def refuse_other(folder: Path, there: Plan, asked: Plan) -> None:
     raise MismatchError(
         expected=f"the cache in {folder} to be of this very harvest",
         found="; ".join(differs),
-        do="give another folder, or delete this one",
+        fix="give another folder, or delete this one",
     )

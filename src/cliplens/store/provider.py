@@ -196,7 +196,9 @@ class Provider(Iterator[Tensor]):
         differs = [f"{k}: {state.get(k)!r} there, {v!r} here" for k, v in mine.items() if state.get(k) != v]
         if differs:
             raise MismatchError(
-                expected="the state of a provider made as this one", found="; ".join(differs), do="make it the same way"
+                expected="the state of a provider made as this one",
+                found="; ".join(differs),
+                fix="make it the same way",
             )
         self.epoch, self.samples = int(state["epoch"]), int(state["samples"])
         self._window, self._offset = int(state["window"]), int(state["offset"])
@@ -221,7 +223,7 @@ class Provider(Iterator[Tensor]):
         while self._offset >= len(self._buffer.order):
             empty = 0 if len(self._buffer.order) else empty + 1
             if empty > len(self._windows):
-                raise InputError(expected="rows to give", found="none: every pair is bad", do="look at the quarantine")
+                raise InputError(expected="rows to give", found="none: every pair is bad", fix="look at the quarantine")
             self._advance()
             self._buffer = self._fetch()
         return self._buffer
@@ -302,10 +304,10 @@ class Provider(Iterator[Tensor]):
             raise InputError(
                 expected="an even batch size for paired batches" if self.paired else "a batch size of 1 or more",
                 found=str(self.batch_size),
-                do="choose another batch_size",
+                fix="choose another batch_size",
             )
         if not int(self._sizes.sum()):
-            raise InputError(expected="rows to give", found="none", do="check which pairs are kept")
+            raise InputError(expected="rows to give", found="none", fix="check which pairs are kept")
 
 
 def provider_of(
@@ -385,7 +387,7 @@ def _rows_per_pair(reader: Reader, pairs: Pairs) -> int:
         if decoded.ids:
             return sum(found.acts.shape[1] for found in reader.read(decoded).sites.values())
     raise InputError(
-        expected="at least one good pair", found=f"none in {pairs.name!r}", do="check where the images lie"
+        expected="at least one good pair", found=f"none in {pairs.name!r}", fix="check where the images lie"
     )
 
 
@@ -396,11 +398,11 @@ def _by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
             raise InputError(
                 expected="at most one site per tower",
                 found=f"{out[site.modality]} and {site}",
-                do="train one dictionary per site",
+                fix="train one dictionary per site",
             )
         out[site.modality] = site
     if not out:
-        raise InputError(expected="a site to read", found="none", do="give a hook")
+        raise InputError(expected="a site to read", found="none", fix="give a hook")
     return out
 
 
@@ -409,7 +411,7 @@ def _same_width(widths: Mapping[Any, int]) -> None:
         raise MismatchError(
             expected="sites of one width, which one dictionary can read",
             found=", ".join(f"{s}: {w}" for s, w in widths.items()),
-            do="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
+            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
         )
 
 

@@ -87,7 +87,7 @@ class ImageLookup:
             raise InputError(
                 expected=f"numbers of the {len(self.decoder)} images of {self.decoder.pairs.name!r}",
                 found=f"{places.min()} to {places.max()}",
-                do="make the dataset again: cliplens.image_dataset(pairs, clip)",
+                fix="make the dataset again: cliplens.image_dataset(pairs, clip)",
             )
         decoded = self.decoder[places]
         if decoded.bad or decoded.images is None:
@@ -95,7 +95,7 @@ class ImageLookup:
             raise InputError(
                 expected=f"the image of {pair.id!r}, which could be opened before",
                 found=reason,
-                do="put it back, or make the dataset again",
+                fix="put it back, or make the dataset again",
             )
         return decoded.images
 

@@ -98,7 +98,7 @@ def draw_scenes(n: int, *, seed: int = 0, start: int = 0) -> Scenes:
         raise InputError(
             expected="a number of scenes, a start and a seed that are not negative",
             found=f"n={n}, start={start}, seed={seed}",
-            do="count from 0",
+            fix="count from 0",
         )
     index = np.arange(start, start + n, dtype=np.uint64)
     values = {name: _uniform(index, seed, name, len(factor.values)) for name, factor in FACTORS.items()}

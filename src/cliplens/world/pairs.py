@@ -100,7 +100,7 @@ def _by_seed(ids: list[str]) -> dict[int, tuple[Int64[np.ndarray, " row"], Int64
             raise InputError(
                 expected="ids of the embedded world, such as 'world-0-000123'",
                 found=repr(name),
-                do="take the pairs from world_pairs, or leave the ground truth out",
+                fix="take the pairs from world_pairs, or leave the ground truth out",
             )
         found.setdefault(int(match[1]), []).append((row, int(match[2])))
     return {seed: tuple(np.array(places).T) for seed, places in found.items()}  # type: ignore[misc]

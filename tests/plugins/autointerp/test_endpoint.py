@@ -75,7 +75,7 @@ def test_an_endpoint_that_is_down_stops_the_run_and_keeps_what_it_has(
 
     Handler.do_POST = breaks  # type: ignore[method-assign]
     try:
-        with pytest.raises(PluginError, match=r"failures in a row.*Do look at it and run again: 4 new answers"):
+        with pytest.raises(PluginError, match=r"failures in a row.*Fix: look at it and run again: 4 new answers"):
             EndpointNamer(parallel=1, retries=0, give_up_after=3).from_captions(evidence)
     finally:
         Handler.do_POST = original  # type: ignore[method-assign]
@@ -124,7 +124,7 @@ def test_the_cost_is_said_before_it_is_spent(
 def test_without_a_key_nothing_is_sent(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.setenv("CLIPLENS_ENDPOINT_MODEL", "tiny")
-    with pytest.raises(InputError, match=r"Found no OPENAI_API_KEY"):
+    with pytest.raises(InputError, match=r"found no OPENAI_API_KEY"):
         EndpointNamer().from_captions(evidence)
 
 
@@ -133,7 +133,7 @@ def test_a_pace_that_is_none_is_refused(
     server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, pace: str
 ) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PER_MINUTE", pace)
-    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Do give for example 60"):
+    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Fix: give for example 60"):
         EndpointNamer().from_captions(evidence)
     assert not server.requests
 

@@ -72,7 +72,9 @@ def test_a_model_that_talks_nonsense_stops_the_run_and_says_so(
 ) -> None:
     folder = spelling(tmp_path / "babble", ("ANSWER", "well", "perhaps", "</s>"))
     monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", str(folder))
-    with pytest.raises(PluginError, match=r"Expected answers from the model in .*babble\. Found 3 failures in a row"):
+    with pytest.raises(
+        PluginError, match=r"Expected answers from the model in .*babble, but found 3 failures in a row"
+    ):
         TransformersNamer(give_up_after=3).from_captions(evidence)
 
 
@@ -83,7 +85,7 @@ def test_without_a_folder_it_says_what_to_set(
     monkeypatch.delenv("CLIPLENS_LOCAL_MODEL", raising=False)
     if named:
         monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", named)
-    with pytest.raises(InputError, match="Do set it, for example CLIPLENS_LOCAL_MODEL="):
+    with pytest.raises(InputError, match="Fix: set it, for example CLIPLENS_LOCAL_MODEL="):
         TransformersNamer().from_captions(evidence)
 
 

@@ -189,7 +189,7 @@ def test_planted_atoms_come_back() -> None:
 def test_refusals() -> None:
     clip, images, tokens = tiny()
     sae = dictionary(32, "vision.hook_embedding")
-    with pytest.raises(InputError, match=r"a latent from 0 to 5\. Found 6"):
+    with pytest.raises(InputError, match=r"a latent from 0 to 5, but found 6"):
         causal_effects(clip, images, tokens, [sae], [6])
     with pytest.raises(InputError, match="12 images and 3 captions"):
         causal_effects(clip, images, tokens[:3], [sae], [0])

@@ -160,8 +160,8 @@ def test_shapes_that_differ_are_refused_with_words() -> None:
     with pytest.raises(InputError) as error:
         mds(np.zeros((3, 2)), np.zeros((3, 4)))
     assert str(error.value) == (
-        "Expected image and text codes of one shape. Found (3, 2) and (3, 4). "
-        "Do encode image i and caption i of every pair with one dictionary."
+        "Expected image and text codes of one shape, but found (3, 2) and (3, 4). "
+        "Fix: encode image i and caption i of every pair with one dictionary."
     )
 
 

@@ -141,5 +141,5 @@ def test_each_judge_has_its_columns_and_the_first_the_plain_ones() -> None:
 def test_refusals() -> None:
     with pytest.raises(InputError, match="4 and 3 rows"):
         ms(np.zeros((4, 2)), np.ones((3, 2)))
-    with pytest.raises(InputError, match="Found zeros in row 1"):
+    with pytest.raises(InputError, match="found zeros in row 1"):
         ms(np.zeros((2, 2)), np.array([[1.0, 0], [0, 0]]))

@@ -152,7 +152,7 @@ def test_metrics_that_agree_with_raters_say_so() -> None:
 
 
 def test_ratings_of_two_runs_do_not_mix() -> None:
-    with pytest.raises(MismatchError, match=r"Expected ratings of one run\. Found 2 runs: r, s\."):
+    with pytest.raises(MismatchError, match=r"Expected ratings of one run, but found 2 runs: r, s\."):
         agreement_between([ratings("a", {}), ratings("b", {}, run="s")])
 
 

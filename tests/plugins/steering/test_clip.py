@@ -121,7 +121,12 @@ def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
         (MismatchError, "a site as wide as the dictionary, 16", clip, {"site": "vision.hook_embedding"}),
         (UnknownNameError, r"blocks\.1\.hook_resid_post", clip, {"site": "vision.blocks.1.hook_resid_pots"}),
         (InputError, "where part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
-        (InputError, r"Found Linear\. Do give a HookedCLIP", torch.nn.Linear(2, 2), {"site": "vision.hook_embedding"}),
+        (
+            InputError,
+            r"found Linear\. Fix: give a HookedCLIP",
+            torch.nn.Linear(2, 2),
+            {"site": "vision.hook_embedding"},
+        ),
     ):
         with pytest.raises(kind, match=words), s.steer(target, narrow, **where):
             pass

@@ -118,9 +118,9 @@ def test_what_lies_between_doses_is_on_a_line(dose: float, name: str) -> None:
 
 
 def test_bad_edits_are_refused_in_words() -> None:
-    with pytest.raises(InputError, match=r"at least one latent to edit\. Found none"):
+    with pytest.raises(InputError, match=r"at least one latent to edit, but found none"):
         s.add([], 1.0)
-    with pytest.raises(InputError, match=r"finite strength\. Found nan"):
+    with pytest.raises(InputError, match=r"finite strength, but found nan"):
         s.add([1], float("nan"))
     with pytest.raises(InputError, match=r"low=2\.0, high=1\.0"):
         s.clamp([1], 2.0, 1.0)

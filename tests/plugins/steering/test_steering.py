@@ -140,5 +140,5 @@ def test_a_direction_is_added_as_it_is() -> None:
 
 
 def test_another_width_is_refused() -> None:
-    with pytest.raises(MismatchError, match=r"width 32, the dictionary's d_in\. Found width 16"):
+    with pytest.raises(MismatchError, match=r"width 32, the dictionary's d_in, but found width 16"):
         s.LatentSteering(tiny_dictionary(), [s.ablate([1])])(acts(d_in=16), "text")

@@ -238,7 +238,7 @@ def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
             UnknownNameError,
             "'hook_embed'",
         ),
-        (lambda c: c.vision.add_hook("nope", print), UnknownNameError, "Found 'nope'"),
+        (lambda c: c.vision.add_hook("nope", print), UnknownNameError, "found 'nope'"),
         (lambda c: c(TOKENS, IMAGES), InputError, "image_source"),
         (lambda c: c.text(IMAGES), InputError, "images go to clip.vision"),
         (lambda c: c.text(TOKENS[:, :5]), InputError, r"integers \[batch, 8\]"),

@@ -127,7 +127,7 @@ def test_too_many_bad_pairs_list_the_first_ten() -> None:
         held.add(Pair(f"p{i}", None, "x"), "no image")
     held.check(120)
     with pytest.raises(
-        PairsError, match=r"at most 11 bad pairs among 119.*Found 12: p0 \(no image\);.*p9 \(no image\); and 2 more"
+        PairsError, match=r"at most 11 bad pairs among 119.*found 12: p0 \(no image\);.*p9 \(no image\); and 2 more"
     ):
         held.check(119)
 

@@ -67,7 +67,9 @@ def test_pixels_are_only_there_for_columns_that_have_them() -> None:
 
 
 def test_columns_of_unequal_length_are_refused() -> None:
-    with pytest.raises(PairsError, match=r"Expected one caption per id \(2\). Found 1. Do give every pair its caption"):
+    with pytest.raises(
+        PairsError, match=r"Expected one caption per id \(2\), but found 1. Fix: give every pair its caption"
+    ):
         Pairs(["a", "b"], None, ["x"])
 
 

@@ -85,13 +85,13 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path) -> None:
         (
             "set.csv",
             "picture,words\na,b\n",
-            "a column of images in .*set.csv, called 'image'.*Found the columns 'picture'",
+            "a column of images in .*set.csv, called 'image'.*found the columns 'picture'",
         ),
-        ("set.csv", "", "Found the columns none"),
-        ("set.csv", "image,caption\n", "Expected at least one pair. Found none"),
+        ("set.csv", "", "found the columns none"),
+        ("set.csv", "image,caption\n", "Expected at least one pair, but found none"),
         ("set.jsonl", '{"image": "a"}\n{broken\n', "Expected a JSON object on line 2 of .*set.jsonl"),
-        ("set.jsonl", "[1]\n", "Expected a JSON object on line 1 of .*Found a list"),
-        ("set.xlsx", "x", "Found a file ending in '.xlsx'"),
+        ("set.jsonl", "[1]\n", "Expected a JSON object on line 1 of .*found a list"),
+        ("set.xlsx", "x", "found a file ending in '.xlsx'"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, name: str, content: str, words: str) -> None:
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, name: str, content: str, words: s
 
 def test_a_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "set.csv").write_text("image,caption_en\na,b\n")
-    with pytest.raises(PairsError, match=r"Expected a column 'caption'.*Do use one of 'caption_en'"):
+    with pytest.raises(PairsError, match=r"Expected a column 'caption'.*Fix: use one of 'caption_en'"):
         read_pairs(tmp_path / "set.csv", caption_column="caption")
 
 
@@ -113,8 +113,8 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(PairsError, match="Found nothing at"):
+    with pytest.raises(PairsError, match="found nothing at"):
         read_pairs(tmp_path / "none.csv")
     picture(tmp_path / "a.png")
-    with pytest.raises(PairsError, match=r"Found 1 images and no .txt file"):
+    with pytest.raises(PairsError, match=r"found 1 images and no .txt file"):
         read_pairs(tmp_path)

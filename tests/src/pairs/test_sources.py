@@ -58,7 +58,7 @@ def test_other_json(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('[{"file_name": "a.png", "text": "x"}]')
     assert read_pairs(tmp_path / "list.json")[0].image == tmp_path / "a.png"
     (tmp_path / "odd.json").write_text('{"a": 1}')
-    with pytest.raises(PairsError, match=r"COCO captions.*Found dict in"):
+    with pytest.raises(PairsError, match=r"COCO captions.*found dict in"):
         read_pairs(tmp_path / "odd.json")
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_tar(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"not a tar" * 200)
     with pytest.raises(PairsError, match=r"Expected a plain tar"):
         read_pairs(tmp_path / "a.tar")
-    with pytest.raises(PairsError, match=r"Found none. Do check the path"):
+    with pytest.raises(PairsError, match=r"found none. Fix: check the path"):
         read_pairs(tmp_path / "b-*.tar")
 
 

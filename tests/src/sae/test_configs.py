@@ -39,9 +39,9 @@ def test_options_are_fields_of_saelens_config_and_win() -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda: dictionary_config("batch_topk", 64), "Found 'batch_topk'. Do use one of the nearest: .*'batchtopk'"),
-        (lambda: dictionary_config("topk", 64, kay=3), "field of TopKTrainingSAEConfig.*Found 'kay'"),
-        (lambda: dictionary_config("topk", 64, l1_coefficent=3), "Found 'l1_coefficent'"),
+        (lambda: dictionary_config("batch_topk", 64), "found 'batch_topk'. Fix: use one of the nearest: .*'batchtopk'"),
+        (lambda: dictionary_config("topk", 64, kay=3), "field of TopKTrainingSAEConfig.*found 'kay'"),
+        (lambda: dictionary_config("topk", 64, l1_coefficent=3), "found 'l1_coefficent'"),
     ],
 )
 def test_unknown_names_list_the_nearest(ask, message: str) -> None:
@@ -51,5 +51,5 @@ def test_unknown_names_list_the_nearest(ask, message: str) -> None:
 
 @pytest.mark.parametrize(("d_in", "d_sae", "k"), [(0, 4, 1), (4, 0, 1), (4, 16, 17), (4, 16, 0)])
 def test_sizes_that_cannot_work_are_refused(d_in: int, d_sae: int, k: int) -> None:
-    with pytest.raises(InputError, match=f"Found d_in={d_in}, d_sae={d_sae}, k={k}"):
+    with pytest.raises(InputError, match=f"found d_in={d_in}, d_sae={d_sae}, k={k}"):
         dictionary_config("topk", d_in, d_sae, k=k)

@@ -91,16 +91,16 @@ def test_a_plain_saelens_folder_opens_without_means(tmp_path: Path) -> None:
 
 def test_the_copy_for_one_modality_is_not_taken_for_the_dictionary(tmp_path: Path) -> None:
     dictionary_of("topk").save(tmp_path / "sae")
-    with pytest.raises(InputError, match=r"its copy that reads raw image activations. Do give .*sae"):
+    with pytest.raises(InputError, match=r"its copy that reads raw image activations. Fix: give .*sae"):
         Dictionary.load(tmp_path / "sae" / "image")
 
 
 @pytest.mark.parametrize("name", ["ae.pt", "weights.pth", "model.ckpt", "sae.pkl", "pytorch_model.bin"])
 def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
     torch.save({"W_dec": torch.zeros(2, 2)}, tmp_path / name)
-    with pytest.raises(UnsafeFileError, match=f"Expected a dictionary as tensors.*Found a pickle, {name}"):
+    with pytest.raises(UnsafeFileError, match=f"Expected a dictionary as tensors.*found a pickle, {name}"):
         Dictionary.load(tmp_path)
-    with pytest.raises(UnsafeFileError, match=f"Found a pickle, {name}"):
+    with pytest.raises(UnsafeFileError, match=f"found a pickle, {name}"):
         Dictionary.load(tmp_path / name)
 
 
@@ -160,25 +160,30 @@ VISION = Site("vision", "hook_embedding")
         (
             clip_like(replace(IDENTITY, name="other", weights_sha256="0" * 64)),
             VISION,
-            r"Expected the model the dictionary was made on, tiny \(weights aaaaaaaaaaaa\). Found other \(weights 0000",
+            r"Expected the model the dictionary was made on, tiny \(weights aaaaaaaaaaaa\), "
+            r"but found other \(weights 0000",
         ),
         (
             clip_like(replace(IDENTITY, preprocess="resize 224", preprocess_sha256="0")),
             VISION,
-            "the preprocess the dictionary was made on, resize 48, bicubic. Found resize 224",
+            "the preprocess the dictionary was made on, resize 48, bicubic, but found resize 224",
         ),
         (
             clip_like(replace(IDENTITY, tokenizer_sha256="0" * 64)),
             Site("text", "hook_embedding"),
-            "the tokenizer the dictionary was made on, cccccccccccc. Found 000000000000",
+            "the tokenizer the dictionary was made on, cccccccccccc, but found 000000000000",
         ),
         (
             clip_like(),
             Site("vision", "blocks.1.hook_resid_post"),
-            "the hook the dictionary was made on, vision.hook_embedding and text.hook_embedding."
-            " Found vision.blocks.1.hook_resid_post",
+            "the hook the dictionary was made on, vision.hook_embedding and text.hook_embedding,"
+            " but found vision.blocks.1.hook_resid_post",
         ),
-        (clip_like(width=25), VISION, f"a site of width {D_IN}, the dictionary's d_in. Found vision.hook_embedding of"),
+        (
+            clip_like(width=25),
+            VISION,
+            f"a site of width {D_IN}, the dictionary's d_in, but found vision.hook_embedding of",
+        ),
     ],
 )
 def test_it_is_refused_elsewhere_with_both_named(clip: SimpleNamespace, site: Site, message: str) -> None:
@@ -187,17 +192,17 @@ def test_it_is_refused_elsewhere_with_both_named(clip: SimpleNamespace, site: Si
 
 
 def test_another_token_choice_is_refused() -> None:
-    with pytest.raises(MismatchError, match=r"the token choice the dictionary was made on, 'auto'. Found 'mean'"):
+    with pytest.raises(MismatchError, match=r"the token choice the dictionary was made on, 'auto', but found 'mean'"):
         dictionary_of("topk").check(clip_like(), [VISION], token="mean")
 
 
 def test_activations_of_another_width_are_refused() -> None:
-    with pytest.raises(MismatchError, match=f"width d_in={D_IN}.*Found activations of width 25"):
+    with pytest.raises(MismatchError, match=f"width d_in={D_IN}.*found activations of width 25"):
         dictionary_of("topk").encode(PairedActs(("a",), torch.zeros(1, 25), None))
 
 
 def test_a_transcoder_is_no_dictionary() -> None:
-    with pytest.raises(InputError, match="Found a transcoder, Transcoder, from width 4 to 5"):
+    with pytest.raises(InputError, match="found a transcoder, Transcoder, from width 4 to 5"):
         Dictionary(Transcoder(TranscoderConfig(d_in=4, d_sae=8, d_out=5, apply_b_dec_to_input=False)))
 
 

@@ -97,5 +97,5 @@ def test_an_architecture_nobody_can_fold_is_refused() -> None:
 
         decode = encode
 
-    with pytest.raises(InputError, match=r"Found Strange.*centre=False"):
+    with pytest.raises(InputError, match=r"found Strange.*centre=False"):
         check_foldable(Strange())

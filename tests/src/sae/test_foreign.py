@@ -268,7 +268,7 @@ def test_msae(activation: str, act: Callable[[Tensor], Tensor], tied: bool, weig
         ("40_12_ReLU_003_False_False_30.0_x.pth", "codes bent by a soft cap at 30.0"),
         ("40_12_TopKabs_5_False_False_0.0_x.pth", "the activation TopKabs"),
         ("40_12_ReLU_003_False_True_0.0_x.pth", "a mean or scale of the data before a layer norm"),
-        ("mine.pth", "under the name its training gave it.*Found mine.pth"),
+        ("mine.pth", "under the name its training gave it.*found mine.pth"),
     ],
 )
 def test_msae_that_nobody_equals_is_refused(name: str, message: str, tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_what_nobody_knows_is_refused_with_the_layouts(tmp_path: Path) -> None:
     torch.save({"codebook": torch.zeros(3)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match=r"a checkpoint of clipscope, dictionary-learning, msae.*with codebook"):
         open_foreign(tmp_path / "a.pt")
-    with pytest.raises(UnknownNameError, match=r"Found 'prisma'.*'vit-prisma'"):
+    with pytest.raises(UnknownNameError, match=r"found 'prisma'.*'vit-prisma'"):
         open_foreign(tmp_path / "a.pt", "prisma")
     with pytest.raises(InputError, match="no file"):
         open_foreign(tmp_path / "nothing.pt")

@@ -168,5 +168,5 @@ def test_ordinary_architectures_need_no_pairs() -> None:
 
 
 def test_an_odd_batch_holds_no_whole_pairs() -> None:
-    with pytest.raises(InputError, match=r"a paired batch.*Found 5 rows"):
+    with pytest.raises(InputError, match=r"a paired batch.*found 5 rows"):
         group_penalty(torch.zeros(5, 3))

@@ -154,12 +154,12 @@ def test_several_dictionaries_of_one_tower_at_once(clip: HookedCLIP, pairs: Pair
         (
             lambda clip: asked(clip, VISION, n_batches_in_buffer=10),
             InputError,
-            r"n_batches_in_buffer of at least 13.*n_batches_in_buffer x 5 positions.*Found n_batches_in_buffer=10",
+            r"n_batches_in_buffer of at least 13.*n_batches_in_buffer x 5 positions.*found n_batches_in_buffer=10",
         ),
         (
             lambda clip: runner_config(clip, VISION, dictionary_config("topk", 48)),
             MismatchError,
-            rf"Expected d_in=64, the width of {VISION}. Found d_in=48 in the topk config",
+            rf"Expected d_in=64, the width of {VISION}, but found d_in=48 in the topk config",
         ),
         (lambda clip: asked(clip, TEXT, positions="special"), InputError, "positions='all' for text.blocks.1"),
         (lambda clip: asked(clip, "vision.hook_pooled", positions="patches"), InputError, "positions='all' for"),
@@ -204,7 +204,7 @@ def test_installed_loading_gives_towers_and_leaves_other_models_to_saelens(clip:
         assert loads == [("ViT-B-32", "laion2b_s34b_b79k"), ("world", None)]
         with pytest.raises(ValueError, match="Unknown model class: Nobody"):
             module.load_model("Nobody", "x")
-        with pytest.raises(UnknownNameError, match=r"name of a tower.*Found 'visio'.*'vision'"):
+        with pytest.raises(UnknownNameError, match=r"name of a tower.*found 'visio'.*'vision'"):
             module.load_model("HookedCLIP.visio", "world")
     finally:
         uninstall()

@@ -124,7 +124,7 @@ def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
-    with pytest.raises(MismatchError, match=r"with lr=0.003. Found lr=0.5. Do ask the same again"):
+    with pytest.raises(MismatchError, match=r"with lr=0.003, but found lr=0.5. Fix: ask the same again"):
         trained(provider(), checkpoint_folder=tmp_path, resume=True, lr=0.5)
 
 
@@ -137,12 +137,12 @@ def test_checkpoints_are_tensors_not_pickles(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: trained(provider(), batch_size=32), "the provider's own batch_size, 64. Found batch_size=32"),
+        (lambda: trained(provider(), batch_size=32), "the provider's own batch_size, 64, but found batch_size=32"),
         (
             lambda: trained(iter([torch.zeros(64, 7)]), batch_size=64),
-            r"shape \(64, 16\).*Found a batch of shape \(64, 7",
+            r"shape \(64, 16\).*found a batch of shape \(64, 7",
         ),
-        (lambda: trained(iter([torch.zeros(64, 16)]), batch_size=64), "Found the end of the data"),
+        (lambda: trained(iter([torch.zeros(64, 16)]), batch_size=64), "found the end of the data"),
     ],
 )
 def test_batches_of_another_shape_are_refused(call, message: str) -> None:
@@ -151,7 +151,7 @@ def test_batches_of_another_shape_are_refused(call, message: str) -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(InputError, match=r"at least one batch of 64 samples. Found samples=10"):
+    with pytest.raises(InputError, match=r"at least one batch of 64 samples, but found samples=10"):
         train(dictionary_config("topk", D_IN, D_SAE, k=4), provider(), samples=10)
 
 

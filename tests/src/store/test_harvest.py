@@ -278,7 +278,7 @@ def test_another_harvest_is_not_mixed_in(clip: HookedCLIP, pairs: Pairs, cache: 
 
 def test_a_full_disk_is_seen_before_starting(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 5000, 5000))
-    with pytest.raises(InputError, match=r"Expected room for 0.00 GB.*Found 0.00 GB free"):
+    with pytest.raises(InputError, match=r"Expected room for 0.00 GB.*found 0.00 GB free"):
         harvest(clip, pairs, SITES, tmp_path / "c")
 
 

@@ -54,5 +54,5 @@ def test_an_unknown_factor_is_refused_with_the_nearest() -> None:
 
 
 def test_negative_numbers_are_refused() -> None:
-    with pytest.raises(InputError, match=r"Expected a number of scenes.*Found n=-1.*Do count from 0"):
+    with pytest.raises(InputError, match=r"Expected a number of scenes.*found n=-1.*Fix: count from 0"):
         draw_scenes(-1)

@@ -49,7 +49,7 @@ def test_ground_truth_of_ids_in_any_order_and_of_any_seed() -> None:
 
 
 def test_ids_of_other_pairs_are_refused() -> None:
-    with pytest.raises(InputError, match=r"Expected ids of the embedded world.*Found 'cat.jpg'.*Do take the pairs"):
+    with pytest.raises(InputError, match=r"Expected ids of the embedded world.*found 'cat.jpg'.*Fix: take the pairs"):
         ground_truth(["cat.jpg"])
 
 

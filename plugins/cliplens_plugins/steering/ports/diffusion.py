@@ -80,7 +80,7 @@ def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Win
     raise MismatchError(
         expected=f"a part of the pipeline as wide as the dictionary, {width}",
         found=widths,
-        do="steer the pipeline whose encoder the dictionary was made on",
+        fix="steer the pipeline whose encoder the dictionary was made on",
     )
 
 
@@ -123,7 +123,7 @@ def _image_attached(pipeline: Any, site: Site, rewrite: Rewrite, window: Window 
                 raise InputError(
                     expected="a site at the image embedding, where a window in time is asked for",
                     found=f"{site}, inside the image encoder of {type(pipeline).__name__}",
-                    do="steer vision.hook_projected or vision.hook_embedding, or leave the window out",
+                    fix="steer vision.hook_projected or vision.hook_embedding, or leave the window out",
                 )
             stack.enter_context(transformers_clip.attached(encoder, site.hook, rewrite))
             yield
@@ -231,7 +231,7 @@ def _schedule(pipeline: Any, window: Window | None, stack: ExitStack) -> _Schedu
             raise InputError(
                 expected="one window in time on a pipeline",
                 found="a second one inside the first",
-                do="put both edits into one steering, or leave one window out",
+                fix="put both edits into one steering, or leave one window out",
             )
         pipeline.__dict__[_OPEN] = True
         stack.callback(pipeline.__dict__.pop, _OPEN)
@@ -265,7 +265,7 @@ def _refuse_ready_embeddings(original: Callable[..., Any], args: Sequence[Any], 
         raise InputError(
             expected="a prompt as text, so that the text encoder runs and can be steered",
             found="prompt_embeds that are made already",
-            do="give prompt=..., or make the embeddings inside the steering context",
+            fix="give prompt=..., or make the embeddings inside the steering context",
         )
 
 
@@ -283,5 +283,7 @@ def _encoder(pipeline: Any, part: str) -> Any:
 def _check_window(window: Window | None) -> None:
     if window is not None and not 0.0 <= window[0] < window[1] <= 1.0:
         raise InputError(
-            expected="a window (from, to) with 0 <= from < to <= 1", found=str(window), do="give for example (0.0, 0.5)"
+            expected="a window (from, to) with 0 <= from < to <= 1",
+            found=str(window),
+            fix="give for example (0.0, 0.5)",
         )

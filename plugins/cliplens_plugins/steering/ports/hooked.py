@@ -66,7 +66,7 @@ def _rewritten(tower: HookedTower, rewrite: Rewrite, activation: Tensor, inputs:
         raise MismatchError(
             expected="a site with one row per position",
             found=f"activations {list(activation.shape)}",
-            do="choose another hook",
+            fix="choose another hook",
         )
     return rewrite(activation, _special(tower, activation, inputs))
 

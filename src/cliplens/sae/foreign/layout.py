@@ -57,5 +57,5 @@ def not_in_saelens(layout: str, what: str) -> InputError:
     return InputError(
         expected=f"a {layout} dictionary that some SAELens architecture equals",
         found=what,
-        do="keep using it with its authors' code, or write an SAE class and register it with SAELens",
+        fix="keep using it with its authors' code, or write an SAE class and register it with SAELens",
     )

@@ -39,7 +39,7 @@ class MSAE(Layout):
             raise InputError(
                 expected="an MSAE file under the name its training gave it, which holds its activation",
                 found=found.path.name,
-                do="give it that name again, for example 4096_512_TopKReLU_64_False_False_0.0_data.pth",
+                fix="give it that name again, for example 4096_512_TopKReLU_64_False_False_0.0_data.pth",
             )
         if float(asked["cap"]) > 0:
             raise not_in_saelens(self.name, f"codes bent by a soft cap at {asked['cap']}")

@@ -61,7 +61,7 @@ def _chosen(found: Found, layout: str | None) -> Layout:
     raise InputError(
         expected=f"a checkpoint of {', '.join(layouts())}",
         found=f"{found.path} with {', '.join(sorted(map(str, found.content))[:8])}",
-        do="name its layout with layout=, or save it with SAELens where it was made",
+        fix="name its layout with layout=, or save it with SAELens where it was made",
     )
 
 

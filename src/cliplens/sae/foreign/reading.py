@@ -45,7 +45,7 @@ def read_checkpoint(path: Path) -> Found:
     """
     file = _file_in(path) if path.is_dir() else path
     if not file.is_file():
-        raise InputError(expected="a checkpoint file", found=f"no file {file}", do="check the path")
+        raise InputError(expected="a checkpoint file", found=f"no file {file}", fix="check the path")
     if file.suffix == ".safetensors":
         return Found(file, load_file(file), _config_beside(file))
     with file.open("rb") as opened:
@@ -63,7 +63,7 @@ def _file_in(folder: Path) -> Path:
         raise InputError(
             expected="a folder with one checkpoint",
             found=f"{len(candidates)} in {folder}",
-            do="give the file itself",
+            fix="give the file itself",
         )
     return candidates[0]
 
@@ -85,15 +85,15 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
         raise UnsafeFileError(
             expected=f"nothing but tensors, numbers and known configs in {file}",
             found=str(error).strip().splitlines()[-1],
-            do="save its state_dict() alone where it was made",
+            fix="save its state_dict() alone where it was made",
         ) from error
     except (RuntimeError, EOFError, ValueError) as error:
         raise DamagedError(
-            expected=f"a torch checkpoint in {file}", found=str(error).splitlines()[0], do="download it again"
+            expected=f"a torch checkpoint in {file}", found=str(error).splitlines()[0], fix="download it again"
         ) from error
     if not isinstance(loaded, Mapping):
         raise InputError(
-            expected="a checkpoint with named tensors", found=type(loaded).__name__, do="save a state_dict()"
+            expected="a checkpoint with named tensors", found=type(loaded).__name__, fix="save a state_dict()"
         )
     return loaded
 
