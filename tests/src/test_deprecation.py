@@ -12,7 +12,7 @@ def test_an_old_name_warns_and_gives_the_new_object():
 
 
 def test_an_old_module_is_forwarded_too():
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="now cliplens.errors;"):
         assert forward("home") is errors
 
 
