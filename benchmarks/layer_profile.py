@@ -13,11 +13,11 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from modality_ground_truth import SCORED, TRAIN, embeddings, said
 
 from cliplens.records import PairedActs
 from cliplens.tally import tally
 from cliplens_plugins.modality import GroundTruthMetric, ModalityMetric, modality_gap, without_latents
+from modality_ground_truth import SCORED, TRAIN, embeddings, said
 
 HOOKS = (*(f"blocks.{layer}.hook_resid_post" for layer in range(3)), "hook_embedding")
 COLUMNS = ("ImgD", "TextD", "CrossD", "alive", "labelled", "accuracy", "AUROC", "co-firing AUROC", "gap", "gap without")

@@ -30,12 +30,12 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from modality_ground_truth import SCORED, TRAIN, embeddings, read, said
 from torch import Tensor
 
 from cliplens.records import PairedActs
 from cliplens_plugins.modality import class_counts, classify_fixed, mds
 from cliplens_plugins.monosemanticity import embsim, ms, winrate
+from modality_ground_truth import SCORED, TRAIN, embeddings, read, said
 
 Features = tuple[Tensor, Tensor]
 
