@@ -1,0 +1,82 @@
+"""Torch or numpy in, the same kind out; float64 in between, where differences of large sums are safe."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.errors import InputError, NonFiniteError
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def as_double(values: np.ndarray | Tensor, name: str, axes: tuple[str, ...]) -> Float[Tensor, "..."]:
+    """Return the values as a float64 tensor on their device.
+
+    Args:
+        values: torch or numpy.
+        name: the name of the values, for the error messages.
+        axes: the name of each axis, for example ("pair", "latent").
+
+    Raises:
+        InputError: the values have another number of axes.
+        NonFiniteError: the values hold nan or inf.
+
+    >>> as_double(np.array([1, 2]), "scores", ("latent",))
+    tensor([1., 2.], dtype=torch.float64)
+    """
+    tensor = values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if tensor.ndim != len(axes):
+        raise InputError(
+            expected=f"{name} of shape [{', '.join(axes)}]",
+            found=f"shape {tuple(tensor.shape)}",
+            fix=f"give an array with one row per {axes[0]}",
+        )
+    tensor = tensor.to(torch.float64)
+    if not bool(torch.isfinite(tensor).all()):
+        raise NonFiniteError(
+            expected=f"finite numbers as {name}",
+            found="nan or inf",
+            fix="find the samples they come from and leave those out",
+        )
+    return tensor
+
+
+def like(result: Tensor, given: Array) -> Array:
+    """Return the result as a tensor where `given` is a tensor, else as a numpy array."""
+    return result if isinstance(given, Tensor) else result.cpu().numpy()  # type: ignore[return-value]
+
+
+def unit_rows(embeddings: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+    """Return the rows scaled to length 1, in float64.
+
+    Raises:
+        InputError: a row is zero, so it has no direction.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]], dtype=torch.float64)
+    """
+    rows = embeddings.to(torch.float64)
+    norms = rows.norm(dim=1, keepdim=True)
+    if bool((norms == 0).any()):
+        row = int((norms[:, 0] == 0).nonzero()[0, 0])
+        raise InputError(
+            expected="embeddings that have a direction", found=f"zeros in row {row}", fix="leave that sample out"
+        )
+    return rows / norms
+
+
+def check_same_rows(a: Tensor, b: Tensor, name: str) -> None:
+    """Raise an error unless both arrays have the same number of rows.
+
+    Raises:
+        InputError: the numbers of rows differ.
+    """
+    if len(a) != len(b):
+        raise InputError(
+            expected=f"{name} for the same samples",
+            found=f"{len(a)} and {len(b)} rows",
+            fix="give row i of both for sample i",
+        )
