@@ -11,13 +11,13 @@ from cliplens.errors import PluginError
 from cliplens.naming import (
     UNNAMED,
     auroc,
+    caption_vocabulary,
     chosen_modality,
     in_context,
     name_agreement,
     name_columns,
     name_latents,
     words,
-    words_of,
 )
 from cliplens.records import Evidence, LatentTable, Name
 from support.evidence import planted_evidence
@@ -27,20 +27,20 @@ NAN = float("nan")
 
 def test_vocabulary_is_ordered_by_captions_that_hold_a_word_then_by_letter() -> None:
     captions = ["a red dog dog dog", "the red cat", "a cat and the dog", "red"]
-    assert words_of(captions) == ("red", "cat", "dog")
-    assert words_of(captions, most=1) == ("red",)
+    assert caption_vocabulary(captions) == ("red", "cat", "dog")
+    assert caption_vocabulary(captions, most=1) == ("red",)
 
 
 def test_numerals_are_kept_and_function_words_dropped() -> None:
-    assert words_of(["there are two of them", "two is the one", "one"]) == ("one", "two")
+    assert caption_vocabulary(["there are two of them", "two is the one", "one"]) == ("one", "two")
 
 
 def test_rare_words_count_where_nothing_is_frequent() -> None:
-    assert set(words_of(["zebra", "quokka"])) == {"zebra", "quokka"}
-    assert words_of(["zebra zebra", "quokka", "quokka"]) == ("quokka",)
+    assert set(caption_vocabulary(["zebra", "quokka"])) == {"zebra", "quokka"}
+    assert caption_vocabulary(["zebra zebra", "quokka", "quokka"]) == ("quokka",)
 
 
-def test_words_of_any_script_and_markup() -> None:
+def test_caption_vocabulary_any_script_and_markup() -> None:
     assert words("Ein Straßen-Café, don't <script>") == ["ein", "straßen-café", "don't", "script"]
     assert words("赤い 丸 3") == ["赤い", "丸"]
 
@@ -122,3 +122,10 @@ def test_words_in_context_equal_the_slow_definition() -> None:
     truck = unit(rows[4] - rows.mean(0), dim=-1)
     slow = torch.stack([3 / 11 * red + 8 / 11 * bare[0], 1 / 9 * truck + 8 / 9 * bare[1], bare[2]])
     torch.testing.assert_close(got, slow)
+
+
+def test_the_old_name_of_the_default_vocabulary_still_works_with_a_warning() -> None:
+    import cliplens.naming
+
+    with pytest.warns(DeprecationWarning, match="caption_vocabulary"):
+        assert cliplens.naming.words_of is caption_vocabulary

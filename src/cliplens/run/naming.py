@@ -13,7 +13,7 @@ from torch import Tensor
 from cliplens import keys, registry
 from cliplens.contracts import Namer, Scorer
 from cliplens.hooked import HookedCLIP
-from cliplens.naming import in_context, name_latents, words_of
+from cliplens.naming import caption_vocabulary, in_context, name_latents
 from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
@@ -66,7 +66,11 @@ def evidence_for(
 
 def _vocabulary(parts: Parts) -> tuple[str, ...]:
     if parts.settings.vocabulary is None:
-        return words_of([caption for caption in parts.pairs.captions if caption]) if parts.pairs.has_captions else ()
+        return (
+            caption_vocabulary([caption for caption in parts.pairs.captions if caption])
+            if parts.pairs.has_captions
+            else ()
+        )
     lines = Path(parts.settings.vocabulary).read_text().splitlines()
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
 

@@ -1,0 +1,82 @@
+"""Name every latent from one half of the evidence and test the names on the other half."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Judge, Namer, Scorer
+from cliplens.errors import PluginError
+from cliplens.naming.columns import chosen_modality, name_columns
+from cliplens.naming.evidence import image_share, split_evidence
+from cliplens.records import Column, Evidence, Findings
+from cliplens.sites import Modality
+
+Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
+
+
+def name_latents(
+    evidence: Evidence,
+    namer: Namer,
+    *,
+    scorers: Sequence[Scorer] = (),
+    embed: Embed | None = None,
+    judges: Sequence[Judge] = (),
+) -> Findings:
+    """Name every latent from one half of the evidence, and test the names on the other.
+
+    Args:
+        evidence: split by `split_evidence`; without scorers the namer gets all of it.
+        namer: makes one name from images and one from captions.
+        scorers: add their columns and tables. `name_score` is the held-out score where a scorer gives one.
+        embed: the model's own embedding of any text, for scorers.
+        judges: independent encoders, for scorers.
+
+    Raises:
+        PluginError: the number of names the namer gave is not the number of latents.
+    """
+    naming, testing = split_evidence(evidence) if scorers else (evidence, evidence)
+    given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
+    for source, names in given.items():
+        if len(names) != evidence.d_sae:
+            raise PluginError(
+                expected=f"one name per latent ({evidence.d_sae}) from the namer {namer.name!r}",
+                found=f"{len(names)} names from {source}",
+                fix="return Name(None, nan) for a latent without evidence",
+            )
+    share = image_share(naming)
+    found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)
+    for scorer in scorers:
+        found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed, judges))
+    return _with_tested_score(found, chosen_modality(given["images"], given["captions"], share))
+
+
+def _with_tested_score(found: Findings, chosen: Sequence[Modality | None]) -> Findings:
+    """Add the tested score of the final name and its limits, where a scorer gave those of each name."""
+    columns, schema = dict(found.columns), {c.name: c for c in found.schema}
+    for suffix, about in (("score", "Tested score"), ("score_low", "Lower limit"), ("score_high", "Upper limit")):
+        of = {"image": columns.get(f"name_image_{suffix}"), "text": columns.get(f"name_text_{suffix}")}
+        if any(values is None for values in of.values()) and suffix != "score":
+            continue
+        values = [of[m][k] if m and of[m] is not None else np.nan for k, m in enumerate(chosen)]  # type: ignore[index]
+        columns[f"name_{suffix}"] = np.array(values, dtype=np.float64)
+        says = f"{about} of the final name: that of name_image_{suffix} or name_text_{suffix}."
+        schema[f"name_{suffix}"] = Column(
+            f"name_{suffix}", says, range="[0, 1], 0.5 = chance", nan="unnamed or untested"
+        )
+    tested = columns["name_score"][~np.isnan(columns["name_score"])]
+    figures = {**found.figures, "name_score_median": float(np.median(tested)) if len(tested) else None}
+    return replace(found, columns=columns, schema=tuple(schema.values()), figures=figures)
+
+
+def _joined(found: Findings, more: Findings) -> Findings:
+    schema = {c.name: c for c in (*found.schema, *more.schema)}
+    return Findings(
+        columns={**found.columns, **more.columns},
+        schema=tuple(schema.values()),
+        figures={**found.figures, **more.figures},
+        tables={**found.tables, **more.tables},
+        notes=(*found.notes, *more.notes),
+    )
