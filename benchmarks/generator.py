@@ -19,7 +19,7 @@ from PIL import Image
 
 import cliplens
 from cliplens.world import SHARED, Scenes, captions, draw_scenes, render
-from cliplens_plugins.generators import WorldGenerator, WorldJudge, load_judge
+from cliplens_plugins.generators import WorldFactorReader, WorldGenerator, load_factor_reader
 
 SEED = 700_000
 FACTORS = (*SHARED, "texture", "tint", "light")
@@ -34,7 +34,7 @@ def main() -> None:
     args = asked.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {platform.machine()}, 1 thread, {args.pictures} pictures\n")
-    judge = load_judge(args.judge)
+    judge = load_factor_reader(args.judge)
     scenes = draw_scenes(args.pictures, seed=SEED)
     true = [Image.fromarray(picture) for picture in render(scenes)]
     rows = {"the true pictures": accuracy(judge, true, scenes, FACTORS)}
@@ -64,7 +64,7 @@ def conditions(scenes: Scenes, pictures: Sequence[Image.Image]) -> dict[str, tor
 
 
 def accuracy(
-    judge: WorldJudge, pictures: Sequence[Image.Image], scenes: Scenes, names: Sequence[str]
+    judge: WorldFactorReader, pictures: Sequence[Image.Image], scenes: Scenes, names: Sequence[str]
 ) -> Mapping[str, float]:
     read = judge.read(pictures)
     return {name: float(np.mean(read[name] == scenes[name])) for name in names}

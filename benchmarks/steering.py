@@ -29,19 +29,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 import cliplens
+from cliplens.edits import LatentSteering, ablate, add, swap
+from cliplens.edits import replace as replaced
 from cliplens.hooked import HookedCLIP
 from cliplens.records import PairedActs, SparseCodes
 from cliplens.sae import Dictionary, dictionary_config, train
 from cliplens.sites import Modality, Site
 from cliplens.stream import stream
 from cliplens.world import FACTORS, SHARED, Scenes, draw_scenes, scene_pairs, world_pairs
-from cliplens_plugins.generators import WorldGenerator, load_judge
+from cliplens_plugins.generators import WorldGenerator, load_factor_reader
 from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering import (
-    LatentSteering,
     MeanCodes,
-    ablate,
-    add,
     best_latents,
     best_within,
     cosine_shift,
@@ -52,12 +51,8 @@ from cliplens_plugins.steering import (
     random_direction,
     retrieval,
     share_of,
-    swap,
     typical_level,
     zero_shot,
-)
-from cliplens_plugins.steering import (
-    replace as replaced,
 )
 from cliplens_plugins.steering.effects import Effect, Reading
 
@@ -228,7 +223,7 @@ def said(modality: Modality) -> tuple[str, ...]:
 
 
 def picture_reader(judge_file: Path) -> Reader:
-    judge, generator = load_judge(judge_file), WorldGenerator()
+    judge, generator = load_factor_reader(judge_file), WorldGenerator()
 
     def read(acts: Tensor, modality: Modality) -> Reading:
         drawn = generator.generate(acts, seed=5)

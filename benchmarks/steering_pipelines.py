@@ -28,9 +28,10 @@ from sae_lens import StandardSAEConfig
 from sae_lens.saes.standard_sae import StandardSAE
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from cliplens.edits import LatentSteering, ablate, add, replace
 from cliplens.records import ModelIdentity, Provenance
 from cliplens.sae import Dictionary
-from cliplens_plugins.steering import LatentSteering, ablate, add, replace, steer
+from cliplens_plugins.steering import steer
 
 SHORT, LONG, D_SAE = 2, 10, 8 * 768
 SITE = "text.blocks.10.hook_resid_post"

@@ -11,7 +11,7 @@ arguments, and checks it against the contract.
 | `cliplens.scorers`   | `Scorer`                  | tests those words on samples they were not made from       |
 | `cliplens.judges`    | `Judge`                   | an encoder independent of the model studied                |
 | `cliplens.generators`| `Generator`               | makes pictures or text from an edited embedding            |
-| `cliplens.readers`   | `Reader`                  | reads attributes off pictures, to score what steering did  |
+| `cliplens.readers`   | `AttributeReader`         | reads attributes off pictures, to score steering           |
 | `cliplens.reports`   | `Reporter`                | turns a run folder into something to look at               |
 | `cliplens.commands`  | a `typer.Typer`           | a command of the command line                              |
 """
@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from cliplens.deprecation import deprecated_names
 from cliplens.records import Batch, Evidence, Findings, ModelIdentity, Name, PairedActs
 from cliplens.sites import Side
 
@@ -177,19 +178,19 @@ class Generator(ABC):
         """One picture per row of the condition."""
 
 
-class Reader(ABC):
-    """Reads attributes off pictures: whether steering reached what it aimed at, and what else it changed."""
+class AttributeReader(ABC):
+    """Reads attributes off pictures, to measure whether steering reached its target and what else changed."""
 
     name: ClassVar[str]
 
     @property
     @abstractmethod
     def values(self) -> Mapping[str, tuple[str, ...]]:
-        """Attribute -> the names of its values."""
+        """Return the names of the values of each attribute."""
 
     @abstractmethod
     def read(self, images: Sequence[Image.Image]) -> Mapping[str, Int[np.ndarray, " image"]]:
-        """Attribute -> per picture the place of its value in `values`."""
+        """Return, per attribute and picture, the index of its value in `values`."""
 
 
 class Reporter(ABC):
@@ -204,3 +205,5 @@ class Reporter(ABC):
 
 MetricState = dict[str, Tensor]
 Columns = Mapping[str, np.ndarray]
+
+__getattr__ = deprecated_names(__name__, {"Reader": "cliplens.contracts:AttributeReader"})

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, Int64, UInt64
 from PIL import Image
 from torch import Tensor
 
+from cliplens.deprecation import deprecated_names
 from cliplens.errors import InputError, unknown_name
 from cliplens.keys import pair_keys
 from cliplens.sites import Modality
@@ -429,19 +430,6 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """What steering does to codes: `operation` on `latents` with `strength`.
-
-    Operations: add, set, scale, clamp, ablate, replace, swap (see `cliplens_plugins.steering`).
-    """
-
-    operation: str
-    latents: tuple[int, ...]
-    strength: float = 0.0
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All a namer may look at: exemplars and a background from held-out pairs, decoder rows, a vocabulary.
 
@@ -467,3 +455,6 @@ class Evidence:
     """Embeddings of `background`, in order."""
     background_codes: PairedCodes | None = None
     """Codes of `background`, in order: they say on which of them a latent is silent."""
+
+
+__getattr__ = deprecated_names(__name__, {"Edit": "cliplens.edits:Edit"})

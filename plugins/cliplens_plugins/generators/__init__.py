@@ -1,10 +1,19 @@
-"""Generators: what makes pictures from embeddings, so that an edit can be seen.
+"""Generators: models that draw pictures from embeddings, so that an edit can be seen.
 
-`world` is the generator of the embedded world, trained and shipped here; its judge is rebuilt by
-`python -m cliplens_plugins.generators.world_training judge`.
+`world` draws the embedded world's pictures; its weights ship here.
 """
 
+from cliplens.deprecation import deprecated_names
 from cliplens_plugins.generators.world import WorldGenerator as WorldGenerator
-from cliplens_plugins.generators.world_judge import WorldJudge as WorldJudge
-from cliplens_plugins.generators.world_judge import load_judge as load_judge
-from cliplens_plugins.generators.world_judge import train_judge as train_judge
+from cliplens_plugins.generators.world_factor_reader import WorldFactorReader as WorldFactorReader
+from cliplens_plugins.generators.world_factor_reader import load_factor_reader as load_factor_reader
+from cliplens_plugins.generators.world_factor_reader import train_factor_reader as train_factor_reader
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "WorldJudge": "cliplens_plugins.generators.world_factor_reader:WorldFactorReader",
+        "load_judge": "cliplens_plugins.generators.world_factor_reader:load_factor_reader",
+        "train_judge": "cliplens_plugins.generators.world_factor_reader:train_factor_reader",
+    },
+)

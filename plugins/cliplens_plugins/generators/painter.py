@@ -73,7 +73,7 @@ class Painter(nn.Module):
         state: Pictures,
         time: Float[Tensor, " sample"],
         embedding: Float[Tensor, "sample d_embed"],
-        layout: "Layout",
+        layout: "SceneLayout",
     ) -> Pictures:
         """The clean picture the network believes in."""
         return self.draw(state, time, self.condition(embedding), layout)
@@ -83,7 +83,7 @@ class Painter(nn.Module):
         state: Pictures,
         time: Float[Tensor, " sample"],
         scene: Float[Tensor, "sample width"],
-        layout: "Layout",
+        layout: "SceneLayout",
     ) -> Pictures:
         """The same from what is known of the scene, wherever that comes from."""
         given = F.silu(scene + self.tilt(layout.tilt) + self.time(_waves(time, self.config.width)))
@@ -102,7 +102,7 @@ class Painter(nn.Module):
 
 
 @dataclass(frozen=True)
-class Layout:
+class SceneLayout:
     """What the embedding does not hold and a picture must have: the quadrant of the first copy, and the tilt."""
 
     anchor: Int[Tensor, " sample"]

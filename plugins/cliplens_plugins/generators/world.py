@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cliplens.contracts import Generator
 from cliplens.errors import InputError, NonFiniteError
-from cliplens_plugins.generators.painter import Layout, Painter, PainterConfig, Pictures
+from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures, SceneLayout
 
 WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
 
@@ -70,7 +70,7 @@ class WorldGenerator(Generator):
 
 @torch.no_grad()
 def sample(
-    painter: Painter, unit: Float[Tensor, "sample d_embed"], noise: Pictures, layout: Layout, *, steps: int
+    painter: Painter, unit: Float[Tensor, "sample d_embed"], noise: Pictures, layout: SceneLayout, *, steps: int
 ) -> Pictures:
     """Pictures from noise by Euler steps along the predicted velocity; the last step lands on the predicted picture."""
     state = noise
@@ -105,7 +105,7 @@ def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor
     return condition / norm
 
 
-def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, Layout]:
+def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, SceneLayout]:
     """Noise and layout, row by row from the seed, so that row i does not depend on how many rows there are."""
     generator = torch.Generator().manual_seed(seed)
     rows = [
@@ -117,7 +117,7 @@ def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, Layout]:
         for _ in range(n)
     ]
     noise, anchor, tilt = (torch.stack(column) for column in zip(*rows, strict=True))
-    return noise, Layout(anchor, tilt)
+    return noise, SceneLayout(anchor, tilt)
 
 
 def _to_images(pictures: Pictures) -> list[Image.Image]:

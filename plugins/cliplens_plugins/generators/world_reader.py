@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from cliplens.contracts import Reader
+from cliplens.contracts import AttributeReader
 from cliplens.world import FACTORS
-from cliplens_plugins.generators.world_judge import JUDGED, WorldJudge, load_judge
+from cliplens_plugins.generators.world_factor_reader import FACTORS_READ, WorldFactorReader, load_factor_reader
 
 
-class WorldReader(Reader):
+class WorldReader(AttributeReader):
     """Reads the factors of a picture of the world. The judge is trained on first use, about two minutes, and kept."""
 
     name: ClassVar[str] = "world"
@@ -23,15 +23,15 @@ class WorldReader(Reader):
     @property
     def values(self) -> Mapping[str, tuple[str, ...]]:
         """The factors a picture shows."""
-        return {name: FACTORS[name].values for name in JUDGED}
+        return {name: FACTORS[name].values for name in FACTORS_READ}
 
     def read(self, images: Sequence[Image.Image]) -> Mapping[str, Int[np.ndarray, " image"]]:
         """What each picture shows."""
         return self._judge.read(images)
 
     @cached_property
-    def _judge(self) -> WorldJudge:
-        return load_judge(judge_file())
+    def _judge(self) -> WorldFactorReader:
+        return load_factor_reader(judge_file())
 
 
 def judge_file() -> Path:

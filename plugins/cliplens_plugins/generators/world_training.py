@@ -25,9 +25,9 @@ from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, object_masks, render
 from cliplens.world.factors import TILTS
-from cliplens_plugins.generators.painter import Layout, Painter, PainterConfig, Pictures
+from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures, SceneLayout
 from cliplens_plugins.generators.world import scaled_condition
-from cliplens_plugins.generators.world_judge import load_judge
+from cliplens_plugins.generators.world_factor_reader import load_factor_reader
 
 GENERATOR_SEED = 3_000_000
 DRAWN = (*SHARED, "texture", "tint", "light")
@@ -168,7 +168,7 @@ def _loss(
     time = torch.rand(len(scenes))
     mix = time[:, None, None, None]
     state = mix * picture + (1 - mix) * torch.randn_like(picture)
-    layout = Layout(torch.from_numpy(scenes["position"]), torch.from_numpy(scenes["tilt"]))
+    layout = SceneLayout(torch.from_numpy(scenes["position"]), torch.from_numpy(scenes["tilt"]))
     error = (painter.draw(state, time, known, layout) - picture).square()
     near = F.max_pool2d(torch.from_numpy(object_masks(scenes))[:, None], 3, stride=1, padding=1)
     return (error * (1 + recipe.object_weight * near)).mean()
@@ -244,7 +244,7 @@ def generator(out: Annotated[Path, typer.Option(help="File to write.")], seed: i
 @app.command()
 def judge(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0, steps: int = 1500) -> None:
     """Train the judge."""
-    load_judge(out, seed=seed, steps=steps)
+    load_factor_reader(out, seed=seed, steps=steps)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,52 @@
-"""Steering: edits of a dictionary's latents, put into CLIP itself, diffusion pipelines and multimodal language models.
+"""Steering: edits of a dictionary's latents, attached to CLIP, diffusion pipelines and multimodal language models.
+
+    from cliplens.edits import LatentSteering, ablate, add
 
     edits = [ablate(by_name(table, "red")), add(by_name(table, "blue"), 4.0)]
     with steer(pipeline, LatentSteering(dictionary, edits)):
         pipeline("a small ring")
 
-`docs/steering.md` says what each edit does, where it can go, and how it is measured.
+The edits are in `cliplens.edits`. `docs/steering.md` defines each edit, lists the sites it can be applied at,
+and says how its effect is measured.
 """
 
 from importlib import import_module
 from typing import Any
 
+from cliplens.deprecation import deprecated_names
+
 _FROM = {
     "clip_effects": ("cosine_shift", "mean_prompts", "retrieval", "zero_shot"),
     "directions": ("centroids", "difference_of_means", "random_direction"),
-    "edits": ("ablate", "add", "clamp", "replace", "scale", "set_to", "swap"),
     "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
-    "files": ("load_edits", "save_edits"),
-    "identity": ("dictionary_sha256",),
     "mean_codes": ("MeanCodes",),
-    "operations": ("apply_edit", "apply_edits"),
     "parsing": ("parse_edit",),
     "pictures": ("burnt", "save_strip", "sharpness"),
     "selection": ("best_latents", "by_class", "by_name", "label_correlation", "typical_level"),
     "context": ("steer",),
-    "steering": ("DirectionSteering", "LatentSteering", "Steering"),
 }
 _HOME = {name: module for module, names in _FROM.items() for name in names}
+_MOVED = {
+    name: f"cliplens.edits:{name}"
+    for name in (
+        "DirectionSteering",
+        "LatentSteering",
+        "Steering",
+        "ablate",
+        "add",
+        "apply_edit",
+        "apply_edits",
+        "clamp",
+        "dictionary_sha256",
+        "load_edits",
+        "replace",
+        "save_edits",
+        "scale",
+        "set_to",
+        "swap",
+    )
+}
+_moved = deprecated_names(__name__, _MOVED)
 
 __all__ = sorted(_HOME)  # noqa: PLE0605  the names are listed once, above
 
@@ -33,7 +54,7 @@ __all__ = sorted(_HOME)  # noqa: PLE0605  the names are listed once, above
 def __getattr__(name: str) -> Any:
     # Lazy, so that `cliplens --help` can show the command without importing torch.
     if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _moved(name)
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 

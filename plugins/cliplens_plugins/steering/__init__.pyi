@@ -6,13 +6,6 @@ from cliplens_plugins.steering.context import steer as steer
 from cliplens_plugins.steering.directions import centroids as centroids
 from cliplens_plugins.steering.directions import difference_of_means as difference_of_means
 from cliplens_plugins.steering.directions import random_direction as random_direction
-from cliplens_plugins.steering.edits import ablate as ablate
-from cliplens_plugins.steering.edits import add as add
-from cliplens_plugins.steering.edits import clamp as clamp
-from cliplens_plugins.steering.edits import replace as replace
-from cliplens_plugins.steering.edits import scale as scale
-from cliplens_plugins.steering.edits import set_to as set_to
-from cliplens_plugins.steering.edits import swap as swap
 from cliplens_plugins.steering.effects import Effect as Effect
 from cliplens_plugins.steering.effects import Share as Share
 from cliplens_plugins.steering.effects import best_within as best_within
@@ -20,12 +13,7 @@ from cliplens_plugins.steering.effects import dose_of_breach as dose_of_breach
 from cliplens_plugins.steering.effects import dose_slope as dose_slope
 from cliplens_plugins.steering.effects import effect as effect
 from cliplens_plugins.steering.effects import share_of as share_of
-from cliplens_plugins.steering.files import load_edits as load_edits
-from cliplens_plugins.steering.files import save_edits as save_edits
-from cliplens_plugins.steering.identity import dictionary_sha256 as dictionary_sha256
 from cliplens_plugins.steering.mean_codes import MeanCodes as MeanCodes
-from cliplens_plugins.steering.operations import apply_edit as apply_edit
-from cliplens_plugins.steering.operations import apply_edits as apply_edits
 from cliplens_plugins.steering.parsing import parse_edit as parse_edit
 from cliplens_plugins.steering.pictures import burnt as burnt
 from cliplens_plugins.steering.pictures import save_strip as save_strip
@@ -35,6 +23,3 @@ from cliplens_plugins.steering.selection import by_class as by_class
 from cliplens_plugins.steering.selection import by_name as by_name
 from cliplens_plugins.steering.selection import label_correlation as label_correlation
 from cliplens_plugins.steering.selection import typical_level as typical_level
-from cliplens_plugins.steering.steering import DirectionSteering as DirectionSteering
-from cliplens_plugins.steering.steering import LatentSteering as LatentSteering
-from cliplens_plugins.steering.steering import Steering as Steering

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliplens import api
+from cliplens.edits import LatentSteering
 from cliplens.errors import InputError
 from cliplens_plugins.steering.context import steer
-from cliplens_plugins.steering.steering import LatentSteering
 
 _LONGEST = 40
 _TOP = 5

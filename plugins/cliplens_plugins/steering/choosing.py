@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliplens.api import WORLD_PREFIX
+from cliplens.edits import Edit, add, replace
 from cliplens.errors import InputError
-from cliplens.records import Edit, Exemplars, GroundTruth, LatentTable
-from cliplens_plugins.steering.edits import add, replace
+from cliplens.records import Exemplars, GroundTruth, LatentTable
 
 PURE = 0.9
 """Share of a latent's top samples that must show one value for the latent to count as saying it."""

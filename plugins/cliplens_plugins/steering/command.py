@@ -96,9 +96,9 @@ def steer(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads steal each other's time
     from cliplens.runfolder import RunFolder
-    from cliplens_plugins.steering.session import Asked, do
+    from cliplens_plugins.steering.session import SteeringRequest, do
 
-    asked = Asked(
+    asked = SteeringRequest(
         run=run,
         edit=tuple(edit or ()),
         edits=edits,

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cliplens.edits import Steering
 from cliplens.errors import InputError, MismatchError
 from cliplens.sites import Site
 from cliplens_plugins.steering.ports import diffusion, hooked, multimodal, transformers_clip
 from cliplens_plugins.steering.ports.port import Port
-from cliplens_plugins.steering.steering import Steering
 
 
 @contextmanager

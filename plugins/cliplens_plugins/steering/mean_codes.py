@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cliplens.records import Edit, SparseCodes
-from cliplens_plugins.steering.edits import add
+from cliplens.edits import Edit, add
+from cliplens.records import SparseCodes
 from cliplens_plugins.steering.selection import label_correlation
 
 FEW = 8

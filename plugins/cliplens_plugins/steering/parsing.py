@@ -12,9 +12,10 @@
 import re
 from collections.abc import Callable
 
+from cliplens import edits as making
+from cliplens.edits import Edit
 from cliplens.errors import InputError
-from cliplens.records import Edit, LatentTable
-from cliplens_plugins.steering import edits as making
+from cliplens.records import LatentTable
 from cliplens_plugins.steering.selection import by_class, by_name
 
 Level = Callable[[int], float | None]

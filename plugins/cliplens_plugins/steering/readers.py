@@ -1,4 +1,4 @@
-"""Who reads the pictures: a `Reader` that knows the attributes, or an independent two-tower model with a phrase."""
+"""Reading pictures: an `AttributeReader` that knows the attributes, or an independent two-tower model and a phrase."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from cliplens import api, registry
-from cliplens.contracts import Reader
+from cliplens.contracts import AttributeReader
 from cliplens.errors import InputError, unknown_name
 from cliplens_plugins.steering.effects import effect
 
@@ -28,7 +28,7 @@ def attributes(
         UnknownNameError: no such attribute or value.
         InputError: not of the form attribute=value.
     """
-    judge = registry.find("readers", reader).make(Reader)
+    judge = registry.find("readers", reader).make(AttributeReader)
     name, _, value = wanted.partition("=")
     if not value:
         raise InputError(

@@ -10,8 +10,8 @@ from PIL import Image
 
 from cliplens import api, registry
 from cliplens.contracts import Generator
+from cliplens.edits import Edit, LatentSteering, identity_of, load_edits, save_edits
 from cliplens.errors import InputError
-from cliplens.records import Edit
 from cliplens.runfolder import RunFolder, write_json
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality
@@ -19,19 +19,16 @@ from cliplens_plugins.steering import readers
 from cliplens_plugins.steering.answers import answers, is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.context import steer
-from cliplens_plugins.steering.files import load_edits, save_edits
-from cliplens_plugins.steering.identity import identity_of
 from cliplens_plugins.steering.parsing import parse_edit
 from cliplens_plugins.steering.pictures import burnt, save_strip, sharpness
 from cliplens_plugins.steering.sources import Run, samples_of
-from cliplens_plugins.steering.steering import LatentSteering
 
 Pictures = list[Image.Image]
 _CHANGED = "changed is the Kullback-Leibler divergence of the next token from dose 0, in nats"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SteeringRequest:
     """What a session is asked for; the options of `cliplens steer`."""
 
     out: Path
@@ -70,7 +67,7 @@ class Asked:
             )
 
 
-def do(asked: Asked) -> dict[str, Any]:
+def do(asked: SteeringRequest) -> dict[str, Any]:
     """Steer, draw or answer, measure; writes strip.png (of pictures), edits.json and steering.json into `asked.out` and
     returns the last.
 
@@ -110,7 +107,7 @@ def do(asked: Asked) -> dict[str, Any]:
 
 
 def _drawn(
-    asked: Asked,
+    asked: SteeringRequest,
     run: Run | None,
     pipeline: Any | None,
     steering: LatentSteering,
@@ -124,7 +121,7 @@ def _drawn(
     return _through_generator(asked, run, steering, doses, choice)
 
 
-def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
+def _dictionary(asked: SteeringRequest, run: Run | None) -> Dictionary:
     if asked.sae is not None:
         return Dictionary.load(asked.sae)
     assert run is not None
@@ -132,7 +129,7 @@ def _dictionary(asked: Asked, run: Run | None) -> Dictionary:
 
 
 def _steering(
-    asked: Asked, run: Run | None, dictionary: Dictionary, modality: Modality, choice: Choice | None
+    asked: SteeringRequest, run: Run | None, dictionary: Dictionary, modality: Modality, choice: Choice | None
 ) -> LatentSteering:
     table = run.table if run is not None and asked.sae is None and run.scored else None
     level = run.level(modality) if run is not None and asked.sae is None else None
@@ -151,7 +148,7 @@ def _steering(
 
 
 def _through_generator(
-    asked: Asked, run: Run, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
+    asked: SteeringRequest, run: Run, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
 ) -> tuple[list[str], list[Pictures]]:
     draw = registry.find("generators", asked.generator).make(Generator)
     keep = choice.starts_from if choice else lambda _: True
@@ -161,7 +158,7 @@ def _through_generator(
 
 
 def _through_pipeline(
-    asked: Asked, pipeline: Any, steering: LatentSteering, doses: Sequence[float]
+    asked: SteeringRequest, pipeline: Any, steering: LatentSteering, doses: Sequence[float]
 ) -> tuple[list[str], list[Pictures]]:
     inputs: dict[str, Any] = {"prompt": list(asked.prompts)}
     if asked.images:
@@ -196,7 +193,7 @@ def open_pipeline(path: Path) -> Any:
 
 
 def _measured(
-    asked: Asked, doses: Sequence[float], columns: Sequence[Pictures]
+    asked: SteeringRequest, doses: Sequence[float], columns: Sequence[Pictures]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     rows: list[dict[str, Any]] = [
         {

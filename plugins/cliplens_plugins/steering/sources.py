@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliplens import keys
+from cliplens.edits import Steering
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars
 from cliplens.pairs import open_image
@@ -21,7 +22,6 @@ from cliplens.run import OpenedRun, asked_pairs
 from cliplens.sites import SIDE_OF, Modality, Site
 from cliplens_plugins.steering.choosing import Choice, choose
 from cliplens_plugins.steering.context import steer
-from cliplens_plugins.steering.steering import Steering
 
 
 @dataclass(frozen=True, eq=False)

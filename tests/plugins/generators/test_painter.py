@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from cliplens_plugins.generators.painter import Layout, Painter, PainterConfig, _cells, _to_patches, _to_picture
+from cliplens_plugins.generators.painter import Painter, PainterConfig, SceneLayout, _cells, _to_patches, _to_picture
 from cliplens_plugins.generators.world import sample
 
 SMALL = PainterConfig(width=16, layers=1, heads=2)
 
 
-def inputs(n: int, config: PainterConfig = SMALL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Layout]:
+def inputs(n: int, config: PainterConfig = SMALL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, SceneLayout]:
     made = torch.Generator().manual_seed(0)
     state = torch.randn(n, 3, config.side, config.side, generator=made)
     embedding = torch.randn(n, config.d_embed, generator=made)
-    return state, torch.rand(n, generator=made), embedding, Layout(torch.arange(n) % 4, torch.arange(n) % 3)
+    return state, torch.rand(n, generator=made), embedding, SceneLayout(torch.arange(n) % 4, torch.arange(n) % 3)
 
 
 @pytest.mark.parametrize("patch", [6, 8, 12])
@@ -31,7 +31,7 @@ def test_rows_do_not_see_each_other() -> None:
     painter = Painter(SMALL).double()
     state, time, embedding, layout = inputs(4)
     all_of = painter(state.double(), time.double(), embedding.double(), layout)
-    third = Layout(layout.anchor[2:3], layout.tilt[2:3])
+    third = SceneLayout(layout.anchor[2:3], layout.tilt[2:3])
     one = painter(state[2:3].double(), time[2:3].double(), embedding[2:3].double(), third)
     assert torch.allclose(all_of[2:3], one, atol=1e-12)
 
@@ -45,7 +45,7 @@ def test_sampling_lands_on_what_the_network_believes(steps: int) -> None:
             return torch.full_like(state, 0.25)
 
     noise = inputs(2)[0]
-    layout = Layout(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+    layout = SceneLayout(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     out = sample(Certain(SMALL), torch.randn(2, 64), noise, layout, steps=steps)
     assert torch.allclose(out, torch.full_like(out, 0.25), atol=1e-6)
 

@@ -9,7 +9,7 @@ import cliplens
 from cliplens.errors import InputError, NonFiniteError
 from cliplens.registry import find
 from cliplens.world import draw_scenes, render
-from cliplens_plugins.generators import WorldGenerator, train_judge
+from cliplens_plugins.generators import WorldGenerator, train_factor_reader
 from cliplens_plugins.generators.world import WEIGHTS
 
 SEED = 700_001
@@ -88,7 +88,7 @@ def test_a_layout_can_be_chosen() -> None:
 
 @pytest.mark.slow
 def test_an_independent_judge_reads_what_the_embedding_held() -> None:
-    judge = train_judge(steps=800)
+    judge = train_factor_reader(steps=800)
     scenes = draw_scenes(256, seed=SEED)
     read = judge.read(generator().generate(embed(render(scenes)), seed=0))
     assert min(np.mean(read[name] == scenes[name]) for name in ("shape", "colour", "size", "count", "fill")) > 0.9

@@ -9,9 +9,9 @@ from PIL import Image
 
 import cliplens
 from cliplens.world import FACTORS, draw_scenes, render
-from cliplens_plugins.generators import WorldGenerator, load_judge, train_judge
+from cliplens_plugins.generators import WorldGenerator, load_factor_reader, train_factor_reader
 from cliplens_plugins.generators.painter import PainterConfig
-from cliplens_plugins.generators.world_judge import JUDGED
+from cliplens_plugins.generators.world_factor_reader import FACTORS_READ
 from cliplens_plugins.generators.world_training import PainterRecipe, learn_to_draw, learn_to_read, save_painter
 
 TINY = PainterRecipe(
@@ -35,16 +35,16 @@ def test_training_twice_gives_the_same_weights() -> None:
 
 def test_the_judge_reads_every_factor_and_is_kept(tmp_path: Path) -> None:
     images = [Image.fromarray(picture) for picture in render(draw_scenes(5))]
-    first = load_judge(tmp_path / "judge.safetensors", steps=2)
+    first = load_factor_reader(tmp_path / "judge.safetensors", steps=2)
     read = first.read(images)
-    assert set(read) == set(JUDGED)
+    assert set(read) == set(FACTORS_READ)
     assert all(values.max() < len(FACTORS[name].values) for name, values in read.items())
-    kept = load_judge(tmp_path / "judge.safetensors", steps=2).read(images)
+    kept = load_factor_reader(tmp_path / "judge.safetensors", steps=2).read(images)
     assert all(np.array_equal(read[name], kept[name]) for name in read)
 
 
 @pytest.mark.slow
 def test_the_judge_learns() -> None:
     scenes = draw_scenes(512, seed=700_002)
-    read = train_judge(steps=600).read([Image.fromarray(picture) for picture in render(scenes)])
-    assert min(np.mean(read[name] == scenes[name]) for name in JUDGED) > 0.9
+    read = train_factor_reader(steps=600).read([Image.fromarray(picture) for picture in render(scenes)])
+    assert min(np.mean(read[name] == scenes[name]) for name in FACTORS_READ) > 0.9

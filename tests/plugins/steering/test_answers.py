@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from cliplens import edits as ed
 from cliplens.errors import InputError
-from cliplens_plugins import steering as s
 from cliplens_plugins.steering.answers import answers, is_answering
 from cliplens_plugins.steering.command import app
 from support.tiny_dictionaries import tiny_dictionary
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(place: Path, **edit: Any) -> list[dict[str, Any]]:
-    steering = s.LatentSteering(tiny_dictionary(16, 24, sites=(SITE,)), [s.add([5], 30.0, **edit)])
+    steering = ed.LatentSteering(tiny_dictionary(16, 24, sites=(SITE,)), [ed.add([5], 30.0, **edit)])
     return answers(place / "llava", ["a b"], [place / "one.png", place / "two.png"], steering, (0.0, 1.0, 2.0))
 
 
@@ -60,7 +60,7 @@ def test_from_the_command_line(place: Path, tmp_path: Path) -> None:
 
 
 def test_questions_and_pictures_must_go_together(place: Path) -> None:
-    one = s.LatentSteering(tiny_dictionary(16, 24, sites=(SITE,)), [s.add([5], 1.0)])
+    one = ed.LatentSteering(tiny_dictionary(16, 24, sites=(SITE,)), [ed.add([5], 1.0)])
     for questions, images in (([], ["one"]), (["a"], []), (["a", "b"], ["one", "two", "one"])):
         with pytest.raises(InputError, match="as many questions as pictures, or one of either"):
             answers(place / "llava", questions, [place / f"{n}.png" for n in images], one, (0.0, 1.0))

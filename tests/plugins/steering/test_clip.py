@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import cliplens
+from cliplens import edits as ed
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens.hooked import HookedCLIP
 from cliplens_plugins import steering as s
@@ -24,7 +25,7 @@ def resid(clip: HookedCLIP, images: torch.Tensor) -> torch.Tensor:
 def test_an_edit_in_a_tower_is_the_arithmetic(clip: HookedCLIP) -> None:
     images = tiny_images()
     dictionary = tiny_dictionary(64, 96, sites=("vision.blocks.1.hook_resid_post",))
-    steering = s.LatentSteering(dictionary, [s.ablate(range(20)), s.add([30], 2.0)])
+    steering = ed.LatentSteering(dictionary, [ed.ablate(range(20)), ed.add([30], 2.0)])
     before = resid(clip, images)
     stock = clip.vision(images)
     with s.steer(clip, steering):
@@ -48,9 +49,9 @@ def test_dose_0_is_bit_identical(clip: HookedCLIP, site: str) -> None:
     images, tokens = tiny_images(), tiny_tokens()
     stock = clip(images, tokens)
     dictionary = tiny_dictionary(clip.width(site), 40, sites=(site,))
-    with s.steer(clip, s.LatentSteering(dictionary, [s.add([1], 9.0)], dose=0.0)):
+    with s.steer(clip, ed.LatentSteering(dictionary, [ed.add([1], 9.0)], dose=0.0)):
         assert torch.equal(clip(images, tokens), stock)
-    with s.steer(clip, s.LatentSteering(dictionary, [s.add([1], 9.0)])):
+    with s.steer(clip, ed.LatentSteering(dictionary, [ed.add([1], 9.0)])):
         assert not torch.allclose(clip(images, tokens), stock)
     assert torch.equal(clip(images, tokens), stock)
 
@@ -60,7 +61,7 @@ def test_the_embedding_that_makes_the_logits_is_the_edited_one(clip: HookedCLIP)
     images, tokens = tiny_images(), tiny_tokens()
     both = ("vision.hook_embedding", "text.hook_embedding")
     dictionary = tiny_dictionary(32, 40, sites=both, means=True)
-    steering = s.LatentSteering(dictionary, [s.add([3], 0.5)])
+    steering = ed.LatentSteering(dictionary, [ed.add([3], 0.5)])
     with pytest.raises(InputError, match=r"2: vision\.hook_embedding, text\.hook_embedding"), s.steer(clip, steering):
         pass
     with s.steer(clip, steering, site="vision.hook_embedding"):
@@ -74,7 +75,7 @@ def test_the_embedding_that_makes_the_logits_is_the_edited_one(clip: HookedCLIP)
 def test_special_positions_are_cls_and_eot(clip: HookedCLIP) -> None:
     tokens = tiny_tokens()
     site = "text.blocks.1.hook_resid_post"
-    steering = s.LatentSteering(tiny_dictionary(48, 40, sites=(site,)), [s.add([3], 2.0, positions="special")])
+    steering = ed.LatentSteering(tiny_dictionary(48, 40, sites=(site,)), [ed.add([3], 2.0, positions="special")])
     name = "blocks.1.hook_resid_post"
     before = clip.text.read(tokens, [name])[name]
     with s.steer(clip, steering):
@@ -88,9 +89,9 @@ def test_special_positions_are_cls_and_eot(clip: HookedCLIP) -> None:
 def test_contexts_nest(clip: HookedCLIP) -> None:
     images = tiny_images()
     stock = clip.vision(images)
-    one = s.LatentSteering(tiny_dictionary(64, 96, sites=("vision.blocks.1.hook_resid_post",)), [s.add([3], 2.0)])
-    two = s.LatentSteering(
-        tiny_dictionary(64, 96, seed=1, sites=("vision.blocks.0.hook_resid_post",)), [s.add([4], 2.0)]
+    one = ed.LatentSteering(tiny_dictionary(64, 96, sites=("vision.blocks.1.hook_resid_post",)), [ed.add([3], 2.0)])
+    two = ed.LatentSteering(
+        tiny_dictionary(64, 96, seed=1, sites=("vision.blocks.0.hook_resid_post",)), [ed.add([4], 2.0)]
     )
     with s.steer(clip, one):
         alone = clip.vision(images)
@@ -104,7 +105,7 @@ def test_contexts_nest(clip: HookedCLIP) -> None:
 @torch.no_grad()
 def test_heads_lie_side_by_side(clip: HookedCLIP) -> None:
     site = "vision.blocks.1.attn.hook_z"
-    steering = s.LatentSteering(tiny_dictionary(64, 96, sites=(site,)), [s.add([3], 2.0)])
+    steering = ed.LatentSteering(tiny_dictionary(64, 96, sites=(site,)), [ed.add([3], 2.0)])
     with s.steer(clip, steering):
         after = clip.vision.read(tiny_images(), ["blocks.1.attn.hook_z"])["blocks.1.attn.hook_z"]
     before = clip.vision.read(tiny_images(), ["blocks.1.attn.hook_z"])["blocks.1.attn.hook_z"]
@@ -114,7 +115,7 @@ def test_heads_lie_side_by_side(clip: HookedCLIP) -> None:
 
 
 def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
-    narrow = s.LatentSteering(tiny_dictionary(16, 40), [s.ablate([1])])
+    narrow = ed.LatentSteering(tiny_dictionary(16, 40), [ed.ablate([1])])
     with pytest.raises(InputError, match="does not say where it was made"), s.steer(clip, narrow):
         pass
     for kind, words, target, where in (

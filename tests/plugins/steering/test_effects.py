@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy.stats import binomtest
 
+from cliplens import edits as ed
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.records import LatentTable
 from cliplens_plugins import steering as s
@@ -101,15 +102,15 @@ def test_edits_as_people_write_them() -> None:
         return {0: 1.5, 1: 2.0}.get(latent)
 
     read = {
-        "red=+4": s.add([0], 4.0),
-        "red=-0.5": s.add([0], -0.5),
-        "blue=+2x": s.add([1], 4.0),
-        "2=3": s.set_to([2], 3.0),
-        "1,2=off": s.ablate([1, 2]),
-        "red=*0.5": s.scale([0], 0.5),
-        "red->blue=+2x": s.replace([0], [1], 4.0),
-        "class:ImgD~0.7": s.swap([2], 0.7),
-        "class:all~1": s.swap([0, 1, 2], 1.0),
+        "red=+4": ed.add([0], 4.0),
+        "red=-0.5": ed.add([0], -0.5),
+        "blue=+2x": ed.add([1], 4.0),
+        "2=3": ed.set_to([2], 3.0),
+        "1,2=off": ed.ablate([1, 2]),
+        "red=*0.5": ed.scale([0], 0.5),
+        "red->blue=+2x": ed.replace([0], [1], 4.0),
+        "class:ImgD~0.7": ed.swap([2], 0.7),
+        "class:all~1": ed.swap([0, 1, 2], 1.0),
     }
     for text, edit in read.items():
         assert s.parse_edit(text, TABLE, level) == edit

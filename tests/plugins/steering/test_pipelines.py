@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cliplens import edits as ed
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens_plugins import steering as s
 from support import tiny_pipelines as tiny
@@ -47,14 +48,14 @@ def ip() -> Any:
 
 def text_steering(
     hook: str = "blocks.1.hook_resid_post", width: int = tiny.WIDTH, dose: float = 1.0
-) -> s.LatentSteering:
+) -> ed.LatentSteering:
     dictionary = tiny_dictionary(width, 64, sites=(f"text.{hook}",))
-    return s.LatentSteering(dictionary, [s.ablate(range(10)), s.add([20], 3.0)], dose=dose)
+    return ed.LatentSteering(dictionary, [ed.ablate(range(10)), ed.add([20], 3.0)], dose=dose)
 
 
-def image_steering(hook: str = "hook_projected", dose: float = 1.0) -> s.LatentSteering:
+def image_steering(hook: str = "hook_projected", dose: float = 1.0) -> ed.LatentSteering:
     width = tiny.WIDTH if hook.startswith("blocks") else tiny.EMBED
-    return s.LatentSteering(tiny_dictionary(width, 64, sites=(f"vision.{hook}",)), [s.add([20], 3.0)], dose=dose)
+    return ed.LatentSteering(tiny_dictionary(width, 64, sites=(f"vision.{hook}",)), [ed.add([20], 3.0)], dose=dose)
 
 
 def state_of(pipeline: Any) -> tuple[Any, ...]:
@@ -70,7 +71,7 @@ def _of_module(module: torch.nn.Module) -> tuple[Any, ...]:
     return len(hooks), len(module._forward_pre_hooks), names
 
 
-RUNS: dict[str, tuple[str, Callable[..., np.ndarray], Callable[..., s.LatentSteering]]] = {
+RUNS: dict[str, tuple[str, Callable[..., np.ndarray], Callable[..., ed.LatentSteering]]] = {
     "Stable Diffusion": ("sd", lambda p, **k: tiny.picture(p, PROMPT, **SIZE, **k), text_steering),
     "Stable Diffusion XL": ("xl", lambda p, **k: tiny.picture(p, PROMPT, **SIZE, **k), text_steering),
     "StableUnCLIPPipeline": (
@@ -261,7 +262,7 @@ def test_the_papers_control_mixes_a_prompt_with_a_reference_picture(unclip: Any)
     dictionary = tiny_dictionary(tiny.EMBED, 64, sites=("vision.hook_projected",), means=True)
     reference = torch.randn(1, tiny.EMBED, generator=torch.Generator().manual_seed(3))
     codes = dictionary.folded("image").encode(reference)
-    steering = s.LatentSteering(dictionary, [s.swap(range(64))], reference=codes, error_term=False)
+    steering = ed.LatentSteering(dictionary, [ed.swap(range(64))], reference=codes, error_term=False)
     with s.steer(unclip, steering), conditioning(unclip) as seen:
         tiny.picture(unclip, PROMPT, prior_num_inference_steps=2, noise_level=0, **SIZE)
     embeds = seen[0]["class_labels"].chunk(2)[1][:, : tiny.EMBED]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cliplens import edits as ed
 from cliplens.errors import UnknownNameError
 from cliplens_plugins import steering as s
 from support import tiny_pipelines as tiny
@@ -25,9 +26,11 @@ def encoder() -> Any:
     return tiny.image_encoder()
 
 
-def steering(hook: str, dose: float = 1.0, **edit: Any) -> s.LatentSteering:
+def steering(hook: str, dose: float = 1.0, **edit: Any) -> ed.LatentSteering:
     width = tiny.EMBED if hook in ("hook_projected", "hook_embedding") else tiny.WIDTH
-    return s.LatentSteering(tiny_dictionary(width, 64, sites=(f"vision.{hook}",)), [s.add([5], 4.0, **edit)], dose=dose)
+    return ed.LatentSteering(
+        tiny_dictionary(width, 64, sites=(f"vision.{hook}",)), [ed.add([5], 4.0, **edit)], dose=dose
+    )
 
 
 def pixels(n: int = 2) -> Tensor:
@@ -127,7 +130,7 @@ def test_a_text_encoder_knows_where_its_captions_end() -> None:
     model = CLIPTextModel(tiny.text_config(tokenizer)).eval()
     ids = tokenizer(["a ring", "a red ring"], padding="max_length", return_tensors="pt").input_ids
     dictionary = tiny_dictionary(tiny.WIDTH, 64, sites=("text.blocks.0.hook_resid_post",))
-    with s.steer(model, s.LatentSteering(dictionary, [s.add([5], 4.0, positions="special")])):
+    with s.steer(model, ed.LatentSteering(dictionary, [ed.add([5], 4.0, positions="special")])):
         after = model(ids, output_hidden_states=True).hidden_states[1]
     moved = (after != model(ids, output_hidden_states=True).hidden_states[1]).any(-1)
     assert moved.int().argmax(1).tolist() == (ids == tokenizer.eos_token_id).int().argmax(1).tolist()

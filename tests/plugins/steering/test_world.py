@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from cliplens import edits as ed
 from cliplens.exemplars import save_exemplars
 from cliplens.records import Edit, LatentTable, PairedActs
 from cliplens.run import run
@@ -17,7 +18,7 @@ from cliplens.settings import Settings
 from cliplens.tally import TopSamples
 from cliplens.world import FACTORS, ground_truth
 from cliplens_plugins import steering as s
-from cliplens_plugins.generators import WorldGenerator, load_judge
+from cliplens_plugins.generators import WorldGenerator, load_factor_reader
 from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering.command import app
 from cliplens_plugins.steering.sources import Run
@@ -73,7 +74,7 @@ def test_a_reference_picture_swaps_a_class_of_latents(folder: Path, tmp_path: Pa
 
 
 def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_judge(tmp_path / "judge.safetensors", steps=40)  # reads badly, which is no matter here
+    load_factor_reader(tmp_path / "judge.safetensors", steps=40)  # reads badly, which is no matter here
     monkeypatch.setenv("CLIPLENS_JUDGE", str(tmp_path / "judge.safetensors"))
     options = ["--edit", "class:CrossD=*2", "--pairs", "3", "--dose", "1", "--out", str(tmp_path / "out")]
     steer(str(folder), *options, "--measure", "colour=blue")
@@ -92,7 +93,7 @@ def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path, monk
 def test_dose_0_draws_the_very_picture_and_an_edit_another(folder: Path) -> None:
     opened = Run(RunFolder.open(folder))
     pictures = [pair.image for pair in opened.held_out(2)]
-    steering = s.LatentSteering(opened.dictionary, [s.add(s.by_class(opened.table, "CrossD")[:1], 3.0)])  # type: ignore[arg-type]
+    steering = ed.LatentSteering(opened.dictionary, [ed.add(s.by_class(opened.table, "CrossD")[:1], 3.0)])  # type: ignore[arg-type]
     plain, still, moved = (
         [np.asarray(p) for p in WorldGenerator().generate(opened.embed(pictures, way), seed=1)]  # type: ignore[arg-type]
         for way in (None, steering.at_dose(0.0), steering)
@@ -117,9 +118,9 @@ def test_steering_a_colour_flips_zero_shot_and_keeps_the_rest(folder: Path) -> N
         means.append(dense[torch.from_numpy(colours == value)].mean(0))
     best = [s.label_correlation(codes, colours == v) for v in range(8)]
     part = np.flatnonzero(np.nan_to_num(np.abs(best)).max(0) >= 0.2)
-    shift: list[Edit] = [s.add([int(k)], float(means[4][k] - means[0][k])) for k in part]
+    shift: list[Edit] = [ed.add([int(k)], float(means[4][k] - means[0][k])) for k in part]
     red = torch.from_numpy(values["colour"][half:] == 0)
-    moved = s.LatentSteering(opened.dictionary, shift, dose=1.5).rows(acts[half:][red], "image")
+    moved = ed.LatentSteering(opened.dictionary, shift, dose=1.5).rows(acts[half:][red], "image")
     nearest = torch.stack([acts[:half][torch.from_numpy(colours == v)].mean(0) for v in range(8)])
     reading = s.zero_shot(moved, {"colour": nearest})["colour"]
     assert np.mean(reading == 4) > 0.8, "red pictures read as blue ones"

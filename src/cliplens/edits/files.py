@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cliplens.edits.edit import Edit, check_latents
+from cliplens.edits.identity import check_same, identity_of
 from cliplens.errors import DamagedError
-from cliplens.records import Edit
 from cliplens.runfolder import read_json, write_json
 from cliplens.sae import Dictionary
-from cliplens_plugins.steering.edits import check
-from cliplens_plugins.steering.identity import check_same, identity_of
 
 FORMAT = "cliplens-edits-1"
+_FIELDS = ("operation", "latents", "strength", "options")
 
 
 def save_edits(path: Path, edits: Sequence[Edit], dictionary: Dictionary) -> None:
-    """Write edits, and which dictionary their latents are of, whole or not at all."""
+    """Write edits and the identity of their dictionary, whole or not at all."""
     listed = [_plain(edit) for edit in edits]
     write_json(path, {"format": FORMAT, "dictionary": identity_of(dictionary), "edits": listed})
 
@@ -26,14 +26,16 @@ def load_edits(path: Path, dictionary: Dictionary) -> list[Edit]:
     Raises:
         MismatchError: they were made on another dictionary.
         DamagedError: the file does not hold edits.
+        InputError: an edit in it is not valid, for example a clamp from 3 to 1.
+        UnknownNameError: an edit in it has an unknown operation or option.
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DamagedError(
-            expected=f"edits in the format {FORMAT!r} in {path}", found="something else", fix="write it with save_edits"
-        )
+        raise _damaged(path, f"edits in the format {FORMAT!r}", "another format")
+    if not isinstance(content.get("dictionary"), dict) or not isinstance(content.get("edits"), list):
+        raise _damaged(path, "a dictionary and a list of edits", f"the keys {sorted(content)}")
     check_same(content["dictionary"], dictionary)
-    return [check(_edit(entry), dictionary.d_sae) for entry in content["edits"]]
+    return [check_latents(_edit(path, entry), dictionary.d_sae) for entry in content["edits"]]
 
 
 def _plain(edit: Edit) -> dict[str, Any]:
@@ -45,6 +47,13 @@ def _plain(edit: Edit) -> dict[str, Any]:
     }
 
 
-def _edit(entry: dict[str, Any]) -> Edit:
-    options = {name: tuple(v) if isinstance(v, list) else v for name, v in entry["options"].items()}
-    return Edit(entry["operation"], tuple(entry["latents"]), float(entry["strength"]), options)
+def _edit(path: Path, entry: Any) -> Edit:
+    if not isinstance(entry, dict) or sorted(entry) != sorted(_FIELDS):
+        raise _damaged(path, f"edits with the keys {', '.join(_FIELDS)}", repr(entry))
+    return Edit(**entry)
+
+
+def _damaged(path: Path, expected: str, found: str) -> DamagedError:
+    return DamagedError(
+        expected=f"{expected} in {path}", found=found, fix="write the file with cliplens.edits.save_edits"
+    )

@@ -1,7 +1,6 @@
-"""What an edit does to codes: one small table, every entry a pure function.
+"""The arithmetic of edits: one pure function per operation.
 
-Each operation says what happens at dose d. Dose 1 is the edit as it was asked for, dose 0 changes nothing, and what
-lies between is on a straight line:
+Dose 1 is the edit as written, dose 0 changes nothing, and the codes between them lie on a straight line:
 
 | operation | code of latent k                                     | past dose 1            |
 |-----------|------------------------------------------------------|------------------------|
@@ -20,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cliplens.errors import InputError, unknown_name
-from cliplens.records import Edit
+from cliplens.edits.edit import Edit
+from cliplens.errors import InputError
 
 Codes = Float[Tensor, "*at latent"]
 Operation = Callable[[Tensor, Edit, float, Tensor | None], Tensor]
@@ -29,44 +28,44 @@ Operation = Callable[[Tensor, Edit, float, Tensor | None], Tensor]
 
 
 def add(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """More of the latents, whether or not they fire; negative strengths push the other way, past zero."""
+    """Add to the codes, whether or not the latents fire; a negative strength can take a code below 0."""
     return codes + dose * edit.strength
 
 
 def set_to(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """The latents at a fixed value."""
+    """Move the codes to a fixed value."""
     return codes + dose * (edit.strength - codes)
 
 
 def scale(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """More or less of what is there; silent latents stay silent."""
+    """Multiply the codes; silent latents stay silent."""
     return codes * (1.0 + dose * (edit.strength - 1.0))
 
 
 def clamp(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """The latents kept between two bounds."""
+    """Keep the codes between two bounds."""
     kept = codes.clamp(edit.options.get("low"), edit.options.get("high"))
     return codes + dose * (kept - codes)
 
 
 def ablate(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """The latents silenced."""
+    """Set the codes to 0."""
     return codes * (1.0 - min(dose, 1.0))
 
 
 def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Codes:
-    """The latents moved to what they are in a reference sample: z + alpha * mask * (z_ref - z)."""
+    """Move the codes to those of a reference sample: z + alpha * mask * (z_ref - z)."""
     if reference is None:
         raise InputError(
-            expected="codes of a reference sample, for an edit that swaps with one",
+            expected="codes of a reference sample for a swap",
             found="none",
-            fix="give reference=dictionary codes of the sample to take from",
+            fix="give reference= the dictionary's codes of the sample to take from",
         )
     return codes + dose * edit.strength * (reference - codes)
 
 
 def replace(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """The own latents silenced and the targets, which stand last, added to. Adding alone leaves the old feature in."""
+    """Set the own codes to 0 and add to the targets, the last columns. Adding alone would leave the old feature in."""
     targets = len(targets_of(edit))
     own, target = codes[..., :-targets], codes[..., -targets:]
     return torch.cat([own * (1.0 - min(dose, 1.0)), target + dose * edit.strength], dim=-1)
@@ -84,18 +83,18 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def targets_of(edit: Edit) -> tuple[int, ...]:
-    """The latents a `replace` adds to; none for other operations."""
+    """Return the latents a `replace` adds to; empty for other operations."""
     return tuple(edit.options.get("targets", ())) if edit.operation == "replace" else ()
 
 
-def touched(edit: Edit) -> tuple[int, ...]:
-    """Every latent whose code the edit may change, targets last."""
+def edited_latents(edit: Edit) -> tuple[int, ...]:
+    """Return every latent whose code the edit may change, targets last."""
     targets = targets_of(edit)
     return tuple(k for k in edit.latents if k not in targets) + targets
 
 
 def needs_codes(edit: Edit) -> bool:
-    """Whether what the edit changes depends on the codes; adding a constant does not."""
+    """Return whether the change depends on the codes; adding a constant does not."""
     return edit.operation != "add" or edit.options.get("where") == "firing"
 
 
@@ -107,22 +106,23 @@ def apply_edit(
     reference: Float[Tensor, "*ref d_sae"] | None = None,
     at: Bool[Tensor, "*at"] | None = None,
 ) -> Float[Tensor, "*at d_sae"]:
-    """New codes after one edit; the given ones stay as they are.
+    """Return new codes after one edit; `codes` is not modified.
+
+    >>> import torch
+    >>> apply_edit(torch.tensor([[1.0, 2.0]]), Edit("add", (1,), 4.0), dose=0.5)
+    tensor([[1., 4.]])
 
     Args:
         codes: one row of latents per sample, or per sample and position.
-        edit: what to do.
-        dose: how much of it; 0 gives the codes back bit for bit.
+        edit: the edit to apply.
+        dose: its strength relative to the edit as written; 0 returns the codes bit for bit.
         reference: codes to swap with, broadcast against `codes`.
-        at: where to do it; None is everywhere.
+        at: rows to edit; None edits all of them.
 
     Raises:
         InputError: the edit swaps and no reference is given.
-        UnknownNameError: no such operation.
     """
-    if edit.operation not in OPERATIONS:
-        raise unknown_name("operation", edit.operation, OPERATIONS)
-    latents = torch.tensor(touched(edit), dtype=torch.long, device=codes.device)
+    latents = torch.tensor(edited_latents(edit), dtype=torch.long, device=codes.device)
     before = codes[..., latents]
     taken = None if reference is None else reference.to(codes)[..., latents]
     after = OPERATIONS[edit.operation](before, edit, dose, taken)
@@ -142,7 +142,7 @@ def apply_edits(
     dose: float = 1.0,
     reference: Float[Tensor, "*ref d_sae"] | None = None,
 ) -> Float[Tensor, "*at d_sae"]:
-    """New codes after several edits, one after the other, everywhere."""
+    """Return new codes after several edits, applied in order to every row."""
     for edit in edits:
         codes = apply_edit(codes, edit, dose=dose, reference=reference)
     return codes

@@ -20,33 +20,33 @@ from tqdm.auto import tqdm
 
 from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, draw_scenes, render
 
-JUDGED = (*SHARED, *IMAGE_ONLY)
+FACTORS_READ = (*SHARED, *IMAGE_ONLY)
 """The factors a picture shows."""
-JUDGE_SEED = 2_000_000
+READER_SEED = 2_000_000
 
 _BATCH = 64
 
 
-class WorldJudge(nn.Module):
+class WorldFactorReader(nn.Module):
     """Reads every factor a picture of the world shows."""
 
     def __init__(self) -> None:
         super().__init__()
         widths = (3, 32, 64, 128, 128)
         self.body = nn.Sequential(*(_stage(a, b) for a, b in pairwise(widths)), nn.Flatten())
-        self.heads = nn.Linear(128 * 9, sum(len(FACTORS[name].values) for name in JUDGED))
+        self.heads = nn.Linear(128 * 9, sum(len(FACTORS[name].values) for name in FACTORS_READ))
 
     def forward(self, pictures: Float[Tensor, "picture 3 48 48"]) -> dict[str, Float[Tensor, "picture value"]]:
         """Logits per factor; pixels from -1 to 1."""
         logits = self.heads(self.body(pictures))
-        return dict(zip(JUDGED, logits.split([len(FACTORS[n].values) for n in JUDGED], dim=1), strict=True))
+        return dict(zip(FACTORS_READ, logits.split([len(FACTORS[n].values) for n in FACTORS_READ], dim=1), strict=True))
 
     @torch.no_grad()
     def read(self, images: Sequence[Image.Image]) -> dict[str, Int[np.ndarray, " picture"]]:
         """What each picture shows: per factor the value's place in `FACTORS[name].values`."""
         pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
         parts = [self(_inputs(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
-        return {name: torch.cat([part[name].argmax(dim=1) for part in parts]).numpy() for name in JUDGED}
+        return {name: torch.cat([part[name].argmax(dim=1) for part in parts]).numpy() for name in FACTORS_READ}
 
 
 def _stage(d_in: int, d_out: int) -> nn.Module:
@@ -59,16 +59,16 @@ def _inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "pict
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
-def train_judge(*, steps: int = 1500, seed: int = 0) -> WorldJudge:
+def train_factor_reader(*, steps: int = 1500, seed: int = 0) -> WorldFactorReader:
     """A judge trained from scratch on pictures drawn for it."""
     torch.manual_seed(seed)
-    judge = WorldJudge()
+    judge = WorldFactorReader()
     optimiser = torch.optim.AdamW(judge.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
     for step in tqdm(range(steps), desc="training the judge", delay=2):
-        scenes = draw_scenes(_BATCH, seed=JUDGE_SEED + seed, start=step * _BATCH)
+        scenes = draw_scenes(_BATCH, seed=READER_SEED + seed, start=step * _BATCH)
         logits = judge(_inputs(render(scenes)))
-        losses = [F.cross_entropy(logits[name], torch.from_numpy(scenes[name])) for name in JUDGED]
+        losses = [F.cross_entropy(logits[name], torch.from_numpy(scenes[name])) for name in FACTORS_READ]
         optimiser.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()
         optimiser.step()
@@ -76,12 +76,12 @@ def train_judge(*, steps: int = 1500, seed: int = 0) -> WorldJudge:
     return judge.eval()
 
 
-def load_judge(path: Path, *, steps: int = 1500, seed: int = 0) -> WorldJudge:
+def load_factor_reader(path: Path, *, steps: int = 1500, seed: int = 0) -> WorldFactorReader:
     """The judge kept at `path`, trained first and kept there when there is none."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        trained = train_judge(steps=steps, seed=seed)
+        trained = train_factor_reader(steps=steps, seed=seed)
         save_file(trained.state_dict(), path, metadata={"judge": json.dumps({"steps": steps, "seed": seed})})
-    judge = WorldJudge()
+    judge = WorldFactorReader()
     judge.load_state_dict(load_file(path))
     return judge.eval()

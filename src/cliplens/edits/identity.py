@@ -1,4 +1,4 @@
-"""Which dictionary, exactly: what a saved edit must agree with."""
+"""The identity of a dictionary, which saved edits are checked against."""
 
 import hashlib
 from typing import Any
@@ -10,7 +10,7 @@ from cliplens.sae import Dictionary
 
 
 def dictionary_sha256(dictionary: Dictionary) -> str:
-    """SHA-256 over the names, shapes and values of the dictionary's tensors and of its modality means."""
+    """Return the SHA-256 over the names, shapes and values of the dictionary's tensors and of its modality means."""
     digest = hashlib.sha256()
     tensors = {f"sae.{name}": t for name, t in dictionary.sae.state_dict().items()}
     tensors |= {f"mean.{name}": t for name, t in (dictionary.means or {}).items()}
@@ -22,7 +22,7 @@ def dictionary_sha256(dictionary: Dictionary) -> str:
 
 
 def identity_of(dictionary: Dictionary) -> dict[str, Any]:
-    """What a saved edit keeps of the dictionary: hash, sizes, and where it comes from."""
+    """Return the hash, sizes and origin of the dictionary, as saved edits record them."""
     source = dictionary.provenance
     return {
         "sha256": dictionary_sha256(dictionary),
@@ -34,20 +34,20 @@ def identity_of(dictionary: Dictionary) -> dict[str, Any]:
 
 
 def check_same(wanted: dict[str, Any], dictionary: Dictionary) -> None:
-    """Refuse edits made on another dictionary: the same latent number means something else there.
+    """Refuse edits made on another dictionary: its latent numbers mean other things.
 
     Raises:
-        MismatchError: says both.
+        MismatchError: names the expected and the found dictionary.
     """
     found = identity_of(dictionary)
     if wanted.get("sha256") != found["sha256"]:
         raise MismatchError(
-            expected=f"the dictionary the edits were made on, {_told(wanted)}",
-            found=_told(found),
+            expected=f"the dictionary the edits were made on, {_described(wanted)}",
+            found=_described(found),
             fix="give that dictionary, or choose latents of this one by name and make the edits again",
         )
 
 
-def _told(identity: dict[str, Any]) -> str:
+def _described(identity: dict[str, Any]) -> str:
     where = f", {identity['model']}" if identity.get("model") else ""
     return f"{str(identity.get('sha256'))[:12]} ({identity.get('d_in')} -> {identity.get('d_sae')}{where})"

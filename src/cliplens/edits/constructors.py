@@ -1,0 +1,78 @@
+"""Functions that make edits, one per operation. Each returns a checked `Edit`; a list of them is applied in order."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from cliplens.edits.edit import Edit
+
+Positions = Literal["all", "special", "others"] | Sequence[int]
+"""All positions; CLS or EOT alone; all but CLS or EOT; or positions counted from 0."""
+Where = Literal["all", "firing"]
+
+
+def add(latents: Iterable[int], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
+    """Add `strength` to the latents' codes. `where="firing"` adds only where the latent fires.
+
+    >>> add([17], 4)
+    Edit(operation='add', latents=(17,), strength=4.0, options={})
+    """
+    return _edit("add", latents, strength, positions=positions, where=where)
+
+
+def set_to(latents: Iterable[int], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
+    """Set the latents' codes to `strength`."""
+    return _edit("set", latents, strength, positions=positions, where=where)
+
+
+def scale(latents: Iterable[int], factor: float, *, positions: Positions = "all") -> Edit:
+    """Multiply the latents' codes by `factor`."""
+    return _edit("scale", latents, factor, positions=positions)
+
+
+def clamp(
+    latents: Iterable[int], low: float | None = None, high: float | None = None, *, positions: Positions = "all"
+) -> Edit:
+    """Keep the latents' codes between two bounds; one of them may be left open.
+
+    >>> clamp([3], high=0.5).options
+    {'high': 0.5}
+
+    Raises:
+        InputError: no bound is given, or the lower bound is above the upper bound.
+    """
+    return _edit("clamp", latents, 0.0, positions=positions, low=low, high=high)
+
+
+def ablate(latents: Iterable[int], *, positions: Positions = "all") -> Edit:
+    """Set the latents' codes to 0."""
+    return _edit("ablate", latents, 0.0, positions=positions)
+
+
+def replace(own: Iterable[int], targets: Iterable[int], strength: float, *, positions: Positions = "all") -> Edit:
+    """Set the own latents' codes to 0 and add `strength` to the targets'. A latent in both is a target.
+
+    >>> replace([1, 2], [2], 4.0)
+    Edit(operation='replace', latents=(1,), strength=4.0, options={'targets': (2,)})
+
+    Raises:
+        InputError: no target is given.
+    """
+    chosen = tuple(targets)
+    return _edit("replace", [k for k in own if k not in chosen], strength, positions=positions, targets=chosen)
+
+
+def swap(latents: Iterable[int], alpha: float = 1.0, *, positions: Positions = "all") -> Edit:
+    """Move the latents' codes towards those of a reference sample: z + alpha * mask * (z_ref - z).
+
+    This is the control of Yan et al. (https://arxiv.org/abs/2502.14888).
+    """
+    return _edit("swap", latents, alpha, positions=positions)
+
+
+def _edit(operation: str, latents: Iterable[int], strength: float, **options: object) -> Edit:
+    kept = {name: value for name, value in options.items() if value is not None and not _is_default(value)}
+    return Edit(operation, tuple(latents), strength, kept)
+
+
+def _is_default(value: object) -> bool:
+    return isinstance(value, str) and value == "all"

@@ -1,0 +1,146 @@
+"""The record of an edit, checked when it is made: an `Edit` that exists can be applied."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
+
+from cliplens.errors import InputError, unknown_name
+
+POSITIONS = ("all", "special", "others")
+WHERE = ("all", "firing")
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "add": ("where", "positions"),
+    "set": ("where", "positions"),
+    "scale": ("positions",),
+    "clamp": ("low", "high", "positions"),
+    "ablate": ("positions",),
+    "replace": ("targets", "positions"),
+    "swap": ("positions",),
+}
+"""Operation -> the options it takes."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of the codes of some latents.
+
+    >>> Edit("add", (17,), 4.0)
+    Edit(operation='add', latents=(17,), strength=4.0, options={})
+
+    Raises:
+        UnknownNameError: an unknown operation.
+        InputError: no latent, a latent that is no whole number from 0, a strength that is not finite, or an option the
+            operation does not take.
+    """
+
+    operation: str
+    """add, set, scale, clamp, ablate, replace or swap; `cliplens.edits.operations` defines each."""
+    latents: tuple[int, ...]
+    strength: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """`positions`, `where`, and the bounds of a clamp (`low`, `high`) or the `targets` of a replace."""
+
+    def __post_init__(self) -> None:
+        if self.operation not in OPTIONS:
+            raise unknown_name("operation", str(self.operation), OPTIONS)
+        if not isinstance(self.options, Mapping):
+            raise InputError(
+                expected="options by name", found=repr(self.options), fix="give options={} for an edit without options"
+            )
+        latents, options = _latents(self.latents), {k: _OPTION[k](v) for k, v in self._known_options()}
+        if not latents and self.operation != "replace":
+            raise InputError(expected="at least one latent to edit", found="none", fix="name a latent that exists")
+        if self.operation == "replace" and not options.get("targets"):
+            raise InputError(
+                expected="at least one target latent", found="none", fix="use ablate to silence latents only"
+            )
+        if self.operation == "clamp":
+            _check_bounds(options.get("low"), options.get("high"))
+        object.__setattr__(self, "latents", latents)
+        object.__setattr__(self, "strength", _finite("strength", self.strength))
+        object.__setattr__(self, "options", options)
+
+    def _known_options(self) -> list[tuple[str, Any]]:
+        for name in self.options:
+            if name not in OPTIONS[self.operation]:
+                raise unknown_name(f"option of {self.operation}", str(name), OPTIONS[self.operation])
+        return [(name, value) for name, value in self.options.items() if value is not None]
+
+
+def check_latents(edit: Edit, d_sae: int) -> Edit:
+    """Return the edit if a dictionary of `d_sae` latents has every latent it names.
+
+    Raises:
+        InputError: names a latent the dictionary does not have.
+    """
+    named = (*edit.latents, *edit.options.get("targets", ()))
+    outside = [k for k in named if k >= d_sae]
+    if outside:
+        raise InputError(
+            expected=f"latents from 0 to {d_sae - 1}",
+            found=f"latent {outside[0]}",
+            fix="name a latent of this dictionary",
+        )
+    return edit
+
+
+def _latents(given: Any) -> tuple[int, ...]:
+    if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__iter__"):
+        raise InputError(expected="a list of latents", found=repr(given), fix="give latents by number, such as [17]")
+    return tuple(dict.fromkeys(_whole("latent", k, least=0) for k in given))
+
+
+def _whole(what: str, given: Any, least: int | None = None) -> int:
+    if isinstance(given, bool) or not isinstance(given, Integral) or (least is not None and int(given) < least):
+        wanted = f"a {what} that is a whole number" + ("" if least is None else f" from {least}")
+        raise InputError(expected=wanted, found=repr(given), fix=f"give each {what} by its number, such as 17")
+    return int(given)
+
+
+def _finite(what: str, given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
+        raise InputError(expected=f"a finite {what}", found=repr(given), fix=f"give the {what} as a number such as 4.0")
+    return float(given)
+
+
+def _check_bounds(low: float | None, high: float | None) -> None:
+    if (low is None and high is None) or (low is not None and high is not None and low > high):
+        raise InputError(
+            expected="a lower bound, an upper one, or both in order",
+            found=f"low={low}, high={high}",
+            fix="give low <= high",
+        )
+
+
+def _positions(given: Any) -> str | tuple[int, ...]:
+    if isinstance(given, str):
+        if given not in POSITIONS:
+            raise InputError(
+                expected=f"positions: one of {', '.join(POSITIONS)}, or whole numbers",
+                found=repr(given),
+                fix=f"use one of {', '.join(POSITIONS)}, or a list such as [0, 1]",
+            )
+        return given
+    if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
+        raise InputError(expected="a list of positions", found=repr(given), fix="give a list such as [0, 1]")
+    chosen = tuple(_whole("position", p) for p in given)
+    if not chosen:
+        raise InputError(expected="at least one position", found="none", fix="leave positions out to edit all")
+    return chosen
+
+
+def _where(given: Any) -> str:
+    if given not in WHERE:
+        raise InputError(expected="where: all or firing", found=repr(given), fix="use 'all' or 'firing'")
+    return str(given)
+
+
+_OPTION: Mapping[str, Callable[[Any], Any]] = {
+    "positions": _positions,
+    "where": _where,
+    "low": lambda v: _finite("lower bound", v),
+    "high": lambda v: _finite("upper bound", v),
+    "targets": _latents,
+}
