@@ -36,7 +36,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, ImageColumn, Pairs
 from cliplens.sites import Site, sites_of
 from cliplens.store import Provider, harvest
-from cliplens.stream import Reader
+from cliplens.stream import SiteReader
 
 WORDS = ("a", "photo", "of", "the", "small", "red", "dog", "on", "green", "grass", "near", "an", "old", "house")
 
@@ -171,11 +171,11 @@ def measure_compile(args: argparse.Namespace) -> None:
     print("| reading through torch.compile | to compile, s | times as fast (middle half) | largest difference |")
     print("|---|---|---|---|")
     for name, sites in asked.items():
-        plain, compiled = Reader(clip, sites), Reader(clip, sites, compiled=args.batch)
+        plain, compiled = SiteReader(clip, sites), SiteReader(clip, sites, compiled=args.batch)
         decoded = plain.decoder(noise_pairs(clip, args.batch))[np.arange(args.batch)]
         first = read_once(compiled, decoded, args.device)
         read_once(plain, decoded, args.device)
-        seconds: dict[Reader, list[float]] = {plain: [], compiled: []}
+        seconds: dict[SiteReader, list[float]] = {plain: [], compiled: []}
         draw = random.Random(0)
         for _ in range(args.rounds):
             for reader in draw.sample([plain, compiled], 2):
@@ -186,7 +186,7 @@ def measure_compile(args: argparse.Namespace) -> None:
         print(f"| {name} | {first:.0f} | {quantiles(ratios)} | {off:.1e} |")
 
 
-def read_once(reader: Reader, decoded: Decoded, device: str) -> float:
+def read_once(reader: SiteReader, decoded: Decoded, device: str) -> float:
     """Seconds of reading one batch."""
     start = time.perf_counter()
     reader.read(decoded)

@@ -122,7 +122,7 @@ def read(clip: HookedCLIP, n: int, hook: str = "hook_embedding") -> PairedActs:
     from cliplens.stream import stream
     from cliplens.world import world_pairs
 
-    parts = list(stream(clip, world_pairs(n), sites_of(hook), batch_size=256))
+    parts = list(stream(clip, world_pairs(n), sites_of(hook), forward_batch=256))
     ids = tuple(i for part in parts for i in part.ids)
     sides = {m: torch.cat([part.of(m).float() for part in parts]) for m in ("image", "text")}
     return PairedActs(ids, **sides)

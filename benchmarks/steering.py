@@ -455,7 +455,7 @@ def sample_clip() -> HookedCLIP:
 def embedded(clip: HookedCLIP, scenes: Scenes) -> Sample:
     pairs = scene_pairs(scenes, ids=[str(i) for i in range(len(scenes))])
     sites = [Site("vision", "hook_embedding"), Site("text", "hook_embedding")]
-    parts = list(stream(clip, pairs, sites, batch_size=256))
+    parts = list(stream(clip, pairs, sites, forward_batch=256))
     image, text = (torch.cat([p.of(m) for p in parts]) for m in ("image", "text"))  # type: ignore[misc]
     return Sample(scenes, PairedActs(tuple(i for p in parts for i in p.ids), image.float(), text.float()))
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -16,13 +16,12 @@ from cliplens.errors import InputError, unknown_name
 from cliplens.hooked import HookedCLIP, HookedVisionTower, identity_of, open_tower
 from cliplens.pairs import Pairs
 from cliplens.pairs import read_pairs as _read_pairs_file
-from cliplens.sites import sites_of
+from cliplens.sites import Modalities, Site, sites_of
 from cliplens.store import Provider, provider_of
 
 if TYPE_CHECKING:
     import datasets
 
-Modalities = Literal["both", "image", "text"]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 WORLD_PREFIX = "world:"
 
@@ -175,7 +174,7 @@ def parse_world(path: str) -> tuple[int, int]:
 def activations(
     clip: HookedCLIP,
     pairs: Pairs,
-    hook: str = "hook_embedding",
+    hook: Site | str = "hook_embedding",
     *,
     modalities: Modalities = "both",
     centre: bool = True,

@@ -1,6 +1,10 @@
-"""A site is a place to read or write: a tower and a hook name, `vision.blocks.9.hook_resid_post`."""
+"""Sites: a tower and a hook name, such as `vision.blocks.9.hook_resid_post`.
+
+The names of sides and modalities are defined here and nowhere else.
+"""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +12,7 @@ from cliplens.errors import InputError
 
 Side = Literal["vision", "text"]
 Modality = Literal["image", "text"]
+Modalities = Literal["both", "image", "text"]
 SIDES: tuple[Side, ...] = ("vision", "text")
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 MODALITY_OF: dict[Side, Modality] = {"vision": "image", "text": "text"}
@@ -17,7 +22,14 @@ _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """One hook of one tower. `str(site)` is its name at the joint model, `site.hook` its name at the tower."""
+    """One hook of one tower.
+
+    `str(site)` is its name at the joint model; `site.hook` is its name at the tower.
+
+    >>> site = Site.parse("vision.blocks.9.hook_resid_post")
+    >>> site.side, site.modality, site.layer
+    ('vision', 'image', 9)
+    """
 
     side: Side
     hook: str
@@ -27,23 +39,23 @@ class Site:
 
     @property
     def modality(self) -> Modality:
-        """What the tower sees: the vision tower images, the text tower text."""
+        """The modality the tower reads: "image" for the vision tower, "text" for the text tower."""
         return MODALITY_OF[self.side]
 
     @property
     def layer(self) -> int | None:
-        """The block the hook lies in; None for hooks outside the blocks."""
+        """Index of the block that contains the hook; None for hooks outside the blocks."""
         found = _BLOCK.match(self.hook)
         return int(found.group(1)) if found else None
 
     @property
     def stop_at_layer(self) -> int | None:
-        """The first block that need not run to read this site; None when the whole tower must run."""
+        """First block that need not run to read this site; None when the whole tower must run."""
         return None if self.layer is None else self.layer + 1
 
     @classmethod
     def parse(cls, name: str) -> "Site":
-        """The site a joint name means.
+        """Return the site with a joint name.
 
         Raises:
             InputError: the name does not start with `vision.` or `text.`.
@@ -58,10 +70,47 @@ class Site:
         return cls(side, hook)
 
 
-def sites_of(hook: str, modalities: Literal["both", "image", "text"] = "both") -> tuple[Site, ...]:
-    """The sites a user's `hook` means: a joint name is one site, a bare hook is that hook on each tower asked for."""
-    if hook.partition(".")[0] in SIDES:
-        return (Site.parse(hook),)
+def as_site(site: Site | str) -> Site:
+    """Return a site given as a `Site` or as its joint name.
+
+    >>> as_site("text.hook_embedding") == Site("text", "hook_embedding")
+    True
+
+    Raises:
+        InputError: the name does not start with `vision.` or `text.`, or it is neither a site nor a string.
+    """
+    if isinstance(site, Site):
+        return site
+    if isinstance(site, str):
+        return Site.parse(site)
+    raise InputError(
+        expected="a Site or its name",
+        found=f"{site!r} of type {type(site).__name__}",
+        fix="pass a string such as 'vision.hook_embedding'",
+    )
+
+
+def as_sites(sites: "Site | str | Iterable[Site | str]") -> tuple[Site, ...]:
+    """Return one site, or several, as a tuple of sites without duplicates, in the given order.
+
+    >>> [str(site) for site in as_sites(["text.hook_embedding", "vision.hook_embedding"])]
+    ['text.hook_embedding', 'vision.hook_embedding']
+    """
+    several = [sites] if isinstance(sites, Site | str) else sites
+    return tuple(dict.fromkeys(as_site(site) for site in several))
+
+
+def sites_of(hook: Site | str, modalities: Modalities = "both") -> tuple[Site, ...]:
+    """Return the sites a hook name refers to.
+
+    A site, or its joint name, is that one site. A bare hook name is the hook of that name on each tower of
+    `modalities`.
+
+    >>> [str(site) for site in sites_of("hook_embedding")]
+    ['vision.hook_embedding', 'text.hook_embedding']
+    """
+    if isinstance(hook, Site) or hook.partition(".")[0] in SIDES:
+        return (as_site(hook),)
     if modalities == "both":
         return tuple(Site(side, hook) for side in SIDES)
     return (Site(SIDE_OF[modalities], hook),)

@@ -1,7 +1,7 @@
-"""Towers x pairs -> activations of both modalities, row by row in step.
+"""Read the activations of both towers for pairs, batch by batch.
 
-A pair is read whole or not at all: when its image or its caption is bad, both are dropped. What one batch gives is a
-function of the model and of the pairs in it, so the same batches give the same rows whoever reads them.
+Row i of the image activations and row i of the text activations belong to the same pair: when the image or the caption
+of a pair cannot be used, both are dropped. The rows of a batch depend on the model and on the pairs of that batch only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,30 +15,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from cliplens.deprecation import deprecated_names
 from cliplens.errors import InputError, MismatchError, NonFiniteError, unknown_name
 from cliplens.hooked import CompiledReading, HookedCLIP, HookedTower
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine, tokenised
 from cliplens.records import PairedActs
-from cliplens.sites import SIDES, Side, Site
+from cliplens.sites import SIDES, Side, Site, as_sites
 
 Token = Literal["auto", "cls", "eot", "mean", "patches", "all"]
 TOKENS: tuple[str, ...] = get_args(Token)
 AUTOCASTS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _ONE_SIDE: dict[str, Side] = {"cls": "vision", "patches": "vision", "eot": "text"}
-Places = Int64[np.ndarray, " _"]
-"""Places of pairs; batches differ in length, so the axis has no name."""
+Indices = Int64[np.ndarray, " _"]
+"""Indices of pairs; batches differ in length, so the axis has no name."""
 
 
 @dataclass(frozen=True)
 class SiteActs:
-    """Activations of a batch at one site after the token choice; padding lies beyond `lengths`."""
+    """Activations of a batch at one site after the token choice; positions at and after `lengths` are padding."""
 
     acts: Float[Tensor, "pair pos d_in"]
     lengths: Int64[Tensor, " pair"]
     token: str
-    """What was chosen: cls, eot, single (the hook has one position), mean, patches or all."""
+    """The token choice: cls, eot, single (the hook has one position), mean, patches or all."""
     special: Int64[Tensor, " pair"] | None = None
-    """With "all": where CLS or EOT stands."""
+    """With "all": the position of CLS or EOT in each sample."""
 
     @property
     def one_each(self) -> bool:
@@ -46,18 +47,18 @@ class SiteActs:
         return self.acts.shape[1] == 1
 
     def rows(self) -> Float[Tensor, "row d_in"]:
-        """The real rows, padding left out, pair after pair."""
+        """Return the rows without padding, pair after pair."""
         return self.acts[:, 0] if self.one_each else self.acts[self.real]
 
     @property
     def real(self) -> Bool[Tensor, "pair pos"]:
-        """Which positions are no padding."""
+        """True at positions that are not padding."""
         return torch.arange(self.acts.shape[1], device=self.acts.device) < self.lengths[:, None]
 
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """The good pairs of one batch with their activations at every site, and what was wrong with the others."""
+    """Activations at every site of the usable pairs of one batch, with the pairs as decoded."""
 
     decoded: Decoded
     sites: Mapping[Site, SiteActs]
@@ -65,28 +66,28 @@ class ReadBatch:
     truncated: int
 
 
-class Reader:
-    """Reads sites of both towers, all in one pass that stops at the deepest.
+class SiteReader:
+    """Read activations at sites of both towers, in one forward pass per tower that stops after the deepest site.
 
     Args:
         clip: the model.
-        sites: where to read; several per tower are fine.
-        token: which position stands for a sample, wherever a hook has more than one: "auto" is CLS for images (the mean
-            in towers without it) and EOT for captions; "mean" averages what is no padding, "all" keeps every position
-            that is no padding, "patches" all of an image but CLS.
-        autocast: "bfloat16" or "float16" runs matrix products in it (`torch.autocast`); rows are float32 all the same.
-        compiled: a number of pairs: batches of up to so many are read through `torch.compile`
-            (`cliplens.hooked.CompiledReading`), the same to rounding; None reads as the model stands.
+        sites: sites, or their names; several per tower are allowed.
+        token: the position that represents a sample at hooks with more than one position: "auto" takes CLS for images
+            (the mean in towers without a class token) and EOT for captions; "mean" averages the positions that are not
+            padding; "all" keeps them all; "patches" keeps those of an image without CLS.
+        autocast: "bfloat16" or "float16" runs matrix products in that dtype (`torch.autocast`); rows are float32.
+        compiled: largest number of pairs per batch for `torch.compile` (`cliplens.hooked.CompiledReading`); results
+            agree up to rounding. None runs the model as it is.
 
     Raises:
         UnknownNameError: no such hook, or no such token choice.
-        InputError: a token choice that only one tower has, asked of both.
+        InputError: a token choice of one tower, for sites of both.
     """
 
     def __init__(
         self,
         clip: HookedCLIP,
-        sites: Sequence[Site],
+        sites: Sequence[Site | str],
         token: str = "auto",
         autocast: str | None = None,
         compiled: int | None = None,
@@ -98,19 +99,19 @@ class Reader:
         self.autocast, self.compiled = autocast, compiled
         self.clip = clip
         self._compiled: dict[Side, CompiledReading] = {}
-        self.sites = tuple(dict.fromkeys(sites))
+        self.sites = as_sites(sites)
         self.token = token
         self.widths = {site: clip.width(site) for site in self.sites}
         if not self.sites:
             raise InputError(
-                expected="at least one site to read", found="none", fix="give a hook, such as hook_embedding"
+                expected="at least one site to read", found="none", fix="pass a hook such as 'hook_embedding'"
             )
         wrong = [str(s) for s in self.sites if _ONE_SIDE.get(token, s.side) != s.side]
         if wrong:
             raise InputError(
                 expected=f"sites of the {_ONE_SIDE[token]} tower for token={token!r}",
                 found=", ".join(wrong),
-                fix="use token='auto', or read the towers one at a time",
+                fix="pass token='auto', or read the towers one at a time",
             )
         if self.reads("text") and clip.text is None:
             raise InputError(
@@ -120,21 +121,21 @@ class Reader:
             )
 
     def reads(self, side: Side) -> bool:
-        """Whether a site of that tower is read."""
+        """Return whether any site lies in that tower."""
         return any(s.side == side for s in self.sites)
 
     def decoder(self, pairs: Pairs) -> Decoder:
-        """What decodes these pairs for the towers that are read.
+        """Return a decoder that prepares these pairs for the towers that are read.
 
         Raises:
-            InputError: the pairs have no such column, or the model came without what prepares its input.
+            InputError: the pairs lack images or captions, or the model has no preprocess or tokenizer.
         """
         for side, has, what in (("vision", pairs.has_images, "images"), ("text", pairs.has_captions, "captions")):
             if self.reads(side) and not has:  # type: ignore[arg-type]
                 raise InputError(
                     expected=f"pairs with {what}, which {side} sites need",
-                    found=f"{pairs.name!r} without",
-                    fix=f"name the column of {what}, or read the other tower only",
+                    found=f"{pairs.name!r} without {what}",
+                    fix=f"name the column of {what}, or read the other tower only (--tower)",
                 )
         for side, tool, what in (
             ("vision", self.clip.preprocess, "preprocess"),
@@ -142,13 +143,13 @@ class Reader:
         ):
             if self.reads(side) and tool is None:  # type: ignore[arg-type]
                 raise InputError(
-                    expected=f"a model with its {what}", found="none", fix=f"give it: cliplens.wrap(model, {what}=...)"
+                    expected=f"a model with its {what}", found="none", fix=f"pass it: cliplens.wrap(model, {what}=...)"
                 )
         return Decoder(pairs, self.clip.preprocess if self.reads("vision") else None, self.reads("text"))
 
     @torch.no_grad()
     def read(self, decoded: Decoded) -> ReadBatch:
-        """The activations of one decoded batch, float32, on the model's device."""
+        """Return the activations of one decoded batch, float32, on the model's device."""
         out: dict[Site, SiteActs] = {}
         tokens, truncated = None, 0
         if decoded.images is not None:
@@ -202,7 +203,7 @@ class Reader:
 
 
 def mean(found: SiteActs) -> SiteActs:
-    """The mean over each pair's real positions."""
+    """Return the mean over the positions of each pair that are not padding."""
     total = (found.acts * found.real[:, :, None]).sum(1, keepdim=True) / found.lengths[:, None, None]
     return SiteActs(total, _full(total), "mean")
 
@@ -212,20 +213,20 @@ def _full(acts: Float[Tensor, "pair pos d_in"]) -> Int64[Tensor, " pair"]:
 
 
 def _lengths(tokens: Int[Tensor, "pair context"], special: Int64[Tensor, " pair"]) -> Int64[Tensor, " pair"]:
-    """Positions up to the last one that is no padding (id 0), the special position included."""
-    places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    last = torch.where(tokens != 0, places, 0).amax(1)
+    """Return the number of positions up to the last non-padding token (id 0 is padding) and the special position."""
+    positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    last = torch.where(tokens != 0, positions, 0).amax(1)
     return torch.maximum(last, special + 1)
 
 
 def finite(batch: ReadBatch, number: int) -> None:
-    """Stop at nan or inf.
+    """Check that all activations of a batch are finite.
 
     Raises:
-        NonFiniteError: names the site, the batch and its first bad pair.
+        NonFiniteError: some are nan or inf; names the site, the batch and the first bad pair.
     """
     for site, found in batch.sites.items():
-        low, high = torch.aminmax(found.acts)  # one pass, and nan goes through
+        low, high = torch.aminmax(found.acts)  # one pass, and nan propagates
         if torch.isfinite(low) and torch.isfinite(high):
             continue
         bad = ~torch.isfinite(found.acts).flatten(1).all(1)
@@ -233,14 +234,14 @@ def finite(batch: ReadBatch, number: int) -> None:
         raise NonFiniteError(
             expected=f"finite activations at {site}",
             found=f"nan or inf in batch {number}, first in pair {first!r}",
-            fix="look at that pair and at the model's dtype (half precision overflows: try float32)",
+            fix="check that pair, or load the model in float32 (half precision overflows)",
         )
 
 
-def decoded_batches(decoder: Decoder, batches: Iterable[Places], workers: int = 0) -> Iterator[Decoded]:
-    """The batches in order, decoded here (workers=0) or ahead of time in worker processes."""
+def decoded_batches(decoder: Decoder, batches: Iterable[Indices], workers: int = 0) -> Iterator[Decoded]:
+    """Decode batches in order, in this process (workers=0) or ahead of time in worker processes."""
     if workers <= 0:
-        yield from (decoder[places] for places in batches)
+        yield from (decoder[indices] for indices in batches)
         return
     yield from DataLoader(
         decoder,  # type: ignore[arg-type]
@@ -252,32 +253,35 @@ def decoded_batches(decoder: Decoder, batches: Iterable[Places], workers: int = 
 
 
 class Stream(Iterator[PairedActs]):
-    """Activations of pairs, batch after batch. `truncated` counts captions cut to the context, so far."""
+    """Iterate over the activations of pairs, batch by batch.
+
+    `truncated` counts the captions cut to the model's context so far. `quarantine` holds the pairs left out so far.
+    """
 
     def __init__(
         self,
         clip: HookedCLIP,
         pairs: Pairs,
-        sites: Sequence[Site],
+        sites: Sequence[Site | str],
         *,
         token: str,
-        batch_size: int,
+        forward_batch: int,
         quarantine: Quarantine,
         workers: int,
     ) -> None:
         self.pairs = pairs
         self.quarantine = quarantine
         self.truncated = 0
-        self._at = _one_per_side(sites)
-        self._reader = Reader(clip, sites, token)
+        self._at = _one_per_side(as_sites(sites))
+        self._reader = SiteReader(clip, sites, token)
         if token in ("all", "patches") and len(self._at) > 1:
             raise InputError(
                 expected=f"one tower for token={token!r}: only one row per pair keeps both towers in step",
                 found="both",
-                fix="read the towers one at a time, or use token='auto' or 'mean'",
+                fix="read the towers one at a time, or pass token='auto' or 'mean'",
             )
-        places = np.split(np.arange(len(pairs)), range(batch_size, len(pairs), batch_size))
-        decoded = decoded_batches(self._reader.decoder(pairs), places, workers)
+        batches = np.split(np.arange(len(pairs)), range(forward_batch, len(pairs), forward_batch))
+        decoded = decoded_batches(self._reader.decoder(pairs), batches, workers)
         self._batches = self._read(decoded)
 
     def __next__(self) -> PairedActs:
@@ -311,43 +315,50 @@ class Stream(Iterator[PairedActs]):
 def stream(
     clip: HookedCLIP,
     pairs: Pairs,
-    sites: Sequence[Site],
+    sites: Sequence[Site | str],
     *,
     token: str = "auto",
-    batch_size: int = 64,
+    forward_batch: int = 64,
     quarantine: Quarantine | None = None,
     workers: int = 0,
 ) -> Stream:
-    """Activations of pairs at one site per tower, in the order of the pairs, float32, on the model's device.
+    """Return an iterator over the activations of pairs at one site per tower.
+
+    Batches are `PairedActs` in the order of the pairs, float32, on the model's device.
 
     Args:
         clip: the model.
-        pairs: what to show it.
-        sites: one site, or one of each tower.
-        token: see `Reader`. With "all" and "patches" a pair has many rows, which repeat its id.
-        batch_size: pairs per batch; bad ones are dropped from it, from both sides.
-        quarantine: where bad pairs go; None keeps them in memory and stops at the usual fraction.
-        workers: processes that decode images; 0 decodes here.
+        pairs: images and captions.
+        sites: one site, or one of each tower, as `Site` or by name.
+        token: see `SiteReader`. With "all" and "patches" a pair has many rows, which repeat its id.
+        forward_batch: pairs per forward pass; bad pairs are dropped from it, image and caption together.
+        quarantine: collects bad pairs; None keeps them in memory and allows 1 % of them.
+        workers: processes that decode images; 0 decodes in this process.
 
     Raises:
-        NonFiniteError: nan or inf; names batch, site and first pair.
+        NonFiniteError: nan or inf in the activations; names batch, site and first pair.
         PairsError: too many bad pairs.
         UnknownNameError: no such hook.
     """
     held = Quarantine() if quarantine is None else quarantine
-    return Stream(clip, pairs, sites, token=token, batch_size=batch_size, quarantine=held, workers=workers)
+    return Stream(clip, pairs, sites, token=token, forward_batch=forward_batch, quarantine=held, workers=workers)
 
 
 def _one_per_side(sites: Sequence[Site]) -> dict[Side, Site]:
     at: dict[Side, Site] = {}
     for side in SIDES:
-        here = [s for s in dict.fromkeys(sites) if s.side == side]
+        here = [s for s in sites if s.side == side]
         if len(here) > 1:
             raise InputError(
                 expected="at most one site per tower",
                 found=", ".join(map(str, here)),
-                fix="stream them one at a time, or harvest them together into a cache",
+                fix="read them one at a time, or harvest them together into a cache",
             )
         if here:
             at[side] = here[0]
     return at
+
+
+__getattr__ = deprecated_names(
+    __name__, {"Reader": "cliplens.stream:SiteReader", "Places": "cliplens.stream:Indices"}
+)

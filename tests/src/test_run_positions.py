@@ -14,7 +14,7 @@ from cliplens.records import Exemplars, Heat, PairedActs
 from cliplens.run import Settings, run
 from cliplens.run.positions import TOP, grid_of, positions_of, spans_of, strongest_first
 from cliplens.sites import Modality, Site, sites_of
-from cliplens.stream import Reader
+from cliplens.stream import SiteReader
 from cliplens.world import world_pairs
 from support.tiny_dictionaries import tiny_dictionary
 
@@ -38,7 +38,7 @@ def test_each_number_is_the_code_of_that_position(side: str) -> None:
     assert {(latent, rank) for _, latent, rank in found} == {
         (latent, rank) for latent in range(20) for rank in range(TOP if latent != 2 else 3)
     }
-    reader = Reader(clip, [site], "all")
+    reader = SiteReader(clip, [site], "all")
     batch = reader.read(reader.decoder(pairs)[np.arange(12)])
     acts = batch.sites[site].acts
     for (modality, latent, rank), heat in list(found.items())[::7]:

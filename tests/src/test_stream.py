@@ -10,7 +10,7 @@ from cliplens.errors import InputError, MismatchError, NonFiniteError, PairsErro
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.sites import Site, sites_of
-from cliplens.stream import Reader, stream
+from cliplens.stream import SiteReader, stream
 from support.pictures import files_of, noise_pairs
 from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
@@ -36,7 +36,7 @@ def by_hand(clip: HookedCLIP, pairs: Pairs, site: Site) -> torch.Tensor:
 
 
 def test_rows_are_those_of_the_pairs(clip: HookedCLIP, pairs: Pairs) -> None:
-    got = list(stream(clip, pairs, RESIDUAL, batch_size=4))
+    got = list(stream(clip, pairs, RESIDUAL, forward_batch=4))
     assert [len(g) for g in got] == [4, 4, 3]
     assert sum((g.ids for g in got), ()) == pairs.ids
     image = torch.cat([g.image for g in got])
@@ -54,7 +54,7 @@ def test_final_embeddings_are_the_stock_models(clip: HookedCLIP, pairs: Pairs) -
 
 @pytest.mark.parametrize("token", ["mean", "all", "patches"])
 def test_other_tokens_of_images(clip: HookedCLIP, pairs: Pairs, token: str) -> None:
-    got = list(stream(clip, pairs, [VISION], token=token, batch_size=4))
+    got = list(stream(clip, pairs, [VISION], token=token, forward_batch=4))
     whole = by_hand(clip, pairs, VISION)
     wanted = {"mean": whole.mean(1), "all": whole.flatten(0, 1), "patches": whole[:, 1:].flatten(0, 1)}[token]
     torch.testing.assert_close(torch.cat([g.image for g in got]), wanted, rtol=1e-5, atol=1e-5)
@@ -64,7 +64,7 @@ def test_other_tokens_of_images(clip: HookedCLIP, pairs: Pairs, token: str) -> N
 
 @pytest.mark.parametrize("token", ["mean", "all"])
 def test_padding_of_captions_is_left_out(clip: HookedCLIP, pairs: Pairs, token: str) -> None:
-    got = list(stream(clip, pairs, [TEXT], token=token, batch_size=4))
+    got = list(stream(clip, pairs, [TEXT], token=token, forward_batch=4))
     whole, tokens = by_hand(clip, pairs, TEXT), TinyTokenizer()(pairs.captions)
     real = [w[: int((t != 0).sum())] for w, t in zip(whole, tokens, strict=True)]
     wanted = torch.cat(real) if token == "all" else torch.stack([r.mean(0) for r in real])
@@ -84,14 +84,14 @@ def test_a_bad_pair_leaves_both_sides_and_goes_to_the_quarantine(clip: HookedCLI
     captions = [c if i != 20 else " " for i, c in enumerate(pairs.captions)]
     planted = Pairs(pairs.ids, [tmp_path / f"{i}.png" for i in pairs.ids], captions)
     held = Quarantine(tmp_path / "quarantine.jsonl", max_bad=0.1)
-    got = list(stream(clip, planted, RESIDUAL, batch_size=8, quarantine=held))
+    got = list(stream(clip, planted, RESIDUAL, forward_batch=8, quarantine=held))
     kept = [i for i in range(40) if i not in (3, 5, 20)]
     assert sum((g.ids for g in got), ()) == tuple(f"p{i}" for i in kept)
     assert list(held.reasons) == ["p3", "p5", "p20"]
-    good = list(stream(clip, pairs.take(kept), RESIDUAL, batch_size=8))
+    good = list(stream(clip, pairs.take(kept), RESIDUAL, forward_batch=8))
     torch.testing.assert_close(torch.cat([g.text for g in got]), torch.cat([g.text for g in good]))
     with pytest.raises(PairsError, match=r"p3 \(unreadable image.*p5 \(missing file\)"):
-        list(stream(clip, planted, RESIDUAL, batch_size=8, quarantine=Quarantine(max_bad=0.01)))
+        list(stream(clip, planted, RESIDUAL, forward_batch=8, quarantine=Quarantine(max_bad=0.01)))
 
 
 def test_images_alone_need_no_captions_and_the_reverse(clip: HookedCLIP, pairs: Pairs) -> None:
@@ -138,7 +138,7 @@ def test_what_is_asked_wrongly_is_refused(clip: HookedCLIP, pairs: Pairs) -> Non
 
 def test_many_sites_come_from_one_pass(clip: HookedCLIP, pairs: Pairs) -> None:
     sites = (VISION, TEXT, Site("vision", "blocks.0.attn.hook_z"), Site("text", "hook_embedding"))
-    reader = Reader(clip, sites)
+    reader = SiteReader(clip, sites)
     batch = reader.read(reader.decoder(pairs)[np.arange(5)])
     assert tuple(batch.sites) == sites
     assert [tuple(found.acts.shape) for found in batch.sites.values()] == [
@@ -147,14 +147,14 @@ def test_many_sites_come_from_one_pass(clip: HookedCLIP, pairs: Pairs) -> None:
         (5, 1, 64),
         (5, 1, 32),
     ]
-    alone = Reader(clip, [VISION])
+    alone = SiteReader(clip, [VISION])
     one = alone.read(alone.decoder(pairs)[np.arange(5)]).sites[VISION]
     torch.testing.assert_close(batch.sites[VISION].acts, one.acts)
 
 
 def test_worker_processes_give_the_same(clip: HookedCLIP, tmp_path) -> None:
     pairs = files_of(noise_pairs(9), tmp_path)
-    here = list(stream(clip, pairs, RESIDUAL, batch_size=2))
-    there = list(stream(clip, pairs, RESIDUAL, batch_size=2, workers=2))
+    here = list(stream(clip, pairs, RESIDUAL, forward_batch=2))
+    there = list(stream(clip, pairs, RESIDUAL, forward_batch=2, workers=2))
     assert [g.ids for g in here] == [g.ids for g in there]
     assert all(torch.equal(a.image, b.image) for a, b in zip(here, there, strict=True))

@@ -1,6 +1,6 @@
 """What every text tower does: takes token ids, and speaks to SAELens like a language model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from cliplens.errors import InputError
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow
 from cliplens.hooked.tower import HookedTower
-
-Tokenize = Callable[[Sequence[str]], Tensor]
 
 
 class TokenizerShim:

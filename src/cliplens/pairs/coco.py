@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cliplens.errors import PairsError
 from cliplens.pairs.columns import Columns, pairs_of_rows, which_columns
 from cliplens.pairs.pairs import Pairs
+from cliplens.sites import Modalities
 
 
-def read_json(path: Path, root: Path | None, columns: Columns, modalities: Literal["both", "image", "text"]) -> Pairs:
+def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modalities) -> Pairs:
     """Pairs of a JSON file: COCO's `images` and `annotations`, one pair per caption; or a list of objects.
 
     COCO's images are looked for in `root`, else in the folder the annotations name (`captions_val2017.json`:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Files, Growing
+from cliplens.sites import Modalities
 
 Columns = tuple[str | None, str | None, str | None]
 """The columns a user named: image, caption, id; None where not named."""
@@ -17,9 +18,7 @@ CAPTION_NAMES = ("caption", "captions", "text", "title", "sentence", "descriptio
 ID_NAMES = ("id", "pair_id", "image_id", "key", "uid")
 
 
-def which_columns(
-    columns: Columns, present: Sequence[str], modalities: Literal["both", "image", "text"], where: str
-) -> Columns:
+def which_columns(columns: Columns, present: Sequence[str], modalities: Modalities, where: str) -> Columns:
     """The columns to read: those named, else the first usual name present.
 
     Raises:

@@ -1,16 +1,16 @@
 """A folder of images, however deep, each with its caption in a .txt file of the same name beside it."""
 
 from pathlib import Path
-from typing import Literal
 
 from cliplens.errors import PairsError
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Files, Strings
+from cliplens.sites import Modalities
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
-def read_folder(folder: Path, modalities: Literal["both", "image", "text"]) -> Pairs:
+def read_folder(folder: Path, modalities: Modalities) -> Pairs:
     """Pairs of a folder, in the order of their relative paths, which are their ids.
 
     Raises:

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,11 @@ from cliplens.pairs.columns import Columns, captions_of, which_columns
 from cliplens.pairs.pairs import LazyImages, Pairs
 from cliplens.pairs.strings import Strings
 from cliplens.records import ImageSource
+from cliplens.sites import Modalities
 
 if TYPE_CHECKING:
     import datasets
 
-Wanted = Literal["both", "image", "text"]
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<name>[^:@?]+)(:(?P<config>[^@?]+))?(@(?P<split>[^?]+))?(\?limit=(?P<limit>\d+))?")
 _FILES = {".parquet": "parquet", ".arrow": "arrow"}
@@ -32,7 +32,7 @@ def is_hugging(path: str) -> bool:
     return path.startswith(PREFIX) or Path(path).suffix in _FILES or (Path(path) / "state.json").is_file()
 
 
-def read_hugging(path: str, root: Path, columns: Columns, modalities: Wanted) -> Pairs:
+def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
     """Pairs of `hf:NAME[:CONFIG][@SPLIT][?limit=N]` (with a limit only that many are fetched), of a parquet or Arrow
     file or a glob of them, or of a folder written by `save_to_disk`.
 
@@ -67,7 +67,7 @@ def from_dataset(
     dataset: "datasets.Dataset | datasets.IterableDataset",
     *,
     columns: Columns = (None, None, None),
-    modalities: Wanted = "both",
+    modalities: Modalities = "both",
     image_root: Path | None = None,
     limit: int | None = None,
     name: str = "dataset",

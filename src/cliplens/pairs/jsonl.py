@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cliplens.errors import PairsError
 from cliplens.pairs.columns import Columns, pairs_of_rows, which_columns
 from cliplens.pairs.pairs import Pairs
+from cliplens.sites import Modalities
 
 
-def read_jsonl(path: Path, root: Path, columns: Columns, modalities: Literal["both", "image", "text"]) -> Pairs:
+def read_jsonl(path: Path, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
     """Pairs of a JSON-lines file; blank lines are passed over.
 
     Raises:

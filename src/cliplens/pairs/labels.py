@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Literal
 
 from cliplens.errors import PairsError
 from cliplens.pairs.hugging import is_hugging
 from cliplens.pairs.read import read_pairs
+from cliplens.sites import Modalities
 
 _FURTHER = re.compile(r"#\d+$")
 
@@ -18,8 +18,8 @@ def read_labels(
     image_column: str | None = None,
     id_column: str | None = None,
     image_root: Path | str | None = None,
-    modalities: Literal["both", "image", "text"] = "both",
-) -> "Labels":
+    modalities: Modalities = "both",
+) -> "LabelColumn":
     """The values of a column of the source the pairs come from, by pair id.
 
     Raises:
@@ -40,10 +40,10 @@ def read_labels(
         image_root=image_root,
         modalities=modalities,
     )
-    return Labels(dict(zip(labelled.ids, labelled.captions, strict=True)))
+    return LabelColumn(dict(zip(labelled.ids, labelled.captions, strict=True)))
 
 
-class Labels:
+class LabelColumn:
     """Label of each pair; further captions of one image (`ID#1`, ...) have that of the first unless it has its own."""
 
     def __init__(self, by_id: dict[str, str | None]) -> None:

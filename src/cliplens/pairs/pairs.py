@@ -106,10 +106,14 @@ class Pairs(Sequence[Pair]):
         """The caption of one pair, its image left alone."""
         return None if self._captions is None else self._captions[self._row(index)]
 
-    def places(self, ids: Iterable[str]) -> dict[str, int]:
-        """Where the pairs of these ids stand, images left alone; ids that are not here are left out."""
+    def without_image(self, index: SupportsIndex) -> Pair:
+        """Return one pair with its id and caption, without opening its image."""
+        return Pair(self.id_at(index), None, self.caption_at(index))
+
+    def indices(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return the index of each of these ids; ids that are not here are left out."""
         wanted = set(ids)
-        return {pair_id: place for place, pair_id in enumerate(self._each_id()) if pair_id in wanted}
+        return {pair_id: index for index, pair_id in enumerate(self._each_id()) if pair_id in wanted}
 
     @property
     def has_images(self) -> bool:

@@ -1,7 +1,6 @@
 """One verb for every source: the path says which reader is meant."""
 
 from pathlib import Path
-from typing import Literal
 
 from cliplens.errors import PairsError
 from cliplens.pairs.cc3m import is_headless, read_cc3m
@@ -12,8 +11,8 @@ from cliplens.pairs.jsonl import read_jsonl
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.table import read_table
 from cliplens.pairs.tars import is_tars, read_tars
+from cliplens.sites import Modalities
 
-Wanted = Literal["both", "image", "text"]
 KNOWN = "a CSV, TSV, JSON or JSONL file, parquet or Arrow files, tar shards, hf:owner/name@split, or a folder of images"
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson"}
@@ -26,7 +25,7 @@ def read_pairs(
     caption_column: str | None = None,
     id_column: str | None = None,
     image_root: Path | str | None = None,
-    modalities: Wanted = "both",
+    modalities: Modalities = "both",
 ) -> Pairs:
     """Pairs from what the path says:
 
@@ -60,7 +59,11 @@ def read_pairs(
 
 
 def _read(  # noqa: PLR0911  one line per source
-    name: str, source: Path, root: Path | None, columns: tuple[str | None, str | None, str | None], modalities: Wanted
+    name: str,
+    source: Path,
+    root: Path | None,
+    columns: tuple[str | None, str | None, str | None],
+    modalities: Modalities,
 ) -> Pairs:
     beside = root or source.parent
     kind = source.suffix.lower()

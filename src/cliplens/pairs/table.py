@@ -2,18 +2,16 @@
 
 import csv
 from pathlib import Path
-from typing import Literal
 
 from cliplens.errors import PairsError
 from cliplens.pairs.columns import Columns, pairs_of_rows, which_columns
 from cliplens.pairs.pairs import Pairs
+from cliplens.sites import Modalities
 
 _LONGEST_CELL = 16 * 1024 * 1024
 
 
-def read_table(
-    path: Path, delimiter: str, root: Path, columns: Columns, modalities: Literal["both", "image", "text"]
-) -> Pairs:
+def read_table(path: Path, delimiter: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
     """Pairs of a table; a row that is too short lacks what it lacks, and shows as a bad pair when it is used.
 
     Raises:

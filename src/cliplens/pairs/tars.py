@@ -43,13 +43,13 @@ def read_tars(pattern: str, caption_key: str | None = None) -> Pairs:
     shards = [Path(p) for part in _ranges(pattern) for p in sorted(glob.glob(part))]  # noqa: PTH207  patterns are strings
     if not shards:
         raise PairsError(expected=f"tar shards at {pattern}", found="none", fix="check the path")
-    keys, captions, places = Growing(), Growing(), array("q")
+    keys, captions, locations = Growing(), Growing(), array("q")
     for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
         for sample in _samples(number, shard, caption_key):
             keys.append(sample.key)
             captions.append(sample.caption)
-            places.extend(sample.image or _NOWHERE)
-    images = TarImages(tuple(shards), np.frombuffer(places, dtype=np.int64).reshape(-1, 3))
+            locations.extend(sample.image or _NOWHERE)
+    images = TarImages(tuple(shards), np.frombuffer(locations, dtype=np.int64).reshape(-1, 3))
     return Pairs(keys.done(), images, captions.done(), name=Path(pattern).stem)
 
 
@@ -65,18 +65,18 @@ class _Sample:
 class TarImages(LazyImages):
     """Images in tars by shard, offset and size; every process opens the shards for itself.
 
-    A place of -1, -1, -1 is no image.
+    A location of -1, -1, -1 means no image.
     """
 
-    def __init__(self, shards: tuple[Path, ...], places: Int64[np.ndarray, "image 3"]) -> None:
-        self.shards, self.places = shards, places
+    def __init__(self, shards: tuple[Path, ...], locations: Int64[np.ndarray, "image 3"]) -> None:
+        self.shards, self.locations = shards, locations
         self._open: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     def __getitem__(self, index: int) -> bytes | None:  # type: ignore[override]
-        shard, offset, size = self.places[index].tolist()
+        shard, offset, size = self.locations[index].tolist()
         if shard < 0:
             return None
         here = (os.getpid(), shard)
@@ -96,7 +96,7 @@ class TarImages(LazyImages):
     def sha256(self) -> str:
         sizes = [[shard.name, shard.stat().st_size] for shard in self.shards]
         digest = hashlib.sha256(json.dumps(sizes).encode())
-        digest.update(self.places.astype("<i8").tobytes())
+        digest.update(self.locations.astype("<i8").tobytes())
         return digest.hexdigest()
 
 

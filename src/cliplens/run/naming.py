@@ -100,7 +100,7 @@ def _background(parts: Parts) -> tuple[Pair, ...]:
     scored = ids[scored_on(parts.settings)(keys.pair_keys(ids))]
     order = np.argsort(keys.hashed(keys.pair_keys(scored), seed=BACKGROUND))[:BACKGROUND]
     chosen = sorted(scored[order])
-    place = parts.pairs.places(chosen)
+    place = parts.pairs.indices(chosen)
     return tuple(parts.pairs[place[pair_id]] for pair_id in chosen)
 
 

@@ -17,7 +17,7 @@ from cliplens.pairs import Pairs
 from cliplens.records import Exemplars, Heat, Pair, PairedActs, Positions, SparseCodes
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality, Site
-from cliplens.stream import Reader, SiteActs, decoded_batches
+from cliplens.stream import SiteActs, SiteReader, decoded_batches
 
 TOP = 8
 """Strongest samples of each latent that are read again."""
@@ -47,20 +47,20 @@ def positions_of(
         sites: where, one of each tower or of one.
         exemplars: by modality, with images that can still be opened.
         batch_size: pairs per forward pass; fewer where a sample has many positions.
-        autocast: see `cliplens.stream.Reader`.
+        autocast: see `cliplens.stream.SiteReader`.
         workers: processes that decode images.
     """
     found: dict[tuple[Modality, int, int], Heat] = {}
     for site in sites:
         shown = exemplars.get(site.modality)
         if shown is not None:
-            reader = Reader(clip, [site], "all", autocast)
+            reader = SiteReader(clip, [site], "all", autocast)
             found.update(_at_site(reader, dictionary, site, shown, batch_size, workers))
     return found
 
 
 def _at_site(
-    reader: Reader, dictionary: Dictionary, site: Site, exemplars: Exemplars, batch_size: int, workers: int
+    reader: SiteReader, dictionary: Dictionary, site: Site, exemplars: Exemplars, batch_size: int, workers: int
 ) -> dict[tuple[Modality, int, int], Heat]:
     wanted = strongest_first(exemplars)
     by_id = {pair.id: pair for pair in exemplars.pairs if pair.id in wanted}

@@ -60,7 +60,7 @@ def _positions(parts: Parts, exemplars: Mapping[Modality, Exemplars | None]) -> 
 
 def _pairs_of(parts: Parts, ids: Sequence[str]) -> dict[str, Pair]:
     """The pairs of these ids alone: opening every pair would read every image of a tar."""
-    return {pair_id: parts.pairs[place] for pair_id, place in parts.pairs.places(ids).items()}
+    return {pair_id: parts.pairs[place] for pair_id, place in parts.pairs.indices(ids).items()}
 
 
 def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[Batch]:
@@ -78,7 +78,7 @@ def held_out_batches(parts: Parts) -> Iterator[Batch]:
     acts = read(**by_modality(settings.sites))
     finals = by_modality([Site(side, EMBEDDING) for side in settings.sides])
     embeddings, ask = read(**finals), asked_of(parts, finals)
-    place = parts.pairs.places(parts.cache.ids) if parts.judge else {}
+    place = parts.pairs.indices(parts.cache.ids) if parts.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
         final = unit(embedded)
         judged = {"clip": final}

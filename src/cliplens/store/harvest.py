@@ -39,7 +39,7 @@ from cliplens.store.manifest import (
     write_plan,
 )
 from cliplens.store.memory import give_back
-from cliplens.stream import Places, ReadBatch, Reader, SiteActs, decoded_batches, finite
+from cliplens.stream import Indices, ReadBatch, SiteActs, SiteReader, decoded_batches, finite
 
 _SHARD_BYTES = 256 * 2**20
 _FEW_PAIRS = 256
@@ -78,7 +78,7 @@ def harvest(
         pairs: what to show it; bad pairs are left out of the cache, listed in it, and set aside in the quarantine.
         sites: several of both towers are read in one pass, which stops at the deepest.
         folder: where the cache goes; docs/cache-format.md says what lies in it.
-        token: see `cliplens.stream.Reader`; "patches" and "all" keep many positions per pair.
+        token: see `cliplens.stream.SiteReader`; "patches" and "all" keep many positions per pair.
         dtype: "float16" or "float32", on disk.
         batch_size: pairs per forward pass.
         shard_pairs: pairs per shard; None takes as many as fill 256 MB, and at least 64 shards of a large set.
@@ -86,7 +86,7 @@ def harvest(
         seed: of the permutation.
         quarantine: None stops at the usual fraction of bad pairs.
         workers: processes that decode images.
-        autocast: see `cliplens.stream.Reader`; part of the plan, as it changes the bytes.
+        autocast: see `cliplens.stream.SiteReader`; part of the plan, as it changes the bytes.
         compile: read through `torch.compile`, one graph for each tower; part of the plan too.
         verify: compare the hashes of shards already there, and redo the damaged ones; False trusts their sizes.
 
@@ -97,7 +97,7 @@ def harvest(
         PairsError: too many bad pairs.
     """
     path = Path(folder)
-    reader = Reader(clip, sites, token, autocast, batch_size if compile else None)
+    reader = SiteReader(clip, sites, token, autocast, batch_size if compile else None)
     group = Group.current()
     decoder = reader.decoder(pairs)
     held = Quarantine() if quarantine is None else quarantine
@@ -122,7 +122,7 @@ def harvest(
 
 
 def _plan(
-    reader: Reader,
+    reader: SiteReader,
     pairs: Pairs,
     decoder: Decoder,
     dtype: str,
@@ -157,13 +157,13 @@ def _plan(
     )
 
 
-def _compute(reader: Reader) -> str:
+def _compute(reader: SiteReader) -> str:
     said = [str(reader.clip.dtype).removeprefix("torch.")]
     said += [f"autocast {reader.autocast}"] if reader.autocast else []
     return ", ".join([*said, "compiled"] if reader.compiled else said)
 
 
-def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
+def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
     """The form of each site, from the first pair that can be read."""
     bad: list[tuple[Pair, str]] = []
     for place in range(min(len(decoder), _PROBED)):
@@ -180,7 +180,7 @@ def _probe(reader: Reader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
             fix="check where images and captions lie: --image-root, --image-column, --caption-column",
         )
     # The form is the same without compiling, which a finished harvest need not wait for.
-    batch = Reader(reader.clip, reader.sites, reader.token).read(decoded)
+    batch = SiteReader(reader.clip, reader.sites, reader.token).read(decoded)
     for site, found in batch.sites.items():
         context, width = found.acts.shape[1:]
         token = found.token
@@ -237,7 +237,7 @@ def _say(what: str) -> None:
     tqdm.write(f"activations: {what}", file=sys.stderr)
 
 
-class _Batches(Iterable[Places]):
+class _Batches(Iterable[Indices]):
     """The batches of shards, in order; no batch lies in two shards."""
 
     def __init__(self, plan: Plan, shards: Sequence[int]) -> None:
@@ -250,7 +250,7 @@ class _Batches(Iterable[Places]):
         """Number of batches of a shard."""
         return -(-self.plan.pairs_in(shard) // self.plan.batch_size)
 
-    def __iter__(self) -> Iterator[Places]:
+    def __iter__(self) -> Iterator[Indices]:
         for shard in self.shards:
             places = self.plan.places(shard)
             for start in range(0, len(places), self.plan.batch_size):
@@ -261,7 +261,7 @@ def _write_shards(
     path: Path,
     plan: Plan,
     todo: Sequence[int],
-    reader: Reader,
+    reader: SiteReader,
     decoder: Decoder,
     held: Quarantine,
     workers: int,
@@ -343,11 +343,11 @@ class ShardDraft:
             ids = _token_ids(plan, found, read) if plan.form.token_ids else None
             sites[plan.site] = (_cast(found, plan, number), ids)
         lengths = _text_lengths(self.plan, read) if self.keeps_lengths else None
-        self.write(decoded.places, decoded.ids, sites, lengths)
+        self.write(decoded.indices, decoded.ids, sites, lengths)
 
     def write(
         self,
-        places: Places,
+        places: Indices,
         ids: Sequence[str],
         sites: Mapping[Site, tuple[Shaped[np.ndarray, "pair ..."], Int32[np.ndarray, "pair ..."] | None]],
         lengths: Int32[np.ndarray, " pair"] | None,
@@ -393,8 +393,8 @@ def _pairs_schema(lengths: bool) -> pa.Schema:
 
 
 def _bad_places(decoded: Decoded) -> list[int]:
-    kept = set(decoded.places.tolist())
-    return [p for p in decoded.asked.tolist() if p not in kept]
+    kept = set(decoded.indices.tolist())
+    return [p for p in decoded.requested.tolist() if p not in kept]
 
 
 def _cast(found: SiteActs, plan: SitePlan, number: int) -> Shaped[np.ndarray, "pair pos d_in"]:
@@ -415,7 +415,7 @@ def _token_ids(plan: SitePlan, found: SiteActs, read: ReadBatch) -> Int32[np.nda
     """Captions: their token ids. Images: 0 where CLS stands, else the image's place in the pairs, plus 1."""
     if plan.site.side == "text" and read.tokens is not None:
         return read.tokens.numpy().astype(np.int32)
-    ids = np.repeat((read.decoded.places + 1)[:, None], plan.form.context_size, axis=1).astype(np.int32)
+    ids = np.repeat((read.decoded.indices + 1)[:, None], plan.form.context_size, axis=1).astype(np.int32)
     if plan.token == "all" and found.special is not None:
         ids[np.arange(len(ids)), found.special.cpu().numpy()] = 0
     return ids

@@ -20,13 +20,12 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.records import PairedActs, Provenance
-from cliplens.sites import Modality, Site
+from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store.cache import Cache, Keep
 from cliplens.store.sources import CachedRows, LiveRows, MemoryRows, RowSource, means_of
-from cliplens.stream import Reader, stream
+from cliplens.stream import SiteReader, stream
 
 Means = dict[Modality, Float[Tensor, " d_in"]]
-MODALITIES: tuple[Modality, ...] = ("image", "text")
 _BUFFER_BYTES = 2**30
 
 
@@ -321,7 +320,7 @@ def provider_of(
     seed: int = 0,
     paired: bool = False,
     buffer_rows: int | None = None,
-    read_size: int = 64,
+    forward_batch: int = 64,
     workers: int = 0,
     quarantine: Quarantine | None = None,
 ) -> Provider:
@@ -330,15 +329,15 @@ def provider_of(
 
     Args:
         sites: one site, or one of each tower.
-        token: see `cliplens.stream.Reader`.
-        read_size: pairs per forward pass.
+        token: see `cliplens.stream.SiteReader`.
+        forward_batch: pairs per forward pass.
         quarantine: where bad pairs go.
 
     Raises:
         MismatchError: the sites differ in width: one dictionary cannot read both.
         PairsError: too many bad pairs.
     """
-    reader = Reader(clip, sites, token)
+    reader = SiteReader(clip, sites, token)
     by_modality = _by_modality(reader.sites)
     _same_width(reader.widths)
     provenance = Provenance(
@@ -353,11 +352,11 @@ def provider_of(
     per_pair = _rows_per_pair(reader, pairs)
     capacity = buffer_rows or _BUFFER_BYTES // (4 * provenance.d_in)
     if len(pairs) * per_pair <= capacity and (token not in ("all", "patches") or len(by_modality) == 1):
-        acts = _read_all(clip, pairs, list(by_modality.values()), token, read_size, held, workers)
+        acts = _read_all(clip, pairs, list(by_modality.values()), token, forward_batch, held, workers)
         return Provider.from_acts(
             acts, centre=centre, batch_size=batch_size, seed=seed, paired=paired, provenance=provenance
         )
-    source = LiveRows(reader, pairs, read_size, per_pair, workers)
+    source = LiveRows(reader, pairs, forward_batch, per_pair, workers)
     return Provider(
         source,
         batch_size=batch_size,
@@ -371,15 +370,21 @@ def provider_of(
 
 
 def _read_all(
-    clip: HookedCLIP, pairs: Pairs, sites: Sequence[Site], token: str, read_size: int, held: Quarantine, workers: int
+    clip: HookedCLIP,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    token: str,
+    forward_batch: int,
+    held: Quarantine,
+    workers: int,
 ) -> PairedActs:
-    parts = list(stream(clip, pairs, sites, token=token, batch_size=read_size, quarantine=held, workers=workers))
+    parts = list(stream(clip, pairs, sites, token=token, forward_batch=forward_batch, quarantine=held, workers=workers))
     rows: dict[Modality, list[Tensor]] = {m: [r for p in parts if (r := p.of(m)) is not None] for m in MODALITIES}
     whole = {m: torch.cat(found).cpu() if found else None for m, found in rows.items()}
     return PairedActs(tuple(i for p in parts for i in p.ids), whole["image"], whole["text"])
 
 
-def _rows_per_pair(reader: Reader, pairs: Pairs) -> int:
+def _rows_per_pair(reader: SiteReader, pairs: Pairs) -> int:
     """Rows a pair gives at most, all sites together, from the first pair that can be read."""
     decoder = reader.decoder(pairs)
     for place in range(len(decoder)):

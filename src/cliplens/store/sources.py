@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cliplens.pairs import Pairs
 from cliplens.records import PairedActs
-from cliplens.sites import MODALITY_OF, Modality, Site
+from cliplens.sites import MODALITIES, MODALITY_OF, Modality, Site
 from cliplens.store.cache import Cache, Keep
-from cliplens.stream import Reader, decoded_batches, finite
+from cliplens.stream import SiteReader, decoded_batches, finite
 
 Chunk = Mapping[Modality, Float[Tensor, "_ d_in"]]
 _BLOCK_ROWS = 1024
@@ -40,7 +40,7 @@ class MemoryRows(RowSource):
     """Rows that lie in memory."""
 
     def __init__(self, acts: PairedActs) -> None:
-        rows = {m: acts.of(m) for m in ("image", "text")}
+        rows = {m: acts.of(m) for m in MODALITIES}
         self._rows: dict[Modality, Tensor] = {m: r for m, r in rows.items() if r is not None}  # type: ignore[misc]
         self.modalities = tuple(self._rows)
         self.d_in = next(iter(self._rows.values())).shape[1]
@@ -86,10 +86,10 @@ class CachedRows(RowSource):
 class LiveRows(RowSource):
     """Rows the model gives when they are asked for; a unit is a pair, a bad pair gives none."""
 
-    def __init__(self, reader: Reader, pairs: Pairs, batch_size: int, rows_per_pair: int, workers: int) -> None:
+    def __init__(self, reader: SiteReader, pairs: Pairs, forward_batch: int, rows_per_pair: int, workers: int) -> None:
         self._reader = reader
         self._decoder = reader.decoder(pairs)
-        self._batch_size, self._per_pair, self._workers = batch_size, rows_per_pair, workers
+        self._forward_batch, self._per_pair, self._workers = forward_batch, rows_per_pair, workers
         self.modalities = tuple(MODALITY_OF[s.side] for s in reader.sites)
         self.d_in = next(iter(reader.widths.values()))
 
@@ -98,7 +98,7 @@ class LiveRows(RowSource):
         return np.full(len(self._decoder), self._per_pair, dtype=np.int64)
 
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
-        batches = [units[i : i + self._batch_size] for i in range(0, len(units), self._batch_size)]
+        batches = [units[i : i + self._forward_batch] for i in range(0, len(units), self._forward_batch)]
         for number, decoded in enumerate(decoded_batches(self._decoder, batches, self._workers)):
             if not decoded.ids:
                 continue

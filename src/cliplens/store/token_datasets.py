@@ -17,7 +17,7 @@ from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, Quarantine, tokenised
 from cliplens.sites import Side, Site
-from cliplens.stream import Reader
+from cliplens.stream import SiteReader
 
 if TYPE_CHECKING:
     import datasets
@@ -101,7 +101,7 @@ class ImageLookup:
 
 
 def _decoder(pairs: Pairs, clip: HookedCLIP, side: Side) -> Decoder:
-    return Reader(clip, [Site(side, "hook_embedding")]).decoder(pairs)
+    return SiteReader(clip, [Site(side, "hook_embedding")]).decoder(pairs)
 
 
 def _good(decoder: Decoder, held: Quarantine) -> Iterator[np.ndarray]:
@@ -113,8 +113,8 @@ def _good(decoder: Decoder, held: Quarantine) -> Iterator[np.ndarray]:
                 held.add(pair, reason)
             if decoded.bad:
                 held.check(len(decoder))
-            bar.update(len(decoded.asked))
-            yield decoded.places
+            bar.update(len(decoded.requested))
+            yield decoded.indices
 
 
 def _dataset(tokens: Int[np.ndarray, "row context"], ids: list[str]) -> "datasets.Dataset":

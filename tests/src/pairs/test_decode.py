@@ -70,7 +70,7 @@ def test_bad_pairs_leave_both_sides() -> None:
     decoded = Decoder(pairs, Compose(), captions=True)[np.arange(5)]
     assert decoded.ids == ("a", "e")
     assert decoded.captions == ("1", "5")
-    assert decoded.places.tolist() == [0, 4]
+    assert decoded.indices.tolist() == [0, 4]
     assert decoded.images is not None
     assert torch.equal(decoded.images[1], Compose()(open_image(pairs[4])))
     assert [(p.id, r) for p, r in decoded.bad] == [

@@ -98,7 +98,7 @@ def test_the_cache_holds_what_the_model_gives(
     assert cache.ids == pairs.take(cache.places).ids
     for sites in (EMBEDDING, RESIDUAL):
         got = list(cache.batches(*sites, batch_size=13))
-        live = next(stream(clip, pairs, sites, batch_size=70))
+        live = next(stream(clip, pairs, sites, forward_batch=70))
         assert [len(g) for g in got] == [13] * 5 + [5]
         assert sum((g.ids for g in got), ()) == cache.ids
         for modality in ("image", "text"):
@@ -120,7 +120,7 @@ def test_a_part_of_the_pairs_by_key(cache: Cache) -> None:
 def test_all_positions_without_padding(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
     text = RESIDUAL[1]
     cache = harvest(clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", batch_size=8, shard_pairs=24)
-    live = next(stream(clip, pairs.take(cache.places), [text], token="all", batch_size=70))
+    live = next(stream(clip, pairs.take(cache.places), [text], token="all", forward_batch=70))
     got = list(cache.batches(None, text, batch_size=9))
     assert sum((g.ids for g in got), ()) == live.ids
     torch.testing.assert_close(torch.cat([g.text for g in got]), live.text, rtol=1e-5, atol=1e-5)

@@ -131,13 +131,13 @@ def test_windows_of_a_cache_hold_what_memory_holds(cache: Cache) -> None:
 
 @pytest.mark.parametrize("buffer", [None, 100])
 def test_live_rows_are_the_models(clip: HookedCLIP, cache: Cache, buffer: int | None) -> None:
-    live = provider_of(clip, noise_pairs(150), EMBEDDING, batch_size=100, buffer_rows=buffer, seed=3, read_size=16)
+    live = provider_of(clip, noise_pairs(150), EMBEDDING, batch_size=100, buffer_rows=buffer, seed=3, forward_batch=16)
     cached = Provider.from_cache(cache, image=EMBEDDING[0], text=EMBEDDING[1], batch_size=100)
     order = lambda x: x[x[:, 0].argsort()]  # noqa: E731
     a, b = (torch.cat([next(p) for _ in range(3)]) for p in (live, cached))
     torch.testing.assert_close(order(a), order(b), rtol=1e-4, atol=1e-5)
     state, coming = live.state_dict(), [next(live) for _ in range(4)]
-    again = provider_of(clip, noise_pairs(150), EMBEDDING, batch_size=100, buffer_rows=buffer, seed=3, read_size=16)
+    again = provider_of(clip, noise_pairs(150), EMBEDDING, batch_size=100, buffer_rows=buffer, seed=3, forward_batch=16)
     again.load_state_dict(state)
     assert all(torch.equal(c, next(again)) for c in coming)
 
