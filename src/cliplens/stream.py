@@ -359,6 +359,4 @@ def _one_per_side(sites: Sequence[Site]) -> dict[Side, Site]:
     return at
 
 
-__getattr__ = deprecated_names(
-    __name__, {"Reader": "cliplens.stream:SiteReader", "Places": "cliplens.stream:Indices"}
-)
+__getattr__ = deprecated_names(__name__, {"Reader": "cliplens.stream:SiteReader", "Places": "cliplens.stream:Indices"})

@@ -1,7 +1,7 @@
 import pytest
 
 from cliplens.errors import InputError
-from cliplens.sites import Site, sites_of
+from cliplens.sites import Site, as_site, as_sites, sites_of
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,14 @@ def test_a_bare_hook_means_both_towers_and_a_site_means_itself() -> None:
     assert sites_of("hook_embedding") == (Site("vision", "hook_embedding"), Site("text", "hook_embedding"))
     assert sites_of("hook_embedding", "text") == (Site("text", "hook_embedding"),)
     assert sites_of("vision.hook_embedding") == (Site("vision", "hook_embedding"),)
+
+
+def test_a_site_is_given_as_itself_or_by_name() -> None:
+    site = Site("vision", "hook_embedding")
+    assert as_site(site) is site
+    assert as_site("vision.hook_embedding") == site
+    assert as_sites("vision.hook_embedding") == (site,)
+    assert as_sites([site, "vision.hook_embedding", "text.hook_embedding"]) == (site, Site("text", "hook_embedding"))
+    assert sites_of(site) == (site,)
+    with pytest.raises(InputError, match=r"Expected a Site or its name, but found 3 of type int\. Fix: "):
+        as_site(3)  # type: ignore[arg-type]
