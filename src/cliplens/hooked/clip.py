@@ -198,7 +198,7 @@ class HookedCLIP(Splicing):
         """Those of the towers there are."""
         return tuple(f"{side}." for side in self.towers)
 
-    def check_belongs(self, dictionary: Any, hooks: Sequence[str]) -> None:
+    def check_compatible(self, dictionary: Any, hooks: Sequence[str]) -> None:
         """Refuse a dictionary that says it was made on other weights, or on other sites than these.
 
         Raises:

@@ -47,7 +47,7 @@ class Splicing(HookedRoot):
     def splices(self) -> dict[str, Splice]:
         """What is spliced in now, by the name of the hook each one writes."""
 
-    def check_belongs(self, dictionary: Any, hooks: Sequence[str]) -> None:
+    def check_compatible(self, dictionary: Any, hooks: Sequence[str]) -> None:
         """Refuse a dictionary that was made on another model, as far as that can be known here."""
 
     @property
@@ -173,7 +173,7 @@ class Splicing(HookedRoot):
     def _prepared(self, sae: Any, hook: str | None) -> "list[Prepared]":
         """Where a dictionary goes, checked; a `Dictionary` may go into both towers."""
         if isinstance(sae, nn.Module):
-            self.check_belongs(sae, [hook] if hook else [])
+            self.check_compatible(sae, [hook] if hook else [])
             return [self._placed(sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
         if getattr(sae, "folded", None) is None:
             raise InputError(
@@ -181,7 +181,7 @@ class Splicing(HookedRoot):
             )
         made_on = sae.provenance
         names = [hook] if hook else self.own_sites(made_on.sites if made_on else ())
-        self.check_belongs(sae, names)
+        self.check_compatible(sae, names)
         token = made_on.token if made_on else None
         return [self._placed(sae.folded(MODALITY_OF[self.tower_of(n, None)[0].cfg.side]), n, token) for n in names]
 

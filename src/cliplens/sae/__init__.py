@@ -1,25 +1,28 @@
 """Dictionaries: trained by SAELens' stock trainer, saved in SAELens' own format. The only door to `sae_lens`."""
 
+from cliplens.sae.architectures import FastTopKTrainingSAE as FastTopKTrainingSAE
+from cliplens.sae.architectures import GroupSparseTrainingSAE as GroupSparseTrainingSAE
+from cliplens.sae.architectures import IsoEnergyTrainingSAE as IsoEnergyTrainingSAE
+from cliplens.sae.architectures import MaskedGroupSparseTrainingSAE as MaskedGroupSparseTrainingSAE
+from cliplens.sae.architectures import NCLTrainingSAE as NCLTrainingSAE
+from cliplens.sae.architectures import TwoDecodersTrainingSAE as TwoDecodersTrainingSAE
+from cliplens.sae.architectures import architecture_names as architecture_names
+from cliplens.sae.architectures import needs_pairs as needs_pairs
 from cliplens.sae.checkpoint import resume_point as resume_point
-from cliplens.sae.configs import architectures as architectures
 from cliplens.sae.configs import dictionary_config as dictionary_config
 from cliplens.sae.dictionary import Dictionary as Dictionary
-from cliplens.sae.dictionary import Means as Means
-from cliplens.sae.fast_topk import FastTopKTrainingSAE as FastTopKTrainingSAE
+from cliplens.sae.folding import Means as Means
 from cliplens.sae.folding import folded as folded
 from cliplens.sae.foreign import layouts as layouts
-from cliplens.sae.foreign import open_foreign as open_foreign
-from cliplens.sae.group_sparse import GroupSparseTrainingSAE as GroupSparseTrainingSAE
 from cliplens.sae.inference import inference as inference
 from cliplens.sae.install import install as install
 from cliplens.sae.install import uninstall as uninstall
-from cliplens.sae.iso_energy import IsoEnergyTrainingSAE as IsoEnergyTrainingSAE
-from cliplens.sae.masked_group_sparse import MaskedGroupSparseTrainingSAE as MaskedGroupSparseTrainingSAE
-from cliplens.sae.ncl import NCLTrainingSAE as NCLTrainingSAE
+from cliplens.sae.moved import register_old_modules
 from cliplens.sae.opening import open_dictionary as open_dictionary
-from cliplens.sae.paired import needs_pairs as needs_pairs
+from cliplens.sae.opening import open_foreign as open_foreign
 from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config
 from cliplens.sae.runner import unused_dataset as unused_dataset
 from cliplens.sae.train import train as train
-from cliplens.sae.two_decoders import TwoDecodersTrainingSAE as TwoDecodersTrainingSAE
+
+register_old_modules()

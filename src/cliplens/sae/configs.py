@@ -9,18 +9,13 @@ from sae_lens.saes.sae import SAEMetadata, TrainingSAEConfig
 from cliplens.errors import InputError, unknown_name
 
 
-def architectures() -> tuple[str, ...]:
-    """Every architecture that can be trained: SAELens' own, cliplens' and whatever else registered itself."""
-    return tuple(sorted(SAE_TRAINING_CLASS_REGISTRY))
-
-
 def dictionary_config(
     architecture: str, d_in: int, d_sae: int | None = None, *, k: int | None = None, **options: Any
 ) -> TrainingSAEConfig:
     """The training config of an architecture, by SAELens' own config class.
 
     Args:
-        architecture: a name of `architectures()`.
+        architecture: a name of `architecture_names()`.
         d_in: width of the activations.
         d_sae: number of latents; 4 x `d_in` when None.
         k: how many latents fire per row, where the architecture has such a number (for jumprelu the target of its

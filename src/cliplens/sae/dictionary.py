@@ -16,13 +16,12 @@ from torch.nn import functional as F
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, Provenance, SparseCodes
-from cliplens.sae.belonging import check_belongs
-from cliplens.sae.folding import NOT_AFFINE, check_foldable, folded
+from cliplens.sae.compatibility import check_compatible
+from cliplens.sae.folder import Stored, load_folder, save_folder
+from cliplens.sae.folding import NOT_AFFINE, Means, check_foldable, folded_for, mean_of, side_of
 from cliplens.sae.inference import inference
-from cliplens.sites import Modality, Site
+from cliplens.sites import MODALITIES, Modality, Site
 
-Means = Mapping[Modality, Float[Tensor, " d_in"]]
-MODALITIES: tuple[Modality, ...] = ("image", "text")
 _DENSE_LIMIT = 2**26
 """Entries of the dense code matrix held at once; more rows are encoded in parts."""
 
@@ -30,10 +29,18 @@ _DENSE_LIMIT = 2**26
 class Dictionary:
     """A SAELens SAE that reads both modalities.
 
-    `sae` sees activations less their modality's mean; where `means` is None, activations as they are. Codes are defined
-    by the copies of `sae` with the mean folded in (`folded`), so stock SAELens on raw activations gives the same codes
-    bit for bit, and `sae` itself on centred ones gives them up to float32 rounding. A trained `TrainingSAE` is taken as
-    SAELens would save it for use.
+    `sae` reads activations less their modality's mean; where `means` is None, activations as they are. Codes are
+    defined by the copies of `sae` with the mean folded in (`folded`): stock SAELens on raw activations gives the same
+    codes bit for bit, and `sae` itself on centred activations gives them up to float32 rounding.
+
+    Args:
+        sae: the dictionary; a `TrainingSAE` is converted as SAELens would save it for use.
+        means: the mean of each modality that was taken from the activations it was trained on.
+        provenance: the model, sites and token choice it was made on.
+
+    Raises:
+        InputError: `sae` is a transcoder, or no mean can be folded into it.
+        MismatchError: a mean is not `d_in` wide.
     """
 
     def __init__(
@@ -46,7 +53,7 @@ class Dictionary:
         if means is not None:
             _check_means(means, sae.cfg.d_in)
             for modality in means:
-                check_foldable(self._side(modality))
+                check_foldable(side_of(sae, modality))
         self.means = None if means is None else {m: means[m].detach().float().cpu() for m in MODALITIES if m in means}
         self.provenance = provenance
 
@@ -62,42 +69,42 @@ class Dictionary:
 
     @property
     def architecture(self) -> str:
-        """SAELens' name of its architecture, as it is saved."""
+        """SAELens' name of the architecture it is saved as."""
         return str(self.sae.cfg.architecture())
 
     @property
     def device(self) -> torch.device:
-        """Where its weights lie."""
+        """Device of its weights."""
         return torch.device(self.sae.W_dec.device)
 
     @property
     def decoder(self) -> Float[Tensor, "d_sae d_in"]:
-        """What a unit of each latent adds to the reconstruction; of images, where each modality has its own."""
+        """Decoder rows; those for images where each modality has a decoder of its own (see `decoder_of`)."""
         return self.decoder_of("image")
 
     def decoder_of(self, modality: Modality) -> Float[Tensor, "d_sae d_in"]:
-        """The direction a unit of each latent adds to the reconstruction of one modality."""
-        side = self._side(modality)
+        """Return the vector that one unit of each latent adds to the reconstruction of a modality."""
+        side = side_of(self.sae, modality)
         rows = side.W_dec.detach()
         if getattr(side.cfg, "rescale_acts_by_decoder_norm", False):
             rows = rows / rows.norm(dim=-1, keepdim=True)
         return rows
 
     def to(self, device: torch.device | str) -> "Dictionary":
-        """The same dictionary on another device."""
+        """Return the same dictionary on another device."""
         return Dictionary(copy.deepcopy(self.sae).to(torch.device(device)), self.means, self.provenance)
 
     def folded(self, modality: Modality) -> "SAE[Any]":
-        """A SAELens SAE that reads raw activations of one modality, for splicing; shares its weights with `sae`."""
-        return folded(self._side(modality), self._mean(modality))
+        """Return a SAELens SAE that reads raw activations of one modality; it shares its weights with `sae`."""
+        return folded_for(self.sae, self.means, modality)
 
     def centre(self, acts: PairedActs) -> PairedActs:
-        """Activations as `sae` sees them: each modality less its mean."""
+        """Return activations as `sae` reads them: each modality less its mean."""
         return PairedActs(acts.ids, *(self._centred(acts.of(m), m) for m in MODALITIES))
 
     @torch.no_grad()
     def encode(self, acts: PairedActs) -> PairedCodes:
-        """Codes of raw activations.
+        """Encode raw activations.
 
         Raises:
             MismatchError: the activations are not `d_in` wide.
@@ -106,11 +113,11 @@ class Dictionary:
 
     @torch.no_grad()
     def decode(self, codes: PairedCodes) -> PairedActs:
-        """Reconstructions in the centred space, from the firing latents alone.
+        """Reconstruct centred activations from codes.
 
         Raises:
-            InputError: the dictionary normalises each row by itself, so a code does not tell its row's scale: use
-            `batch`.
+            InputError: the dictionary normalises each row by itself, so the code alone does not give the row's scale;
+                use `batch`.
         """
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
             raise InputError(
@@ -129,7 +136,7 @@ class Dictionary:
         truth: GroundTruth | None = None,
         targets: Mapping[str, Bool[np.ndarray, " row"]] | None = None,
     ) -> Batch:
-        """All that metrics see of raw activations: centred activations, codes, reconstruction."""
+        """Return the centred activations, codes and reconstruction of raw activations, as metrics take them."""
         centred, codes = self.centre(acts), self.encode(acts)
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
             rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m), m) for m in MODALITIES))
@@ -138,30 +145,35 @@ class Dictionary:
         return Batch(centred, codes, rebuilt, judged or {}, truth, targets or {}, acts)
 
     def check(self, clip: Any, sites: Sequence[Site], *, token: str | None = None) -> None:
-        """Refuse a model, sites or a token choice it was not made for. `clip` has `.identity` and `.width(site)`.
+        """Refuse a model, sites or a token choice it was not made for.
+
+        Args:
+            clip: the model, with `.identity` and `.width(site)`.
+            sites: where it is asked to read.
+            token: the token choice it is asked to read; None leaves it unchecked.
 
         Raises:
-            MismatchError: says what the dictionary was made on and what it is asked to read.
+            MismatchError: names what the dictionary was made on and what it is asked to read.
         """
-        check_belongs(self.provenance, self.d_in, clip.identity, {site: clip.width(site) for site in sites}, token)
+        check_compatible(self.provenance, self.d_in, clip.identity, {site: clip.width(site) for site in sites}, token)
 
     def save(self, folder: Path | str) -> Path:
-        """Write the folder of design.md 6: the dictionary, its means, and a raw-reading copy per modality."""
-        from cliplens.sae.folder import save_dictionary
+        """Write the dictionary, its means and a copy per modality that reads raw activations; return the folder.
 
-        return save_dictionary(self, Path(folder))
+        Raises:
+            InputError: `folder` is a file, or holds files that are no part of a dictionary.
+        """
+        return save_folder(Stored(self.sae, self.means, self.provenance), Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Dictionary":
-        """Open what `save` wrote, or any folder `SAE.load_from_disk` opens (then without means).
+        """Open a folder that `save` wrote, or any folder `SAE.load_from_disk` opens (then without means).
 
         Raises:
             InputError: there is no dictionary in the folder.
             UnsafeFileError: the folder holds a pickle instead of tensors.
         """
-        from cliplens.sae.folder import load_dictionary
-
-        return load_dictionary(Path(folder), torch.device(device))
+        return cls(*load_folder(Path(folder), torch.device(device)))
 
     @cached_property
     def _readers(self) -> dict[Modality, "SAE[Any]"]:
@@ -170,21 +182,10 @@ class Dictionary:
             reader.turn_off_forward_pass_hook_z_reshaping()  # rows are flat here
         return readers
 
-    def _side(self, modality: Modality) -> "SAE[Any]":
-        """The dictionary as one modality meets it: itself, unless its class has sides."""
-        return self.sae.for_modality(modality) if hasattr(self.sae, "for_modality") else self.sae
-
-    def _mean(self, modality: Modality) -> Float[Tensor, " d_in"] | None:
-        if self.means is None:
-            return None
-        if modality not in self.means:
-            return next(iter(self.means.values())).new_zeros(self.d_in)
-        return self.means[modality]
-
     def _centred(self, acts: Float[Tensor, "row d_in"] | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
         if acts is None:
             return None
-        mean = self._mean(modality)
+        mean = mean_of(self.means, modality, self.d_in)
         acts = acts.float()
         return acts if mean is None else acts - mean.to(acts.device)
 
@@ -212,8 +213,9 @@ class Dictionary:
         return {m: (self.decoder_of(m), self._bias(m)) for m in MODALITIES}
 
     def _bias(self, modality: Modality) -> Float[Tensor, " d_in"]:
-        """What reconstructions add, whatever fires: SAELens' matching pursuit leaves it out with the input's."""
-        side = self._side(modality)
+        """Return the bias of every reconstruction; SAELens' matching pursuit has none unless `b_dec` is applied to the
+        input."""
+        side = side_of(self.sae, modality)
         tied = self.architecture == "matching_pursuit" and not side.cfg.apply_b_dec_to_input
         return torch.zeros_like(side.b_dec) if tied else side.b_dec.detach()
 

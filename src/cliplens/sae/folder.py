@@ -1,7 +1,7 @@
-"""A dictionary on disk: SAELens' own format, with the means beside it.
+"""Read and write a dictionary folder: SAELens' own format, with the modality means beside it.
 
     sae/                       THE dictionary, as it was trained: reads centred activations
-        cfg.json               SAELens' config; `metadata.cliplens` says model, hashes, sites, token, centring
+        cfg.json               SAELens' config; `metadata.cliplens` holds model, hashes, sites, token, centring
         sae_weights.safetensors
         means.safetensors      image, text: the mean of each modality; absent when trained without centring
         image/  text/          the same dictionary with that modality's mean folded in: reads raw activations
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sae_lens import SAE
@@ -23,31 +23,49 @@ from safetensors.torch import load_file, save_file
 
 from cliplens.errors import DamagedError, InputError, UnsafeFileError
 from cliplens.records import Provenance
-from cliplens.sae.dictionary import MODALITIES, Dictionary
-from cliplens.sae.folding import folded
+from cliplens.sae.folding import Means, folded, folded_for
 from cliplens.sae.provenance import folded_mean_of, read_provenance, write_provenance
-from cliplens.sites import Modality, Site
+from cliplens.sites import MODALITIES, Modality, Site
 
 CONFIG, WEIGHTS, MEANS = "cfg.json", "sae_weights.safetensors", "means.safetensors"
 _OURS = {CONFIG, WEIGHTS, MEANS, *MODALITIES, "sparsity.safetensors", "runner_cfg.json"}
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 
 
-def save_dictionary(dictionary: Dictionary, folder: Path) -> Path:
-    """Write all files into a new folder that takes the old one's place at the end; returns `folder`."""
-    with _folder_written_whole(folder) as partial:
-        _save_sae(dictionary.sae, partial, dictionary.provenance, None)
-        for modality in _modalities(dictionary):
-            _save_sae(dictionary.folded(modality), partial / modality, dictionary.provenance, modality)
-        if dictionary.means is not None:
-            save_file({m: mean.contiguous() for m, mean in dictionary.means.items()}, partial / MEANS)
+class Stored(NamedTuple):
+    """The content of a dictionary folder."""
+
+    sae: "SAE[Any]"
+    means: Means | None
+    provenance: Provenance | None
+
+
+def save_folder(stored: Stored, folder: Path) -> Path:
+    """Write all files into a new folder that replaces the old one at the end; return `folder`.
+
+    Raises:
+        InputError: `folder` is a file, or holds files that are no part of a dictionary.
+    """
+    sae, means, provenance = stored
+    with _atomic_folder(folder) as partial:
+        _save_sae(sae, partial, provenance, None)
+        for modality in _modalities(means, provenance):
+            _save_sae(folded_for(sae, means, modality), partial / modality, provenance, modality)
+        if means is not None:
+            save_file({m: mean.contiguous() for m, mean in means.items()}, partial / MEANS)
     return folder
 
 
-def load_dictionary(folder: Path, device: torch.device) -> Dictionary:
-    """Open a folder `save_dictionary` wrote, or one SAELens wrote."""
+def load_folder(folder: Path, device: torch.device) -> Stored:
+    """Read a folder that `save_folder` or SAELens wrote.
+
+    Raises:
+        InputError: there is no dictionary in it, or only the copy of one modality.
+        UnsafeFileError: it holds a pickle instead of tensors.
+        DamagedError: a file in it cannot be read.
+    """
     _refuse_other_folders(folder)
-    sae, means = _opened(folder, device)
+    sae, means = _read(folder, device)
     modality = folded_mean_of(sae.cfg.metadata)
     if modality is not None:
         raise InputError(
@@ -55,10 +73,15 @@ def load_dictionary(folder: Path, device: torch.device) -> Dictionary:
             found=f"{folder}, its copy that reads raw {modality} activations",
             fix=f"give {folder.parent}, or open this copy with SAE.load_from_disk",
         )
-    return Dictionary(sae, means, read_provenance(sae.cfg.metadata))
+    return Stored(sae, means, read_provenance(sae.cfg.metadata))
 
 
-def _opened(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality, torch.Tensor] | None]":
+def is_dictionary(folder: Path) -> bool:
+    """Return whether a folder holds the files SAELens opens."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality, torch.Tensor] | None]":
     try:
         sae = SAE.load_from_disk(folder, device=str(device))
         path = folder / MEANS
@@ -73,26 +96,21 @@ def _opened(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modalit
     return sae.requires_grad_(False), known
 
 
-def _modalities(dictionary: Dictionary) -> list[Modality]:
-    """Those the dictionary is known to read: by its means, else by its sites."""
-    if dictionary.means is not None:
-        return [m for m in MODALITIES if m in dictionary.means]
-    if dictionary.provenance is not None:
-        read = {Site.parse(name).modality for name in dictionary.provenance.sites}
+def _modalities(means: Means | None, provenance: Provenance | None) -> list[Modality]:
+    """Return the modalities a dictionary is known to read: by its means, else by its sites."""
+    if means is not None:
+        return [m for m in MODALITIES if m in means]
+    if provenance is not None:
+        read = {Site.parse(name).modality for name in provenance.sites}
         return [m for m in MODALITIES if m in read]
     return []
 
 
 def _save_sae(sae: "SAE[Any]", folder: Path, provenance: Provenance | None, of: Modality | None) -> None:
-    own = folded(sae, None)  # so that writing metadata does not alter what the caller holds
+    own = folded(sae, None)  # so that writing metadata does not alter the caller's object
     if provenance is not None:
         write_provenance(own.cfg.metadata, provenance, of)
     own.save_model(folder)
-
-
-def is_dictionary(folder: Path) -> bool:
-    """Whether the folder is one SAELens opens."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -113,8 +131,8 @@ def _refuse_other_folders(folder: Path) -> None:
 
 
 @contextmanager
-def _folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, put in place when the block ends well."""
+def _atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; it replaces `folder` when the block ends without an error."""
     _refuse_to_replace(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))

@@ -1,4 +1,4 @@
-"""A dictionary, wherever it was made."""
+"""Open a dictionary of any origin: a cliplens or SAELens folder, or a checkpoint of another project."""
 
 from pathlib import Path
 
@@ -6,16 +6,34 @@ import torch
 
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folder import is_dictionary
-from cliplens.sae.foreign import open_foreign
+from cliplens.sae.foreign import convert
 
 
 def open_dictionary(path: Path | str, *, device: torch.device | str = "cpu") -> Dictionary:
-    """Open a folder cliplens or SAELens wrote, or else a checkpoint of another project (`open_foreign`).
+    """Open a folder that cliplens or SAELens wrote, else a checkpoint of another project (see `open_foreign`).
 
     Raises:
-        InputError: there is nothing that any of them knows.
-        UnsafeFileError: a pickle that is more than tensors.
+        InputError: the path holds no dictionary of a known layout.
+        UnsafeFileError: the file is a pickle that holds more than tensors.
     """
     if is_dictionary(Path(path)):
         return Dictionary.load(path, device=device)
     return open_foreign(path).to(device)
+
+
+def open_foreign(path: Path | str, layout: str | None = None, *, hook_name: str | None = None) -> Dictionary:
+    """Open a dictionary another project trained, as a SAELens SAE; `save` writes it in SAELens' format.
+
+    It reads activations as its authors fed them: raw, unless their loader normalised them outside the checkpoint.
+
+    Args:
+        path: the checkpoint file, or the folder that holds it and its config.
+        layout: one of `layouts()`; None recognises it from config and tensors.
+        hook_name: the hook it reads, where the checkpoint does not say.
+
+    Raises:
+        UnknownNameError: there is no layout of that name.
+        InputError: no layout recognises the checkpoint, or no SAELens architecture equals it.
+        UnsafeFileError: the file holds objects beside tensors.
+    """
+    return Dictionary(convert(Path(path), layout, hook_name=hook_name))

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import Provenance
+from cliplens.sae.architectures.paired import needs_pairs
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
 from cliplens.sae.configs import settled, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import refuse_not_affine
-from cliplens.sae.paired import needs_pairs
 from cliplens.sae.provenance import write_provenance
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 import pytest
 
 from cliplens.errors import InputError, UnknownNameError
-from cliplens.sae import architectures, dictionary_config
+from cliplens.sae import architecture_names, dictionary_config
 
 STOCK = {
     "standard",
@@ -16,7 +16,7 @@ STOCK = {
 
 
 def test_all_eight_architectures_of_saelens_can_be_asked_for() -> None:
-    assert set(architectures()) >= STOCK
+    assert set(architecture_names()) >= STOCK
     for architecture in STOCK:
         for d_in in (4, 64, 768):
             config = dictionary_config(architecture, d_in)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cliplens.errors import InputError
 from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
-from cliplens.sae.group_sparse import group_penalty
-from cliplens.sae.iso_energy import alignment
-from cliplens.sae.ncl import info_nce
-from cliplens.sae.two_decoders import nearness
+from cliplens.sae.architectures.group_sparse import group_penalty
+from cliplens.sae.architectures.iso_energy import alignment
+from cliplens.sae.architectures.ncl import info_nce
+from cliplens.sae.architectures.two_decoders import nearness
 from support.streams import Provider, paired
 
 D_IN, D_SAE, ROWS = 16, 48, 400

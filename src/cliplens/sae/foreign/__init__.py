@@ -1,4 +1,4 @@
-"""Dictionaries made elsewhere, opened as SAELens SAEs. One file per layout; tensors only."""
+"""Convert dictionaries of other projects to SAELens SAEs. One file per layout; only tensors are read."""
 
+from cliplens.sae.foreign.opening import convert as convert
 from cliplens.sae.foreign.opening import layouts as layouts
-from cliplens.sae.foreign.opening import open_foreign as open_foreign

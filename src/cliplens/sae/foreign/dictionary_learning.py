@@ -13,29 +13,29 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from cliplens.sae.foreign.layout import Found, Layout, Meaning, not_in_saelens
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 
 State = Mapping[str, Tensor]
 
 
-class DictionaryLearning(Layout):
+class DictionaryLearning(ForeignLayout):
     """Dictionaries of saprmarks/dictionary_learning and ExplainableML/sae-for-vlm."""
 
     name = "dictionary-learning"
 
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """A linear encoder, or flat weights with a threshold."""
-        names = found.content.keys()
+        names = checkpoint.content.keys()
         return "encoder.weight" in names or {"W_enc", "b_dec", "threshold"} <= names
 
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """By the class named in the config, else by the tensors there are."""
-        trainer = found.config.get("trainer", {})
-        kind = trainer.get("dict_class") or _guessed(found.content)
+        trainer = checkpoint.config.get("trainer", {})
+        kind = trainer.get("dict_class") or _guessed(checkpoint.content)
         if kind not in _CLASSES:
-            raise not_in_saelens(self.name, f"a {kind}")
-        architecture, tensors, fields = _CLASSES[kind](found.content)
-        return Meaning(architecture, tensors, fields, model_name=trainer.get("lm_name"))
+            raise unsupported(self.name, f"a {kind}")
+        architecture, tensors, fields = _CLASSES[kind](checkpoint.content)
+        return SaeSpec(architecture, tensors, fields, model_name=trainer.get("lm_name"))
 
 
 def _guessed(state: State) -> str:

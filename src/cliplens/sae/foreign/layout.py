@@ -12,7 +12,7 @@ from cliplens.errors import InputError
 
 
 @dataclass(frozen=True)
-class Found:
+class Checkpoint:
     """A checkpoint as it was read: tensors, and what its authors noted beside them."""
 
     path: Path
@@ -23,7 +23,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Meaning:
+class SaeSpec:
     """The same dictionary in SAELens' words."""
 
     architecture: str
@@ -34,17 +34,17 @@ class Meaning:
     model_name: str | None = None
 
 
-class Layout(ABC):
+class ForeignLayout(ABC):
     """One project's way to write dictionaries."""
 
     name: ClassVar[str]
 
     @abstractmethod
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """Whether the checkpoint is of this layout, told from the names of its tensors alone."""
 
     @abstractmethod
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """The dictionary it holds.
 
         Raises:
@@ -52,7 +52,7 @@ class Layout(ABC):
         """
 
 
-def not_in_saelens(layout: str, what: str) -> InputError:
+def unsupported(layout: str, what: str) -> InputError:
     """The refusal of a dictionary no SAELens architecture equals."""
     return InputError(
         expected=f"a {layout} dictionary that some SAELens architecture equals",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cliplens.errors import InputError
-from cliplens.sae.foreign.layout import Found, Layout, Meaning, not_in_saelens
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 
 _NAME = re.compile(
     r"^\d+_\d+_(?P<activation>[A-Za-z]+)(_(?P<number>\d+))?(_(UW|RW))?"
@@ -22,31 +22,31 @@ _NAME = re.compile(
 )
 
 
-class MSAE(Layout):
+class MSAE(ForeignLayout):
     """Dictionaries of WolodjaZ/MSAE."""
 
     name = "msae"
 
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """A model with pre_bias and latent_bias, and the data's mean and scale."""
-        model = found.content.get("model", {})
-        return {"encoder", "pre_bias", "latent_bias"} <= model.keys() and "scaling_factor" in found.content
+        model = checkpoint.content.get("model", {})
+        return {"encoder", "pre_bias", "latent_bias"} <= model.keys() and "scaling_factor" in checkpoint.content
 
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """Standard or topk."""
-        asked = _NAME.match(found.path.name)
+        asked = _NAME.match(checkpoint.path.name)
         if asked is None:
             raise InputError(
                 expected="an MSAE file under the name its training gave it, which holds its activation",
-                found=found.path.name,
+                found=checkpoint.path.name,
                 fix="give it that name again, for example 4096_512_TopKReLU_64_False_False_0.0_data.pth",
             )
         if float(asked["cap"]) > 0:
-            raise not_in_saelens(self.name, f"codes bent by a soft cap at {asked['cap']}")
+            raise unsupported(self.name, f"codes bent by a soft cap at {asked['cap']}")
         architecture, fields = _activation(asked["activation"], asked["number"])
         if asked["normalize"] == "True":
             fields["normalize_activations"] = "layer_norm"
-        return Meaning(architecture, _folded(found.content, layer_norm=asked["normalize"] == "True"), fields)
+        return SaeSpec(architecture, _folded(checkpoint.content, layer_norm=asked["normalize"] == "True"), fields)
 
 
 def _activation(name: str, number: str | None) -> tuple[str, dict[str, Any]]:
@@ -54,7 +54,7 @@ def _activation(name: str, number: str | None) -> tuple[str, dict[str, Any]]:
         return "standard", {}
     if name in ("TopK", "TopKReLU"):
         return "topk", {"k": int(number or 0)}
-    raise not_in_saelens("msae", f"the activation {name}")
+    raise unsupported("msae", f"the activation {name}")
 
 
 def _folded(content: Any, *, layer_norm: bool) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def _folded(content: Any, *, layer_norm: bool) -> dict[str, Tensor]:
     encoder, decoder = model["encoder"], model.get("decoder")
     decoder = encoder.T if decoder is None else decoder
     if layer_norm and (scale != 1 or bool(mean.any())):
-        raise not_in_saelens("msae", "a mean or scale of the data before a layer norm")
+        raise unsupported("msae", "a mean or scale of the data before a layer norm")
     return {
         "W_enc": encoder * scale,
         "b_enc": model["latent_bias"],

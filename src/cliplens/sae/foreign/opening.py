@@ -1,4 +1,4 @@
-"""A checkpoint of another project, as a dictionary."""
+"""Convert a checkpoint of another project to a SAELens SAE."""
 
 from pathlib import Path
 from typing import Any
@@ -8,74 +8,65 @@ from sae_lens import SAE
 from torch import Tensor
 
 from cliplens.errors import InputError, unknown_name
-from cliplens.sae.dictionary import Dictionary
+from cliplens.sae.building import build_from_config
 from cliplens.sae.foreign.clipscope import Clipscope
 from cliplens.sae.foreign.dictionary_learning import DictionaryLearning
-from cliplens.sae.foreign.layout import Found, Layout, Meaning
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec
 from cliplens.sae.foreign.msae import MSAE
 from cliplens.sae.foreign.patchsae import PatchSAE
 from cliplens.sae.foreign.prisma import Prisma
 from cliplens.sae.foreign.reading import read_checkpoint
 from cliplens.sae.foreign.saev import Saev
-from cliplens.sae.making import made_from_dict
 
-_LAYOUTS: tuple[Layout, ...] = (Saev(), PatchSAE(), Prisma(), DictionaryLearning(), MSAE(), Clipscope())
+_LAYOUTS: tuple[ForeignLayout, ...] = (Saev(), PatchSAE(), Prisma(), DictionaryLearning(), MSAE(), Clipscope())
 
 
 def layouts() -> tuple[str, ...]:
-    """The layouts that can be opened."""
+    """Return the names of the layouts that can be opened."""
     return tuple(sorted(layout.name for layout in _LAYOUTS))
 
 
-def open_foreign(path: Path | str, layout: str | None = None, *, hook_name: str | None = None) -> Dictionary:
-    """A dictionary another project trained; `save` writes it in SAELens' format.
-
-    It reads activations as its authors fed them: raw, unless their loader normalised them outside the checkpoint.
+def convert(path: Path, layout: str | None = None, *, hook_name: str | None = None) -> "SAE[Any]":
+    """Return the SAELens SAE that equals a checkpoint of another project.
 
     Args:
-        path: the checkpoint file, or the folder that holds it and its config.json.
-        layout: one of `layouts()`; None tells it from the names of the tensors.
-        hook_name: where it reads, if the checkpoint does not say.
+        path: the checkpoint file, or the folder that holds it and its config.
+        layout: one of `layouts()`; None recognises it from config and tensors.
+        hook_name: the hook it reads, where the checkpoint does not say.
 
     Raises:
-        UnknownNameError: no such layout.
-        InputError: no layout knows the checkpoint, or no SAELens architecture equals it.
+        UnknownNameError: there is no layout of that name.
+        InputError: no layout recognises the checkpoint, or no SAELens architecture equals it.
         UnsafeFileError: the file holds objects beside tensors.
     """
-    found = read_checkpoint(Path(path))
-    chosen = _chosen(found, layout)
-    meaning = chosen.meaning(found)
-    sae = _made(meaning)
+    checkpoint = read_checkpoint(path)
+    chosen = _choose_layout(checkpoint, layout)
+    spec = chosen.to_spec(checkpoint)
+    sae = _build(spec)
     metadata = sae.cfg.metadata
-    metadata.hook_name, metadata.model_name = hook_name or meaning.hook_name, meaning.model_name
+    metadata.hook_name, metadata.model_name = hook_name or spec.hook_name, spec.model_name
     metadata.converted_from = chosen.name
-    return Dictionary(sae)
+    return sae
 
 
-def _chosen(found: Found, layout: str | None) -> Layout:
-    if layout is not None and layout not in layouts():
-        raise unknown_name("layout", layout, layouts())
+def _choose_layout(checkpoint: Checkpoint, name: str | None) -> ForeignLayout:
+    if name is not None and name not in layouts():
+        raise unknown_name("layout", name, layouts())
     for candidate in _LAYOUTS:
-        if layout == candidate.name or (layout is None and candidate.knows(found)):
+        if name == candidate.name or (name is None and candidate.recognises(checkpoint)):
             return candidate
     raise InputError(
         expected=f"a checkpoint of {', '.join(layouts())}",
-        found=f"{found.path} with {', '.join(sorted(map(str, found.content))[:8])}",
+        found=f"{checkpoint.path} with {', '.join(sorted(map(str, checkpoint.content))[:8])}",
         fix="name its layout with layout=, or save it with SAELens where it was made",
     )
 
 
-def _made(meaning: Meaning) -> "SAE[Any]":
-    tensors = {name: _own(tensor) for name, tensor in meaning.tensors.items()}
+def _build(spec: SaeSpec) -> "SAE[Any]":
+    tensors = {name: _own(tensor) for name, tensor in spec.tensors.items()}
     d_sae, d_in = tensors["W_dec"].shape
-    described = {
-        "architecture": meaning.architecture,
-        "d_in": d_in,
-        "d_sae": d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-    }
-    return made_from_dict({**described, **meaning.config, "metadata": {}}, tensors)
+    base = {"architecture": spec.architecture, "d_in": d_in, "d_sae": d_sae, "dtype": "float32", "device": "cpu"}
+    return build_from_config({**base, **spec.config, "metadata": {}}, tensors)
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -7,25 +7,25 @@
 
 from typing import Any
 
-from cliplens.sae.foreign.layout import Found, Layout, Meaning, not_in_saelens
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 
 
-class PatchSAE(Layout):
+class PatchSAE(ForeignLayout):
     """Dictionaries of dynamical-inference/patchsae."""
 
     name = "patchsae"
 
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """SAELens' tensor names under state_dict, and a block_layer in the config."""
-        return "W_enc" in found.content.get("state_dict", {}) and "block_layer" in found.config
+        return "W_enc" in checkpoint.content.get("state_dict", {}) and "block_layer" in checkpoint.config
 
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """Standard."""
-        if found.config.get("gated_sae"):
-            raise not_in_saelens(self.name, "a gated dictionary, which its own code never computes")
-        state = found.content["state_dict"]
+        if checkpoint.config.get("gated_sae"):
+            raise unsupported(self.name, "a gated dictionary, which its own code never computes")
+        state = checkpoint.content["state_dict"]
         tensors = {name: state[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        return Meaning("standard", tensors, {}, _hook(found.config), found.config.get("model_name"))
+        return SaeSpec("standard", tensors, {}, _hook(checkpoint.config), checkpoint.config.get("model_name"))
 
 
 def _hook(config: Any) -> str | None:

@@ -5,31 +5,31 @@ standard  act((norm(x) - b_dec) W_enc + b_enc);  gated as SAELens' own;  out = c
 
 from typing import Any
 
-from cliplens.sae.foreign.layout import Found, Layout, Meaning, not_in_saelens
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 _GATED = ("W_enc", "W_dec", "b_dec", "b_gate", "r_mag", "b_mag")
 
 
-class Prisma(Layout):
+class Prisma(ForeignLayout):
     """Dictionaries of Prisma-Multimodal/ViT-Prisma."""
 
     name = "vit-prisma"
 
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """SAELens' tensor names, and a config that is not PatchSAE's."""
-        state = found.content.get("state_dict", found.content)
-        return all(n in state for n in ("W_enc", "W_dec", "b_dec")) and "activation_fn_str" in found.config
+        state = checkpoint.content.get("state_dict", checkpoint.content)
+        return all(n in state for n in ("W_enc", "W_dec", "b_dec")) and "activation_fn_str" in checkpoint.config
 
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """Standard, topk or gated."""
-        state, config = found.content.get("state_dict", found.content), found.config
+        state, config = checkpoint.content.get("state_dict", checkpoint.content), checkpoint.config
         if config.get("is_transcoder"):
-            raise not_in_saelens(self.name, "a transcoder")
+            raise unsupported(self.name, "a transcoder")
         architecture, extra = _architecture(config)
         names = _GATED if architecture == "gated" else _PLAIN
         fields = {"normalize_activations": config.get("normalize_activations") or "none", **extra}
-        return Meaning(
+        return SaeSpec(
             architecture, {n: state[n] for n in names}, fields, config.get("hook_point"), config.get("model_name")
         )
 
@@ -40,4 +40,4 @@ def _architecture(config: Any) -> tuple[str, dict[str, Any]]:
         return kind, {}
     if activation == "topk" and kind == "standard":
         return "topk", {"k": int(config.get("activation_fn_kwargs", {}).get("k", 64))}
-    raise not_in_saelens("vit-prisma", f"architecture {kind!r} with activation {activation!r}")
+    raise unsupported("vit-prisma", f"architecture {kind!r} with activation {activation!r}")

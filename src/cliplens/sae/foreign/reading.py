@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from cliplens.errors import DamagedError, InputError, UnsafeFileError
-from cliplens.sae.foreign.layout import Found
+from cliplens.sae.foreign.layout import Checkpoint
 
 _WEIGHTS = ("ae.pt", "weights.pt", "weights.safetensors", "model.safetensors", "sae.pt")
 _CONFIG_CLASSES = (
@@ -35,7 +35,7 @@ class Values:
     """Stands for a pickled config: what its authors' class held, and none of its behaviour."""
 
 
-def read_checkpoint(path: Path) -> Found:
+def read_checkpoint(path: Path) -> Checkpoint:
     """The tensors of a checkpoint file, or of a folder that holds one, with the config beside them.
 
     Raises:
@@ -47,11 +47,11 @@ def read_checkpoint(path: Path) -> Found:
     if not file.is_file():
         raise InputError(expected="a checkpoint file", found=f"no file {file}", fix="check the path")
     if file.suffix == ".safetensors":
-        return Found(file, load_file(file), _config_beside(file))
+        return Checkpoint(file, load_file(file), _config_beside(file))
     with file.open("rb") as opened:
         header = json.loads(opened.readline()) if opened.peek(1)[:1] == _JSON else {}
         content = _tensors(opened.read(), file)
-    return Found(file, *_apart(content, {**_config_beside(file), **header}))
+    return Checkpoint(file, *_apart(content, {**_config_beside(file), **header}))
 
 
 def _file_in(folder: Path) -> Path:

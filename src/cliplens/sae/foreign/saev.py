@@ -8,31 +8,31 @@ Its TopK applies no ReLU, so it differs from SAELens' only in rows with fewer th
 
 from typing import Any
 
-from cliplens.sae.foreign.layout import Found, Layout, Meaning, not_in_saelens
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 
 
-class Saev(Layout):
+class Saev(ForeignLayout):
     """Dictionaries of OSU-NLP-Group/saev."""
 
     name = "saev"
 
-    def knows(self, found: Found) -> bool:
+    def recognises(self, checkpoint: Checkpoint) -> bool:
         """SAELens' tensor names, and a header with a schema or d_vit."""
-        return "W_enc" in found.content and ("schema" in found.config or "d_vit" in found.config)
+        return "W_enc" in checkpoint.content and ("schema" in checkpoint.config or "d_vit" in checkpoint.config)
 
-    def meaning(self, found: Found) -> Meaning:
+    def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
         """Standard, topk or jumprelu."""
-        tensors = {name: found.content[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        kind, params = _activation(found.config)
+        tensors = {name: checkpoint.content[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        kind, params = _activation(checkpoint.config)
         fields: dict[str, Any] = {"apply_b_dec_to_input": False}
         if kind == "Relu":
-            return Meaning("standard", tensors, fields)
+            return SaeSpec("standard", tensors, fields)
         if kind == "TopK":
-            return Meaning("topk", tensors, {**fields, "k": int(params.get("top_k", 32))})
+            return SaeSpec("topk", tensors, {**fields, "k": int(params.get("top_k", 32))})
         if kind == "BatchTopK":
-            cut = found.content["activation.threshold"].clamp_min(0)
-            return Meaning("jumprelu", {**tensors, "threshold": cut.expand(tensors["b_enc"].shape)}, fields)
-        raise not_in_saelens(self.name, f"the activation {kind}")
+            cut = checkpoint.content["activation.threshold"].clamp_min(0)
+            return SaeSpec("jumprelu", {**tensors, "threshold": cut.expand(tensors["b_enc"].shape)}, fields)
+        raise unsupported(self.name, f"the activation {kind}")
 
 
 def _activation(header: Any) -> tuple[str, dict[str, Any]]:

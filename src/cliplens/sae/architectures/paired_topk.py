@@ -8,7 +8,7 @@ from sae_lens.saes.sae import SAEConfig, TrainStepInput
 from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 from torch import Tensor
 
-from cliplens.sae.paired import NeedsPairs
+from cliplens.sae.architectures.paired import NeedsPairs
 
 
 @dataclass

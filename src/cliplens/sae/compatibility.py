@@ -1,4 +1,4 @@
-"""Whether a dictionary and a model's sites belong together."""
+"""Check that a dictionary and a model's sites fit together."""
 
 from collections.abc import Mapping
 
@@ -7,18 +7,24 @@ from cliplens.records import ModelIdentity, Provenance
 from cliplens.sites import Site
 
 
-def check_belongs(
+def check_compatible(
     provenance: Provenance | None,
     d_in: int,
     model: ModelIdentity,
     widths: Mapping[Site, int],
     token: str | None = None,
 ) -> None:
-    """Refuse sites of another width and, where the dictionary says what it was made on, another model, hook or token
-    choice.
+    """Refuse sites of another width and, where the dictionary's origin is known, another model, hook or token choice.
+
+    Args:
+        provenance: where the dictionary comes from; None checks widths alone.
+        d_in: width of the activations the dictionary reads.
+        model: the model it is asked to read.
+        widths: width of each site it is asked to read.
+        token: the token choice it is asked to read; None leaves it unchecked.
 
     Raises:
-        MismatchError: says both.
+        MismatchError: names what the dictionary was made on and what it is asked to read.
     """
     for site, width in widths.items():
         if width != d_in:
@@ -32,29 +38,29 @@ def check_belongs(
     _check_model(provenance.model, model, widths)
     for site in widths:
         if str(site) not in provenance.sites:
-            raise _unlike("the hook", " and ".join(provenance.sites), str(site))
+            raise _mismatch("the hook", " and ".join(provenance.sites), str(site))
     if token is not None and token != provenance.token:
-        raise _unlike("the token choice", repr(provenance.token), repr(token))
+        raise _mismatch("the token choice", repr(provenance.token), repr(token))
 
 
 def _check_model(made_on: ModelIdentity, given: ModelIdentity, widths: Mapping[Site, int]) -> None:
     sides = {site.side for site in widths}
     if made_on.weights_sha256 != given.weights_sha256:
-        raise _unlike("the model", _name(made_on), _name(given))
+        raise _mismatch("the model", _describe(made_on), _describe(given))
     if "vision" in sides and made_on.preprocess_sha256 != given.preprocess_sha256:
-        raise _unlike("the preprocess", made_on.preprocess, given.preprocess)
+        raise _mismatch("the preprocess", made_on.preprocess, given.preprocess)
     if "text" in sides and made_on.tokenizer_sha256 != given.tokenizer_sha256:
-        raise _unlike("the tokenizer", made_on.tokenizer_sha256[:12], given.tokenizer_sha256[:12])
+        raise _mismatch("the tokenizer", made_on.tokenizer_sha256[:12], given.tokenizer_sha256[:12])
 
 
-def _name(model: ModelIdentity) -> str:
+def _describe(model: ModelIdentity) -> str:
     tag = f", {model.pretrained}" if model.pretrained else ""
     return f"{model.name}{tag} (weights {model.weights_sha256[:12]})"
 
 
-def _unlike(what: str, made_on: str, given: str) -> MismatchError:
+def _mismatch(part: str, made_on: str, given: str) -> MismatchError:
     return MismatchError(
-        expected=f"{what} the dictionary was made on, {made_on}",
+        expected=f"{part} the dictionary was made on, {made_on}",
         found=given,
         fix="use the dictionary where it was made, or train one here",
     )

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.sae.paired import halves, register_training
-from cliplens.sae.paired_topk import PairedTopKTrainingSAE, PairedTopKTrainingSAEConfig
+from cliplens.sae.architectures.paired import halves, register_training
+from cliplens.sae.architectures.paired_topk import PairedTopKTrainingSAE, PairedTopKTrainingSAEConfig
 
 
 @dataclass

@@ -23,7 +23,7 @@ from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAE, TopKTrainingS
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from cliplens.sae.paired import register_training
+from cliplens.sae.architectures.paired import register_training
 
 
 @dataclass

@@ -19,8 +19,8 @@ from sae_lens.saes.sae import SAEConfig, SAEMetadata, TrainingSAE, TrainingSAECo
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
-from cliplens.sae.making import made_over
-from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sae.architectures.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sae.building import build_from_tensors
 from cliplens.sites import Modality
 
 
@@ -51,7 +51,7 @@ class NCLHeadsSAE(StandardSAE):
         cfg = StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if modality == "text" else (self.W_enc, self.b_enc)
         state = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
-        side: StandardSAE = made_over(StandardSAE, cfg, state)
+        side: StandardSAE = build_from_tensors(StandardSAE, cfg, state)
         return side
 
 

@@ -18,8 +18,8 @@ from sae_lens.saes.sae import SAE, SAEConfig, SAEMetadata, TrainingSAE, Training
 from sae_lens.saes.topk_sae import TopK
 from torch import Tensor, nn
 
-from cliplens.sae.making import made_over
-from cliplens.sae.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sae.architectures.paired import NeedsPairs, halves, register_inference, register_training
+from cliplens.sae.building import build_from_tensors
 from cliplens.sites import Modality
 
 _TINY = 1e-6
@@ -93,7 +93,7 @@ class TwoDecodersSAE(DistanceTopKSAE):
         cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if modality == "text" else (self.W_dec, self.b_dec)
         state = {"W_enc": self.W_enc, "b_in": self.b_in, "W_dec": W_dec, "b_dec": b_dec}
-        side: DistanceTopKSAE = made_over(DistanceTopKSAE, cfg, state)
+        side: DistanceTopKSAE = build_from_tensors(DistanceTopKSAE, cfg, state)
         return side
 
     def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:

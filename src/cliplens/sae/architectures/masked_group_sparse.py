@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cliplens.sae.group_sparse import GroupSparseTrainingSAE, GroupSparseTrainingSAEConfig
-from cliplens.sae.paired import halves, register_training
+from cliplens.sae.architectures.group_sparse import GroupSparseTrainingSAE, GroupSparseTrainingSAEConfig
+from cliplens.sae.architectures.paired import halves, register_training
 
 
 @dataclass
