@@ -7,7 +7,7 @@ from torch import Tensor
 from cliplens import edits as ed
 from cliplens.errors import MismatchError
 from cliplens.sae import Dictionary
-from cliplens.sae.two_decoders import TwoDecodersSAE, TwoDecodersSAEConfig
+from cliplens.sae.architectures.two_decoders import TwoDecodersSAE, TwoDecodersSAEConfig
 from cliplens.sites import Modality
 from support.tiny_dictionaries import tiny_dictionary
 
