@@ -34,9 +34,9 @@ from cliplens.hooked import HookedCLIP
 from cliplens.naming import chosen_modality, image_share, name_latents, split_evidence, words
 from cliplens.records import Evidence, LatentTable, Name, PairedActs
 from cliplens.run import run, versions
+from cliplens.run.context import Parts
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import embed_texts, evidence_for
-from cliplens.run.parts import Parts
 from cliplens.run.scoring import EXEMPLARS, held_out_batches
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings

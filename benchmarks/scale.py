@@ -25,7 +25,7 @@ from PIL import Image
 from cliplens.pairs import open_image, read_pairs
 from cliplens.records import Pair
 from cliplens.store.arrow import Form
-from cliplens.store.memory import give_back
+from cliplens.store.memory import trim_memory
 
 SETS = {"CC3M": 3.3e6, "CC12M": 12.4e6, "LAION-400M": 407e6}
 PAIR_BYTES = 64
@@ -124,7 +124,7 @@ def one_list(few: str, path: str) -> None:
 
 def memory(kind: str) -> int:
     """Bytes of this process: RssAnon is no mapped file, VmHWM the most there ever was of both."""
-    give_back()
+    trim_memory()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[kind].split()[0]) * 1024
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cliplens.contracts import Judge
 from cliplens.errors import InputError, MissingExtraError
+from cliplens.files import read_json
 from cliplens.records import PairedActs
-from cliplens.runfolder import read_json
 from cliplens_hooks.judging import batches, unit_rows
 
 MINILM = "minilm"

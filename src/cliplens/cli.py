@@ -231,7 +231,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _tell(folder: Any) -> None:
-    from cliplens.runfolder import read_json
+    from cliplens.files import read_json
 
     if not folder.summary.exists():
         made = folder.sae if folder.sae.exists() else folder.activations
@@ -249,7 +249,7 @@ def _tell(folder: Any) -> None:
 
 def _harvested(folder: Any) -> str:
     """What lies in the cache, and what does not."""
-    from cliplens.runfolder import read_json
+    from cliplens.files import read_json
 
     found = read_json(folder.activations / "manifest.json")
     bad = f", {found['bad']} bad ones left out ({folder.quarantine})" if found["bad"] else ""

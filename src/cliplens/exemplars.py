@@ -39,9 +39,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from cliplens.errors import DamagedError, PairsError
+from cliplens.files import atomic_write
 from cliplens.pairs import open_image
-from cliplens.records import Exemplars, Heat, Pair, Positions
-from cliplens.runfolder import written_whole
+from cliplens.records import Exemplars, Pair, PositionActivations, Positions
 from cliplens.sites import Modality
 
 TINY = 96
@@ -89,7 +89,7 @@ def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | No
     thumbnails = _save_thumbnails(folder / "images", [p for e in given for p in _pictured(e)])
     sizes = {f"{e.modality}_shape": "x".join(str(n) for n in e.at.shape) for e in given}
     table = pa.concat_tables([_rows(e, thumbnails) for e in given] or [_SCHEMA.empty_table()])
-    with written_whole(folder / TABLE) as partial:
+    with atomic_write(folder / TABLE) as partial:
         pq.write_table(table.replace_schema_metadata(sizes), partial)
     kept = set(thumbnails.values())
     for stale in (folder / "images").glob("*"):
@@ -132,11 +132,11 @@ def save_positions(folder: Path, positions: Positions) -> None:
         row = (latent, modality, rank, rows, cols, heat.values, *((None, None) if heat.grid else (starts, ends)))
         for column, value in zip(columns.values(), row, strict=True):
             column.append(value)
-    with written_whole(folder / POSITIONS) as partial:
+    with atomic_write(folder / POSITIONS) as partial:
         pq.write_table(pa.table(columns, schema=_POSITIONS_SCHEMA), partial, compression="zstd")
 
 
-def load_positions(folder: Path) -> dict[tuple[Modality, int, int], Heat]:
+def load_positions(folder: Path) -> dict[tuple[Modality, int, int], PositionActivations]:
     """What `save_positions` wrote; empty where it wrote nothing.
 
     Raises:
@@ -152,13 +152,15 @@ def load_positions(folder: Path) -> dict[tuple[Modality, int, int], Heat]:
             found=f"{type(error).__name__}: {error}",
             fix="score the run again",
         ) from error
-    found: dict[tuple[Modality, int, int], Heat] = {}
+    found: dict[tuple[Modality, int, int], PositionActivations] = {}
     for latent, modality, rank, rows, cols, values, starts, ends in zip(
         *(table.column(name).to_pylist() for name in _POSITIONS_SCHEMA.names), strict=True
     ):
         grid = (rows, cols) if rows else None
         spans = tuple(zip(starts or (), ends or (), strict=True))
-        found["image" if modality == "image" else "text", latent, rank] = Heat(np.array(values), grid, spans)
+        found["image" if modality == "image" else "text", latent, rank] = PositionActivations(
+            np.array(values), grid, spans
+        )
     return found
 
 

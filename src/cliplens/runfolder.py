@@ -1,61 +1,25 @@
-"""The run folder: one place that knows which file is called what, and writes every one of them whole or not at all."""
+"""The names of the files in a run folder. docs/run-folder.md specifies them."""
 
-import json
-import os
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from cliplens.errors import DamagedError, InputError
+from cliplens.deprecation import deprecated_names
+from cliplens.errors import InputError
+from cliplens.files import write_text
 
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written takes `path`'s place only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; nan becomes null, so that every JSON reader can read it."""
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        DamagedError: the file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise DamagedError(expected=f"JSON in {path}", found=str(error), fix="delete the file and run again") from error
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {str(k): _plain(v) for k, v in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(v) for v in content]
-    if hasattr(content, "tolist"):
-        return _plain(content.tolist())
-    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):  # noqa: PLR0124
-        return None
-    return str(content) if isinstance(content, Path) else content
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "written_whole": "cliplens.files:atomic_write",
+        "write_json": "cliplens.files:write_json",
+        "read_json": "cliplens.files:read_json",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -130,8 +94,7 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write run.toml; TOML has no null, so what is None is left out."""
-        with written_whole(self.toml) as partial:
-            partial.write_text(tomli_w.dumps(_without_none(settings)))
+        write_text(self.toml, tomli_w.dumps(_without_none(settings)))
 
     def read_settings(self) -> dict[str, Any]:
         """Read run.toml."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cliplens import registry
 from cliplens.errors import InputError, MismatchError, PluginError, UnknownNameError
-from cliplens.runfolder import write_json
+from cliplens.files import write_json
 from cliplens_hooks.judges_sentences import _folder
 
 CAPTIONS = ["a small red circle", "a tiny crimson disc", "the tax form is due in April"]

@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from cliplens import keys
 from cliplens.errors import InputError
+from cliplens.files import read_json
 from cliplens.run import OpenedRun, Settings, run
-from cliplens.runfolder import RunFolder, read_json
+from cliplens.runfolder import RunFolder
 from cliplens.world import world_pairs
 from cliplens_plugins.fidelity.command import app as fidelity_app
 from cliplens_plugins.modality.command import app as causal_app

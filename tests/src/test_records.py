@@ -77,3 +77,10 @@ def test_columns_of_unequal_length_are_refused() -> None:
 def test_an_unknown_column_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="'mds_low'"):
         LatentTable({"mds_low": np.zeros(2)})["mds_lo"]
+
+
+def test_the_old_name_of_position_activations_still_works() -> None:
+    from cliplens import records
+
+    with pytest.warns(DeprecationWarning, match="PositionActivations"):
+        assert records.Heat is records.PositionActivations  # type: ignore[attr-defined]

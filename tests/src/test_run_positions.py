@@ -10,7 +10,7 @@ import torch
 import cliplens
 from cliplens.exemplars import POSITIONS, load_exemplars, load_positions, save_positions
 from cliplens.pairs import Pairs
-from cliplens.records import Exemplars, Heat, PairedActs
+from cliplens.records import Exemplars, PairedActs, PositionActivations
 from cliplens.run import Settings, run
 from cliplens.run.positions import TOP, grid_of, positions_of, spans_of, strongest_first
 from cliplens.sites import Modality, Site, sites_of
@@ -96,8 +96,8 @@ def test_tokens_are_found_in_the_caption_whatever_their_case() -> None:
 
 def test_they_come_back_from_disk(tmp_path: Path) -> None:
     given = {
-        ("image", 3, 0): Heat(np.array([0.0, 1.5, 0.25, 0.0]), (2, 2)),
-        ("text", 1, 2): Heat(np.array([0.5, 0.0]), None, ((0, 3), (4, 9))),
+        ("image", 3, 0): PositionActivations(np.array([0.0, 1.5, 0.25, 0.0]), (2, 2)),
+        ("text", 1, 2): PositionActivations(np.array([0.5, 0.0]), None, ((0, 3), (4, 9))),
     }
     save_positions(tmp_path, given)  # type: ignore[arg-type]
     found = load_positions(tmp_path)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cliplens.errors import DamagedError, InputError
-from cliplens.runfolder import RunFolder, read_json, write_json, written_whole
+from cliplens.files import atomic_write, read_json, write_json
+from cliplens.runfolder import RunFolder
 
 
 def test_what_fails_half_way_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -12,7 +13,7 @@ def test_what_fails_half_way_leaves_the_old_file_and_no_other(tmp_path: Path) ->
     path.write_text("old")
 
     def fail_half_way() -> None:
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("half")
             raise RuntimeError
 

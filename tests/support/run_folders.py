@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cliplens.exemplars import save_exemplars
+from cliplens.files import write_json
 from cliplens.naming import name_columns
 from cliplens.records import Column, Exemplars, LatentTable, Name, Pair
-from cliplens.runfolder import RunFolder, write_json
+from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 
 HOSTILE = (

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from tqdm.auto import tqdm
 
 from cliplens.errors import PluginError
-from cliplens.runfolder import written_whole
+from cliplens.files import atomic_write
 
 log = logging.getLogger(__name__)
 Messages = list[dict[str, Any]]
@@ -115,7 +115,7 @@ class Desk(Generic[Answer]):
             self._count_failure(error)
             return None
         with self._lock:  # the same question may be asked twice
-            with written_whole(file) as partial:
+            with atomic_write(file) as partial:
                 partial.write_text(json.dumps({"model": self._backend.model, "answer": text}), encoding="utf-8")
             self._failures, self._kept = 0, self._kept + 1
         return answer

@@ -12,7 +12,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from cliplens.errors import InputError, MissingExtraError
-from cliplens.runfolder import RunFolder, read_json
+from cliplens.files import read_json
+from cliplens.runfolder import RunFolder
 from cliplens_plugins.export.card import CARD
 
 _PARTS = {"image": "image", "text": "text"}

@@ -25,7 +25,7 @@ import numpy as np
 from cliplens.errors import InputError
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
 from cliplens.naming import UNNAMED
-from cliplens.records import Exemplars, Heat, LatentTable, Pair
+from cliplens.records import Exemplars, LatentTable, Pair, PositionActivations
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 
@@ -124,7 +124,7 @@ def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
 
 
 def _activations(
-    exemplars: Exemplars, latent: int, heat: Mapping[tuple[Modality, int, int], Heat]
+    exemplars: Exemplars, latent: int, heat: Mapping[tuple[Modality, int, int], PositionActivations]
 ) -> Iterable[tuple[dict[str, Any], Pair | None]]:
     """A line per top sample, and the pair whose picture belongs to it."""
     modality = exemplars.modality
@@ -146,7 +146,9 @@ def _activations(
         yield row, pair if modality == "image" else None
 
 
-def _tokens(pair: Pair, value: float, modality: Modality, heat: Heat | None) -> tuple[list[str], list[float]]:
+def _tokens(
+    pair: Pair, value: float, modality: Modality, heat: PositionActivations | None
+) -> tuple[list[str], list[float]]:
     if heat is None or not len(heat.values):
         tokens = [f"Image_{pair.id}"] if modality == "image" else (pair.caption or "").split() or [""]
         return tokens, [0.0] * (len(tokens) - 1) + [float(value)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from cliplens.errors import InputError
+from cliplens.files import atomic_write
 from cliplens.records import LatentTable
-from cliplens.runfolder import written_whole
 
 
 def export_table(table: LatentTable, path: Path) -> Path:
@@ -17,10 +17,10 @@ def export_table(table: LatentTable, path: Path) -> Path:
         InputError: another ending.
     """
     if path.suffix == ".parquet":
-        with written_whole(path) as partial:
+        with atomic_write(path) as partial:
             table.save(partial)
     elif path.suffix == ".csv":
-        with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(list(table))
             writer.writerows(zip(*(_plain(table[name]) for name in table), strict=True))

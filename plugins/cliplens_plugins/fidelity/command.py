@@ -21,8 +21,9 @@ def fidelity(
     Also: latents whose top samples are the same or contained in another's, and with --against the share of latents the
     other run finds again, per modality class. Writes RUN/fidelity.json.
     """
+    from cliplens.files import write_json
     from cliplens.run import OpenedRun
-    from cliplens.runfolder import RunFolder, write_json
+    from cliplens.runfolder import RunFolder
 
     run = OpenedRun(RunFolder.open(folder))
     other = None if against is None else OpenedRun(RunFolder.open(against))

@@ -25,8 +25,9 @@ def causal(
     random directions of the same size: a latent within that does not matter. Writes RUN/causal.json.
     """
     from cliplens.errors import InputError
+    from cliplens.files import write_json
     from cliplens.run import OpenedRun
-    from cliplens.runfolder import RunFolder, write_json
+    from cliplens.runfolder import RunFolder
 
     run = OpenedRun(RunFolder.open(folder))
     try:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
+from cliplens.files import read_json
 from cliplens.records import Exemplars, LatentTable, Positions
-from cliplens.runfolder import RunFolder, read_json
+from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens_plugins.report.heat import fit_of, packed_heat
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cliplens.records import Exemplars, Heat, Positions
+from cliplens.records import Exemplars, PositionActivations, Positions
 from cliplens.sites import MODALITIES, Modality
 
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
@@ -48,7 +48,7 @@ def packed_heat(
     return found
 
 
-def _level(heat: Heat, largest: float) -> str:
+def _level(heat: PositionActivations, largest: float) -> str:
     """ "" where the latent fires nowhere on it."""
     if largest <= 0 or heat.values.max(initial=0.0) <= 0:
         return ""

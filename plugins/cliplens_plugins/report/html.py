@@ -15,7 +15,8 @@ from typing import ClassVar
 from markupsafe import Markup
 
 from cliplens.contracts import Reporter
-from cliplens.runfolder import RunFolder, written_whole
+from cliplens.files import atomic_write
+from cliplens.runfolder import RunFolder
 from cliplens_plugins.report.content import Content, read_content
 from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
 from cliplens_plugins.report.page import asset, embedded, environment
@@ -42,7 +43,7 @@ class HtmlReport(Reporter):
         content = read_content(run)
         pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
         page = _render(content, shown, pictures=pictures)
-        with written_whole(run.report) as partial:
+        with atomic_write(run.report) as partial:
             partial.write_text(page, encoding="utf-8")
         return run.report
 
@@ -59,7 +60,7 @@ class FolderReport(Reporter):
         content = read_content(run)
         page = run.path / "report" / "index.html"
         files, shown = picture_files(content.exemplars, page.parent / "pictures")
-        with written_whole(page) as partial:
+        with atomic_write(page) as partial:
             partial.write_text(_render(content, shown, files=files), encoding="utf-8")
         return page
 

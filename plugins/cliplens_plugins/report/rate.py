@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from cliplens.contracts import Reporter
 from cliplens.errors import InputError
+from cliplens.files import atomic_write
 from cliplens.keys import hashed_uniform, pair_keys
 from cliplens.naming import UNNAMED
 from cliplens.records import Exemplars, Pair
-from cliplens.runfolder import RunFolder, written_whole
+from cliplens.runfolder import RunFolder
 from cliplens_plugins.report.content import CLASSES, Content, read_content
 from cliplens_plugins.report.page import asset, embedded, environment
 from cliplens_plugins.report.pictures import picture_uri
@@ -61,7 +62,7 @@ class RatePage(Reporter):
                 data=embedded({"format": FORMAT, "run": identity(run), "seed": self.seed, "cards": cards}),
             )
         )
-        with written_whole(page) as partial:
+        with atomic_write(page) as partial:
             partial.write_text(text, encoding="utf-8")
         return page
 

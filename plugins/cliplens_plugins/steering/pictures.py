@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 
-from cliplens.runfolder import written_whole
+from cliplens.files import atomic_write
 
 _MARGIN, _HEAD, _SMALLEST = 4, 16, 96
 
@@ -35,7 +35,7 @@ def save_strip(
         for column, picture in enumerate(pictures):
             large = picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(large, (_MARGIN + column * (width + _MARGIN), y + top))
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         sheet.save(partial, format="PNG")
 
 

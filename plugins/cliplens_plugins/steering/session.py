@@ -12,7 +12,8 @@ from cliplens import api, registry
 from cliplens.contracts import Generator
 from cliplens.edits import Edit, LatentSteering, identity_of, load_edits, save_edits
 from cliplens.errors import InputError
-from cliplens.runfolder import RunFolder, write_json
+from cliplens.files import write_json
+from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality
 from cliplens_plugins.steering import readers

@@ -7,7 +7,7 @@ from typing import Any
 from cliplens.edits.edit import Edit, check_latents
 from cliplens.edits.identity import check_same, identity_of
 from cliplens.errors import DamagedError
-from cliplens.runfolder import read_json, write_json
+from cliplens.files import read_json, write_json
 from cliplens.sae import Dictionary
 
 FORMAT = "cliplens-edits-1"

@@ -10,10 +10,10 @@ from cliplens.contracts import Reporter
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
+from cliplens.run.context import RunContext
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import EMBEDDING
 from cliplens.run.opened import asked_pairs
-from cliplens.run.parts import Parts
 from cliplens.run.scoring import score
 from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import label_of
@@ -61,7 +61,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         return folder
     if not folder.summary.exists():
         judge = registry.judge(settings.judge) if settings.judge else None
-        score(Parts(clip, pairs, cache, dictionary, settings, folder, group, judge), steps)
+        score(RunContext(clip, pairs, cache, dictionary, settings, folder, group, judge), steps)
     if group.rank == 0 and until == "report":
         write_report(folder)
     return folder

@@ -16,8 +16,8 @@ from cliplens.hooked import HookedCLIP
 from cliplens.naming import caption_vocabulary, in_context, name_latents
 from cliplens.pairs import Pairs
 from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
+from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
-from cliplens.run.parts import Parts
 from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store import Cache
 from cliplens.stream import stream
@@ -30,78 +30,80 @@ CONTEXT_BATCHES = 100
 """Batches of captions that words are read in: some hundred thousand captions say what a word does."""
 
 
-def name_found(parts: Parts, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
+def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
     """Columns, tables and figures of the namer the settings ask for, its names tested by every scorer there is."""
-    namer = registry.find("namers", parts.settings.namer).make(Namer)
+    namer = registry.find("namers", context.settings.namer).make(Namer)
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
-    embed = None if parts.clip.text is None else partial(embed_texts, parts.clip)
-    evidence = evidence_for(parts, exemplars, found.table["alive"].astype(bool))
-    judges = () if parts.judge is None else (parts.judge,)
+    embed = None if context.clip.text is None else partial(embed_texts, context.clip)
+    evidence = evidence_for(context, exemplars, found.table["alive"].astype(bool))
+    judges = () if context.judge is None else (context.judge,)
     return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
 
 
 def evidence_for(
-    parts: Parts, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
+    context: RunContext, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
 ) -> Evidence:
     """All that namers and scorers may look at."""
     images, texts = exemplars.get("image"), exemplars.get("text")
-    vocabulary = _vocabulary(parts)
-    background = _background(parts)
-    embeddings = by_modality([Site(side, EMBEDDING) for side in parts.settings.sides])
+    vocabulary = _vocabulary(context)
+    background = _background(context)
+    embeddings = by_modality([Site(side, EMBEDDING) for side in context.settings.sides])
     return Evidence(
-        d_sae=parts.dictionary.d_sae,
+        d_sae=context.dictionary.d_sae,
         alive=alive,
         images=images,
         texts=texts,
-        decoder=parts.dictionary.decoder,
+        decoder=context.dictionary.decoder,
         vocabulary=vocabulary,
-        vocabulary_acts=_vocabulary_acts(parts, vocabulary),
-        image_acts=_acts_of(parts.cache, images.pairs, embeddings).image if images else None,
-        text_acts=_acts_of(parts.cache, texts.pairs, embeddings).text if texts else None,
+        vocabulary_acts=_vocabulary_acts(context, vocabulary),
+        image_acts=_acts_of(context.cache, images.pairs, embeddings).image if images else None,
+        text_acts=_acts_of(context.cache, texts.pairs, embeddings).text if texts else None,
         background=background,
-        background_acts=_acts_of(parts.cache, background, embeddings),
-        background_codes=parts.dictionary.encode(_acts_of(parts.cache, background, by_modality(parts.settings.sites))),
+        background_acts=_acts_of(context.cache, background, embeddings),
+        background_codes=context.dictionary.encode(
+            _acts_of(context.cache, background, by_modality(context.settings.sites))
+        ),
     )
 
 
-def _vocabulary(parts: Parts) -> tuple[str, ...]:
-    if parts.settings.vocabulary is None:
+def _vocabulary(context: RunContext) -> tuple[str, ...]:
+    if context.settings.vocabulary is None:
         return (
-            caption_vocabulary([caption for caption in parts.pairs.captions if caption])
-            if parts.pairs.has_captions
+            caption_vocabulary([caption for caption in context.pairs.captions if caption])
+            if context.pairs.has_captions
             else ()
         )
-    lines = Path(parts.settings.vocabulary).read_text().splitlines()
+    lines = Path(context.settings.vocabulary).read_text().splitlines()
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
-def _vocabulary_acts(parts: Parts, vocabulary: Sequence[str]) -> Float[Tensor, "word d_embed"] | None:
+def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Tensor, "word d_embed"] | None:
     """Each word by the captions that hold it, as far as there are any; by itself otherwise."""
-    if not vocabulary or parts.clip.text is None:
+    if not vocabulary or context.clip.text is None:
         return None
-    alone = embed_texts(parts.clip, vocabulary)
-    if "text" not in parts.settings.sides:
+    alone = embed_texts(context.clip, vocabulary)
+    if "text" not in context.settings.sides:
         return alone
-    if not parts.pairs.has_captions:
+    if not context.pairs.has_captions:
         return alone
-    read = parts.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
-    places = np.split(parts.cache.places, range(ROWS, len(parts.cache), ROWS))
+    read = context.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
+    places = np.split(context.cache.places, range(ROWS, len(context.cache), ROWS))
     batches = (
-        ([parts.pairs.caption_at(place) or "" for place in here], acts.text)
+        ([context.pairs.caption_at(place) or "" for place in here], acts.text)
         for here, acts in zip(places, read, strict=False)
         if acts.text is not None
     )
     return in_context(vocabulary, islice(batches, CONTEXT_BATCHES), alone)
 
 
-def _background(parts: Parts) -> tuple[Pair, ...]:
+def _background(context: RunContext) -> tuple[Pair, ...]:
     """A sample of the scored pairs, chosen by id."""
-    ids = np.array(parts.cache.ids, dtype=object)
-    scored = ids[scored_on(parts.settings)(keys.pair_keys(ids))]
+    ids = np.array(context.cache.ids, dtype=object)
+    scored = ids[scored_on(context.settings)(keys.pair_keys(ids))]
     order = np.argsort(keys.hashed(keys.pair_keys(scored), seed=BACKGROUND))[:BACKGROUND]
     chosen = sorted(scored[order])
-    place = parts.pairs.indices(chosen)
-    return tuple(parts.pairs[place[pair_id]] for pair_id in chosen)
+    place = context.pairs.indices(chosen)
+    return tuple(context.pairs[place[pair_id]] for pair_id in chosen)
 
 
 def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d_embed"]:

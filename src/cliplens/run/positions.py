@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliplens.hooked import HookedCLIP, HookedTower, special_mask
 from cliplens.pairs import Pairs
-from cliplens.records import Exemplars, Heat, Pair, PairedActs, Positions, SparseCodes
+from cliplens.records import Exemplars, Pair, PairedActs, PositionActivations, Positions, SparseCodes
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality, Site
 from cliplens.stream import SiteActs, SiteReader, decoded_batches
@@ -39,7 +39,7 @@ def positions_of(
     autocast: str | None = None,
     workers: int = 0,
 ) -> Positions:
-    """Heat of the strongest exemplars, at every site that has more than one position.
+    """PositionActivations of the strongest exemplars, at every site that has more than one position.
 
     Args:
         clip: the model the dictionary was made on.
@@ -50,7 +50,7 @@ def positions_of(
         autocast: see `cliplens.stream.SiteReader`.
         workers: processes that decode images.
     """
-    found: dict[tuple[Modality, int, int], Heat] = {}
+    found: dict[tuple[Modality, int, int], PositionActivations] = {}
     for site in sites:
         shown = exemplars.get(site.modality)
         if shown is not None:
@@ -61,13 +61,13 @@ def positions_of(
 
 def _at_site(
     reader: SiteReader, dictionary: Dictionary, site: Site, exemplars: Exemplars, batch_size: int, workers: int
-) -> dict[tuple[Modality, int, int], Heat]:
+) -> dict[tuple[Modality, int, int], PositionActivations]:
     wanted = strongest_first(exemplars)
     by_id = {pair.id: pair for pair in exemplars.pairs if pair.id in wanted}
     pairs = _read_again(list(by_id.values()))
     tower = reader.clip.vision if site.side == "vision" else reader.clip.text
     assert tower is not None
-    found: dict[tuple[Modality, int, int], Heat] = {}
+    found: dict[tuple[Modality, int, int], PositionActivations] = {}
     size = max(1, min(batch_size, _ROWS // tower.cfg.n_ctx))
     places = np.split(np.arange(len(pairs)), range(size, len(pairs), size))
     for decoded in decoded_batches(reader.decoder(pairs), places, workers):
@@ -135,14 +135,14 @@ class _Batch:
         dense[codes.latents[begin:end], codes.rows[begin:end] - first] = codes.values[begin:end]
         return dense[list(latents)].double().cpu().numpy()
 
-    def heat(self, row: int, values: Float[np.ndarray, " position"]) -> Heat:
+    def heat(self, row: int, values: Float[np.ndarray, " position"]) -> PositionActivations:
         """What a latent does in one sample; a caption's start, end and padding left out."""
         if self._tower.cfg.side == "vision":
-            return Heat(values, self.grid or (1, len(values)))
+            return PositionActivations(values, self.grid or (1, len(values)))
         assert self._captions is not None
         assert self._tokens is not None
         places, spans = self._words(row)
-        return Heat(values[places], None, spans)
+        return PositionActivations(values[places], None, spans)
 
     def _words(self, row: int) -> tuple[Int64[np.ndarray, " word"], tuple[tuple[int, int], ...]]:
         assert self._tokens is not None

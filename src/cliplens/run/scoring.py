@@ -9,15 +9,15 @@ import torch
 from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
+from cliplens.files import write_json
 from cliplens.pairs import open_image
 from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
+from cliplens.run.context import RunContext
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
-from cliplens.run.parts import Parts
 from cliplens.run.positions import positions_of
 from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import asked_of, truth_of, unit
-from cliplens.runfolder import write_json
 from cliplens.sites import Modality, Site
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
@@ -28,39 +28,39 @@ SHOWN = 20
 """How many of them stay in the run folder."""
 
 
-def score(parts: Parts, steps: Steps) -> None:
+def score(context: RunContext, steps: Steps) -> None:
     """Score and name every latent; writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
     with steps("score"):
-        tops = [TopSamples(site.modality, top=EXEMPLARS) for site in parts.settings.sites]
+        tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
-        found = tally(_watched(held_out_batches(parts), tops), metrics, decoder=parts.dictionary.decoder)
+        found = tally(_watched(held_out_batches(context), tops), metrics, decoder=context.dictionary.decoder)
         all_reduce(tops)
-    if parts.group.rank != 0:
+    if context.group.rank != 0:
         return
     with steps("name"):
-        exemplars = {top.modality: top.exemplars(_pairs_of(parts, top.ids)) for top in tops}
-        names = name_found(parts, exemplars, found)
+        exemplars = {top.modality: top.exemplars(_pairs_of(context, top.ids)) for top in tops}
+        names = name_found(context, exemplars, found)
         table = found.table.with_columns(names.columns, names.schema)
-    folder = parts.folder
+    folder = context.folder
     shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in exemplars.items()}
     save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
     with steps("positions"):
-        save_positions(folder.exemplars, _positions(parts, shown))
+        save_positions(folder.exemplars, _positions(context, shown))
     table.save(folder.latents)
-    notes = [*found.notes, *names.notes, *_notes(parts)]
+    notes = [*found.notes, *names.notes, *_notes(context)]
     write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
-    write_json(folder.summary, _summary(parts, found, names.figures, steps))
+    write_json(folder.summary, _summary(context, found, names.figures, steps))
 
 
-def _positions(parts: Parts, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
-    asked = parts.settings
+def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
+    asked = context.settings
     how: dict[str, Any] = {"batch_size": asked.forward_batch, "autocast": asked.autocast, "workers": asked.workers}
-    return positions_of(parts.clip, parts.dictionary, asked.sites, exemplars, **how)
+    return positions_of(context.clip, context.dictionary, asked.sites, exemplars, **how)
 
 
-def _pairs_of(parts: Parts, ids: Sequence[str]) -> dict[str, Pair]:
+def _pairs_of(context: RunContext, ids: Sequence[str]) -> dict[str, Pair]:
     """The pairs of these ids alone: opening every pair would read every image of a tar."""
-    return {pair_id: parts.pairs[place] for pair_id, place in parts.pairs.indices(ids).items()}
+    return {pair_id: context.pairs[place] for pair_id, place in context.pairs.indices(ids).items()}
 
 
 def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[Batch]:
@@ -70,20 +70,20 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
         yield batch
 
 
-def held_out_batches(parts: Parts) -> Iterator[Batch]:
+def held_out_batches(context: RunContext) -> Iterator[Batch]:
     """The scored pairs, batch by batch, as metrics see them."""
-    settings, dictionary = parts.settings, parts.dictionary
+    settings, dictionary = context.settings, context.dictionary
     truth = truth_of(settings.pairs)
-    read = partial(parts.cache.batches, keep=scored_on(settings), batch_size=ROWS)
+    read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
     finals = by_modality([Site(side, EMBEDDING) for side in settings.sides])
-    embeddings, ask = read(**finals), asked_of(parts, finals)
-    place = parts.pairs.indices(parts.cache.ids) if parts.judge else {}
+    embeddings, ask = read(**finals), asked_of(context, finals)
+    place = context.pairs.indices(context.cache.ids) if context.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
         final = unit(embedded)
         judged = {"clip": final}
-        if parts.judge is not None:
-            judged[parts.judge.name] = _judged(parts.judge, [parts.pairs[place[i]] for i in embedded.ids], raw)
+        if context.judge is not None:
+            judged[context.judge.name] = _judged(context.judge, [context.pairs[place[i]] for i in embedded.ids], raw)
         in_step = {name: _repeated(given, raw.ids) for name, given in judged.items()}
         yield dictionary.batch(raw, judged=in_step, truth=truth, targets=ask(final))
 
@@ -105,16 +105,16 @@ def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
     return PairedActs(tuple(ids), image, text)
 
 
-def _notes(parts: Parts) -> list[str]:
+def _notes(context: RunContext) -> list[str]:
     notes = []
-    if parts.cache.truncated:
-        notes.append(f"{parts.cache.truncated} captions were longer than the model's context and were cut.")
-    if parts.clip.identity.name.startswith("world") and not parts.settings.pairs.startswith(api.WORLD_PREFIX):
+    if context.cache.truncated:
+        notes.append(f"{context.cache.truncated} captions were longer than the model's context and were cut.")
+    if context.clip.identity.name.startswith("world") and not context.settings.pairs.startswith(api.WORLD_PREFIX):
         notes.append(
             "Out of domain: the embedded model has only ever seen the drawings and captions of its own world. "
             "On other pairs it proves that everything works, not what the pairs hold."
         )
-    if parts.judge is None:
+    if context.judge is None:
         notes.append(
             "Monosemanticity is judged by the model's own final embedding (judge 'clip'): "
             "circular, so compare latents with it, and quote it only beside an independent judge (--judge)."
@@ -122,15 +122,15 @@ def _notes(parts: Parts) -> list[str]:
     return notes
 
 
-def _summary(parts: Parts, found: Tally, naming: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
+def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
     return {
-        "pairs": len(parts.cache.ids),
-        "quarantined": parts.cache.quarantined,
-        "truncated": parts.cache.truncated,
-        "model": parts.settings.model,
-        "sites": [str(site) for site in parts.settings.sites],
-        "d_in": parts.dictionary.d_in,
-        "d_sae": parts.dictionary.d_sae,
+        "pairs": len(context.cache.ids),
+        "quarantined": context.cache.quarantined,
+        "truncated": context.cache.truncated,
+        "model": context.settings.model,
+        "sites": [str(site) for site in context.settings.sites],
+        "d_in": context.dictionary.d_in,
+        "d_sae": context.dictionary.d_sae,
         **found.figures,
         **naming,
         "seconds": steps.seconds,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from cliplens.runfolder import RunFolder, read_json, write_json
+from cliplens.files import read_json, write_json
+from cliplens.runfolder import RunFolder
 from cliplens.store import Group
 
 _PACKAGES = ("cliplens", "torch", "sae-lens", "transformer-lens", "open_clip_torch", "numpy")

@@ -12,8 +12,8 @@ from cliplens import api, keys
 from cliplens.errors import InputError, unknown_name
 from cliplens.pairs import read_labels
 from cliplens.records import GroundTruth, PairedActs
+from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, scored_on
-from cliplens.run.parts import Parts
 from cliplens.settings import Settings
 from cliplens.sites import MODALITIES
 
@@ -27,15 +27,15 @@ Label = Callable[[Sequence[str]], Bool[np.ndarray, " row"]]
 """From ids of pairs to which of them have the label."""
 
 
-def asked_of(parts: Parts, sites: SitePair) -> Ask:
+def asked_of(context: RunContext, sites: SitePair) -> Ask:
     """The question `--target` asks; `sites` are those of the final embeddings."""
-    settings = parts.settings
+    settings = context.settings
     if settings.modalities != "both":
         return lambda embedded: {}
     if settings.target is not None:
         name, label = settings.target, label_of(settings)
         return lambda embedded: {name: label(embedded.ids)}
-    pool = _pool(parts, sites)
+    pool = _pool(context, sites)
     return lambda embedded: {RETRIEVED: retrieved(embedded, pool)}
 
 
@@ -99,12 +99,12 @@ def retrieved(embedded: PairedActs, pool: PairedActs) -> Bool[np.ndarray, " row"
     return found
 
 
-def _pool(parts: Parts, sites: SitePair) -> PairedActs:
+def _pool(context: RunContext, sites: SitePair) -> PairedActs:
     """The scored pairs with the smallest hashed ids."""
-    scored = scored_on(parts.settings)
-    ranks = np.sort(keys.hashed(parts.cache.keys[scored(parts.cache.keys)], _SEED))
+    scored = scored_on(context.settings)
+    ranks = np.sort(keys.hashed(context.cache.keys[scored(context.cache.keys)], _SEED))
     last = ranks[min(POOL, len(ranks)) - 1] if len(ranks) else 0
-    read = parts.cache.batches(**sites, keep=lambda k: scored(k) & (keys.hashed(k, _SEED) <= last))
+    read = context.cache.batches(**sites, keep=lambda k: scored(k) & (keys.hashed(k, _SEED) <= last))
     batches = [unit(acts) for acts in read]
     image, text = ([rows for b in batches if (rows := b.of(m)) is not None] for m in MODALITIES)
     return PairedActs(tuple(i for b in batches for i in b.ids), torch.cat(image), torch.cat(text))

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cliplens.errors import MismatchError
-from cliplens.runfolder import written_whole
+from cliplens.files import atomic_write
 
 _PREFIX, _SUFFIX = "training-", ".safetensors"
 
@@ -26,7 +26,7 @@ def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapp
     skeleton = _taken_apart(dict(state), "", tensors)
     header = {"state": json.dumps(skeleton), "asked": json.dumps(_plain(asked), sort_keys=True)}
     path = folder / f"{_PREFIX}{samples:012d}{_SUFFIX}"
-    with written_whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file(tensors, partial, metadata=header)
     for old in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         if old.name < path.name:

@@ -20,7 +20,7 @@ _VALUES_PER_BATCH = 2**28
 
 
 @dataclass(frozen=True)
-class Form:
+class ShardSchema:
     """What a site's shard files hold: `column` [context_size, d_in] per pair, and token ids where positions are."""
 
     column: str
@@ -40,7 +40,7 @@ class Form:
         return out
 
     @property
-    def schema(self) -> pa.Schema:
+    def arrow(self) -> pa.Schema:
         """The columns in the words of Arrow."""
         about = {
             b"ARROW:extension:name": _EXTENSION,
@@ -69,7 +69,7 @@ class Form:
             if self.token_ids and token_ids is not None:
                 flat = np.ascontiguousarray(token_ids[start : start + step]).reshape(-1)
                 columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), self.context_size))
-            yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+            yield pa.RecordBatch.from_arrays(columns, schema=self.arrow)
 
     def _nested(self, acts: Float[np.ndarray, "pair pos d_in"]) -> pa.Array:
         pairs = len(acts)

@@ -136,7 +136,7 @@ class Cache:
         return Provenance(
             model=self.plan.model,
             sites=tuple(str(p.site) for p in plans),
-            d_in=plans[0].form.d_in,
+            d_in=plans[0].schema.d_in,
             token=self.plan.token,
             centred=centred,
             pairs_sha256=self.plan.pairs_sha256,
@@ -187,7 +187,7 @@ class Cache:
     def stored(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
         """The rows of a block at a site in the dtype on disk, padding left out."""
         if not len(block.kept):
-            return torch.zeros(0, self.site(site).form.d_in)
+            return torch.zeros(0, self.site(site).schema.d_in)
         first, last = int(block.kept[0]), int(block.kept[-1]) + 1
         found = self._file(str(site), block.shard).read(first, last)
         whole = last - first == len(block.kept)
@@ -202,7 +202,7 @@ class Cache:
         """Number of rows each pair of a block has at a site."""
         if self._padded(site):
             return self._lengths(block.shard)[block.kept]
-        return np.full(len(block.kept), self.site(site).form.context_size, dtype=np.int64)
+        return np.full(len(block.kept), self.site(site).schema.context_size, dtype=np.int64)
 
     def _padded(self, site: Site) -> bool:
         return site.side == "text" and self.site(site).token == "all"

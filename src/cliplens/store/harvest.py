@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Int32, Shaped
 from tqdm.auto import tqdm
 
+from cliplens.distributed import Group
 from cliplens.errors import InputError, MismatchError, NonFiniteError, PairsError, unknown_name
+from cliplens.files import write_json
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine
 from cliplens.records import Pair
-from cliplens.runfolder import write_json
 from cliplens.sites import Site
-from cliplens.store.arrow import Form, HashedStream
+from cliplens.store.arrow import HashedStream, ShardSchema
 from cliplens.store.cache import Cache
-from cliplens.store.group import Group
 from cliplens.store.manifest import (
     MANIFEST,
     SHUFFLES,
@@ -38,7 +38,7 @@ from cliplens.store.manifest import (
     shard_name,
     write_plan,
 )
-from cliplens.store.memory import give_back
+from cliplens.store.memory import trim_memory
 from cliplens.stream import Indices, ReadBatch, SiteActs, SiteReader, decoded_batches, finite
 
 _SHARD_BYTES = 256 * 2**20
@@ -138,7 +138,7 @@ def _plan(
     if shuffle not in SHUFFLES:
         raise unknown_name("shuffle", shuffle, SHUFFLES)
     forms = tuple(_probe(reader, decoder, dtype))
-    largest = max(s.form.bytes_per_pair for s in forms)
+    largest = max(s.schema.bytes_per_pair for s in forms)
     by_bytes = max(_SHARD_BYTES // largest, 1)
     default = max(min(by_bytes, max(len(pairs) // 64, _FEW_PAIRS)) // batch_size, 1) * batch_size
     return Plan(
@@ -184,7 +184,9 @@ def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePla
     for site, found in batch.sites.items():
         context, width = found.acts.shape[1:]
         token = found.token
-        yield SitePlan(site, Form(site.hook, context, width, dtype, token_ids=token in ("all", "patches")), token)
+        yield SitePlan(
+            site, ShardSchema(site.hook, context, width, dtype, token_ids=token in ("all", "patches")), token
+        )
 
 
 def _prepare(path: Path, plan: Plan, group: Group) -> None:
@@ -324,7 +326,7 @@ class ShardDraft:
         self.bad: list[tuple[int, str]] = []
         self.keeps_lengths = any(s.site.side == "text" and s.token == "all" for s in plan.sites)
         self._pairs = self._open("pairs", _pairs_schema(self.keeps_lengths))
-        self._sites = {s.site: self._open(str(s.site), s.form.schema) for s in plan.sites}
+        self._sites = {s.site: self._open(str(s.site), s.schema.arrow) for s in plan.sites}
 
     def add(self, decoded: Decoded, read: ReadBatch | None, number: int) -> None:
         """Append one batch.
@@ -340,7 +342,7 @@ class ShardDraft:
         sites = {}
         for plan in self.plan.sites:
             found = read.sites[plan.site]
-            ids = _token_ids(plan, found, read) if plan.form.token_ids else None
+            ids = _token_ids(plan, found, read) if plan.schema.token_ids else None
             sites[plan.site] = (_cast(found, plan, number), ids)
         lengths = _text_lengths(self.plan, read) if self.keeps_lengths else None
         self.write(decoded.indices, decoded.ids, sites, lengths)
@@ -355,7 +357,7 @@ class ShardDraft:
         """Append pairs: per site, values as they are stored and token ids."""
         self.rows += len(ids)
         for plan in self.plan.sites:
-            for batch in plan.form.record_batches(*sites[plan.site]):
+            for batch in plan.schema.record_batches(*sites[plan.site]):
                 self._sites[plan.site].add(batch)
         columns = [pa.array(places), pa.array(ids, type=pa.string())]
         if lengths is not None:
@@ -370,7 +372,7 @@ class ShardDraft:
         for name in files:
             self._partial(name).replace(self.folder / name)
         ShardRecord(self.shard, self.rows, self.truncated, tuple(self.bad), files).save(self.folder)
-        give_back()
+        trim_memory()
 
     def abandon(self) -> None:
         """Nothing of it remains."""
@@ -399,7 +401,7 @@ def _bad_places(decoded: Decoded) -> list[int]:
 
 def _cast(found: SiteActs, plan: SitePlan, number: int) -> Shaped[np.ndarray, "pair pos d_in"]:
     acts = found.acts
-    if plan.form.dtype == "float16":
+    if plan.schema.dtype == "float16":
         largest = max(float(v.abs()) for v in torch.aminmax(acts))
         if largest > _FLOAT16_MAX:
             raise NonFiniteError(
@@ -415,7 +417,7 @@ def _token_ids(plan: SitePlan, found: SiteActs, read: ReadBatch) -> Int32[np.nda
     """Captions: their token ids. Images: 0 where CLS stands, else the image's place in the pairs, plus 1."""
     if plan.site.side == "text" and read.tokens is not None:
         return read.tokens.numpy().astype(np.int32)
-    ids = np.repeat((read.decoded.indices + 1)[:, None], plan.form.context_size, axis=1).astype(np.int32)
+    ids = np.repeat((read.decoded.indices + 1)[:, None], plan.schema.context_size, axis=1).astype(np.int32)
     if plan.token == "all" and found.special is not None:
         ids[np.arange(len(ids)), found.special.cpu().numpy()] = 0
     return ids
@@ -445,7 +447,7 @@ def finish(path: Path, plan: Plan) -> None:
         folder = path / str(site.site)
         mine = {n: w for r in records for n, w in r.files.items() if n.startswith(f"{site.site}/")}
         names = [shard_name(n, plan.n_shards) for n in plan.names]
-        write_json(folder / "dataset_info.json", {"features": site.form.features})
+        write_json(folder / "dataset_info.json", {"features": site.schema.features})
         write_json(folder / "state.json", _state(plan, names))
         files = {n.rpartition("/")[2]: asdict(w) for n, w in mine.items()}
         write_json(folder / MANIFEST, {**plan.as_json(), "site": str(site.site), "files": files})

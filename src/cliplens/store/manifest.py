@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from cliplens.errors import DamagedError, InputError, MismatchError
+from cliplens.files import read_json, write_json
 from cliplens.keys import hashed
 from cliplens.records import ModelIdentity
-from cliplens.runfolder import read_json, write_json
 from cliplens.sites import Site
-from cliplens.store.arrow import Form, Written, sha256_of
+from cliplens.store.arrow import ShardSchema, Written, sha256_of
 
 FORMAT = "cliplens-activations-1"
 MANIFEST = "manifest.json"
@@ -28,7 +28,7 @@ class SitePlan:
     """A site and the form of its shard files."""
 
     site: Site
-    form: Form
+    form: ShardSchema
     token: str
     """What was chosen: cls, eot, single (the hook has one position), mean, patches or all."""
 
@@ -65,7 +65,7 @@ class Plan:
     @property
     def bytes_per_pair(self) -> int:
         """What a pair takes on disk, all sites and its id together."""
-        return sum(s.form.bytes_per_pair for s in self.sites) + 64
+        return sum(s.schema.bytes_per_pair for s in self.sites) + 64
 
     def pairs_in(self, shard: int) -> int:
         """Number of pairs a shard is made of, bad ones included."""
@@ -84,7 +84,7 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        sites = [{"site": str(s.site), "folder": str(s.site), "token": s.token, **asdict(s.form)} for s in self.sites]
+        sites = [{"site": str(s.site), "folder": str(s.site), "token": s.token, **asdict(s.schema)} for s in self.sites]
         out = {k: getattr(self, k) for k in self.__dataclass_fields__}
         return {"format": FORMAT, **out, "model": asdict(self.model), "sites": sites}
 
@@ -93,7 +93,9 @@ class Plan:
         """The plan `as_json` wrote."""
         content = {k: v for k, v in found.items() if k in cls.__dataclass_fields__}
         sites = tuple(
-            SitePlan(Site.parse(s["site"]), Form(**{k: s[k] for k in Form.__dataclass_fields__}), s["token"])
+            SitePlan(
+                Site.parse(s["site"]), ShardSchema(**{k: s[k] for k in ShardSchema.__dataclass_fields__}), s["token"]
+            )
             for s in found["sites"]
         )
         return cls(**{**content, "model": ModelIdentity(**found["model"]), "sites": sites})

@@ -1,15 +1,15 @@
-"""Memory that was freed goes back to the system, so that a long harvest stays as small as a short one."""
+"""Return freed memory to the system, so that a long harvest stays as small as a short one."""
 
 import ctypes
 from collections.abc import Callable
 from functools import lru_cache
 
 
-def give_back() -> None:
-    """Return freed memory to the system where the C library keeps it (glibc); elsewhere nothing needs doing.
+def trim_memory() -> None:
+    """Return freed memory to the system where the C library keeps it (glibc); do nothing elsewhere.
 
-    Batches are made in one thread and freed in another. glibc then keeps ever more pieces that fit no later batch:
-    some 2 kB per pair, which looks like a leak and is none.
+    Batches are made in one thread and freed in another. glibc then keeps more and more pieces that fit no later batch,
+    about 2 kB per pair. It looks like a leak and is none.
     """
     trim = _trimmer()
     if trim is not None:

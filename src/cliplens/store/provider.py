@@ -118,8 +118,8 @@ class Provider(Iterator[Tensor]):
             UnknownNameError: a site that was not harvested.
         """
         sites = _by_modality([s for s in (image, text) if s is not None])
-        _same_width({s: cache.site(s).form.d_in for s in sites.values()})
-        window = buffer_rows or _BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).form.d_in)
+        _same_width({s: cache.site(s).schema.d_in for s in sites.values()})
+        window = buffer_rows or _BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).schema.d_in)
         source = CachedRows(cache, sites, keep, window)
         return cls(
             source,

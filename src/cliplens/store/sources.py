@@ -67,8 +67,8 @@ class CachedRows(RowSource):
     def __init__(self, cache: Cache, sites: Mapping[Modality, Site], keep: Keep | None, window: int) -> None:
         self.cache, self.sites = cache, sites
         self.modalities = tuple(sites)
-        self.d_in = cache.site(next(iter(sites.values()))).form.d_in
-        per_pair = sum(cache.site(s).form.context_size for s in sites.values())
+        self.d_in = cache.site(next(iter(sites.values()))).schema.d_in
+        per_pair = sum(cache.site(s).schema.context_size for s in sites.values())
         rows = min(_BLOCK_ROWS, max(window // _BLOCKS_PER_WINDOW, 1))
         size = max(rows // per_pair, len(cache) // _MOST_BLOCKS, 1)
         self._blocks = [b for b in cache.blocks(keep, size) if len(b.kept)]

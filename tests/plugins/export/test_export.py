@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars, save_positions
-from cliplens.records import Heat, LatentTable
+from cliplens.records import LatentTable, PositionActivations
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config
 from cliplens_plugins.export import export_huggingface, export_neuronpedia, export_table
@@ -110,8 +110,8 @@ def test_neuronpedia_gets_patches_tokens_strengths_and_neighbours_where_the_run_
     caption = texts.of(j)[0][0].caption or ""
     first = caption.index(" ")
     patches, tokens = (
-        Heat(np.array([0.0, 2.0, 1.0, 0.0]), (2, 2)),
-        Heat(np.array([0.5, 1.5]), None, ((0, first), (first + 1, len(caption)))),
+        PositionActivations(np.array([0.0, 2.0, 1.0, 0.0]), (2, 2)),
+        PositionActivations(np.array([0.5, 1.5]), None, ((0, first), (first + 1, len(caption)))),
     )
     save_positions(run.exemplars, {("image", k, 0): patches, ("text", j, 0): tokens})
     table = LatentTable.load(run.latents)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cliplens.exemplars import load_exemplars, save_positions
-from cliplens.records import Heat, LatentTable
-from cliplens.runfolder import RunFolder, write_json
+from cliplens.files import write_json
+from cliplens.records import LatentTable, PositionActivations
+from cliplens.runfolder import RunFolder
 from cliplens_plugins.report import FolderReport, HtmlReport
 from support.browser import chromium
 from support.run_folders import HOSTILE, make_run_folder
@@ -32,14 +33,14 @@ def read_inside_the_towers(run: RunFolder) -> None:
     images, texts = load_exemplars(run.exemplars)
     assert images is not None
     assert texts is not None
-    heat: dict[Any, Heat] = {}
+    heat: dict[Any, PositionActivations] = {}
     for k in range(60):
         for rank, (_, value) in enumerate(images.of(k)[:8]):
             values = np.zeros(16) if rank == 1 else rng.random(16) * value
-            heat["image", k, rank] = Heat(values, (4, 4))
+            heat["image", k, rank] = PositionActivations(values, (4, 4))
         for rank, (pair, value) in enumerate(texts.of(k)[:8]):
             words = [m.span() for m in re.finditer(r"\S+", pair.caption or "")]
-            heat["text", k, rank] = Heat(rng.random(len(words)) * value, None, tuple(words))
+            heat["text", k, rank] = PositionActivations(rng.random(len(words)) * value, None, tuple(words))
     save_positions(run.exemplars, heat)
     counts = np.zeros((60, 40), dtype=np.int64)
     counts[:, 20:26] = rng.integers(0, 9, (60, 6))

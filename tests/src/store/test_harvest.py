@@ -133,7 +133,7 @@ def test_saelens_opens_it(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> Non
 
     cache = harvest(clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", batch_size=8, shard_pairs=24)
     for site, context, width in ((RESIDUAL[0], 5, 64), (RESIDUAL[1], 8, 48)):
-        assert (cache.site(site).form.context_size, cache.site(site).form.d_in) == (context, width)
+        assert (cache.site(site).schema.context_size, cache.site(site).schema.d_in) == (context, width)
         store = ActivationsStore(
             model=None,
             dataset=None,

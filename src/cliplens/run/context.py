@@ -12,7 +12,7 @@ from cliplens.store import Cache, Group
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunContext:
     """The model, the pairs, their activations, the dictionary, what was asked, who else works on it, and who judges."""
 
     clip: HookedCLIP

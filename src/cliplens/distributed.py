@@ -1,0 +1,87 @@
+"""The processes of one run, as `torchrun` starts them. One process alone is a group of one."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+_TIMEOUT = timedelta(days=14)
+"""Ranks finish hours apart on slow disks. torchrun notices a dead rank; this timeout does not have to."""
+
+
+def is_distributed() -> bool:
+    """Return whether this process belongs to a `torch.distributed` group."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among the processes of one run: its rank and their number."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> "Group":
+        """Return the group of this process, joining the one that torchrun's variables announce."""
+        distributed = torch.distributed
+        if not distributed.is_available():
+            return cls()
+        if not distributed.is_initialized():
+            if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+                return cls()
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            distributed.init_process_group(backend, timeout=_TIMEOUT)
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def wait(self) -> None:
+        """Wait until every process of the group has called this."""
+        if self.size > 1:
+            torch.distributed.all_reduce(torch.zeros(1))
+
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Run the block in the first process, then in all the others."""
+        if self.rank != 0:
+            self.wait()
+        yield
+        if self.rank == 0:
+            self.wait()
+
+
+def shards(items: Iterable[T]) -> Iterator[T]:
+    """Yield every n-th item, starting at this process's rank, in a group of n processes; all items without a group."""
+    if not is_distributed():
+        yield from items
+        return
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    yield from (item for index, item in enumerate(items) if index % size == rank)
+
+
+def gather_objects(item: T) -> list[T]:
+    """Return the item of every process, in the order of ranks; `[item]` without a group."""
+    if not is_distributed():
+        return [item]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, item)
+    return gathered
+
+
+def broadcast_tensors(state: dict[str, Tensor], source: int) -> dict[str, Tensor]:
+    """Return the named tensors of rank `source`, on every rank. Other ranks' names, shapes and values are ignored."""
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+    mine = torch.distributed.get_rank() == source
+    header = [[(name, tuple(t.shape), t.dtype) for name, t in state.items()] if mine else None]
+    torch.distributed.broadcast_object_list(header, src=source, device=device)
+    sent = {}
+    for name, shape, dtype in header[0] or ():
+        buffer = state[name].to(device).contiguous() if mine else torch.empty(shape, dtype=dtype, device=device)
+        torch.distributed.broadcast(buffer, src=source)
+        sent[name] = buffer.to(state[name].device if mine else "cpu")
+    return sent

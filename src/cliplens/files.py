@@ -1,0 +1,160 @@
+"""Read and write files whole. Every file of a run goes through here, so that a kill or a full disk loses nothing.
+
+A file is written under a hidden name, forced to disk (`fsync`), renamed, and the rename is forced to disk too. Readers
+see the old content or the new, never a part. This is the only place to change for another kind of storage.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cliplens.errors import DamagedError
+
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(partial|old)")
+
+
+def partial_path(path: Path) -> Path:
+    """Return the hidden path that `path` is written under: `.NAME.PID.partial` in the same folder."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path to write to. The file takes `path`'s place when the block ends without an error, else it goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    try:
+        yield partial
+        sync(partial)
+        move(partial, path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to fill. It takes `folder`'s place when the block ends without an error, else it goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in sorted(partial.rglob("*"), reverse=True):
+            sync(path)
+        sync(partial)
+        if folder.exists():
+            folder.rename(old)
+        move(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def move(partial: Path, path: Path) -> None:
+    """Rename a file or folder onto its final name and force the rename to disk."""
+    partial.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder to disk. Folders cannot be opened on every system; there nothing is done."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (PermissionError, IsADirectoryError):
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; nan becomes null, so that every JSON reader can read it."""
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        DamagedError: the file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            expected=f"JSON in {path}", found=str(error), fix="delete the file and run the command that made it again"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written files and folders whose process is gone, anywhere in `folder`.
+
+    A dictionary moved aside by a process that died before the new one took its place is moved back.
+    """
+    for path in sorted(folder.rglob(".*"), reverse=True):
+        found = _PARTIAL.fullmatch(path.name)
+        if found is None or _alive(int(found["pid"])):
+            continue
+        home = path.with_name(found["name"])
+        if path.name.endswith(".old") and not home.exists():
+            path.rename(home)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return True
+    if os.name == "nt":  # signal 0 would end the process there
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(k): _plain(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(v) for v in content]
+    if hasattr(content, "tolist"):
+        return _plain(content.tolist())
+    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):  # noqa: PLR0124
+        return None
+    return str(content) if isinstance(content, Path) else content

@@ -1,0 +1,159 @@
+"""Activations and latent codes of image-caption pairs, row by row in step, and the batch that metrics see.
+
+A *row* is one position of one pair. *Codes* are the latent activations of a row.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt64
+from torch import Tensor
+
+from cliplens.errors import InputError
+from cliplens.keys import pair_keys
+from cliplens.records.identity import GroundTruth
+from cliplens.sites import Modality
+
+
+@dataclass(frozen=True)
+class PairedActs:
+    """Activations of both towers, row by row in step: row i of `image` and row i of `text` belong to `ids[i]`."""
+
+    ids: tuple[str, ...]
+    image: Float[Tensor, "row d_image"] | None
+    text: Float[Tensor, "row d_text"] | None
+
+    def __post_init__(self) -> None:
+        for name in ("image", "text"):
+            acts = getattr(self, name)
+            if acts is not None and len(acts) != len(self.ids):
+                raise InputError(
+                    expected=f"one row of {name} activations per id ({len(self.ids)})",
+                    found=f"{len(acts)} rows",
+                    fix="keep images, captions and ids in step",
+                )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, modality: Modality) -> Float[Tensor, "row d_in"] | None:
+        """The activations of one modality."""
+        return self.image if modality == "image" else self.text
+
+    @cached_property
+    def keys(self) -> UInt64[np.ndarray, " row"]:
+        """The 64-bit key of each row's pair (see `cliplens.keys`)."""
+        return pair_keys(self.ids)
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """The firing entries of a [row, d_sae] code matrix, sorted by row, then latent; zeros are never listed."""
+
+    rows: Int64[Tensor, " firing"]
+    latents: Int64[Tensor, " firing"]
+    values: Float[Tensor, " firing"]
+    n_rows: int
+    d_sae: int
+
+    @classmethod
+    def from_dense(cls, codes: Float[Tensor, "row d_sae"]) -> "SparseCodes":
+        """The non-zero entries of a dense code matrix."""
+        rows, latents = codes.nonzero(as_tuple=True)
+        return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
+
+    def dense(self) -> Float[Tensor, "row d_sae"]:
+        """The whole matrix, zeros included."""
+        out = self.values.new_zeros(self.n_rows, self.d_sae)
+        out[self.rows, self.latents] = self.values
+        return out
+
+
+@dataclass(frozen=True)
+class JointFirings:
+    """Every (row, latent) that fires in at least one modality, once, with both activations (one of them may be 0)."""
+
+    rows: Int64[Tensor, " firing"]
+    latents: Int64[Tensor, " firing"]
+    image: Float[Tensor, " firing"]
+    text: Float[Tensor, " firing"]
+
+
+@dataclass(frozen=True)
+class PairedCodes:
+    """Codes of both modalities by one dictionary, row by row in step."""
+
+    ids: tuple[str, ...]
+    image: SparseCodes | None
+    text: SparseCodes | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def of(self, modality: Modality) -> SparseCodes | None:
+        """The codes of one modality."""
+        return self.image if modality == "image" else self.text
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents of the dictionary."""
+        for codes in (self.image, self.text):
+            if codes is not None:
+                return codes.d_sae
+        raise InputError(expected="codes of at least one modality", found="none", fix="encode images or captions first")
+
+    @cached_property
+    def keys(self) -> UInt64[np.ndarray, " row"]:
+        """The 64-bit key of each row's pair (see `cliplens.keys`)."""
+        return pair_keys(self.ids)
+
+    @cached_property
+    def joint(self) -> JointFirings:
+        """The firings of both modalities joined by (row, latent), once per batch for every metric that needs them."""
+        if self.image is None or self.text is None:
+            raise InputError(
+                expected="codes of both modalities",
+                found="codes of one",
+                fix="give image-caption pairs where a metric compares modalities",
+            )
+        image, text = self.image, self.text
+        image_at = image.rows * self.d_sae + image.latents
+        text_at = text.rows * self.d_sae + text.latents
+        found = torch.searchsorted(text_at, image_at)
+        padded = torch.nn.functional.pad(text_at, (0, 1), value=-1)
+        matched = padded[found] == image_at
+        alone = torch.ones_like(text_at, dtype=torch.bool)
+        alone[found[matched]] = False
+        on_caption = image.values.new_zeros(len(image_at))
+        on_caption[matched] = text.values[found[matched]].to(on_caption)
+        return JointFirings(
+            torch.cat([image.rows, text.rows[alone]]),
+            torch.cat([image.latents, text.latents[alone]]),
+            torch.cat([image.values, image.values.new_zeros(int(alone.sum()))]),
+            torch.cat([on_caption, text.values[alone].to(on_caption)]),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All a metric sees at once. Activations are as the dictionary sees them (centred when it was trained centred)."""
+
+    acts: PairedActs
+    codes: PairedCodes
+    reconstruction: PairedActs
+    judged: Mapping[str, PairedActs] = field(default_factory=dict)
+    """Judge name -> unit-norm embeddings of the same rows by that judge."""
+    truth: GroundTruth | None = None
+    """What the pairs really show and say, where it is known; `truth.rows(batch.ids)` gives the values of these rows."""
+    targets: Mapping[str, Bool[np.ndarray, " row"]] = field(default_factory=dict)
+    """Something asked about the pairs -> of which rows it is true: a label, or that the pair is retrieved."""
+    raw: PairedActs | None = None
+    """Activations as the towers gave them, before centring."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Pair id of each row."""
+        return self.codes.ids

@@ -1,0 +1,43 @@
+"""The strongest samples of each latent, and its activation at each of their positions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cliplens.records.identity import Pair
+from cliplens.sites import Modality
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """The top samples of each latent in one modality, strongest first; ties are broken by pair id.
+
+    `at[k, r]` is the place in `pairs` of latent k's r-th sample, -1 where fewer samples fire.
+    """
+
+    modality: Modality
+    pairs: tuple[Pair, ...]
+    at: Int[np.ndarray, "d_sae top"]
+    values: Float[np.ndarray, "d_sae top"]
+
+    def of(self, latent: int) -> list[tuple[Pair, float]]:
+        """The samples of one latent with their activations."""
+        return [(self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0]
+
+
+@dataclass(frozen=True)
+class PositionActivations:
+    """What one latent does at every position of one of its exemplars."""
+
+    values: Float[np.ndarray, " position"]
+    """Activation at each patch (row by row from the top left) or at each token of the caption."""
+    grid: tuple[int, int] | None = None
+    """Of an image: rows and columns of patches."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Of a caption: from which character to which each token stands; an empty span is a token not found in it."""
+
+
+Positions = Mapping[tuple[Modality, int, int], PositionActivations]
+"""By modality, latent and rank of the exemplar."""

@@ -1,0 +1,170 @@
+"""The latent table: one row per latent, one documented column per metric, stored as parquet."""
+
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cliplens.errors import InputError, unknown_name
+
+_ROWS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `latents.parquet`: what it says, and where the definition comes from."""
+
+    name: str
+    about: str
+    unit: str = ""
+    range: str = ""
+    nan: str = "never"
+    source: str = "ours"
+
+
+@dataclass(frozen=True)
+class LatentTable:
+    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` explains them.
+
+    A column may hold a row of numbers per latent, all of one length: an array of two axes, on disk a list.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    schema: Mapping[str, Column] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(
+                expected="columns of one length (d_sae)",
+                found=str(lengths),
+                fix="give one value per latent in each column",
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    @overload
+    def __getitem__(self, name: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, name: int) -> "Latent": ...
+    def __getitem__(self, name: str | int) -> "np.ndarray | Latent":
+        if isinstance(name, int):
+            if not -len(self) <= name < len(self):
+                raise IndexError(f"latent {name} of {len(self)}")
+            return Latent(
+                name % len(self), {column: values[name] for column, values in self.columns.items()}, self.schema
+            )
+        if name not in self.columns:
+            raise unknown_name("column", name, self.columns)
+        return self.columns[name]
+
+    def top(self, column: str, count: int = 10, *, lowest: bool = False) -> "LatentTable":
+        """The rows with the highest values of a column (the lowest on request), in that order; nan is left out."""
+        values = np.asarray(self[column], dtype=np.float64)
+        order = np.argsort(values if lowest else -values, kind="stable")
+        chosen = order[~np.isnan(values[order])][:count]
+        numbered = {"latent": np.arange(len(self)), **self.columns}
+        return LatentTable({name: column_values[chosen] for name, column_values in numbered.items()}, self.schema)
+
+    def _repr_html_(self) -> str:
+        heads = "".join(_cell("th", name, self.schema.get(name)) for name in self.columns)
+        rows = (
+            "<tr>" + "".join(_cell("td", values[k]) for values in self.columns.values()) + "</tr>"
+            for k in range(min(len(self), _ROWS_SHOWN))
+        )
+        more = f"<p>{len(self)} latents</p>" if len(self) > _ROWS_SHOWN else ""
+        return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
+
+    def with_columns(self, columns: Mapping[str, np.ndarray], schema: Iterable[Column] = ()) -> "LatentTable":
+        """A new table with columns added or replaced."""
+        return replace(self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}})
+
+    def save(self, path: Path) -> None:
+        """Write parquet; each column's `Column` travels as field metadata."""
+        fields, arrays = [], []
+        for name, values in self.columns.items():
+            array = _arrow(values)
+            about = self.schema.get(name)
+            metadata = {k: str(v) for k, v in vars(about).items() if v} if about else None
+            fields.append(pa.field(name, array.type, metadata=metadata))
+            arrays.append(array)
+        pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), path)
+
+    @classmethod
+    def load(cls, path: Path) -> "LatentTable":
+        """Read what `save` wrote."""
+        table = pq.read_table(path)
+        schema = {}
+        for column in table.schema:
+            if column.metadata:
+                schema[column.name] = Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
+        return cls({name: _numpy(table.column(name)) for name in table.column_names}, schema)
+
+
+def _arrow(values: np.ndarray) -> pa.Array:
+    if values.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.array(values.tolist() if values.dtype == object else values)
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_fixed_size_list(column.type):
+        flat: np.ndarray = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(column), column.type.list_size)
+    plain: np.ndarray = column.to_numpy(zero_copy_only=False)
+    return plain
+
+
+@dataclass(frozen=True)
+class Latent:
+    """One row of the latent table; shows itself in a notebook, each value with what it says."""
+
+    number: int
+    values: Mapping[str, Any]
+    schema: Mapping[str, Column] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self.values:
+            raise unknown_name("column", column, self.values)
+        return self.values[column]
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr>{_cell('th', name, self.schema.get(name))}{_cell('td', value)}"
+            f"{_cell('td', self.schema[name].about if name in self.schema else '')}</tr>"
+            for name, value in self.values.items()
+        )
+        return f"<table><caption>Latent {self.number}</caption><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _cell(tag: str, value: Any, column: Column | None = None) -> str:
+    """A table cell; names may hold anything, so everything is escaped."""
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    title = f' title="{html.escape(column.about)}"' if column else ""
+    return f"<{tag}{title}>{html.escape(text)}</{tag}>"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a metric found: columns of the latent table, headline figures, and small tables for the report."""
+
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    schema: tuple[Column, ...] = ()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Goes to summary.json: plain numbers, strings, and dicts of them."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Title -> rows; shown in the report as they are."""
+    notes: tuple[str, ...] = ()
+    """Sentences a reader of the report must see."""
