@@ -1,51 +1,16 @@
-"""The conformance kit finds what it is there to find, and a stranger's package passes it through the entry point."""
+"""The conformance kit finds the faults it is there to find."""
 
-import sys
-import tomllib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import cliplens
-from cliplens import registry, testing
+from cliplens import testing
 from cliplens.hooked import HookedTower, borrow
 from cliplens.testing import TowerCheckError, check_tower
 from cliplens_hooks.open_clip import OpenClipTower
 from support.tiny import tiny_images, tiny_model, tiny_tokens
-
-STRANGER = Path(__file__).parents[1] / "support" / "stranger"
-
-
-@pytest.fixture
-def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stranger's package as `pip install` would leave it: its module and its metadata on the path."""
-    project = tomllib.loads((STRANGER / "pyproject.toml").read_text())["project"]
-    info = tmp_path / "stranger_towers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    lines = [
-        f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in names.items())
-        for group, names in project["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.syspath_prepend(str(STRANGER))
-    registry.plugins.cache_clear()
-    yield
-    registry.plugins.cache_clear()
-    sys.modules.pop("stranger_towers", None)
-
-
-@pytest.mark.usefixtures("stranger")
-def test_a_strangers_tower_is_found_and_conforms() -> None:
-    clip = cliplens.load("stranger", device="cpu")
-    assert clip.text is None
-    check_tower(clip.vision)
-    assert cliplens.wrap(clip.model).vision.cfg.family == "stranger"
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""A small image encoder and its adapter, as somebody outside would write them: sixty lines for all hooks."""
+"""A small image encoder and the adapter that gives it every hook.
+
+`ExampleTower` opens the encoder as a hooked tower; `ExampleModels` finds the model by name, so that
+`cliplens.load("example")` and `cliplens run --model example` work.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,8 +25,8 @@ from cliplens.hooked import (
 D, HEADS, SIDE, PATCH = 32, 2, 16, 8
 
 
-class StrangerBlock(nn.Module):
-    """A residual block."""
+class ExampleBlock(nn.Module):
+    """A residual block: attention, then an MLP, each after a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,50 +35,50 @@ class StrangerBlock(nn.Module):
         self.feed = nn.Sequential(nn.Linear(D, 2 * D), nn.ReLU(), nn.Linear(2 * D, D))
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """The block."""
+        """Apply the block to [batch, position, D]."""
         y = self.before(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
         return x + self.feed(self.between(x))
 
 
-class StrangerEncoder(nn.Module):
-    """Patches, blocks, mean."""
+class ExampleEncoder(nn.Module):
+    """Embed patches, apply two blocks, return the mean over positions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, D, PATCH, PATCH)
         self.place = nn.Parameter(torch.randn((SIDE // PATCH) ** 2, D))
-        self.blocks = nn.ModuleList(StrangerBlock() for _ in range(2))
+        self.blocks = nn.ModuleList(ExampleBlock() for _ in range(2))
         self.last = nn.LayerNorm(D)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images to vectors."""
+        """Map images [batch, 3, SIDE, SIDE] to embeddings [batch, D]."""
         x = self.patch(images).flatten(2).transpose(1, 2) + self.place
         for block in self.blocks:
             x = block(x)
         return self.last(x).mean(1)
 
 
-class StrangerTower(Tower):
-    """The adapter."""
+class ExampleTower(Tower):
+    """Open an `ExampleEncoder` as a hooked tower."""
 
-    family: ClassVar[str] = "stranger"
+    family: ClassVar[str] = "example"
 
     def opens(self, model: nn.Module, side: str) -> bool:
-        """Only its own encoder."""
-        return side == "vision" and isinstance(model, StrangerEncoder)
+        """Return whether this adapter can open the model; adapters of other families get their turn otherwise."""
+        return side == "vision" and isinstance(model, ExampleEncoder)
 
-    def open(self, model: nn.Module, side: str) -> "HookedStranger":
-        """The hooked tower."""
-        return HookedStranger(model).train(model.training)
+    def open(self, model: nn.Module, side: str) -> "HookedExample":
+        """Return the hooked tower. It shares the weights of the model."""
+        return HookedExample(model).train(model.training)
 
 
-class HookedStranger(HookedVisionTower):
-    """A hooked `StrangerEncoder`."""
+class HookedExample(HookedVisionTower):
+    """The hooked form of an `ExampleEncoder`: the parts of the stock module, each in its hooked wrapper."""
 
     def __init__(self, stock: Any) -> None:
         n_ctx = (SIDE // PATCH) ** 2
-        cfg = TowerConfig("", "vision", "stranger", D, 2, HEADS, D // HEADS, 2 * D, n_ctx, D, image_size=(SIDE, SIDE))
+        cfg = TowerConfig("", "vision", "example", D, 2, HEADS, D // HEADS, 2 * D, n_ctx, D, image_size=(SIDE, SIDE))
         super().__init__(stock, cfg)
         self.n_special = 0
         self.blocks = nn.ModuleList(_block(b) for b in stock.blocks)
@@ -84,24 +88,24 @@ class HookedStranger(HookedVisionTower):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype of its weights."""
+        """Return the dtype images must have."""
         return self.stock.patch.weight.dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The encoder itself."""
+        """Run the stock model: used whenever nothing is hooked."""
         return self.stock(inputs)
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Patches and places."""
+        """Return the residual stream before the first block, and what every block gets beside it."""
         x = self.hook_embed(self.hook_patch_embed(self.stock.patch(inputs).flatten(2).transpose(1, 2)))
         return x + self.hook_pos_embed(self.stock.place.expand(len(x), -1, -1).clone()), {"attn_mask": None}
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """The mean."""
+        """Return the pooled output of the last block."""
         return self.ln_final(stream).mean(1)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Nothing."""
+        """Map the pooled output to the embedding. This model has no projection."""
         return pooled
 
 
@@ -111,27 +115,27 @@ def _block(stock: Any) -> HookedBlock:
     return HookedBlock(stock, HookedLayerNorm(stock.before, D), attn, HookedLayerNorm(stock.between, D), mlp, d_model=D)
 
 
-class StrangerModels(ModelSource):
-    """Knows one name."""
+class ExampleModels(ModelSource):
+    """Find the encoder by the name "example"."""
 
     def models(self) -> list[ModelCard]:
-        """That name."""
-        return [ModelCard("stranger", (), "stranger", "", "heads", None)]
+        """List the models this source can load."""
+        return [ModelCard("example", (), "example", "", "heads", None)]
 
     def knows(self, name: str) -> bool:
-        """That name."""
-        return name == "stranger"
+        """Return whether `load` takes this name."""
+        return name == "example"
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """A new encoder."""
-        loaded = self.adopt(StrangerEncoder().eval())
+        """Return a new encoder with random weights."""
+        loaded = self.adopt(ExampleEncoder().eval())
         assert loaded is not None
         loaded.module.to(device=device, dtype=dtype)
         return loaded
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """Its own encoder."""
-        if not isinstance(model, StrangerEncoder):
+        """Take a model the user has. None for a model of another family."""
+        if not isinstance(model, ExampleEncoder):
             return None
-        identity = identity_of(model, name="stranger", pretrained=None, preprocess=None, tokenizer=None)
+        identity = identity_of(model, name="example", pretrained=None, preprocess=None, tokenizer=None)
         return LoadedModel(model, None, None, identity)
