@@ -7,7 +7,7 @@ batch-top-k dictionary (SAE) and non-negative contrastive features (NCL) of the 
 one with a self-supervised loss added.
 
 * On the embedded world the judge is the truth itself: one-hot vectors of what an image shows and a caption says. The
-  models are the twins of `cliplens_hooks.world_training`: `plain` and `slip` (the same architecture, data, steps and
+  models are the twins of `cliplens_hooks.training.world`: `plain` and `slip` (the same architecture, data, steps and
   optimiser; SLIP's loss added), trained here from one seed per row, about five minutes each, and kept in --twins. Their
   retrieval stands beside, since a worse model could be less monosemantic for that alone. The default model, which keeps
   single-modality factors, stands below.
@@ -77,8 +77,8 @@ def figures(codes: Features, judged: tuple[Tensor | None, Tensor]) -> dict[str, 
 def twin(folder: Path, name: str, seed: int) -> PairedActs:
     """Embeddings of a twin of the embedded model, trained into the folder unless it is there."""
     import cliplens
-    from cliplens_hooks.world_models import world_tokenizer
-    from cliplens_hooks.world_training import RECIPES, save_model, train
+    from cliplens_hooks.models.world import world_tokenizer
+    from cliplens_hooks.training.world import RECIPES, save_model, train
 
     path = folder / f"{name}-{seed}"
     if not (path / "open_clip_model.safetensors").exists():

@@ -13,8 +13,8 @@ import open_clip
 import torch
 
 from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, TEXT_ONLY, Scenes, captions, draw_scenes, render
-from cliplens_hooks import world_figures as figures
-from cliplens_hooks.world_models import NAMES, WorldModels, world_tokenizer
+from cliplens_hooks.models.world import NAMES, WorldModels, world_tokenizer
+from cliplens_hooks.training import world_figures as figures
 
 SEED = 500_000
 

@@ -18,8 +18,8 @@ from cliplens.hooked import (
     HookedVisionTower,
     PackedAttention,
     TowerConfig,
+    hook_point,
     identity_of,
-    point,
 )
 
 D, HEADS, SIDE, PATCH = 32, 2, 16, 8
@@ -83,7 +83,7 @@ class HookedExample(HookedVisionTower):
         self.n_special = 0
         self.blocks = nn.ModuleList(_block(b) for b in stock.blocks)
         self.ln_final = HookedLayerNorm(stock.last, D)
-        self.hook_pooled = point(D)
+        self.hook_pooled = hook_point(D)
         self.setup()
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplens.contracts import ModelCard
-from cliplens_hooks.open_clip_models import OpenClipModels
+from cliplens_hooks.models.open_clip import OpenClipModels
 
 HEAD = """# Coverage
 

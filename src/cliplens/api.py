@@ -47,7 +47,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    sources = [source for _, source in registry.made("towers", ModelSource)]
+    sources = [source for _, source in registry.made("models", ModelSource)]
     for source in sources:
         if source.knows(name):
             return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]))
@@ -70,7 +70,7 @@ def wrap(
     Raises:
         InputError: no installed source recognises the model.
     """
-    for _, source in registry.made("towers", ModelSource):
+    for _, source in registry.made("models", ModelSource):
         loaded = source.adopt(model)
         if loaded is not None:
             return _hooked(_with_own(loaded, preprocess, tokenizer))

@@ -187,7 +187,7 @@ def models(
     from cliplens.contracts import ModelSource
 
     table = Table("model", "vision", "hooks", "text", "hooks", "pretrained tags", title=None, box=None)
-    for _, source in registry.made("towers", ModelSource):
+    for _, source in registry.made("models", ModelSource):
         for card in source.models():
             if containing.casefold() in card.name.casefold():
                 tags = ", ".join(card.pretrained[:3]) + (

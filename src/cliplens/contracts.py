@@ -5,7 +5,8 @@ arguments, and checks it against the contract.
 
 | entry-point group    | contract                  | what it is                                                 |
 |----------------------|---------------------------|------------------------------------------------------------|
-| `cliplens.towers`    | `Tower` or `ModelSource`  | opens one side of a model with hooks; finds models by name |
+| `cliplens.towers`    | `Tower`                   | opens one side of a model with hooks                       |
+| `cliplens.models`    | `ModelSource`             | finds models by name, recognises model objects             |
 | `cliplens.metrics`   | `Metric`                  | sees batches, gives columns of the latent table            |
 | `cliplens.namers`    | `Namer`                   | says in words what a latent is                             |
 | `cliplens.scorers`   | `Scorer`                  | tests those words on samples they were not made from       |
@@ -203,7 +204,17 @@ class Reporter(ABC):
         """Read the run folder, write the report into it, return its path."""
 
 
-MetricState = dict[str, Tensor]
-Columns = Mapping[str, np.ndarray]
+CONTRACTS: dict[str, type] = {
+    "towers": Tower,
+    "models": ModelSource,
+    "metrics": Metric,
+    "namers": Namer,
+    "scorers": Scorer,
+    "judges": Judge,
+    "generators": Generator,
+    "readers": AttributeReader,
+    "reports": Reporter,
+}
+"""Entry-point group, without `cliplens.` -> the contract its plugins keep."""
 
 __getattr__ = deprecated_names(__name__, {"Reader": "cliplens.contracts:AttributeReader"})

@@ -1,6 +1,7 @@
 """From entry points to contracts. A plugin that fails is named, with its distribution and its error."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,8 @@ from cliplens.errors import MissingExtraError, PluginError, unknown_name
 
 T = TypeVar("T")
 _LOG = logging.getLogger("cliplens")
+FORMER_GROUPS = {"models": "towers"}
+"""Group -> the group its plugins were registered in before it had its own."""
 
 
 @dataclass(frozen=True)
@@ -120,21 +123,47 @@ def judge(spec: str) -> Any:
 
 
 def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
-    """Every plugin of the group that keeps `contract`, made. One that fails is logged by name and the others go on.
+    """Yield every plugin of the group as an instance of `contract`.
 
-    A plugin that keeps another contract of the same group, or whose extra is not installed, is passed over in silence.
+    A plugin that fails is logged by name and the others go on; one whose extra is not installed is passed over in
+    silence. Plugins that are still registered in the former group of this one work too, with a `DeprecationWarning`.
     """
-    from cliplens.contracts import ModelSource, Tower
-
-    allowed: tuple[type, ...] = (Tower, ModelSource) if group == "towers" else (contract,)
     for plugin in plugins(group):
-        try:
-            instance: object = plugin.make(allowed)  # type: ignore[arg-type]
-        except MissingExtraError as error:
-            _LOG.debug("%s", error)
-            continue
-        except PluginError as error:
-            _LOG.warning("%s", error)
-            continue
-        if isinstance(instance, contract):
+        instance = _tried(plugin, contract, group)
+        if instance is not None:
             yield plugin, instance
+    for plugin in plugins(FORMER_GROUPS.get(group, "")):
+        if _belongs(plugin, contract):
+            warnings.warn(
+                f"the plugin {plugin.name!r} of {plugin.distribution} is registered in the entry-point group"
+                f" cliplens.{FORMER_GROUPS[group]}; its group is cliplens.{group}",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            yield plugin, plugin.make(contract)
+
+
+def _tried(plugin: Plugin, contract: type[T], group: str) -> T | None:
+    try:
+        return plugin.make(contract)
+    except MissingExtraError as error:
+        _LOG.debug("%s", error)
+    except PluginError as error:
+        if not _has_moved(plugin, group):
+            _LOG.warning("%s", error)
+    return None
+
+
+def _has_moved(plugin: Plugin, group: str) -> bool:
+    """Return whether the plugin belongs to a group whose plugins used to be registered in this one."""
+    from cliplens.contracts import CONTRACTS
+
+    return any(former == group and _belongs(plugin, CONTRACTS[now]) for now, former in FORMER_GROUPS.items())
+
+
+def _belongs(plugin: Plugin, contract: type) -> bool:
+    try:
+        found = plugin.load()
+    except PluginError:
+        return False
+    return issubclass(found, contract) if isinstance(found, type) else isinstance(found, contract)

@@ -9,6 +9,7 @@ Each check stands alone as a function here and says what it asks; `check_tower` 
 """
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,13 @@ class TowerCheckError(AssertionError):
 
 
 def check_adapter(
-    adapter: Tower, model: nn.Module, side: Side, inputs: Tensor | None = None, *, unheard: tuple[str, ...] = ()
+    adapter: Tower,
+    model: nn.Module,
+    side: Side,
+    inputs: Tensor | None = None,
+    *,
+    no_effect: tuple[str, ...] = (),
+    **renamed: Any,
 ) -> HookedTower:
     """Open a side of a model with an adapter, check the tower, and check that the model was not altered on the way."""
     _demand(adapter.opens(model, side), "the adapter opens the model", f"opens(...) is False for side {side!r}")
@@ -41,13 +48,18 @@ def check_adapter(
         raise TowerCheckError(
             f"Expected a HookedTower from {type(adapter).__name__}.open. Found {type(tower).__name__}."
         )
-    check_tower(tower, inputs, unheard=unheard)
+    check_tower(tower, inputs, no_effect=no_effect, **renamed)
     _demand(fingerprint(model) == before, "the stock model is unaltered", "its modules, attributes, hooks or weights")
     return tower
 
 
 def check_tower(
-    tower: HookedTower, inputs: Tensor | None = None, *, stock: Stock | None = None, unheard: tuple[str, ...] = ()
+    tower: HookedTower,
+    inputs: Tensor | None = None,
+    *,
+    stock: Stock | None = None,
+    no_effect: tuple[str, ...] = (),
+    **renamed: Any,
 ) -> None:
     """Every promise of a hooked tower, in float32 or float64 and eval mode.
 
@@ -55,11 +67,13 @@ def check_tower(
         tower: a tower of a tiny model with random weights.
         inputs: images or token ids; None makes them from `tower.cfg`.
         stock: what the output is compared with; None takes `tower.run_stock`.
-        unheard: beginnings of hook names the stock model itself does not make its output from.
+        no_effect: prefixes of hooks whose activations do not reach the output.
+        renamed: `unheard`, the old name of `no_effect`.
 
     Raises:
         TowerCheckError: the first promise that is not kept.
     """
+    no_effect = _renamed(renamed, no_effect)
     inputs = example_inputs(tower) if inputs is None else inputs
     stock = stock or tower.run_stock
     unhooked_equals_stock(tower, inputs, stock)
@@ -67,7 +81,17 @@ def check_tower(
     hooked_equals_stock(tower, inputs, stock)
     for check in CHECKS:
         check(tower, inputs)
-    writes_reach_the_output(tower, inputs, unheard)
+    writes_reach_the_output(tower, inputs, no_effect)
+
+
+def _renamed(given: dict[str, Any], no_effect: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `no_effect`, also where it was given under its old name."""
+    if given.keys() - {"unheard"}:
+        raise TypeError(f"unexpected keyword arguments {sorted(given)}")
+    if not given:
+        return no_effect
+    warnings.warn("the keyword `unheard` is now `no_effect`", DeprecationWarning, stacklevel=3)
+    return tuple(given["unheard"])
 
 
 def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
@@ -145,7 +169,7 @@ def _after(tower: HookedTower, cache: Any, block: str) -> Tensor:
     return cache[following if following in tower.hook_dict else f"{block}.hook_resid_post"]
 
 
-def writes_reach_the_output(tower: HookedTower, inputs: Tensor, unheard: tuple[str, ...] = ()) -> None:
+def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple[str, ...] = ()) -> None:
     """Disturbing any hook changes the output; handing the activation back unchanged does not."""
     generator = torch.Generator().manual_seed(2)
 
@@ -156,7 +180,7 @@ def writes_reach_the_output(tower: HookedTower, inputs: Tensor, unheard: tuple[s
         clean = tower(inputs)
         for name in tower.hook_dict:
             moved = tower.run_with_hooks(inputs, fwd_hooks=[(name, disturb)])
-            heard = name.startswith(unheard) or not torch.equal(moved, clean)
+            heard = name.startswith(no_effect) or not torch.equal(moved, clean)
             _demand(heard, f"a write at {name} reaches the output", "no change")
         same = tower.run_with_hooks(inputs, fwd_hooks=[(lambda name: True, lambda x, hook: x.clone())])
         _near(same, clean, "output after every activation was handed back unchanged")
@@ -219,7 +243,7 @@ def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
 
     with torch.no_grad(), _expected(KeyError, "the hook's own error"):
         tower.run_with_hooks(inputs, fwd_hooks=[(next(iter(tower.hook_dict)), fail)])
-    _demand(tower.quiet(), "no hook left after a run", "hooks still there")
+    _demand(tower.is_unhooked(), "no hook left after a run", "hooks still there")
 
 
 def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:

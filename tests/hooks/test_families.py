@@ -14,7 +14,7 @@ from cliplens import registry
 from cliplens.contracts import Tower
 from cliplens.testing import check_tower
 from cliplens_hooks.coverage import coverage
-from cliplens_hooks.open_clip_models import OpenClipModels
+from cliplens_hooks.models.open_clip import OpenClipModels
 from support.families import kind_key, reduced_inputs, reduced_model
 from support.tiny import shaken
 

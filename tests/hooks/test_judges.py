@@ -11,7 +11,7 @@ from PIL import Image
 from cliplens import registry
 from cliplens.errors import InputError, MismatchError, PluginError, UnknownNameError
 from cliplens.files import write_json
-from cliplens_hooks.judges_sentences import _folder
+from cliplens_hooks.judges.sentences import _folder
 
 CAPTIONS = ["a small red circle", "a tiny crimson disc", "the tax form is due in April"]
 

@@ -16,7 +16,7 @@ from cliplens.testing import (
     hooked_equals_stock,
     unhooked_equals_stock,
 )
-from cliplens_hooks.open_clip import OpenClipTower
+from cliplens_hooks.towers.open_clip import OpenClipTower
 from support.tiny import tiny_images, tiny_model, tiny_tokens
 
 VISION: dict[str, dict[str, Any]] = {
@@ -71,8 +71,8 @@ def text_model(variant: str) -> Any:
 
 @pytest.mark.parametrize("variant", variants(VISION))
 def test_vision_towers_conform(variant: str) -> None:
-    unheard = ("attn_pool.", "hook_pool_out") if variant == "parallel poolers" else ()
-    check_adapter(OpenClipTower(), vision_model(variant), "vision", tiny_images(3), unheard=unheard)
+    no_effect = ("attn_pool.", "hook_pool_out") if variant == "parallel poolers" else ()
+    check_adapter(OpenClipTower(), vision_model(variant), "vision", tiny_images(3), no_effect=no_effect)
 
 
 @pytest.mark.parametrize("variant", variants(TEXT))

@@ -16,7 +16,7 @@ import cliplens
 from cliplens.contracts import LoadedModel
 from cliplens.errors import InputError, MismatchError, UnknownNameError, UnsafeFileError
 from cliplens.hooked import tokenizer_sha256
-from cliplens_hooks.open_clip_models import OpenClipModels
+from cliplens_hooks.models.open_clip import OpenClipModels
 from support.tiny import TEXT, VISION, tiny_images, tiny_model, tiny_tokens
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}

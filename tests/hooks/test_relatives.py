@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import cliplens
 from cliplens.errors import InputError, MismatchError, UnsafeFileError
-from cliplens_hooks.relatives import DeclipTokenizer, declip_to_open_clip, slip_to_open_clip
+from cliplens_hooks.models.relatives import DeclipTokenizer, declip_to_open_clip, slip_to_open_clip
 from support.tiny import shaken
 
 W, E, C, V = 64, 16, 8, 49

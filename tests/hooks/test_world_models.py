@@ -13,7 +13,8 @@ from cliplens.contracts import LoadedModel
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, TEXT_ONLY, captions, draw_scenes, lexicon, render
 from cliplens.world.assets import ASSETS, MERGES
-from cliplens_hooks.world_figures import (
+from cliplens_hooks.models.world import CONTEXT, NAMES, WorldModels, pixels_to_tensor, world_tokenizer
+from cliplens_hooks.training.world_figures import (
     Embedded,
     distinct_scenes,
     embed,
@@ -23,7 +24,6 @@ from cliplens_hooks.world_figures import (
     swap_accuracy,
     variance_shares,
 )
-from cliplens_hooks.world_models import CONTEXT, NAMES, WorldModels, pixels_to_tensor, world_tokenizer
 
 CPU = torch.device("cpu")
 SEED = 600_000

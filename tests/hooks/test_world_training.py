@@ -11,9 +11,9 @@ from open_clip.model import CLIP
 from cliplens.world import captions, draw_scenes, lexicon
 from cliplens.world.assets import MERGES
 from cliplens.world.factors import SAID
-from cliplens_hooks.world_figures import Embedded, gap, probe_accuracy, retrieval, variance_shares
-from cliplens_hooks.world_models import world_tokenizer
-from cliplens_hooks.world_training import RECIPES, Bags, Recipe, pruned_merges, save_merges, save_model, schedule, train
+from cliplens_hooks.models.world import world_tokenizer
+from cliplens_hooks.training.world import RECIPES, Bags, Recipe, pruned_merges, save_merges, save_model, schedule, train
+from cliplens_hooks.training.world_figures import Embedded, gap, probe_accuracy, retrieval, variance_shares
 
 FEW = {"steps": 2, "batch": 8, "locked_steps": 0}
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cliplens import testing
 from cliplens.hooked import HookedTower, borrow
 from cliplens.testing import TowerCheckError, check_tower
-from cliplens_hooks.open_clip import OpenClipTower
+from cliplens_hooks.towers.open_clip import OpenClipTower
 from support.tiny import tiny_images, tiny_model, tiny_tokens
 
 
@@ -21,7 +21,7 @@ def tower() -> HookedTower:
 def spoil_residual(tower: Any) -> None:
     block = tower.blocks[0]
     forward = block.attn.forward
-    block.attn.forward = lambda x, context: forward(x, context) * (1.0 if block.attn.quiet() else 1.01)
+    block.attn.forward = lambda x, context: forward(x, context) * (1.0 if block.attn.is_unhooked() else 1.01)
 
 
 def spoil_hook(tower: Any) -> None:

@@ -13,7 +13,7 @@ import transformers
 from open_clip.factory import get_model_config
 from torch import Tensor, nn
 
-from cliplens_hooks.open_clip_models import vision_family
+from cliplens_hooks.models.open_clip import vision_family
 from support.tiny import CLASSES, shaken
 
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}

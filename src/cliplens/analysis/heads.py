@@ -68,7 +68,7 @@ def _summed(
 
 def _of_heads(attn: HookedAttention, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
     seen = torch.einsum("bpd,hed->bphe", directions, attn.W_O)
-    shares = (attn.settle(z) * seen).sum((1, 3))
+    shares = (attn.pre_output(z) * seen).sum((1, 3))
     bias = torch.zeros_like(shares[:, 0]) if attn.b_O is None else (directions @ attn.b_O).sum(1)
     return shares, bias
 

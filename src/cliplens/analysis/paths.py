@@ -114,7 +114,7 @@ def _writes(tower: HookedTower, hook: str, acts: Tensor) -> Callable[[Tensor], T
 def _check_direct(block: Any, hook: str, acts: Tensor) -> None:
     if block.post_norm or (hook.endswith("hook_z") and block.after_attn is not None):
         raise _not_direct(hook, "a norm behind the branch")
-    if hook.endswith("hook_z") and not torch.equal(block.attn.settle(acts), acts):
+    if hook.endswith("hook_z") and not torch.equal(block.attn.pre_output(acts), acts):
         raise _not_direct(hook, "a norm or scale behind the heads")
 
 

@@ -1,10 +1,16 @@
-"""Towers as TransformerLens roots: parts every family is made of, the joint model. The only door to TransformerLens."""
+"""Towers with hooks as TransformerLens models: the parts that families are built from, and the joint model.
 
-from cliplens.hooked.attention import Gain as Gain
+No other package of cliplens imports TransformerLens.
+"""
+
+from cliplens.deprecation import deprecated_names
+from cliplens.hooked.attention import Heads as Heads
 from cliplens.hooked.attention import HookedAttention as HookedAttention
+from cliplens.hooked.attention import LayerScale as LayerScale
 from cliplens.hooked.attention import PackedAttention as PackedAttention
-from cliplens.hooked.attention import no_gain as no_gain
+from cliplens.hooked.attention import no_layer_scale as no_layer_scale
 from cliplens.hooked.bank import Bank as Bank
+from cliplens.hooked.base import AbstractTower as AbstractTower
 from cliplens.hooked.block import HookedBlock as HookedBlock
 from cliplens.hooked.cache import ClipActivationCache as ClipActivationCache
 from cliplens.hooked.cache import JointCache as JointCache
@@ -14,12 +20,15 @@ from cliplens.hooked.compiled import CompiledReading as CompiledReading
 from cliplens.hooked.config import TowerConfig as TowerConfig
 from cliplens.hooked.head import FrozenHead as FrozenHead
 from cliplens.hooked.head import affine as affine
+from cliplens.hooked.identity import adapters_in as adapters_in
 from cliplens.hooked.identity import description as description
 from cliplens.hooked.identity import identity_of as identity_of
 from cliplens.hooked.identity import tokenizer_sha256 as tokenizer_sha256
 from cliplens.hooked.identity import weights_sha256 as weights_sha256
 from cliplens.hooked.layer import HookedLayer as HookedLayer
 from cliplens.hooked.layer import HookedStage as HookedStage
+from cliplens.hooked.layer import MapLayout as MapLayout
+from cliplens.hooked.layer import as_rows as as_rows
 from cliplens.hooked.mlp import HookedMLP as HookedMLP
 from cliplens.hooked.mlp import LinearRows as LinearRows
 from cliplens.hooked.norm import HookedLayerNorm as HookedLayerNorm
@@ -27,12 +36,26 @@ from cliplens.hooked.opening import open_tower as open_tower
 from cliplens.hooked.part import HookedPart as HookedPart
 from cliplens.hooked.part import active as active
 from cliplens.hooked.part import borrow as borrow
-from cliplens.hooked.part import fire as fire
-from cliplens.hooked.part import point as point
+from cliplens.hooked.part import call_hook as call_hook
+from cliplens.hooked.part import hook_point as hook_point
 from cliplens.hooked.pooler import HookedPooler as HookedPooler
+from cliplens.hooked.pooler import Queries as Queries
+from cliplens.hooked.pooler import batch_of as batch_of
+from cliplens.hooked.pooler import multihead_project as multihead_project
+from cliplens.hooked.pooler import split_heads as split_heads
 from cliplens.hooked.special import special_mask as special_mask
 from cliplens.hooked.splice import Splice as Splice
 from cliplens.hooked.splicing import Splicing as Splicing
 from cliplens.hooked.text import HookedTextTower as HookedTextTower
 from cliplens.hooked.tower import HookedTower as HookedTower
 from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower
+
+__getattr__ = deprecated_names(
+    __name__,
+    {
+        "Gain": "cliplens.hooked:LayerScale",
+        "fire": "cliplens.hooked:call_hook",
+        "no_gain": "cliplens.hooked:no_layer_scale",
+        "point": "cliplens.hooked:hook_point",
+    },
+)

@@ -15,13 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from cliplens.hooked.part import HookedPart, active, borrow, point
+from cliplens.hooked.part import HookedPart, active, borrow, hook_point
 
 Heads = Float[Tensor, "batch pos head d_head"]
-Gain = Callable[[], Tensor | None]
+LayerScale = Callable[[], Tensor | None]
 
 
-def no_gain() -> None:
+def no_layer_scale() -> None:
     """For blocks without LayerScale."""
     return
 
@@ -34,7 +34,7 @@ class HookedAttention(HookedPart, ABC):
     """
 
     stock: nn.Module
-    gain: Gain
+    layer_scale: LayerScale
     n_heads: int
     d_head: int
     hook_q: HookPoint
@@ -43,17 +43,24 @@ class HookedAttention(HookedPart, ABC):
     hook_z: HookPoint
 
     def __init__(
-        self, stock: nn.Module, *, d_model: int, n_heads: int, d_head: int, gain: Gain = no_gain, turns: bool = False
+        self,
+        stock: nn.Module,
+        *,
+        d_model: int,
+        n_heads: int,
+        d_head: int,
+        layer_scale: LayerScale = no_layer_scale,
+        has_rotary: bool = False,
     ) -> None:
         super().__init__()
-        borrow(self, stock=stock, gain=gain, n_heads=n_heads, d_head=d_head)
+        borrow(self, stock=stock, layer_scale=layer_scale, n_heads=n_heads, d_head=d_head)
         for name in ("q", "k", "v", "z"):
-            setattr(self, f"hook_{name}", point(n_heads * d_head))
-        if turns:
-            self.hook_rot_q, self.hook_rot_k = point(n_heads * d_head), point(n_heads * d_head)
-        self.hook_attn_scores, self.hook_pattern = point(None), point(None)
-        self.hook_result = point(n_heads * d_model)
-        self.turns = turns
+            setattr(self, f"hook_{name}", hook_point(n_heads * d_head))
+        if has_rotary:
+            self.hook_rot_q, self.hook_rot_k = hook_point(n_heads * d_head), hook_point(n_heads * d_head)
+        self.hook_attn_scores, self.hook_pattern = hook_point(None), hook_point(None)
+        self.hook_result = hook_point(n_heads * d_model)
+        self.has_rotary = has_rotary
 
     @abstractmethod
     def run_stock(self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]) -> Tensor:
@@ -64,7 +71,7 @@ class HookedAttention(HookedPart, ABC):
         """q, k and v."""
 
     @abstractmethod
-    def turn(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
+    def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
         """q and k after qk-norm and rotary position; the same q and k where the family has neither."""
 
     @abstractmethod
@@ -72,7 +79,7 @@ class HookedAttention(HookedPart, ABC):
         """The additive mask, broadcastable to [batch, head, query, key]; None where every position sees every other."""
 
     @abstractmethod
-    def settle(self, z: Heads) -> Heads:
+    def pre_output(self, z: Heads) -> Heads:
         """z as the output projection receives it: after head scales and inner norm, where the family has them."""
 
     @property
@@ -94,14 +101,14 @@ class HookedAttention(HookedPart, ABC):
         self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]
     ) -> Float[Tensor, "batch pos d_model"]:
         """What attention adds to the residual stream (before a post-norm, if the block has one)."""
-        if self.quiet():
-            return self._gained(self.run_stock(x, context))
+        if self.is_unhooked():
+            return self._scaled(self.run_stock(x, context))
         q, k, v = self.project(x)
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
-        if self.turns:
-            q, k = self.turn(q, k, context)
+        if self.has_rotary:
+            q, k = self.rotate_qk(q, k, context)
             q, k = self.hook_rot_q(q), self.hook_rot_k(k)
-        z = self.settle(self.hook_z(self._attend(q, k, v, context)))
+        z = self.pre_output(self.hook_z(self._attend(q, k, v, context)))
         return self._join(z)
 
     def _attend(self, q: Heads, k: Heads, v: Heads, context: Mapping[str, Any]) -> Heads:
@@ -120,11 +127,11 @@ class HookedAttention(HookedPart, ABC):
             bias = self.b_O
             return result.sum(2) if bias is None else result.sum(2) + bias
         weight, bias = self.out
-        return self._gained(F.linear(z.flatten(2), weight, bias))
+        return self._scaled(F.linear(z.flatten(2), weight, bias))
 
-    def _gained(self, out: Tensor) -> Tensor:
-        gain = self.gain()
-        return out if gain is None else out * gain
+    def _scaled(self, out: Tensor) -> Tensor:
+        scale = self.layer_scale()
+        return out if scale is None else out * scale
 
     def _heads(self, index: int) -> Float[Tensor, "head d_model d_head"]:
         return self.qkv[index][0].view(self.n_heads, self.d_head, -1).transpose(1, 2)
@@ -166,13 +173,13 @@ class HookedAttention(HookedPart, ABC):
     @property
     def W_O(self) -> Float[Tensor, "head d_head d_model"]:
         """Output weights per head, with LayerScale."""
-        return self._gained(self.out[0].view(-1, self.n_heads, self.d_head).permute(1, 2, 0))
+        return self._scaled(self.out[0].view(-1, self.n_heads, self.d_head).permute(1, 2, 0))
 
     @property
     def b_O(self) -> Float[Tensor, " d_model"] | None:
         """Output bias, with LayerScale."""
         bias = self.out[1]
-        return None if bias is None else self._gained(bias)
+        return None if bias is None else self._scaled(bias)
 
 
 class PackedAttention(HookedAttention):
@@ -197,7 +204,7 @@ class PackedAttention(HookedAttention):
             packed[..., 2 * d :].reshape(shape),
         )
 
-    def turn(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
+    def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
         """Nothing to turn."""
         return q, k
 
@@ -209,7 +216,7 @@ class PackedAttention(HookedAttention):
         mask = mask.to(like.dtype)
         return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
 
-    def settle(self, z: Heads) -> Heads:
+    def pre_output(self, z: Heads) -> Heads:
         """Nothing between the heads and the projection."""
         return z
 

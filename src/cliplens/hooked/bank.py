@@ -6,7 +6,7 @@ one, TransformerLens' `logit_attrs` and SAELens' evaluations, which ask for logi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,11 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError, unknown_name
 from cliplens.hooked.head import affine
+from cliplens.hooked.norm import HookedLayerNorm
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.hooked.splicing import SplicedTower
 
-if TYPE_CHECKING:
-    from cliplens.hooked.norm import HookedLayerNorm
-
-Labels = Callable[[Tensor], Int[Tensor, " batch"]]
+ConceptLabels = Callable[[Tensor], Int[Tensor, " batch"]]
 RETURN_TYPES = ("logits", "loss", "both")
 
 
@@ -36,7 +34,7 @@ class Bank:
     """What cosines are multiplied by to give logits: the model's own logit scale."""
     bias: float = 0.0
     """What is added (SigLIP)."""
-    labels: Labels | None = None
+    labels: ConceptLabels | None = None
     """The right concept of each input; None: the one the model picks when nobody interferes."""
 
 
@@ -44,7 +42,7 @@ class BankedTower(SplicedTower):
     """A tower that answers in concepts once it has been given a bank of them."""
 
     bank: Bank | None = None
-    ln_final: "HookedLayerNorm"
+    ln_final: HookedLayerNorm
 
     def set_bank(
         self,
@@ -53,7 +51,7 @@ class BankedTower(SplicedTower):
         *,
         scale: float = 1.0,
         bias: float = 0.0,
-        labels: Labels | Int[Tensor, " image"] | None = None,
+        labels: ConceptLabels | Int[Tensor, " image"] | None = None,
     ) -> None:
         """Register the concepts; embeddings are brought to norm 1.
 
@@ -127,7 +125,7 @@ class BankedTower(SplicedTower):
                 fix="leave return_type out",
             )
         bank = self._the_bank()
-        logits = self._logits(self.encode(inputs)[1], bank)  # type: ignore[attr-defined]
+        logits = self._logits(self.encode(inputs)[1], bank)
         positions = inputs.shape[1] if inputs.ndim == 2 else self.cfg.n_ctx
         shown = logits.unsqueeze(1).expand(-1, positions, -1)
         if return_type == "logits":
@@ -143,7 +141,7 @@ class BankedTower(SplicedTower):
         if bank.labels is not None:
             return bank.labels(inputs).to(bank.embeddings.device)
         with torch.no_grad():
-            untouched = F.normalize(self.run_stock(self.checked(inputs)), dim=-1)  # type: ignore[attr-defined]
+            untouched = F.normalize(self.run_stock(self.checked(inputs)), dim=-1)
         return self._logits(untouched, bank).argmax(dim=-1)
 
     def _the_bank(self) -> Bank:
@@ -171,14 +169,14 @@ class BankedTower(SplicedTower):
                 fix="compare hook_pooled or hook_embedding with the bank instead",
             )
         like = self._the_bank().embeddings
-        matrix, offset = affine(self.project, self.cfg.d_model, like)  # type: ignore[attr-defined]
+        matrix, offset = affine(self.project, self.cfg.d_model, like)
         if self.ln_final.b is not None:
             offset = offset + self.ln_final.b.to(like.dtype) @ matrix
         gain = self.ln_final.w
         return None if gain is None else gain.detach().to(like.dtype), matrix.detach(), offset.detach()
 
 
-def _by_image(labels: Int[Tensor, " image"]) -> Labels:
+def _by_image(labels: Int[Tensor, " image"]) -> ConceptLabels:
     def of(inputs: Tensor) -> Int[Tensor, " batch"]:
         if inputs.is_floating_point():
             raise InputError(

@@ -10,7 +10,7 @@ from transformer_lens.hook_points import HookPoint
 from cliplens.hooked.attention import HookedAttention
 from cliplens.hooked.mlp import HookedMLP
 from cliplens.hooked.norm import HookedLayerNorm
-from cliplens.hooked.part import HookedPart, borrow, point
+from cliplens.hooked.part import HookedPart, borrow, hook_point
 
 
 class HookedBlock(HookedPart):
@@ -47,14 +47,14 @@ class HookedBlock(HookedPart):
         borrow(self, stock=stock, drops=drops, after_attn=after_attn)
         self.ln1, self.attn, self.ln2, self.mlp = ln1, attn, ln2, mlp
         for name in ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"):
-            setattr(self, f"hook_{name}", point(d_model))
+            setattr(self, f"hook_{name}", hook_point(d_model))
         self.post_norm = post_norm
 
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]
     ) -> Float[Tensor, "batch pos d_model"]:
         """The stock block itself where nobody looks inside."""
-        if self.quiet():
+        if self.is_unhooked():
             return self.stock(x, **context)
         x = self.hook_resid_pre(x)
         x = self.hook_resid_mid(x + self.hook_attn_out(self._attention(x, context)))

@@ -1,17 +1,15 @@
 """Caches: TransformerLens' own for a tower, and one for both towers that gives each tower's."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformer_lens.ActivationCache import ActivationCache
 
 from cliplens.errors import InputError
+from cliplens.hooked.base import AbstractTower
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.sites import SIDES, Side
-
-if TYPE_CHECKING:
-    from cliplens.hooked.tower import HookedTower
 
 
 class ClipActivationCache(ActivationCache):
@@ -21,7 +19,7 @@ class ClipActivationCache(ActivationCache):
     enters block 0, and the position embeddings are left out of every sum.
     """
 
-    def __init__(self, cache_dict: dict[str, Tensor], model: "HookedTower", has_batch_dim: bool = True) -> None:
+    def __init__(self, cache_dict: dict[str, Tensor], model: AbstractTower, has_batch_dim: bool = True) -> None:
         super().__init__(cache_dict, model, has_batch_dim)
         if not model.adds_pos_embed:
             self.has_pos_embed = False
@@ -38,7 +36,7 @@ class ClipActivationCache(ActivationCache):
             if name not in self.cache_dict:
                 z = self.cache_dict[f"blocks.{layer}.attn.hook_z"]
                 whole = z if self.has_batch_dim else z.unsqueeze(0)
-                result = torch.einsum("bphd,hdm->bphm", block.attn.settle(whole), block.attn.W_O)
+                result = torch.einsum("bphd,hdm->bphm", block.attn.pre_output(whole), block.attn.W_O)
                 self.cache_dict[name] = result if self.has_batch_dim else result[0]
 
     def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,7 +118,7 @@ def _normalises(norm: Any, stream: Tensor, scale: Tensor) -> bool:
     return own.shape == scale.shape and torch.allclose(own, scale, rtol=0.05)
 
 
-def check_open(tower: "HookedTower") -> None:
+def check_open(tower: AbstractTower) -> None:
     """Refuse a tower that is hooked at the ends of its blocks or stages only.
 
     Raises:
@@ -142,7 +140,7 @@ class JointCache(dict[str, Tensor]):
     """Activations of both towers under joint names; `.vision` and `.text` are the towers' own caches."""
 
     def __init__(
-        self, activations: dict[str, Tensor], towers: "dict[Side, HookedTower]", has_batch_dim: bool = True
+        self, activations: dict[str, Tensor], towers: dict[Side, AbstractTower], has_batch_dim: bool = True
     ) -> None:
         super().__init__(activations)
         self._towers = towers

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import InputError, MismatchError
-from cliplens.hooked.bank import Labels
+from cliplens.hooked.bank import ConceptLabels
 from cliplens.hooked.cache import JointCache
-from cliplens.hooked.part import active, borrow, point
+from cliplens.hooked.part import active, borrow, hook_point
 from cliplens.hooked.root import HookFn
 from cliplens.hooked.splice import Splice
 from cliplens.hooked.splicing import Splicing
@@ -80,7 +80,7 @@ class HookedCLIP(Splicing):
             borrow(text, tokenizer=TokenizerShim(tokenizer))
         for tower in self.towers.values():
             tower.belongs_to(identity.name)
-        self.hook_logits = point(None)
+        self.hook_logits = hook_point(None)
         self.hook_logits.name = "hook_logits"
 
     @property
@@ -154,7 +154,9 @@ class HookedCLIP(Splicing):
         return tower.encode(text)[1] if normalize else tower(text)
 
     @torch.no_grad()
-    def set_text_bank(self, captions: Sequence[str], labels: Labels | Int[Tensor, " image"] | None = None) -> None:
+    def set_text_bank(
+        self, captions: Sequence[str], labels: ConceptLabels | Int[Tensor, " image"] | None = None
+    ) -> None:
         """Give the vision tower captions to answer in: a zero-shot classifier with the model's own scale and bias.
 
         Raises:

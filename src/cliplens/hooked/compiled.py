@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from cliplens.errors import InputError
 from cliplens.hooked.opening import open_tower
-from cliplens.hooked.tower import HookedTower, _Keep
+from cliplens.hooked.part import Recorder
+from cliplens.hooked.tower import HookedTower
 from cliplens.sites import Side
 
 
@@ -41,7 +42,7 @@ class CompiledReading:
         assert own is not None
         got: dict[str, Tensor] = {}
         for name in self.names:
-            own.hook_dict[name].register_forward_hook(_Keep(got, name))
+            own.hook_dict[name].register_forward_hook(Recorder(got, name))
         stop = own.stop_after(self.names)
 
         def through(inputs: Tensor) -> tuple[Tensor, ...]:
@@ -58,10 +59,10 @@ class CompiledReading:
             InputError: too many inputs at once, someone else reads or writes in the tower, or the tower is one that
                 `torch.compile` does not take as a whole.
         """
-        if len(inputs) > self.batch_size or not self.tower.quiet():
+        if len(inputs) > self.batch_size or not self.tower.is_unhooked():
             raise InputError(
                 expected=f"up to {self.batch_size} inputs and a tower without hooks of others, to read it compiled",
-                found=f"{len(inputs)} inputs, {'no hooks' if self.tower.quiet() else 'hooks or dictionaries in place'}",
+                found=f"{len(inputs)} inputs and {'no hooks' if self.tower.is_unhooked() else 'hooks in place'}",
                 fix="take them out first, or read without compile",
             )
         missing = self.batch_size - len(inputs)

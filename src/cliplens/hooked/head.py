@@ -6,7 +6,6 @@ direction. This is TransformerLens' convention (cached scales) for direct logit 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -14,9 +13,7 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import InputError
-
-if TYPE_CHECKING:
-    from cliplens.hooked.tower import HookedTower
+from cliplens.hooked.base import AbstractTower
 
 _HELD = ("hook_scale", "hook_pattern", "hook_mlp_out")
 _TOLERANCE = 1e-3
@@ -36,7 +33,7 @@ class FrozenHead:
         InputError: the head is not affine even so (an MLP in it, or a norm without hooks), or gives no single vector.
     """
 
-    def __init__(self, tower: "HookedTower", stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> None:
+    def __init__(self, tower: AbstractTower, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> None:
         self._tower, self._inputs = tower, inputs
         self._held: dict[str, Tensor] = {}
         self.stream = stream.detach()

@@ -6,9 +6,9 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.hooked.part import HookedPart, active, borrow, point
+from cliplens.hooked.part import HookedPart, active, borrow, hook_point
 
-Layout = Literal["NCHW", "NHWC"]
+MapLayout = Literal["NCHW", "NHWC"]
 
 
 class HookedLayer(HookedPart):
@@ -19,7 +19,7 @@ class HookedLayer(HookedPart):
     def __init__(self, run: Callable[[Tensor, Mapping[str, Any]], Tensor], d_model: int) -> None:
         super().__init__()
         borrow(self, run=run)
-        self.hook_resid_pre, self.hook_resid_post = point(d_model), point(d_model)
+        self.hook_resid_pre, self.hook_resid_post = hook_point(d_model), hook_point(d_model)
 
     def forward(self, x: Float[Tensor, "batch pos d"], context: Mapping[str, Any]) -> Float[Tensor, "batch pos d"]:
         """The stock block between its two hooks."""
@@ -31,10 +31,10 @@ class HookedStage(HookedPart):
 
     stock: nn.Module
 
-    def __init__(self, stock: nn.Module, width: int, layout: Layout) -> None:
+    def __init__(self, stock: nn.Module, width: int, layout: MapLayout) -> None:
         super().__init__()
         borrow(self, stock=stock)
-        self.hook_out = point(width)
+        self.hook_out = hook_point(width)
         self.layout = layout
 
     def forward(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
@@ -48,6 +48,6 @@ class HookedStage(HookedPart):
         return out.transpose(1, 2).reshape(x.shape).contiguous()
 
 
-def as_rows(x: Float[Tensor, "batch a b c"], layout: Layout) -> Float[Tensor, "batch pos channel"]:
+def as_rows(x: Float[Tensor, "batch a b c"], layout: MapLayout) -> Float[Tensor, "batch pos channel"]:
     """A feature map with one axis of positions."""
     return x.flatten(1, 2) if layout == "NHWC" else x.flatten(2).transpose(1, 2).contiguous()

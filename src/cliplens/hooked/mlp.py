@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.hooked.attention import Gain, no_gain
-from cliplens.hooked.part import HookedPart, borrow, point
+from cliplens.hooked.attention import LayerScale, no_layer_scale
+from cliplens.hooked.part import HookedPart, borrow, hook_point
 
 
 class LinearRows:
@@ -40,7 +40,7 @@ class HookedMLP(HookedPart):
     """
 
     stock: nn.Module
-    gain: Gain
+    layer_scale: LayerScale
     fc_in: "nn.Linear | LinearRows"
     fc_out: nn.Linear
     act: nn.Module
@@ -60,22 +60,22 @@ class HookedMLP(HookedPart):
         fc_gate: Any = None,
         norm: nn.Module | None = None,
         norm_in: nn.Module | None = None,
-        gain: Gain = no_gain,
+        layer_scale: LayerScale = no_layer_scale,
     ) -> None:
         super().__init__()
-        borrow(self, stock=stock, fc_in=fc_in, act=act, fc_out=fc_out, fc_gate=fc_gate, gain=gain)
+        borrow(self, stock=stock, fc_in=fc_in, act=act, fc_out=fc_out, fc_gate=fc_gate, layer_scale=layer_scale)
         borrow(self, norm=norm, norm_in=norm_in)
-        self.hook_in = point(d_model)
-        self.hook_pre, self.hook_post = point(d_mlp), point(d_mlp)
+        self.hook_in = hook_point(d_model)
+        self.hook_pre, self.hook_post = hook_point(d_mlp), hook_point(d_mlp)
         if fc_gate is not None:
-            self.hook_pre_linear = point(d_mlp)
+            self.hook_pre_linear = hook_point(d_mlp)
         if norm is not None:
-            self.hook_mid = point(d_mlp)
+            self.hook_mid = hook_point(d_mlp)
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """What the MLP adds to the residual stream (before a post-norm, if the block has one)."""
-        if self.quiet():
-            return self._gained(self.stock(x))
+        if self.is_unhooked():
+            return self._scaled(self.stock(x))
         x = self.hook_in(x)
         if self.norm_in is not None:
             x = self.norm_in(x)
@@ -85,11 +85,11 @@ class HookedMLP(HookedPart):
             post = self.act(self.hook_pre(self.fc_gate(x))) * self.hook_pre_linear(self.fc_in(x))
         if self.norm is not None:
             post = self.norm(self.hook_mid(post))
-        return self._gained(self.fc_out(self.hook_post(post)))
+        return self._scaled(self.fc_out(self.hook_post(post)))
 
-    def _gained(self, out: Tensor) -> Tensor:
-        gain = self.gain()
-        return out if gain is None else out * gain
+    def _scaled(self, out: Tensor) -> Tensor:
+        scale = self.layer_scale()
+        return out if scale is None else out * scale
 
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
@@ -104,9 +104,9 @@ class HookedMLP(HookedPart):
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         """Output weights, with LayerScale."""
-        return self._gained(self.fc_out.weight.T)
+        return self._scaled(self.fc_out.weight.T)
 
     @property
     def b_out(self) -> Float[Tensor, " d_model"] | None:
         """Output bias, with LayerScale."""
-        return None if self.fc_out.bias is None else self._gained(self.fc_out.bias)
+        return None if self.fc_out.bias is None else self._scaled(self.fc_out.bias)

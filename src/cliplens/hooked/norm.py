@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.hooked.part import HookedPart, borrow, point
+from cliplens.hooked.part import HookedPart, borrow, hook_point
 
 
 class HookedLayerNorm(HookedPart):
@@ -21,12 +21,12 @@ class HookedLayerNorm(HookedPart):
     def __init__(self, stock: nn.Module, d: int, *, centred: bool = True) -> None:
         super().__init__()
         borrow(self, stock=stock, centred=centred)
-        self.hook_scale = point(1)
-        self.hook_normalized = point(d)
+        self.hook_scale = hook_point(1)
+        self.hook_normalized = hook_point(d)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The stock norm itself where nobody looks inside."""
-        if self.quiet():
+        if self.is_unhooked():
             return self.stock(x)
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.centred:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 
-def point(width: int | None) -> HookPoint:
+def hook_point(width: int | None) -> HookPoint:
     """A hook point that remembers how wide one row of its activations is (None: no fixed width)."""
     made = HookPoint()
     made.width = width
@@ -29,9 +29,19 @@ def borrow(part: nn.Module, **modules: Any) -> None:
     part.__dict__.update(modules)
 
 
-def fire(hook: nn.Module, rows: Tensor) -> Tensor:
+def call_hook(hook: nn.Module, rows: Tensor) -> Tensor:
     """Pass [batch, d] through a hook that keeps a position axis, [batch, 1, d]."""
     return hook(rows.unsqueeze(1)).squeeze(1) if rows.ndim == 2 else hook(rows)
+
+
+class Recorder:
+    """A forward hook that keeps the output under a name."""
+
+    def __init__(self, into: dict[str, Tensor], name: str) -> None:
+        self.into, self.name = into, name
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.into[self.name] = output
 
 
 class HookedPart(nn.Module):
@@ -46,6 +56,6 @@ class HookedPart(nn.Module):
         inside = ((name.rpartition(".")[2], module) for name, module in self.named_modules())
         self._points = tuple(module for name, module in inside if name.startswith("hook_"))
 
-    def quiet(self) -> bool:
+    def is_unhooked(self) -> bool:
         """Whether nobody reads or writes anywhere inside."""
         return not active(*self._points)

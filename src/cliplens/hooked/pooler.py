@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.hooked.part import HookedPart, active, borrow, point
+from cliplens.hooked.part import HookedPart, active, borrow, hook_point
 
-Asked = Float[Tensor, "batch query head d_head"]
+Queries = Float[Tensor, "batch query head d_head"]
 Heads = Float[Tensor, "batch pos head d_head"]
 
 
@@ -21,20 +21,20 @@ class HookedPooler(HookedPart, ABC):
     def __init__(self, stock: nn.Module, *, width: int) -> None:
         super().__init__()
         borrow(self, stock=stock)
-        self.hook_q, self.hook_k, self.hook_v, self.hook_z = (point(width) for _ in range(4))
-        self.hook_pattern = point(None)
+        self.hook_q, self.hook_k, self.hook_v, self.hook_z = (hook_point(width) for _ in range(4))
+        self.hook_pattern = hook_point(None)
 
     @abstractmethod
-    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Asked, Heads, Heads]:
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Queries, Heads, Heads]:
         """q, k and v, each [batch, pos or query, head, d_head]."""
 
     @abstractmethod
-    def finish(self, z: Asked) -> Float[Tensor, "batch *query d_pool"]:
+    def finish(self, z: Queries) -> Float[Tensor, "batch *query d_pool"]:
         """The output from z."""
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *query d_pool"]:
         """The stock pooler itself where nobody looks inside."""
-        if self.quiet():
+        if self.is_unhooked():
             return self.stock(x)
         q, k, v = self.project(x)
         q, k, v = (h.transpose(1, 2) for h in (self.hook_q(q), self.hook_k(k), self.hook_v(v)))
@@ -46,21 +46,22 @@ class HookedPooler(HookedPart, ABC):
         return self.finish(self.hook_z(z.transpose(1, 2)))
 
 
-def heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
+def split_heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
     """The last axis cut into heads."""
     return x.reshape(*x.shape[:2], n_heads, -1)
 
 
 def multihead_project(
     attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
-) -> tuple[Asked, Heads, Heads]:
+) -> tuple[Queries, Heads, Heads]:
     """q, k and v of torch's module, whether its three weights are packed or apart."""
     weights: tuple[Tensor, ...] = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
     if attn.in_proj_weight is not None:
         weights = attn.in_proj_weight.chunk(3)
     biases = (None, None, None) if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)
     q, k, v = (
-        heads(F.linear(x, w, b), attn.num_heads) for x, w, b in zip((query, key, value), weights, biases, strict=True)
+        split_heads(F.linear(x, w, b), attn.num_heads)
+        for x, w, b in zip((query, key, value), weights, biases, strict=True)
     )
     return q, k, v
 

@@ -1,19 +1,16 @@
 """Which positions of a tower's stream stand for no patch and no word."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from cliplens.errors import InputError
-
-if TYPE_CHECKING:
-    from cliplens.hooked.tower import HookedTower
+from cliplens.hooked.base import AbstractTower
 
 
-def special_mask(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
+def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
     """True at the positions to leave out.
 
     Args:
@@ -33,7 +30,7 @@ def special_mask(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[in
     return torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1) if appended else mask
 
 
-def all_but_one(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch pos"]:
+def all_but_one(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos"]:
     """True everywhere but where the sample as a whole stands: class token, end token.
 
     A vision tower without a class token has no such place: there nothing is left out.
@@ -45,7 +42,7 @@ def all_but_one(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch pos
     return torch.arange(n, device=place.device) != place.unsqueeze(1)
 
 
-def _of_images(tower: "HookedTower", inputs: Tensor, which: bool | Sequence[int]) -> Bool[Tensor, "batch pos"]:
+def _of_images(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int]) -> Bool[Tensor, "batch pos"]:
     if not isinstance(which, bool) and set(which) - {0}:
         raise InputError(
             expected="for images True, or [0], the id of the class token",
@@ -60,7 +57,7 @@ def _of_ids(inputs: Tensor, ids: Sequence[int]) -> Bool[Tensor, "batch pos"]:
     return torch.isin(inputs, torch.tensor(list(ids), device=inputs.device, dtype=inputs.dtype))
 
 
-def _of_captions(tower: "HookedTower", inputs: Tensor) -> Bool[Tensor, "batch pos"]:
+def _of_captions(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos"]:
     tokenizer = getattr(tower, "tokenizer", None)
     if tokenizer is None:
         raise InputError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import InputError
-from cliplens.hooked.part import active, point
+from cliplens.hooked.part import active, hook_point
 
 INPUT, CODES, REBUILT, ERROR, OUTPUT = (
     "hook_sae_input",
@@ -53,7 +53,7 @@ class Splice:
         self.passes: Bool[Tensor, "batch pos"] | None = None
         self.inner = {n: m for n, m in sae.named_children() if isinstance(m, HookPoint) and n not in (ERROR, OUTPUT)}
         self.points = {
-            name: point(self._width(name)) for name in [*(self.inner or (INPUT, CODES, REBUILT)), ERROR, OUTPUT]
+            name: hook_point(self._width(name)) for name in [*(self.inner or (INPUT, CODES, REBUILT)), ERROR, OUTPUT]
         }
         self._handles: list[Any] = []
         self._captured: Tensor | None = None

@@ -4,19 +4,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cliplens.errors import InputError, MismatchError
+from cliplens.hooked.base import AbstractTower
 from cliplens.hooked.root import HookedRoot, HookFn, NameOrFilter
 from cliplens.hooked.special import all_but_one, special_mask
 from cliplens.hooked.splice import Splice
-from cliplens.sites import MODALITY_OF
-
-if TYPE_CHECKING:
-    from cliplens.hooked.tower import HookedTower
+from cliplens.sites import MODALITY_OF, SIDES
 
 _ONE_POSITION = ("auto", "cls", "eot")
 _WITH_POSITIONS = ("blocks.", "ln_pre.", "ln_final.", "hook_pos_embed")
@@ -33,7 +31,7 @@ class Splicing(HookedRoot):
     """
 
     @abstractmethod
-    def tower_of(self, hook: str, side: str | None) -> tuple["HookedTower", str]:
+    def tower_of(self, hook: str, side: str | None) -> tuple[AbstractTower, str]:
         """The tower a hook name means, and its name there. `side` is what a dictionary says of its tower, if it does.
 
         Raises:
@@ -111,7 +109,7 @@ class Splicing(HookedRoot):
         exclude_special_tokens: bool | list[int] = False,
     ) -> Iterator["Splicing"]:
         """Dictionaries that are spliced in within the block; afterwards what was there before is there again."""
-        before: list[tuple[HookedTower, str, Splice | None]] = []
+        before: list[tuple[AbstractTower, str, Splice | None]] = []
         try:
             for sae in saes if isinstance(saes, Sequence) else [saes]:
                 for prepared in self._prepared(sae, None):
@@ -221,7 +219,7 @@ class Prepared:
     """A dictionary and its place in a tower."""
 
     sae: nn.Module
-    tower: "HookedTower"
+    tower: AbstractTower
     reads: str
     writes: str
     head: int | None
@@ -242,7 +240,7 @@ class Prepared:
         )
 
 
-class SplicedTower(Splicing):
+class SplicedTower(Splicing, AbstractTower):
     """The tower's part in it: holds the splices, and tells them which positions are special."""
 
     def __init__(self) -> None:
@@ -266,15 +264,15 @@ class SplicedTower(Splicing):
 
     def prefixes(self) -> tuple[str, ...]:
         """`vision.` or `text.`."""
-        return (f"{self.cfg.side}.",)  # type: ignore[attr-defined]
+        return (f"{self.cfg.side}.",)
 
     def tower_of(self, hook: str, side: str | None) -> tuple[Any, str]:
         """This tower, and the hook's name without the tower's in front."""
-        own: str = self.cfg.side  # type: ignore[attr-defined]
+        own: str = self.cfg.side
         first, _, rest = hook.partition(".")
-        name = rest if first in ("vision", "text") else hook
-        meant = first if first in ("vision", "text") else side
-        if meant in ("vision", "text") and meant != own:
+        name = rest if first in SIDES else hook
+        meant = first if first in SIDES else side
+        if meant in SIDES and meant != own:
             raise MismatchError(
                 expected=f"a dictionary of the {own} tower",
                 found=f"one for {meant}.{name}",
@@ -288,9 +286,9 @@ class SplicedTower(Splicing):
         for splice in self._splices.values():
             masks = []
             if splice.exclude is not False:
-                masks.append(special_mask(self, inputs, splice.exclude))  # type: ignore[arg-type]
+                masks.append(special_mask(self, inputs, splice.exclude))
             if splice.one_position:
-                masks.append(all_but_one(self, inputs))  # type: ignore[arg-type]
+                masks.append(all_but_one(self, inputs))
             splice.passes = torch.stack(masks).any(0) if masks else None
 
 
@@ -314,7 +312,7 @@ def _check_same_tower(tower: Any, reads: str, into: Any, writes: str) -> None:
         )
 
 
-def _check_width(sae: Any, which: str, tower: "HookedTower", hook: str, head: int | None) -> None:
+def _check_width(sae: Any, which: str, tower: AbstractTower, hook: str, head: int | None) -> None:
     width = tower.width(hook)
     if head is not None:
         width //= tower.cfg.n_heads

@@ -6,7 +6,6 @@ and where the blocks are; everything else is here.
 """
 
 import re
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -14,15 +13,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.contracts import HookLevel
 from cliplens.errors import InputError
 from cliplens.hooked.bank import BankedTower
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
-from cliplens.hooked.part import HookedPart, active, fire, point
+from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_point
 from cliplens.hooked.root import HookFn, named_points
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
@@ -32,50 +30,12 @@ _TINY = 1e-12
 class HookedTower(BankedTower):
     """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
 
-    level: HookLevel = "heads"
-    """How deep the hooks go: every head, every block, or the outputs of stages."""
-    stack_name: str = "blocks"
-    """Under which name the layers stand in the module tree, and in hook names."""
-    adds_pos_embed: bool = True
-    """Whether hook_embed + hook_pos_embed is the stream that enters block 0."""
-    n_special: int = 1
-    """Leading positions of an image tower that are no patches (class token, registers); unused for text."""
-
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__()
         self.stock = stock
         self._cfg = cfg
-        self.hook_embed, self.hook_pos_embed = point(cfg.d_model), point(cfg.d_model)
-        self.hook_projected, self.hook_embedding = point(cfg.d_embed), point(cfg.d_embed)
-
-    @abstractmethod
-    def run_stock(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
-        """The stock encoder's own forward."""
-
-    @abstractmethod
-    def embed(self, inputs: Tensor) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
-        """The stream that enters block 0, and what every stock block takes beside it (its keyword arguments)."""
-
-    @abstractmethod
-    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> Float[Tensor, "batch *pos d_pool"]:
-        """One vector per sample out of the last block's stream, final norm included."""
-
-    @abstractmethod
-    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Float[Tensor, "batch *pos d_embed"]:
-        """The pooled vector in the space both towers share."""
-
-    @abstractmethod
-    def checked(self, inputs: Tensor) -> Tensor:
-        """The inputs where the weights are, or an error that says what was expected."""
-
-    @abstractmethod
-    def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
-        """The position that stands for the whole sample."""
-
-    @property
-    @abstractmethod
-    def input_dtype(self) -> torch.dtype:
-        """The dtype of the stream."""
+        self.hook_embed, self.hook_pos_embed = hook_point(cfg.d_model), hook_point(cfg.d_model)
+        self.hook_projected, self.hook_embedding = hook_point(cfg.d_embed), hook_point(cfg.d_embed)
 
     @property
     def cfg(self) -> TowerConfig:
@@ -104,7 +64,7 @@ class HookedTower(BankedTower):
         named = ((name.rpartition(".")[2], m) for name, m in self.mod_dict.items())
         self._points = tuple(m for name, m in named if name.startswith("hook_"))
 
-    def quiet(self) -> bool:
+    def is_unhooked(self) -> bool:
         """Whether nobody reads or writes anywhere in the tower."""
         return not active(*self._points)
 
@@ -170,7 +130,7 @@ class HookedTower(BankedTower):
         self.check_names(names)
         stop = self.stop_after(names) if stop_at_layer is None else stop_at_layer
         got: dict[str, Tensor] = {}
-        handles = [self.hook_dict[name].register_forward_hook(_Keep(got, name)) for name in names]
+        handles = [self.hook_dict[name].register_forward_hook(Recorder(got, name)) for name in names]
         try:
             self.forward(inputs, stop)
         finally:
@@ -238,16 +198,16 @@ class HookedTower(BankedTower):
         return given
 
     def _encode(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.quiet():
+        if self.is_unhooked():
             return self.run_stock(inputs), None
         stream, context = self.embed(inputs)
         stream = self._through_blocks(stream, context, None)
-        pooled = fire(self.hook_pooled, self.pool(stream, inputs))
-        projected = fire(self.hook_projected, self.project(pooled))
+        pooled = call_hook(self.hook_pooled, self.pool(stream, inputs))
+        projected = call_hook(self.hook_projected, self.project(pooled))
         if not active(self.hook_embedding):
             return projected, None
         length = projected.norm(dim=-1, keepdim=True).clamp_min(_TINY)
-        embedding = fire(self.hook_embedding, projected / length)
+        embedding = call_hook(self.hook_embedding, projected / length)
         return embedding * length, embedding
 
     def _through_blocks(self, stream: Tensor, context: Mapping[str, Any], stop: int | None) -> Tensor:
@@ -264,13 +224,3 @@ class HookedTower(BankedTower):
                 fix="count blocks from 0, or -1 from the end",
             )
         return stop if stop >= 0 else stop + n
-
-
-class _Keep:
-    """A forward hook that keeps the output under a name."""
-
-    def __init__(self, got: dict[str, Tensor], name: str) -> None:
-        self.got, self.name = got, name
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self.got[self.name] = output

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cliplens.errors import InputError
 from cliplens.hooked.config import TowerConfig
-from cliplens.hooked.part import borrow, point
+from cliplens.hooked.part import borrow, hook_point
 from cliplens.hooked.tower import HookedTower
 
 ImageLookup = Callable[[Int[Tensor, " batch"]], Float[Tensor, "batch 3 height width"]]
@@ -28,7 +28,7 @@ class HookedVisionTower(HookedTower):
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__(stock, cfg)
         borrow(self, image_source=None, tokenizer=None)
-        self.hook_patch_embed = point(cfg.d_model)
+        self.hook_patch_embed = hook_point(cfg.d_model)
 
     def image_tokens(self, numbers: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
         """Image tokens for images by their number in the attached source."""

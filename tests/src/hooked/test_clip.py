@@ -11,7 +11,7 @@ from torch import Tensor
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.hooked import HookedCLIP, identity_of
 from cliplens.testing import fingerprint
-from cliplens_hooks.open_clip import OpenClipTower
+from cliplens_hooks.towers.open_clip import OpenClipTower
 from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
 
 POST = "blocks.1.hook_resid_post"
@@ -103,7 +103,7 @@ def test_hooks_that_stay_are_told_joint_names_too(clip: HookedCLIP) -> None:
     clip(IMAGES, TOKENS)
     assert {f"vision.{POST}", f"text.{POST}"} < set(kept)
     clip.reset_hooks()
-    assert clip.vision.quiet()
+    assert clip.vision.is_unhooked()
 
 
 # Trap 2: contexts of the joint model and of a tower, one within the other.
@@ -120,7 +120,7 @@ def test_a_towers_run_leaves_the_joint_models_hooks_in_place(clip: HookedCLIP) -
     assert count == [f"vision.{POST}"] * 4
     clip.vision(IMAGES)
     assert len(count) == 4
-    assert clip.vision.quiet()
+    assert clip.vision.is_unhooked()
 
 
 def test_permanent_hooks_stay(clip: HookedCLIP) -> None:

@@ -58,7 +58,7 @@ def test_the_same_activations_from_one_graph(clip: HookedCLIP, side: str, inputs
     assert all(torch.equal(again[h], found[8][h]) for h in hooks)
     assert counters["stats"]["unique_graphs"] == counters["aot_autograd"]["total"] == 1
     assert not counters["graph_break"]
-    assert tower.quiet()
+    assert tower.is_unhooked()
 
 
 def test_what_it_refuses(clip: HookedCLIP, inputs) -> None:

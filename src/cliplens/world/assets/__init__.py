@@ -1,6 +1,6 @@
 """Files that travel in the package: the pruned merges of the tokenizer and the weights of the embedded models.
 
-All of them are made by `python -m cliplens_hooks.world_training`.
+All of them are made by `python -m cliplens_hooks.training.world`.
 """
 
 from pathlib import Path

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
 from cliplens.errors import InputError, MismatchError, UnsafeFileError
 from cliplens.hooked import identity_of
-from cliplens_hooks.open_clip_models import describe, preprocess_of
+from cliplens_hooks.models.open_clip import describe, preprocess_of
 
 State = dict[str, Tensor]
 SLIP_HEADS = {384: 12, 768: 12, 1024: 16}

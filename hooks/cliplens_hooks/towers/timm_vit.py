@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedBlock, HookedTower
 from cliplens.sites import Side
-from cliplens_hooks.timm_parts import (
+from cliplens_hooks.towers.timm_parts import (
     TimmAttention,
     TimmTransformer,
     hooked_mlp,
@@ -61,9 +61,9 @@ def _block(stock: Any, d: int) -> HookedBlock:
     return HookedBlock(
         stock,
         hooked_norm(stock.norm1, d),
-        TimmAttention(stock.attn, d, gain=lambda: getattr(stock.ls1, "gamma", None)),
+        TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock.ls1, "gamma", None)),
         hooked_norm(stock.norm2, d),
-        hooked_mlp(stock.mlp, d, gain=lambda: getattr(stock.ls2, "gamma", None)),
+        hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock.ls2, "gamma", None)),
         d_model=d,
         drops=(present(stock.drop_path1), present(stock.drop_path2)),
     )

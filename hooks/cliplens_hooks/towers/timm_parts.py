@@ -14,20 +14,21 @@ from torch import Tensor, nn
 
 from cliplens.errors import InputError
 from cliplens.hooked import (
-    Gain,
+    Heads,
     HookedAttention,
     HookedLayerNorm,
     HookedMLP,
     HookedPooler,
     HookedVisionTower,
+    LayerScale,
     LinearRows,
+    Queries,
     TowerConfig,
     active,
-    no_gain,
-    point,
+    hook_point,
+    no_layer_scale,
+    split_heads,
 )
-from cliplens.hooked.attention import Heads
-from cliplens.hooked.pooler import Asked, heads
 
 
 def stock_of(model: nn.Module) -> nn.Module:
@@ -55,7 +56,9 @@ class TimmAttention(HookedAttention):
 
     stock: Any
 
-    def __init__(self, stock: Any, d_model: int, gain: Gain = no_gain, rotary: bool = False) -> None:
+    def __init__(
+        self, stock: Any, d_model: int, layer_scale: LayerScale = no_layer_scale, rotary: bool = False
+    ) -> None:
         if getattr(stock, "gate", None) is not None or getattr(stock, "num_kv_groups", 1) > 1:
             raise InputError(
                 expected="timm attention without gates and grouped queries",
@@ -67,8 +70,8 @@ class TimmAttention(HookedAttention):
             d_model=d_model,
             n_heads=stock.num_heads,
             d_head=stock.head_dim,
-            gain=gain,
-            turns=rotary or present(stock.q_norm) is not None,
+            layer_scale=layer_scale,
+            has_rotary=rotary or present(stock.q_norm) is not None,
         )
 
     def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
@@ -78,13 +81,15 @@ class TimmAttention(HookedAttention):
     def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
         """One matrix product and three slices where weights are packed, three products where they are not."""
         if self.stock.qkv is None:
-            return tuple(heads(p(x), self.n_heads) for p in (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj))  # type: ignore[return-value]
+            return tuple(
+                split_heads(p(x), self.n_heads) for p in (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj)
+            )  # type: ignore[return-value]
         packed = F.linear(x, self.stock.qkv.weight, self._packed_bias())
         d = self.n_heads * self.d_head
-        q, k, v = (heads(packed[..., i * d : (i + 1) * d], self.n_heads) for i in range(3))
+        q, k, v = (split_heads(packed[..., i * d : (i + 1) * d], self.n_heads) for i in range(3))
         return q, k, v
 
-    def turn(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
+    def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
         """qk-norm, then rotation of the patches (not of class token and registers)."""
         q, k = self.stock.q_norm(q), self.stock.k_norm(k)
         rope = context.get("rope")
@@ -94,7 +99,7 @@ class TimmAttention(HookedAttention):
         """Images have none."""
         return None
 
-    def settle(self, z: Heads) -> Heads:
+    def pre_output(self, z: Heads) -> Heads:
         """The norm over all heads together, where there is one."""
         return self.stock.norm(z.flatten(2)).view_as(z)
 
@@ -128,7 +133,7 @@ class TimmAttention(HookedAttention):
         return torch.cat([x[:, :n], turned.transpose(1, 2).type_as(x)], dim=1)
 
 
-def hooked_mlp(stock: Any, d_model: int, gain: Gain = no_gain) -> HookedMLP:
+def hooked_mlp(stock: Any, d_model: int, layer_scale: LayerScale = no_layer_scale) -> HookedMLP:
     """A hooked feed-forward part of any of timm's kinds.
 
     Raises:
@@ -163,7 +168,7 @@ def hooked_mlp(stock: Any, d_model: int, gain: Gain = no_gain) -> HookedMLP:
         fc_gate=fc_gate,
         norm=present(norm),
         norm_in=norm_in,
-        gain=gain,
+        layer_scale=layer_scale,
     )
 
 
@@ -175,22 +180,22 @@ class LatentPooler(HookedPooler):
     def __init__(self, stock: AttentionPoolLatent) -> None:
         super().__init__(stock, width=stock.num_heads * stock.head_dim)
         if stock.mlp is not None:
-            self.hook_mlp_out = point(stock.out_features)
+            self.hook_mlp_out = hook_point(stock.out_features)
 
-    def project(self, x: Tensor) -> tuple[Asked, Heads, Heads]:
+    def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
         """The learnt latent asks, the stream answers."""
         stock = self.stock
         if stock.pos_embed is not None:
             x = x + stock.pos_embed.unsqueeze(0).to(x.dtype)
-        q = heads(stock.q(stock.latent.expand(len(x), -1, -1)), stock.num_heads)
+        q = split_heads(stock.q(stock.latent.expand(len(x), -1, -1)), stock.num_heads)
         packed = stock.kv(x)
         k, v = (
-            heads(half, stock.num_heads)
+            split_heads(half, stock.num_heads)
             for half in (packed[..., : packed.shape[-1] // 2], packed[..., packed.shape[-1] // 2 :])
         )
         return stock.q_norm(q), stock.k_norm(k), v
 
-    def finish(self, z: Asked) -> Tensor:
+    def finish(self, z: Queries) -> Tensor:
         """Projection, the pooler's own MLP, and the token that is kept."""
         stock = self.stock
         x = stock.proj_drop(stock.proj(z.flatten(2)))
@@ -220,7 +225,7 @@ class TimmTransformer(HookedVisionTower):
             self.ln_final = hooked_norm(trunk.fc_norm, d)
         if trunk.attn_pool is not None:
             self.attn_pool = LatentPooler(trunk.attn_pool)
-        self.hook_pooled = point(d)
+        self.hook_pooled = hook_point(d)
 
     @property
     def input_dtype(self) -> torch.dtype:

@@ -10,7 +10,7 @@ from cliplens import api
 from cliplens.contracts import Judge
 from cliplens.hooked import HookedCLIP
 from cliplens.records import PairedActs
-from cliplens_hooks.judging import batches, name_and_weights, unit_images, unit_rows
+from cliplens_hooks.judges.embedding import batches, name_and_weights, unit_images, unit_rows
 
 
 class OpenClipJudge(Judge):

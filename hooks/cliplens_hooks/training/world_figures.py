@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, render
-from cliplens_hooks.world_models import pixels_to_tensor
+from cliplens_hooks.models.world import pixels_to_tensor
 
 _Embeddings = Float[Tensor, "scene d_embed"]
 _BATCH = 256

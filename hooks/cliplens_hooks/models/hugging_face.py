@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import identity_of
-from cliplens_hooks.open_clip_models import describe, preprocess_of
+from cliplens_hooks.models.open_clip import describe, preprocess_of
 
 PREFIX = "hf:"
 KINDS = ("clip", "siglip", "siglip2")

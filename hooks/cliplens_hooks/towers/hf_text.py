@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 
 from cliplens.contracts import Tower
 from cliplens.errors import InputError
-from cliplens.hooked import HookedLayer, HookedTextTower, HookedTower, TowerConfig, point
+from cliplens.hooked import HookedLayer, HookedTextTower, HookedTower, TowerConfig, hook_point
 from cliplens.sites import Side
 
 LAYERS = ("encoder.layer", "block", "layers", "encoder.layers")
@@ -77,7 +77,7 @@ class HFText(HookedTextTower):
         self.any_length = True
         del self.hook_pos_embed
         self.blocks = nn.ModuleList(HookedLayer(_run(layer), cfg.d_model) for layer in layers)
-        self.hook_pooled = point(cfg.d_model)
+        self.hook_pooled = hook_point(cfg.d_model)
         self.setup()
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedBlock, HookedTower
 from cliplens.sites import Side
-from cliplens_hooks.timm_parts import (
+from cliplens_hooks.towers.timm_parts import (
     TimmAttention,
     TimmTransformer,
     hooked_mlp,
@@ -70,9 +70,9 @@ def _block(stock: Any, d: int, rotary: bool) -> HookedBlock:
     return HookedBlock(
         stock,
         hooked_norm(stock.norm1, d),
-        TimmAttention(stock.attn, d, gain=lambda: getattr(stock, "gamma_1", None), rotary=rotary),
+        TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock, "gamma_1", None), rotary=rotary),
         hooked_norm(stock.norm2, d),
-        hooked_mlp(stock.mlp, d, gain=lambda: getattr(stock, "gamma_2", None)),
+        hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock, "gamma_2", None)),
         d_model=d,
         post_norm=isinstance(stock, EvaBlockPostNorm),
         drops=(present(stock.drop_path1), present(stock.drop_path2)),

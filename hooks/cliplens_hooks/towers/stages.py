@@ -17,14 +17,21 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from cliplens.contracts import Tower
-from cliplens.hooked import HookedStage, HookedTower, HookedVisionTower, TowerConfig, point
-from cliplens.hooked.layer import Layout, as_rows
+from cliplens.hooked import (
+    HookedStage,
+    HookedTower,
+    HookedVisionTower,
+    MapLayout,
+    TowerConfig,
+    as_rows,
+    hook_point,
+)
 from cliplens.sites import Side
-from cliplens_hooks.timm_parts import d_embed, stock_of, trunk_of
+from cliplens_hooks.towers.timm_parts import d_embed, stock_of, trunk_of
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class StageSpec:
     """A tower cut into its stages."""
 
     stem: Callable[[Tensor], Tensor]
@@ -35,7 +42,7 @@ class Anatomy:
     pool: Callable[[Tensor], Tensor]
     project: Callable[[Tensor], Tensor]
     d_pool: int
-    layout: Layout = "NCHW"
+    layout: MapLayout = "NCHW"
 
 
 class StageTower(Tower):
@@ -54,16 +61,16 @@ class StageTower(Tower):
         return HookedStages(stock_of(model)).train(model.training)
 
 
-def anatomy(stock: Any) -> Anatomy:
+def stage_spec(stock: Any) -> StageSpec:
     """Where a tower can be cut."""
     if isinstance(stock, ModifiedResNet):
         layers = [stock.layer1, stock.layer2, stock.layer3, stock.layer4]
         widths = [layer[-1].conv3.out_channels for layer in layers]
-        return Anatomy(stock.stem, layers, widths, 32, stock.attnpool, lambda x: x, stock.output_dim)
+        return StageSpec(stock.stem, layers, widths, 32, stock.attnpool, lambda x: x, stock.output_dim)
     trunk: Any = trunk_of(stock)
     info = trunk.feature_info
     stem, stages, after = _cuts(trunk)
-    return Anatomy(
+    return StageSpec(
         stem,
         list(stages),
         [stage["num_chs"] for stage in info],
@@ -93,10 +100,10 @@ class HookedStages(HookedVisionTower):
 
     level = "stages"
     stack_name = "stages"
-    parts: Anatomy
+    parts: StageSpec
 
     def __init__(self, stock: Any) -> None:
-        parts = anatomy(stock)
+        parts = stage_spec(stock)
         super().__init__(stock, _config(stock, parts))
         self.__dict__["parts"] = parts
         self.n_special = 0
@@ -104,7 +111,7 @@ class HookedStages(HookedVisionTower):
         self.stages = nn.ModuleList(
             HookedStage(s, w, parts.layout) for s, w in zip(parts.stages, parts.widths, strict=True)
         )
-        self.hook_pooled = point(parts.d_pool)
+        self.hook_pooled = hook_point(parts.d_pool)
         self.setup()
 
     @property
@@ -133,7 +140,7 @@ class HookedStages(HookedVisionTower):
         return self.parts.project(pooled)
 
 
-def _config(stock: Any, parts: Anatomy) -> TowerConfig:
+def _config(stock: Any, parts: StageSpec) -> TowerConfig:
     height, width = (
         (stock.image_size, stock.image_size) if isinstance(stock.image_size, int) else tuple(stock.image_size)
     )

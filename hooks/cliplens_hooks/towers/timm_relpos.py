@@ -8,9 +8,9 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from cliplens.contracts import Tower
-from cliplens.hooked import HookedLayer, HookedTower, HookedVisionTower, TowerConfig, point
+from cliplens.hooked import HookedLayer, HookedTower, HookedVisionTower, TowerConfig, hook_point
 from cliplens.sites import Side
-from cliplens_hooks.timm_parts import d_embed, hooked_norm, present, stock_of, trunk_of
+from cliplens_hooks.towers.timm_parts import d_embed, hooked_norm, present, stock_of, trunk_of
 
 
 class TimmRelPosTower(Tower):
@@ -44,7 +44,7 @@ class TimmRelPos(HookedVisionTower):
         norm = present(trunk.norm)
         if norm is not None:
             self.ln_final = hooked_norm(norm, trunk.embed_dim)
-        self.hook_pooled = point(trunk.embed_dim)
+        self.hook_pooled = hook_point(trunk.embed_dim)
         self.setup()
 
     @property

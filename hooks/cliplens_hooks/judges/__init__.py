@@ -1,0 +1,1 @@
+"""Encoders that are independent of the model studied."""

@@ -1,0 +1,212 @@
+"""open_clip's models by name, and open_clip model objects somebody made.
+
+A name alone never reaches the network: without `pretrained` the weights are random, and a warning says so
+(`pretrained="random"` says it is meant). A tag, or `hf-hub:`, is a request to download. Weights files are opened as
+tensors only.
+"""
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.coca_model import CoCa
+from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX, get_model_config
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.pretrained import is_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from PIL import Image
+from torch import Tensor, nn
+
+from cliplens.contracts import HookLevel, LoadedModel, ModelCard, ModelSource
+from cliplens.errors import InputError, MismatchError, UnsafeFileError, unknown_name
+from cliplens.hooked import identity_of
+
+RANDOM = "random"
+_PREFIXES = (LOCAL_DIR_PREFIX, HF_HUB_PREFIX)
+_VOCABULARY = 49408
+_SCRIPTED = "TorchScript"
+
+
+class OpenClipModels(ModelSource):
+    """Every configuration open_clip knows, `local-dir:` folders and `hf-hub:` repositories of its making."""
+
+    def models(self) -> Sequence[ModelCard]:
+        """All of open_clip's configurations."""
+        return [_card(name) for name in open_clip.list_models()]
+
+    def knows(self, name: str) -> bool:
+        """Names of configurations, `local-dir:` and `hf-hub:`."""
+        return name.startswith(_PREFIXES) or _clean(name) in open_clip.list_models()
+
+    def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """The model with its preprocess and tokenizer.
+
+        Raises:
+            InputError: a file or folder is missing, or the network would be needed and does not answer.
+            UnknownNameError: no such tag; the nearest are listed.
+            MismatchError: the weights are of another architecture.
+            UnsafeFileError: the weights file is a pickle of more than tensors.
+        """
+        model = _created(name, _checked_weights(name, pretrained))
+        tokenizer = _tokenizer_by_name(name, may_download=pretrained is not None or name.startswith(HF_HUB_PREFIX))
+        loaded = _complete(model.eval(), name, pretrained, tokenizer)
+        model.to(device=device, dtype=dtype)
+        return loaded
+
+    def adopt(self, model: nn.Module) -> LoadedModel | None:
+        """open_clip model objects; preprocess from the configuration the model carries, if it carries one."""
+        if not isinstance(model, CLIP | CustomTextCLIP | CoCa):
+            return None
+        text = getattr(model, "text", model)
+        own = getattr(text, "vocab_size", None) == _VOCABULARY
+        tokenizer = SimpleTokenizer(context_length=text.context_length) if own else None
+        return _complete(model, type(model).__name__, None, tokenizer)
+
+
+def _complete(model: nn.Module, name: str, pretrained: str | None, tokenizer: Any) -> LoadedModel:
+    cfg = getattr(model.visual, "preprocess_cfg", None)
+    preprocess = None if cfg is None else preprocess_of(cfg)
+    described = "" if cfg is None else describe(cfg)
+    identity = identity_of(model, name=name, pretrained=pretrained, preprocess=described, tokenizer=tokenizer)
+    return LoadedModel(model, preprocess, tokenizer, identity)
+
+
+def preprocess_of(cfg: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """open_clip's evaluation transform of a preprocess configuration."""
+    return image_transform_v2(PreprocessCfg(**merge_preprocess_dict({}, dict(cfg))), is_train=False)
+
+
+def describe(cfg: Mapping[str, Any]) -> str:
+    """A preprocess configuration as JSON, defaults filled in."""
+    full = merge_preprocess_dict(asdict(PreprocessCfg()), dict(cfg))
+    return json.dumps(full, sort_keys=True, default=list)
+
+
+def _clean(name: str) -> str:
+    return name.replace("/", "-")
+
+
+def _checked_weights(name: str, pretrained: str | None) -> str | None:
+    """A tag or a file for open_clip; None for random weights or a folder that brings its own."""
+    if name.startswith(_PREFIXES):
+        if pretrained is not None:
+            raise InputError(
+                expected=f"no `pretrained` beside {name!r}, which brings its own weights",
+                found=f"pretrained={pretrained!r}",
+                fix="leave `pretrained` out",
+            )
+        return None
+    if pretrained is None:
+        warnings.warn(
+            f"{name} without `pretrained` has random weights; give a tag or a file, or say pretrained='random'",
+            stacklevel=4,
+        )
+    if pretrained is None or pretrained == RANDOM:
+        return None
+    if is_pretrained_cfg(_clean(name), pretrained) or Path(pretrained).is_file():
+        return pretrained
+    if "/" in pretrained or Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors", ".npz"):
+        raise InputError(
+            expected=f"a weights file for {name}",
+            found=f"no file at {pretrained!r}",
+            fix="check the path, or give a tag",
+        )
+    raise unknown_name(f"pretrained tag of {name}", pretrained, [*list_pretrained_tags_by_model(_clean(name)), RANDOM])
+
+
+def _created(name: str, pretrained: str | None) -> nn.Module:
+    if name.startswith(LOCAL_DIR_PREFIX):
+        _check_folder(Path(name.removeprefix(LOCAL_DIR_PREFIX)))
+    try:
+        return open_clip.create_model(
+            name, pretrained, precision="fp32", device="cpu", pretrained_image=False, pretrained_text=False
+        )
+    except pickle.UnpicklingError as error:
+        raise _unsafe(name, pretrained, str(error).partition("\n")[0]) from error
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise _explained(name, pretrained, error) from error
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "open_clip_config.json").is_file():
+        raise InputError(
+            expected=f"a folder with open_clip_config.json and weights at {folder}",
+            found="no such folder" if not folder.is_dir() else f"{sorted(p.name for p in folder.iterdir())[:8]}",
+            fix="save one with open_clip.push_to_hf_hub.save_for_hf, or check the path",
+        )
+
+
+def _unsafe(name: str, pretrained: str | None, found: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        expected=f"weights of {name} as tensors only",
+        found=f"{pretrained or name}: {found}",
+        fix="convert the file to safetensors where you trust it (safetensors.torch.save_file of its state_dict)",
+    )
+
+
+def _explained(name: str, pretrained: str | None, error: Exception) -> Exception:
+    words = str(error)
+    if _SCRIPTED in words:
+        return _unsafe(name, pretrained, "a TorchScript archive, which carries code")
+    if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
+        first = " ".join(words.split())[:300]
+        return MismatchError(
+            expected=f"weights of {name}", found=first, fix="give the name of the architecture they are of"
+        )
+    return InputError(
+        expected=f"{name} ({pretrained or 'no weights'}) from local files or its hub",
+        found=f"{type(error).__name__}: {' '.join(words.split())[:300]}",
+        fix="check the network, or give a local weights file or local-dir:/path",
+    )
+
+
+def _tokenizer_by_name(name: str, may_download: bool) -> Callable[[Sequence[str]], Tensor] | None:
+    cfg = get_model_config(name if name.startswith(_PREFIXES) else _clean(name)) or {}
+    remote = cfg.get("text_cfg", {}).get("hf_tokenizer_name") and not name.startswith(LOCAL_DIR_PREFIX)
+    offline = {"local_files_only": True} if remote and not may_download else {}
+    try:
+        return open_clip.get_tokenizer(name if name.startswith(_PREFIXES) else _clean(name), **offline)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        warnings.warn(f"{name} has no tokenizer here ({type(error).__name__}): captions need one given", stacklevel=4)
+        return None
+
+
+def _card(name: str) -> ModelCard:
+    cfg = get_model_config(name)
+    vision, vision_level = vision_family(cfg["vision_cfg"])
+    text, text_level = text_family(cfg["text_cfg"])
+    return ModelCard(name, tuple(list_pretrained_tags_by_model(name)), vision, text, vision_level, text_level)
+
+
+def vision_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:
+    """Family and depth of hooks of a vision configuration."""
+    if not cfg.get("timm_model_name"):
+        return ("ModifiedResNet", "stages") if isinstance(cfg["layers"], list) else ("VisionTransformer", "heads")
+    import timm
+
+    return TIMM_FAMILIES[timm.model_entrypoint(cfg["timm_model_name"]).__module__.rpartition(".")[2]]
+
+
+TIMM_FAMILIES: dict[str, tuple[str, HookLevel]] = {
+    "vision_transformer": ("timm VisionTransformer", "heads"),
+    "vision_transformer_hybrid": ("timm VisionTransformer", "heads"),
+    "vitamin": ("timm VisionTransformer", "heads"),
+    "eva": ("timm Eva", "heads"),
+    "vision_transformer_relpos": ("timm VisionTransformerRelPos", "blocks"),
+    "convnext": ("ConvNeXt", "stages"),
+    "fastvit": ("FastVit", "stages"),
+    "swin_transformer": ("SwinTransformer", "stages"),
+}
+"""timm module -> family and depth of hooks of the models it defines."""
+
+
+def text_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:
+    """Family and depth of hooks of a text configuration."""
+    return ("HFTextEncoder", "blocks") if cfg.get("hf_model_name") else ("TextTransformer", "heads")

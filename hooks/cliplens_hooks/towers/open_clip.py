@@ -1,0 +1,423 @@
+"""open_clip's own towers: `VisionTransformer` and `TextTransformer`, within `CLIP`, `CustomTextCLIP` and `CoCa`.
+
+In `CLIP` the text transformer is inlined: its parts are attributes of the model itself. They are gathered here in one
+module that shares them, so that both layouts read alike.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.model import CLIP
+from open_clip.transformer import (
+    AttentionalPooler,
+    CustomResidualAttentionBlock,
+    ResidualAttentionBlock,
+    TextTransformer,
+    VisionTransformer,
+    text_global_pool,
+)
+from torch import Tensor, nn
+
+from cliplens.contracts import Tower
+from cliplens.errors import InputError
+from cliplens.hooked import (
+    Heads,
+    HookedAttention,
+    HookedBlock,
+    HookedLayerNorm,
+    HookedMLP,
+    HookedPooler,
+    HookedTextTower,
+    HookedTower,
+    HookedVisionTower,
+    PackedAttention,
+    Queries,
+    TowerConfig,
+    active,
+    batch_of,
+    hook_point,
+    multihead_project,
+    no_layer_scale,
+)
+from cliplens.sites import Side
+
+
+class OpenClipTower(Tower):
+    """Opens `open_clip.transformer.VisionTransformer` and `TextTransformer`."""
+
+    family: ClassVar[str] = "open_clip"
+
+    def opens(self, model: nn.Module, side: Side) -> bool:
+        """Whether that side is one of open_clip's own transformers."""
+        stock = getattr(model, "visual", None) if side == "vision" else stock_text(model)
+        return isinstance(stock, VisionTransformer if side == "vision" else TextTransformer | InlinedText)
+
+    def open(self, model: nn.Module, side: Side) -> HookedTower:
+        """The hooked tower."""
+        tower = OpenClipVision(model.visual) if side == "vision" else OpenClipText(stock_text(model))
+        return tower.train(model.training)
+
+
+def stock_text(model: nn.Module) -> nn.Module | None:
+    """The text encoder of an open_clip model as one module."""
+    return InlinedText(model) if isinstance(model, CLIP) else getattr(model, "text", None)
+
+
+class InlinedText(nn.Module):
+    """The text parts a `CLIP` keeps among its own attributes, shared and gathered."""
+
+    cls_emb = None
+    use_pad_mask = False
+
+    def __init__(self, model: CLIP) -> None:
+        super().__init__()
+        self.transformer = model.transformer
+        self.token_embedding = model.token_embedding
+        self.positional_embedding = model.positional_embedding
+        self.ln_final = model.ln_final
+        self.text_projection = model.text_projection
+        self.register_buffer("attn_mask", model.attn_mask, persistent=False)
+        self.pool_type, self.eos_id = model.text_pool_type, model.text_eos_id
+        self.vocab_size = model.vocab_size
+
+    def forward(self, text: Int[Tensor, "batch context"]) -> Float[Tensor, "batch d_embed"]:
+        """`CLIP.encode_text`, step by step."""
+        dtype = self.transformer.get_cast_dtype()
+        x = self.token_embedding(text).to(dtype) + self.positional_embedding.to(dtype)
+        x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
+        return project_text(self, text_global_pool(x, text, self.pool_type, eos_token_id=self.eos_id))
+
+
+def project_text(stock: Any, pooled: Tensor) -> Tensor:
+    """Through the text projection, whichever of its three kinds it is."""
+    if stock.text_projection is None:
+        return pooled
+    if isinstance(stock.text_projection, nn.Linear):
+        return stock.text_projection(pooled)
+    return pooled @ stock.text_projection
+
+
+class OpenClipVision(HookedVisionTower):
+    """A hooked `VisionTransformer`."""
+
+    stock: VisionTransformer
+
+    def __init__(self, stock: VisionTransformer) -> None:
+        blocks = stock.transformer.resblocks
+        super().__init__(stock, _config(stock, blocks, "vision"))
+        self.adds_pos_embed = isinstance(stock.ln_pre, nn.Identity)
+        if not self.adds_pos_embed:
+            self.ln_pre = HookedLayerNorm(stock.ln_pre, stock.transformer.width)
+        self.blocks = nn.ModuleList(hooked_block(b) for b in blocks)
+        self.ln_final = HookedLayerNorm(stock.ln_post, stock.ln_post.normalized_shape[0])
+        self._open_pooling(stock)
+        self.setup()
+
+    def _open_pooling(self, stock: VisionTransformer) -> None:
+        self.hook_pooled = hook_point(stock.ln_post.normalized_shape[0])
+        if stock.attn_pool is not None:
+            self.attn_pool = OpenClipPooler(stock.attn_pool)
+            self.hook_pool_out = hook_point(stock.output_dim)
+            if stock.attn_pool_contrastive is not None:
+                self.attn_pool_contrastive = OpenClipPooler(stock.attn_pool_contrastive)
+
+    @property
+    def ln_post(self) -> HookedLayerNorm:
+        """open_clip's name for the norm the caches know as `ln_final`."""
+        return self.ln_final
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype images must have."""
+        return self.stock.conv1.weight.dtype
+
+    def run_stock(self, inputs: Tensor) -> Tensor:
+        """The pooled output; patch tokens, where the model gives them too, are left out."""
+        out = self.stock(inputs)
+        return out[0] if self.stock.output_tokens else out
+
+    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+        """Patches, class token, positions, and the norm before the blocks where there is one."""
+        stock = self.stock
+        patches = stock.conv1(inputs)
+        patches = patches.reshape(*patches.shape[:2], -1).permute(0, 2, 1)
+        x = self.hook_patch_embed(patches)
+        cls = stock.class_embedding.view(1, 1, -1).expand(len(x), -1, -1).to(x.dtype)
+        x = torch.cat([cls, x], dim=1)
+        if self.adds_pos_embed:
+            x = self.hook_embed(x)
+        x = stock.patch_dropout(x + positions(self, stock.positional_embedding, x))
+        if not self.adds_pos_embed:
+            x = self.hook_embed(self.ln_pre(x))
+        return x, {"attn_mask": None}
+
+    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+        """As `VisionTransformer._pool`, for each of its ways."""
+        stock = self.stock
+        if stock.attn_pool is None:
+            if stock.final_ln_after_pool:
+                return _normed(self.ln_final, stock._global_pool(stream)[0])
+            return stock._global_pool(self.ln_final(stream))[0]
+        if stock.attn_pool_contrastive is None:
+            x = self.hook_pool_out(self.attn_pool(stream))
+            return stock._global_pool(self.ln_final(x))[0]
+        x = self.ln_final(stream)
+        tokens = self.hook_pool_out(self.attn_pool(x))
+        return self.attn_pool_contrastive(x if stock.attn_pool_type == "parallel" else tokens)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Onto the shared space; nothing to do where the projection was cut off."""
+        return pooled if self.stock.proj is None else pooled @ self.stock.proj
+
+
+class OpenClipText(HookedTextTower):
+    """A hooked `TextTransformer`, or the same parts inlined in a `CLIP`."""
+
+    stock: TextTransformer | InlinedText
+
+    def __init__(self, stock: TextTransformer | InlinedText) -> None:
+        blocks = stock.transformer.resblocks
+        super().__init__(stock, _config(stock, blocks, "text"))
+        bounded = stock.attn_mask is not None and stock.cls_emb is None
+        self.any_length = not (bounded or isinstance(stock, InlinedText))
+        self.blocks = nn.ModuleList(hooked_block(b) for b in blocks)
+        self.ln_final = HookedLayerNorm(stock.ln_final, stock.transformer.width)
+        self.hook_pooled = hook_point(stock.transformer.width)
+        self.setup()
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """The dtype of the stream."""
+        return self.stock.transformer.get_cast_dtype()
+
+    def run_stock(self, inputs: Tensor) -> Tensor:
+        """The pooled output; token embeddings, where the model gives them too, are left out."""
+        out = self.stock(inputs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+        """Tokens, an appended class token where there is one (CoCa), positions; and the mask."""
+        stock = self.stock
+        x = stock.token_embedding(inputs).to(self.input_dtype)
+        if stock.cls_emb is not None:
+            x = torch.cat([x, stock.cls_emb.view(1, 1, -1).expand(len(x), -1, -1)], dim=1)
+        x = self.hook_embed(x)
+        mask = self._mask(inputs, x)
+        x = x + positions(self, stock.positional_embedding[: x.shape[1]], x)
+        return x, {"attn_mask": mask}
+
+    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+        """The stream at the end token, or wherever the model reads it; with an appended class token, there."""
+        stock = self.stock
+        if stock.cls_emb is not None:
+            return _normed(self.ln_final, stream[:, -1])
+        x = self.ln_final(stream)
+        return text_global_pool(x, inputs, pool_type=stock.pool_type, eos_token_id=stock.eos_id)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Onto the shared space."""
+        return project_text(self.stock, pooled)
+
+    def special_position(self, inputs: Int[Tensor, "batch context"]) -> Int[Tensor, " batch"]:
+        """Where the model itself reads the caption: the end token as a rule."""
+        stock = self.stock
+        if stock.cls_emb is not None:
+            return torch.full_like(inputs[:, 0], inputs.shape[1])
+        if stock.pool_type == "first":
+            return torch.zeros_like(inputs[:, 0])
+        if stock.pool_type == "last":
+            return torch.full_like(inputs[:, 0], inputs.shape[1] - 1)
+        if stock.pool_type == "eos":
+            return (inputs == stock.eos_id).int().argmax(dim=-1)
+        return inputs.argmax(dim=-1)
+
+    def _mask(self, inputs: Tensor, x: Tensor) -> Tensor | None:
+        stock: Any = self.stock
+        mask = getattr(stock, "attn_mask", None)
+        if not (stock.use_pad_mask or stock.cls_emb is not None):
+            return mask
+        n = x.shape[1]
+        padding = stock._build_additive_mask(inputs, n, x.dtype)
+        return padding if mask is None else mask[:n, :n].unsqueeze(0) + padding
+
+
+class OpenClipPooler(HookedPooler):
+    """open_clip's `AttentionalPooler`."""
+
+    stock: AttentionalPooler
+
+    def __init__(self, stock: AttentionalPooler) -> None:
+        super().__init__(stock, width=stock.attn.embed_dim)
+        self.ln_k = HookedLayerNorm(stock.ln_k, stock.ln_k.normalized_shape[0])
+
+    def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
+        """Queries learnt, keys and values from the stream."""
+        x = self.ln_k(x)
+        query = batch_of(self.stock.ln_q(self.stock.query), x)
+        return multihead_project(self.stock.attn, query, x, x)
+
+    def finish(self, z: Queries) -> Tensor:
+        """The output projection."""
+        return self.stock.attn.out_proj(z.flatten(2))
+
+
+class CustomAttention(HookedAttention):
+    """open_clip's `Attention` of `CustomResidualAttentionBlock`: qk-norm, head scales and inner norm, each optional."""
+
+    stock: Any
+
+    def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
+        """Through the module itself."""
+        return self.stock(x, attn_mask=context["attn_mask"])
+
+    def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
+        """One matrix product, three slices."""
+        packed = F.linear(x, self.stock.in_proj_weight, self.stock.in_proj_bias)
+        shape = (*x.shape[:2], self.n_heads, self.d_head)
+        d = self.n_heads * self.d_head
+        return (
+            packed[..., :d].reshape(shape),
+            packed[..., d : 2 * d].reshape(shape),
+            packed[..., 2 * d :].reshape(shape),
+        )
+
+    def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
+        """qk-norm."""
+        return self.stock.ln_q(q), self.stock.ln_k(k)
+
+    def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
+        """[query, key] as it is; [batch * head, query, key] unfolded."""
+        mask = context["attn_mask"]
+        if mask is None:
+            return None
+        mask = mask.to(like.dtype)
+        return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
+
+    def pre_output(self, z: Heads) -> Heads:
+        """Head scales, then the norm over all heads together."""
+        if self.stock.head_scale is not None:
+            z = z * self.stock.head_scale.transpose(0, 1)
+        return self.stock.ln_inner(z.flatten(2)).view_as(z)
+
+    @property
+    def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
+        """Thirds of the packed projection."""
+        bias = self.stock.in_proj_bias
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        return tuple(zip(self.stock.in_proj_weight.chunk(3), biases, strict=True))
+
+    @property
+    def out(self) -> tuple[Tensor, Tensor | None]:
+        """The output projection."""
+        return self.stock.out_proj.weight, self.stock.out_proj.bias
+
+    @property
+    def scale(self) -> float:
+        """1 / sqrt(d_head)."""
+        return self.stock.scale
+
+
+def hooked_block(stock: nn.Module) -> HookedBlock:
+    """A hooked residual block.
+
+    Raises:
+        InputError: a block of a kind no adapter knows.
+    """
+    known = ResidualAttentionBlock | CustomResidualAttentionBlock
+    if (
+        not isinstance(stock, known)
+        or getattr(stock.attn, "logit_scale", None) is not None
+        or hasattr(stock, "ln_1_kv")
+    ):
+        raise InputError(
+            expected="open_clip's ResidualAttentionBlock or CustomResidualAttentionBlock (without scaled cosine)",
+            found=type(stock).__name__,
+            fix="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
+        )
+    d = stock.ln_1.normalized_shape[0]
+    scaled = _present(getattr(stock, "ln_attn", None)) is not None
+    return HookedBlock(
+        stock,
+        HookedLayerNorm(stock.ln_1, d),
+        _attention(stock, d, scaled),
+        HookedLayerNorm(stock.ln_2, d),
+        _mlp(stock, d),
+        d_model=d,
+        after_attn=(lambda out: stock.ls_1(stock.ln_attn(out))) if scaled else None,
+    )
+
+
+def _attention(stock: Any, d: int, scaled: bool) -> HookedAttention:
+    custom = isinstance(stock, CustomResidualAttentionBlock)
+    kind = CustomAttention if custom else PackedAttention
+    return kind(
+        stock.attn,
+        d_model=d,
+        n_heads=stock.attn.num_heads,
+        d_head=d // stock.attn.num_heads,
+        layer_scale=no_layer_scale if scaled else lambda: getattr(stock.ls_1, "gamma", None),
+        has_rotary=custom and _present(stock.attn.ln_q) is not None,
+    )
+
+
+def _mlp(stock: Any, d: int) -> HookedMLP:
+    mlp = stock.mlp
+    return HookedMLP(
+        mlp,
+        mlp.c_fc,
+        mlp.gelu,
+        mlp.c_proj,
+        d_model=d,
+        d_mlp=mlp.c_fc.out_features,
+        norm=_present(getattr(mlp, "ln", None)),
+        layer_scale=lambda: getattr(stock.ls_2, "gamma", None),
+    )
+
+
+def _present(module: nn.Module | None) -> nn.Module | None:
+    return None if isinstance(module, nn.Identity) else module
+
+
+def positions(tower: HookedTower, weights: Float[Tensor, "pos d"], like: Float[Tensor, "batch pos d"]) -> Tensor:
+    """Position embeddings, once per sample where someone looks (a copy: writes must not reach the weights)."""
+    weights = weights.to(like.dtype)
+    if not active(tower.hook_pos_embed):
+        return weights
+    return tower.hook_pos_embed(weights.expand(len(like), -1, -1).clone())
+
+
+def _normed(norm: HookedLayerNorm, pooled: Tensor) -> Tensor:
+    return norm(pooled.unsqueeze(1)).squeeze(1) if pooled.ndim == 2 else norm(pooled)
+
+
+def _config(stock: Any, blocks: Any, side: Side) -> TowerConfig:
+    first = blocks[0]
+    d = stock.transformer.width
+    text = side == "text"
+    n_ctx = stock.positional_embedding.shape[0] - (1 if text and stock.cls_emb is not None else 0)
+    return TowerConfig(
+        model_name="",
+        side=side,
+        family="TextTransformer" if text else "VisionTransformer",
+        d_model=d,
+        n_layers=len(blocks),
+        n_heads=first.attn.num_heads,
+        d_head=d // first.attn.num_heads,
+        d_mlp=first.mlp.c_fc.out_features,
+        n_ctx=n_ctx,
+        d_embed=_d_embed(stock, d, side),
+        eps=first.ln_1.eps,
+        act_fn="quick_gelu" if type(first.mlp.gelu).__name__ == "QuickGELU" else type(first.mlp.gelu).__name__.lower(),
+        d_vocab=stock.vocab_size if text else 0,
+        image_size=None if text else tuple(stock.image_size),
+    )
+
+
+def _d_embed(stock: Any, d: int, side: Side) -> int:
+    projection = stock.text_projection if side == "text" else stock.proj
+    if projection is None:
+        return d if side == "text" else stock.ln_post.normalized_shape[0]
+    return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
