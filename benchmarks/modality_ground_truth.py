@@ -32,13 +32,13 @@ from tqdm.auto import tqdm
 
 from cliplens.hooked import HookedCLIP
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
+from cliplens.statistics import auroc, benjamini_hochberg, percentile_interval
 from cliplens.tally import Sums, tally
 from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, classify, classify_fixed, cofiring, mds
-from cliplens_plugins.modality.bootstrap import add_replicates, percentile_interval, replicates
-from cliplens_plugins.modality.ground_truth import auroc
+from cliplens_plugins.modality.bootstrap import add_replicates, replicates
 from cliplens_plugins.modality.interval import interval
-from cliplens_plugins.modality.null import benjamini_hochberg, swap_p
+from cliplens_plugins.modality.null import swap_p
 from cliplens_plugins.modality.sums import add_pairs
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -98,7 +98,7 @@ def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
                 known = ~np.isnan(score)
                 even = score if name == "cofiring" else -np.abs(score - 0.5)
                 row = found[confound, name]
-                row["auroc"].append(auroc(even[known], shared[known]))
+                row["auroc"].append(auroc(even[known & shared], even[known & ~shared]))
                 if name != "cofiring":
                     row["accuracy_fixed"].append(float((classify_fixed(score) == classes).mean()))
                     row["accuracy_paper"].append(float((classify(score) == classes).mean()))
@@ -214,7 +214,7 @@ def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
         sums, drawn = Sums(), Sums()
         add_pairs(sums, codes)
         add_replicates(drawn, codes, 200)
-        ours, bare = interval(sums, drawn), percentile_interval(replicates(drawn))
+        ours, bare = interval(sums, drawn), percentile_interval(replicates(drawn).numpy())
         hits["ours"].append(float(((ours.low <= true) & (true <= ours.high)).mean()))
         hits["percentile"].append(float(((bare[0] <= true) & (true <= bare[1])).mean()))
     return {name: float(np.mean(values)) for name, values in hits.items()}

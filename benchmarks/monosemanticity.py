@@ -15,9 +15,9 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
+from cliplens.arrays import unit_rows
 from cliplens.records import SparseCodes
 from cliplens_plugins.monosemanticity import ms
-from cliplens_plugins.monosemanticity.arrays import unit_rows
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 
 

@@ -417,7 +417,7 @@ def clip_itself(chosen: Chosen, sample: Sample, n: int, seed: int) -> list[dict[
             shift = cosine_shift(acts, moved, banks)
             at_target = float(np.mean(shift[attribute][target]))
             others = max(float(np.abs(v).max()) for a, v in shift.items() if a != attribute)
-            ranks = [retrieval(moved, c, ks=(1,))["i2t_r1"] for c in (captions, reworded)]
+            ranks = [retrieval(moved, c, at=(1,))["image_to_text_r1"] for c in (captions, reworded)]
             found.append(
                 {"method": name, "dose": dose, "success": one.success.share, "worst": one.worst, "shift": at_target}
                 | {"other shift": others, "R@1 own caption": ranks[0], "R@1 reworded caption": ranks[1]}

@@ -4,13 +4,14 @@ import numpy as np
 import torch
 
 from cliplens.keys import pair_keys
+from cliplens.statistics import poisson_weights
 from cliplens.tally import Sums
-from cliplens_plugins.fidelity import contrastive_loss, duplicates, retrieval, stability, zero_shot
+from cliplens.tasks import contrastive_loss, retrieval, zero_shot
+from cliplens_plugins.fidelity import duplicates, stability
 from cliplens_plugins.fidelity.stability import contained
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 from cliplens_plugins.modality import VARIANTS, bridge, causal_effect, cofiring, decompose, mds, modality_gap
-from cliplens_plugins.modality.bootstrap import poisson_weights
-from cliplens_plugins.modality.interval import wilson_interval
+from cliplens_plugins.modality.interval import ratio_interval
 from cliplens_plugins.modality.null import swap_p
 from cliplens_plugins.monosemanticity import embsim, mms, ms, winrate
 
@@ -55,7 +56,7 @@ def golden() -> dict[str, list[float]]:
         "winrate": winrate(IMAGE, E, 8),
         "bridge": bridge(torch.tensor(IMAGE), torch.tensor(TEXT), DECODER).numpy()[0],
         "swap p": swap_p(*d),
-        "wilson": np.concatenate([b.numpy() for b in wilson_interval(torch.tensor([20.0, 30.0]).double(), *d)]),
+        "wilson": np.concatenate([b.numpy() for b in ratio_interval(torch.tensor([20.0, 30.0]).double(), *d)]),
         "causal": causal(),
         "contained": np.array(contained(TOP, 0.5)[0], dtype=float),
         "duplicates": np.array(duplicates(TOP, 0.2)[0], dtype=float),

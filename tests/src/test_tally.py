@@ -171,7 +171,7 @@ def test_top_samples_settle_often_without_losing_any(
     samples = TopSamples("image", top=5)
     for a in range(0, 300, 10):
         samples.add(ids[a : a + 10], SparseCodes.from_dense(codes[a : a + 10]))
-        samples._settle()
+        samples._compact()
     assert len(samples._ids) <= 7 * 5
     assert all(_kept(samples, latent, ids) == _slow_top(codes, ids, latent, 5) for latent in range(7))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from cliplens.hooked import HookedCLIP
 from cliplens.shapes import Images, Tokens
 from cliplens.sites import Site
-from cliplens_plugins.fidelity.matching import contrastive_loss, retrieval, zero_shot
+from cliplens.tasks import contrastive_loss, retrieval, zero_shot
 
 
 @dataclass(frozen=True)

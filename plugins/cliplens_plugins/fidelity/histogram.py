@@ -1,6 +1,5 @@
 """How strongly each latent fires: a histogram of its activations per modality, in bins that any batch agrees on."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -8,20 +7,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, SparseCodes
-from cliplens.sites import Modality
-from cliplens.tally import Sums
+from cliplens.sites import MODALITIES
+from cliplens.tally import MetricOfParts, Sums
 
-SIDES: tuple[Modality, ...] = ("image", "text")
 BINS = 40
 _PER_OCTAVE, _LOWEST = 2, -12
 EDGES: Float[np.ndarray, " edge"] = 2.0 ** (np.arange(BINS + 1) / _PER_OCTAVE + _LOWEST)
 """Two bins per octave from 2^-12 to 2^8. What is weaker falls into the first bin, what is stronger into the last."""
 
 
-class HistogramMetric(Metric):
+class HistogramMetric(MetricOfParts):
     """Counts of activations per latent, modality and bin. Bins are fixed beforehand, so that counts merge exactly."""
 
     name: ClassVar[str] = "histogram"
@@ -32,27 +28,15 @@ class HistogramMetric(Metric):
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
-        for side in SIDES:
+        for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is not None:
                 cells = torch.bincount(_cells(codes), minlength=codes.d_sae * BINS)
                 self._counts.add(side, cells.reshape(codes.d_sae, BINS))
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, HistogramMetric):
-            raise InputError(
-                expected="another HistogramMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        self._counts.merge(other._counts)
-
-    def state(self) -> dict[str, Tensor]:
-        """The counts of each modality."""
-        return self._counts.state()
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        self._counts.load_state(state)
+    def parts(self) -> dict[str, Sums]:
+        """Return the counts of each modality."""
+        return {"counts": self._counts}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """A row of counts per latent, for each modality seen."""

@@ -1,6 +1,5 @@
 """How much of the activations the dictionary keeps, and with how many latents."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -8,15 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, PairedActs
-from cliplens.sites import Modality
-from cliplens.tally import Sums, joined_states, load_joined
+from cliplens.sites import MODALITIES, Modality
+from cliplens.tally import MetricOfParts, Sums
 from cliplens_plugins.fidelity.neighbours import neighbours
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 
-SIDES: tuple[Modality, ...] = ("image", "text")
 _DENSITY = Column(
     "density",
     "Share of samples, images and captions together, the latent fires on.",
@@ -31,18 +28,18 @@ _NEIGHBOURS = [
 ]
 
 
-class FidelityMetric(Metric):
+class FidelityMetric(MetricOfParts):
     """Explained variance (pooled, per modality, legacy), L0, dead latents, cosine: of the dictionary as a whole."""
 
     name: ClassVar[str] = "fidelity"
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
 
     def __init__(self) -> None:
-        self._sides: dict[str, Sums] = {side: Sums() for side in SIDES}
+        self._sides = {side: Sums() for side in MODALITIES}
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
-        for side in SIDES:
+        for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is None:
                 continue
@@ -52,22 +49,9 @@ class FidelityMetric(Metric):
             acts, back = _both(batch.acts, batch.reconstruction, side)
             add_variance(sums, acts, back)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, FidelityMetric):
-            raise InputError(
-                expected="another FidelityMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        for side in SIDES:
-            self._sides[side].merge(other._sides[side])
-
-    def state(self) -> dict[str, Tensor]:
-        """All sums, named `side.sum`."""
-        return joined_states(self._sides)
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        load_joined(self._sides, state)
+    def parts(self) -> dict[str, Sums]:
+        """Return the sums of each modality."""
+        return self._sides
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The headline figures, a table of them per modality, and each latent's density."""

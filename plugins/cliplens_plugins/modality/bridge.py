@@ -10,17 +10,14 @@ grows towards d_sae^2 numbers: no exact form is smaller. So the expectation is t
 all of them while their codes fit into its budget, beyond that a uniform draw by hashed id, however many more there are.
 """
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings
-from cliplens.tally import Stateful, Sums, joined_states, load_joined
+from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.modality.classes import classify_fixed
 from cliplens_plugins.modality.draw import FIRINGS, PairsDraw
 from cliplens_plugins.modality.mds import VARIANTS
@@ -53,7 +50,7 @@ def bridge(
     return together * (decoder.double() @ decoder.double().T)
 
 
-class BridgeMetric(Metric):
+class BridgeMetric(MetricOfParts):
     """The strongest bridges between ImgD and TextD latents (classes by the fixed cuts)."""
 
     name: ClassVar[str] = "bridge"
@@ -68,24 +65,8 @@ class BridgeMetric(Metric):
         self._draw.update(batch.codes)
         add_ratios(self._sums, batch.codes)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, BridgeMetric):
-            raise InputError(
-                expected="another BridgeMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        self._draw.merge(other._draw)
-        self._sums.merge(other._sums)
-
-    def state(self) -> dict[str, Tensor]:
-        """The draw and the sums."""
-        return joined_states(self._parts())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        load_joined(self._parts(), state)
-
-    def _parts(self) -> dict[str, Stateful]:
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the draw of pairs and the sums."""
         return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:

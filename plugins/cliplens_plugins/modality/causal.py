@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.errors import InputError
+from cliplens.statistics import mean_and_deviation
 
 TOWERS = ("image", "text", "both")
 
@@ -95,11 +96,3 @@ def pair_log_probability(image: Float[Tensor, "pair d"], text: Float[Tensor, "pa
     """Mean log probability of the true pair, over both directions, of unit-norm embeddings; in nats."""
     logits = scale * image @ text.T
     return float((logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean()) / 2
-
-
-def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    """Mean and population standard deviation; nan of nothing."""
-    if not values:
-        return float("nan"), float("nan")
-    drawn = torch.tensor(values, dtype=torch.float64)
-    return float(drawn.mean()), float(drawn.std(correction=0))

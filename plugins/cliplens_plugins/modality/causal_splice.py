@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.sites import MODALITY_OF, Modality
-from cliplens_plugins.modality.causal import TOWERS, CausalEffect, mean_and_deviation, pair_log_probability
+from cliplens.statistics import mean_and_deviation
+from cliplens_plugins.modality.causal import TOWERS, CausalEffect, pair_log_probability
 
 _ACTS, _OUTPUT = "hook_sae_acts_post", "hook_sae_output"
 

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.errors import InputError
+from cliplens.arrays import Array, like
 from cliplens.tally import Sums
-from cliplens_plugins.modality.arrays import Array, as_double, like
-from cliplens_plugins.modality.sums import dense_sums
+from cliplens_plugins.modality.sums import sums_of_codes
 
 
 def phi(sums: Sums) -> Float[Tensor, " d_sae"]:
@@ -39,11 +38,4 @@ def cofiring(image_codes: Array, text_codes: Array) -> Array:
 
     Source: ours.
     """
-    image, text = as_double(image_codes, "image codes", 2), as_double(text_codes, "text codes", 2)
-    if image.shape != text.shape:
-        raise InputError(
-            expected="image and text codes of one shape",
-            found=f"{tuple(image.shape)} and {tuple(text.shape)}",
-            fix="encode image i and caption i of every pair with one dictionary",
-        )
-    return like(phi(dense_sums(image, text)), image_codes)
+    return like(phi(sums_of_codes(image_codes, text_codes)), image_codes)

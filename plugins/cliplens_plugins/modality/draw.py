@@ -25,19 +25,19 @@ _NO_LIMIT = np.uint64(2**64 - 1)
 
 @dataclass
 class _Side:
-    """Firings of one modality, each with the number of its pair in the draw, and what stands beside each pair."""
+    """Firings of one modality, each with the number of its pair in the draw, and a payload per pair."""
 
     rows: Int32[np.ndarray, " firing"]
     latents: Int32[np.ndarray, " firing"]
     values: Float[np.ndarray, " firing"]
-    beside: Float[np.ndarray, "row d"]
+    payload: Float[np.ndarray, "row d"]
 
     def of_kept(self, kept: Bool[np.ndarray, " row"]) -> "_Side":
         """That of the pairs kept, numbered anew."""
         mine = kept[self.rows]
         number = np.cumsum(kept, dtype=np.int32) - 1
-        beside = self.beside[kept] if len(self.beside) else self.beside
-        return _Side(number[self.rows[mine]], self.latents[mine], self.values[mine], beside)
+        payload = self.payload[kept] if len(self.payload) else self.payload
+        return _Side(number[self.rows[mine]], self.latents[mine], self.values[mine], payload)
 
 
 class PairsDraw:
@@ -54,30 +54,30 @@ class PairsDraw:
         """From this hash on, no pair is kept: one with it has not found room."""
         self._rank = np.zeros(0, np.uint64)
         self._sides: dict[Modality, _Side] = {m: _none() for m in MODALITIES}
-        self._waiting: list[tuple[UInt64[np.ndarray, " row"], dict[Modality, _Side]]] = []
-        self._n_waiting = 0
+        self._buffered: list[tuple[UInt64[np.ndarray, " row"], dict[Modality, _Side]]] = []
+        self._n_buffered = 0
         self.d_sae = 0
 
-    def update(self, codes: PairedCodes, beside: PairedActs | None = None) -> None:
-        """Take in a batch of paired codes; rows `beside` them are kept with them."""
+    def update(self, codes: PairedCodes, payload: PairedActs | None = None) -> None:
+        """Take in a batch of paired codes, and a payload per row that is kept with it."""
         self.d_sae = codes.d_sae
         rank = hashed(codes.keys, _SEED)
         near = rank < self._limit
         if near.any():
-            sides = {m: _side(codes.of(m), None if beside is None else beside.of(m)) for m in MODALITIES}
-            self._wait(rank[near], {m: side.of_kept(near) for m, side in sides.items()})
+            sides = {m: _side(codes.of(m), None if payload is None else payload.of(m)) for m in MODALITIES}
+            self._buffer(rank[near], {m: side.of_kept(near) for m, side in sides.items()})
 
     def merge(self, other: "PairsDraw") -> None:
         """Take in another's."""
-        other._settle()
+        other._compact()
         self.d_sae = self.d_sae or other.d_sae
         self._limit = min(self._limit, other._limit)
-        self._wait(other._rank, other._sides)
-        self._settle()
+        self._buffer(other._rank, other._sides)
+        self._compact()
 
     def state(self) -> dict[str, Tensor]:
         """All that is kept."""
-        self._settle()
+        self._compact()
         held = {f"{m}.{k}": torch.tensor(v) for m, side in self._sides.items() for k, v in vars(side).items()}
         numbers = np.concatenate([[self._limit], self._rank]).astype(np.uint64)
         return {**held, "rank": torch.as_tensor(numbers.view(np.int64)), "d_sae": torch.tensor(self.d_sae)}
@@ -94,34 +94,34 @@ class PairsDraw:
     @property
     def n_pairs(self) -> int:
         """How many pairs are in the draw."""
-        self._settle()
+        self._compact()
         return len(self._rank)
 
     def matrix(self, modality: Modality, chosen: Bool[np.ndarray, " d_sae"]) -> csr_array:
         """Codes of the draw, [pair, d_sae], float64, the chosen latents only; in the order of the hashes."""
-        self._settle()
+        self._compact()
         side = self._sides[modality]
         mine = chosen[side.latents]
         place = (side.rows[mine], side.latents[mine])
         held = csr_array((side.values[mine].astype(np.float64), place), shape=(len(self._rank), self.d_sae))
         return held[np.argsort(self._rank, kind="stable")]
 
-    def beside(self, modality: Modality) -> Float[np.ndarray, "pair d"]:
-        """What stands beside the pairs in the draw, row by row with `matrix`."""
-        self._settle()
-        return self._sides[modality].beside[np.argsort(self._rank, kind="stable")]
+    def payload(self, modality: Modality) -> Float[np.ndarray, "pair d"]:
+        """Return the payloads of the pairs in the draw, row by row with `matrix`."""
+        self._compact()
+        return self._sides[modality].payload[np.argsort(self._rank, kind="stable")]
 
-    def _wait(self, rank: UInt64[np.ndarray, " row"], sides: dict[Modality, _Side]) -> None:
-        self._waiting.append((rank, sides))
-        self._n_waiting += sum(len(side.rows) for side in sides.values())
-        if self._n_waiting > self._firings:
-            self._settle()
+    def _buffer(self, rank: UInt64[np.ndarray, " row"], sides: dict[Modality, _Side]) -> None:
+        self._buffered.append((rank, sides))
+        self._n_buffered += sum(len(side.rows) for side in sides.values())
+        if self._n_buffered > self._firings:
+            self._compact()
 
-    def _settle(self) -> None:
-        if not self._waiting:
+    def _compact(self) -> None:
+        if not self._buffered:
             return
-        parts = [(self._rank, self._sides), *self._waiting]
-        self._waiting, self._n_waiting = [], 0
+        parts = [(self._rank, self._sides), *self._buffered]
+        self._buffered, self._n_buffered = [], 0
         starts = np.cumsum([0, *(len(rank) for rank, _ in parts[:-1])]).tolist()
         rank = np.concatenate([rank for rank, _ in parts])
         sides = {
@@ -129,7 +129,7 @@ class PairsDraw:
                 np.concatenate([s[m].rows + np.int32(a) for a, (_, s) in zip(starts, parts, strict=True)]),
                 np.concatenate([s[m].latents for _, s in parts]),
                 np.concatenate([s[m].values for _, s in parts]),
-                _stacked([s[m].beside for _, s in parts]),
+                _stacked([s[m].payload for _, s in parts]),
             )
             for m in MODALITIES
         }
@@ -144,14 +144,14 @@ class PairsDraw:
         self._rank, self._sides = rank[kept], {m: side.of_kept(kept) for m, side in sides.items()}
 
 
-_PARTS = ("rows", "latents", "values", "beside")
+_PARTS = ("rows", "latents", "values", "payload")
 
 
-def _side(codes: SparseCodes | None, beside: Tensor | None) -> _Side:
+def _side(codes: SparseCodes | None, payload: Tensor | None) -> _Side:
     if codes is None:
         return _none()
     rows, latents = (x.cpu().numpy().astype(np.int32) for x in (codes.rows, codes.latents))
-    held = np.zeros((0, 0), np.float32) if beside is None else beside.detach().cpu().numpy()
+    held = np.zeros((0, 0), np.float32) if payload is None else payload.detach().cpu().numpy()
     return _Side(rows, latents, codes.values.detach().cpu().numpy(), held)
 
 

@@ -11,11 +11,11 @@ latents that fire in one modality only.
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 from torch import Tensor
 
+from cliplens.arrays import as_double
 from cliplens.errors import InputError
-from cliplens_plugins.modality.arrays import as_double
+from cliplens.statistics import auroc
 
 
 def modality_gap(image: Tensor | np.ndarray, text: Tensor | np.ndarray) -> dict[str, float]:
@@ -31,7 +31,7 @@ def modality_gap(image: Tensor | np.ndarray, text: Tensor | np.ndarray) -> dict[
     Raises:
         InputError: the widths differ, or a side is empty.
     """
-    sides = [torch.nn.functional.normalize(as_double(x, "embeddings", 2), dim=1) for x in (image, text)]
+    sides = [torch.nn.functional.normalize(as_double(x, "embeddings", ("row", "d")), dim=1) for x in (image, text)]
     if sides[0].shape[1] != sides[1].shape[1] or not min(len(s) for s in sides):
         raise InputError(
             expected="embeddings of both modalities, of one width",
@@ -41,10 +41,14 @@ def modality_gap(image: Tensor | np.ndarray, text: Tensor | np.ndarray) -> dict[
     x, y = sides
     apart = x.mean(0) - y.mean(0)
     along = torch.cat([x, y]) @ apart
-    ranks = rankdata(along.cpu().numpy())[: len(x)]
-    auroc = float((ranks.sum() - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))
+    scores = along.cpu().numpy()
+    separable = auroc(scores[: len(x)], scores[len(x) :])
     energy = 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()
-    return {"centroid": float(apart.norm()), "separable": max(auroc, 1 - auroc), "energy": max(0.0, float(energy))}
+    return {
+        "centroid": float(apart.norm()),
+        "separable": max(separable, 1 - separable),
+        "energy": max(0.0, float(energy)),
+    }
 
 
 def without_latents(

@@ -1,6 +1,5 @@
 """The modality gap of a run: as it is, and with the latents taken out that fire in one modality only."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -8,12 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
 from cliplens.keys import hashed
 from cliplens.records import Batch, Findings
 from cliplens.sites import MODALITIES
-from cliplens.tally import Stateful, Sums, joined_states, load_joined
+from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.modality.classes import classify_fixed
 from cliplens_plugins.modality.draw import PairsDraw
 from cliplens_plugins.modality.gap import modality_gap
@@ -25,7 +22,7 @@ _FIRINGS = 1 << 17
 _SEED = 29
 
 
-class GapMetric(Metric):
+class GapMetric(MetricOfParts):
     """The gap between raw image and caption activations of up to 1,024 pairs, drawn by id.
 
     Three times: as they are, less what ImgD and TextD latents (fixed cuts) write, and, as the control, less what as
@@ -45,22 +42,8 @@ class GapMetric(Metric):
         self._draw.update(batch.codes, batch.raw)
         add_ratios(self._sums, batch.codes)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, GapMetric):
-            raise InputError(expected="another GapMetric", found=type(other).__name__, fix="merge metrics of one kind")
-        self._draw.merge(other._draw)
-        self._sums.merge(other._sums)
-
-    def state(self) -> dict[str, Tensor]:
-        """The draw and the sums."""
-        return joined_states(self._parts())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        load_joined(self._parts(), state)
-
-    def _parts(self) -> dict[str, Stateful]:
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the draw of pairs and the sums."""
         return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
@@ -85,5 +68,5 @@ class GapMetric(Metric):
 
     def _gap(self, decoder: Float[Tensor, "d_sae d_in"], removed: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
         written = decoder.double().cpu().numpy()
-        sides = (self._draw.beside(m) - self._draw.matrix(m, removed) @ written for m in MODALITIES)
+        sides = (self._draw.payload(m) - self._draw.matrix(m, removed) @ written for m in MODALITIES)
         return modality_gap(*(torch.as_tensor(np.asarray(side)) for side in sides))

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 from cliplens.contracts import Metric
@@ -21,7 +20,8 @@ from cliplens.errors import InputError
 from cliplens.keys import held_out
 from cliplens.records import Batch, Findings, GroundTruth, Sharing, SparseCodes
 from cliplens.sites import Modality
-from cliplens.tally import Sums, joined_states, load_joined
+from cliplens.statistics import auroc
+from cliplens.tally import MetricOfParts, Sums
 from cliplens_plugins.modality.classes import classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
 from cliplens_plugins.modality.columns import TRUTH
@@ -37,7 +37,7 @@ _SEEN: dict[Modality, tuple[Sharing, ...]] = {"image": ("shared", "image"), "tex
 
 
 @dataclass(frozen=True)
-class Labels:
+class LatentLabels:
     """What each latent stands for: a factor and a value of it, by its best correlation. Factor -1: unlabelled."""
 
     factors: tuple[str, ...]
@@ -56,7 +56,7 @@ class Labels:
         return of_factor[self.factor]
 
 
-class GroundTruthMetric(Metric):
+class GroundTruthMetric(MetricOfParts):
     """Accuracy and AUROC of every modality score against the known truth, coverage of its factors, split fraction."""
 
     name: ClassVar[str] = "ground_truth"
@@ -83,26 +83,15 @@ class GroundTruthMetric(Metric):
         for side in _SEEN:
             self._add_side(side, getattr(codes, side), ~scoring, values, truth)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, GroundTruthMetric):
-            raise InputError(
-                expected="another GroundTruthMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        self._labelling.merge(other._labelling)
-        self._scoring.merge(other._scoring)
-        self._truth = self._truth or other._truth
-
-    def state(self) -> dict[str, Tensor]:
-        """All sums seen so far. The truth itself is no state: it comes with every batch."""
-        return joined_states(self._parts())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        load_joined(self._parts(), state)
-
-    def _parts(self) -> dict[str, Sums]:
+    def parts(self) -> dict[str, Sums]:
+        """Return the sums of both halves. The truth is no state: it comes with every batch."""
         return {"labelling": self._labelling, "scoring": self._scoring}
+
+    def merge(self, other: Metric) -> None:
+        """Take in what another instance of the same class has seen, the truth included."""
+        super().merge(other)
+        if isinstance(other, GroundTruthMetric):
+            self._truth = self._truth or other._truth
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The labels as columns, and the tables of recovery and coverage."""
@@ -130,7 +119,7 @@ class GroundTruthMetric(Metric):
         tables = {"Recovery of the true modality": rows, "Coverage of the factors": coverage}
         return Findings(columns, TRUTH, {"ground_truth": figures}, tables, (note,))
 
-    def labels(self) -> Labels:
+    def labels(self) -> LatentLabels:
         """The label of each latent, by the labelling half."""
         assert self._truth is not None
         factors = tuple(self._truth.factors)
@@ -141,7 +130,7 @@ class GroundTruthMetric(Metric):
         correlation = by_factor[factor, latents]
         value = np.stack([values for _, values in best])[factor, latents]
         labelled = np.nan_to_num(correlation, nan=-1.0) >= MIN_CORRELATION
-        return Labels(factors, np.where(labelled, factor, -1), np.where(labelled, value, -1), correlation)
+        return LatentLabels(factors, np.where(labelled, factor, -1), np.where(labelled, value, -1), correlation)
 
     def _add_side(
         self,
@@ -194,13 +183,8 @@ class GroundTruthMetric(Metric):
         return (float(one_sided.mean()) if len(ratio) else float("nan")), len(ratio)
 
 
-def auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
-    """Probability that a positive scores above a negative, ties counting half; nan where one of the two is missing."""
-    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
-    if not n_pos or not n_neg:
-        return float("nan")
-    ranks = rankdata(scores)
-    return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+def _auroc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
+    return auroc(scores[positive], scores[~positive])
 
 
 def _note(figures: Mapping[str, Any], n_shared: int) -> str:
@@ -217,14 +201,14 @@ def _recovery(name: str, score: np.ndarray, classes: np.ndarray) -> dict[str, An
     """One score against the labels: three-class accuracy by both cuts, and AUROC of shared against single-modality."""
     known = (classes != "") & ~np.isnan(score)
     evenness = score if name == "cofiring" else -np.abs(score - 0.5)
-    row: dict[str, Any] = {"score": name, "auroc": auroc(evenness[known], classes[known] == "CrossD")}
+    row: dict[str, Any] = {"score": name, "auroc": _auroc(evenness[known], classes[known] == "CrossD")}
     for rule, cut in (("fixed", classify_fixed), ("paper", classify)):
         right = cut(score)[known] == classes[known]
         row[f"accuracy_{rule}"] = float(right.mean()) if known.any() and name != "cofiring" else float("nan")
     return row
 
 
-def _coverage(labels: Labels, truth: GroundTruth, sharing: Sharing) -> dict[str, Any]:
+def _coverage(labels: LatentLabels, truth: GroundTruth, sharing: Sharing) -> dict[str, Any]:
     factors = [f for f in truth.factors if truth.sharing[f] == sharing]
     found = {(labels.factors[f], v) for f, v in zip(labels.factor, labels.value, strict=True) if f >= 0}
     covered = sum(1 for f in factors for v in range(len(truth.values[f])) if (f, v) in found)
@@ -237,7 +221,7 @@ def _coverage(labels: Labels, truth: GroundTruth, sharing: Sharing) -> dict[str,
     }
 
 
-def _say(labels: Labels, truth: GroundTruth, latent: int) -> str:
+def _say(labels: LatentLabels, truth: GroundTruth, latent: int) -> str:
     if labels.factor[latent] < 0:
         return ""
     factor = labels.factors[labels.factor[latent]]

@@ -1,6 +1,5 @@
 """What image and caption say of a target together, streamed: eight counts per latent."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -8,10 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import unknown_name
 from cliplens.records import Batch, Column, Findings, PairedCodes
-from cliplens.tally import Sums
+from cliplens.tally import Mergeable, MetricOfParts, PartPerKey, Sums
 from cliplens_plugins.modality.information import REDUNDANCIES, Atoms, decompose
 
 SHUFFLES = 20
@@ -28,7 +26,7 @@ _SAY = {
 }
 
 
-class InformationMetric(Metric):
+class InformationMetric(MetricOfParts):
     """Partial information decomposition of (fires on the image, fires on the caption) about each target of the pairs.
 
     The first target's columns have the plain names, those of others carry the target's name behind. The control deals
@@ -46,37 +44,17 @@ class InformationMetric(Metric):
             raise unknown_name("redundancy", redundancy, REDUNDANCIES)
         self._redundancy = redundancy
         self._every = Sums()
-        self._true: dict[str, Sums] = {}
+        self._true = PartPerKey(_no_sums)
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
         _add(self._every, batch.codes, np.ones(len(batch.codes), dtype=bool))
         for target, holds in batch.targets.items():
-            _add(self._true.setdefault(target, Sums()), batch.codes, holds)
+            _add(self._true[target], batch.codes, holds)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, InformationMetric):
-            raise InputError(
-                expected="another InformationMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        self._every.merge(other._every)
-        for target, sums in other._true.items():
-            self._true.setdefault(target, Sums()).merge(sums)
-
-    def state(self) -> dict[str, Tensor]:
-        """All counts, named `every/count` and `true/target/count`."""
-        true = {f"true/{target}/{k}": v for target, sums in self._true.items() for k, v in sums.state().items()}
-        return {**{f"every/{k}": v for k, v in self._every.state().items()}, **true}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        self._every, self._true = Sums(), {}
-        for name, value in state.items():
-            kind, _, rest = name.partition("/")
-            target, _, count = rest.rpartition("/")
-            sums = self._every if kind == "every" else self._true.setdefault(target, Sums())
-            sums.add(count, value)
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the counts over all pairs, and those over the pairs that hold each target."""
+        return {"every": self._every, "true": self._true}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The atoms of the first target as columns, and their means over living latents beside the control."""
@@ -114,6 +92,10 @@ class InformationMetric(Metric):
         ]
         about = f"The sum of the four parts where the target, {target}, is dealt out anew: what chance gives."
         return [*atoms, Column(f"pid_shuffled{suffix}", about, "bits", "[0, 1]", nan)]
+
+
+def _no_sums(target: str) -> Sums:
+    return Sums()
 
 
 def _add(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"]) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import norm
 from torch import Tensor
 
+from cliplens.statistics import percentile_interval, wilson_interval
 from cliplens.tally import Sums
-from cliplens_plugins.modality.bootstrap import percentile_interval, replicates
+from cliplens_plugins.modality.bootstrap import replicates
 
 ENOUGH_FIRINGS = 200
 ENOUGH_MINORITY = 10.0
@@ -33,29 +33,26 @@ class Interval:
     wilson: Bool[np.ndarray, " d_sae"]
 
 
-def wilson_interval(
+def ratio_interval(
     n: Float[Tensor, " d_sae"], d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"], level: float = 0.95
 ) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
     """Wilson score interval of a mean of ratios from their count and power sums about 1/2; nan where n = 0."""
-    z = float(norm.ppf((1 + level) / 2))
     mean = 0.5 + d1 / n
     padded_d = d1 / (n + 2)
     padded_mean = 0.5 + padded_d
     variance = (d2 + 0.5) / (n + 2) - padded_d**2
     n_eff = n * padded_mean * (1 - padded_mean) / variance
-    centre = (mean + z * z / (2 * n_eff)) / (1 + z * z / n_eff)
-    spread = (mean * (1 - mean) / n_eff + z * z / (4 * n_eff**2)).clamp_min(0).sqrt()
-    half = z * spread / (1 + z * z / n_eff)
-    return (centre - half).clamp(0, 1), (centre + half).clamp(0, 1)
+    low, high = wilson_interval(mean.cpu().numpy(), n_eff.cpu().numpy(), level)
+    return torch.as_tensor(low, device=n.device), torch.as_tensor(high, device=n.device)
 
 
 def interval(sums: Sums, drawn: Sums) -> Interval:
     """The interval of every latent from the sums of MDS and of its replicates."""
     n = sums["any"].double()
-    low, high = (bound.cpu().numpy() for bound in wilson_interval(n, sums["d1"], sums["d2"]))
+    low, high = (bound.cpu().numpy() for bound in ratio_interval(n, sums["d1"], sums["d2"]))
     off_centre = (sums["d1"] / n).abs()
     enough = (n >= ENOUGH_FIRINGS) & (n * (0.5 - off_centre) >= ENOUGH_MINORITY)
     wilson: Bool[np.ndarray, " d_sae"] = ~enough.cpu().numpy()
     if "d" in drawn and not wilson.all():
-        low[~wilson], high[~wilson] = percentile_interval(replicates(drawn)[torch.as_tensor(~wilson)])
+        low[~wilson], high[~wilson] = percentile_interval(replicates(drawn)[torch.as_tensor(~wilson)].cpu().numpy())
     return Interval(low, high, wilson)

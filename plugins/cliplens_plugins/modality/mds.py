@@ -22,10 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.errors import InputError, unknown_name
+from cliplens.arrays import Array, like
+from cliplens.errors import unknown_name
 from cliplens.tally import Sums
-from cliplens_plugins.modality.arrays import Array, as_double, like
-from cliplens_plugins.modality.sums import dense_sums
+from cliplens_plugins.modality.sums import sums_of_codes
 
 _Score = Callable[[Sums], Float[Tensor, " d_sae"]]
 
@@ -50,14 +50,7 @@ def mds(image_codes: Array, text_codes: Array, *, variant: str = "pairs") -> Arr
     """
     if variant not in VARIANTS:
         raise unknown_name("variant of the modality score", variant, VARIANTS)
-    image, text = as_double(image_codes, "image codes", 2), as_double(text_codes, "text codes", 2)
-    if image.shape != text.shape:
-        raise InputError(
-            expected="image and text codes of one shape",
-            found=f"{tuple(image.shape)} and {tuple(text.shape)}",
-            fix="encode image i and caption i of every pair with one dictionary",
-        )
-    return like(VARIANTS[variant](dense_sums(image, text)), image_codes)
+    return like(VARIANTS[variant](sums_of_codes(image_codes, text_codes)), image_codes)
 
 
 def pairs(sums: Sums) -> Float[Tensor, " d_sae"]:

@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
 from cliplens.records import Batch, Findings
-from cliplens.sites import Modality
-from cliplens.tally import Sums, joined_states, load_joined
-from cliplens_plugins.modality.bootstrap import REPLICATES, add_replicates
+from cliplens.sites import MODALITIES, Modality
+from cliplens.statistics import REPLICATES
+from cliplens.tally import MetricOfParts, Sums
+from cliplens_plugins.modality.bootstrap import add_replicates
 from cliplens_plugins.modality.classes import CLASSES, HIGH, LOW, class_counts, classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
 from cliplens_plugins.modality.columns import CLASS_COLUMNS, FIRING, SCORES, UNCERTAINTY
@@ -22,7 +21,6 @@ from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.null import classify_significant, swap_q
 from cliplens_plugins.modality.sums import add_pairs
 
-BOTH: tuple[Modality, ...] = ("image", "text")
 _VARIANT_OF = {
     "mds": "pairs",
     "mds_half": "half",
@@ -33,7 +31,7 @@ _VARIANT_OF = {
 }
 
 
-class ModalityMetric(Metric):
+class ModalityMetric(MetricOfParts):
     """Where each latent fires: MDS with all its variants, co-firing, firing rates, and classes by both rules.
 
     With one modality only, `alive` and its firing rate are all that can be said.
@@ -50,7 +48,7 @@ class ModalityMetric(Metric):
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
-        for side in BOTH:
+        for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is not None:
                 self._sides.add(f"{side}_rows", codes.n_rows)
@@ -61,30 +59,12 @@ class ModalityMetric(Metric):
             if self._n_replicates:
                 add_replicates(self._drawn, batch.codes, self._n_replicates)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, ModalityMetric):
-            raise InputError(
-                expected="another ModalityMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        self._paired.merge(other._paired)
-        self._sides.merge(other._sides)
-        self._drawn.merge(other._drawn)
-
-    def state(self) -> dict[str, Tensor]:
-        """All sums seen so far."""
-        return joined_states(self._parts())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        load_joined(self._parts(), state)
-
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The columns, the class table by both rules, and what to keep in mind when reading them."""
         if "any" not in self._sides:
             return Findings(notes=("No codes were seen, so nothing is said about modality.",))
         columns: dict[str, np.ndarray] = {"alive": (self._sides["any"] > 0).cpu().numpy()}
-        for side in BOTH:
+        for side in MODALITIES:
             columns[f"fire_{side}"] = self._rate(side)
         schema = list(FIRING)
         figures = {"alive": int(columns["alive"].sum())}
@@ -118,7 +98,8 @@ class ModalityMetric(Metric):
         tables = {"Modality classes": [_row(rule, counted) for rule, counted in rules.items()]}
         return Findings(columns, tuple(schema), {**figures, **counts}, tables)
 
-    def _parts(self) -> dict[str, Sums]:
+    def parts(self) -> dict[str, Sums]:
+        """Return the sums over pairs, over samples of each modality, and of the bootstrap replicates."""
         return {"paired": self._paired, "sides": self._sides, "drawn": self._drawn}
 
     def _rate(self, side: Modality) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.special import log_ndtr, ndtr
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
+from cliplens.statistics import benjamini_hochberg
 from cliplens.tally import Sums
 
 _C = float(1 / (4 * ndtr(-np.sqrt(2.0))))
@@ -30,15 +30,6 @@ def swap_p(d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"]) -> Float[np
     gaussian = np.log(2 * _C) + log_ndtr(-t)
     hoeffding = np.log(2.0) - t * t / 2
     return np.exp(np.minimum(0.0, np.minimum(gaussian, hoeffding)))
-
-
-def benjamini_hochberg(p: Float[np.ndarray, " latent"]) -> Float[np.ndarray, " latent"]:
-    """q values: the false discovery rate at which each latent is just significant; nan where p is nan."""
-    q = np.full(len(p), np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known], method="bh")
-    return q
 
 
 def swap_q(sums: Sums) -> Float[np.ndarray, " d_sae"]:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cliplens.arrays import as_double
+from cliplens.errors import InputError
 from cliplens.records import PairedCodes
 from cliplens.tally import Sums
 
@@ -41,6 +43,24 @@ def add_ratios(sums: Sums, codes: PairedCodes) -> None:
     size_i, size_t = joint.image.double().abs(), joint.text.double().abs()
     sums.add_per_latent("any", joint.latents, None, codes.d_sae)
     sums.add_per_latent("d1", joint.latents, size_i / (size_i + size_t) - 0.5, codes.d_sae)
+
+
+def sums_of_codes(image_codes: np.ndarray | Tensor, text_codes: np.ndarray | Tensor) -> Sums:
+    """Return the sums of two code matrices [pair, latent], torch or numpy.
+
+    Raises:
+        InputError: the shapes differ.
+        NonFiniteError: the codes hold nan or inf.
+    """
+    image = as_double(image_codes, "image codes", ("pair", "latent"))
+    text = as_double(text_codes, "text codes", ("pair", "latent"))
+    if image.shape != text.shape:
+        raise InputError(
+            expected="image and text codes of one shape",
+            found=f"{tuple(image.shape)} and {tuple(text.shape)}",
+            fix="encode image i and caption i of every pair with one dictionary",
+        )
+    return dense_sums(image, text)
 
 
 def dense_sums(image_codes: Float[Tensor, "pair d_sae"], text_codes: Float[Tensor, "pair d_sae"]) -> Sums:

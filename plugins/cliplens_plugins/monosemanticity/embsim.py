@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens_plugins.monosemanticity.arrays import Array, as_double, like, same_rows, unit_rows
+from cliplens.arrays import Array, as_double, check_same_rows, like, unit_rows
 from cliplens_plugins.monosemanticity.baseline import SEEDS, drawn
 from cliplens_plugins.monosemanticity.similarity import Score, averaged, top_samples
 
@@ -53,8 +53,9 @@ def embsim(activations: Array, embeddings: Array, m: int = 20, *, plain: bool = 
 
 def scored(score: Score, activations: Array, embeddings: Array, m: int, seeds: int) -> Array:
     """A similarity score of every latent whose top samples and baselines are rows of the same data."""
-    acts, judged = as_double(activations, "activations"), unit_rows(as_double(embeddings, "judge embeddings"))
-    same_rows(acts, judged, "activations and judge embeddings")
+    acts = as_double(activations, "activations", ("sample", "latent"))
+    judged = unit_rows(as_double(embeddings, "judge embeddings", ("sample", "d_judge")))
+    check_same_rows(acts, judged, "activations and judge embeddings")
     top = top_samples(acts, m)
     similar = _Similar(judged)
     draws = drawn(len(judged), m, len(top), seeds)

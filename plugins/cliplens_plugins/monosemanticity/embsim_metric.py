@@ -5,17 +5,17 @@ of a draw of 1,024 latents, over which the table of sensitivity to m is made; ne
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
+from cliplens.arrays import unit_rows
 from cliplens.records import Batch, Column, Findings
-from cliplens.sites import Modality
-from cliplens_plugins.monosemanticity.arrays import unit_rows
+from cliplens.sites import MODALITIES
+from cliplens.tally import Mergeable, MetricOfParts, PartPerKey
 from cliplens_plugins.monosemanticity.baseline import drawn
 from cliplens_plugins.monosemanticity.embsim import embsim_score
 from cliplens_plugins.monosemanticity.similarity import Score, averaged
@@ -33,7 +33,7 @@ _ABOUT = {
 _OF = {"image": "images", "text": "captions", "cross": "images against captions"}
 
 
-class EmbSimMetric(Metric):
+class EmbSimMetric(MetricOfParts):
     """EmbSim and WinRate per modality, and across modalities where one judge embeds both; sensitivity to m."""
 
     name: ClassVar[str] = "embsim"
@@ -41,46 +41,27 @@ class EmbSimMetric(Metric):
 
     def __init__(self, top: tuple[int, ...] = SENSITIVITY) -> None:
         self._top = top
-        self._seen: dict[tuple[str, Modality], TopEmbeddings] = {}
+        self._seen = PartPerKey(partial(_top_embeddings, top=max(top)))
+        """One per judge and modality, keyed `judge/modality`."""
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
-        sides: tuple[Modality, ...] = ("image", "text")
         for judge, embeddings in batch.judged.items():
-            for side in sides:
+            for side in MODALITIES:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
-                    self._at(judge, side).update(batch.codes, unit_rows(judged.detach()).float().cpu())
+                    self._seen[f"{judge}/{side}"].update(batch.codes, unit_rows(judged.detach()).float().cpu())
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, EmbSimMetric):
-            raise InputError(
-                expected="another EmbSimMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        for (judge, side), seen in other._seen.items():
-            self._at(judge, side).merge(seen)
-
-    def state(self) -> dict[str, Tensor]:
-        """All that is kept, named `judge/side/part`."""
-        return {f"{j}/{side}/{k}": v for (j, side), seen in self._seen.items() for k, v in seen.state().items()}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        grouped: dict[tuple[str, Modality], dict[str, Tensor]] = {}
-        for name, value in state.items():
-            judge, side, part = name.rsplit("/", 2)
-            grouped.setdefault((judge, "image" if side == "image" else "text"), {})[part] = value
-        self._seen = {}
-        for (judge, side), held in grouped.items():
-            self._at(judge, side).load_state(held)
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the top samples with their embeddings."""
+        return {"seen": self._seen}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The columns at m = 20, and the medians at every m over a draw of latents."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, Any]] = []
-        judges = list(dict.fromkeys(judge for judge, _ in self._seen))
+        judges = list(dict.fromkeys(key.rpartition("/")[0] for key in self._seen))
         compared = [c for judge in judges for what in _OF if (c := self._comparison(judge, what))]
         for one in compared:
             for m in self._top:
@@ -93,17 +74,19 @@ class EmbSimMetric(Metric):
         tables = {"EmbSim and WinRate by the number of top samples": rows} if rows else {}
         return Findings(columns, tuple(schema), {}, tables)
 
-    def _at(self, judge: str, side: Modality) -> TopEmbeddings:
-        return self._seen.setdefault((judge, side), TopEmbeddings(side, max(self._top), M))
-
     def _comparison(self, judge: str, what: str) -> "_Comparison | None":
         """None where the judge has not seen what is asked for, or embeds the modalities apart."""
         ends = ("image", "text") if what == "cross" else (what, what)
-        seen = [self._seen.get((judge, "image" if end == "image" else "text")) for end in ends]
-        left, right = seen
-        if left is None or right is None or left.pool.rows.shape[1:] != right.pool.rows.shape[1:]:
+        if not all(f"{judge}/{end}" in self._seen for end in ends):
+            return None
+        left, right = (self._seen[f"{judge}/{end}"] for end in ends)
+        if left.pool.rows.shape[1:] != right.pool.rows.shape[1:]:
             return None
         return _Comparison(judge, what, left, right, max(self._top))
+
+
+def _top_embeddings(key: str, top: int) -> TopEmbeddings:
+    return TopEmbeddings("image" if key.endswith("/image") else "text", top, M)
 
 
 class _Comparison:

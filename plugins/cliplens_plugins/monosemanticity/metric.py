@@ -1,6 +1,5 @@
 """The monosemanticity columns of the latent table."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -8,21 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cliplens.contracts import Metric
-from cliplens.errors import InputError
+from cliplens.arrays import unit_rows
 from cliplens.records import Batch, Column, Findings, PairedActs
-from cliplens.sites import Modality
-from cliplens.tally import Sums
-from cliplens_plugins.monosemanticity.arrays import unit_rows
+from cliplens.sites import MODALITIES
+from cliplens.tally import Mergeable, MetricOfParts, PartPerKey, Sums
 from cliplens_plugins.monosemanticity.mms import add_own_pairs, mms_score, one_space
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 
 _SOURCE = "Pach et al., arXiv 2504.02821; one-pass form, arXiv 2602.12403"
-_SEEN_AS: dict[Modality, str] = {"image": "images", "text": "captions"}
-SIDES: tuple[Modality, ...] = ("image", "text")
+_SEEN_AS = {"image": "images", "text": "captions"}
 
 
-class MonosemanticityMetric(Metric):
+class MonosemanticityMetric(MetricOfParts):
     """MS of every latent per modality and judge, and MMS between modalities where one judge embeds both.
 
     The first judge's columns are `ms_image` and `ms_text`; further judges' carry their name behind.
@@ -32,57 +28,34 @@ class MonosemanticityMetric(Metric):
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"judge"})
 
     def __init__(self) -> None:
-        self._scores: dict[tuple[str, Modality], OnePassMS] = {}
-        self._own: dict[str, Sums] = {}
+        self._scores = PartPerKey(_no_scores)
+        """One per judge and modality, keyed `judge/modality`."""
+        self._own = PartPerKey(_no_sums)
+        """Sums over own pairs, one per judge."""
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
         for judge, given in batch.judged.items():
             embeddings = _unit(given)
-            for side in SIDES:
+            for side in MODALITIES:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
-                    self._scores.setdefault((judge, side), OnePassMS()).update(codes, judged)
+                    self._scores[f"{judge}/{side}"].update(codes, judged)
             if batch.codes.image is not None and batch.codes.text is not None and one_space(embeddings):
-                add_own_pairs(self._own.setdefault(judge, Sums()), batch.codes, embeddings)
+                add_own_pairs(self._own[judge], batch.codes, embeddings)
 
-    def merge(self, other: Metric) -> None:
-        """Take in what another instance has seen."""
-        if not isinstance(other, MonosemanticityMetric):
-            raise InputError(
-                expected="another MonosemanticityMetric", found=type(other).__name__, fix="merge metrics of one kind"
-            )
-        for key, seen in other._scores.items():
-            self._scores.setdefault(key, OnePassMS()).merge(seen)
-        for judge, sums in other._own.items():
-            self._own.setdefault(judge, Sums()).merge(sums)
-
-    def state(self) -> dict[str, Tensor]:
-        """All sums, named `judge/side/sum`; those of own pairs `judge/both/sum`."""
-        scores = {f"{j}/{side}/{k}": v for (j, side), one in self._scores.items() for k, v in one.state().items()}
-        return {**scores, **{f"{j}/both/{k}": v for j, sums in self._own.items() for k, v in sums.state().items()}}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        grouped: dict[tuple[str, str], dict[str, Tensor]] = {}
-        for name, value in state.items():
-            judge, side, key = name.rsplit("/", 2)
-            grouped.setdefault((judge, side), {})[key] = value
-        self._scores, self._own = {}, {}
-        for (judge, side), held in grouped.items():
-            if side == "both":
-                self._own.setdefault(judge, Sums()).load_state(held)
-            else:
-                one = self._scores.setdefault((judge, "image" if side == "image" else "text"), OnePassMS())
-                one.load_state(held)
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the sums of MS, and those over own pairs."""
+        return {"scores": self._scores, "own": self._own}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """One column per judge and modality, and the medians."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, str | float | int]] = []
-        judges = list(dict.fromkeys(judge for judge, _ in self._scores))
-        for (judge, side), seen in self._scores.items():
+        judges = list(dict.fromkeys(key.rpartition("/")[0] for key in self._scores))
+        for key, seen in self._scores.items():
+            judge, _, side = key.rpartition("/")
             name = f"ms_{side}" if judge == judges[0] else f"ms_{side}_{judge}"
             values = seen.scores()
             columns[name] = values.numpy()
@@ -98,8 +71,16 @@ class MonosemanticityMetric(Metric):
         return Findings(columns, tuple(schema), {"ms": figures}, {"Monosemanticity (MS)": rows} if rows else {})
 
     def _mms(self, judge: str, own: Sums) -> Float[Tensor, " latent"]:
-        image, text = self._scores[judge, "image"], self._scores[judge, "text"]
+        image, text = self._scores[f"{judge}/image"], self._scores[f"{judge}/text"]
         return mms_score(image.weighted, text.weighted, image.total, text.total, own["ab"], own["ab_alike"])
+
+
+def _no_scores(key: str) -> OnePassMS:
+    return OnePassMS()
+
+
+def _no_sums(judge: str) -> Sums:
+    return Sums()
 
 
 def _unit(embeddings: PairedActs) -> PairedActs:
@@ -120,7 +101,7 @@ def _mms_column(name: str, judge: str) -> Column:
     return Column(name, about, range="[-1, 1]", nan="does not fire on both modalities", source=source)
 
 
-def _column(name: str, side: Modality, judge: str) -> Column:
+def _column(name: str, side: str, judge: str) -> Column:
     about = (
         f"MonoSemanticity score over {_SEEN_AS[side]}: mean similarity of two samples to the judge {judge!r}, "
         "weighted by activation."

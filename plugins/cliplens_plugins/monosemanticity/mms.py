@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.arrays import Array, as_double, check_same_rows, like, unit_rows
 from cliplens.records import PairedActs, PairedCodes
 from cliplens.tally import Sums
-from cliplens_plugins.monosemanticity.arrays import Array, as_double, like, same_rows, unit_rows
 
 
 def mms(
@@ -34,10 +34,12 @@ def mms(
 
     Source: Kaushik et al., arXiv 2601.20028.
     """
-    a, b = as_double(image_codes, "image codes"), as_double(text_codes, "text codes")
-    e, f = (unit_rows(as_double(x, "judge embeddings")) for x in (image_embeddings, text_embeddings))
+    a, b = (as_double(c, "codes", ("pair", "latent")) for c in (image_codes, text_codes))
+    e, f = (
+        unit_rows(as_double(x, "judge embeddings", ("pair", "d_judge"))) for x in (image_embeddings, text_embeddings)
+    )
     for other in (b, e, f):
-        same_rows(a, other, "codes and judge embeddings of both modalities")
+        check_same_rows(a, other, "codes and judge embeddings of both modalities")
     own = (a * b).sum(0), (a * b * (e * f).sum(1, keepdim=True)).sum(0)
     return like(mms_score(a.T @ e, b.T @ f, a.sum(0), b.sum(0), *own, own_pairs=own_pairs), image_codes)
 

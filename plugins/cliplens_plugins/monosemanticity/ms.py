@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from cliplens_plugins.monosemanticity.arrays import Array, as_double, like, same_rows, unit_rows
+from cliplens.arrays import Array, as_double, check_same_rows, like, unit_rows
 
 _BLOCK = 1 << 22
 _SPARSE = 0.1
@@ -38,8 +38,9 @@ def ms(activations: Array, embeddings: Array) -> Array:
 
     Source: Pach et al., arXiv 2504.02821; the one-pass form also in arXiv 2602.12403.
     """
-    acts, judged = as_double(activations, "activations"), unit_rows(as_double(embeddings, "judge embeddings"))
-    same_rows(acts, judged, "activations and judge embeddings")
+    acts = as_double(activations, "activations", ("sample", "latent"))
+    judged = unit_rows(as_double(embeddings, "judge embeddings", ("sample", "d_judge")))
+    check_same_rows(acts, judged, "activations and judge embeddings")
     n_latents = acts.shape[1]
     if not len(acts):
         return like(acts.new_full((n_latents,), torch.nan), activations)

@@ -60,7 +60,7 @@ def drawn_latents(d_sae: int) -> Int64[np.ndarray, " drawn"]:
 
 
 class TopEmbeddings:
-    """The top samples of each latent in one modality with their embeddings, and a pool of random ones beside them."""
+    """The top samples of each latent in one modality with their embeddings, and a pool of random ones."""
 
     def __init__(self, modality: Modality, top: int, usual: int) -> None:
         self.samples = TopSamples(modality, top, partial(most_of, top=top, usual=usual))
@@ -92,5 +92,5 @@ class TopEmbeddings:
 
     def rows(self) -> Float[Tensor, "sample d"]:
         """The embeddings of `samples.ids`, in that order."""
-        beside = self.samples.beside
-        return self.pool.rows[:0] if beside is None else beside
+        payload = self.samples.payload
+        return self.pool.rows[:0] if payload is None else payload

@@ -5,7 +5,7 @@
 S+ and S- as in EmbSim. A reimplementation: the paper published no code.
 """
 
-from cliplens_plugins.monosemanticity.arrays import Array
+from cliplens.arrays import Array
 from cliplens_plugins.monosemanticity.baseline import SEEDS
 from cliplens_plugins.monosemanticity.embsim import Similarities, scored
 

@@ -8,14 +8,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from cliplens.tasks import nearest_prototype
+from cliplens.tasks import retrieval as retrieval  # noqa: PLC0414  exported here too
+
 Banks = Mapping[str, Float[Tensor, "value d_embed"]]
 """Attribute -> one text embedding per value. Values of one attribute must share their contexts to compare fairly."""
 
 
 def zero_shot(embeddings: Float[Tensor, "sample d_embed"], banks: Banks) -> dict[str, Int[np.ndarray, " sample"]]:
     """The value of each attribute whose text is nearest, by cosine."""
-    unit = F.normalize(embeddings, dim=-1)
-    return {name: (unit @ F.normalize(bank, dim=-1).T).argmax(-1).cpu().numpy() for name, bank in banks.items()}
+    return {name: nearest_prototype(embeddings, bank).cpu().numpy() for name, bank in banks.items()}
 
 
 def cosine_shift(
@@ -24,19 +26,6 @@ def cosine_shift(
     """Mean change of the cosine with each value's text: what moves (the target) and what else moves (all others)."""
     moved = F.normalize(after, dim=-1) - F.normalize(before, dim=-1)
     return {name: (moved @ F.normalize(bank, dim=-1).T).mean(0).cpu().numpy() for name, bank in banks.items()}
-
-
-def retrieval(
-    images: Float[Tensor, "pair d_embed"], captions: Float[Tensor, "pair d_embed"], ks: tuple[int, ...] = (1, 5, 10)
-) -> dict[str, float]:
-    """R@k both ways, in [0, 1]: the share of samples whose own partner is among the k nearest by cosine."""
-    scores = F.normalize(images, dim=-1) @ F.normalize(captions, dim=-1).T
-    own = scores.diagonal()
-    found: dict[str, float] = {}
-    for way, table in (("i2t", scores), ("t2i", scores.T)):
-        rank = (table > own[:, None]).sum(1)
-        found |= {f"{way}_r{k}": float((rank < k).double().mean()) for k in ks}
-    return found
 
 
 @torch.no_grad()

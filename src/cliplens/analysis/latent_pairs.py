@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cliplens.analysis.latents import Reader, attributed
+from cliplens.analysis.latents import SplicedSAE, attributed
 from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import direct_path
 from cliplens.errors import InputError
@@ -82,7 +82,7 @@ def _vectors(tower: HookedTower, inputs: Tensor, dictionary: Any) -> Attribution
             found="none",
             fix="give dictionary=, of_image=, of_text=",
         )
-    reader = Reader.of(dictionary, tower, None)
+    reader = SplicedSAE.of(dictionary, tower, None)
     d = tower.cfg.d_embed
     path, read = direct_path(tower, inputs, reader.writes, reader.reads, copies=d)
     return attributed(path, read, reader, torch.eye(d, dtype=path.acts.dtype, device=path.acts.device))

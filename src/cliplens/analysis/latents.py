@@ -54,13 +54,13 @@ def attribute_latents(
         MismatchError: widths or row counts differ.
     """
     check_towards(towards, inputs, tower)
-    reader = Reader.of(dictionary, tower, hook)
+    reader = SplicedSAE.of(dictionary, tower, hook)
     path, read = direct_path(tower, inputs, reader.writes, reader.reads)
     return attributed(path, read, reader, towards)
 
 
 @dataclass(frozen=True)
-class Reader:
+class SplicedSAE:
     """A dictionary as it stands at a hook of one tower."""
 
     sae: Any
@@ -69,7 +69,7 @@ class Reader:
     d_head: int
 
     @classmethod
-    def of(cls, dictionary: Any, tower: HookedTower, hook: str | None) -> "Reader":
+    def of(cls, dictionary: Any, tower: HookedTower, hook: str | None) -> "SplicedSAE":
         """The stock SAE in question, and where it reads and writes."""
         side = tower.cfg.side
         provenance = getattr(dictionary, "provenance", None)
@@ -125,7 +125,7 @@ class Reader:
         return rows.view(len(rows), -1, self.d_head) if own_reshaping else rows
 
 
-def attributed(path: DirectPath, read: Tensor, reader: Reader, towards: Towards) -> Attribution:
+def attributed(path: DirectPath, read: Tensor, reader: SplicedSAE, towards: Towards) -> Attribution:
     """The shares of latents and of the rest along a direct path."""
     directions = path.directions(towards)
     counts: Bool[Tensor, "batch pos"] = directions.abs().amax(-1) > 0
@@ -147,7 +147,7 @@ def attributed(path: DirectPath, read: Tensor, reader: Reader, towards: Towards)
     return Attribution(parts.index_add(0, sample, per_row), path.similarity(towards), rest)
 
 
-def _check_decoder(reader: Reader, codes: Tensor, rows: Tensor, here: Tensor, summed: Tensor) -> None:
+def _check_decoder(reader: SplicedSAE, codes: Tensor, rows: Tensor, here: Tensor, summed: Tensor) -> None:
     whole = _products(reader.decode(codes, rows), here)
     if not torch.allclose(whole, summed.to(whole.dtype), rtol=1e-3, atol=1e-4):
         raise InputError(

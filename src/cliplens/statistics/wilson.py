@@ -31,9 +31,10 @@ def wilson_interval(share: Numbers, n: Numbers, level: float = 0.95) -> tuple[An
     share, n = np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64)
     z = float(norm.ppf((1 + level) / 2))
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-        spread = np.sqrt(np.maximum(share * (1 - share) / n + z * z / (4 * n**2), 0))
-        half = z * spread / (1 + z * z / n)
+        widened = 1 + (1 / n) * (z * z)
+        centre = (share + (1 / (2 * n)) * (z * z)) / widened
+        spread = np.sqrt(np.maximum(share * (1 - share) / n + (1 / (4 * n**2)) * (z * z), 0))
+        half = z * spread / widened
         low, high = np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
     known = n > 0
     return np.where(known, low, np.nan), np.where(known, high, np.nan)

@@ -13,7 +13,8 @@ from sae_lens.saes.sae import SAEMetadata
 import cliplens
 from cliplens.errors import InputError, MismatchError
 from cliplens.sites import Site
-from cliplens_plugins.fidelity import contrastive_loss, duplicates, matched, retrieval, stability, zero_shot
+from cliplens.tasks import contrastive_loss, retrieval, zero_shot
+from cliplens_plugins.fidelity import duplicates, matched, stability
 from cliplens_plugins.fidelity.downstream import Classes, downstream
 from cliplens_plugins.fidelity.stability import contained
 from support.tiny import tiny_images, tiny_model, tiny_tokens
@@ -60,7 +61,7 @@ def test_retrieval_by_hand_and_ties_count_as_misses() -> None:
     assert figures["text_to_image_r1"] == pytest.approx(2 / 3)
     alike = torch.ones(4, 2)
     assert retrieval(alike, alike, at=(1,)) == {"image_to_text_r1": 0.0, "text_to_image_r1": 0.0}
-    with pytest.raises(InputError, match="Fix: give pairs"):
+    with pytest.raises(InputError, match="Fix: give row i of both"):
         retrieval(torch.zeros(0, 2), torch.zeros(0, 2))
 
 

@@ -8,7 +8,7 @@ from cliplens.keys import held_out, pair_keys
 from cliplens.records import Batch, GroundTruth
 from cliplens.tally import tally
 from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, mds
-from cliplens_plugins.modality.ground_truth import _SPLIT_SEED, auroc
+from cliplens_plugins.modality.ground_truth import _SPLIT_SEED
 from support.planted import batch_of
 
 N = 3000
@@ -95,10 +95,3 @@ def test_parts_merge() -> None:
     assert found == pytest.approx(expected, nan_ok=True) if not isinstance(expected, dict) else True
     assert found["ground_truth"]["coverage"] == expected["ground_truth"]["coverage"]
     np.testing.assert_allclose(restored.labels().correlation, whole.labels().correlation, atol=1e-12)
-
-
-def test_auroc_counts_pairs() -> None:
-    scores, positive = np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True])
-    slow = np.mean([(p > n) + 0.5 * (p == n) for p in scores[positive] for n in scores[~positive]])
-    assert auroc(scores, positive) == pytest.approx(slow)
-    assert np.isnan(auroc(scores, np.ones(4, bool)))

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from cliplens.keys import hashed, hashed_uniform, pair_keys
 from cliplens.records import PairedCodes, SparseCodes
+from cliplens.statistics import benjamini_hochberg, poisson_weights
 from cliplens.tally import Sums, tally
 from cliplens_plugins.modality import ModalityMetric
-from cliplens_plugins.modality.bootstrap import add_replicates, percentile_interval, poisson_weights, replicates
-from cliplens_plugins.modality.interval import interval, wilson_interval
-from cliplens_plugins.modality.null import benjamini_hochberg, swap_p
+from cliplens_plugins.modality.bootstrap import add_replicates, replicates
+from cliplens_plugins.modality.interval import interval, ratio_interval
+from cliplens_plugins.modality.null import swap_p
 from cliplens_plugins.modality.sums import add_pairs
 from support.planted import batch_of, batches_of, planted_codes
 
@@ -49,13 +50,6 @@ def test_replicates_equal_the_slow_ones() -> None:
         with np.errstate(invalid="ignore"):
             slow = (weights[fires] * ratio[:, None]).sum(0) / weights[fires].sum(0)
         np.testing.assert_allclose(replicates(sums)[k].numpy(), slow, atol=1e-12)
-
-
-def test_percentiles_leave_out_replicates_without_any_firing() -> None:
-    drawn = torch.tensor([[0.1, torch.nan, 0.3, 0.2], [torch.nan] * 4], dtype=torch.float64)
-    low, high = percentile_interval(drawn)
-    assert (low[0], high[0]) == (0.1, 0.3)
-    assert np.isnan([low[1], high[1]]).all()
 
 
 def _covered(true: np.ndarray, n: int, trials: int, seed: int) -> float:
@@ -95,7 +89,7 @@ def test_wilson_is_the_textbook_interval_where_ratios_are_nought_or_one(n: int, 
 
     ones = min(ones, n)
     d1 = torch.tensor([ones - n / 2], dtype=torch.float64)
-    low, high = wilson_interval(torch.tensor([n], dtype=torch.float64), d1, torch.tensor([n / 4], dtype=torch.float64))
+    low, high = ratio_interval(torch.tensor([n], dtype=torch.float64), d1, torch.tensor([n / 4], dtype=torch.float64))
     expected = binomtest(ones, n).proportion_ci(method="wilson")
     assert float(low) == pytest.approx(expected.low, abs=1e-9)
     assert float(high) == pytest.approx(expected.high, abs=1e-9)

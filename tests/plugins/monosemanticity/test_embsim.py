@@ -247,8 +247,8 @@ def test_embeddings_stay_with_their_samples() -> None:
     seen = TopSamples("image", 7)
     for a in range(240, -1, -60):
         seen.add(ids[a : a + 60], SparseCodes.from_dense(acts[a : a + 60]), rows[a : a + 60])
-    assert seen.beside is not None
-    assert torch.equal(seen.beside, rows[[int(i) for i in seen.ids]])
+    assert seen.payload is not None
+    assert torch.equal(seen.payload, rows[[int(i) for i in seen.ids]])
     for k, at in enumerate(seen.table()):
         slow = sorted(range(300), key=lambda i: (-float(acts[i, k]), ids[i]))[:7]
         assert [int(seen.ids[p]) for p in at] == slow

@@ -74,8 +74,13 @@ def test_clip_itself_zero_shot_and_retrieval() -> None:
     assert s.zero_shot(after, bank)["axis"].tolist() == [2, 1]
     moved = s.cosine_shift(before, after, bank)["axis"]
     assert moved[2] > 0 > moved[0]
-    assert s.retrieval(before, before) == {f"{w}_r{k}": 1.0 for w in ("i2t", "t2i") for k in (1, 5, 10)}
-    assert s.retrieval(before, before.flip(0), ks=(1,)) == {"i2t_r1": 0.0, "t2i_r1": 0.0}
+    assert s.retrieval(before, before) == {
+        f"{w}_r{k}": 1.0 for w in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+    }
+    assert s.retrieval(before, before.flip(0), at=(1,)) == {
+        "image_to_text_r1": 0.0,
+        "text_to_image_r1": 0.0,
+    }
 
 
 def test_proxies_of_quality_and_the_strip(tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""One pass over the batches feeds every metric, and their findings become one table."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import packages_distributions
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Metric
+from cliplens.errors import InputError
+from cliplens.records import Batch, Column, Findings, LatentTable
+from cliplens.registry import Plugin
+from cliplens.tally.reduce import all_reduce_one, distributed
+
+_MISSING = {
+    "pairs": "both an image and a caption in every pair",
+    "judge": "embeddings by a judge",
+    "truth": "pairs whose ground truth is known",
+    "targets": "something asked about the pairs (a target)",
+    "raw": "activations before centring",
+}
+_LATENT = Column(
+    "latent", "Number of the latent: its row in the dictionary's decoder.", unit="index", range="0 .. d_sae-1"
+)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The findings of all metrics together."""
+
+    table: LatentTable
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    failed: tuple[dict[str, str], ...] = ()
+    """One entry per plugin that failed: `plugin`, `distribution`, `error`."""
+
+
+def tally(
+    batches: Iterable[Batch],
+    metrics: Sequence[Metric | tuple[Plugin, Metric]],
+    *,
+    decoder: Float[Tensor, "d_sae d_in"] | None,
+) -> Tally:
+    """Feed every batch to every metric, once, and gather the findings.
+
+    A metric whose needs the batches do not meet is left out, with a note. A metric that fails is left out too, and
+    named in `failed` with its distribution and its error; the others go on. Under `torchrun` every process feeds its
+    own batches, and all processes get the same result, over all batches.
+
+    Args:
+        batches: the batches, read once.
+        metrics: metrics, or (plugin, metric) as `cliplens.registry` gives them.
+        decoder: the decoder of the dictionary, for metrics that need it.
+    """
+    entries = [_Entry.of(m) for m in metrics]
+    for batch in batches:
+        for entry in entries:
+            entry.update(batch)
+    _all_reduce_entries(entries)
+    return _gathered(entries, decoder)
+
+
+class _Entry:
+    """One metric of a tally, with the plugin it comes from and its outcome."""
+
+    def __init__(self, metric: Metric, plugin: Plugin | None) -> None:
+        self.metric, self._plugin = metric, plugin
+        self.error: str | None = None
+        self.missing: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, given: Metric | tuple[Plugin, Metric]) -> "_Entry":
+        return cls(given[1], given[0]) if isinstance(given, tuple) else cls(given, None)
+
+    @property
+    def plugin(self) -> str:
+        return self._plugin.name if self._plugin else self.metric.name
+
+    @property
+    def distribution(self) -> str:
+        if self._plugin:
+            return self._plugin.distribution
+        package = type(self.metric).__module__.partition(".")[0]
+        return packages_distributions().get(package, ["an unknown distribution"])[0]
+
+    @property
+    def active(self) -> bool:
+        return self.error is None and not self.missing
+
+    def update(self, batch: Batch) -> None:
+        if self.active:
+            self.missing = frozenset(self.metric.needs) - _carried(batch)
+        if self.active:
+            self._attempt(lambda: self.metric.update(batch))
+
+    def findings(self, decoder: Tensor | None) -> Findings | None:
+        found: list[Findings] = []
+        if self.active:
+            self._attempt(lambda: found.append(self.metric.findings(decoder)))
+        return found[0] if found else None
+
+    def fail(self, error: str) -> None:
+        self.error = self.error or error
+
+    def _attempt(self, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:  # any plugin may raise anything; the others go on
+            self.fail(f"{type(error).__name__}: {error}")
+
+
+def _carried(batch: Batch) -> frozenset[str]:
+    has = {
+        "pairs": batch.codes.image is not None and batch.codes.text is not None,
+        "judge": bool(batch.judged),
+        "truth": batch.truth is not None,
+        "targets": bool(batch.targets),
+        "raw": batch.raw is not None,
+    }
+    return frozenset(name for name, present in has.items() if present)
+
+
+def _gathered(entries: Sequence[_Entry], decoder: Tensor | None) -> Tally:
+    table = LatentTable({})
+    if decoder is not None:
+        table = table.with_columns({"latent": np.arange(len(decoder))}, [_LATENT])
+    figures: dict[str, Any] = {}
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {}
+    notes: list[str] = []
+    for entry in entries:
+        found = entry.findings(decoder)
+        if found is None:
+            continue
+        taken = set(found.columns) & set(table)
+        if taken:
+            entry.fail(f"its columns {sorted(taken)} are already given by another metric")
+            continue
+        try:
+            table = table.with_columns(found.columns, found.schema)
+        except InputError as error:
+            entry.fail(str(error))
+            continue
+        figures |= found.figures
+        tables |= found.tables
+        notes += found.notes
+    if "latent" not in table and len(table):
+        table = LatentTable({"latent": np.arange(len(table)), **table.columns}, {"latent": _LATENT, **table.schema})
+    notes += [_skipped(entry) for entry in entries if entry.missing]
+    failed = tuple(
+        {"plugin": e.plugin, "distribution": e.distribution, "error": e.error} for e in entries if e.error is not None
+    )
+    return Tally(table, figures, tables, tuple(notes), failed)
+
+
+def _skipped(entry: _Entry) -> str:
+    wanted = " and ".join(_MISSING[need] for need in sorted(entry.missing))
+    return f"The metric {entry.plugin!r} was left out: it needs {wanted}."
+
+
+def _all_reduce_entries(entries: Sequence[_Entry]) -> None:
+    if not distributed():
+        return
+    for entry in entries:
+        outcomes: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(outcomes, (entry.error, tuple(sorted(entry.missing))))
+        for error, missing in outcomes:
+            if error is not None:
+                entry.fail(error)
+            entry.missing |= frozenset(missing)
+        if entry.active:
+            all_reduce_one(entry.metric)

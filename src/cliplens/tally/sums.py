@@ -1,0 +1,67 @@
+"""Named sums that merge by addition: the state of most metrics."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+
+class Sums:
+    """Named tensors that change only by addition. Sums are float64, counts int64.
+
+    >>> sums = Sums()
+    >>> sums.add("rows", 3)
+    >>> sums.add("rows", 4)
+    >>> int(sums["rows"])
+    7
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def add(self, name: str, value: Tensor | float | int) -> None:
+        """Add to the sum of that name, which starts at zero."""
+        term = torch.as_tensor(value)
+        term = term.to(torch.float64 if term.is_floating_point() else torch.int64)
+        if name in self._held:
+            self._held[name] += term
+        else:
+            self._held[name] = term.clone()
+
+    def add_per_latent(self, name: str, latents: Int64[Tensor, " firing"], values: Tensor | None, d_sae: int) -> None:
+        """Add the values of firings to a sum per latent; without values their number, of bools the true ones."""
+        if values is not None and values.dtype == torch.bool:
+            latents, values = latents[values], None
+        if values is None:
+            self.add(name, torch.bincount(latents, minlength=d_sae))
+            return
+        # Where nothing fires, bincount forgets that the weights were floating.
+        self.add(name, torch.bincount(latents, values.double(), minlength=d_sae).double())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._held[name]
+
+    def get(self, name: str, default: Tensor) -> Tensor:
+        """Return the sum of that name, or `default` where nothing was added."""
+        return self._held.get(name, default)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all sums."""
+        return tuple(self._held)
+
+    def merge(self, other: "Sums") -> None:
+        """Add the sums of another instance."""
+        for name, value in other._held.items():
+            self.add(name, value)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return a copy of every sum."""
+        return {name: value.clone() for name, value in self._held.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state that `state` gave."""
+        self._held = {name: value.clone() for name, value in state.items()}
