@@ -61,7 +61,11 @@ class MissingExtraError(PluginError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """The error for a name nobody answers to, with the nearest names that somebody does."""
+    """Return the error for an unknown name; it lists the known names nearest to it.
+
+    >>> print(unknown_name("model", "ViT-B32", ["ViT-B-32", "RN50"]))
+    Expected the name of a model (2 known), but found 'ViT-B32'. Fix: use one of the nearest: 'ViT-B-32'.
+    """
     names = sorted(set(known))
     nearest = nearest_names(name, names)
     listed = ", ".join(repr(n) for n in nearest) if nearest else "none that is near"
@@ -73,7 +77,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 5) -> list[str]:
-    """The names most like `name`, best first; letter case does not matter."""
+    """Return the known names most similar to `name`, best first. Letter case does not matter.
+
+    >>> nearest_names("vit-b32", ["RN50", "ViT-B-32", "ViT-B-16"])
+    ['ViT-B-32', 'ViT-B-16']
+    """
     by_folded = {n.casefold(): n for n in known}
     folded = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.4)
     return [by_folded[f] for f in folded]

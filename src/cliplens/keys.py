@@ -18,17 +18,26 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
-    """A 64-bit key per pair id (BLAKE2b), equal wherever the id is equal.
+    """Return a 64-bit key per pair id (BLAKE2b): equal ids have equal keys on every machine.
 
-    Further captions of one image (`cat.jpg#1`, `cat.jpg#2`; see `cliplens.pairs.Pairs`) share the key of the first, so
-    that a picture never lies on both sides of a split and a bootstrap draws all its captions together.
+    Further captions of one image (`cat.jpg#1`, `cat.jpg#2`; see `cliplens.pairs.Pairs`) share the key of the first. So
+    a picture never lies on both sides of a split, and a bootstrap draws all its captions together.
+
+    >>> first, second, other = pair_keys(["cat.jpg", "cat.jpg#1", "dog.jpg"])
+    >>> bool(first == second), bool(first == other)
+    (True, False)
     """
     digests = b"".join(hashlib.blake2b(_FURTHER.sub("", i).encode(), digest_size=8).digest() for i in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def hashed(keys: UInt64[np.ndarray, "*shape"], seed: int) -> UInt64[np.ndarray, "*shape"]:
-    """Fresh 64-bit numbers from keys and a seed (SplitMix64's finaliser)."""
+    """Return 64-bit random numbers determined by keys and seed (the finaliser of SplitMix64).
+
+    >>> keys = np.arange(3, dtype=np.uint64)
+    >>> bool((hashed(keys, 0)[[2, 0]] == hashed(keys[[2, 0]], 0)).all())
+    True
+    """
     with np.errstate(over="ignore"):
         offset = np.uint64((seed + 1) & 0xFFFFFFFFFFFFFFFF) * _GOLDEN
         z = keys + offset
@@ -38,10 +47,19 @@ def hashed(keys: UInt64[np.ndarray, "*shape"], seed: int) -> UInt64[np.ndarray, 
 
 
 def hashed_uniform(keys: UInt64[np.ndarray, "*shape"], seed: int) -> Float[np.ndarray, "*shape"]:
-    """Uniform numbers in [0, 1) from keys and a seed, float64."""
+    """Return uniform numbers in [0, 1) determined by keys and seed, float64.
+
+    >>> hashed_uniform(pair_keys(["a", "b"]), seed=0).round(3)
+    array([0.227, 0.254])
+    """
     return (hashed(keys, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def held_out(keys: UInt64[np.ndarray, " pair"], fraction: float, seed: int = 0) -> Bool[np.ndarray, " pair"]:
-    """Which pairs are kept from training: about `fraction` of them, chosen by id alone."""
+    """Return which pairs are kept from training: about `fraction` of them, chosen by id and seed alone.
+
+    >>> chosen = held_out(pair_keys(f"{n}.jpg" for n in range(1000)), 0.2)
+    >>> int(chosen.sum())
+    206
+    """
     return hashed_uniform(keys, seed) < fraction

@@ -13,7 +13,7 @@ Where = Literal["all", "firing"]
 def add(latents: Iterable[int], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
     """Add `strength` to the latents' codes. `where="firing"` adds only where the latent fires.
 
-    >>> add([17], 4)
+    >>> add([17], 4.0)
     Edit(operation='add', latents=(17,), strength=4.0, options={})
     """
     return _edit("add", latents, strength, positions=positions, where=where)

@@ -40,7 +40,12 @@ _TAILS = tuple(f"in {name}" for name in FACTORS["tail"].values)
 
 
 def captions(scenes: Scenes) -> list[str]:
-    """What is said of each scene: `please see a sad photo of two tiny hollow red stars was here in spring`."""
+    """Return the caption of each scene.
+
+    >>> from cliplens.world import draw_scenes
+    >>> captions(draw_scenes(1))
+    ['please see a calm drawing of three small solid emerald arrows will be here in autumn']
+    """
     columns = {name: values.tolist() for name, values in scenes.values.items()}
     said = {name: _said(name, columns[name], columns[f"said_{name}"]) for name in WORDS}
     nouns = [_PLURALS.get(w, f"{w}s") if n else w for w, n in zip(said["shape"], columns["count"], strict=True)]
@@ -64,7 +69,11 @@ def captions(scenes: Scenes) -> list[str]:
 
 
 def lexicon() -> tuple[str, ...]:
-    """Every word a caption can hold, sorted."""
+    """Return every word a caption can hold, sorted.
+
+    >>> "red" in lexicon(), "elephant" in lexicon()
+    (True, False)
+    """
     nouns = [word for pair in WORDS["shape"] for word in pair]
     phrases = [*_FRAMES, *_TENSES, *_MOODS, *_MANNERS, *_TAILS]
     words = {word for phrase in phrases for word in phrase.split()}

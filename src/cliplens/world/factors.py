@@ -77,11 +77,15 @@ class Scenes:
         return self.values[name]
 
     def rows(self, which: slice | Int[np.ndarray, " chosen"]) -> "Scenes":
-        """Some of the scenes."""
+        """Return some of the scenes, by slice or by index."""
         return Scenes({name: column[which] for name, column in self.values.items()})
 
     def replaced(self, **values: int | _Values) -> "Scenes":
-        """The same scenes with whole columns set to other values."""
+        """Return the same scenes with whole columns set to other values.
+
+        >>> draw_scenes(3).replaced(colour=0)["colour"]
+        array([0, 0, 0])
+        """
         for name in values:
             if name not in self.values:
                 raise unknown_name("factor", name, self.values)
@@ -89,7 +93,11 @@ class Scenes:
 
 
 def draw_scenes(n: int, *, seed: int = 0, start: int = 0) -> Scenes:
-    """Scenes `start` to `start + n` of the endless row that belongs to `seed`, whatever their number.
+    """Return scenes `start` to `start + n` of the endless sequence that belongs to `seed`.
+
+    >>> later = draw_scenes(2, seed=1, start=3)
+    >>> bool((later["shape"] == draw_scenes(5, seed=1)["shape"][3:]).all())
+    True
 
     Raises:
         InputError: `n`, `start` or `seed` is negative.

@@ -36,7 +36,12 @@ _Pictures = UInt8[np.ndarray, f"scene {SIDE} {SIDE} 3"]
 
 
 def render(scenes: Scenes) -> _Pictures:
-    """The pictures of the scenes, RGB."""
+    """Return the pictures of the scenes, RGB.
+
+    >>> from cliplens.world import draw_scenes
+    >>> render(draw_scenes(2)).shape
+    (2, 48, 48, 3)
+    """
     out = np.empty((len(scenes), SIDE, SIDE, 3), dtype=np.uint8)
     for start in range(0, len(scenes), _CHUNK):
         rows = slice(start, start + _CHUNK)
@@ -45,7 +50,12 @@ def render(scenes: Scenes) -> _Pictures:
 
 
 def object_masks(scenes: Scenes) -> Float[np.ndarray, "scene y x"]:
-    """How far each pixel is covered by an object, 0 to 1."""
+    """Return how far each pixel is covered by an object, from 0 to 1.
+
+    >>> from cliplens.world import draw_scenes
+    >>> object_masks(draw_scenes(2)).shape
+    (2, 48, 48)
+    """
     masks = np.zeros((len(scenes), SIDE, SIDE), dtype=np.float32)
     sprite = _sprite_of(scenes)
     for cell in range(4):
