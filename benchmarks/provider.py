@@ -24,9 +24,10 @@ from torch import Tensor
 from cliplens.records import ModelIdentity
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
-from cliplens.store.arrow import Form
-from cliplens.store.harvest import ShardDraft, finish
-from cliplens.store.manifest import Plan, SitePlan, write_plan
+from cliplens.store.arrow import ShardSchema
+from cliplens.store.manifest import write_plan, write_totals
+from cliplens.store.plan import Plan, SitePlan
+from cliplens.store.shard_writer import ShardWriter
 from cliplens.store.sources import Chunk, RowSource
 
 POSITIONS = 50
@@ -73,7 +74,7 @@ def bare_gather(chunks: list[Tensor], rows: int, batch: int) -> Iterator[Tensor]
 def cache_of(chunks: list[Tensor], folder: Path) -> Cache:
     """The chunks as a cache, one pair per position, float16."""
     width, rows = chunks[0].shape[1], sum(len(c) for c in chunks)
-    form = Form(SITE.hook, 1, width, "float16", token_ids=False)
+    form = ShardSchema(SITE.hook, 1, width, "float16", token_ids=False)
     identity = ModelIdentity("none", None, "", "", "", "")
     plan = Plan(
         identity, "benchmark", "", rows, (SitePlan(SITE, form, "single"),), "auto", "float16", "", 4096, 8192, "none", 0
@@ -82,11 +83,11 @@ def cache_of(chunks: list[Tensor], folder: Path) -> Cache:
     write_plan(folder, plan, None)
     values = torch.cat(chunks).cpu().to(torch.float16).numpy()[:, None]
     for shard in plan.names:
-        draft = ShardDraft(folder, plan, shard)
+        draft = ShardWriter(folder, plan, shard)
         places = plan.places(shard)
         draft.write(places, [f"p{p}" for p in places.tolist()], {SITE: (values[places], None)}, None)
         draft.commit()
-    finish(folder, plan)
+    write_totals(folder, plan)
     return Cache.open(folder)
 
 

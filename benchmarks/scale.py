@@ -24,7 +24,7 @@ from PIL import Image
 
 from cliplens.pairs import open_image, read_pairs
 from cliplens.records import Pair
-from cliplens.store.arrow import Form
+from cliplens.store.arrow import ShardSchema
 from cliplens.store.memory import trim_memory
 
 SETS = {"CC3M": 3.3e6, "CC12M": 12.4e6, "LAION-400M": 407e6}
@@ -42,7 +42,7 @@ TOWERS = {"ViT-B/32": ((12, 768, 50), (12, 512, 77)), "ViT-L/14": ((24, 1024, 25
 
 def bytes_per_pair(sites: tuple[tuple[int, int, bool], ...]) -> int:
     return PAIR_BYTES + sum(
-        Form("hook", context, width, "float16", ids).bytes_per_pair for context, width, ids in sites
+        ShardSchema("hook", context, width, "float16", ids).bytes_per_pair for context, width, ids in sites
     )
 
 

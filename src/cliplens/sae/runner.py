@@ -190,7 +190,7 @@ def _prepared(
 
 def _context(clip: HookedCLIP, site: Site, cache: Cache | None) -> int:
     if cache is not None:
-        return int(cache.site(site).form.context_size)
+        return int(cache.site(site).schema.context_size)
     return int(tower_on(clip, site.side).cfg.n_ctx)
 
 

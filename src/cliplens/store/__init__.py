@@ -3,7 +3,7 @@
 from cliplens.distributed import Group as Group
 from cliplens.store.cache import Cache as Cache
 from cliplens.store.harvest import harvest as harvest
+from cliplens.store.live import provider_of as provider_of
 from cliplens.store.provider import Provider as Provider
-from cliplens.store.provider import provider_of as provider_of
 from cliplens.store.token_datasets import caption_dataset as caption_dataset
 from cliplens.store.token_datasets import image_dataset as image_dataset

@@ -176,9 +176,3 @@ def read_table(path: Path) -> pa.Table:
     """All of a small Arrow stream."""
     with pa.memory_map(str(path)) as mapped:
         return pa.ipc.open_stream(mapped).read_all()
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

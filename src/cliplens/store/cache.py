@@ -16,7 +16,8 @@ from cliplens.keys import pair_keys
 from cliplens.records import PairedActs, Provenance
 from cliplens.sites import Site
 from cliplens.store.arrow import ShardFile, read_table
-from cliplens.store.manifest import Plan, ShardRecord, SitePlan, read_plan, shard_name
+from cliplens.store.manifest import ShardRecord, read_plan, shard_name
+from cliplens.store.plan import Plan, SitePlan
 
 Keep = Callable[[UInt64[np.ndarray, " pair"]], Bool[np.ndarray, " pair"]]
 

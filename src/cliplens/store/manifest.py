@@ -1,113 +1,17 @@
-"""What a cache says of itself: the plan it was made by, and what lies in each shard."""
+"""The manifest of a cache and the record of each shard: what was planned, and what lies on disk."""
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int64
-
 from cliplens.errors import DamagedError, InputError, MismatchError
-from cliplens.files import read_json, write_json
-from cliplens.keys import hashed
-from cliplens.records import ModelIdentity
-from cliplens.sites import Site
-from cliplens.store.arrow import ShardSchema, Written, sha256_of
+from cliplens.files import read_json, sha256_of, write_json
+from cliplens.store.arrow import Written
+from cliplens.store.plan import FORMAT, Plan
 
-FORMAT = "cliplens-activations-1"
 MANIFEST = "manifest.json"
-SHUFFLES = ("all", "local", "none")
-
-
-@dataclass(frozen=True)
-class SitePlan:
-    """A site and the form of its shard files."""
-
-    site: Site
-    form: ShardSchema
-    token: str
-    """What was chosen: cls, eot, single (the hook has one position), mean, patches or all."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that decides a cache's bytes. Two caches with equal plans are equal."""
-
-    model: ModelIdentity
-    pairs: str
-    pairs_sha256: str
-    n_pairs: int
-    sites: tuple[SitePlan, ...]
-    token: str
-    dtype: str
-    compute: str
-    """How the model ran: its dtype, then options such as autocast."""
-    batch_size: int
-    shard_pairs: int
-    shuffle: str
-    """"all": one permutation of all pairs. "local": shards in order, pairs permuted in each. "none": as they come."""
-    seed: int
-
-    @property
-    def n_shards(self) -> int:
-        """Number of shards, the last one possibly smaller."""
-        return -(-self.n_pairs // self.shard_pairs)
-
-    @property
-    def names(self) -> range:
-        """The shards' numbers."""
-        return range(self.n_shards)
-
-    @property
-    def bytes_per_pair(self) -> int:
-        """What a pair takes on disk, all sites and its id together."""
-        return sum(s.schema.bytes_per_pair for s in self.sites) + 64
-
-    def pairs_in(self, shard: int) -> int:
-        """Number of pairs a shard is made of, bad ones included."""
-        return min(self.shard_pairs, self.n_pairs - shard * self.shard_pairs)
-
-    def places(self, shard: int) -> Int64[np.ndarray, " pair"]:
-        """Which pairs a shard holds, in its order."""
-        here = shard * self.shard_pairs + np.arange(self.pairs_in(shard))
-        if self.shuffle == "all":
-            return self._permutation[here]
-        return here[_order(here, self.seed)] if self.shuffle == "local" else here
-
-    @cached_property
-    def _permutation(self) -> Int64[np.ndarray, " pair"]:
-        return _order(np.arange(self.n_pairs), self.seed)
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        sites = [{"site": str(s.site), "folder": str(s.site), "token": s.token, **asdict(s.schema)} for s in self.sites]
-        out = {k: getattr(self, k) for k in self.__dataclass_fields__}
-        return {"format": FORMAT, **out, "model": asdict(self.model), "sites": sites}
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Plan":
-        """The plan `as_json` wrote."""
-        content = {k: v for k, v in found.items() if k in cls.__dataclass_fields__}
-        sites = tuple(
-            SitePlan(
-                Site.parse(s["site"]), ShardSchema(**{k: s[k] for k in ShardSchema.__dataclass_fields__}), s["token"]
-            )
-            for s in found["sites"]
-        )
-        return cls(**{**content, "model": ModelIdentity(**found["model"]), "sites": sites})
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the plan."""
-        return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()
-
-
-def _order(places: Int64[np.ndarray, " pair"], seed: int) -> Int64[np.ndarray, " pair"]:
-    return np.argsort(hashed(places.astype(np.uint64), seed), kind="stable").astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -191,7 +95,7 @@ def write_plan(folder: Path, plan: Plan, complete: Mapping[str, Any] | None) -> 
     write_json(folder / MANIFEST, {**plan.as_json(), "complete": complete is not None, **(complete or {})})
 
 
-def refuse_other(folder: Path, there: Plan, asked: Plan) -> None:
+def check_same_plan(folder: Path, there: Plan, asked: Plan) -> None:
     """Stop when a folder holds a cache made by another plan.
 
     Raises:
@@ -206,3 +110,41 @@ def refuse_other(folder: Path, there: Plan, asked: Plan) -> None:
         found="; ".join(differs),
         fix="give another folder, or delete this one",
     )
+
+
+def write_totals(path: Path, plan: Plan) -> None:
+    """Totals, and beside each site's shards what `datasets` and a reader of one folder need."""
+    records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
+    if len(records) < plan.n_shards:
+        return
+    for site in plan.sites:
+        folder = path / str(site.site)
+        mine = {n: w for r in records for n, w in r.files.items() if n.startswith(f"{site.site}/")}
+        names = [shard_name(n, plan.n_shards) for n in plan.names]
+        write_json(folder / "dataset_info.json", {"features": site.schema.features})
+        write_json(folder / "state.json", _state(plan, names))
+        files = {n.rpartition("/")[2]: asdict(w) for n, w in mine.items()}
+        write_json(folder / MANIFEST, {**plan.as_json(), "site": str(site.site), "files": files})
+    digest = hashlib.sha256()
+    for record in records:
+        for name, written in sorted(record.files.items()):
+            digest.update(f"{name} {written.sha256}\n".encode())
+    totals = {
+        "rows": sum(r.rows for r in records),
+        "truncated": sum(r.truncated for r in records),
+        "bad": sum(len(r.bad) for r in records),
+        "bytes": sum(w.bytes for r in records for w in r.files.values()),
+        "sha256": digest.hexdigest(),
+    }
+    write_plan(path, plan, totals)
+
+
+def _state(plan: Plan, names: Sequence[str]) -> Mapping[str, object]:
+    empty = ("_format_columns", "_format_type", "_split")
+    return {
+        "_data_files": [{"filename": n} for n in names],
+        "_fingerprint": plan.sha256[:16],
+        **dict.fromkeys(empty),
+        "_format_kwargs": {},
+        "_output_all_columns": False,
+    }

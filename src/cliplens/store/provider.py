@@ -1,12 +1,11 @@
-"""What SAETrainer eats: shuffled batches of activation rows, for ever, from memory, a cache or the model itself.
+"""Endless shuffled batches of activation rows for `SAETrainer`.
 
-An epoch visits every row once. Its units (blocks of a cache, pairs of a live model) are permuted, cut into windows that
-fill a preallocated buffer, and each window is drawn from at random while the next one is filled beside it. Everything
-follows from the seed and from where the provider stands, so its whole state is four numbers, and a provider that
-continues gives, bit for bit, what it would have given.
+An epoch visits every row once. Its units (blocks of a cache, pairs of a live model) are permuted and cut into windows
+that fill a preallocated buffer. Batches are drawn from one window while the next is filled in a thread. The order
+follows from the seed and four numbers, so a provider that is resumed gives the same batches bit for bit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,16 +16,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
-from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Pairs, Quarantine
 from cliplens.records import PairedActs, Provenance
-from cliplens.sites import MODALITIES, Modality, Site
+from cliplens.sites import Modality, Site
 from cliplens.store.cache import Cache, Keep
-from cliplens.store.sources import CachedRows, LiveRows, MemoryRows, RowSource, means_of
-from cliplens.stream import SiteReader, stream
+from cliplens.store.sources import CachedRows, MemoryRows, RowSource, by_modality, check_same_width, means_of
 
 Means = dict[Modality, Float[Tensor, " d_in"]]
-_BUFFER_BYTES = 2**30
+BUFFER_BYTES = 2**30
 
 
 @dataclass
@@ -72,7 +68,7 @@ class Provider(Iterator[Tensor]):
         self._source, self._seed, self.paired = source, seed, paired
         self._sizes = source.sizes
         self._device = torch.device(device)
-        capacity = buffer_rows or max(_BUFFER_BYTES // (4 * source.d_in), batch_size)
+        capacity = buffer_rows or max(BUFFER_BYTES // (4 * source.d_in), batch_size)
         self._capacity = min(capacity, max(int(self._sizes.sum()), 1))
         self._together = len(source.modalities) if paired else 1
         self._refuse()
@@ -117,9 +113,9 @@ class Provider(Iterator[Tensor]):
             MismatchError: the sites differ in width.
             UnknownNameError: a site that was not harvested.
         """
-        sites = _by_modality([s for s in (image, text) if s is not None])
-        _same_width({s: cache.site(s).schema.d_in for s in sites.values()})
-        window = buffer_rows or _BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).schema.d_in)
+        sites = by_modality([s for s in (image, text) if s is not None])
+        check_same_width({s: cache.site(s).schema.d_in for s in sites.values()})
+        window = buffer_rows or BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).schema.d_in)
         source = CachedRows(cache, sites, keep, window)
         return cls(
             source,
@@ -145,7 +141,7 @@ class Provider(Iterator[Tensor]):
         device: torch.device | str = "cpu",
     ) -> "Provider":
         """Batches of activations in memory; the whole of them is one window."""
-        _same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
+        check_same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
         source = MemoryRows(acts)
         means = means_of(source) if centre else None
         whole = int(source.sizes.sum())
@@ -307,117 +303,6 @@ class Provider(Iterator[Tensor]):
             )
         if not int(self._sizes.sum()):
             raise InputError(expected="rows to give", found="none", fix="check which pairs are kept")
-
-
-def provider_of(
-    clip: HookedCLIP,
-    pairs: Pairs,
-    sites: Sequence[Site],
-    *,
-    token: str = "auto",
-    centre: bool = True,
-    batch_size: int = 4096,
-    seed: int = 0,
-    paired: bool = False,
-    buffer_rows: int | None = None,
-    forward_batch: int = 64,
-    workers: int = 0,
-    quarantine: Quarantine | None = None,
-) -> Provider:
-    """Batches straight from the model. What fits into the buffer is read once and kept; more is read again each epoch,
-    and where that is too slow a cache (`harvest`) is the answer.
-
-    Args:
-        sites: one site, or one of each tower.
-        token: see `cliplens.stream.SiteReader`.
-        forward_batch: pairs per forward pass.
-        quarantine: where bad pairs go.
-
-    Raises:
-        MismatchError: the sites differ in width: one dictionary cannot read both.
-        PairsError: too many bad pairs.
-    """
-    reader = SiteReader(clip, sites, token)
-    by_modality = _by_modality(reader.sites)
-    _same_width(reader.widths)
-    provenance = Provenance(
-        model=clip.identity,
-        sites=tuple(str(s) for s in by_modality.values()),
-        d_in=next(iter(reader.widths.values())),
-        token=token,
-        centred=centre,
-        pairs_sha256=pairs.sha256,
-    )
-    held = Quarantine() if quarantine is None else quarantine
-    per_pair = _rows_per_pair(reader, pairs)
-    capacity = buffer_rows or _BUFFER_BYTES // (4 * provenance.d_in)
-    if len(pairs) * per_pair <= capacity and (token not in ("all", "patches") or len(by_modality) == 1):
-        acts = _read_all(clip, pairs, list(by_modality.values()), token, forward_batch, held, workers)
-        return Provider.from_acts(
-            acts, centre=centre, batch_size=batch_size, seed=seed, paired=paired, provenance=provenance
-        )
-    source = LiveRows(reader, pairs, forward_batch, per_pair, workers)
-    return Provider(
-        source,
-        batch_size=batch_size,
-        means=means_of(source) if centre else None,
-        provenance=provenance,
-        seed=seed,
-        paired=paired,
-        buffer_rows=buffer_rows,
-        prefetch=False,
-    )
-
-
-def _read_all(
-    clip: HookedCLIP,
-    pairs: Pairs,
-    sites: Sequence[Site],
-    token: str,
-    forward_batch: int,
-    held: Quarantine,
-    workers: int,
-) -> PairedActs:
-    parts = list(stream(clip, pairs, sites, token=token, forward_batch=forward_batch, quarantine=held, workers=workers))
-    rows: dict[Modality, list[Tensor]] = {m: [r for p in parts if (r := p.of(m)) is not None] for m in MODALITIES}
-    whole = {m: torch.cat(found).cpu() if found else None for m, found in rows.items()}
-    return PairedActs(tuple(i for p in parts for i in p.ids), whole["image"], whole["text"])
-
-
-def _rows_per_pair(reader: SiteReader, pairs: Pairs) -> int:
-    """Rows a pair gives at most, all sites together, from the first pair that can be read."""
-    decoder = reader.decoder(pairs)
-    for place in range(len(decoder)):
-        decoded = decoder[np.array([place], dtype=np.int64)]
-        if decoded.ids:
-            return sum(found.acts.shape[1] for found in reader.read(decoded).sites.values())
-    raise InputError(
-        expected="at least one good pair", found=f"none in {pairs.name!r}", fix="check where the images lie"
-    )
-
-
-def _by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
-    out: dict[Modality, Site] = {}
-    for site in sorted(sites, key=lambda s: s.modality):
-        if site.modality in out:
-            raise InputError(
-                expected="at most one site per tower",
-                found=f"{out[site.modality]} and {site}",
-                fix="train one dictionary per site",
-            )
-        out[site.modality] = site
-    if not out:
-        raise InputError(expected="a site to read", found="none", fix="give a hook")
-    return out
-
-
-def _same_width(widths: Mapping[Any, int]) -> None:
-    if len(set(widths.values())) > 1:
-        raise MismatchError(
-            expected="sites of one width, which one dictionary can read",
-            found=", ".join(f"{s}: {w}" for s, w in widths.items()),
-            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
-        )
 
 
 def _generator(seed: int, epoch: int, window: int) -> torch.Generator:

@@ -1,18 +1,18 @@
-"""Where a provider's rows come from: memory, a cache on disk, or the model itself."""
+"""Sources of a provider's rows: memory and the cache on disk. `live` adds the model itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cliplens.pairs import Pairs
+from cliplens.errors import InputError, MismatchError
 from cliplens.records import PairedActs
-from cliplens.sites import MODALITIES, MODALITY_OF, Modality, Site
+from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store.cache import Cache, Keep
-from cliplens.stream import SiteReader, decoded_batches, finite
 
 Chunk = Mapping[Modality, Float[Tensor, "_ d_in"]]
 _BLOCK_ROWS = 1024
@@ -83,30 +83,6 @@ class CachedRows(RowSource):
             yield {m: self.cache.stored(self._blocks[unit], site) for m, site in self.sites.items()}
 
 
-class LiveRows(RowSource):
-    """Rows the model gives when they are asked for; a unit is a pair, a bad pair gives none."""
-
-    def __init__(self, reader: SiteReader, pairs: Pairs, forward_batch: int, rows_per_pair: int, workers: int) -> None:
-        self._reader = reader
-        self._decoder = reader.decoder(pairs)
-        self._forward_batch, self._per_pair, self._workers = forward_batch, rows_per_pair, workers
-        self.modalities = tuple(MODALITY_OF[s.side] for s in reader.sites)
-        self.d_in = next(iter(reader.widths.values()))
-
-    @property
-    def sizes(self) -> Int64[np.ndarray, " unit"]:
-        return np.full(len(self._decoder), self._per_pair, dtype=np.int64)
-
-    def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
-        batches = [units[i : i + self._forward_batch] for i in range(0, len(units), self._forward_batch)]
-        for number, decoded in enumerate(decoded_batches(self._decoder, batches, self._workers)):
-            if not decoded.ids:
-                continue
-            batch = self._reader.read(decoded)
-            finite(batch, number)
-            yield {site.modality: found.rows() for site, found in batch.sites.items()}
-
-
 def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
     """The mean row of each modality, float32, summed in float64."""
     sums = {m: torch.zeros(source.d_in, dtype=torch.float64) for m in source.modalities}
@@ -116,3 +92,27 @@ def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
             sums[modality] += rows.sum(0, dtype=torch.float64).cpu()
             counts[modality] += len(rows)
     return {m: (s / max(counts[m], 1)).float() for m, s in sums.items()}
+
+
+def by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
+    out: dict[Modality, Site] = {}
+    for site in sorted(sites, key=lambda s: s.modality):
+        if site.modality in out:
+            raise InputError(
+                expected="at most one site per tower",
+                found=f"{out[site.modality]} and {site}",
+                fix="train one dictionary per site",
+            )
+        out[site.modality] = site
+    if not out:
+        raise InputError(expected="a site to read", found="none", fix="give a hook")
+    return out
+
+
+def check_same_width(widths: Mapping[Any, int]) -> None:
+    if len(set(widths.values())) > 1:
+        raise MismatchError(
+            expected="sites of one width, which one dictionary can read",
+            found=", ".join(f"{s}: {w}" for s, w in widths.items()),
+            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
+        )
