@@ -84,7 +84,7 @@ def cache_of(chunks: list[Tensor], folder: Path) -> Cache:
     values = torch.cat(chunks).cpu().to(torch.float16).numpy()[:, None]
     for shard in plan.names:
         draft = ShardWriter(folder, plan, shard)
-        places = plan.places(shard)
+        places = plan.indices(shard)
         draft.write(places, [f"p{p}" for p in places.tolist()], {SITE: (values[places], None)}, None)
         draft.commit()
     write_totals(folder, plan)

@@ -34,6 +34,9 @@ from cliplens.records import Batch, Evidence, Findings, ModelIdentity, Name, Pai
 from cliplens.sites import Side
 
 HookLevel = Literal["heads", "blocks", "stages"]
+"""How deep hooks go: attention heads (everything), blocks of a transformer, or stages of a convolutional tower."""
+Need = Literal["pairs", "judge", "truth", "targets", "raw"]
+"""An optional part of a batch that a metric cannot do without."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Metric(ABC):
     """Sees every batch once and keeps sums that merge: no order of batches or of merges may matter beyond 1e-12."""
 
     name: ClassVar[str]
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]]
+    needs: ClassVar[frozenset[Need]]
     """What batches must carry: both modalities, judge embeddings, ground truth, something asked about the pairs, raw
     activations. Skipped, with a note, where missing."""
 

@@ -1,12 +1,13 @@
 """How strongly each latent fires: a histogram of its activations per modality, in bins that any batch agrees on."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.records import Batch, Column, Findings, SparseCodes
 from cliplens.sites import MODALITIES
 from cliplens.tally import MetricOfParts, Sums
@@ -21,7 +22,7 @@ class HistogramMetric(MetricOfParts):
     """Counts of activations per latent, modality and bin. Bins are fixed beforehand, so that counts merge exactly."""
 
     name: ClassVar[str] = "histogram"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self) -> None:
         self._counts = Sums()

@@ -1,12 +1,13 @@
 """How much of the activations the dictionary keeps, and with how many latents."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import MODALITIES, Modality
@@ -32,7 +33,7 @@ class FidelityMetric(MetricOfParts):
     """Explained variance (pooled, per modality, legacy), L0, dead latents, cosine: of the dictionary as a whole."""
 
     name: ClassVar[str] = "fidelity"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self) -> None:
         self._sides = {side: Sums() for side in MODALITIES}

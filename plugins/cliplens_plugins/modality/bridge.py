@@ -10,12 +10,13 @@ grows towards d_sae^2 numbers: no exact form is smaller. So the expectation is t
 all of them while their codes fit into its budget, beyond that a uniform draw by hashed id, however many more there are.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.records import Batch, Column, Findings
 from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.modality.classes import classify_fixed
@@ -54,7 +55,7 @@ class BridgeMetric(MetricOfParts):
     """The strongest bridges between ImgD and TextD latents (classes by the fixed cuts)."""
 
     name: ClassVar[str] = "bridge"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"pairs"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs"})
 
     def __init__(self, firings: int = FIRINGS) -> None:
         self._draw = PairsDraw(firings)

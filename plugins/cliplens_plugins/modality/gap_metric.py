@@ -1,12 +1,13 @@
 """The modality gap of a run: as it is, and with the latents taken out that fire in one modality only."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.keys import hashed
 from cliplens.records import Batch, Findings
 from cliplens.sites import MODALITIES
@@ -31,7 +32,7 @@ class GapMetric(MetricOfParts):
     """
 
     name: ClassVar[str] = "gap"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]] = frozenset({"pairs", "raw"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "raw"})
 
     def __init__(self, pairs: int = PAIRS) -> None:
         self._draw = PairsDraw(_FIRINGS, pairs)

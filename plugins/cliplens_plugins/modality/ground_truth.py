@@ -8,14 +8,14 @@ shared factors, `ImgD` for image-only, `TextD` for text-only ones. Ours.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cliplens.contracts import Metric
+from cliplens.contracts import Metric, Need
 from cliplens.errors import InputError
 from cliplens.keys import held_out
 from cliplens.records import Batch, Findings, GroundTruth, Sharing, SparseCodes
@@ -60,7 +60,7 @@ class GroundTruthMetric(MetricOfParts):
     """Accuracy and AUROC of every modality score against the known truth, coverage of its factors, split fraction."""
 
     name: ClassVar[str] = "ground_truth"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"pairs", "truth"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "truth"})
 
     def __init__(self) -> None:
         self._labelling = Sums()

@@ -1,12 +1,13 @@
 """What image and caption say of a target together, streamed: eight counts per latent."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.errors import unknown_name
 from cliplens.records import Batch, Column, Findings, PairedCodes
 from cliplens.tally import Mergeable, MetricOfParts, PartPerKey, Sums
@@ -37,7 +38,7 @@ class InformationMetric(MetricOfParts):
     """
 
     name: ClassVar[str] = "information"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]] = frozenset({"pairs", "targets"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"pairs", "targets"})
 
     def __init__(self, redundancy: str = "i_min") -> None:
         if redundancy not in REDUNDANCIES:

@@ -1,13 +1,14 @@
 """The modality columns of the latent table."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.contracts import Need
 from cliplens.records import Batch, Findings
 from cliplens.sites import MODALITIES, Modality
 from cliplens.statistics import REPLICATES
@@ -38,7 +39,7 @@ class ModalityMetric(MetricOfParts):
     """
 
     name: ClassVar[str] = "mds"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self, n_replicates: int = REPLICATES) -> None:
         self._n_replicates = n_replicates

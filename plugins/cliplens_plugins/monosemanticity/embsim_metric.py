@@ -6,13 +6,14 @@ of a draw of 1,024 latents, over which the table of sensitivity to m is made; ne
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.arrays import unit_rows
+from cliplens.contracts import Need
 from cliplens.records import Batch, Column, Findings
 from cliplens.sites import MODALITIES
 from cliplens.tally import Mergeable, MetricOfParts, PartPerKey
@@ -37,7 +38,7 @@ class EmbSimMetric(MetricOfParts):
     """EmbSim and WinRate per modality, and across modalities where one judge embeds both; sensitivity to m."""
 
     name: ClassVar[str] = "embsim"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"judge"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"judge"})
 
     def __init__(self, top: tuple[int, ...] = SENSITIVITY) -> None:
         self._top = top

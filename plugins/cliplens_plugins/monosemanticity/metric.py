@@ -1,6 +1,6 @@
 """The monosemanticity columns of the latent table."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.arrays import unit_rows
+from cliplens.contracts import Need
 from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import MODALITIES
 from cliplens.tally import Mergeable, MetricOfParts, PartPerKey, Sums
@@ -25,7 +26,7 @@ class MonosemanticityMetric(MetricOfParts):
     """
 
     name: ClassVar[str] = "ms"
-    needs: ClassVar[frozenset[Literal["pairs", "judge", "truth"]]] = frozenset({"judge"})
+    needs: ClassVar[frozenset[Need]] = frozenset({"judge"})
 
     def __init__(self) -> None:
         self._scores = PartPerKey(_no_scores)

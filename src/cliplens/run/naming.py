@@ -87,7 +87,7 @@ def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Te
     if not context.pairs.has_captions:
         return alone
     read = context.cache.batches(image=None, text=Site("text", EMBEDDING), batch_size=ROWS)
-    places = np.split(context.cache.places, range(ROWS, len(context.cache), ROWS))
+    places = np.split(context.cache.indices, range(ROWS, len(context.cache), ROWS))
     batches = (
         ([context.pairs.caption_at(place) or "" for place in here], acts.text)
         for here, acts in zip(places, read, strict=False)

@@ -107,7 +107,7 @@ class Cache:
         return tuple(i for n in self.plan.names for i in self._pairs(n)["id"].to_pylist())
 
     @cached_property
-    def places(self) -> Int64[np.ndarray, " pair"]:
+    def indices(self) -> Int64[np.ndarray, " pair"]:
         """Where each pair of the cache stood in the pairs it was made from: the permutation, bad pairs left out."""
         return np.concatenate([self._pairs(n)["place"].to_numpy() for n in self.plan.names]).astype(np.int64)
 

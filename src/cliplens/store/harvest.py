@@ -165,7 +165,7 @@ class _Batches(Iterable[Indices]):
 
     def __iter__(self) -> Iterator[Indices]:
         for shard in self.shards:
-            places = self.plan.places(shard)
+            places = self.plan.indices(shard)
             for start in range(0, len(places), self.plan.batch_size):
                 yield places[start : start + self.plan.batch_size]
 

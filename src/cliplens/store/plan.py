@@ -74,7 +74,7 @@ class Plan:
         """Number of pairs a shard is made of, bad ones included."""
         return min(self.shard_pairs, self.n_pairs - shard * self.shard_pairs)
 
-    def places(self, shard: int) -> Int64[np.ndarray, " pair"]:
+    def indices(self, shard: int) -> Int64[np.ndarray, " pair"]:
         """Which pairs a shard holds, in its order."""
         here = shard * self.shard_pairs + np.arange(self.pairs_in(shard))
         if self.shuffle == "all":
@@ -123,6 +123,13 @@ def plan_harvest(
     shuffle: str,
     seed: int,
 ) -> Plan:
+    """Return the plan of a harvest: the form of each site, from the first pair that can be read, and the shards.
+
+    Raises:
+        InputError: a dtype that cannot be stored.
+        UnknownNameError: an unknown kind of shuffle.
+        PairsError: none of the first pairs can be read.
+    """
     if dtype not in ("float16", "float32"):
         raise InputError(
             expected="float16 or float32 on disk (Arrow has no bfloat16)", found=repr(dtype), fix="use dtype='float16'"

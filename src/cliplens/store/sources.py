@@ -95,6 +95,11 @@ def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
 
 
 def by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
+    """Return the site of each modality, images first.
+
+    Raises:
+        InputError: two sites of one tower, or none.
+    """
     out: dict[Modality, Site] = {}
     for site in sorted(sites, key=lambda s: s.modality):
         if site.modality in out:
@@ -110,6 +115,11 @@ def by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
 
 
 def check_same_width(widths: Mapping[Any, int]) -> None:
+    """Check that one dictionary can read all sites.
+
+    Raises:
+        MismatchError: the sites differ in width.
+    """
     if len(set(widths.values())) > 1:
         raise MismatchError(
             expected="sites of one width, which one dictionary can read",

@@ -93,9 +93,9 @@ def test_the_cache_holds_what_the_model_gives(
     clip: HookedCLIP, pairs: Pairs, tmp_path: Path, dtype: str, near: float
 ) -> None:
     cache = harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24, dtype=dtype)
-    assert sorted(cache.places.tolist()) == list(range(70))
-    assert cache.places.tolist() != list(range(70))
-    assert cache.ids == pairs.take(cache.places).ids
+    assert sorted(cache.indices.tolist()) == list(range(70))
+    assert cache.indices.tolist() != list(range(70))
+    assert cache.ids == pairs.take(cache.indices).ids
     for sites in (EMBEDDING, RESIDUAL):
         got = list(cache.batches(*sites, batch_size=13))
         live = next(stream(clip, pairs, sites, forward_batch=70))
@@ -104,7 +104,7 @@ def test_the_cache_holds_what_the_model_gives(
         for modality in ("image", "text"):
             rows = torch.cat([g.of(modality) for g in got])
             assert rows.dtype == torch.float32
-            torch.testing.assert_close(rows, live.of(modality)[cache.places], rtol=near, atol=near)
+            torch.testing.assert_close(rows, live.of(modality)[cache.indices], rtol=near, atol=near)
 
 
 def test_a_part_of_the_pairs_by_key(cache: Cache) -> None:
@@ -120,7 +120,7 @@ def test_a_part_of_the_pairs_by_key(cache: Cache) -> None:
 def test_all_positions_without_padding(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
     text = RESIDUAL[1]
     cache = harvest(clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", batch_size=8, shard_pairs=24)
-    live = next(stream(clip, pairs.take(cache.places), [text], token="all", forward_batch=70))
+    live = next(stream(clip, pairs.take(cache.indices), [text], token="all", forward_batch=70))
     got = list(cache.batches(None, text, batch_size=9))
     assert sum((g.ids for g in got), ()) == live.ids
     torch.testing.assert_close(torch.cat([g.text for g in got]), live.text, rtol=1e-5, atol=1e-5)
@@ -154,7 +154,7 @@ def test_saelens_opens_it(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> Non
         )
         found = torch.as_tensor(store.cached_activation_dataset[:6][site.hook])
         ids = torch.as_tensor(store.cached_activation_dataset[:6]["token_ids"]).long()
-        first = pairs.take(cache.places[:6])
+        first = pairs.take(cache.indices[:6])
         inputs = torch.stack([tiny_preprocess(p.image) for p in first]), TinyTokenizer()(first.captions)
         wanted = clip.run_with_cache(*inputs, names_filter=str(site))[1][str(site)]
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
@@ -306,7 +306,7 @@ def test_what_is_asked_wrongly_is_refused(clip: HookedCLIP, pairs: Pairs, cache:
 
 @pytest.mark.parametrize("shuffle", ["local", "none"])
 def test_other_orders(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, shuffle: str) -> None:
-    places = harvest(clip, pairs, EMBEDDING, tmp_path / "c", batch_size=8, shard_pairs=24, shuffle=shuffle).places
+    places = harvest(clip, pairs, EMBEDDING, tmp_path / "c", batch_size=8, shard_pairs=24, shuffle=shuffle).indices
     assert (np.sort(places) == np.arange(70)).all()
     assert ((places // 24) == (np.arange(70) // 24)).all()
     assert (places == np.arange(70)).all() == (shuffle == "none")
