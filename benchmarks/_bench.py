@@ -145,6 +145,7 @@ class Bench:
         self.args = args
         self.tables: list[dict[str, Any]] = []
         self.notes: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
         self._name = name
         self._formats: list[str] = []
         self._started = time.perf_counter()
@@ -168,6 +169,10 @@ class Bench:
         self.notes[key] = _plain(value)
         print(f"{key}: {_shown(value, spec)}", flush=True)
 
+    def keep(self, key: str, value: Any) -> None:
+        """Keep raw figures behind the tables; they are written and not printed."""
+        self.data[key] = value
+
     def save(self) -> Path:
         """Write the result file and return its path."""
         folder = Path(self.args.results)
@@ -183,6 +188,7 @@ class Bench:
             "seconds": round(time.perf_counter() - self._started, 1),
             "notes": self.notes,
             "tables": self.tables,
+            **({"data": self.data} if self.data else {}),
         }
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         return path

@@ -5,21 +5,18 @@
 A dictionary over both modalities is trained on the embedded world at each hook. Then, on other pairs: the largest gap
 between the sum of an attribution and the model's own similarity (float32); over latents that fire, the correlation of
 the attribution with the change the similarity really makes when that latent is ablated through its hook, error term on
-(norms and later blocks answer too). Costs are ratios to a plain forward of the same batch, CPU seconds of one thread,
-medians.
+(norms and later blocks answer too). Costs are paired ratios to a plain forward of the same batch.
 """
 
-import argparse
-import platform
-import random
-import time
+from argparse import Namespace
 from collections.abc import Callable
-from importlib.metadata import version
+from statistics import median
 
 import torch
 from torch import Tensor
 
 import cliplens
+from _bench import Bench, alternate, bench, ratio
 from cliplens.analysis import attribute_heads, attribute_latents
 from cliplens.hooked import HookedCLIP
 from cliplens.sae import Dictionary, dictionary_config, train
@@ -28,7 +25,7 @@ from cliplens.world import world_pairs
 HOOKS = ("hook_embedding", "blocks.2.hook_resid_post", "blocks.1.hook_resid_post")
 
 
-def trained(clip: HookedCLIP, hook: str, options: argparse.Namespace) -> Dictionary:
+def trained(clip: HookedCLIP, hook: str, options: Namespace) -> Dictionary:
     """A small top-k dictionary over both modalities."""
     provider = cliplens.activations(clip, world_pairs(options.train), hook=hook, batch_size=512)
     config = dictionary_config("topk", provider.d_in, k=12)
@@ -70,56 +67,38 @@ def _without(latent: int) -> Callable[..., Tensor]:
     return ablate
 
 
-def ratios(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU time of each case over that of the first."""
-    spent: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        for name in random.sample(list(cases), len(cases)):
-            start = time.thread_time()
-            cases[name]()
-            spent[name].append(time.thread_time() - start)
-    medians = {name: sorted(s)[len(s) // 2] for name, s in spent.items()}
-    first = next(iter(medians.values()))
-    return {name: median / first for name, median in medians.items()}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("pairs", 128), ("train", 4096), ("samples", 120_000), ("rounds", 9)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    random.seed(0)
-    clip = cliplens.load("world")
-    images, tokens = shown(clip, options.pairs)
-    with torch.no_grad():
-        seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
-    sides = {"vision": (images, read), "text": (tokens, seen)}
-    exact = (seen * read).sum(-1)
-    machine = f"{platform.machine()}, torch {version('torch')}, sae-lens {version('sae-lens')}"
-    print(f"{options.pairs} pairs of the world, mean similarity {exact.mean():.3f}; {machine}\n")
-    print("| hook | tower | largest gap of the sum | latents' share | r with ablation | slope | effects |")
-    print("|---|---|---|---|---|---|---|")
-    for hook in HOOKS:
-        dictionary = trained(clip, hook, options)
+    with bench(__file__, __doc__, pairs=128, train=4096, samples=120_000, rounds=9) as b:
+        torch.manual_seed(0)
+        clip = cliplens.load("world")
+        images, tokens = shown(clip, b.args.pairs)
+        with torch.no_grad():
+            seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
+        sides = {"vision": (images, read), "text": (tokens, seen)}
+        exact = (seen * read).sum(-1)
+        b.note("mean similarity", exact.mean(), ".3f")
+        columns = {"hook": "", "tower": "", "largest gap of the sum": ".1e", "latents' share": ".2f"}
+        columns |= {"r with ablation": ".3f", "slope": ".2f", "effects": ""}
+        b.table(f"Attribution of the similarity, {b.args.pairs} pairs of the world", columns)
+        for hook in HOOKS:
+            dictionary = trained(clip, hook, b.args)
+            for side, (inputs, towards) in sides.items():
+                found = attribute_latents(clip.towers[side], inputs, towards, dictionary)  # type: ignore[index]
+                gap = float((found.total - exact).abs().max())
+                share = float(found.parts.sum() / exact.sum())
+                attributed, true = ablations(clip, side, inputs, towards, dictionary, hook).T
+                r = float(torch.corrcoef(torch.stack([attributed, true]))[0, 1])
+                slope = float((attributed * true).sum() / attributed.pow(2).sum())
+                b.row(hook, side, gap, share, r, slope, len(true))
         for side, (inputs, towards) in sides.items():
-            found = attribute_latents(clip.towers[side], inputs, towards, dictionary)  # type: ignore[index]
-            gap = float((found.total - exact).abs().max())
-            share = float(found.parts.sum() / exact.sum())
-            attributed, true = ablations(clip, side, inputs, towards, dictionary, hook).T
-            r = float(torch.corrcoef(torch.stack([attributed, true]))[0, 1])
-            slope = float((attributed * true).sum() / attributed.pow(2).sum())
-            print(f"| {hook} | {side} | {gap:.1e} | {share:.2f} | {r:.3f} | {slope:.2f} | {len(true)} |")
-    for side, (inputs, towards) in sides.items():
-        heads = attribute_heads(clip.towers[side], inputs, towards)  # type: ignore[index]
-        print(f"| heads and MLPs | {side} | {float((heads.total - exact).abs().max()):.1e} | | | | |")
-    print_costs(clip, images, tokens, dictionary, options.rounds)
+            heads = attribute_heads(clip.towers[side], inputs, towards)  # type: ignore[index]
+            b.row("heads and MLPs", side, float((heads.total - exact).abs().max()), None, None, None, None)
+        costs(b, clip, images, tokens, dictionary)
 
 
 @torch.no_grad()
-def print_costs(clip: HookedCLIP, images: Tensor, tokens: Tensor, dictionary: Dictionary, rounds: int) -> None:
-    """Ratios to a plain forward of both towers."""
+def costs(b: Bench, clip: HookedCLIP, images: Tensor, tokens: Tensor, dictionary: Dictionary) -> None:
+    """Print ratios to a plain forward of both towers."""
     hook = HOOKS[-1]
     names = [f"vision.{hook}", f"text.{hook}"]
     spliced = cliplens.load("world")
@@ -136,9 +115,10 @@ def print_costs(clip: HookedCLIP, images: Tensor, tokens: Tensor, dictionary: Di
         ),
         "put in and taken out again": lambda: clip.run_with_saes(images, tokens, saes=dictionary),
     }
-    print(f"\n| {len(images)} pairs, {hook}, d_sae {dictionary.d_sae} | x plain forward |\n|---|---|")
-    for name, ratio in ratios(cases, rounds).items():
-        print(f"| {name} | {ratio:.2f} |")
+    seconds = alternate(cases, b.args.rounds)
+    b.table(f"Cost, {len(images)} pairs, {hook}, d_sae {dictionary.d_sae}", {"case": "", "ms": ".1f", "ratio": ".2f"})
+    for name, taken in seconds.items():
+        b.row(name, 1e3 * median(taken), ratio(taken, seconds["plain"]))
 
 
 if __name__ == "__main__":

@@ -8,47 +8,43 @@ Spearman's correlation of MDS with the image tower's share of the change in matc
 by more than two deviations of random directions of the same size, and both per class of the ground truth.
 """
 
-import argparse
-import platform
 import tempfile
 from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from _bench import Estimate, bench
 from cliplens.run import OpenedRun, Settings, run
 from cliplens_plugins.modality.command import causal_rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("pairs", 4000), ("shown", 128), ("random", 5), ("d-sae", 96), ("seeds", 3)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args()
-    correlations: list[float] = []
-    of_class: dict[str, list[tuple[float, float, bool]]] = defaultdict(list)
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            asked = Settings(pairs=f"world:{options.pairs}", d_sae=options.d_sae, k=8, seed=seed)
-            opened = OpenedRun(run(asked, Path(folder) / "run", until="score"))
-            alive = np.flatnonzero(opened.table["alive"]).tolist()
-            rows = causal_rows(opened, alive, options.shown, options.random)
-            truth = opened.table["truth_modality"]
-        known = [row for row in rows if np.isfinite(row["causal"]) and np.isfinite(row["mds"])]
-        correlations.append(spearmanr([r["mds"] for r in known], [r["causal"] for r in known]).statistic)
-        for row in known:
-            matters = abs(row["both"] - row["random"]) > 2 * row["spread"]
-            of_class[str(truth[row["latent"]]) or "no label"].append((row["mds"], row["causal"], matters))
-    print(f"{platform.machine()}, torch {version('torch')}; world:{options.pairs}, {options.d_sae} latents, "
-          f"{options.shown} pairs, {options.random} random directions, {options.seeds} seeds\n")  # fmt: skip
-    print(f"Spearman of MDS and causal modality: {np.mean(correlations):.2f} "
-          f"({min(correlations):.2f} to {max(correlations):.2f} over seeds)\n")  # fmt: skip
-    print("| truth | latents | median mds | median causal modality | matter beyond random |\n|---|---|---|---|---|")
-    for name, found in sorted(of_class.items()):
-        mds, causal, matters = (np.array(column) for column in zip(*found, strict=True))
-        print(f"| {name} | {len(found)} | {np.median(mds):.2f} | {np.median(causal):.2f} | {matters.mean():.0%} |")
+    with bench(__file__, __doc__, pairs=4000, shown=128, random=5, d_sae=96, seeds=3) as b:
+        correlations: list[float] = []
+        of_class: dict[str, list[tuple[float, float, bool]]] = defaultdict(list)
+        for seed in range(b.args.seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                asked = Settings(pairs=f"world:{b.args.pairs}", d_sae=b.args.d_sae, k=8, seed=seed)
+                opened = OpenedRun(run(asked, Path(folder) / "run", until="score"))
+                alive = np.flatnonzero(opened.table["alive"]).tolist()
+                rows = causal_rows(opened, alive, b.args.shown, b.args.random)
+                truth = opened.table["truth_modality"]
+            known = [row for row in rows if np.isfinite(row["causal"]) and np.isfinite(row["mds"])]
+            correlations.append(spearmanr([r["mds"] for r in known], [r["causal"] for r in known]).statistic)
+            for row in known:
+                matters = abs(row["both"] - row["random"]) > 2 * row["spread"]
+                of_class[str(truth[row["latent"]]) or "no label"].append((row["mds"], row["causal"], matters))
+        found = Estimate(float(np.mean(correlations)), min(correlations), max(correlations))
+        b.note("Spearman of MDS and causal modality, mean (smallest to largest over seeds)", found, ".2f")
+        b.table(
+            "Living latents by the modality of the truth",
+            {"truth": "", "latents": "", "median mds": ".2f", "median causal": ".2f", "matter beyond random": ".0%"},
+        )
+        for name, values in sorted(of_class.items()):
+            mds, causal, matters = (np.array(column) for column in zip(*values, strict=True))
+            b.row(name, len(values), np.median(mds), np.median(causal), matters.mean())
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Prints the table of docs/generator.md. The judge is trained on pictures of the w
 from FILE. Scenes come from a seed neither the model, nor the generator, nor the judge has seen.
 """
 
-import argparse
-import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ import torch
 from PIL import Image
 
 import cliplens
+from _bench import bench
 from cliplens.world import SHARED, Scenes, captions, draw_scenes, render
 from cliplens_plugins.generators import WorldFactorReader, WorldGenerator, load_factor_reader
 
@@ -27,30 +26,29 @@ SEEN = ("image", "noisy image")
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--pictures", type=int, default=512)
-    asked.add_argument("--judge", type=Path, default=Path(tempfile.gettempdir()) / "cliplens-world-judge.safetensors")
-    asked.add_argument("--sheet", type=Path, default=None, help="PNG to write: true pictures above, generated below.")
-    args = asked.parse_args()
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {platform.machine()}, 1 thread, {args.pictures} pictures\n")
-    judge = load_factor_reader(args.judge)
-    scenes = draw_scenes(args.pictures, seed=SEED)
-    true = [Image.fromarray(picture) for picture in render(scenes)]
-    rows = {"the true pictures": accuracy(judge, true, scenes, FACTORS)}
-    generator = WorldGenerator()
-    for name, condition in conditions(scenes, true).items():
-        started = time.process_time()
-        drawn = generator.generate(condition, seed=1)
-        spent = (time.process_time() - started) / len(drawn)
-        known = FACTORS if name in SEEN else SHARED
-        rows[f"from the {name} embedding"] = accuracy(judge, drawn, scenes, known)
-        if args.sheet and name == "image":
-            sheet(true, drawn, args.sheet)
-    table(rows)
-    print(
-        f"\n{1000 * spent:.1f} ms per picture ({sum(p.numel() for p in generator.painter.parameters()):,} parameters)"
-    )
+    with bench(
+        __file__,
+        __doc__,
+        pictures=512,
+        judge=Path(tempfile.gettempdir()) / "cliplens-world-judge.safetensors",
+        sheet=(None, "PNG to write: true pictures above, generated below"),
+    ) as b:
+        judge = load_factor_reader(b.args.judge)
+        scenes = draw_scenes(b.args.pictures, seed=SEED)
+        true = [Image.fromarray(picture) for picture in render(scenes)]
+        b.table("Accuracy of the reader", {"pictures": "", **dict.fromkeys(FACTORS, ".3f")})
+        b.row("the true pictures", *accuracy(judge, true, scenes, FACTORS).values())
+        generator = WorldGenerator()
+        for name, condition in conditions(scenes, true).items():
+            started = time.process_time()
+            drawn = generator.generate(condition, seed=1)
+            spent = (time.process_time() - started) / len(drawn)
+            found = accuracy(judge, drawn, scenes, FACTORS if name in SEEN else SHARED)
+            b.row(f"from the {name} embedding", *(found.get(factor) for factor in FACTORS))
+            if b.args.sheet and name == "image":
+                sheet(true, drawn, Path(b.args.sheet))
+        b.note("ms per picture", 1000 * spent, ".1f")
+        b.note("parameters of the generator", sum(p.numel() for p in generator.painter.parameters()), ",d")
 
 
 def conditions(scenes: Scenes, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
@@ -68,12 +66,6 @@ def accuracy(
 ) -> Mapping[str, float]:
     read = judge.read(pictures)
     return {name: float(np.mean(read[name] == scenes[name])) for name in names}
-
-
-def table(rows: Mapping[str, Mapping[str, float]]) -> None:
-    print(" " * 36 + "".join(f"{name:>9}" for name in FACTORS))
-    for title, found in rows.items():
-        print(f"{title:<36}" + "".join(f"{found[n]:>9.3f}" if n in found else f"{'-':>9}" for n in FACTORS))
 
 
 def sheet(true: Sequence[Image.Image], drawn: Sequence[Image.Image], path: Path, columns: int = 12) -> None:

@@ -7,17 +7,13 @@ end-of-text token). Beside the class shares stand the scores' recovery of the kn
 and after what single-modality latents write is taken out.
 """
 
-import argparse
-import platform
-from importlib.metadata import version
-
 import numpy as np
-import torch
 
+from _bench import bench, mean
 from cliplens.records import PairedActs
 from cliplens.tally import tally
 from cliplens_plugins.modality import GroundTruthMetric, ModalityMetric, modality_gap, without_latents
-from modality_ground_truth import SCORED, TRAIN, embeddings, said
+from modality_ground_truth import SCORED, TRAIN, embeddings
 
 HOOKS = (*(f"blocks.{layer}.hook_resid_post" for layer in range(3)), "hook_embedding")
 COLUMNS = ("ImgD", "TextD", "CrossD", "alive", "labelled", "accuracy", "AUROC", "co-firing AUROC", "gap", "gap without")
@@ -56,17 +52,11 @@ def profile(model: str, hook: str, seed: int, steps: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="world")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=400)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"{options.model}, {options.seeds} seed(s); {platform.machine()}, torch {version('torch')}\n")
-    print(f"| hook | {' | '.join(COLUMNS)} |\n|{'---|' * (len(COLUMNS) + 1)}")
-    for hook in HOOKS:
-        runs = [profile(options.model, hook, seed, options.steps) for seed in range(options.seeds)]
-        print(f"| {hook} | {' | '.join(said(list(column)) for column in zip(*runs, strict=True))} |", flush=True)
+    with bench(__file__, __doc__, model="world", seeds=1, steps=400) as b:
+        b.table(f"{b.args.model}, {b.args.seeds} seed(s)", {"hook": "", **dict.fromkeys(COLUMNS, ".3f")})
+        for hook in HOOKS:
+            runs = [profile(b.args.model, hook, seed, b.args.steps) for seed in range(b.args.seeds)]
+            b.row(hook, *(mean(list(column)) for column in zip(*runs, strict=True)))
 
 
 if __name__ == "__main__":

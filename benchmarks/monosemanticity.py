@@ -6,15 +6,13 @@ The definition is timed on a few samples and extrapolated by the number of pairs
 script's (one pair at a time), a row of pairs at a time, and two matrix products over all pairs.
 """
 
-import argparse
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
+from _bench import bench
 from cliplens.arrays import unit_rows
 from cliplens.records import SparseCodes
 from cliplens_plugins.monosemanticity import ms
@@ -58,53 +56,51 @@ def seconds(work: Callable[[], Tensor], device: str) -> tuple[float, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--latents", type=int, default=1024)
-    parser.add_argument("--d-judge", type=int, default=512)
-    parser.add_argument("--fired", type=float, default=0.03, help="share of samples a latent fires on")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    m, k, device = options.samples, options.latents, options.device
-    acts = torch.rand(m, k) * (torch.rand(m, k) < options.fired)
-    judged = torch.nn.functional.normalize(torch.randn(m, options.d_judge), dim=1)
-    acts, judged = acts.to(device), judged.to(device)
+    with bench(
+        __file__,
+        __doc__,
+        samples=50_000,
+        latents=1024,
+        d_judge=512,
+        fired=(0.03, "share of samples a latent fires on"),
+        seed=0,
+    ) as b:
+        torch.manual_seed(b.args.seed)
+        m, k, device = b.args.samples, b.args.latents, b.args.device
+        acts = torch.rand(m, k) * (torch.rand(m, k) < b.args.fired)
+        judged = torch.nn.functional.normalize(torch.randn(m, b.args.d_judge), dim=1)
+        acts, judged = acts.to(device), judged.to(device)
 
-    ours, scores = seconds(lambda: ms(acts, judged), device)
-    rows = [(f"ms(), one pass over {m:,} samples", m, ours, ours)]
-    if device == "cpu":
-        streamed = OnePassMS()
-        start = time.perf_counter()
-        for a in range(0, m, 1024):
-            streamed.update(SparseCodes.from_dense(acts[a : a + 1024]), unit_rows(judged[a : a + 1024]))
-        took = time.perf_counter() - start
-        rows.append(("the metric, streamed in batches of 1024", m, took, took))
-        difference = float((streamed.scores() - scores).abs().nan_to_num().max())
-        print(f"streamed against ms(): largest difference {difference:.1e}")
-    for name, definition, few in (
-        ("definition, pair by pair", pair_by_pair, 200),
-        ("definition, row by row", row_by_row, 2000),
-        ("definition, all pairs at once", all_pairs, 2000),
-    ):
-        a, e = acts[:few].double(), judged[:few].double()
-        a, e = a - a.amin(0), torch.nn.functional.normalize(e, dim=1)
-        took, slow = seconds(lambda f=definition, a=a, e=e: f(a, e), device)
-        same = (slow - ms(acts[:few], judged[:few])).abs().nan_to_num().max()
-        print(f"{name} against ms() on {few} samples: largest difference {float(same):.1e}")
-        rows.append((name, few, took, took * (m * (m - 1)) / (few * (few - 1))))
+        ours, scores = seconds(lambda: ms(acts, judged), device)
+        rows = [(f"ms(), one pass over {m:,} samples", m, ours, ours)]
+        if device == "cpu":
+            streamed = OnePassMS()
+            start = time.perf_counter()
+            for a in range(0, m, 1024):
+                streamed.update(SparseCodes.from_dense(acts[a : a + 1024]), unit_rows(judged[a : a + 1024]))
+            took = time.perf_counter() - start
+            rows.append(("the metric, streamed in batches of 1024", m, took, took))
+            difference = float((streamed.scores() - scores).abs().nan_to_num().max())
+            b.note("streamed against ms(), largest difference", difference, ".1e")
+        for name, definition, most in (
+            ("definition, pair by pair", pair_by_pair, 200),
+            ("definition, row by row", row_by_row, 2000),
+            ("definition, all pairs at once", all_pairs, 2000),
+        ):
+            few = min(most, m)
+            some, e = acts[:few].double(), judged[:few].double()
+            some, e = some - some.amin(0), torch.nn.functional.normalize(e, dim=1)
+            took, slow = seconds(lambda f=definition, a=some, e=e: f(a, e), device)
+            same = (slow - ms(acts[:few], judged[:few])).abs().nan_to_num().max()
+            b.note(f"{name} against ms() on {few} samples, largest difference", same, ".1e")
+            rows.append((name, few, took, took * (m * (m - 1)) / (few * (few - 1))))
 
-    where = (
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else f"{platform.machine()}, {torch.get_num_threads()} thread(s)"
-    )
-    print(f"\n{m:,} samples x {k:,} latents, judge of width {options.d_judge}, firing on {options.fired:.0%}; {where};")
-    print(f"torch {version('torch')}, numpy {version('numpy')}, python {platform.python_version()}\n")
-    print(f"| form | samples timed | seconds | seconds at {m:,} | against ms() |\n|---|---|---|---|---|")
-    for name, timed, took, whole in rows:
-        print(f"| {name} | {timed:,} | {took:.2f} | {whole:,.1f} | {whole / ours:,.1f}x |")
+        b.table(
+            f"{m:,} samples x {k:,} latents, judge of width {b.args.d_judge}, firing on {b.args.fired:.0%}",
+            {"form": "", "samples timed": ",d", "seconds": ".2f", f"seconds at {m:,}": ",.1f", "against ms()": ",.1f"},
+        )
+        for name, timed, took, whole in rows:
+            b.row(name, timed, took, whole, whole / ours)
 
 
 if __name__ == "__main__":

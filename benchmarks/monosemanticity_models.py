@@ -1,6 +1,6 @@
 """Are dictionary latents more monosemantic than neurons, and self-supervised CLIP and NCL more than plain CLIP?
 
-    python benchmarks/monosemanticity_models.py [--seeds 3] [--steps 400] [--twins DIR] [--data ../shared/data]
+    python benchmarks/monosemanticity_models.py [--seeds 3] [--steps 400] [--twins DIR] [--data FOLDER]
 
 The comparison of Yan et al. (arXiv 2502.14888; a reimplementation): neurons of the final embedding (both signs), a
 batch-top-k dictionary (SAE) and non-negative contrastive features (NCL) of the same embedding, of a plain CLIP and of
@@ -17,14 +17,11 @@ one with a self-supervised loss added.
 Every number is the mean over seeds with a 95 % t-interval; on coco500 the seeds are those of the dictionaries.
 """
 
-import argparse
 import json
 import os
-import platform
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +29,11 @@ import open_clip
 import torch
 from torch import Tensor
 
+from _bench import bench, mean
 from cliplens.records import PairedActs
 from cliplens_plugins.modality import class_counts, classify_fixed, mds
 from cliplens_plugins.monosemanticity import embsim, ms, winrate
-from modality_ground_truth import SCORED, TRAIN, embeddings, read, said
+from modality_ground_truth import SCORED, TRAIN, embeddings, read
 
 Features = tuple[Tensor, Tensor]
 
@@ -136,49 +134,51 @@ def coco(folder: Path) -> tuple[dict[str, PairedActs], Tensor] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--twins", type=Path, help="keep the trained twins here, and use those that are there")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("CLIPLENS_DATA", "../shared/data")))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with bench(
+        __file__,
+        __doc__,
+        seeds=3,
+        steps=400,
+        twins=(None, "keep the trained twins here, and use those that are there"),
+        data=Path(os.environ.get("CLIPLENS_DATA", "data")),
+    ) as b:
+        rows: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(what: str, features: str, codes: Features, judged: tuple[Tensor | None, Tensor]) -> None:
-        for name, value in figures(codes, judged).items():
-            rows[what, features][name].append(value)
+        def add(what: str, features: str, codes: Features, judged: tuple[Tensor | None, Tensor]) -> None:
+            for name, value in figures(codes, judged).items():
+                rows[what, features][name].append(value)
 
-    def world(what: str, acts: PairedActs, seed: int) -> None:
-        fitted, shown = part_of(acts, slice(0, TRAIN)), part_of(acts, slice(TRAIN, None))
-        judged = world_judges(shown.ids)
-        add(what, "neurons", neurons(shown), judged)
-        for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
-            add(what, label, trained(fitted, shown, architecture, seed, options.steps, 256), judged)
-        for label in ("neurons", "SAE", "NCL"):
-            rows[what, label]["R@1 of 256"].append(retrieval(shown))
+        def world(what: str, acts: PairedActs, seed: int) -> None:
+            fitted, shown = part_of(acts, slice(0, TRAIN)), part_of(acts, slice(TRAIN, None))
+            judged = world_judges(shown.ids)
+            add(what, "neurons", neurons(shown), judged)
+            for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
+                add(what, label, trained(fitted, shown, architecture, seed, b.args.steps, 256), judged)
+            for label in ("neurons", "SAE", "NCL"):
+                rows[what, label]["R@1 of 256"].append(retrieval(shown))
 
-    with tempfile.TemporaryDirectory() as made:
-        for seed in range(options.seeds):
-            for name, what in (("plain", "world, plain CLIP"), ("slip", "world, self-supervised CLIP")):
-                world(what, twin(options.twins or Path(made), name, seed), seed)
-            world("world, default model", embeddings("world", TRAIN + SCORED), seed)
-    real = coco(options.data)
-    for name, given in (real[0] if real else {}).items():
-        assert real is not None
-        add(f"coco500, {name}", "neurons", neurons(given), (real[1], real[1]))
-        for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
-            for seed in range(options.seeds):
-                codes = trained(given, given, architecture, seed, options.steps, 256)
-                add(f"coco500, {name}", label, codes, (real[1], real[1]))
+        with tempfile.TemporaryDirectory() as made:
+            for seed in range(b.args.seeds):
+                for name, what in (("plain", "world, plain CLIP"), ("slip", "world, self-supervised CLIP")):
+                    world(what, twin(Path(b.args.twins or made), name, seed), seed)
+                world("world, default model", embeddings("world", TRAIN + SCORED), seed)
+        real = coco(b.args.data)
+        for name, given in (real[0] if real else {}).items():
+            assert real is not None
+            add(f"coco500, {name}", "neurons", neurons(given), (real[1], real[1]))
+            for architecture, label in (("batchtopk", "SAE"), ("ncl", "NCL")):
+                for seed in range(b.args.seeds):
+                    codes = trained(given, given, architecture, seed, b.args.steps, 256)
+                    add(f"coco500, {name}", label, codes, (real[1], real[1]))
 
-    columns = list(next(iter(rows.values())))
-    print(f"{options.seeds} seeds, medians over latents; {platform.machine()}, torch {version('torch')}\n")
-    print(f"| data | features | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
-    for (what, features), row in sorted(
-        rows.items(), key=lambda item: (not item[0][0].startswith("world"), item[0][0])
-    ):
-        print(f"| {what} | {features} | {' | '.join(said(row[c]) for c in columns)} |")
+        columns = list(next(iter(rows.values())))
+        b.table(
+            f"{b.args.seeds} seeds, medians over latents", {"data": "", "features": "", **dict.fromkeys(columns, ".3f")}
+        )
+        for (what, features), row in sorted(
+            rows.items(), key=lambda item: (not item[0][0].startswith("world"), item[0][0])
+        ):
+            b.row(what, features, *(mean(row[c]) for c in columns))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ With --judge, names are tested on images by the embedded world's plain twin too:
 the circularity of the model judging itself can be measured.
 """
 
-import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,16 +23,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import binomtest
 
+from _bench import Bench, bench
 from cliplens import api
 from cliplens.contracts import Judge, Namer
 from cliplens.hooked import HookedCLIP
 from cliplens.naming import chosen_modality, image_share, name_latents, split_evidence, words
 from cliplens.records import Evidence, LatentTable, Name, PairedActs
-from cliplens.run import run, versions
+from cliplens.run import run
 from cliplens.run.context import Parts
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import embed_texts, evidence_for
@@ -108,27 +106,24 @@ def shuffled(names: list[Name], seed: int) -> list[Name]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20480)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--judge", action="store_true", help="test names by the plain twin as well")
-    asked = parser.parse_args()
-    torch.set_num_threads(1)
-    right: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    tests: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
-    for seed in asked.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            settings = Settings(pairs=f"world:{asked.pairs}", seed=seed)
-            parts, evidence, table = finished(run(settings, Path(folder) / "run"))
-            judges = (TwinJudge(api.load("world-plain")),) if asked.judge else ()
-            for namer in NAMERS:
-                count_right(namer, evidence, table, seed, right)
-                embed = partial(embed_texts, parts.clip)
-                found = name_latents(evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=embed)
-                for row in next(iter(found.tables.values())):
-                    key = (namer.name, row["named from"], row["tested on"], row["test"], row["judge"])
-                    tests[key].append((row["score"], row["shuffled names"]))
-    show(right, tests, asked)
+    with bench(
+        __file__, __doc__, pairs=20480, seeds=[0, 1, 2], judge=(False, "test names by the plain twin as well")
+    ) as b:
+        right: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+        tests: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+        for seed in b.args.seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                settings = Settings(pairs=f"world:{b.args.pairs}", seed=seed)
+                parts, evidence, table = finished(run(settings, Path(folder) / "run"))
+                judges = (TwinJudge(api.load("world-plain")),) if b.args.judge else ()
+                for namer in NAMERS:
+                    count_right(namer, evidence, table, seed, right)
+                    embed = partial(embed_texts, parts.clip)
+                    found = name_latents(evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=embed)
+                    for row in next(iter(found.tables.values())):
+                        key = (namer.name, row["named from"], row["tested on"], row["test"], row["judge"])
+                        tests[key].append((row["score"], row["shuffled names"]))
+        show(b, right, tests)
 
 
 def count_right(
@@ -165,31 +160,26 @@ def counted(right: int, unnamed: int, of: int) -> str:
 
 
 def show(
+    b: Bench,
     right: dict[tuple[str, str, str, str], list[int]],
     tests: dict[tuple[str, ...], list[tuple[float, float]]],
-    asked: argparse.Namespace,
 ) -> None:
     """Print both tables."""
-    console = Console(width=150)
-    console.print(f"world, {asked.pairs} pairs, seeds {asked.seeds}; {versions()}")
     for kind in CLASSES.values():
         title = f"Right names of latents for {kind} factors: right / all, 95 % interval (Wilson); unnamed"
-        table = Table(title=title)
-        for head in ("namer", "named from", *(says for _, _, says in BANDS), "all"):
-            table.add_column(head)
+        b.table(title, ["namer", "named from", *(says for _, _, says in BANDS), "all"])
         for namer in NAMERS:
             for source in ("images", "captions", "final", "final, shuffled"):
                 cells = [right.get((namer.name, source, kind, says), [0, 0, 0]) for _, _, says in BANDS]
                 every = [sum(counts) for counts in zip(*cells, strict=True)]
-                table.add_row(namer.name, source, *(counted(*counts) for counts in (*cells, every)))
-        console.print(table)
-    table = Table(title="Tests on samples no name was made from (mean over seeds of the mean over latents)")
-    for head in ("namer", "named from", "tested on", "test", "judge", "score", "shuffled names"):
-        table.add_column(head)
+                b.row(namer.name, source, *(counted(*counts) for counts in (*cells, every)))
+    heads = ("namer", "named from", "tested on", "test", "judge")
+    b.table(
+        "Tests on samples no name was made from (mean over seeds of the mean over latents)",
+        {**dict.fromkeys(heads, ""), "score": ".3f", "shuffled names": ".3f"},
+    )
     for key, scores in tests.items():
-        mean, control = np.mean(scores, axis=0)
-        table.add_row(*key, f"{mean:.3f}", f"{control:.3f}")
-    console.print(table)
+        b.row(*key, *np.mean(scores, axis=0).tolist())
 
 
 if __name__ == "__main__":

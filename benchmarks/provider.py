@@ -3,24 +3,23 @@
     python benchmarks/provider.py [--rounds 7] [--rows 51200] [--width 768] [--batch 4096] [--device cpu]
 
 All three are fed the same activations from memory, as a model would give them: `prompts` images of 50 positions at a
-time. Rounds run in random order in one process; the table gives tokens per second (median) and, against each rival, the
-median of the paired ratios with the middle half of them. `cache` reads the same rows in float16 from disk.
+time. Rounds run in random order in one process. The table gives tokens per second (median) and, against each rival, the
+median of the paired ratios with its 95 % interval. The cache holds the same rows in float16 on disk.
 """
 
-import argparse
-import platform
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from sae_lens.training.mixing_buffer import mixing_buffer
 from torch import Tensor
 
+from _bench import Bench, bench, ratio
 from cliplens.records import ModelIdentity
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
@@ -32,6 +31,7 @@ from cliplens.store.sources import Chunk, RowSource
 
 POSITIONS = 50
 SITE = Site("vision", "hook_resid")
+OURS = "cliplens Provider"
 
 
 class Chunks(RowSource):
@@ -105,25 +105,13 @@ def rates_of(batches: Iterator[Tensor], tokens: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--rows", type=int, default=51200)
-    parser.add_argument("--width", type=int, default=768)
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    where = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-    print(f"{where}, 1 thread, torch {version('torch')}, sae-lens {version('sae-lens')}")
-    print(f"{args.rows} rows of {args.width} buffered, batches of {args.batch}, {args.rounds} rounds in random order\n")
-    print("| fed by | way | tokens/s | ours is, times it (middle half) | by processor time |")
-    print("|---|---|---|---|---|")
-    for prompts in args.prompts:
-        compare(args, prompts)
+    with bench(__file__, __doc__, rounds=7, rows=51200, width=768, batch=4096, prompts=[8, 32]) as b:
+        for prompts in b.args.prompts:
+            compare(b, prompts)
 
 
-def compare(args: argparse.Namespace, prompts: int) -> None:
+def compare(b: Bench, prompts: int) -> None:
+    args = b.args
     generator = torch.Generator().manual_seed(0)
     count = -(-2 * args.rows // (prompts * POSITIONS))
     chunks = [torch.randn(prompts * POSITIONS, args.width, generator=generator).to(args.device) for _ in range(count)]
@@ -131,10 +119,8 @@ def compare(args: argparse.Namespace, prompts: int) -> None:
         cache = cache_of(chunks, Path(folder) / "cache")
         common = {"batch_size": args.batch, "buffer_rows": args.rows, "device": args.device}
         ways: dict[str, Callable[[], Iterator[Tensor]]] = {
-            "cliplens Provider": lambda: Provider(Chunks(chunks), **common),
-            "cliplens Provider over a float16 cache": lambda: Provider.from_cache(
-                cache, image=SITE, centre=False, **common
-            ),
+            OURS: lambda: Provider(Chunks(chunks), **common),
+            f"{OURS} over a float16 cache": lambda: Provider.from_cache(cache, image=SITE, centre=False, **common),
             "bare preallocated gather": lambda: bare_gather(chunks, args.rows, args.batch),
             "SAELens mixing_buffer": lambda: mixing_buffer(args.rows, args.batch, endless(chunks)),
         }
@@ -143,16 +129,14 @@ def compare(args: argparse.Namespace, prompts: int) -> None:
         for _ in range(args.rounds):
             for name in shuffler.sample(list(ways), len(ways)):
                 rates[name].append(rates_of(ways[name](), args.rows * (1 if "SAELens" in name else 16)))
-        ours = np.array(rates["cliplens Provider"])
-        for name, found in rates.items():
-            clock = np.median(np.array(found)[:, 0])
-            ratios = [quantiles(r) for r in (ours / np.array(found)).T]
-            print(f"| {prompts} images | {name} | {clock:,.0f} | {ratios[0]} | {ratios[1]} |")
-
-
-def quantiles(ratios: np.ndarray) -> str:
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    b.table(
+        f"{args.rows} rows of {args.width} buffered, batches of {args.batch}, fed by {prompts} images at a time",
+        {"way": "", "tokens/s": ",.0f", f"{OURS} is, times it": ".2f", "by processor time": ".2f"},
+    )
+    clock, processor = zip(*rates[OURS], strict=True)
+    for name, found in rates.items():
+        own_clock, own_processor = zip(*found, strict=True)
+        b.row(name, median(own_clock), ratio(clock, own_clock), ratio(processor, own_processor))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
 """How fast is a report in a real browser? First paint, scrolling, sorting and searching, from a local file.
 
-    python benchmarks/report_browser.py RUN/report.html [--rounds 5]
+    python benchmarks/report_browser.py --report RUN/report.html [--rounds 5]
 
 Needs chromium, chromedriver and selenium. Drawing is by software, without a GPU, so real machines are faster.
 """
 
-import argparse
 import os
 import shutil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from _bench import bench
 
 PAINT = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 READY = "return performance.getEntriesByType('navigation')[0].domComplete"
@@ -31,16 +29,15 @@ SEARCH = "const e = document.getElementById('search'); e.value = arguments[0]; c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("report", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args()
-    rounds = [measure(asked.report) for _ in range(asked.rounds)]
-    table = Table("what", "median", "worst", title=f"{asked.report.stat().st_size / 1e6:.1f} MB, {asked.rounds} rounds")
-    for name in rounds[0]:
-        values = [r[name] for r in rounds]
-        table.add_row(name, f"{median(values):.0f} ms", f"{max(values):.0f} ms")
-    Console().print(table)
+    with bench(__file__, __doc__, report=Path("run/report.html"), rounds=5) as b:
+        rounds = [measure(b.args.report) for _ in range(b.args.rounds)]
+        b.table(
+            f"A report of {b.args.report.stat().st_size / 1e6:.1f} MB",
+            {"what": "", "median, ms": ".0f", "worst, ms": ".0f"},
+        )
+        for name in rounds[0]:
+            values = [r[name] for r in rounds]
+            b.row(name, median(values), max(values))
 
 
 def measure(report: Path) -> dict[str, float]:

@@ -10,17 +10,14 @@ the pairs and after as many again. EmbSim keeps at most 20 d_sae + 30 * 1,024 em
 draws of bridge and gap have a budget: they grow until they reach that.
 """
 
-import argparse
-import platform
 import random
-import time
-from collections.abc import Callable
+from argparse import Namespace
 from dataclasses import replace
-from importlib.metadata import version
+from statistics import median
 
-import numpy as np
 import torch
 
+from _bench import bench, ratio, timed
 from cliplens import registry
 from cliplens.contracts import Metric
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
@@ -36,7 +33,7 @@ def made() -> dict[str, Metric]:
     return {**found, "mds": ModalityMetric(0), BOOTSTRAP: ModalityMetric()}
 
 
-def batch_of(number: int, options: argparse.Namespace) -> Batch:
+def batch_of(number: int, options: Namespace) -> Batch:
     """A batch of sparse codes with heavy-tailed firing, and what belongs to it."""
     g = torch.Generator().manual_seed(number)
     ids = tuple(f"pair-{number}-{i}" for i in range(options.batch))
@@ -60,66 +57,54 @@ def fresh(batch: Batch) -> Batch:
     return replace(batch, codes=PairedCodes(batch.codes.ids, batch.codes.image, batch.codes.text))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
 def held(metric: Metric) -> int:
     """Bytes of a metric's state."""
     return sum(t.numel() * t.element_size() for t in metric.state().values())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = {"d-in": 512, "d-sae": 4096, "k": 32, "batch": 1024, "batches": 8, "rounds": 12}
-    for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    encoder = torch.randn(options.d_in, options.d_sae)
-    alone, together, booted = made(), made(), made()
-    del together[BOOTSTRAP], booted["mds"]
-    ratios: dict[str, list[float]] = {name: [] for name in alone}
-    encode, streamed, with_bootstrap = [], [], []
-    order = list(alone)
-    for number in range(options.rounds):
-        batches = [batch_of(number * options.batches + n, options) for n in range(options.batches)]
-        encode.append(seconds(lambda bs=batches: [(b.acts.image @ encoder, b.acts.text @ encoder) for b in bs]))
-        random.Random(number).shuffle(order)
-        for name in order:
-            shown = [fresh(b) for b in batches]
-            ratios[name].append(seconds(lambda n=name, bs=shown: [alone[n].update(b) for b in bs]) / encode[-1])
-        for metrics, ratio in ((together, streamed), (booted, with_bootstrap)):
-            shown = [fresh(b) for b in batches]
-            took = seconds(lambda ms=metrics, bs=shown: [m.update(b) for b in bs for m in ms.values()])
-            ratio.append(took / encode[-1])
-    print(f"{options.batch} pairs a batch, d_in {options.d_in} (judge too), d_sae {options.d_sae}, k {options.k};")
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {version('torch')}, numpy {version('numpy')}"
-    )
-    print(f"encode, both modalities: median {np.median(encode) / options.batches * 1e3:.1f} ms a batch\n")
-    print("| per batch, against the encode product | median | 95 % interval | reach |\n|---|---|---|---|")
-    totals = {
-        "all streamed metrics but the bootstrap": (streamed, "0.5x"),
-        "the same with 200 bootstrap weights": (with_bootstrap, "1.5x"),
-    }
-    for name, (values, reach) in {**{n: (v, "") for n, v in ratios.items()}, **totals}.items():
-        low, high = np.quantile(values, [0.025, 0.975])
-        print(f"| {name} | {np.median(values):.2f}x | {low:.2f}-{high:.2f} | {reach} |")
-    sizes = {name: held(metric) for name, metric in alone.items()}
-    seen = options.rounds * options.batches
-    for number in range(seen, 2 * seen):
-        batch = batch_of(number, options)
-        for metric in alone.values():
-            metric.update(batch)
-    print(
-        f"\n| held by | after {seen * options.batch} pairs, MB | after as many again, MB | growth |\n|---|---|---|---|"
-    )
-    for name, metric in alone.items():
-        now = held(metric)
-        print(f"| {name} | {sizes[name] / 1e6:.1f} | {now / 1e6:.1f} | {now / sizes[name] - 1:+.1%} |")
+    with bench(__file__, __doc__, d_in=512, d_sae=4096, k=32, batch=1024, batches=8, rounds=12) as b:
+        options = b.args
+        encoder = torch.randn(options.d_in, options.d_sae)
+        alone, together, booted = made(), made(), made()
+        del together[BOOTSTRAP], booted["mds"]
+        totals = {
+            "all streamed metrics but the bootstrap": (together, "0.5x"),
+            "the same with 200 bootstrap weights": (booted, "1.5x"),
+        }
+        encode: list[float] = []
+        spent: dict[str, list[float]] = {name: [] for name in (*alone, *totals)}
+        order = list(alone)
+        for number in range(options.rounds):
+            batches = [batch_of(number * options.batches + n, options) for n in range(options.batches)]
+            encode.append(timed(lambda bs=batches: [(x.acts.image @ encoder, x.acts.text @ encoder) for x in bs]))
+            random.Random(number).shuffle(order)
+            for name in order:
+                shown = [fresh(x) for x in batches]
+                spent[name].append(timed(lambda n=name, bs=shown: [alone[n].update(x) for x in bs]))
+            for name, (metrics, _) in totals.items():
+                shown = [fresh(x) for x in batches]
+                spent[name].append(timed(lambda ms=metrics, bs=shown: [m.update(x) for x in bs for m in ms.values()]))
+        b.note("encode product of both modalities, ms per batch", median(encode) / options.batches * 1e3, ".1f")
+        b.table(
+            f"Cost per batch of {options.batch} pairs against the encode product, "
+            f"d_in {options.d_in} (judge too), d_sae {options.d_sae}, k {options.k}",
+            {"metric": "", "ratio": ".2f", "reach": ""},
+        )
+        for name, taken in spent.items():
+            b.row(name, ratio(taken, encode), totals[name][1] if name in totals else "")
+        sizes = {name: held(metric) for name, metric in alone.items()}
+        seen = options.rounds * options.batches
+        for number in range(seen, 2 * seen):
+            batch = batch_of(number, options)
+            for metric in alone.values():
+                metric.update(batch)
+        b.table(
+            f"Memory held after {seen * options.batch} pairs and after as many again",
+            {"metric": "", "MB": ".1f", "MB after twice as many": ".1f", "growth": "+.1%"},
+        )
+        for name, metric in alone.items():
+            b.row(name, sizes[name] / 1e6, held(metric) / 1e6, held(metric) / sizes[name] - 1)
 
 
 if __name__ == "__main__":

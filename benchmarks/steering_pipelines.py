@@ -8,18 +8,13 @@ difference of a long and a short call. The denoiser is small so that an overhead
 milliseconds are less.
 """
 
-import argparse
-import platform
 import random
-import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -28,6 +23,7 @@ from sae_lens import StandardSAEConfig
 from sae_lens.saes.standard_sae import StandardSAE
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from _bench import Bench, bench, peak_memory, ratio, timed
 from cliplens.edits import LatentSteering, ablate, add, replace
 from cliplens.records import ModelIdentity, Provenance
 from cliplens.sae import Dictionary
@@ -38,26 +34,20 @@ SITE = "text.blocks.10.hook_resid_post"
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--rounds", type=int, default=8)
-    asked.add_argument("--device", default="cpu")
-    asked.add_argument("--width", type=int, default=64, help="Of the denoiser's first level.")
-    asked.add_argument("--threads", type=int, default=1)
-    asked.add_argument("--peak", help="Print the peak memory of one case and stop; the script asks itself for it.")
-    args = asked.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.peak:
-        print_peak(args.peak, args.width)
-        return
-    torch.manual_seed(0)
-    device = torch.device(args.device)
-    pipeline = stable_diffusion(args.width).to(device)
-    dictionary = random_dictionary().to(device)
-    cases = contexts(pipeline, dictionary)
-    seconds = measure(pipeline, cases, args.rounds, device)
-    print(machine(device, args.threads, pipeline))
-    report(seconds)
-    memory(pipeline, cases, device, args.width)
+    with bench(
+        __file__,
+        __doc__,
+        rounds=8,
+        width=(64, "channels of the denoiser's first level"),
+    ) as b:
+        torch.manual_seed(0)
+        device = torch.device(b.args.device)
+        pipeline = stable_diffusion(b.args.width).to(device)
+        dictionary = random_dictionary().to(device)
+        cases = contexts(pipeline, dictionary)
+        b.note("parameters of the denoiser", sum(p.numel() for p in pipeline.unet.parameters()), ",d")
+        report(b, measure(pipeline, cases, b.args.rounds, device))
+        memory(b, pipeline, cases)
 
 
 def contexts(pipeline: Any, dictionary: Dictionary) -> dict[str, Callable[[], Any]]:
@@ -81,85 +71,64 @@ def measure(
     for round_number in range(rounds + 1):
         for name in order.sample(list(cases), len(cases)):
             with cases[name]():
-                short, long = (timed(pipeline, steps, device) for steps in (SHORT, LONG))
+                short, long = (call_seconds(pipeline, steps, device) for steps in (SHORT, LONG))
             per_step = (long - short) / (LONG - SHORT)
             if round_number:  # the first round warms up
                 found[name].append((per_step, short - SHORT * per_step))
     return found
 
 
-def timed(pipeline: Any, steps: int, device: torch.device) -> float:
+def call_seconds(pipeline: Any, steps: int, device: torch.device) -> float:
+    """Return the seconds of one call of the pipeline."""
     generator = torch.Generator().manual_seed(0)
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    synchronise(device)
-    started = clock()
-    pipeline("a red ring", num_inference_steps=steps, generator=generator, output_type="latent", height=128, width=128)
-    synchronise(device)
-    return clock() - started
+    size = {"output_type": "latent", "height": 128, "width": 128}
+    return timed(lambda: pipeline("a red ring", num_inference_steps=steps, generator=generator, **size), str(device))
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def report(seconds: dict[str, list[tuple[float, float]]]) -> None:
-    print(f"{'case':<24}{'ms per step':>12}{'ratio to stock (95 %)':>28}{'ms besides steps':>18}")
+def report(b: Bench, seconds: dict[str, list[tuple[float, float]]]) -> None:
+    b.table("Cost", {"case": "", "ms per step": ".1f", "ratio to stock": ".3f", "ms besides the steps": ".1f"})
     stock = [step for step, _ in seconds["stock"]]
     for name, rounds in seconds.items():
-        steps, rest = [s for s, _ in rounds], [r for _, r in rounds]
-        ratios = [a / b for a, b in zip(steps, stock, strict=True)]
-        middle = statistics.median(ratios)
-        low, high = interval(ratios)
-        print(
-            f"{name:<24}{1000 * statistics.median(steps):>12.1f}"
-            f"{middle:>12.3f} ({low:.3f}-{high:.3f}){1000 * statistics.median(rest):>16.1f}"
-        )
+        steps, rest = zip(*rounds, strict=True)
+        b.row(name, 1000 * median(steps), ratio(steps, stock), 1000 * median(rest))
 
 
-def interval(values: list[float], resamples: int = 2000) -> tuple[float, float]:
-    """Percentile bootstrap of the median over rounds."""
-    draw = random.Random(0)
-    medians = sorted(statistics.median(draw.choices(values, k=len(values))) for _ in range(resamples))
-    return medians[int(0.025 * resamples)], medians[int(0.975 * resamples)]
-
-
-def memory(pipeline: Any, cases: dict[str, Callable[[], Any]], device: torch.device, width: int) -> None:
-    if device.type != "cuda":
-        peaks = {name: peak_alone(name, width) for name in cases}
-        told = ", ".join(f"{name} {peak - peaks['stock']:+.0f}" for name, peak in peaks.items())
-        print(f"\nPeak memory of a fresh process, MiB against stock ({peaks['stock']:.0f}): {told}")
-        print(f"The dictionary itself: {2 * 768 * D_SAE * 4 / 2**20:.0f} MiB, shared with its reader.")
+def memory(b: Bench, pipeline: Any, cases: dict[str, Callable[[], Any]]) -> None:
+    if b.args.device == "cpu":
+        b.table("Peak memory of a fresh process, MiB", {"case": "", "peak": ".0f", "against stock": "+.0f"})
+        peaks = {name: peak_alone(name, b.args.width) for name in cases}
+        for name, peak in peaks.items():
+            b.row(name, peak, peak - peaks["stock"])
+        b.note("the dictionary itself, MiB", 2 * 768 * D_SAE * 4 / 2**20, ".0f")
         return
-    print("\nGPU memory at its peak, MiB")
+    b.table("GPU memory at its peak, MiB", {"case": "", "peak": ".1f"})
     for name, case in cases.items():
         torch.cuda.reset_peak_memory_stats()
         with case():
-            timed(pipeline, SHORT, device)
-        print(f"{name:<24}{torch.cuda.max_memory_allocated() / 2**20:>10.1f}")
+            call_seconds(pipeline, SHORT, torch.device(b.args.device))
+        b.row(name, torch.cuda.max_memory_allocated() / 2**20)
 
 
 def peak_alone(case: str, width: int) -> float:
-    """Largest resident memory, MiB, of a fresh process that makes one call; a dictionary is made only to steer."""
-    command = [sys.executable, __file__, "--peak", case, "--width", str(width)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    """Return the largest resident memory, MiB, of a fresh process that makes one call.
+
+    A dictionary is made only where the case steers.
+    """
+    code = f"from steering_pipelines import print_peak; print_peak({case!r}, {width})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return float(done.stdout.split()[-1])
 
 
 def print_peak(case: str, width: int) -> None:
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     pipeline = stable_diffusion(width)
     steered = nullcontext if case == "stock" else contexts(pipeline, random_dictionary())[case]
     with steered():
-        timed(pipeline, SHORT, torch.device("cpu"))
-    print(peak_resident())
-
-
-def peak_resident() -> float:
-    """Largest resident memory of this process, MiB; Linux's ru_maxrss begins with that of its parent."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return float(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+        call_seconds(pipeline, SHORT, torch.device("cpu"))
+    print(peak_memory())
 
 
 def stable_diffusion(width: int) -> Any:
@@ -203,13 +172,6 @@ def random_dictionary() -> Dictionary:
     sae = StandardSAE(StandardSAEConfig(d_in=768, d_sae=D_SAE, device="cpu"))
     identity = ModelIdentity("random", None, "", "", "", "")
     return Dictionary(sae.requires_grad_(False), None, Provenance(identity, (SITE,), 768, "all", False))
-
-
-def machine(device: torch.device, threads: int, pipeline: Any) -> str:
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {threads} thread(s)"
-    size = sum(p.numel() for p in pipeline.unet.parameters()) / 1e6
-    versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "diffusers", "transformers"))
-    return f"{name}; {versions}; denoiser of {size:.1f} M parameters, 16 x 16 latents\n"
 
 
 if __name__ == "__main__":

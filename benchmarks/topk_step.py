@@ -11,25 +11,24 @@ same start with latents dying by themselves, and the greatest distance of their 
 in float32, where rounding sometimes decides which latent is the k-th.
 """
 
-import argparse
-import platform
 import random
 import time
-from importlib.metadata import version
+from argparse import Namespace
+from statistics import median
 
-import numpy as np
 import torch
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
+from _bench import Bench, bench, ratio
 from cliplens.sae import dictionary_config
 
 STOCK, FAST = "topk", "fast_topk"
 
 
-def trainer(architecture: str, asked: argparse.Namespace, *, window: int = 1000, dtype: str = "float32") -> SAETrainer:
+def trainer(architecture: str, asked: Namespace, *, window: int = 1000, dtype: str = "float32") -> SAETrainer:
     """A stock trainer, its weights the same for both architectures."""
     torch.manual_seed(0)
     config = dictionary_config(architecture, asked.d_in, asked.d_sae, k=asked.k, device=asked.device, dtype=dtype)
@@ -40,7 +39,7 @@ def trainer(architecture: str, asked: argparse.Namespace, *, window: int = 1000,
     return SAETrainer(settings, sae, iter([]))
 
 
-def batches(asked: argparse.Namespace, count: int) -> list[Tensor]:
+def batches(asked: Namespace, count: int) -> list[Tensor]:
     """Sparse mixtures of random directions, so that there is something to learn."""
     draw = torch.Generator().manual_seed(1)
     directions = torch.nn.functional.normalize(torch.randn(asked.d_sae // 2, asked.d_in, generator=draw), dim=-1)
@@ -67,23 +66,20 @@ def seconds(step: SAETrainer, batch: Tensor, dead: int, device: str) -> float:
     return time.perf_counter() - start
 
 
-def compare(asked: argparse.Namespace, dead: int) -> str:
-    """One row of the table."""
-    trainers = {name: trainer(name, asked) for name in (STOCK, FAST)}
+def compare(b: Bench, dead: int) -> None:
+    """Print one row of the table."""
+    trainers = {name: trainer(name, b.args) for name in (STOCK, FAST)}
     taken: dict[str, list[float]] = {STOCK: [], FAST: []}
-    for number, batch in enumerate(batches(asked, asked.rounds + 2)):
+    for number, batch in enumerate(batches(b.args, b.args.rounds + 2)):
         for name in random.sample([STOCK, FAST], 2):
-            spent = seconds(trainers[name], batch, dead, asked.device)
+            spent = seconds(trainers[name], batch, dead, b.args.device)
             if number >= 2:
                 taken[name].append(spent)
-    ratios = np.array(taken[STOCK]) / np.array(taken[FAST])
-    redrawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
-    low, high = np.quantile(np.median(redrawn, axis=1), [0.025, 0.975])
-    middle = [1e3 * float(np.median(taken[name])) for name in (STOCK, FAST)]
-    return f"| {dead} | {middle[0]:.1f} | {middle[1]:.1f} | {np.median(ratios):.2f} ({low:.2f}-{high:.2f}) |"
+    times = [1e3 * median(taken[name]) for name in (STOCK, FAST)]
+    b.row(dead, *times, ratio(taken[STOCK], taken[FAST]))
 
 
-def curves(asked: argparse.Namespace, dtype: str) -> str:
+def curves(asked: Namespace, dtype: str) -> str:
     """Both trained from one start; latents die after a few silent steps and are revived."""
     trainers = {name: trainer(name, asked, window=5, dtype=dtype) for name in (STOCK, FAST)}
     apart, dead, losses = 0.0, 0, (0.0, 0.0)
@@ -98,31 +94,15 @@ def curves(asked: argparse.Namespace, dtype: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--d-in", type=int, default=512)
-    parser.add_argument("--d-sae", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    machine = (
-        torch.cuda.get_device_name() if asked.device != "cpu" else f"{platform.machine()}, {asked.threads} thread(s)"
-    )
-    print(
-        f"d_in {asked.d_in}, d_sae {asked.d_sae}, batch {asked.batch}, k {asked.k}, {asked.rounds} rounds; {machine};",
-        end=" ",
-    )
-    print(f"torch {torch.__version__}, sae-lens {version('sae-lens')}, cliplens {version('cliplens')}\n")
-    print("| dead latents | stock TopK, ms | fast TopK, ms | ratio (95 % interval) |\n|---|---|---|---|")
-    for dead in (0, asked.d_sae // 10, asked.d_sae // 2):
-        print(compare(asked, dead), flush=True)
-    print()
-    for dtype in ("float64", "float32"):
-        print(curves(asked, dtype), flush=True)
+    with bench(__file__, __doc__, rounds=15, steps=60, d_in=512, d_sae=4096, batch=512, k=32) as b:
+        b.table(
+            f"A training step, d_in {b.args.d_in}, d_sae {b.args.d_sae}, batch {b.args.batch}, k {b.args.k}",
+            {"dead latents": "", "stock TopK, ms": ".1f", "fast TopK, ms": ".1f", "times faster": ".2f"},
+        )
+        for dead in (0, b.args.d_sae // 10, b.args.d_sae // 2):
+            compare(b, dead)
+        for dtype in ("float64", "float32"):
+            b.note(f"loss curves, {dtype}", curves(b.args, dtype))
 
 
 if __name__ == "__main__":
