@@ -1,37 +1,36 @@
 """MODTRUTH: which modality scores recover a known truth, and which promise too much?
 
-    python benchmarks/modality_ground_truth.py [--seeds 5] [--steps 400] [--out RUNS.jsonl] [--figure FILE.svg]
+    python benchmarks/modality_ground_truth.py [--seeds 5] [--steps 400] [--resume RUNS.jsonl] [--figure FILE.svg]
         [--classes batchtopk topk group_sparse:group_coefficient=0.2 ...]
 
-Three parts, each over seeds with 95 % t-intervals:
+Three parts, each over seeds with 95 % t-intervals. The seeds of part 2 are dictionaries of one model of one world:
+their intervals say how much a dictionary varies, not how much worlds or models do.
 1. Planted codes: latents made image-only, text-only or shared, under confounds (heavy-tailed firing is always there).
 2. The embedded world: dictionaries trained on the final embeddings of the default model, of its plain InfoNCE twin (the
    negative control: no single-modality latents), and of a split-prone variant of the default model whose captions are
    turned by 50 degrees and pushed away, so that shared concepts fall apart in two latents.
-   Labels of latents come from one half of the scored pairs, scores from the other. Every training class is an
-   architecture, or an architecture with a field set; the first is shown score by score, all in one table beside.
-   With --out each dictionary's figures are kept, so that a run that was stopped goes on.
+   Labels of latents come from one half of the scored pairs, scores from the other. Living latents without a label are
+   counted apart, and accuracy is given for several label cuts and class cuts. Every training class is an architecture,
+   or an architecture with a field set; the first is shown score by score, all of them in one table.
+   With --resume each dictionary's figures are kept in a file, so that a run that was stopped goes on.
 3. Calibration: coverage of the 95 % intervals by firings, and false discoveries under the null at 4,096 latents.
 """
 
-import argparse
 import json
 import math
-import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from tqdm.auto import tqdm
 
+from _bench import Bench, bench, mean
 from cliplens.hooked import HookedCLIP
-from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
+from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, SparseCodes
 from cliplens.statistics import auroc, benjamini_hochberg, percentile_interval
 from cliplens.tally import Sums, tally
 from cliplens_plugins.fidelity import FidelityMetric
@@ -43,8 +42,13 @@ from cliplens_plugins.modality.sums import add_pairs
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
 SCORES = (*VARIANTS, "cofiring")
+SINGLE = ("ImgD", "TextD", "CrossD")
 TRAIN, SCORED = 8192, 4096
 FITTED = ("explained_variance", "l0")
+LABEL_CUTS = (0.1, 0.2, 0.35, 0.5)
+"""Correlations a latent must reach with a factor's value to be labelled; the metric's own cut is .35."""
+CLASS_CUTS = (0.05, 0.1, 0.2, 0.3)
+"""A latent is TextD below the cut and ImgD above one minus the cut; the fixed cuts of the metric are .2 and .8."""
 CLASSES = ("batchtopk", "topk", "matryoshka_batchtopk", "group_sparse", "group_sparse:group_coefficient=0.2")
 CLASSES += ("masked_group_sparse", "iso_energy", "iso_energy:align_coefficient=0.002", "two_decoders", "ncl")
 """Alignment-aware classes at their published weights, and two at a larger one (4 and 10 times)."""
@@ -166,10 +170,35 @@ def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int) 
             part = slice(a, a + 1024)
             yield dictionary.batch(PairedActs(acts.ids[part], acts.image[part], acts.text[part]), truth=truth)
 
-    found = tally(batches(), [GroundTruthMetric(), FidelityMetric()], decoder=dictionary.decoder)
+    metric = GroundTruthMetric()
+    found = tally(batches(), [metric, FidelityMetric()], decoder=dictionary.decoder)
     if found.failed:
         raise RuntimeError(found.failed)
-    return {**found.figures["ground_truth"], **{name: found.figures[name] for name in FITTED}}
+    figures = {**found.figures["ground_truth"], **{name: found.figures[name] for name in FITTED}}
+    return {**figures, **by_label(metric), "cuts": by_cut(metric, truth)}
+
+
+def by_label(metric: GroundTruthMetric) -> dict[str, dict[str, int]]:
+    """Return the classes by MDS and fixed cuts of living latents, with and without a label."""
+    classes, labelled = classify_fixed(metric.scores()["pairs"]), metric.labels().labelled
+    groups = {"labelled_classes": labelled, "unlabelled_classes": ~labelled}
+    return {group: {name: int((classes[of] == name).sum()) for name in SINGLE} for group, of in groups.items()}
+
+
+def by_cut(metric: GroundTruthMetric, truth: GroundTruth) -> list[dict[str, float]]:
+    """Return the accuracy of MDS and of the energy ratio for every label cut and class cut."""
+    rows = []
+    for least in LABEL_CUTS:
+        classes = metric.labels(least).classes(truth.sharing)
+        for low in CLASS_CUTS:
+            row: dict[str, float] = {"label cut": least, "class cut": low, "labelled": int((classes != "").sum())}
+            for name in ("pairs", "energy"):
+                score = metric.scores()[name]
+                known = (classes != "") & ~np.isnan(score)
+                right = classify_fixed(score, low, 1 - low)[known] == classes[known]
+                row[name] = float(right.mean()) if known.any() else float("nan")
+            rows.append(row)
+    return rows
 
 
 def parsed(training_class: str) -> tuple[str, dict[str, float]]:
@@ -180,7 +209,7 @@ def parsed(training_class: str) -> tuple[str, dict[str, float]]:
 
 
 class Kept:
-    """Figures by what they are of, kept in a file of JSON lines as they are made."""
+    """Figures of dictionaries, kept in a file of JSON lines as they are made."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -188,7 +217,7 @@ class Kept:
         self._held = {tuple(entry["of"]): entry["figures"] for entry in map(json.loads, lines)}
 
     def get(self, of: tuple[str | int, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The figures kept, or made now."""
+        """Return the figures that were kept, or make them now."""
         if of not in self._held:
             self._held[of] = make()
             if self._path:
@@ -238,15 +267,6 @@ def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
 # --- tables
 
 
-def said(values: list[float]) -> str:
-    """Mean and half-width of its 95 % t-interval."""
-    known = [v for v in values if not math.isnan(v)]
-    if not known:
-        return "-"
-    half = student.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / math.sqrt(len(known)) if len(known) > 1 else 0.0
-    return f"{np.mean(known):.3f} ± {half:.3f}"
-
-
 def scores_of(runs: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, str], dict[str, list[float]]]:
     """Per what was run and score: accuracies and AUROC, one value per seed."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -258,8 +278,8 @@ def scores_of(runs: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, str], di
     return scores
 
 
-def print_classes(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-    """One row per model and training class."""
+def class_table(b: Bench, runs: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
+    """Print one row per model and training class."""
     columns: dict[str, Callable[[dict[str, Any]], float]] = {
         "explained variance": lambda f: f["explained_variance"],
         "L0": lambda f: f["l0"],
@@ -274,18 +294,46 @@ def print_classes(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
         "AUROC, energy": lambda f: f["recovery"]["energy"]["auroc"],
         "AUROC, co-firing": lambda f: f["recovery"]["cofiring"]["auroc"],
     }
-    print(f"\n| model | training class | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 2)}")
+    b.table("Training classes", {"model": "", "training class": "", **dict.fromkeys(columns, ".3f")})
     for (model, training_class), found in runs.items():
-        cells = [said([column(figures) for figures in found]) for column in columns.values()]
-        print(f"| {model} | {training_class.replace(':', ', ')} | {' | '.join(cells)} |")
+        cells = [mean([column(figures) for figures in found]) for column in columns.values()]
+        b.row(model, training_class.replace(":", ", "), *cells)
 
 
-def print_scores(title: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
-    print(f"\n| {title} | score | accuracy, fixed cuts | accuracy, the paper's | AUROC shared against single |")
-    print("|---|---|---|---|---|")
+def label_table(b: Bench, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the share of each class among living latents with a label, and among those without."""
+    b.table(
+        "Classes by MDS and fixed cuts, of living latents with and without a label",
+        {"model": "", "latents": "", "number": ".0f", **dict.fromkeys(SINGLE, ".3f")},
+    )
+    for model, found in runs.items():
+        for group in ("labelled", "unlabelled"):
+            counts = [figures[f"{group}_classes"] for figures in found]
+            sizes = [sum(c.values()) for c in counts]
+            shares = [
+                mean([c[name] / n if n else math.nan for c, n in zip(counts, sizes, strict=True)]) for name in SINGLE
+            ]
+            b.row(model, group, mean(sizes), *shares)
+
+
+def cut_table(b: Bench, runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Print how accuracy depends on the label cut and on the class cuts."""
+    b.table(
+        "Accuracy by label cut and class cuts",
+        {"model": "", "label cut": ".2f", "class cuts": "", "labelled": ".0f", "MDS": ".3f", "energy ratio": ".3f"},
+    )
+    for model, found in runs.items():
+        for rows in zip(*(figures["cuts"] for figures in found), strict=True):
+            low = rows[0]["class cut"]
+            cells = [mean([float(row[name]) for row in rows]) for name in ("labelled", "pairs", "energy")]
+            b.row(model, rows[0]["label cut"], f"{low:g} and {1 - low:g}", *cells)
+
+
+def score_table(b: Bench, title: str, found: dict[tuple[str, str], dict[str, list[float]]]) -> None:
+    heads = ("accuracy, fixed cuts", "accuracy, the paper's cuts", "AUROC, shared against single")
+    b.table(title, {"data": "", "score": "", **dict.fromkeys(heads, ".3f")})
     for (what, name), row in found.items():
-        cells = [said(row[key]) for key in ("accuracy_fixed", "accuracy_paper", "auroc")]
-        print(f"| {what} | {name} | {' | '.join(cells)} |")
+        b.row(what, name, *(mean(row[key]) for key in ("accuracy_fixed", "accuracy_paper", "auroc")))
 
 
 def figure(path: Path, panels: dict[str, dict[tuple[str, str], dict[str, list[float]]]]) -> None:
@@ -317,51 +365,60 @@ def figure(path: Path, panels: dict[str, dict[tuple[str, str], dict[str, list[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--classes", nargs="*", default=list(CLASSES), help="training classes")
-    parser.add_argument("--models", nargs="*", default=["default", "plain twin", "split-prone"])
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--out", type=Path, help="keep each dictionary's figures here, and use those that are there")
-    parser.add_argument("--figure", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"MODTRUTH, {options.seeds} seeds; {platform.machine()}, torch {version('torch')}, numpy {version('numpy')}")
-    codes = planted_rows(options.seeds)
-    print_scores("planted codes", codes)
+    with bench(
+        __file__,
+        __doc__,
+        seeds=5,
+        classes=(list(CLASSES), "training classes"),
+        models=["default", "plain twin", "split-prone"],
+        steps=400,
+        resume=(None, "keep each dictionary's figures in this file, and use those that are there"),
+        figure=(None, "SVG to write"),
+    ) as b:
+        seeds = range(b.args.seeds)
+        codes = planted_rows(b.args.seeds)
+        score_table(b, "Planted codes", codes)
+        runs = world_runs(b)
+        first = {m: found for (m, c), found in runs.items() if c == b.args.classes[0]}
+        scores = scores_of({f"{m}, {b.args.classes[0]}": found for m, found in first.items()})
+        score_table(b, "Embedded world, latents with a label", scores)
+        label_table(b, first)
+        cut_table(b, first)
+        class_table(b, runs)
 
+        heads = ("coverage of the 95 % interval", "of bare percentiles")
+        b.table("Calibration of the interval", {"firings": "", **dict.fromkeys(heads, ".3f")})
+        for n in (5, 10, 20, 50, 100, 200, 400, 800):
+            held = [coverage(n, 4, seed) for seed in seeds]
+            b.row(n, *(mean([h[name] for h in held]) for name in ("ours", "percentile")))
+        rates = [false_discoveries(seed) for seed in seeds]
+        b.table("False discoveries at 4,096 latents, q <= .05", {"rate": "", "value": ".3f"})
+        b.row("repeats with any discovery under the null", mean([r[0] for r in rates]))
+        b.row("false among the discoveries, 1,000 latents real", mean([r[1] for r in rates]))
+        if b.args.figure:
+            panels = {"planted codes": codes, "embedded world": scores} if scores else {"planted codes": codes}
+            figure(Path(b.args.figure), panels)
+
+
+def world_runs(b: Bench) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the figures of one dictionary per seed, for each model and training class."""
     sources: dict[str, Callable[[], PairedActs]] = {
         "default": lambda: embeddings("world", TRAIN + SCORED),
         "plain twin": lambda: embeddings("world-plain", TRAIN + SCORED),
         "split-prone": lambda: turned(embeddings("world", TRAIN + SCORED)),
     }
-    kept = Kept(options.out)
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for model in options.models:
-        for training_class in options.classes:
-            runs[model, training_class] = [
-                kept.get(
-                    (model, training_class, seed, options.steps),
-                    lambda m=model, c=training_class, s=seed: world_figures(sources[m](), c, s, options.steps),
-                )
-                for seed in tqdm(range(options.seeds), delay=2, desc=f"{model}, {training_class}")
-            ]
-    scores = scores_of({f"{m}, {c}": found for (m, c), found in runs.items() if c == options.classes[0]})
-    print_scores("embedded world", scores)
-    print_classes(runs)
-
-    print("\n| firings | coverage of the 95 % interval | of bare percentiles |\n|---|---|---|")
-    for n in (5, 10, 20, 50, 100, 200, 400, 800):
-        held = [coverage(n, 4, seed) for seed in range(options.seeds)]
-        print(f"| {n} | {said([h['ours'] for h in held])} | {said([h['percentile'] for h in held])} |")
-    rates = [false_discoveries(seed) for seed in range(options.seeds)]
-    print("\n| at 4,096 latents, q <= .05 | rate |\n|---|---|")
-    print(f"| repeats with any discovery under the null | {said([r[0] for r in rates])} |")
-    print(f"| false among the discoveries, 1,000 latents real | {said([r[1] for r in rates])} |")
-    if options.figure:
-        figure(
-            options.figure, {"planted codes": codes, "embedded world": scores} if scores else {"planted codes": codes}
-        )
+    kept = Kept(Path(b.args.resume) if b.args.resume else None)
+    return {
+        (model, training_class): [
+            kept.get(
+                (model, training_class, seed, b.args.steps),
+                lambda m=model, c=training_class, s=seed: world_figures(sources[m](), c, s, b.args.steps),
+            )
+            for seed in tqdm(range(b.args.seeds), delay=2, desc=f"{model}, {training_class}")
+        ]
+        for model in b.args.models
+        for training_class in b.args.classes
+    }
 
 
 def as_number(share: str) -> float:

@@ -100,7 +100,7 @@ class GroundTruthMetric(MetricOfParts):
             return Findings(notes=("No pairs with ground truth were seen.",))
         labels = self.labels()
         classes = labels.classes(truth.sharing)
-        rows = [_recovery(name, score, classes) for name, score in self._scores().items()]
+        rows = [_recovery(name, score, classes) for name, score in self.scores().items()]
         coverage = [_coverage(labels, truth, sharing) for sharing in CLASS_OF]
         split, n_shared = self._split(classes)
         figures = {
@@ -119,8 +119,12 @@ class GroundTruthMetric(MetricOfParts):
         tables = {"Recovery of the true modality": rows, "Coverage of the factors": coverage}
         return Findings(columns, TRUTH, {"ground_truth": figures}, tables, (note,))
 
-    def labels(self) -> LatentLabels:
-        """The label of each latent, by the labelling half."""
+    def labels(self, least: float = MIN_CORRELATION) -> LatentLabels:
+        """Return the label of each latent, computed on the labelling half.
+
+        Args:
+            least: the correlation a latent must reach with a factor's value to be labelled.
+        """
         assert self._truth is not None
         factors = tuple(self._truth.factors)
         best = [self._best(factor) for factor in factors]
@@ -129,7 +133,7 @@ class GroundTruthMetric(MetricOfParts):
         latents = np.arange(by_factor.shape[1])
         correlation = by_factor[factor, latents]
         value = np.stack([values for _, values in best])[factor, latents]
-        labelled = np.nan_to_num(correlation, nan=-1.0) >= MIN_CORRELATION
+        labelled = np.nan_to_num(correlation, nan=-1.0) >= least
         return LatentLabels(factors, np.where(labelled, factor, -1), np.where(labelled, value, -1), correlation)
 
     def _add_side(
@@ -173,7 +177,8 @@ class GroundTruthMetric(MetricOfParts):
     def _alive(self) -> Bool[np.ndarray, " d_sae"]:
         return (self._scoring["any"] > 0).cpu().numpy()
 
-    def _scores(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
+    def scores(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
+        """Return every modality score, computed on the scoring half; nan where a latent never fires."""
         scores = {name: variant(self._scoring).cpu().numpy() for name, variant in VARIANTS.items()}
         return {**scores, "cofiring": phi(self._scoring).cpu().numpy()}
 
