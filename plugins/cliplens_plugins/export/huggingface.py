@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from cliplens.errors import InputError, MissingExtraError
 from cliplens.files import read_json
 from cliplens.runfolder import RunFolder
+from cliplens.sae import verify_folder
 from cliplens_plugins.export.card import CARD
 
 _PARTS = {"image": "image", "text": "text"}
@@ -29,6 +30,7 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
 
     Raises:
         InputError: there is no dictionary in the run, or `out` is not empty.
+        DamagedError: a file of the dictionary was altered or is cut; nothing is written then.
     """
     if not (run.sae / "cfg.json").exists():
         raise InputError(
@@ -36,6 +38,7 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
         )
     if out.exists() and any(out.iterdir()):
         raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
+    verify_folder(run.sae)
     out.mkdir(parents=True, exist_ok=True)
     ids = [name for name, part in _PARTS.items() if (run.sae / part / "cfg.json").exists()]
     shutil.copytree(run.sae, out / "shared", ignore=shutil.ignore_patterns(*_PARTS.values()))

@@ -4,11 +4,13 @@
         cfg.json               SAELens' config; `metadata.cliplens` holds model, hashes, sites, token, centring
         sae_weights.safetensors
         means.safetensors      image, text: the mean of each modality; absent when trained without centring
+        sha256.json            the hash of each of these files
         image/  text/          the same dictionary with that modality's mean folded in: reads raw activations
 
 Each folder opens with stock `SAE.load_from_disk`.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,18 +20,23 @@ from typing import Any, NamedTuple
 
 import torch
 from sae_lens import SAE
+from sae_lens.registry import SAE_CLASS_REGISTRY
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cliplens.errors import DamagedError, InputError, UnsafeFileError
+from cliplens.errors import CliplensError, DamagedError, InputError, UnsafeFileError, unknown_name
 from cliplens.records import Provenance
+from cliplens.sae.config_file import read_config
 from cliplens.sae.folding import Means, folded, folded_for
+from cliplens.sae.hashes import HASHES, check_hashes, write_hashes
 from cliplens.sae.provenance import folded_mean_of, read_provenance, write_provenance
 from cliplens.sites import MODALITIES, Modality, Site
 
 CONFIG, WEIGHTS, MEANS = "cfg.json", "sae_weights.safetensors", "means.safetensors"
-_OURS = {CONFIG, WEIGHTS, MEANS, *MODALITIES, "sparsity.safetensors", "runner_cfg.json"}
+_OURS = {CONFIG, WEIGHTS, MEANS, HASHES, *MODALITIES, "sparsity.safetensors", "runner_cfg.json"}
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+
+log = logging.getLogger(__name__)
 
 
 class Stored(NamedTuple):
@@ -51,20 +58,24 @@ def save_folder(stored: Stored, folder: Path) -> Path:
         _save_sae(sae, partial, provenance, None)
         for modality in _modalities(means, provenance):
             _save_sae(folded_for(sae, means, modality), partial / modality, provenance, modality)
+            write_hashes(partial / modality)
         if means is not None:
             save_file({m: mean.contiguous() for m, mean in means.items()}, partial / MEANS)
+        write_hashes(partial)
     return folder
 
 
 def load_folder(folder: Path, device: torch.device) -> Stored:
-    """Read a folder that `save_folder` or SAELens wrote.
+    """Read a folder that `save_folder` or SAELens wrote, after its hashes were checked.
 
     Raises:
-        InputError: there is no dictionary in it, or only the copy of one modality.
+        InputError: there is no dictionary in it, or only the copy of one modality; a centred dictionary has lost its
+            means; its configuration contradicts its weights.
         UnsafeFileError: it holds a pickle instead of tensors.
-        DamagedError: a file in it cannot be read.
+        DamagedError: a file in it was altered, is cut or cannot be read.
     """
     _refuse_other_folders(folder)
+    hashed = check_hashes(folder)
     sae, means = _read(folder, device)
     modality = folded_mean_of(sae.cfg.metadata)
     if modality is not None:
@@ -73,7 +84,25 @@ def load_folder(folder: Path, device: torch.device) -> Stored:
             found=f"{folder}, its copy that reads raw {modality} activations",
             fix=f"give {folder.parent}, or open this copy with SAE.load_from_disk",
         )
-    return Stored(sae, means, read_provenance(sae.cfg.metadata))
+    provenance = read_provenance(sae.cfg.metadata)
+    if provenance is not None:
+        _check_means(means, provenance, folder)
+        if not hashed:
+            log.warning("%s has no %s: it was saved by an earlier version, and damage goes unnoticed", folder, HASHES)
+    return Stored(sae, means, provenance)
+
+
+def verify_folder(folder: Path) -> None:
+    """Check a dictionary folder and its copies per modality: that every file is there, whole and readable.
+
+    Raises:
+        CliplensError: names the file and what is wrong with it.
+    """
+    load_folder(folder, torch.device("cpu"))
+    for copy in (folder / modality for modality in MODALITIES):
+        if copy.is_dir():
+            check_hashes(copy)
+            _read(copy, torch.device("cpu"))
 
 
 def is_dictionary(folder: Path) -> bool:
@@ -81,19 +110,77 @@ def is_dictionary(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
+def is_saelens(folder: Path) -> bool:
+    """Return whether a folder holds the files SAELens opens, with the sizes and the dtype SAELens writes.
+
+    Raises:
+        DamagedError: its configuration is cut.
+    """
+    return is_dictionary(folder) and {"d_in", "d_sae", "dtype"} <= read_config(folder / CONFIG).keys()
+
+
 def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality, torch.Tensor] | None]":
+    config = read_config(folder / CONFIG)
+    architecture = config.get("architecture", "standard")
+    if architecture not in SAE_CLASS_REGISTRY:
+        raise unknown_name("dictionary architecture", str(architecture), SAE_CLASS_REGISTRY)
     try:
         sae = SAE.load_from_disk(folder, device=str(device))
         path = folder / MEANS
         means = load_file(path) if path.exists() else None
-    except (SafetensorError, ValueError, KeyError) as error:
+    except CliplensError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, AssertionError) as error:
         raise DamagedError(
             expected=f"a dictionary in SAELens' format in {folder}",
             found=f"{type(error).__name__}: {error}",
             fix="save it again, or give another folder",
         ) from error
+    _check_activation(config, sae)
+    _check_finite({**sae.state_dict(), **{f"the {m} mean": mean for m, mean in (means or {}).items()}}, folder)
     known = None if means is None else {m: means[m] for m in MODALITIES if m in means}
     return sae.requires_grad_(False), known
+
+
+def _check_activation(config: dict[str, Any], sae: "SAE[Any]") -> None:
+    """Refuse an early SAELens configuration whose activation is not the one SAELens opens it with."""
+    word = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu").casefold()
+    architecture = sae.cfg.architecture()
+    if word not in ("relu", architecture):
+        raise InputError(
+            expected=f"the activation relu, or {architecture} as SAELens opens this dictionary",
+            found=f"the activation {word!r} in {CONFIG}",
+            fix="open it with the version of SAELens that wrote it",
+        )
+    k = getattr(sae.cfg, "k", None)
+    if k is not None and not 1 <= k <= sae.cfg.d_sae:
+        raise InputError(
+            expected=f"k from 1 to {sae.cfg.d_sae}, the number of latents", found=f"k={k}", fix=f"correct {CONFIG}"
+        )
+
+
+def _check_finite(tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    for name, tensor in tensors.items():
+        wrong = tensor.isnan() if name == "threshold" else ~tensor.isfinite()
+        if wrong.any():
+            raise InputError(
+                expected=f"finite numbers in {name} of {folder}",
+                found=f"{int(wrong.sum())} that are nan or infinite",
+                fix="give a dictionary from before the training diverged",
+            )
+
+
+def _check_means(means: Means | None, provenance: Provenance, folder: Path) -> None:
+    if not provenance.centred:
+        return
+    read = sorted({Site.parse(name).modality for name in provenance.sites})
+    lost = [m for m in read if m not in (means or {})]
+    if lost:
+        raise InputError(
+            expected=f"{MEANS} with the {' and '.join(lost)} mean beside a dictionary that reads centred activations",
+            found=f"none in {folder}" if means is None else f"only {', '.join(means)}",
+            fix=f"copy {MEANS} from where the dictionary was saved; without it the codes are those of other inputs",
+        )
 
 
 def _modalities(means: Means | None, provenance: Provenance | None) -> list[Modality]:

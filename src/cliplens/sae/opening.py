@@ -5,20 +5,25 @@ from pathlib import Path
 import torch
 
 from cliplens.sae.dictionary import Dictionary
-from cliplens.sae.folder import is_dictionary
+from cliplens.sae.folder import is_saelens
 from cliplens.sae.foreign import convert
 
 
-def open_dictionary(path: Path | str, *, device: torch.device | str = "cpu") -> Dictionary:
+def open_dictionary(path: Path | str, layout: str | None = None, *, device: torch.device | str = "cpu") -> Dictionary:
     """Open a folder that cliplens or SAELens wrote, else a checkpoint of another project (see `open_foreign`).
+
+    Args:
+        path: the folder, or the checkpoint file.
+        layout: one of `layouts()`, for a checkpoint that does not say what it is.
+        device: where its weights go.
 
     Raises:
         InputError: the path holds no dictionary of a known layout.
         UnsafeFileError: the file is a pickle that holds more than tensors.
     """
-    if is_dictionary(Path(path)):
+    if layout is None and is_saelens(Path(path)):
         return Dictionary.load(path, device=device)
-    return open_foreign(path).to(device)
+    return open_foreign(path, layout).to(device)
 
 
 def open_foreign(path: Path | str, layout: str | None = None, *, hook_name: str | None = None) -> Dictionary:

@@ -54,7 +54,11 @@ def test_saving_does_not_alter_the_dictionary_held(tmp_path: Path) -> None:
 def test_saving_again_replaces_all_of_it(tmp_path: Path) -> None:
     dictionary_of("topk").save(tmp_path / "sae")
     Dictionary(sae_of("standard")).save(tmp_path / "sae")
-    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == [
+        "cfg.json",
+        "sae_weights.safetensors",
+        "sha256.json",
+    ]
     assert [p.name for p in tmp_path.iterdir()] == ["sae"]
 
 
@@ -113,6 +117,9 @@ def test_cut_weights_are_damaged(tmp_path: Path) -> None:
     dictionary_of("topk").save(tmp_path / "sae")
     weights = tmp_path / "sae" / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(DamagedError, match="as it was written, with hash"):
+        Dictionary.load(tmp_path / "sae")
+    (tmp_path / "sae" / "sha256.json").unlink()
     with pytest.raises(DamagedError, match="Expected a dictionary in SAELens' format"):
         Dictionary.load(tmp_path / "sae")
 

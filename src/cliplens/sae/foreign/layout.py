@@ -1,8 +1,9 @@
-"""What a layout of checkpoints has to say: whether it knows a file, and which SAELens dictionary the file means."""
+"""The records a layout works with, and the interface it implements."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,21 +11,35 @@ from torch import Tensor
 
 from cliplens.errors import InputError
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "sae", "autoencoder", "weights")
+_PREFIXES = ("module.", "_orig_mod.", "sae.", "autoencoder.", "model.", "ae.")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it was read: tensors, and what its authors noted beside them."""
+    """A checkpoint as it was read: its content, and the configuration found with it."""
 
     path: Path
     content: Mapping[str, Any]
-    """The checkpoint itself: names to tensors, numbers and further mappings."""
+    """Names -> tensors, numbers, words and further mappings."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """A config.json beside it, a header before it, or a pickled config within it, as plain names and values."""
+    """Configuration from a file beside it, a header before it or an object within it, as plain names and values."""
+
+    @cached_property
+    def state(self) -> Mapping[str, Any]:
+        """The state dict, without containers (`state_dict`, `model`) and wrapper prefixes (`module.`)."""
+        state = self.content
+        for _ in range(3):
+            inner = next((state[n] for n in _WRAPPERS if isinstance(state.get(n), Mapping)), None)
+            if inner is None or _matrices(state):
+                break
+            state = inner
+        return _without_prefixes(state)
 
 
 @dataclass(frozen=True)
 class SaeSpec:
-    """The same dictionary in SAELens' words."""
+    """The same dictionary in SAELens' terms."""
 
     architecture: str
     tensors: Mapping[str, Tensor]
@@ -35,27 +50,40 @@ class SaeSpec:
 
 
 class ForeignLayout(ABC):
-    """One project's way to write dictionaries."""
+    """The file layout of one project's dictionaries."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint is of this layout, told from the names of its tensors alone."""
+        """Return whether the checkpoint is of this layout, by the names of its tensors and of its configuration."""
 
     @abstractmethod
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """The dictionary it holds.
+        """Return the dictionary it holds.
 
         Raises:
-            InputError: it computes something no SAELens architecture computes.
+            InputError: it computes something no SAELens architecture computes, or does not say what it computes.
         """
 
 
-def unsupported(layout: str, what: str) -> InputError:
-    """The refusal of a dictionary no SAELens architecture equals."""
+def unsupported(layout: str, feature: str) -> InputError:
+    """Return the refusal of a dictionary no SAELens architecture equals."""
     return InputError(
         expected=f"a {layout} dictionary that some SAELens architecture equals",
-        found=what,
+        found=feature,
         fix="keep using it with its authors' code, or write an SAE class and register it with SAELens",
     )
+
+
+def _matrices(state: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Tensor) and value.ndim == 2 for value in state.values())
+
+
+def _without_prefixes(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    for _ in range(3):
+        prefix = next((p for p in _PREFIXES if state and all(str(name).startswith(p) for name in state)), None)
+        if prefix is None:
+            break
+        state = {str(name).removeprefix(prefix): value for name, value in state.items()}
+    return state

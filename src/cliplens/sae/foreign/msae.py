@@ -1,4 +1,4 @@
-"""MSAE: {"model", "mean_center", "scaling_factor", "target_norm"}; activation and options in the file name.
+"""Convert MSAE: {"model", "mean_center", "scaling_factor", "target_norm"}; activation and options in the file name.
 
     y = (x - mean) s;  codes = act((y - pre_bias) E + latent_bias);  out = (codes D + pre_bias) / s + mean
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cliplens.errors import InputError
+from cliplens.sae.foreign.activation import Activation
 from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
+from cliplens.sae.foreign.weights import matrix, spec_of
 
 _NAME = re.compile(
     r"^\d+_\d+_(?P<activation>[A-Za-z]+)(_(?P<number>\d+))?(_(UW|RW))?"
@@ -28,45 +30,48 @@ class MSAE(ForeignLayout):
     name = "msae"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """A model with pre_bias and latent_bias, and the data's mean and scale."""
-        model = checkpoint.content.get("model", {})
-        return {"encoder", "pre_bias", "latent_bias"} <= model.keys() and "scaling_factor" in checkpoint.content
+        """Return whether it holds encoder, pre_bias and latent_bias, and the data's mean and scale."""
+        state = checkpoint.state
+        return {"encoder", "pre_bias", "latent_bias"} <= state.keys() and "scaling_factor" in checkpoint.content
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """Standard or topk."""
-        asked = _NAME.match(checkpoint.path.name)
-        if asked is None:
+        """Return a standard or topk dictionary."""
+        options = _NAME.match(checkpoint.path.name)
+        if options is None:
             raise InputError(
                 expected="an MSAE file under the name its training gave it, which holds its activation",
                 found=checkpoint.path.name,
                 fix="give it that name again, for example 4096_512_TopKReLU_64_False_False_0.0_data.pth",
             )
-        if float(asked["cap"]) > 0:
-            raise unsupported(self.name, f"codes bent by a soft cap at {asked['cap']}")
-        architecture, fields = _activation(asked["activation"], asked["number"])
-        if asked["normalize"] == "True":
-            fields["normalize_activations"] = "layer_norm"
-        return SaeSpec(architecture, _folded(checkpoint.content, layer_norm=asked["normalize"] == "True"), fields)
+        if float(options["cap"]) > 0:
+            raise unsupported(self.name, f"codes bent by a soft cap at {options['cap']}")
+        normalised = options["normalize"] == "True"
+        fields = {"normalize_activations": "layer_norm"} if normalised else {}
+        from_file = _activation(options["activation"], options["number"])
+        tensors = _with_scale(checkpoint, layer_norm=normalised)
+        return spec_of(self.name, checkpoint, tensors, from_file, frozenset({"relu", "topk"}), fields)
 
 
-def _activation(name: str, number: str | None) -> tuple[str, dict[str, Any]]:
+def _activation(name: str, number: str | None) -> Activation:
     if name == "ReLU":
-        return "standard", {}
+        return Activation("relu")
     if name in ("TopK", "TopKReLU"):
-        return "topk", {"k": int(number or 0)}
+        return Activation("topk", int(number or 0))
     raise unsupported("msae", f"the activation {name}")
 
 
-def _folded(content: Any, *, layer_norm: bool) -> dict[str, Tensor]:
-    model = content["model"]
+def _with_scale(checkpoint: Checkpoint, *, layer_norm: bool) -> dict[str, Tensor]:
+    """Return the tensors with the data's mean and scale folded in."""
+    content: Any = checkpoint.content
+    state = checkpoint.state
     mean, scale = torch.as_tensor(content["mean_center"]), float(content["scaling_factor"])
-    encoder, decoder = model["encoder"], model.get("decoder")
-    decoder = encoder.T if decoder is None else decoder
+    encoder, latent_bias, pre_bias = (matrix(state, n, "msae") for n in ("encoder", "latent_bias", "pre_bias"))
+    decoder = matrix(state, "decoder", "msae") if "decoder" in state else encoder.T
     if layer_norm and (scale != 1 or bool(mean.any())):
         raise unsupported("msae", "a mean or scale of the data before a layer norm")
     return {
         "W_enc": encoder * scale,
-        "b_enc": model["latent_bias"],
+        "b_enc": latent_bias,
         "W_dec": decoder / scale,
-        "b_dec": model["pre_bias"] / scale + mean,
+        "b_dec": pre_bias / scale + mean,
     }

@@ -7,22 +7,46 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import CliplensError, InputError, unknown_name
 from cliplens.sae.building import build_from_config
 from cliplens.sae.foreign.clipscope import Clipscope
 from cliplens.sae.foreign.dictionary_learning import DictionaryLearning
 from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec
 from cliplens.sae.foreign.msae import MSAE
+from cliplens.sae.foreign.openai import OpenAI
+from cliplens.sae.foreign.overcomplete import Overcomplete
 from cliplens.sae.foreign.patchsae import PatchSAE
+from cliplens.sae.foreign.plain import Plain
 from cliplens.sae.foreign.prisma import Prisma
 from cliplens.sae.foreign.reading import read_checkpoint
 from cliplens.sae.foreign.saev import Saev
+from cliplens.sae.foreign.sem import Sem
+from cliplens.sae.foreign.sparsify import Sparsify
+from cliplens.sae.foreign.visaebench import ViSAEBench
 
-_LAYOUTS: tuple[ForeignLayout, ...] = (Saev(), PatchSAE(), Prisma(), DictionaryLearning(), MSAE(), Clipscope())
+_LAYOUTS: tuple[ForeignLayout, ...] = (
+    Saev(),
+    PatchSAE(),
+    Prisma(),
+    MSAE(),
+    Clipscope(),
+    OpenAI(),
+    Sem(),
+    Overcomplete(),
+    Sparsify(),
+    ViSAEBench(),
+    DictionaryLearning(),
+    Plain(),
+)
+"""In the order they are tried; ViSAEBench before dictionary_learning, whose names it shares, Plain last."""
 
 
 def layouts() -> tuple[str, ...]:
-    """Return the names of the layouts that can be opened."""
+    """Return the names of the layouts that can be opened.
+
+    >>> "vit-prisma" in layouts()
+    True
+    """
     return tuple(sorted(layout.name for layout in _LAYOUTS))
 
 
@@ -38,11 +62,23 @@ def convert(path: Path, layout: str | None = None, *, hook_name: str | None = No
         UnknownNameError: there is no layout of that name.
         InputError: no layout recognises the checkpoint, or no SAELens architecture equals it.
         UnsafeFileError: the file holds objects beside tensors.
+        DamagedError: the file or its configuration is cut.
     """
+    if layout is not None and layout not in layouts():
+        raise unknown_name("layout", layout, layouts())
     checkpoint = read_checkpoint(path)
     chosen = _choose_layout(checkpoint, layout)
-    spec = chosen.to_spec(checkpoint)
-    sae = _build(spec)
+    try:
+        spec = chosen.to_spec(checkpoint)
+        sae = _build(spec)
+    except CliplensError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            expected=f"a checkpoint in the {chosen.name} layout",
+            found=f"{checkpoint.path}, which cannot be read as one ({type(error).__name__}: {error})",
+            fix="name its own layout with layout= (--layout on the command line)",
+        ) from error
     metadata = sae.cfg.metadata
     metadata.hook_name, metadata.model_name = hook_name or spec.hook_name, spec.model_name
     metadata.converted_from = chosen.name
@@ -50,15 +86,13 @@ def convert(path: Path, layout: str | None = None, *, hook_name: str | None = No
 
 
 def _choose_layout(checkpoint: Checkpoint, name: str | None) -> ForeignLayout:
-    if name is not None and name not in layouts():
-        raise unknown_name("layout", name, layouts())
     for candidate in _LAYOUTS:
         if name == candidate.name or (name is None and candidate.recognises(checkpoint)):
             return candidate
     raise InputError(
         expected=f"a checkpoint of {', '.join(layouts())}",
-        found=f"{checkpoint.path} with {', '.join(sorted(map(str, checkpoint.content))[:8])}",
-        fix="name its layout with layout=, or save it with SAELens where it was made",
+        found=f"{checkpoint.path} with {', '.join(sorted(map(str, checkpoint.state))[:8]) or 'nothing in it'}",
+        fix="name its layout with layout= (--layout on the command line), or save it with SAELens where it was made",
     )
 
 

@@ -1,4 +1,4 @@
-"""PatchSAE (and the mats_sae_training_for_ViTs code it grew from): {"cfg", "state_dict"}, standard only.
+"""Convert PatchSAE (and the mats_sae_training_for_ViTs code it grew from): {"cfg", "state_dict"}, standard only.
 
     codes = relu((x - b_dec) W_enc + b_enc);  out = codes W_dec + b_dec
 
@@ -7,7 +7,9 @@
 
 from typing import Any
 
+from cliplens.sae.foreign.activation import Activation
 from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
+from cliplens.sae.foreign.weights import matrix, spec_of
 
 
 class PatchSAE(ForeignLayout):
@@ -16,16 +18,23 @@ class PatchSAE(ForeignLayout):
     name = "patchsae"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """SAELens' tensor names under state_dict, and a block_layer in the config."""
-        return "W_enc" in checkpoint.content.get("state_dict", {}) and "block_layer" in checkpoint.config
+        """Return whether it has SAELens' tensor names and a block_layer in its config."""
+        return "W_enc" in checkpoint.state and "block_layer" in checkpoint.config
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """Standard."""
+        """Return a standard dictionary."""
         if checkpoint.config.get("gated_sae"):
             raise unsupported(self.name, "a gated dictionary, which its own code never computes")
-        state = checkpoint.content["state_dict"]
-        tensors = {name: state[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        return SaeSpec("standard", tensors, {}, _hook(checkpoint.config), checkpoint.config.get("model_name"))
+        tensors = {n: matrix(checkpoint.state, n, self.name) for n in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        return spec_of(
+            self.name,
+            checkpoint,
+            tensors,
+            Activation("relu"),
+            frozenset({"relu"}),
+            hook_name=_hook(checkpoint.config),
+            model_name=checkpoint.config.get("model_name"),
+        )
 
 
 def _hook(config: Any) -> str | None:

@@ -1,7 +1,7 @@
-"""Checkpoints read as tensors: safetensors, or a torch file opened with `weights_only`.
+"""Read checkpoints as tensors: safetensors, or a torch file opened with `weights_only`.
 
-Some projects pickle a config object beside the weights. `weights_only` would refuse those; the few known ones are taken
-as plain names and values, and nothing of theirs is run. Every other object is refused.
+Some projects pickle a config object beside the weights. `weights_only` would refuse those. The few known classes are
+taken as plain names and values, and none of their code runs. Every other object is refused.
 """
 
 import io
@@ -14,12 +14,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from cliplens.errors import DamagedError, InputError, UnsafeFileError
+from cliplens.sae.config_file import read_config
 from cliplens.sae.foreign.layout import Checkpoint
 
-_WEIGHTS = ("ae.pt", "weights.pt", "weights.safetensors", "model.safetensors", "sae.pt")
+_WEIGHTS = (
+    "ae.pt",
+    "weights.pt",
+    "weights.safetensors",
+    "model.safetensors",
+    "sae.safetensors",
+    "sae_weights.safetensors",
+    "sae.pt",
+    "state_dict.pth",
+)
+_SUFFIXES = (".pt", ".pth", ".safetensors")
+_BESIDE_WEIGHTS = ("sparsity", "optimizer", "trainer_state", "means", "scheduler")
+"""Parts of names of files that lie beside weights and hold none."""
+_CONFIGS = ("config.json", "cfg.json", "config.yaml", "config.yml")
+_INNER_CONFIGS = ("cfg", "config", "args", "hparams", "hyper_parameters")
+_DECIDING = ("activation", "activation_fn", "activation_fn_str", "architecture", "sae_type", "k", "d_in", "d_sae")
+"""Entries on which two configurations of one checkpoint must agree."""
 _CONFIG_CLASSES = (
     "vit_prisma.sae.config.VisionModelSAERunnerConfig",
     "vit_prisma.configs.VisionModelSAERunnerConfig",
@@ -28,49 +46,87 @@ _CONFIG_CLASSES = (
     "sae_training.config.ViTSAERunnerConfig",
     "sae_training.config.Config",
 )
-_ZIP, _JSON = b"PK", b"{"
+_JSON = b"{"
 
 
 class Values:
-    """Stands for a pickled config: what its authors' class held, and none of its behaviour."""
+    """Stands for a pickled config: the values of its authors' class, and none of its code."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The tensors of a checkpoint file, or of a folder that holds one, with the config beside them.
+    """Read the tensors of a checkpoint file, or of a folder that holds one, with its configuration.
 
     Raises:
-        InputError: there is no checkpoint.
+        InputError: there is no checkpoint, more than one, or two configurations that contradict each other.
         UnsafeFileError: the file holds objects beside tensors.
-        DamagedError: the file is cut.
+        DamagedError: the file or its configuration is cut.
     """
-    file = _file_in(path) if path.is_dir() else path
+    file = _weights_in(path) if path.is_dir() else path
     if not file.is_file():
         raise InputError(expected="a checkpoint file", found=f"no file {file}", fix="check the path")
+    beside = _config_beside(file)
     if file.suffix == ".safetensors":
-        return Checkpoint(file, load_file(file), _config_beside(file))
-    with file.open("rb") as opened:
-        header = json.loads(opened.readline()) if opened.peek(1)[:1] == _JSON else {}
-        content = _tensors(opened.read(), file)
-    return Checkpoint(file, *_apart(content, {**_config_beside(file), **header}))
+        return Checkpoint(file, _safetensors(file), beside)
+    header, content = _torch_file(file)
+    return Checkpoint(file, *_apart(content, _joined(beside, header, file), file))
 
 
-def _file_in(folder: Path) -> Path:
+def _weights_in(folder: Path) -> Path:
     for name in _WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    candidates = sorted(p for p in folder.iterdir() if p.suffix in (".pt", ".pth", ".safetensors"))
+    candidates = sorted(
+        p for p in folder.iterdir() if p.suffix in _SUFFIXES and not any(part in p.name for part in _BESIDE_WEIGHTS)
+    )
     if len(candidates) != 1:
+        listed = ", ".join(p.name for p in candidates[:4]) or "none"
         raise InputError(
             expected="a folder with one checkpoint",
-            found=f"{len(candidates)} in {folder}",
+            found=f"{len(candidates)} in {folder} ({listed})",
             fix="give the file itself",
         )
     return candidates[0]
 
 
-def _config_beside(file: Path) -> Mapping[str, Any]:
-    beside = file.with_name("config.json")
-    return json.loads(beside.read_text()) if beside.is_file() else {}
+def _config_beside(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in _CONFIGS:
+        if file.with_name(name).is_file():
+            found = _joined(read_config(file.with_name(name)), found, file)
+    return found
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return both configurations as one; entries of `second` win where they may differ."""
+    for key in _DECIDING:
+        if key in first and key in second and first[key] != second[key]:
+            raise InputError(
+                expected=f"one configuration of {file}",
+                found=f"{key}={first[key]!r} in one file and {key}={second[key]!r} in another",
+                fix="keep the configuration these weights were saved with",
+            )
+    return {**first, **second}
+
+
+def _safetensors(file: Path) -> dict[str, Any]:
+    try:
+        return load_file(file)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            expected=f"safetensors in {file}", found=str(error).splitlines()[0], fix="copy or download it again"
+        ) from error
+
+
+def _torch_file(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the line of JSON before the tensors, as saev writes it, and the content."""
+    with file.open("rb") as opened:
+        try:
+            header = json.loads(opened.readline()) if opened.peek(1)[:1] == _JSON else {}
+        except ValueError as error:
+            raise DamagedError(
+                expected=f"a line of JSON at the beginning of {file}", found=str(error), fix="download it again"
+            ) from error
+        return header, _tensors(opened.read(), file)
 
 
 def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
@@ -87,9 +143,11 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
             found=str(error).strip().splitlines()[-1],
             fix="save its state_dict() alone where it was made",
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise DamagedError(
-            expected=f"a torch checkpoint in {file}", found=str(error).splitlines()[0], fix="download it again"
+            expected=f"a torch checkpoint in {file}",
+            found=(str(error).splitlines() or [type(error).__name__])[0],
+            fix="download it again",
         ) from error
     if not isinstance(loaded, Mapping):
         raise InputError(
@@ -98,10 +156,16 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _apart(content: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A config that was pickled within the checkpoint joins the one beside it."""
-    inner = content.get("cfg")
-    if inner is None:
-        return content, config
-    values = inner if isinstance(inner, Mapping) else vars(inner)
-    return {k: v for k, v in content.items() if k != "cfg"}, {**config, **values}
+def _apart(
+    content: Mapping[str, Any], config: Mapping[str, Any], file: Path
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Join a configuration saved within the checkpoint with the one beside it."""
+    for name in _INNER_CONFIGS:
+        inner = content.get(name)
+        if isinstance(inner, Mapping) or (inner is not None and hasattr(inner, "__dict__") and name == "cfg"):
+            values = inner if isinstance(inner, Mapping) else vars(inner)
+            if any(isinstance(value, torch.Tensor) and value.ndim == 2 for value in values.values()):
+                continue
+            config = _joined(config, values, file)
+            content = {k: v for k, v in content.items() if k != name}
+    return content, config

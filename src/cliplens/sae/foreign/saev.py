@@ -1,4 +1,4 @@
-"""saev: a line of JSON (config) before a torch state dict of W_enc, b_enc, W_dec, b_dec (BatchTopK: a threshold too).
+"""Convert saev: a line of JSON before a torch state dict of W_enc, b_enc, W_dec, b_dec (BatchTopK: a threshold too).
 
     codes = act(x W_enc + b_enc);  out = codes W_dec + b_dec;  BatchTopK cuts at its running threshold when used
 
@@ -6,9 +6,14 @@ saev often normalises activations while it loads them, which the checkpoint does
 Its TopK applies no ReLU, so it differs from SAELens' only in rows with fewer than k positive pre-activations.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from cliplens.sae.foreign.activation import Activation, Kind
 from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
+from cliplens.sae.foreign.weights import matrix, spec_of
+
+_KINDS: dict[str, Kind] = {"Relu": "relu", "TopK": "topk", "BatchTopK": "batchtopk"}
 
 
 class Saev(ForeignLayout):
@@ -17,29 +22,30 @@ class Saev(ForeignLayout):
     name = "saev"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """SAELens' tensor names, and a header with a schema or d_vit."""
-        return "W_enc" in checkpoint.content and ("schema" in checkpoint.config or "d_vit" in checkpoint.config)
+        """Return whether it has SAELens' tensor names and a header with a schema or d_vit."""
+        return "W_enc" in checkpoint.state and ("schema" in checkpoint.config or "d_vit" in checkpoint.config)
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """Standard, topk or jumprelu."""
-        tensors = {name: checkpoint.content[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        kind, params = _activation(checkpoint.config)
-        fields: dict[str, Any] = {"apply_b_dec_to_input": False}
-        if kind == "Relu":
-            return SaeSpec("standard", tensors, fields)
-        if kind == "TopK":
-            return SaeSpec("topk", tensors, {**fields, "k": int(params.get("top_k", 32))})
-        if kind == "BatchTopK":
-            cut = checkpoint.content["activation.threshold"].clamp_min(0)
-            return SaeSpec("jumprelu", {**tensors, "threshold": cut.expand(tensors["b_enc"].shape)}, fields)
-        raise unsupported(self.name, f"the activation {kind}")
+        """Return a standard, topk or jumprelu dictionary."""
+        state = checkpoint.state
+        tensors = {name: matrix(state, name, self.name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+        name, params = _activation(checkpoint.config)
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise unsupported(self.name, f"the activation {name}")
+        threshold = matrix(state, "activation.threshold", self.name) if kind == "batchtopk" else None
+        k = int(params.get("top_k", 32)) if kind == "topk" else None
+        # The header's vocabulary is saev's own and was read above.
+        own = Checkpoint(checkpoint.path, checkpoint.content)
+        fields = {"apply_b_dec_to_input": False}
+        return spec_of(self.name, own, tensors, Activation(kind, k, threshold), frozenset({kind}), fields)
 
 
-def _activation(header: Any) -> tuple[str, dict[str, Any]]:
-    """Its class and parameters, wherever the schema keeps them."""
+def _activation(header: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the activation's class and parameters, which each schema keeps in another place."""
     config = header.get("cfg", {})
-    if isinstance(config.get("activation"), dict):
-        return config["activation"]["cls"], config["activation"]["params"]
-    if header.get("cls") in ("Relu", "TopK", "BatchTopK"):
-        return header["cls"], config
+    if isinstance(config.get("activation"), Mapping):
+        return str(config["activation"].get("cls")), config["activation"].get("params", {})
+    if "cls" in header:
+        return str(header["cls"]), config
     return "Relu", {}

@@ -1,0 +1,41 @@
+"""Read the configuration file of a dictionary, JSON or YAML."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cliplens.errors import DamagedError, InputError
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Return the names and values in a configuration file.
+
+    Raises:
+        DamagedError: it is cut, or is no text.
+        InputError: it holds a list or a number instead of names and values.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text) if file.suffix == ".json" else _yaml(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(
+            expected=f"a configuration in {file}",
+            found=(str(error).splitlines() or [type(error).__name__])[0],
+            fix="copy or download the file again",
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(
+            expected=f"names and values in {file}",
+            found=f"a {type(content).__name__}",
+            fix="give the configuration its authors wrote",
+        )
+    return content
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

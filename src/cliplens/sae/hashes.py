@@ -1,0 +1,52 @@
+"""Write and check the hashes that travel with a dictionary folder.
+
+`sha256.json` beside the files of a dictionary holds the SHA-256 of each of them: configuration, weights, means. A
+flipped bit, exchanged weights or a file lost on the way are noticed when the dictionary is opened.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from cliplens.errors import DamagedError
+from cliplens.sae.config_file import read_config
+
+HASHES = "sha256.json"
+
+
+def write_hashes(folder: Path) -> None:
+    """Write the SHA-256 of every file in the folder (its subfolders have their own) to `sha256.json`."""
+    found = {p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != HASHES}
+    (folder / HASHES).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def check_hashes(folder: Path) -> bool:
+    """Check the files of a folder against its `sha256.json`; return False where there is none.
+
+    Raises:
+        DamagedError: a file is missing or was altered since it was written; the message names it.
+    """
+    if not (folder / HASHES).is_file():
+        return False
+    for name, expected in read_config(folder / HASHES).items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise DamagedError(
+                expected=f"{name}, which the dictionary in {folder} was written with",
+                found="no such file",
+                fix="copy the whole folder again, or train the dictionary again",
+            )
+        found = file_sha256(path)
+        if found != expected:
+            raise DamagedError(
+                expected=f"{path} as it was written, with hash {str(expected)[:12]}",
+                found=f"altered content, with hash {found[:12]}",
+                fix=f"copy the folder again, or delete {HASHES} if you changed the file on purpose",
+            )
+    return True
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
