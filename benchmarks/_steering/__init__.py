@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/steering.py`: data, ways to move an embedding, readers, scoring and tables."""

@@ -1,0 +1,66 @@
+"""Captions with latents of one modality class taken from a reference picture of another scene."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from _steering.data import ALPHAS, Sample
+from _steering.methods import Chosen
+from _steering.readers import Reader
+from cliplens.edits import LatentSteering, swap
+from cliplens.records import PairedActs
+from cliplens.world import FACTORS, SHARED
+from cliplens_plugins.steering import (
+    share_of,
+)
+
+
+def mixing(
+    chosen: Chosen, sample: Sample, other: Sample, readers: Mapping[str, Reader], n: int, seed: int
+) -> list[dict[str, Any]]:
+    """The paper's control: captions, with latents of one class taken from a reference picture of another scene."""
+    text, reference = sample.of("text")[:n], other.of("image")[:n]
+    ids = tuple(str(i) for i in range(n))
+    codes = chosen.dictionary.encode(PairedActs(ids, reference, None)).image
+    assert codes is not None
+    found: list[dict[str, Any]] = []
+    for reader_name, read in readers.items():
+        before = read(text, "text")
+        for kind, latents in classes_to_mix(chosen, seed).items():
+            for alpha in ALPHAS:
+                if not latents:
+                    continue
+                steering = LatentSteering(chosen.dictionary, [swap(latents, alpha)], reference=codes.dense())
+                after = read(steering.rows(text, "text"), "text")
+                for attribute in before:
+                    taken = after[attribute] == other.scenes[attribute][:n]
+                    differs = sample.scenes[attribute][:n] != other.scenes[attribute][:n]
+                    rows = differs if attribute in SHARED else np.ones(n, dtype=bool)
+                    changed, got = share_of((before[attribute] != after[attribute])[rows]), share_of(taken[rows])
+                    found.append(
+                        {
+                            "reader": reader_name,
+                            "class": kind,
+                            "latents": len(latents),
+                            "alpha": alpha,
+                            "attribute": attribute,
+                            "seed": seed,
+                            "changed": changed.share,
+                            "changed_low": changed.low,
+                            "changed_high": changed.high,
+                            "taken": got.share,
+                            "chance": 1 / len(FACTORS[attribute].values),
+                        }
+                    )
+    return found
+
+
+def classes_to_mix(chosen: Chosen, seed: int) -> dict[str, list[int]]:
+    classes = chosen.classes
+    found = {c: [int(k) for k in np.flatnonzero(classes == c)] for c in ("ImgD", "TextD", "CrossD")}
+    everything = sorted(k for latents in found.values() for k in latents)
+    rng = np.random.default_rng(seed)
+    found["all"] = everything
+    found["random, as many as ImgD"] = sorted(rng.choice(everything, len(found["ImgD"]), replace=False).tolist())
+    return found
