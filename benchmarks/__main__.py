@@ -1,0 +1,107 @@
+"""Run the benchmark scripts one after the other.
+
+    python -m benchmarks all                  the short form: the tables of README, within an hour on two cores
+    python -m benchmarks all --long           every table of README and docs; prints the hours of each script
+    python -m benchmarks world.py scoring.py  some of them
+    python -m benchmarks --list               what would run, with its options
+
+Every script writes RESULTS/NAME.json. One that fails is reported at the end, and the others run.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The options of a script in the short and in the long form; None leaves it out of that form."""
+
+    short: str | None
+    long: str | None
+
+
+SCRIPTS: dict[str, Form] = {
+    "forward.py": Form("", ""),
+    "harvest.py": Form("", ""),
+    "harvest_memory.py": Form(None, ""),
+    "harvest_compile.py": Form(None, ""),
+    "provider.py": Form("--prompts 32", ""),
+    "topk_step.py": Form("", ""),
+    "monosemanticity.py": Form("", ""),
+    "scoring.py": Form("", ""),
+    "steering_pipelines.py": Form("", ""),
+    "processes.py": Form("", ""),
+    "modality_ground_truth.py": Form("--classes batchtopk iso_energy:align_coefficient=0.002", ""),
+    "steering.py": Form(
+        "--samples 48 --seeds 0 1 2 --rows 1638400 --parts edits mixing", "--samples 48 --seeds 0 1 2 --rows 1638400"
+    ),
+    "world.py": Form(None, ""),
+    "generator.py": Form(None, ""),
+    "attribution.py": Form(None, ""),
+    "layer_profile.py": Form(None, "--seeds 3"),
+    "causal.py": Form(None, "--seeds 2"),
+    "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
+    "monosemanticity_models.py": Form(None, ""),
+    "scale.py": Form(None, ""),
+    "pair_list.py": Form(None, ""),
+}
+BY_HAND = ("on_gpu.py", "report_browser.py", "harvest_emoji.py")
+"""Scripts that need a GPU, a browser with a finished run, or a folder of drawings."""
+
+
+def main() -> None:
+    """Run what was asked for; exit with 1 where a script failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scripts", nargs="*", default=["all"], help="all, or names of scripts")
+    parser.add_argument("--long", action="store_true", help="the form that reproduces every table of the docs")
+    parser.add_argument("--list", action="store_true", help="print the commands and stop")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    chosen = commands(args.scripts, long=args.long, results=args.results)
+    if args.list:
+        for command in chosen.values():
+            print(shlex.join(["python", *command[1:]]))
+        return
+    failed = [name for name, command in chosen.items() if not run(name, command)]
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def commands(scripts: list[str], *, long: bool, results: Path = RESULTS) -> dict[str, list[str]]:
+    """Return the command of each chosen script.
+
+    Raises:
+        SystemExit: a name is not that of a script.
+    """
+    unknown = sorted(set(scripts) - set(SCRIPTS) - {"all"})
+    if unknown:
+        raise SystemExit(f"Expected names of scripts, but found {', '.join(unknown)}. Fix: use {', '.join(SCRIPTS)}.")
+    found = {}
+    for name, form in SCRIPTS.items():
+        options = form.long if long or (name in scripts and form.short is None) else form.short
+        if options is not None and (name in scripts or "all" in scripts):
+            found[name] = [sys.executable, str(HERE / name), *shlex.split(options), "--results", str(results)]
+    return found
+
+
+def run(name: str, command: list[str]) -> bool:
+    """Run one script, print how long it took, and return whether it succeeded."""
+    print(f"\n## {name}\n", flush=True)
+    started = time.perf_counter()
+    done = subprocess.run(command, check=False).returncode == 0
+    print(f"\n{name}: {(time.perf_counter() - started) / 3600:.2f} hours{'' if done else ', failed'}", flush=True)
+    return done
+
+
+if __name__ == "__main__":
+    main()
