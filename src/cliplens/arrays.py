@@ -46,7 +46,7 @@ def as_double(values: np.ndarray | Tensor, name: str, axes: tuple[str, ...]) -> 
 
 def like(result: Tensor, given: Array) -> Array:
     """Return the result as a tensor where `given` is a tensor, else as a numpy array."""
-    return result if isinstance(given, Tensor) else result.cpu().numpy()  # type: ignore[return-value]
+    return result if isinstance(given, Tensor) else result.cpu().numpy()
 
 
 def unit_rows(embeddings: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:

@@ -103,7 +103,7 @@ def _with_settings(
 
 def _parameter(setting: Field[Any], required: bool) -> inspect.Parameter:
     annotation = Annotated[
-        setting.type,  # type: ignore[name-defined]
+        setting.type,
         typer.Option(help=setting.metadata["help"], rich_help_panel=setting.metadata["group"]),
     ]
     default = inspect.Parameter.empty if required or setting.default is MISSING else setting.default

@@ -69,7 +69,7 @@ class Plugin:
                 found=f"{type(made).__module__}.{type(made).__qualname__}",
                 fix="subclass the contract in cliplens.contracts, or remove the entry point",
             )
-        return made  # type: ignore[no-any-return]
+        return made
 
     def failed(self, what: str, error: Exception) -> PluginError:
         """The error that names this plugin as the culprit."""

@@ -246,7 +246,7 @@ def decoded_batches(decoder: Decoder, batches: Iterable[Indices], workers: int =
     yield from DataLoader(
         decoder,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=batches,  # type: ignore[arg-type]
+        sampler=batches,
         num_workers=workers,
         prefetch_factor=2,
     )

@@ -154,7 +154,7 @@ def _clip(config: Any) -> nn.Module:
         "norm_kwargs": {"eps": vision.layer_norm_eps},
         "act_kwargs": act,
     }
-    return CLIP(config.projection_dim, vision_cfg, _text_cfg(text, act_kwargs=act, **pooling), quick_gelu=quick)  # type: ignore[arg-type]
+    return CLIP(config.projection_dim, vision_cfg, _text_cfg(text, act_kwargs=act, **pooling), quick_gelu=quick)
 
 
 def _siglip(config: Any) -> nn.Module:
@@ -162,7 +162,7 @@ def _siglip(config: Any) -> nn.Module:
     width = getattr(text, "projection_size", None) or text.hidden_size
     options = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "act_kwargs": _act(text.hidden_act)}
     placeholder = {"layers": 1, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 8}
-    made = CustomTextCLIP(width, placeholder, _text_cfg(text, **options), init_logit_bias=0.0)  # type: ignore[arg-type]
+    made = CustomTextCLIP(width, placeholder, _text_cfg(text, **options), init_logit_bias=0.0)
     made.visual = _siglip_vision(vision, config.model_type)
     return made
 

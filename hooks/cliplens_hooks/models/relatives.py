@@ -63,7 +63,7 @@ class RelativeModels(ModelSource):
         """
         kind, _, path = name.partition(":")
         model = CONVERTERS[kind](read_tensors(Path(path)))
-        tokenizer = SimpleTokenizer(context_length=model.text.context_length)  # type: ignore[union-attr,arg-type]
+        tokenizer = SimpleTokenizer(context_length=model.text.context_length)  # type: ignore[union-attr]
         known = tokenizer if kind == "slip" else DeclipTokenizer(tokenizer)
         cfg = {"size": tuple(model.visual.image_size), **PREPROCESS}  # type: ignore[union-attr,arg-type]
         identity = identity_of(model, name=name, pretrained=pretrained, preprocess=describe(cfg), tokenizer=known)
@@ -176,7 +176,7 @@ def _made(d_embed: int, text: State, vision: dict[str, Any] | None = None) -> Cu
         "layers": _depth(text, "text.transformer.resblocks."),
         "proj_bias": "text.text_projection.bias" in text,
     }
-    return CustomTextCLIP(d_embed, vision or placeholder, text_cfg, quick_gelu=True)  # type: ignore[arg-type]
+    return CustomTextCLIP(d_embed, vision or placeholder, text_cfg, quick_gelu=True)
 
 
 def _slip_vision(own: State) -> TimmModel:

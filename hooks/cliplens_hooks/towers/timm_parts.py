@@ -38,7 +38,7 @@ def stock_of(model: nn.Module) -> nn.Module:
 
 def trunk_of(stock: nn.Module) -> nn.Module:
     """The timm model inside."""
-    return stock.trunk if isinstance(stock, TimmModel) else stock  # type: ignore[return-value]
+    return stock.trunk if isinstance(stock, TimmModel) else stock
 
 
 def present(module: nn.Module | None) -> nn.Module | None:

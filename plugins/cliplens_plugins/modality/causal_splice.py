@@ -93,7 +93,7 @@ def causal_effects(
             given["prompt"] = classes[0]
         shown = _Shown(clip, given, batch_size)
         labels = None if classes is None else classes[1]
-        scale = float(clip.model.logit_scale.exp())  # type: ignore[operator, union-attr]
+        scale = float(clip.model.logit_scale.exp())  # type: ignore[operator]
         measured = _Measured(shown.clean, labels, scale)
         wanted = tqdm(latents, desc="ablating latents", unit="latent", delay=2)
         return [_effect(shown, measured, latent, n_random, seed) for latent in wanted]

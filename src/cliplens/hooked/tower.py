@@ -104,7 +104,7 @@ class HookedTower(BankedTower):
     @property
     def stack(self) -> nn.ModuleList:
         """The layers, each called with the stream and the context."""
-        return self.get_submodule(self.stack_name)  # type: ignore[return-value]
+        return self.get_submodule(self.stack_name)
 
     def rows(self, stream: Tensor) -> Float[Tensor, "batch pos d_model"]:
         """The stream with one axis of positions, whatever the layers pass among themselves."""

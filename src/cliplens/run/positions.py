@@ -150,7 +150,7 @@ class _Batch:
         tokens = self._tokens[row : row + 1]
         mask = special_mask(self._tower, tokens)[0, : self.n_positions].cpu().numpy()
         places = np.flatnonzero(~mask)
-        pieces = [self._tower.tokenizer.decode([int(tokens[0, p])]) for p in places]  # type: ignore[union-attr]
+        pieces = [self._tower.tokenizer.decode([int(tokens[0, p])]) for p in places]
         return places, spans_of(self._captions[row], pieces)
 
 

@@ -19,6 +19,6 @@ def trim_memory() -> None:
 @lru_cache(maxsize=1)
 def _trimmer() -> Callable[[int], int] | None:
     try:
-        return ctypes.CDLL(None).malloc_trim  # type: ignore[no-any-return]
+        return ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
         return None

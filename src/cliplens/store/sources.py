@@ -41,7 +41,7 @@ class MemoryRows(RowSource):
 
     def __init__(self, acts: PairedActs) -> None:
         rows = {m: acts.of(m) for m in MODALITIES}
-        self._rows: dict[Modality, Tensor] = {m: r for m, r in rows.items() if r is not None}  # type: ignore[misc]
+        self._rows: dict[Modality, Tensor] = {m: r for m, r in rows.items() if r is not None}
         self.modalities = tuple(self._rows)
         self.d_in = next(iter(self._rows.values())).shape[1]
         self._units = -(-len(acts) // _BLOCK_ROWS)

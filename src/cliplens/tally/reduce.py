@@ -34,7 +34,7 @@ def all_reduce_one(held: Mergeable) -> None:
         else:
             other = copy.deepcopy(held)
             other.load_state(sent)
-            held.merge(other)  # type: ignore[arg-type]
+            held.merge(other)
 
 
 def _broadcast(state: dict[str, Tensor], source: int) -> dict[str, Tensor]:

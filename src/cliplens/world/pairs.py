@@ -103,4 +103,4 @@ def _by_seed(ids: list[str]) -> dict[int, tuple[Int64[np.ndarray, " row"], Int64
                 fix="take the pairs from world_pairs, or leave the ground truth out",
             )
         found.setdefault(int(match[1]), []).append((row, int(match[2])))
-    return {seed: tuple(np.array(places).T) for seed, places in found.items()}  # type: ignore[misc]
+    return {seed: tuple(np.array(places).T) for seed, places in found.items()}

@@ -79,7 +79,7 @@ def test_a_write_at_the_embedding_is_what_the_logits_are_made_of(clip: HookedCLI
     assert clip.run_with_cache(IMAGES, TOKENS)[1]["hook_logits"].shape == (4, 4)
 
 
-# hosts.md 1.4, trap 1: one hook point, two names.
+# One hook point has two names: the tower's own and the joint one.
 
 
 def test_each_root_sees_its_own_names(clip: HookedCLIP) -> None:

@@ -165,7 +165,7 @@ def _noise(embeds: Tensor, given: dict[str, Any]) -> Tensor:
     from diffusers.utils.torch_utils import randn_tensor
 
     if given.get("noise") is not None:
-        return given["noise"]  # type: ignore[no-any-return]
+        return given["noise"]
     generator = given.get("generator")
     drawn: Tensor = randn_tensor(embeds.shape, generator=generator, device=embeds.device, dtype=embeds.dtype)
     return drawn
