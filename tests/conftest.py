@@ -8,9 +8,13 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
+
+if TYPE_CHECKING:
+    from cliplens import HookedCLIP
 
 
 @pytest.fixture
@@ -19,3 +23,12 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def clip() -> "HookedCLIP":
+    """Return a tiny open_clip model with hooks on both towers, preprocess and tokenizer."""
+    import cliplens
+    from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
+
+    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())

@@ -19,11 +19,6 @@ VISION, TEXT = RESIDUAL
 
 
 @pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
-
-
-@pytest.fixture(scope="module")
 def pairs() -> Pairs:
     return noise_pairs(11)
 

@@ -3,18 +3,12 @@
 import pytest
 import torch
 
-import cliplens
 from cliplens import edits as ed
 from cliplens.errors import InputError, MismatchError, UnknownNameError
 from cliplens.hooked import HookedCLIP
 from cliplens_plugins import steering as s
-from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_preprocess, tiny_tokens
+from support.tiny import tiny_images, tiny_tokens
 from support.tiny_dictionaries import tiny_dictionary
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
 
 
 def resid(clip: HookedCLIP, images: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-import cliplens
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.hooked import CompiledReading, HookedCLIP
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
+from support.tiny import TinyTokenizer
 
 pytestmark = [
     pytest.mark.skipif(
@@ -24,11 +23,6 @@ HOOKS = {
     "text": ["blocks.0.hook_resid_mid", "blocks.1.mlp.hook_post"],
     "vision": ["hook_embedding", "blocks.0.attn.hook_z", "blocks.1.hook_resid_post"],
 }
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
 
 
 @pytest.fixture

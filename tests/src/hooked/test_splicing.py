@@ -23,11 +23,6 @@ RESID = "blocks.1.hook_resid_post"
 CODES = f"{RESID}.hook_sae_acts_post"
 
 
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), tokenizer=TinyTokenizer())
-
-
 def made(kind: type, config: type, hook: str = RESID, d_in: int = 64, seed: int = 0, **options: object) -> "SAE":
     """A stock SAE with random weights, its biases too."""
     metadata = SAEMetadata(hook_name=hook, **options.pop("metadata", {}))

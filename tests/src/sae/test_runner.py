@@ -24,7 +24,6 @@ from cliplens.sae import (
 from cliplens.sites import Site
 from cliplens.store import caption_dataset, harvest, image_dataset
 from support.dictionaries import STOCK
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
 TEXT, VISION = "text.blocks.1.hook_resid_post", "vision.blocks.1.hook_resid_post"
 # SAELens says of every dataset that it has fewer rows than tokens are asked for, and of every epoch that it ends.
@@ -33,11 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:All samples in the training dataset have been exhausted"),
     pytest.mark.filterwarnings("ignore:To copy construct from a tensor"),
 ]
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
 
 
 @pytest.fixture(scope="module")

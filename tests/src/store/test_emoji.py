@@ -6,22 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import cliplens
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine, read_pairs
 from cliplens.sites import sites_of
 from cliplens.store import Cache, Provider, harvest, provider_of
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
 DATA = Path(os.environ.get("CLIPLENS_DATA", "/no/such/folder"))
 EMOJI = DATA / "noto_emoji" / "emoji.csv"
 EMBEDDING = sites_of("hook_embedding")
 pytestmark = pytest.mark.skipif(not EMOJI.exists(), reason="CLIPLENS_DATA does not name a folder with noto_emoji")
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
 
 
 def emoji() -> Pairs:

@@ -39,11 +39,6 @@ def slowly(image: Image.Image) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
-
-
-@pytest.fixture(scope="module")
 def pairs() -> Pairs:
     return noise_pairs(70)
 

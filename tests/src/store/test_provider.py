@@ -5,7 +5,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cliplens
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import HookedCLIP
 from cliplens.keys import held_out
@@ -14,7 +13,6 @@ from cliplens.sites import Site, sites_of
 from cliplens.store import Cache, Provider, harvest, provider_of
 from cliplens.store.sources import MemoryRows
 from support.pictures import noise_pairs
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
 EMBEDDING = sites_of("hook_embedding")
 
@@ -28,11 +26,6 @@ def numbered(n: int, d_in: int = 3) -> PairedActs:
 def provider(n: int, batch: int, buffer: int | None, *, paired: bool = False, seed: int = 0) -> Provider:
     source = MemoryRows(numbered(n))
     return Provider(source, batch_size=batch, buffer_rows=buffer, paired=paired, seed=seed)
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
 
 
 @pytest.fixture(scope="module")

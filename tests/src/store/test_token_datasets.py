@@ -3,18 +3,12 @@
 import pytest
 import torch
 
-import cliplens
 from cliplens.errors import InputError, PairsError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.store import caption_dataset, image_dataset
 from support.pictures import noise_pairs
-from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
-
-
-@pytest.fixture(scope="module")
-def clip() -> HookedCLIP:
-    return cliplens.wrap(tiny_model(), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
+from support.tiny import TinyTokenizer, tiny_preprocess
 
 
 def test_captions_are_whole_rows(clip: HookedCLIP) -> None:
