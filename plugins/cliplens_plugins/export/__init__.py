@@ -1,6 +1,6 @@
-"""A run for other people's tools: Neuronpedia's lines, a folder for the Hugging Face hub, tables as CSV or parquet.
+"""Export a run for other tools: Neuronpedia, the Hugging Face hub, tables as CSV or parquet.
 
-Everything is written to a local folder; nothing is uploaded unless `cliplens export huggingface --push NAME` says so.
+Everything is written to a local folder. Only `cliplens export huggingface --push NAME` uploads it.
 """
 
 from cliplens_plugins.export.huggingface import export_huggingface as export_huggingface

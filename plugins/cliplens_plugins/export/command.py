@@ -1,23 +1,23 @@
-"""`cliplens export`: a run for other people's tools, into a local folder."""
+"""`cliplens export`: write a run for other tools into a local folder."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="A run for other people's tools.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Export a run for other tools.")
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
-Out = Annotated[Path, typer.Option(help="Where to write.")]
+Out = Annotated[Path, typer.Option(help="Folder or file to write.")]
 
 
 @app.command()
 def neuronpedia(
     folder: Folder,
     out: Out,
-    release: Annotated[str, typer.Option(help="Its name.")] = "cliplens",
-    creator_id: Annotated[str, typer.Option(help="Of the Neuronpedia account that will import it.")] = "cliplens",
+    release: Annotated[str, typer.Option(help="Name of the release on Neuronpedia.")] = "cliplens",
+    creator_id: Annotated[str, typer.Option(help="Id of the Neuronpedia account that will import it.")] = "cliplens",
 ) -> None:
-    """Neuronpedia's JSON lines, with sidecars of pictures and of what it has no field for."""
+    """Write Neuronpedia's import files: features, activations, explanations; pictures and metrics beside them."""
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.neuronpedia import export_neuronpedia
 
@@ -28,11 +28,11 @@ def neuronpedia(
 def huggingface(
     folder: Folder,
     out: Out,
-    pictures: Annotated[bool, typer.Option(help="Copy thumbnails of the top samples too.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Write thumbnails of the top samples too.")] = True,
     push_to: Annotated[str | None, typer.Option("--push", help="Upload as this repository (owner/name).")] = None,
     public: Annotated[bool, typer.Option(help="Make the uploaded repository public.")] = False,
 ) -> None:
-    """A folder that SAELens loads, with a model card. Uploads only with --push."""
+    """Write a folder that SAELens loads, with a model card. Uploads only with --push."""
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.huggingface import export_huggingface, push
 
@@ -44,7 +44,7 @@ def huggingface(
 
 @app.command()
 def table(folder: Folder, out: Out) -> None:
-    """The latent table as .csv or .parquet."""
+    """Write the latent table as .csv or .parquet."""
     from cliplens.errors import InputError
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder

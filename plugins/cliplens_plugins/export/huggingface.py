@@ -1,36 +1,43 @@
-"""A folder for the Hugging Face hub, in the layout `SAE.from_pretrained(repo, sae_id)` reads, with a model card.
+"""Export a run as a folder for the Hugging Face hub, in the layout `SAE.from_pretrained(repo, sae_id)` reads.
 
 image/  text/   the dictionary for raw activations of one tower, each a SAELens folder of its own
 shared/         the dictionary itself (for centred activations), with the modality means beside it
 latents.parquet, exemplars/, README.md
 """
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from jinja2 import Environment, StrictUndefined
 
 from cliplens.errors import InputError, MissingExtraError
 from cliplens.files import read_json
 from cliplens.runfolder import RunFolder
-from cliplens.sae import verify_folder
+from cliplens.sae import Dictionary, verify_folder
 from cliplens_plugins.export.card import CARD
+from cliplens_plugins.export.local_paths import without_local_paths
 
-_PARTS = {"image": "image", "text": "text"}
+_PARTS = ("image", "text")
 
 
 def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> Path:
-    """Copy dictionary, table and exemplars of a run into `out`, and write the model card; uploads nothing.
+    """Write dictionary, table and exemplars of a run into `out`, with a model card; upload nothing.
+
+    The dictionary is opened and written again, so a damaged one is refused. Absolute local paths are left out of every
+    file, and links are not followed.
 
     Args:
         run: a finished run with a dictionary of its own.
         out: the folder to make; must be missing or empty.
-        pictures: copy the exemplars' thumbnails too (leave out what you may not share).
+        pictures: write the exemplars' thumbnails too. Leave them out where you may not share the pictures.
 
     Raises:
         InputError: there is no dictionary in the run, or `out` is not empty.
-        DamagedError: a file of the dictionary was altered or is cut; nothing is written then.
+        DamagedError: a file of the dictionary was altered, is cut or cannot be read; nothing is written then.
     """
     if not (run.sae / "cfg.json").exists():
         raise InputError(
@@ -39,24 +46,49 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
     if out.exists() and any(out.iterdir()):
         raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
     verify_folder(run.sae)
+    dictionary = _shareable(Dictionary.load(run.sae))
     out.mkdir(parents=True, exist_ok=True)
-    ids = [name for name, part in _PARTS.items() if (run.sae / part / "cfg.json").exists()]
-    shutil.copytree(run.sae, out / "shared", ignore=shutil.ignore_patterns(*_PARTS.values()))
+    dictionary.save(out / "shared")
+    ids = [name for name in _PARTS if (out / "shared" / name / "cfg.json").exists()]
     for name in ids:
-        shutil.copytree(run.sae / _PARTS[name], out / name)
-    for file in (run.latents, run.summary, run.toml):
-        if file.exists():
-            shutil.copyfile(file, out / file.name)
+        (out / "shared" / name).rename(out / name)
+    if run.latents.exists():
+        shutil.copyfile(run.latents, out / run.latents.name)
+    if run.summary.exists():
+        summary = without_local_paths(read_json(run.summary))
+        (out / run.summary.name).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (out / run.toml.name).write_text(tomli_w.dumps(without_local_paths(run.read_settings())), encoding="utf-8")
     if pictures and run.exemplars.exists():
-        shutil.copytree(run.exemplars, out / "exemplars")
+        shutil.copytree(run.exemplars, out / "exemplars", ignore=_links_and_leftovers)
     (out / "README.md").write_text(model_card(run, [*ids, "shared"]), encoding="utf-8")
     return out
 
 
+def _shareable(dictionary: Dictionary) -> Dictionary:
+    """Return the dictionary without local paths in its metadata."""
+    metadata = dictionary.sae.cfg.metadata
+    for name, value in vars(metadata).items():
+        setattr(metadata, name, without_local_paths(value))
+    provenance = dictionary.provenance
+    if provenance is not None:
+        model = replace(
+            provenance.model,
+            name=without_local_paths(provenance.model.name),
+            pretrained=without_local_paths(provenance.model.pretrained),
+        )
+        provenance = replace(provenance, model=model)
+    return Dictionary(dictionary.sae, dictionary.means, provenance)
+
+
+def _links_and_leftovers(folder: str, names: list[str]) -> list[str]:
+    """Return the names that are not copied: links, which may lead anywhere, and partial files."""
+    return [name for name in names if (Path(folder) / name).is_symlink() or name.startswith(".")]
+
+
 def model_card(run: RunFolder, ids: list[str]) -> str:
-    """The card: what the dictionary is, how to load it, its figures and its limits."""
-    summary = read_json(run.summary) if run.summary.exists() else {}
-    settings = run.read_settings()
+    """Return the model card: what the dictionary is, how to load it, its figures and its limits."""
+    summary = without_local_paths(read_json(run.summary)) if run.summary.exists() else {}
+    settings = without_local_paths(run.read_settings())
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(CARD).render(
         ids=ids, summary=summary, asked=settings.get("asked", {}), model=settings.get("model", {}), figure=_figure
@@ -64,7 +96,7 @@ def model_card(run: RunFolder, ids: list[str]) -> str:
 
 
 def push(folder: Path, name: str, *, private: bool = True) -> str:
-    """Upload an exported folder as the model repository `name`; returns its address.
+    """Upload an exported folder as the model repository `name`; return its address.
 
     Needs a login made with `hf auth login`; nothing here reads or stores a token.
 
@@ -75,7 +107,7 @@ def push(folder: Path, name: str, *, private: bool = True) -> str:
         from huggingface_hub import HfApi
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            expected="huggingface_hub", found="no such package", fix="pip install huggingface_hub"
+            expected="huggingface_hub", found="no such package", fix="run pip install huggingface_hub"
         ) from error
     hub = HfApi()
     hub.create_repo(name, private=private, exist_ok=True)

@@ -1,18 +1,23 @@
-"""Neuronpedia's bulk-import layout: `{model}/{source}/{release,model,sourceset,source}.jsonl`, features, activations.
+"""Export a run in the layout of Neuronpedia's bulk import.
 
-As SAEDashboard's `neuronpedia_export.py` lays it out: `features/batch-0.jsonl.gz` holds a line per latent,
-`activations/batch-0.jsonl.gz` a line per top sample. `assets/neuronpedia.schema.json` says which fields a line may
-have.
+    {model}/{source}/release.jsonl, model.jsonl, sourceset.jsonl, source.jsonl
+                     features/batch-0.jsonl.gz       a line per latent
+                     activations/batch-0.jsonl.gz    a line per top sample
+                     explanations/batch-0.jsonl.gz   a line per latent with a name
+
+The layout is that of SAEDashboard's `neuronpedia_export.py`, and of Neuronpedia's own exports for the explanations.
+`assets/neuronpedia.schema.json` defines the fields of a line.
 
 Neuronpedia knows tokens only. A caption is its tokens, a picture its patches, `Image_patch_0`, `Image_patch_1`, ...,
 row by row, each with the latent's activation where the run kept it (dictionaries read inside the towers). A pooled
 latent has one activation per sample: a picture is then one pseudo-token, `Image_<id>`, and a caption's activation
-stands on its last word, as at EOT. What Neuronpedia has no field for lies beside: the pictures in `images/`, which
-activation shows which in `images.jsonl`; names, modality and metrics in `latents.jsonl`.
+stands on its last word, as at EOT. What Neuronpedia has no field for is written beside these files: the pictures in
+`images/`, which activation shows which picture in `images.jsonl`, modality and metrics in `latents.jsonl`.
 """
 
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -28,8 +33,14 @@ from cliplens.naming import UNNAMED
 from cliplens.records import Exemplars, LatentTable, Pair, PositionActivations
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
+from cliplens_plugins.export.local_paths import without_local_paths
 
 CREATOR = "cliplens"
+MOST_TOKENS = 1024
+"""Most tokens of an activation that Neuronpedia takes."""
+MOST_CHARACTERS = 512
+"""Most characters of an explanation that Neuronpedia takes."""
+_ASKED = re.compile(r"^(?P<model>.+) on its top (?:image|text) samples$")
 _HISTOGRAMS = ("hist_image", "hist_text")
 _ALIGNED = [f"neuron_alignment_{part}" for part in ("indices", "values", "l1")]
 _CORRELATED = [f"correlated_{of}_{part}" for of in ("neurons", "features") for part in ("indices", "pearson", "l1")]
@@ -40,11 +51,11 @@ _LISTS = (*_ALIGNED, *_CORRELATED, *_LOGITS, "decoder_weights_dist", "vector")
 
 
 def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", creator_id: str = CREATOR) -> Path:
-    """Write the layout into `out`, which must be missing or empty; returns the folder of the source.
+    """Write the layout into `out`, which must be missing or empty; return the folder of the source.
 
     Args:
         run: a scored run.
-        out: where to.
+        out: the folder to write.
         release: its name on Neuronpedia.
         creator_id: of the Neuronpedia account that will import it.
 
@@ -55,7 +66,7 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", 
         raise InputError(expected=f"a scored run in {run.path}", found="no latents", fix="let the run finish first")
     if out.exists() and any(out.iterdir()):
         raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
-    table, asked = LatentTable.load(run.latents), run.read_settings().get("asked", {})
+    table, asked = LatentTable.load(run.latents), without_local_paths(run.read_settings().get("asked", {}))
     model, hook = str(asked.get("model", "clip")).replace("/", "-"), str(asked.get("hook", "hook_embedding"))
     source = f"{_layer(hook)}-{release}"
     folder = out / model / source
@@ -80,6 +91,12 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", 
     _lines(folder / "features" / "batch-0.jsonl.gz", features)
     rows = [row for e in exemplars for k in range(len(e.at)) for row in _activations(e, k, heat)]
     _lines(folder / "activations" / "batch-0.jsonl.gz", ({**row, **here} for row, _ in rows))
+    namer = str(asked.get("namer", "unknown"))
+    told = (_explanation(table, k, namer) for k in range(len(table)))
+    who = {"modelId": model, "layer": source, "authorId": creator_id, "createdAt": made["createdAt"]}
+    ids = (f"{model}-{source}-{k}" for k in range(len(table)))
+    explained = ({"id": own, **line, **who} for own, line in zip(ids, told, strict=True) if line is not None)
+    _lines(folder / "explanations" / "batch-0.jsonl.gz", explained)
     _lines(folder / "latents.jsonl", (_beside(table, k) for k in range(len(table))))
     _pictures([(row["id"], pair) for row, pair in rows if pair is not None], folder)
     return folder
@@ -114,8 +131,22 @@ def _feature(table: LatentTable, latent: int, strongest: float) -> dict[str, Any
     }
 
 
+def _explanation(table: LatentTable, latent: int, namer: str) -> dict[str, Any] | None:
+    """Return the name of a latent as an explanation, with the model that was asked for it; None without a name."""
+    name = str(table["name"][latent]) if "name" in table else UNNAMED
+    if name == UNNAMED or not name.strip():
+        return None
+    asked = _ASKED.match(str(table["name_evidence"][latent])) if "name_evidence" in table else None
+    return {
+        "index": str(latent),
+        "description": name if len(name) <= MOST_CHARACTERS else f"{name[: MOST_CHARACTERS - 1]}\u2026",
+        "typeName": f"cliplens_{namer}",
+        "explanationModelName": asked["model"] if asked else CREATOR,
+    }
+
+
 def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
-    """What Neuronpedia has no field for."""
+    """Return what Neuronpedia has no field for."""
     name = str(table["name"][latent]) if "name" in table else UNNAMED
     single = [c for c in table if table[c].ndim == 1 and table[c].dtype.kind in "fiu" and c != "latent"]
     metrics = {c: value for c in single if (value := _number(table, c, latent)) is not None}
@@ -126,10 +157,10 @@ def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
 def _activations(
     exemplars: Exemplars, latent: int, heat: Mapping[tuple[Modality, int, int], PositionActivations]
 ) -> Iterable[tuple[dict[str, Any], Pair | None]]:
-    """A line per top sample, and the pair whose picture belongs to it."""
+    """Yield a line per top sample, and the pair whose picture belongs to it."""
     modality = exemplars.modality
     for rank, (pair, value) in enumerate(exemplars.of(latent)):
-        tokens, values = _tokens(pair, value, modality, heat.get((modality, latent, rank)))
+        tokens, values = _most_tokens(*_tokens(pair, value, modality, heat.get((modality, latent, rank))))
         best = int(np.argmax(values))
         row = {
             "id": f"{latent}-{modality}-{rank}",
@@ -160,8 +191,14 @@ def _tokens(
     return [caption[before:end] for before, end in pairwise(ends)], values
 
 
+def _most_tokens(tokens: list[str], values: list[float]) -> tuple[list[str], list[float]]:
+    """Return at most `MOST_TOKENS` tokens in a row, around the one with the highest activation."""
+    start = max(0, min(int(np.argmax(values)) - MOST_TOKENS // 2, len(tokens) - MOST_TOKENS))
+    return tokens[start : start + MOST_TOKENS], values[start : start + MOST_TOKENS]
+
+
 def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
-    """The sidecar: thumbnails, and which activation shows which."""
+    """Write the thumbnails, and which activation shows which."""
     rows = []
     for activation, pair in shown:
         if isinstance(pair.image, Path):

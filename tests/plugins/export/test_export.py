@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cliplens.errors import InputError
+from cliplens.errors import CliplensError, InputError
 from cliplens.exemplars import load_exemplars, save_positions
-from cliplens.records import LatentTable, PositionActivations
+from cliplens.files import write_json
+from cliplens.records import LatentTable, ModelIdentity, PositionActivations, Provenance
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config
 from cliplens_plugins.export import export_huggingface, export_neuronpedia, export_table
 from cliplens_plugins.export.command import app
+from cliplens_plugins.export.local_paths import without_local_paths
 from support import hub_server
 from support.run_folders import make_run_folder
 from support.served import serving
@@ -31,6 +34,7 @@ KINDS = {
     "source.jsonl": "source",
     "features/batch-0.jsonl.gz": "feature",
     "activations/batch-0.jsonl.gz": "activation",
+    "explanations/batch-0.jsonl.gz": "explanation",
 }
 
 
@@ -213,3 +217,104 @@ def test_commands(run: RunFolder, tmp_path: Path) -> None:
         done = CliRunner().invoke(app, [command, str(run.path), "--out", str(tmp_path / out)])
         assert done.exit_code == 0, done.output
         assert "Written:" in done.output
+
+
+def test_names_are_explanations_of_the_features(run: RunFolder, tmp_path: Path) -> None:
+    found = validated(export_neuronpedia(run, tmp_path / "np", creator_id="somebody"))
+    told, features = found["explanations/batch-0.jsonl.gz"], found["features/batch-0.jsonl.gz"]
+    table = LatentTable.load(run.latents)
+    names = {str(k): name for k, name in enumerate(table["name"]) if name != "unnamed"}
+    assert {line["index"]: line["description"] for line in told} == names
+    assert len({line["id"] for line in told}) == len(told)
+    known = {(f["modelId"], f["layer"], f["index"]) for f in features}
+    assert all((t["modelId"], t["layer"], t["index"]) in known for t in told)
+    assert {(t["authorId"], t["typeName"], t["explanationModelName"]) for t in told} == {
+        ("somebody", "cliplens_vocabulary", "cliplens")
+    }
+
+
+def test_limits_of_the_importer_hold_for_long_names_and_many_patches(run: RunFolder, tmp_path: Path) -> None:
+    long = RunFolder(tmp_path / "long")
+    shutil.copytree(run.path, long.path)
+    table = LatentTable.load(run.latents)
+    names, evidence = table["name"].copy(), table["name_evidence"].copy()
+    names[0], evidence[0] = "x" * 600, "llava on its top image samples"
+    table.with_columns({"name": names, "name_evidence": evidence}).save(long.latents)
+    values = np.zeros(2048)
+    values[1999] = 2.0
+    save_positions(long.exemplars, {("image", 0, 0): PositionActivations(values, (32, 64))})
+    found = validated(export_neuronpedia(long, tmp_path / "np"))
+    told = next(line for line in found["explanations/batch-0.jsonl.gz"] if line["index"] == "0")
+    assert len(told["description"]) == 512
+    assert told["explanationModelName"] == "llava"
+    row = next(line for line in found["activations/batch-0.jsonl.gz"] if line["id"] == "0-image-0")
+    assert len(row["tokens"]) == len(row["values"]) == 1024
+    assert row["values"][row["maxValueTokenIndex"]] == row["maxValue"] == 2.0
+    assert row["tokens"][row["maxValueTokenIndex"]] == "Image_patch_1999"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\r=1", "＝1"])
+def test_a_csv_holds_no_formula(text: str, tmp_path: Path) -> None:
+    table = LatentTable({"name": np.array([text, "a = b"], dtype=object), "mds": np.array([-0.5, np.nan])})
+    with export_table(table, tmp_path / "t.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["name", "mds"], [f"'{text}", "-0.5"], ["a = b", ""]]
+    assert LatentTable.load(export_table(table, tmp_path / "t.parquet"))["name"][0] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [
+        ("/home/me/my data/pairs.csv", "pairs.csv"),
+        ("hf:/home/me/clip", "hf:clip"),
+        ("file:/a/judge.npz", "file:judge.npz"),
+        ("file:///a/b.csv", "b.csv"),
+        ("~/b.csv", "b.csv"),
+        (r"C:\me\b.csv", "b.csv"),
+        ("read from /home/me/b.csv at noon", "read from b.csv at noon"),
+        ("data/pairs.csv", "data/pairs.csv"),
+        ("https://host/a/b.csv", "https://host/a/b.csv"),
+        ("s3://bucket/a/b.csv", "s3://bucket/a/b.csv"),
+        ("world:3000", "world:3000"),
+        ("a/b and/or c", "a/b and/or c"),
+    ],
+)
+def test_local_paths_are_reduced_to_names(text: str, shared: str) -> None:
+    assert without_local_paths({"a": [text, 3]}) == {"a": [shared, 3]}
+
+
+def test_nothing_shared_names_a_folder_of_this_machine_or_follows_a_link(run: RunFolder, tmp_path: Path) -> None:
+    with_dictionary(run)
+    home = RunFolder(tmp_path / "secret-home" / "run")
+    shutil.copytree(run.path, home.path)
+    settings, secret = home.read_settings(), str(tmp_path / "secret-home")
+    settings["asked"]["pairs"] = f"{secret}/pairs.csv"
+    settings["asked"]["model"] = settings["model"]["name"] = f"hf:{secret}/clip"
+    home.write_settings(settings)
+    write_json(home.summary, {**json.loads(home.summary.read_text()), "model": f"hf:{secret}/clip"})
+    identity = ModelIdentity(f"hf:{secret}/clip", f"{secret}/w.pt", "0", "{}", "0", "0")
+    dictionary = Dictionary.load(home.sae)
+    provenance = Provenance(identity, ("vision.hook_embedding", "text.hook_embedding"), 8, "auto", True)
+    dictionary.sae.cfg.metadata.dataset_path = f"{secret}/pairs.csv"
+    Dictionary(dictionary.sae, dictionary.means, provenance).save(home.sae)
+    (tmp_path / "passwords").write_text("hunter2")
+    (home.exemplars / "link.txt").symlink_to(tmp_path / "passwords")
+    (home.sae / "link.txt").symlink_to(tmp_path / "passwords")
+    for out in (export_huggingface(home, tmp_path / "hf"), export_neuronpedia(home, tmp_path / "np")):
+        for file in out.rglob("*"):
+            held = b"" if file.is_dir() else file.read_bytes()
+            assert secret.encode() not in held, file
+            assert b"hunter2" not in held, file
+    assert Dictionary.load(tmp_path / "hf" / "shared").provenance is not None
+
+
+def test_a_damaged_dictionary_is_not_exported(run: RunFolder, tmp_path: Path) -> None:
+    with_dictionary(run)
+    for name in ("sae_weights.safetensors", "cfg.json"):
+        damaged = RunFolder(tmp_path / name)
+        shutil.copytree(run.path, damaged.path)
+        whole = (damaged.sae / name).read_bytes()
+        (damaged.sae / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CliplensError):
+            export_huggingface(damaged, tmp_path / f"{name}-out")
+        assert not (tmp_path / f"{name}-out").exists()
