@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from cliplens.errors import InputError, NonFiniteError
@@ -80,3 +80,27 @@ def check_same_rows(a: Tensor, b: Tensor, name: str) -> None:
             found=f"{len(a)} and {len(b)} rows",
             fix="give row i of both for sample i",
         )
+
+
+def nearest_rows(
+    rows: Float[Tensor, "row d"], count: int, *, block: int = 1024
+) -> tuple[Int64[np.ndarray, "row near"], Float[np.ndarray, "row near"]]:
+    """Return the other rows with the highest cosine with each row, nearest first, and the cosines, in [-1, 1].
+
+    There are fewer than `count` columns where there are fewer other rows. Only `block` rows of the matrix of cosines
+    are in memory at a time.
+
+    >>> nearest_rows(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1)[0].ravel()
+    array([1, 0, 1])
+    """
+    unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
+    count = max(0, min(count, len(unit) - 1))
+    indices, cosines = np.empty((len(unit), count), dtype=np.int64), np.empty((len(unit), count))
+    for start in range(0, len(unit), block):
+        products = unit[start : start + block] @ unit.T
+        own = torch.arange(len(products), device=products.device)
+        products[own, own + start] = -torch.inf
+        best = products.topk(count, dim=1)
+        indices[start : start + block] = best.indices.cpu().numpy()
+        cosines[start : start + block] = best.values.clamp(-1, 1).cpu().numpy()
+    return indices, cosines

@@ -10,7 +10,6 @@ from cliplens.contracts import Namer
 from cliplens.errors import PluginError
 from cliplens.naming import (
     UNNAMED,
-    auroc,
     caption_vocabulary,
     chosen_modality,
     in_context,
@@ -20,6 +19,7 @@ from cliplens.naming import (
     words,
 )
 from cliplens.records import Evidence, LatentTable, Name
+from cliplens.statistics import auroc
 from support.evidence import planted_evidence
 
 NAN = float("nan")

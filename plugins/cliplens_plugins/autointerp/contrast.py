@@ -1,110 +1,224 @@
-"""Contrastive words and n-grams: what top captions hold and other captions do not.
+"""Contrastive words and n-grams: those that top captions hold and other captions do not.
 
-The score of an n-gram is (1 + share of top captions - share of other captions) / 2, which is the AUROC of telling
-the two apart by whether the n-gram is there. Ours; kin of the log-odds of Monroe et al., "Fightin' Words" (2008).
+The score of an n-gram is (1 + share of top captions - share of other captions) / 2, which is the AUROC of telling the
+two apart by whether the n-gram is there. Ours; related to the log-odds of Monroe et al., "Fightin' Words" (2008).
+
+A word that stands in most of the other captions is part of no name (see `cliplens.naming.too_frequent`).
 """
 
-import numpy as np
-from jaxtyping import Int
+from dataclasses import dataclass
 
-from cliplens.naming import auroc
-from cliplens.records import Evidence, Exemplars, Name
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix
+
+from cliplens.naming import too_frequent, words
+from cliplens.records import Evidence, Name
 from cliplens.sites import Modality
 from cliplens_plugins.autointerp.lexicon import Lexicon
-from cliplens_plugins.autointerp.space import named_from, top_of
+from cliplens_plugins.autointerp.space import exemplars_of, filled, named_from
 
 _NOTHING = Name(None, float("nan"))
 _FUNCTION_WORD = 0.05
-"""By how much more a function word must tell than a content word to be preferred."""
+"""How much better a function word must tell than a content word to be preferred."""
 _CANDIDATES = 16
-"""How many n-grams are tried as a further part of a name."""
+"""Number of n-grams tried as parts of a name."""
 _WORTH = 0.04
-"""What AUROC a further part must add."""
+"""AUROC that a further part must add."""
 _LONGER = 0.02
-"""What each further word of an n-gram is worth: of two that tell alike, the longer one says more."""
+"""Bonus of each further word of an n-gram: of two that tell alike, the longer one says more."""
+_BLOCK = 512
 
 
 def contrastive_names(
     evidence: Evidence, modality: Modality, *, longest: int, at_least: int, least_score: float, parts: int = 1
 ) -> list[Name]:
-    """The n-gram by which the captions of each latent's top samples differ most from other captions.
+    """Return the n-gram by which the captions of each latent's top samples differ most from other captions.
+
+    Where the evidence has a fixed vocabulary, names consist of its words and phrases alone.
 
     Args:
-        evidence: exemplars of `modality` with captions; the background gives the other captions.
-        modality: whose top samples; for images, the captions they come with.
-        longest: most words in a name.
-        at_least: captions a latent must have.
-        least_score: names that tell no better than this are withheld.
-        parts: most n-grams in a name: a second is added where both together tell clearly better than one. They are
+        evidence: exemplars of `modality` with captions. The background gives the other captions; without it, the
+            captions of all other exemplars do.
+        modality: modality of the top samples; for images, the captions they come with are read.
+        longest: most words in an n-gram.
+        at_least: number of captions a latent must have.
+        least_score: names with a lower score are withheld.
+        parts: most n-grams in a name. A second one is added where both together tell clearly better than one. They are
             joined by "/" where top captions hold one or the other (two words for one thing), by "+" where they hold
             both (a conjunction).
     """
     names = [_NOTHING] * evidence.d_sae
-    exemplars = evidence.images if modality == "image" else evidence.texts
+    exemplars = exemplars_of(evidence, modality)
     if exemplars is None:
         return names
-    lexicon = Lexicon.of([p.caption or "" for p in exemplars.pairs], longest)
-    others = lexicon.read([p.caption for p in evidence.background if p.caption])
-    for k in named_from(exemplars, evidence.alive, at_least):
-        names[k] = _name(exemplars, k, lexicon, others, least_score, parts)
+    spelling = {" ".join(words(w)): w for w in evidence.vocabulary} if evidence.fixed_vocabulary else None
+    if spelling is not None:
+        longest = max([longest, *(gram.count(" ") + 1 for gram in spelling)])
+    own = [p.caption or "" for p in exemplars.pairs]
+    apart = [p.caption for p in evidence.background if p.caption]
+    common = () if spelling is not None else too_frequent(apart or own)
+    lexicon = Lexicon.of(own, longest, without=common, only=spelling)
+    if not len(lexicon.words):
+        return names
+    contrast = _Contrast(lexicon, lexicon.read(apart), spelling or {}, parts)
+    latents = named_from(exemplars, evidence.alive, at_least)
+    at = filled(exemplars.at)
+    for start in range(0, len(latents), _BLOCK):
+        here = latents[start : start + _BLOCK]
+        for k, name in zip(here, contrast.names(at[here], least_score), strict=True):
+            names[k] = name
     return names
 
 
-def _name(exemplars: Exemplars, latent: int, lexicon: Lexicon, others: Lexicon, least_score: float, parts: int) -> Name:
-    top = top_of(exemplars, latent)
-    inside = lexicon.counts(top)
-    if len(others.holds):
-        total, outside = len(others.holds), others.all_counts
-    else:
-        total, outside = len(lexicon.holds) - len(top), lexicon.all_counts - inside
-    if total <= 0 or not len(lexicon.words):
-        return _NOTHING
-    lift = inside / len(top) - outside / total
-    length = np.array([w.count(" ") for w in lexicon.words])
-    order = np.argsort(-(lift - _FUNCTION_WORD * lexicon.is_function + _LONGER * length), kind="stable")
-    chosen = [int(order[0])]
-    score = float(0.5 * (1 + lift[chosen[0]]))
-    if parts > 1 and len(others.holds):
-        chosen, score = _with_more(chosen, score, order[1:_CANDIDATES], top, lexicon, others, parts)
-    if score < least_score:
-        return _NOTHING
-    said = [
-        f"{lexicon.words[w]!r} in {inside[w]:.0f} of {len(top)} top captions, {outside[w] / total:.0%} of others"
-        for w in chosen
-    ]
-    return Name(_joined(chosen, top, lexicon), score, ", ".join(said))
+@dataclass(frozen=True)
+class _Contrast:
+    """The names of many latents at once.
+
+    Attributes:
+        lexicon: n-grams of the exemplars' captions.
+        others: the same n-grams in other captions; empty where there are none.
+        spelling: how to write n-grams of a fixed vocabulary.
+        parts: most n-grams in a name.
+    """
+
+    lexicon: Lexicon
+    others: Lexicon
+    spelling: dict[str, str]
+    parts: int
+
+    def names(self, at: Int[np.ndarray, "latent top"], least_score: float) -> list[Name]:
+        """Return the name of each latent from its top captions."""
+        candidates, lift = self._candidates(at)
+        scores = 0.5 * (1 + lift)
+        inside = self.lexicon.held(at[:, :, None], candidates[:, None, :])
+        inside &= (at >= 0)[:, :, None] & (candidates >= 0)[:, None, :]
+        places = np.zeros((len(at), 1), dtype=np.int64)
+        if self.parts > 1 and len(self.others):
+            places, scores = self._with_more(candidates, scores, inside, (at >= 0).sum(axis=1))
+        return [
+            self._name(candidates[k], places[k][places[k] >= 0], inside[k], int((at[k] >= 0).sum()), float(scores[k]))
+            if candidates[k, 0] >= 0 and scores[k] >= least_score
+            else _NOTHING
+            for k in range(len(at))
+        ]
+
+    def _candidates(
+        self, at: Int[np.ndarray, "latent top"]
+    ) -> tuple[Int[np.ndarray, "latent candidate"], Float[np.ndarray, " latent"]]:
+        """Return the n-grams of each latent's top captions that tell best, best first, and the lift of the first."""
+        used = at >= 0
+        count = used.sum(axis=1)
+        starts = np.cumsum([0, *count])
+        member = csr_matrix((np.ones(len(at[used])), at[used], starts), shape=(len(at), len(self.lexicon)))
+        inside = (member @ self.lexicon.holds).tocsr()
+        row = np.repeat(np.arange(len(at)), np.diff(inside.indptr))
+        ngram, held = inside.indices.astype(np.int64), inside.data
+        outside, total = self._outside(ngram, held, count[row])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lift = held / count[row] - np.where(total > 0, outside / total, np.inf)
+        length = (self.lexicon.tokens >= 0).sum(axis=1) - 1
+        key = lift - _FUNCTION_WORD * self.lexicon.is_function[ngram] + _LONGER * length[ngram]
+        order = np.lexsort((ngram, -key, row))
+        place = np.arange(len(order)) - inside.indptr[row[order]]
+        best = (place < _CANDIDATES) & (total[order] > 0)
+        candidates = np.full((len(at), _CANDIDATES), -1, dtype=np.int64)
+        candidates[row[order][best], place[best]] = ngram[order][best]
+        first = np.full(len(at), -np.inf)
+        top = best & (place == 0)
+        first[row[order][top]] = lift[order][top]
+        return candidates, first
+
+    def _outside(
+        self, ngram: Int[np.ndarray, " held"], inside: Float[np.ndarray, " held"], top: Int[np.ndarray, " held"]
+    ) -> tuple[Float[np.ndarray, " held"], Float[np.ndarray, " held"]]:
+        """Return how many other captions hold an n-gram, and how many other captions there are."""
+        if len(self.others):
+            return self.others.all_counts[ngram], np.full(len(ngram), float(len(self.others)))
+        return self.lexicon.all_counts[ngram] - inside, len(self.lexicon) - top.astype(np.float64)
+
+    def _with_more(
+        self,
+        candidates: Int[np.ndarray, "latent candidate"],
+        scores: Float[np.ndarray, " latent"],
+        inside: Bool[np.ndarray, "latent top candidate"],
+        count: Int[np.ndarray, " latent"],
+    ) -> tuple[Int[np.ndarray, "latent part"], Float[np.ndarray, " latent"]]:
+        """Add the n-gram with which the number of n-grams held tells top captions from others best, while that helps.
+
+        Return the places of the chosen n-grams among the candidates (-1 for none), and the scores.
+        """
+        unique, number = np.unique(np.maximum(candidates, 0), return_inverse=True)
+        outside = self.others.columns(unique)[:, number.reshape(candidates.shape)].transpose(1, 0, 2)
+        free = (candidates >= 0) & ~_share_words(self.lexicon.tokens, candidates)
+        held_in, held_out = inside[:, :, :1].astype(np.int8), outside[:, :, :1].astype(np.int8)
+        places = np.zeros((len(candidates), 1), dtype=np.int64)
+        going = np.ones(len(candidates), dtype=bool)
+        for _ in range(self.parts - 1):
+            tried = _auroc_of_counts(held_in + inside, held_out + outside, count)
+            tried = np.where(free, tried, -np.inf)
+            best = tried.argmax(axis=1)
+            gained = tried[np.arange(len(best)), best]
+            going &= gained >= scores + _WORTH
+            if not going.any():
+                break
+            places = np.column_stack([places, np.where(going, best, -1)])
+            scores = np.where(going, gained, scores)
+            free[going, best[going]] = False
+            pick = best[:, None, None]
+            held_in = held_in + np.take_along_axis(inside, pick, axis=2) * going[:, None, None]
+            held_out = held_out + np.take_along_axis(outside, pick, axis=2) * going[:, None, None]
+        return places, scores
+
+    def _name(
+        self,
+        candidates: Int[np.ndarray, " candidate"],
+        places: Int[np.ndarray, " part"],
+        inside: Bool[np.ndarray, "top candidate"],
+        count: int,
+        score: float,
+    ) -> Name:
+        """Return the name of one latent. Parts said together more often than chance are joined by "+", else by "/"."""
+        grams = [self.lexicon.words[candidates[p]] for p in places]
+        held = inside[:, places].astype(np.float64)
+        name = self.spelling.get(grams[0], grams[0])
+        for n in range(1, len(grams)):
+            together = (held[:, 0] * held[:, n]).sum() / count
+            by_chance = held[:, 0].sum() * held[:, n].sum() / count**2
+            name += f" {'+' if together >= by_chance / 2 else '/'} {self.spelling.get(grams[n], grams[n])}"
+        of_top = held.sum(axis=0)
+        outside, total = self._outside(candidates[places], of_top, np.full(len(places), count))
+        said = [
+            f"{gram!r} in {inner:.0f} of {count} top captions, {outer / all_:.0%} of others"
+            for gram, inner, outer, all_ in zip(grams, of_top, outside, total, strict=True)
+        ]
+        return Name(name, score, ", ".join(said))
 
 
-def _with_more(
-    chosen: list[int],
-    score: float,
-    candidates: Int[np.ndarray, " word"],
-    top: Int[np.ndarray, " top"],
-    lexicon: Lexicon,
-    others: Lexicon,
-    parts: int,
-) -> tuple[list[int], float]:
-    """Add the n-gram with which the number of n-grams held tells top captions from others best, while that helps."""
-    near = [int(w) for w in candidates if not set(lexicon.words[w].split()) & set(lexicon.words[chosen[0]].split())]
-    inside, outside = lexicon.holding([*chosen, *near], top), others.holding([*chosen, *near])
-    while len(chosen) < parts and near:
-        held = list(range(len(chosen)))
-        at = [len(inside.T) - len(near) + n for n in range(len(near))]
-        scores = [auroc(inside[:, [*held, a]].sum(1), outside[:, [*held, a]].sum(1)) for a in at]
-        best = int(np.argmax(scores))
-        if scores[best] < score + _WORTH:
-            break
-        chosen, score = [*chosen, int(near[best])], scores[best]
-        near = [w for n, w in enumerate(near) if n != best]
-        inside, outside = lexicon.holding([*chosen, *near], top), others.holding([*chosen, *near])
-    return chosen, score
+def _share_words(
+    tokens: Int[np.ndarray, "ngram word"], candidates: Int[np.ndarray, "latent candidate"]
+) -> Bool[np.ndarray, "latent candidate"]:
+    """Return which candidates hold a word of the first candidate."""
+    first = tokens[candidates[:, 0]][:, None, :, None]
+    each = tokens[candidates][:, :, None, :]
+    return ((first == each) & (first >= 0)).any(axis=(2, 3))
 
 
-def _joined(chosen: list[int], top: Int[np.ndarray, " top"], lexicon: Lexicon) -> str:
-    """The n-grams of a name: with "+" where they are said together more often than chance, with "/" where less."""
-    held = lexicon.holding(chosen, top)
-    name = lexicon.words[chosen[0]]
-    for n in range(1, len(chosen)):
-        together = (held[:, 0] * held[:, n]).mean() >= held[:, 0].mean() * held[:, n].mean() / 2
-        name += f" {'+' if together else '/'} {lexicon.words[chosen[n]]}"
-    return name
+def _auroc_of_counts(
+    inside: Int[np.ndarray, "latent top candidate"],
+    outside: Int[np.ndarray, "latent other candidate"],
+    count: Int[np.ndarray, " latent"],
+) -> Float[np.ndarray, "latent candidate"]:
+    """Return the AUROC of small counts in top captions against those in other captions; ties count one half.
+
+    The first `count` top captions of a latent count; the others hold nothing.
+    """
+    below = np.zeros((len(inside), inside.shape[2]))
+    won = np.zeros_like(below)
+    missing = inside.shape[1] - count
+    for value in range(int(max(inside.max(initial=0), outside.max(initial=0))) + 1):
+        up = (inside == value).sum(axis=1) - (missing[:, None] if value == 0 else 0)
+        down = (outside == value).sum(axis=1)
+        won += up * (below + 0.5 * down)
+        below += down
+    return won / (count[:, None] * outside.shape[1])

@@ -1,78 +1,121 @@
-"""Which words or n-grams stand in which caption, counted fast."""
+"""Count which words or n-grams stand in which caption."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csc_matrix, csr_matrix
 
 from cliplens.naming import function_words, words
 
 
-def ngrams(caption: str, longest: int = 1) -> set[str]:
-    """The n-grams of a caption, up to `longest` words; none but single words begins or ends with a function word."""
+def ngrams(
+    caption: str, longest: int = 1, *, without: Collection[str] = (), only: Collection[str] | None = None
+) -> set[str]:
+    """Return the n-grams of a caption, up to `longest` words. Only single words begin or end with a function word.
+
+    Args:
+        caption: the caption.
+        longest: most words in an n-gram.
+        without: words that no n-gram may hold.
+        only: where given, return all n-grams of the caption that are in it, whatever they begin with.
+
+    >>> sorted(ngrams("the big red ball", 2))
+    ['ball', 'big', 'big red', 'red', 'red ball', 'the']
+    """
     said = words(caption)
-    found = set(said)
-    for n in range(2, longest + 1):
-        for at in range(len(said) - n + 1):
-            if said[at] not in function_words() and said[at + n - 1] not in function_words():
-                found.add(" ".join(said[at : at + n]))
-    return found
+    spans = [said[start : start + n] for n in range(1, longest + 1) for start in range(len(said) - n + 1)]
+    if only is not None:
+        return {gram for span in spans if (gram := " ".join(span)) in only}
+    empty = function_words()
+    return {
+        " ".join(span)
+        for span in spans
+        if (len(span) == 1 or (span[0] not in empty and span[-1] not in empty)) and not any(w in without for w in span)
+    }
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The n-grams of a list of captions, by place; frequent ones first."""
+    """The n-grams of a list of captions, frequent ones first, and which caption holds which."""
 
     words: tuple[str, ...]
-    place: dict[str, int]
-    holds: list[Int[np.ndarray, "_"]]
-    """Per caption, the places of its n-grams, each once."""
+    index: dict[str, int]
+    holds: csr_matrix
+    """[caption, n-gram], 1 where a caption holds an n-gram."""
     longest: int
 
     @classmethod
-    def of(cls, captions: Sequence[str], longest: int = 1) -> "Lexicon":
-        """All n-grams of the captions."""
-        sets = [ngrams(c, longest) for c in captions]
+    def of(
+        cls,
+        captions: Sequence[str],
+        longest: int = 1,
+        *,
+        without: Collection[str] = (),
+        only: Collection[str] | None = None,
+    ) -> "Lexicon":
+        """Count the n-grams of the captions; the options are those of `ngrams`."""
+        sets = [ngrams(c, longest, without=without, only=only) for c in captions]
         counts = Counter(w for s in sets for w in s)
         words_ = tuple(sorted(counts, key=lambda w: (-counts[w], w)))
-        place = {w: n for n, w in enumerate(words_)}
-        return cls(words_, place, [np.array(sorted(place[w] for w in s), dtype=np.int64) for s in sets], longest)
+        index = {w: n for n, w in enumerate(words_)}
+        return cls(words_, index, _matrix(sets, index), longest)
 
     def read(self, captions: Sequence[str]) -> "Lexicon":
-        """Other captions by the same places; n-grams not known here do not count."""
-        sets = [ngrams(c, self.longest) for c in captions]
-        holds = [np.array(sorted(self.place[w] for w in s if w in self.place), dtype=np.int64) for s in sets]
-        return Lexicon(self.words, self.place, holds, self.longest)
+        """Count the same n-grams in other captions."""
+        sets = [ngrams(c, self.longest, only=self.index) for c in captions]
+        return Lexicon(self.words, self.index, _matrix(sets, self.index), self.longest)
 
-    def counts(self, captions: Int[np.ndarray, " caption"]) -> Float[np.ndarray, " word"]:
-        """How many of the given captions hold each n-gram."""
-        held = [self.holds[c] for c in captions]
-        joined = np.concatenate([np.empty(0, np.int64), *held])
-        return np.bincount(joined, minlength=len(self.words)).astype(np.float64)
+    def __len__(self) -> int:
+        return int(self.holds.shape[0])
 
-    def holding(
-        self, ngrams_: Sequence[int], captions: Int[np.ndarray, " caption"] | None = None
-    ) -> Float[np.ndarray, "caption ngram"]:
-        """1 where a caption holds an n-gram, for some n-grams and some captions (all by default)."""
-        at = slice(None) if captions is None else captions
-        return self._matrix[at][:, list(ngrams_)].toarray()
+    def held(self, captions: Int[np.ndarray, "..."], ngrams_: Int[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+        """Return whether each caption holds the n-gram at the same position of the other array (broadcast)."""
+        asked = captions * np.int64(max(len(self.words), 1)) + ngrams_
+        place = np.minimum(np.searchsorted(self._pairs, asked), max(len(self._pairs) - 1, 0))
+        return self._pairs[place] == asked if len(self._pairs) else np.zeros(asked.shape, dtype=bool)
 
-    @cached_property
-    def _matrix(self) -> csr_matrix:
-        rows = np.repeat(np.arange(len(self.holds)), [len(h) for h in self.holds])
-        columns = np.concatenate([np.empty(0, np.int64), *self.holds])
-        return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(self.holds), len(self.words)))
+    def columns(self, ngrams_: Int[np.ndarray, " ngram"]) -> Bool[np.ndarray, "caption ngram"]:
+        """Return which captions hold some n-grams."""
+        return self._by_ngram[:, ngrams_].toarray().astype(bool)
 
     @cached_property
-    def all_counts(self) -> Float[np.ndarray, " word"]:
+    def _by_ngram(self) -> csc_matrix:
+        return self.holds.tocsc()
+
+    @cached_property
+    def _pairs(self) -> Int[np.ndarray, " held"]:
+        """caption * number of n-grams + n-gram, in ascending order."""
+        caption = np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.holds.indptr))
+        return caption * max(len(self.words), 1) + self.holds.indices
+
+    @cached_property
+    def all_counts(self) -> Float[np.ndarray, " ngram"]:
         """How many of all captions hold each n-gram."""
-        return self.counts(np.arange(len(self.holds)))
+        return np.bincount(self.holds.indices, minlength=len(self.words)).astype(np.float64)
 
     @cached_property
-    def is_function(self) -> Float[np.ndarray, " word"]:
+    def is_function(self) -> Float[np.ndarray, " ngram"]:
         """1 for a function word, 0 for others."""
         return np.array([w in function_words() for w in self.words], dtype=np.float64)
+
+    @cached_property
+    def tokens(self) -> Int[np.ndarray, "ngram word"]:
+        """The words of each n-gram, as numbers; -1 fills shorter ones."""
+        numbers: dict[str, int] = {}
+        longest = max((w.count(" ") + 1 for w in self.words), default=1)
+        rows = np.full((len(self.words), longest), -1, dtype=np.int64)
+        for n, gram in enumerate(self.words):
+            for place, word in enumerate(gram.split()):
+                rows[n, place] = numbers.setdefault(word, len(numbers))
+        return rows
+
+
+def _matrix(sets: Sequence[set[str]], index: dict[str, int]) -> csr_matrix:
+    rows = [sorted(index[w] for w in s) for s in sets]
+    starts = np.cumsum([0, *map(len, rows)])
+    columns = np.array([w for row in rows for w in row], dtype=np.int64)
+    return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(sets), len(index)))

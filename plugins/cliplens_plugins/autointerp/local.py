@@ -1,7 +1,7 @@
-"""Names by a language or vision-language model of transformers in a local folder; nothing is ever downloaded.
+"""Ask a transformers model in a local folder for names of latents; nothing is downloaded.
 
-`CLIPLENS_LOCAL_MODEL` in the environment says which folder. A model that sees (LLaVA and its kin) names from images and
-captions, a plain language model from captions alone.
+`CLIPLENS_LOCAL_MODEL` in the environment names the folder. A vision-language model such as LLaVA names from images and
+from captions, a plain language model from captions alone.
 """
 
 import base64
@@ -15,21 +15,20 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from cliplens.contracts import Namer
 from cliplens.errors import InputError
-from cliplens.records import Evidence, Name
-from cliplens_plugins.autointerp.asking import Backend, Desk, Messages, answers_folder
-from cliplens_plugins.autointerp.prompt import asked_names
+from cliplens.records import Name
+from cliplens_plugins.autointerp.language_model_namer import LanguageModelNamer
+from cliplens_plugins.autointerp.questions import Backend, Messages, QuestionQueue, answers_folder
 
 _LONGEST_ANSWER = 160
 _VARIABLE = "CLIPLENS_LOCAL_MODEL"
 
 
 class LocalBackend(Backend):
-    """A model of transformers in a folder, one question at a time, always the likeliest words.
+    """A transformers model in a local folder. Answers one question at a time, by greedy decoding.
 
     Raises:
-        InputError: no folder is named, or it holds no model transformers can open.
+        InputError: no folder is named, or transformers cannot open a model in it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -40,7 +39,7 @@ class LocalBackend(Backend):
         self.sees, self._reader, self._model = _opened(self._folder)
 
     def reply(self, messages: Messages) -> str:
-        """The likeliest continuation of the chat."""
+        """Return the greedy continuation of the chat."""
         import torch
 
         with self._lock, torch.no_grad():
@@ -59,31 +58,18 @@ class LocalBackend(Backend):
 
 
 @dataclass(frozen=True)
-class TransformersNamer(Namer):
-    """Asks a local model for one name per latent and modality; its own confidence scores until they are tested."""
+class TransformersNamer(LanguageModelNamer):
+    """Ask a local model for one name per latent and modality."""
 
     name: ClassVar[str] = "transformers"
-    shown: int = 8
-    """Top samples in a question."""
-    others: int = 6
-    """Silent samples in a question."""
-    at_least: int = 3
-    """Top samples a latent must have."""
     give_up_after: int = 20
-    """Answers in a row that cannot be read: then the model is no use, and the run stops."""
+    """Number of unreadable answers in a row that stop the run."""
 
-    def from_images(self, evidence: Evidence) -> list[Name]:
-        """From each latent's top images; no names by a model that does not see."""
-        return asked_names(evidence, "image", self._desk, self.shown, self.others, self.at_least)
-
-    def from_captions(self, evidence: Evidence) -> list[Name]:
-        """From each latent's top captions."""
-        return asked_names(evidence, "text", self._desk, self.shown, self.others, self.at_least)
-
-    def _desk(self) -> tuple[Desk[Name], Backend]:
+    def queue(self) -> tuple[QuestionQueue[Name], Backend]:
+        """Open the model in the folder named in the environment."""
         backend = LocalBackend()
-        desk = Desk[Name](self.name, backend, cache=answers_folder(), give_up_after=self.give_up_after)
-        return desk, backend
+        queue = QuestionQueue[Name](self.name, backend, cache=answers_folder(), give_up_after=self.give_up_after)
+        return queue, backend
 
 
 def _named_folder() -> Path:
@@ -92,19 +78,19 @@ def _named_folder() -> Path:
         raise InputError(
             expected=f"a folder with a transformers model in {_VARIABLE}",
             found=repr(named) if named else "nothing",
-            fix=f"set it, for example {_VARIABLE}=models/llava-1.5-7b",
+            fix=f"set it, for example to {_VARIABLE}=models/llava-1.5-7b",
         )
     return Path(named)
 
 
 def _fingerprint(folder: Path) -> str:
-    """The folder and the size and time of its files: a model trained on, or another `model/`, is another model."""
+    """Identify the model by its folder and by the size and time of its files, which change when it is trained on."""
     files = sorted(f for f in folder.iterdir() if f.is_file())
     return json.dumps([str(folder.resolve()), [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]])
 
 
 def _opened(folder: Path) -> tuple[bool, Any, Any]:
-    """Whether it sees, its processor or tokenizer, and the model in eval mode."""
+    """Return whether the model takes pictures, its processor or tokenizer, and the model in eval mode."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -121,13 +107,13 @@ def _opened(folder: Path) -> tuple[bool, Any, Any]:
         raise InputError(
             expected=f"a language or vision-language model of transformers in {folder}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            fix="give a folder made by save_pretrained, with its tokenizer or processor",
+            fix="name a folder made by save_pretrained, with its tokenizer or processor",
         ) from error
     return sees, reader, model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _turn(message: dict[str, Any], *, pictures: bool) -> dict[str, Any]:
-    """A message as chat templates take it: parts for models that see, plain text for others."""
+    """Return a message as chat templates take it: parts for models that take pictures, plain text for others."""
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not pictures:

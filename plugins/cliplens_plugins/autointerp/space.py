@@ -1,4 +1,6 @@
-"""Samples and words in the space both towers share: unit rows, what is common to a modality taken out."""
+"""Samples and words in the embedding space both towers share, as unit rows."""
+
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -9,24 +11,42 @@ from cliplens.sites import Modality
 
 Rows = Float[np.ndarray, "row d"]
 Seen = tuple[Exemplars, Float[np.ndarray, "sample d"], Float[np.ndarray, "background d"]]
+_BLOCK_NUMBERS = 4_000_000
+"""About how many float64 numbers a block of a computation holds: 32 MB."""
 
 
 def array(acts: Float[Tensor, "row d"]) -> Rows:
-    """As float64 numpy."""
+    """Convert to float64 numpy."""
     return acts.detach().cpu().double().numpy()
 
 
 def unit(acts: Rows) -> Rows:
-    """Each row divided by its length; zero rows stay zero."""
+    """Divide each row by its length; zero rows stay zero."""
     return acts / np.maximum(np.linalg.norm(acts, axis=1, keepdims=True), 1e-12)
 
 
-def samples(evidence: Evidence, modality: Modality) -> Seen | None:
-    """The exemplars of a modality, their unit embeddings and those of the background; None where either is missing.
+def blocks(count: int, numbers_each: int) -> Iterator[slice]:
+    """Return slices over `count` items, so that a block of items of `numbers_each` numbers fits into the cache.
 
-    Without a background the exemplars of all latents stand in for it.
+    >>> list(blocks(5, 2_000_000))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
     """
-    exemplars = evidence.images if modality == "image" else evidence.texts
+    step = max(1, _BLOCK_NUMBERS // max(numbers_each, 1))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def exemplars_of(evidence: Evidence, modality: Modality) -> Exemplars | None:
+    """Return the top samples in one modality."""
+    return evidence.images if modality == "image" else evidence.texts
+
+
+def samples(evidence: Evidence, modality: Modality) -> Seen | None:
+    """Return the exemplars of a modality, their unit embeddings and those of the background.
+
+    None where exemplars or their embeddings are missing. Without a background, the exemplars of all latents serve as
+    the background.
+    """
+    exemplars = exemplars_of(evidence, modality)
     acts = evidence.image_acts if modality == "image" else evidence.text_acts
     if exemplars is None or acts is None or not len(exemplars.pairs):
         return None
@@ -35,8 +55,8 @@ def samples(evidence: Evidence, modality: Modality) -> Seen | None:
     return exemplars, own, own if apart is None or not len(apart) else unit(array(apart))
 
 
-def spoken(evidence: Evidence) -> Rows | None:
-    """Unit embeddings of the vocabulary about their own mean; None without a vocabulary."""
+def word_rows(evidence: Evidence) -> Rows | None:
+    """Return unit embeddings of the vocabulary, centred on their mean; None without a vocabulary."""
     if evidence.vocabulary_acts is None or not len(evidence.vocabulary_acts):
         return None
     acts = unit(array(evidence.vocabulary_acts))
@@ -44,28 +64,64 @@ def spoken(evidence: Evidence) -> Rows | None:
 
 
 def top_of(exemplars: Exemplars, latent: int) -> Int[np.ndarray, " sample"]:
-    """Places of a latent's top samples, strongest first."""
+    """Return the indices of a latent's top samples, strongest first."""
     at = exemplars.at[latent]
     return at[at >= 0]
 
 
-def named_from(exemplars: Exemplars, alive: Bool[np.ndarray, " d_sae"], at_least: int) -> list[int]:
-    """Latents with samples enough to be named."""
-    return [int(k) for k in np.flatnonzero(alive & ((exemplars.at >= 0).sum(axis=1) >= at_least))]
+def named_from(exemplars: Exemplars, alive: Bool[np.ndarray, " d_sae"], at_least: int) -> Int[np.ndarray, " latent"]:
+    """Return the living latents with at least `at_least` top samples."""
+    return np.flatnonzero(alive & ((exemplars.at >= 0).sum(axis=1) >= at_least))
 
 
-def direction(exemplars: Exemplars, latent: int, acts: Rows) -> Float[np.ndarray, " d"]:
-    """Mean of a latent's top samples, weighted by activation."""
-    fires = exemplars.at[latent] >= 0
-    weights = np.abs(exemplars.values[latent][fires]) + 1e-12  # all-zero activations would leave nothing to divide by
-    return np.average(acts[exemplars.at[latent][fires]], axis=0, weights=weights)
+def filled(at: Int[np.ndarray, "latent top"]) -> Int[np.ndarray, "latent used"]:
+    """Drop the last columns in which no latent has a sample."""
+    used = np.flatnonzero((at >= 0).any(axis=0))
+    return at[:, : used[-1] + 1 if len(used) else 0]
 
 
-def silent(evidence: Evidence, modality: Modality, latent: int) -> Int[np.ndarray, " background"]:
-    """Places in the background on which a latent does not fire; all of them where its codes are not known."""
-    codes = None if evidence.background_codes is None else evidence.background_codes.of(modality)
-    where = np.ones(len(evidence.background), dtype=bool)
-    if codes is not None:
-        fires = codes.latents.numpy() == latent
-        where[codes.rows.numpy()[fires]] = False
-    return np.flatnonzero(where)
+def directions(exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: Rows) -> Float[np.ndarray, "latent d"]:
+    """Return the mean of each latent's top samples, weighted by activation."""
+    at = filled(exemplars.at[latents])
+    # Activations that are all zero would leave nothing to divide by.
+    weights = np.where(at >= 0, np.abs(exemplars.values[latents, : at.shape[1]]) + 1e-12, 0.0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    means = np.empty((len(latents), acts.shape[1]))
+    for block in blocks(len(latents), at.shape[1] * acts.shape[1]):
+        means[block] = (weights[block, None, :] @ acts[at[block]])[:, 0]
+    return means
+
+
+class SilentSamples:
+    """The background samples on which each latent is silent, in one modality.
+
+    Where the codes of the background are not known, every latent counts as silent on all of it.
+    """
+
+    def __init__(self, evidence: Evidence, modality: Modality) -> None:
+        codes = None if evidence.background_codes is None else evidence.background_codes.of(modality)
+        latents = np.empty(0, np.int64) if codes is None else codes.latents.cpu().numpy()
+        rows = np.empty(0, np.int64) if codes is None else codes.rows.cpu().numpy()
+        order = np.argsort(latents, kind="stable")
+        self._rows = rows[order]
+        self._starts = np.searchsorted(latents[order], np.arange(evidence.d_sae + 1))
+        self._background = len(evidence.background)
+
+    def of(self, latent: int) -> Int[np.ndarray, " silent"]:
+        """Return the indices of the background samples on which a latent is silent."""
+        return np.flatnonzero(self.mask(np.array([latent]))[0])
+
+    def mask(self, latents: Int[np.ndarray, " latent"]) -> Bool[np.ndarray, "latent background"]:
+        """Return, for some latents, on which background samples each is silent."""
+        silent = np.ones((len(latents), self._background), dtype=bool)
+        counts = self._starts[latents + 1] - self._starts[latents]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        silent[
+            np.repeat(np.arange(len(latents)), counts), self._rows[np.repeat(self._starts[latents], counts) + within]
+        ] = False
+        return silent
+
+    @property
+    def counts(self) -> Int[np.ndarray, " d_sae"]:
+        """On how many background samples each latent is silent."""
+        return self._background - np.diff(self._starts)

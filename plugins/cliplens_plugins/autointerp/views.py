@@ -1,131 +1,204 @@
-"""How a judge sees names and samples: unit rows in a space of its own, and whether it may be called independent.
+"""How a judge sees names and samples, and whether the judge is independent of the model studied.
 
-Three kinds of judge look at names here:
+Three kinds of judge test names here:
 
-- `clip`: the model studied, by its own text tower. Circular: it may call a name right for the very reason it is wrong.
+- `clip`: the model studied, by its own text tower. Circular: it may accept a name for the very reason that it is wrong.
 - `words`: whether the words of the name stand in the caption. Independent of every model; sees captions only.
-- any `cliplens.judges` plug-in that embeds both, for example another model: independent as far as it is another.
+- any `cliplens.judges` plug-in that embeds images and captions, for example another model.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from cliplens.contracts import Judge
 from cliplens.naming import words
 from cliplens.pairs import open_image
 from cliplens.records import Evidence, Pair
-from cliplens.sites import Modality
-from cliplens_plugins.autointerp.space import Rows, array, spoken, unit
+from cliplens.sites import MODALITIES, Modality
+from cliplens_plugins.autointerp.space import Rows, array, exemplars_of, unit, word_rows
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
 _Acts = dict[Modality, tuple[Float[np.ndarray, "sample d"] | None, Float[np.ndarray, "background d"] | None]]
-_MODALITIES: tuple[Modality, ...] = ("image", "text")
+
+
+class View(ABC):
+    """How well names match samples, by one judge. Higher is better; only matches of one name are compared."""
+
+    judge: str
+    """Name of the judge."""
+    circular: bool
+    """Whether the judge is the model studied."""
+    name_indices: Mapping[str, int]
+    """Index of each name, for the methods."""
+    modalities: Sequence[Modality]
+    """The modalities whose samples the judge sees."""
+
+    @abstractmethod
+    def match_exemplars(
+        self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
+    ) -> Float[np.ndarray, "list latent sample"]:
+        """Return the match of each latent's name, by several lists of names, with exemplars chosen for each latent."""
+
+    @abstractmethod
+    def match_background(
+        self, modality: Modality, names: Int[np.ndarray, " latent"]
+    ) -> Float[np.ndarray, "latent background"]:
+        """Return the match of each latent's name with every background sample."""
+
+    @property
+    @abstractmethod
+    def numbers_each(self) -> int:
+        """How many numbers the match of one sample takes in memory."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a judge sees of one modality: the exemplars' pairs and the background, in their order."""
+    """Embeddings of one modality by a judge: of the exemplars' pairs and of the background, in their order."""
 
     exemplars: Float[np.ndarray, "sample d"]
     background: Float[np.ndarray, "background d"]
 
 
 @dataclass(frozen=True)
-class View:
-    """A judge's embeddings. `match` of a name and a sample is the product of their rows."""
+class EmbeddingView(View):
+    """A judge that embeds names and samples: the match is the product of their rows."""
 
     judge: str
     circular: bool
     names: Mapping[str, Float[np.ndarray, " d"]]
     samples: Mapping[Modality, Samples]
 
-    def match(self, name: str, rows: Rows) -> Float[np.ndarray, " sample"]:
-        """How well the name fits each sample."""
-        return rows @ self.names[name]
+    def __post_init__(self) -> None:
+        rows = np.stack(list(self.names.values())) if self.names else np.zeros((0, 1))
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "name_indices", {name: n for n, name in enumerate(self.names)})
+        object.__setattr__(self, "modalities", tuple(self.samples))
+
+    def match_exemplars(
+        self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
+    ) -> Float[np.ndarray, "list latent sample"]:
+        """Return the products of name rows and sample rows."""
+        matched = self.samples[modality].exemplars[at] @ self._rows[names].transpose(1, 2, 0)  # type: ignore[attr-defined]
+        return matched.transpose(2, 0, 1)
+
+    def match_background(
+        self, modality: Modality, names: Int[np.ndarray, " latent"]
+    ) -> Float[np.ndarray, "latent background"]:
+        """Return the products of name rows and background rows."""
+        return self._rows[names] @ self.samples[modality].background.T  # type: ignore[attr-defined]
+
+    @property
+    def numbers_each(self) -> int:
+        """The width of the embedding."""
+        return self._rows.shape[1]  # type: ignore[attr-defined]
+
+
+class WordsView(View):
+    """The judge `words`: the match is how many words of the name stand in the caption. It sees no images."""
+
+    judge = "words"
+    circular = False
+    numbers_each = 16
+
+    def __init__(self, evidence: Evidence, names: Sequence[str]) -> None:
+        self.name_indices = {name: n for n, name in enumerate(names)}
+        lexicon = {word: n for n, word in enumerate(sorted({w for name in names for w in words(name)}))}
+        self.modalities: tuple[Modality, ...] = ("text",) if evidence.texts is not None and lexicon else ()
+        if evidence.texts is not None:
+            self._names = _words_held(names, lexicon)
+            self._exemplars = _words_held([p.caption or "" for p in evidence.texts.pairs], lexicon)
+            self._background = _words_held([p.caption or "" for p in evidence.background], lexicon)
+
+    def match_exemplars(
+        self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
+    ) -> Float[np.ndarray, "list latent sample"]:
+        """Return how many words of the name each caption holds."""
+        found = np.empty((*names.shape, at.shape[1]))
+        held = self._exemplars[at.ravel()]
+        for n, row in enumerate(names):
+            asked = self._names[np.repeat(row, at.shape[1])]
+            found[n] = np.asarray(held.multiply(asked).sum(axis=1)).reshape(at.shape)
+        return found
+
+    def match_background(
+        self, modality: Modality, names: Int[np.ndarray, " latent"]
+    ) -> Float[np.ndarray, "latent background"]:
+        """Return how many words of the name each background caption holds."""
+        return (self._names[names] @ self._background.T).toarray()
 
 
 def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
-    """The model's own opinion. Words of the vocabulary are taken as the evidence has them, other names are embedded."""
+    """Return the view of the model studied. Names made of vocabulary words use the evidence's word embeddings."""
     acts: _Acts = {}
     apart = evidence.background_acts
-    for modality in _MODALITIES:
+    for modality in MODALITIES:
         own = evidence.image_acts if modality == "image" else evidence.text_acts
         other = None if apart is None else apart.of(modality)
         acts[modality] = (None if own is None else array(own), None if other is None else array(other))
-    return View("clip", True, {**_named(names, array(embed(names))), **_known(evidence, names)}, _centred(acts))
+    rows = {**_named(names, array(embed(names))), **_known(evidence, names)}
+    return EmbeddingView("clip", True, rows, _centred(acts))
 
 
 def judge_view(judge: Judge, evidence: Evidence, names: Sequence[str]) -> View:
-    """The opinion of an independent judge; pictures are opened and embedded by it."""
+    """Return the view of an independent judge, which opens and embeds the pictures itself."""
     said = judge.embed(None, list(names), list(names)).text
+    if said is None:
+        return EmbeddingView(judge.name, False, {}, {})
     acts: _Acts = {}
-    for modality in _MODALITIES:
-        exemplars = evidence.images if modality == "image" else evidence.texts
+    for modality in MODALITIES:
+        exemplars = exemplars_of(evidence, modality)
         own = None if exemplars is None else _embedded(judge, exemplars.pairs, modality)
         acts[modality] = (own, _embedded(judge, evidence.background, modality))
-    if said is None:
-        return View(judge.name, False, {}, {})
-    return View(judge.name, False, _named(names, array(said)), _centred(acts))
-
-
-def words_view(evidence: Evidence, names: Sequence[str]) -> View:
-    """Whether a caption holds the words of a name: 1 for all of them, 0 for none."""
-    lexicon = {word: n for n, word in enumerate(sorted({w for name in names for w in words(name)}))}
-    said = {name: _bag([name], lexicon)[0] / max(1, len(set(words(name)))) for name in names}
-    found: dict[Modality, Samples] = {}
-    if evidence.texts is not None and lexicon:
-        read = [
-            _bag([p.caption or "" for p in pairs], lexicon) for pairs in (evidence.texts.pairs, evidence.background)
-        ]
-        found["text"] = Samples(*read)
-    return View("words", False, said, found)
+    return EmbeddingView(judge.name, False, _named(names, array(said)), _centred(acts))
 
 
 def _known(evidence: Evidence, names: Sequence[str]) -> dict[str, Float[np.ndarray, " d"]]:
-    """The mean direction of a name's words, for names all of whose words are in the vocabulary."""
-    rows = spoken(evidence)
+    """Return the mean direction of a name's words, for names all of whose words are in the vocabulary."""
+    rows = word_rows(evidence)
     if rows is None:
         return {}
-    place = {word: n for n, word in enumerate(evidence.vocabulary)}
-    parts = {name: [name] if name in place else words(name) for name in names}
-    known = {name: said for name, said in parts.items() if said and all(word in place for word in said)}
-    return {name: rows[[place[word] for word in said]].mean(axis=0) for name, said in known.items()}
+    index_of = {word: n for n, word in enumerate(evidence.vocabulary)}
+    parts = {name: [name] if name in index_of else words(name) for name in names}
+    known = {name: said for name, said in parts.items() if said and all(word in index_of for word in said)}
+    return {name: rows[[index_of[word] for word in said]].mean(axis=0) for name, said in known.items()}
 
 
 def _named(names: Sequence[str], acts: Rows) -> dict[str, Float[np.ndarray, " d"]]:
-    """Names about their common mean: what is common to all text says nothing about one name."""
+    """Centre the names on their common mean, because what is common to all text says nothing about one name."""
     rows = unit(acts)
     rows = unit(rows - rows.mean(axis=0)) if len(rows) > 1 else rows
     return dict(zip(names, rows, strict=True))
 
 
 def _centred(acts: _Acts) -> dict[Modality, Samples]:
-    """Samples about the mean of the background, so that the modality gap decides nothing."""
+    """Centre the samples on the mean of the background, so that the modality gap decides nothing."""
     found: dict[Modality, Samples] = {}
     for modality, (own, apart) in acts.items():
         if own is not None and apart is not None and len(own) and len(apart):
-            middle = unit(apart).mean(axis=0)
-            found[modality] = Samples(unit(own) - middle, unit(apart) - middle)
+            mean = unit(apart).mean(axis=0)
+            found[modality] = Samples(unit(own) - mean, unit(apart) - mean)
     return found
 
 
-def _bag(captions: Sequence[str], lexicon: Mapping[str, int]) -> Rows:
-    rows = np.zeros((len(captions), len(lexicon)))
-    for row, caption in enumerate(captions):
-        for word in set(words(caption)) & lexicon.keys():
-            rows[row, lexicon[word]] = 1
-    return rows
+def _words_held(texts: Sequence[str], lexicon: Mapping[str, int]) -> csr_matrix:
+    """Return a [text, word] matrix: 1 where a text holds a word."""
+    held = [sorted(lexicon[word] for word in set(words(text)) & lexicon.keys()) for text in texts]
+    starts = np.cumsum([0, *map(len, held)])
+    columns = np.array([word for row in held for word in row], dtype=np.int64)
+    return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(texts), max(len(lexicon), 1)))
 
 
 def _embedded(judge: Judge, pairs: Sequence[Pair], modality: Modality, batch: int = 256) -> Rows | None:
     rows: list[Tensor] = []
-    for at in range(0, len(pairs), batch):
-        part = pairs[at : at + batch]
+    for start in range(0, len(pairs), batch):
+        part = pairs[start : start + batch]
         ids = [p.id for p in part]
         images = [open_image(p) for p in part] if modality == "image" else None
         captions = [p.caption or "" for p in part] if modality == "text" else None

@@ -1,27 +1,25 @@
 """Soft-WPMI names of CLIP-Dissect (Oikarinen and Weng, ICLR 2023, https://arxiv.org/abs/2204.10965).
 
 With p(w | x) the softmax over words of temperature * cos(x, w), and B_k the fuzzy set of the latent's top samples, the
-r-th of R belonging to it with probability p_r falling evenly from .998 to .97:
+r-th of R belonging to it with a probability p_r that falls evenly from .998 to .97:
 
     log p(w | B_k) = sum over r of log(1 + p_r * (p(w | x_r) - 1))
     soft-WPMI[k, w] = log p(w | B_k) - lam * log p(w),      p(w) = mean over latents of p(w | B_k)
 
-Our deviations: cosines are taken about the means of samples and of words (the modality gap and words near to everything
-would decide otherwise); captions are treated as the authors treat images.
+Our deviations: cosines are taken about the means of samples and of words, because the modality gap and words near to
+everything would decide otherwise; captions are treated as the authors treat images.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import logsumexp, softmax
+from jaxtyping import Float, Int
+from scipy.special import logsumexp
 
-from cliplens.contracts import Namer
-from cliplens.naming import auroc
-from cliplens.records import Evidence, Exemplars, Name
-from cliplens.sites import Modality
-from cliplens_plugins.autointerp.space import named_from, samples, spoken, top_of, unit
+from cliplens.records import Evidence, Exemplars
+from cliplens_plugins.autointerp.nearest_word import TOLD, Nearest, NearestWordNamer, top_words
+from cliplens_plugins.autointerp.space import Rows, Seen, blocks, filled, unit
 
 _FIRST, _LAST = 0.998, 0.97
 _TINY = 1e-7
@@ -30,58 +28,75 @@ _TINY = 1e-7
 def soft_wpmi(
     similarity: Float[np.ndarray, "sample word"],
     exemplars: Exemplars,
-    latents: list[int],
+    latents: Int[np.ndarray, " latent"] | list[int],
     *,
     temperature: float = 10.0,
     lam: float = 1.0,
 ) -> Float[np.ndarray, "latent word"]:
-    """Soft-WPMI of each word for each of the latents, from similarities of samples with words."""
-    likely = softmax(temperature * similarity, axis=1)
-    given = np.stack([_log_likelihood(likely[top_of(exemplars, k)]) for k in latents])
+    """Return the soft-WPMI of each word for each of the latents.
+
+    Args:
+        similarity: cosine of each sample with each word.
+        exemplars: top samples of all latents, among the samples.
+        latents: the latents asked for.
+        temperature: of the softmax over words.
+        lam: weight of the probability of the word itself.
+    """
+    normaliser = logsumexp(temperature * similarity, axis=1)
+    return _soft_wpmi(similarity, normaliser, exemplars, np.asarray(latents), temperature, lam)
+
+
+def _soft_wpmi(
+    similarity: Float[np.ndarray, "sample word"],
+    normaliser: Float[np.ndarray, " sample"],
+    exemplars: Exemplars,
+    latents: Int[np.ndarray, " latent"],
+    temperature: float,
+    lam: float,
+) -> Float[np.ndarray, "latent word"]:
+    """Return the soft-WPMI of some words; the softmax of a sample over all words has the log normaliser given."""
+    likely = np.exp(temperature * similarity - normaliser[:, None])
+    at = filled(exemplars.at[latents])
+    count = (at >= 0).sum(axis=1, keepdims=True)
+    belongs = _FIRST - np.arange(at.shape[1]) / np.maximum(count, 1) * (_FIRST - _LAST)
+    given = np.empty((len(latents), likely.shape[1]))
+    for block in blocks(len(latents), at.shape[1] * likely.shape[1]):
+        terms = np.log(1 + belongs[block, :, None] * (likely[at[block]] - 1) + _TINY)
+        given[block] = (terms * (at[block] >= 0)[:, :, None]).sum(axis=1)
     return given - lam * (logsumexp(given, axis=0) - np.log(len(latents)))
 
 
-def _log_likelihood(likely: Float[np.ndarray, "top word"]) -> Float[np.ndarray, " word"]:
-    belongs = _FIRST - np.arange(len(likely)) / len(likely) * (_FIRST - _LAST)
-    return np.log(1 + belongs[:, None] * (likely - 1) + _TINY).sum(axis=0)
-
-
 @dataclass(frozen=True)
-class SoftWpmiNamer(Namer):
-    """The word with the greatest soft-WPMI."""
+class SoftWpmiNamer(NearestWordNamer):
+    """Name each latent with the word of the greatest soft-WPMI."""
 
     name: ClassVar[str] = "wpmi"
-    at_least: int = 3
-    """Top samples a latent must have."""
     temperature: float = 10.0
-    """Of the softmax over words; 10 as the authors' code."""
+    """Temperature of the softmax over words; 10 as in the authors' code."""
     lam: float = 1.0
-    """How much the probability of the word itself counts."""
+    """Weight of the probability of the word itself."""
 
-    def from_images(self, evidence: Evidence) -> list[Name]:
-        """From each latent's top images."""
-        return self._names(evidence, "image")
-
-    def from_captions(self, evidence: Evidence) -> list[Name]:
-        """From each latent's top captions, by their embeddings."""
-        return self._names(evidence, "text")
-
-    def _names(self, evidence: Evidence, modality: Modality) -> list[Name]:
-        names = [Name(None, float("nan"))] * evidence.d_sae
-        seen, words = samples(evidence, modality), spoken(evidence)
-        if seen is None or words is None:
-            return names
+    def nearest(
+        self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
+    ) -> Nearest | None:
+        """Return the words with the greatest soft-WPMI, a block of words at a time."""
         exemplars, acts, background = seen
-        latents = named_from(exemplars, evidence.alive, self.at_least)
-        if not latents:
-            return names
-        middle = background.mean(axis=0)
-        similarity = unit(acts - middle) @ words.T
-        scores = soft_wpmi(similarity, exemplars, latents, temperature=self.temperature, lam=self.lam)
-        for row, k in zip(scores, latents, strict=True):
-            order = np.argsort(-row)
-            towards = words[order[0]]
-            score = auroc(similarity[top_of(exemplars, k), order[0]], unit(background - middle) @ towards)
-            best, *others = (evidence.vocabulary[w] for w in order[:4])
-            names[k] = Name(best, score, f"soft-WPMI {row[order[0]]:.2f}; next: {', '.join(others)}")
-        return names
+        rows = unit(acts - background.mean(axis=0))
+        normaliser = np.full(len(rows), -np.inf)
+        parts = list(blocks(len(words), len(rows) + len(latents)))
+        for part in parts:
+            here = logsumexp(self.temperature * (rows @ words[part].T), axis=1)
+            normaliser = np.logaddexp(normaliser, here)
+        order = np.empty((len(latents), 0), dtype=np.int64)
+        nearness = np.empty((len(latents), 0))
+        for part in parts:
+            scores = _soft_wpmi(rows @ words[part].T, normaliser, exemplars, latents, self.temperature, self.lam)
+            indices = np.broadcast_to(np.arange(len(words))[part], scores.shape)
+            order, nearness = np.hstack([order, indices]), np.hstack([nearness, scores])
+            best, nearness = top_words(nearness, min(TOLD, nearness.shape[1]))
+            order = np.take_along_axis(order, best, axis=1)
+        return order, nearness
+
+    def told(self, nearness: float) -> str:
+        """Describe the evidence."""
+        return f"soft-WPMI {nearness:.2f}"

@@ -6,7 +6,6 @@
 from cliplens.deprecation import deprecated_names
 from cliplens.naming.columns import IMAGE_DOMINATED as IMAGE_DOMINATED
 from cliplens.naming.columns import UNNAMED as UNNAMED
-from cliplens.naming.columns import auroc as auroc
 from cliplens.naming.columns import chosen_modality as chosen_modality
 from cliplens.naming.columns import name_agreement as name_agreement
 from cliplens.naming.columns import name_columns as name_columns
@@ -17,6 +16,10 @@ from cliplens.naming.latents import name_latents as name_latents
 from cliplens.naming.vocabulary import caption_vocabulary as caption_vocabulary
 from cliplens.naming.vocabulary import function_words as function_words
 from cliplens.naming.vocabulary import in_context as in_context
+from cliplens.naming.vocabulary import too_frequent as too_frequent
 from cliplens.naming.vocabulary import words as words
 
-__getattr__ = deprecated_names(__name__, {"words_of": "cliplens.naming.vocabulary:caption_vocabulary"})
+__getattr__ = deprecated_names(
+    __name__,
+    {"words_of": "cliplens.naming.vocabulary:caption_vocabulary", "auroc": "cliplens.statistics:auroc"},
+)

@@ -100,19 +100,6 @@ def name_agreement(image: str | None, text: str | None) -> float:
     return len(left & right) / min(len(left), len(right))
 
 
-def auroc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:
-    """Return the probability that a positive sample scores above a negative one; ties count one half, 0.5 = chance.
-
-    nan when either side is empty or holds a nan.
-    """
-    up, down = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
-    if not len(up) or not len(down) or np.isnan(up).any() or np.isnan(down).any():
-        return float("nan")
-    down = np.sort(down)
-    below, upto = np.searchsorted(down, up, side="left"), np.searchsorted(down, up, side="right")
-    return float((below + upto).mean() / (2 * len(down)))
-
-
 def _strings(texts: Iterable[str | None]) -> np.ndarray:
     return np.array([t or UNNAMED for t in texts], dtype=object)
 

@@ -47,3 +47,5 @@ class Evidence:
     """Embeddings of `background`, in order."""
     background_codes: PairedCodes | None = None
     """Codes of `background`, in order: they say on which of them a latent is silent."""
+    fixed_vocabulary: bool = False
+    """Whether names may consist of words of `vocabulary` alone, because a user chose it."""

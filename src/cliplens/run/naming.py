@@ -56,6 +56,7 @@ def evidence_for(
         decoder=context.dictionary.decoder,
         vocabulary=vocabulary,
         vocabulary_acts=_vocabulary_acts(context, vocabulary),
+        fixed_vocabulary=context.settings.vocabulary is not None,
         image_acts=_acts_of(context.cache, images.pairs, embeddings).image if images else None,
         text_acts=_acts_of(context.cache, texts.pairs, embeddings).text if texts else None,
         background=background,

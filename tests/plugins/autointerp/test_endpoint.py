@@ -14,7 +14,8 @@ from cliplens.contracts import Namer
 from cliplens.errors import InputError, MissingExtraError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.endpoint import EndpointNamer
-from cliplens_plugins.autointerp.prompt import Question, questions, read_answer
+from cliplens_plugins.autointerp.name_questions import name_questions, read_name
+from cliplens_plugins.autointerp.questions import without_password
 from support.chat_server import Handler, Server, environment
 from support.evidence import WORDS, planted_evidence
 from support.served import serving
@@ -39,7 +40,7 @@ def texts(names: list[Any]) -> list[str | None]:
     return [n.text for n in names]
 
 
-def test_it_is_what_its_entry_point_says() -> None:
+def test_the_entry_point_names_the_namer() -> None:
     assert isinstance(registry.find("namers", "endpoint").make(Namer), EndpointNamer)
 
 
@@ -54,7 +55,9 @@ def test_names_come_back_and_a_second_run_asks_nothing(server: Server, evidence:
 
 
 @pytest.mark.parametrize("trouble", [["limit"], ["fail", "limit"], ["malformed"], ["cut"], ["malformed", "malformed"]])
-def test_trouble_costs_time_and_no_name(server: Server, evidence: Evidence, trouble: list[str]) -> None:
+def test_failed_requests_are_repeated_until_every_latent_has_a_name(
+    server: Server, evidence: Evidence, trouble: list[str]
+) -> None:
     server.script = trouble
     assert texts(EndpointNamer(retries=3).from_captions(evidence)) == [*WORDS, None]
 
@@ -75,7 +78,7 @@ def test_an_endpoint_that_is_down_stops_the_run_and_keeps_what_it_has(
 
     Handler.do_POST = breaks  # type: ignore[method-assign]
     try:
-        with pytest.raises(PluginError, match=r"failures in a row.*Fix: look at it and run again: 4 new answers"):
+        with pytest.raises(PluginError, match=r"failures in a row.*then run again: 4 new answers"):
             EndpointNamer(parallel=1, retries=0, give_up_after=3).from_captions(evidence)
     finally:
         Handler.do_POST = original  # type: ignore[method-assign]
@@ -105,14 +108,14 @@ def test_pictures_are_sent_as_data_urls(server: Server, evidence: Evidence) -> N
     assert all(p["image_url"]["url"].startswith("data:image/png;base64,") for p in parts)
 
 
-def test_the_pace_is_kept(server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_limit_is_kept(server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PER_MINUTE", "1200")
     started = time.monotonic()
     EndpointNamer().from_captions(evidence)
     assert time.monotonic() - started >= (len(WORDS) - 1) * 0.05
 
 
-def test_the_cost_is_said_before_it_is_spent(
+def test_the_cost_is_logged_before_the_first_question(
     server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PRICE", "2.5")
@@ -129,11 +132,11 @@ def test_without_a_key_nothing_is_sent(evidence: Evidence, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("pace", ["fast", "0", "-1", "nan"])
-def test_a_pace_that_is_none_is_refused(
+def test_a_rate_limit_that_is_no_positive_number_is_refused(
     server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, pace: str
 ) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PER_MINUTE", pace)
-    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Fix: give for example 60"):
+    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Fix: set it to a number"):
         EndpointNamer().from_captions(evidence)
     assert not server.requests
 
@@ -172,7 +175,7 @@ def test_questions_hold_no_pictures_until_they_are_sent(
 
 
 def test_silent_samples_are_silent(evidence: Evidence) -> None:
-    for question in questions(evidence, "text", shown=8, others=6, at_least=3):
+    for question in name_questions(evidence, "text", shown=8, others=6, at_least=3):
         word = WORDS[question.latent]
         assert all(word in (p.caption or "").split() for p in question.shown)
         assert not any(word in (p.caption or "").split() for p in question.others)
@@ -181,11 +184,29 @@ def test_silent_samples_are_silent(evidence: Evidence) -> None:
 @pytest.mark.parametrize("text", ["", "no", "{", '{"nam": 1}', "[1]", '{"name": "a", "confidence": "high"}'])
 def test_answers_without_a_name_are_refused(text: str) -> None:
     with pytest.raises((ValueError, TypeError)):
-        read_answer(text)
+        read_name(text)
 
 
 def test_answers_are_read_through_chatter_and_trimmed() -> None:
-    name = read_answer('Sure! ```json\n{"name": "  a  red\\ncircle ", "confidence": 7}\n```')
+    name = read_name('Sure! ```json\n{"name": "  a  red\\ncircle ", "confidence": 7}\n```')
     assert (name.text, name.score) == ("a red circle", 1.0)
-    assert read_answer('{"name": null, "confidence": 0}').text is None
-    assert len(read_answer(json.dumps({"name": "x" * 500, "confidence": 1})).text or "") == 80
+    assert read_name('{"name": null, "confidence": 0}').text is None
+    assert len(read_name(json.dumps({"name": "x" * 500, "confidence": 1})).text or "") == 80
+
+
+def test_passwords_of_an_endpoint_are_not_printed(
+    server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"http://me:hunter2@127.0.0.1:{server.server_port}/v1?key=hunter3")
+    server.script = ["fail"] * 99
+    with pytest.raises(PluginError, match=r"\*\*\*@127\.0\.0\.1") as caught:
+        EndpointNamer(retries=0, give_up_after=1).from_captions(evidence)
+    assert "hunter" not in str(caught.value) + caplog.text
+    assert without_password("no answer from ftp://a:b@c/d?e=f today") == "no answer from ftp://***@c/d?*** today"
+
+
+def test_a_damaged_answer_in_the_cache_is_asked_again(server: Server, evidence: Evidence, tmp_path: Path) -> None:
+    EndpointNamer().from_captions(evidence)
+    for file in (tmp_path / "cache").rglob("*.json"):
+        file.write_text(file.read_text()[:10])
+    assert texts(EndpointNamer().from_captions(evidence)) == [*WORDS, None]

@@ -1,6 +1,7 @@
 """Tests of names: right names hold, shuffled names sit at chance, intervals cover, halves share no pair."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from cliplens import registry
 from cliplens.contracts import Judge, Scorer
 from cliplens.naming import name_latents, split_evidence
 from cliplens.records import Evidence, Name, PairedActs
-from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names
-from cliplens_plugins.autointerp.fuzzing import near_misses, neighbours
+from cliplens.statistics import auroc, auroc_interval, mean_interval
+from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names, space
 from cliplens_plugins.autointerp.heldout import TITLE
-from cliplens_plugins.autointerp.intervals import auroc_interval, mean_interval
+from cliplens_plugins.autointerp.near_misses import near_misses, neighbours
+from cliplens_plugins.autointerp.ranks import Ranks
+from cliplens_plugins.autointerp.space import SilentSamples
 from support.evidence import WORDS, planted_embed, planted_evidence
 
 RIGHT = [Name(w, 0.9) for w in WORDS] + [Name(None, float("nan"))]
@@ -133,21 +136,23 @@ def test_neighbours_are_the_nearest_living_rows() -> None:
     near = neighbours(decoder, np.array([True, True, True, True, False]), 2)
     assert near[0].tolist() == [1, 3]
     assert 4 not in near
+    assert near[4].tolist() == [-1, -1]
 
 
 def test_near_misses_are_no_top_samples_of_the_latent(evidence: Evidence) -> None:
     assert evidence.images is not None
-    misses = near_misses(evidence.images, 0, np.array([1, 5]))
-    assert not set(misses) & set(evidence.images.at[0])
-    assert set(misses) <= set(evidence.images.at[1]) | set(evidence.images.at[5])
+    at = evidence.images.at
+    near = np.tile([[1, 5]], (evidence.d_sae, 1))
+    near[7] = -1
+    for k, misses in zip((0, 3, 7), near_misses(at, np.array([0, 3, 7]), near), strict=True):
+        theirs = set() if k == 7 else set(at[1]) | set(at[5])
+        assert {int(m) for m in misses if m >= 0} == theirs - set(at[k]) - {-1}
 
 
 @pytest.mark.parametrize(("true", "m", "n"), [(0.5, 10, 200), (0.8, 10, 40), (0.95, 20, 100), (0.7, 50, 50)])
 def test_auroc_intervals_cover(true: float, m: int, n: int) -> None:
     """Binormal samples with the given AUROC: the 95 % interval holds it in about 95 % of 400 draws."""
     from scipy.stats import norm
-
-    from cliplens.naming import auroc
 
     rng = np.random.default_rng(0)
     shift = np.sqrt(2) * norm.ppf(true)
@@ -186,3 +191,41 @@ class ByCaption(Judge):
         said = captions if captions is not None else [self._said[i] for i in ids]
         rows = torch.tensor([[float(w in text) for w in WORDS] for text in said])
         return PairedActs(tuple(ids), rows if images is not None else None, rows if captions is not None else None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_of_many_latents_equal_the_definition_of_one(seed: int) -> None:
+    """AUROC by pairs, and the intruder test by all choices of one negative and four positives, with ties."""
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.integers(0, 6, (12, 7)).astype(float), rng.integers(-2, 5, (12, 9)).astype(float)
+    valid, kept = rng.uniform(size=positive.shape) < 0.8, rng.uniform(size=negative.shape) < 0.8
+    valid[0], kept[1] = False, False
+    positive[2, 0], valid[2, 0] = np.nan, True
+    ranks = Ranks.of(positive, valid, negative, kept)
+    for k in range(len(positive)):
+        up, down = positive[k, valid[k]], negative[k, kept[k]]
+        np.testing.assert_equal(ranks.auroc()[k], auroc(up, down))
+        if k != 2:
+            rounds = [d < min(four) for four in combinations(up, 4) for d in down]
+            expected = np.mean(rounds) if rounds else np.nan
+            np.testing.assert_allclose(ranks.intruder()[k], expected, atol=1e-12)
+
+
+def test_scores_do_not_depend_on_how_many_latents_are_in_a_block(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence)).columns
+    monkeypatch.setattr(space, "_BLOCK_NUMBERS", 1)
+    for name, values in HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence)).columns.items():
+        np.testing.assert_array_equal(values, whole[name])
+
+
+def test_silent_samples_are_those_without_a_code(evidence: Evidence) -> None:
+    silent = SilentSamples(evidence, "text")
+    assert evidence.background_codes is not None
+    assert evidence.background_codes.text is not None
+    dense = evidence.background_codes.text.dense().numpy()
+    for k in range(evidence.d_sae):
+        np.testing.assert_array_equal(silent.of(k), np.flatnonzero(dense[:, k] == 0))
+    np.testing.assert_array_equal(silent.mask(np.arange(evidence.d_sae)), dense.T == 0)
+    np.testing.assert_array_equal(silent.counts, (dense == 0).sum(axis=0))

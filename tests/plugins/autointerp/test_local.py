@@ -11,7 +11,7 @@ from cliplens.contracts import Namer
 from cliplens.errors import InputError, PluginError
 from cliplens.naming import split_evidence
 from cliplens.records import Evidence, Name
-from cliplens_plugins.autointerp.asked import VARIABLE, AskedScorer
+from cliplens_plugins.autointerp.language_model_scorer import VARIABLE, LanguageModelScorer
 from cliplens_plugins.autointerp.local import LocalBackend, TransformersNamer
 from support.evidence import planted_evidence
 from support.tiny_language_models import ANSWER, seeing, spelling
@@ -96,7 +96,7 @@ def test_a_local_model_tests_names_too(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", str(spelling(tmp_path / "llama", said)))
     monkeypatch.setenv(VARIABLE, "transformers")
     names = [Name("something", 1.0)] * held_out.d_sae
-    found = AskedScorer().score(names, names, held_out, None)
+    found = LanguageModelScorer().score(names, names, held_out, None)
     scores = found.columns["name_text_asked"]
     assert np.isfinite(scores).sum() > 1
     assert abs(np.nanmean(scores) - 0.5) < 0.2, "the same numbers whatever the samples are: chance"
@@ -122,8 +122,8 @@ def test_a_model_that_sees_is_shown_the_pictures(
         lambda m, args, kwargs: seen.append(tuple((args[0] if args else kwargs["pixel_values"]).shape)),
         with_kwargs=True,
     )
-    from cliplens_plugins.autointerp.prompt import questions
+    from cliplens_plugins.autointerp.name_questions import name_questions
 
-    asked = questions(evidence, "image", shown=3, others=2, at_least=3)[0]
+    asked = name_questions(evidence, "image", shown=3, others=2, at_least=3)[0]
     assert isinstance(backend.reply(asked.messages()), str)
     assert seen[0] == (5, 3, 32, 32)

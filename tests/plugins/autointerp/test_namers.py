@@ -1,15 +1,19 @@
 """Every namer on evidence whose names are known by construction, and the laws they share."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliplens import registry
 from cliplens.contracts import Namer
-from cliplens.records import Evidence, Exemplars
+from cliplens.naming import caption_vocabulary, too_frequent, words
+from cliplens.records import Evidence, Exemplars, Pair
+from cliplens.statistics import auroc
 from cliplens_plugins.autointerp import CaptionNamer, DecoderNamer, SoftWpmiNamer, VocabularyNamer
 from cliplens_plugins.autointerp.lexicon import Lexicon, ngrams
 from cliplens_plugins.autointerp.wpmi import soft_wpmi
@@ -150,3 +154,98 @@ def test_evidence_of_the_builder_is_what_it_says() -> None:
     assert evidence.images is not None
     for k, word in enumerate(WORDS):
         assert all(word in (p.caption or "") for p, _ in evidence.images.of(k))
+
+
+@by_name
+def test_a_word_of_nearly_every_caption_is_part_of_no_name(namer: Namer) -> None:
+    evidence = planted_evidence(n=1600)
+    common = ("photo", "frame")
+
+    def reworded(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+        said = (p.caption.removeprefix("a picture of a ") for p in pairs if p.caption)
+        kept = (f"photo of a {s} in a frame" if n % 10 else s for n, s in enumerate(said))
+        return tuple(dataclasses.replace(p, caption=c) for p, c in zip(pairs, kept, strict=True))
+
+    assert evidence.texts is not None
+    assert evidence.images is not None
+    evidence = dataclasses.replace(
+        evidence,
+        images=dataclasses.replace(evidence.images, pairs=reworded(evidence.images.pairs)),
+        texts=dataclasses.replace(evidence.texts, pairs=reworded(evidence.texts.pairs)),
+        background=reworded(evidence.background),
+    )
+    vocabulary = caption_vocabulary(p.caption or "" for p in evidence.background)
+    assert set(vocabulary) == set(WORDS)
+    for names in (namer.from_images(evidence), namer.from_captions(evidence)):
+        assert any(n.text for n in names)
+        assert not [n.text for n in names if n.text and set(words(n.text)) & {*common, "of", "in", "a"}]
+
+
+@pytest.mark.parametrize("longest", [1, 3])
+def test_names_from_captions_consist_of_a_fixed_vocabulary(longest: int) -> None:
+    evidence = dataclasses.replace(
+        planted_evidence(n=1600), vocabulary=("Red", "Green Star", "circle"), fixed_vocabulary=True
+    )
+    names = CaptionNamer(longest=longest).from_captions(evidence)
+    given = {part for n in names if n.text for part in re.split(r" [+/] ", n.text)}
+    assert "Red" in given
+    assert given <= {"Red", "Green Star", "circle"}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("background", [True, False])
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_contrastive_names_equal_the_definition(parts: int, background: bool, seed: int) -> None:
+    """Against one latent after another, with plain sets of words."""
+    rng = np.random.default_rng(seed)
+    said = [" ".join(w for w in WORDS if rng.uniform() < 0.3) or "zebra" for _ in range(60)]
+    pairs = [Pair(str(n), None, caption) for n, caption in enumerate(said)]
+    at = np.stack([np.append(rng.permutation(40)[:8], -1) for _ in range(6)])
+    texts = Exemplars("text", tuple(pairs[:40]), at, np.ones(at.shape))
+    evidence = Evidence(
+        d_sae=6,
+        alive=np.ones(6, dtype=bool),
+        images=None,
+        texts=texts,
+        decoder=torch.eye(6),
+        background=tuple(pairs[40:]) if background else (),
+    )
+    fast = CaptionNamer(longest=1, parts=parts, least_score=0.6).from_captions(evidence)
+    for k in range(6):
+        top = [set(said[n].split()) for n in at[k, :8]]
+        own = [set(s.split()) for s in said[:40]]
+        others = [set(s.split()) for s in (said[40:] if background else said[:40])]
+        rest = [others[n] for n in range(40) if n not in at[k]] if not background else others
+        text, score = _slow_name(top, own, others, rest, parts if background else 1)
+        assert (fast[k].text, fast[k].score) == (text, pytest.approx(score, abs=1e-12)) or (
+            fast[k].text is None and score < 0.6
+        )
+
+
+def _slow_name(
+    top: list[set[str]], own: list[set[str]], all_: list[set[str]], rest: list[set[str]], parts: int
+) -> tuple[str, float]:
+    """The name of one latent. Words of equal lift come in order of frequency, then of the alphabet."""
+    common = too_frequent([" ".join(s) for s in all_])
+    known = sorted({w for s in top for w in s} - common, key=lambda w: (-sum(w in s for s in own), w))
+    lift = {w: np.mean([w in s for s in top]) - np.mean([w in s for s in rest]) for w in known}
+    lift = dict(sorted(lift.items(), key=lambda item: -item[1]))
+    chosen = [max(lift, key=lambda w: lift[w])]
+    score = 0.5 * (1 + lift[chosen[0]])
+    while len(chosen) < parts:
+        tried = {
+            w: auroc(*([float(len(s & {*chosen, w})) for s in group] for group in (top, rest)))
+            for w in lift
+            if w not in chosen
+        }
+        best = max(tried, key=lambda w: tried[w], default=None)
+        if best is None or tried[best] < score + 0.04:
+            break
+        chosen, score = [*chosen, best], tried[best]
+    name = chosen[0]
+    for word in chosen[1:]:
+        one, other = ([w in s for s in top] for w in (chosen[0], word))
+        together = np.mean([a and b for a, b in zip(one, other, strict=True)])
+        name += f" {'+' if together >= np.mean(one) * np.mean(other) / 2 else '/'} {word}"
+    return name, score

@@ -1,14 +1,16 @@
-"""Asking a model in words: what is asked of an endpoint and of a model in a local folder alike.
+"""Ask a language model questions: a queue with a cache, retries and a rate limit, for any backend.
 
-Every usable answer is kept on disk under the hash of its question, so that a run that was stopped asks only what is
-still open. One question that cannot be answered costs one answer; when several in a row fail, the run stops and says
-how many answers are kept.
+Every usable answer is cached on disk under the hash of its question, so a run that was stopped asks only the open
+questions. A question that stays unanswered costs one answer. After several failures in a row the run stops and says
+how many answers are cached.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -28,52 +30,52 @@ Messages = list[dict[str, Any]]
 Answer = TypeVar("Answer")
 
 
-class Asked(ABC, Generic[Answer]):
-    """A question. Its messages are made when they are sent: pictures of thousands of questions fit into no memory."""
+class Question(ABC, Generic[Answer]):
+    """A question to a language model. Its messages are made when it is sent, because they hold pictures."""
 
     @abstractmethod
     def messages(self) -> Messages:
-        """What is asked; always the same for the same question."""
+        """Return the chat messages of the question; equal questions return equal messages."""
 
     @abstractmethod
     def read(self, text: str) -> Answer:
-        """What an answer says.
+        """Parse an answer.
 
         Raises:
-            ValueError, TypeError: it is no answer to this question.
+            ValueError, TypeError: the text does not answer this question.
         """
 
 
 class Backend(ABC):
-    """A model that answers."""
+    """A language or vision-language model that answers chat messages."""
 
     model: str
-    """Its name, for people."""
+    """Name of the model, for people."""
     identity: str
-    """What tells it from other models of that name; part of every question's hash."""
+    """Identifies the model among others of the same name; part of every question's hash."""
     where: str
-    """What a person would look at when it fails."""
+    """Where the model runs, for error messages."""
     parallel: int = 1
-    """Questions it takes at once."""
+    """Number of questions it takes at once."""
     sees: bool = True
     """Whether it takes pictures."""
     retries: int = 0
-    """How often the same question is worth asking again when an answer cannot be read."""
+    """How often a question is asked again when its answer cannot be read."""
 
     @abstractmethod
     def reply(self, messages: Messages) -> str:
-        """The answer, whatever it says."""
+        """Return the text of the model's answer."""
 
 
-class Desk(Generic[Answer]):
-    """Where questions are sent from: cache, pace, retries and the count of failures.
+class QuestionQueue(Generic[Answer]):
+    """Send questions to a backend: cache, rate limit, retries and the count of failures.
 
     Args:
-        who: asks, for the log.
-        backend: answers.
-        cache: folder of kept answers.
-        per_minute: questions, at most.
-        give_up_after: failures in a row that stop the run.
+        who: name of the plugin that asks, for the log.
+        backend: the model that answers.
+        cache: folder of cached answers.
+        per_minute: maximum number of questions per minute.
+        give_up_after: number of failures in a row that stop the run.
     """
 
     def __init__(
@@ -91,8 +93,12 @@ class Desk(Generic[Answer]):
         self._lock = threading.Lock()
         self._failures = self._kept = 0
 
-    def ask_all(self, questions: Sequence[Asked[Answer]], *, what: str = "questions") -> list[Answer | None]:
-        """The answers in order, None where there is none; what it will cost is said first.
+    def ask_all(self, questions: Sequence[Question[Answer]], *, what: str = "questions") -> list[Answer | None]:
+        """Return the answers in order, None where there is none. Log the estimated cost first.
+
+        Args:
+            questions: the questions.
+            what: label of the progress bar.
 
         Raises:
             PluginError: several failures in a row.
@@ -103,11 +109,11 @@ class Desk(Generic[Answer]):
         with ThreadPoolExecutor(self._backend.parallel) as pool:
             return list(tqdm(pool.map(self.ask, questions), total=len(questions), desc=what, delay=2))
 
-    def ask(self, question: Asked[Answer]) -> Answer | None:
-        """The answer, from the cache or the model; None when there is no usable one."""
+    def ask(self, question: Question[Answer]) -> Answer | None:
+        """Return the answer, from the cache or the model; None when there is no usable one."""
         messages = question.messages()
         file = self._file(messages)
-        if file.exists():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: ask again
             return question.read(json.loads(file.read_text(encoding="utf-8"))["answer"])
         try:
             text, answer = self._usable(question, messages)
@@ -120,8 +126,8 @@ class Desk(Generic[Answer]):
             self._failures, self._kept = 0, self._kept + 1
         return answer
 
-    def _estimate(self, questions: Sequence[Asked[Answer]]) -> None:
-        """Say what is about to be spent, before anything is."""
+    def _estimate(self, questions: Sequence[Question[Answer]]) -> None:
+        """Log how many questions are open and about what they cost."""
         asked = (q.messages() for q in questions)
         costs = [estimated_tokens(messages) for messages in asked if not self._file(messages).exists()]
         tokens = sum(costs)
@@ -132,8 +138,8 @@ class Desk(Generic[Answer]):
             self._who, len(costs), self._backend.model, len(questions) - len(costs), tokens, cost,
         )  # fmt: skip
 
-    def _usable(self, question: Asked[Answer], messages: Messages) -> tuple[str, Answer]:
-        """An answer that can be read, asked again while it cannot."""
+    def _usable(self, question: Question[Answer], messages: Messages) -> tuple[str, Answer]:
+        """Ask until the answer can be read, as often as the backend allows."""
         for left in range(self._backend.retries, -1, -1):
             self._wait()
             try:
@@ -146,7 +152,7 @@ class Desk(Generic[Answer]):
         raise AssertionError("the loop returns or raises")
 
     def _wait(self) -> None:
-        """Keep the pace asked for."""
+        """Wait until the rate limit allows the next question."""
         with self._lock:
             now = time.monotonic()
             start = max(now, self._next)
@@ -154,15 +160,16 @@ class Desk(Generic[Answer]):
         time.sleep(max(0.0, start - now))
 
     def _count_failure(self, error: Exception) -> None:
-        log.warning("%s: a question failed: %s: %s", self._who, type(error).__name__, error)
+        said = without_password(str(error))
+        log.warning("%s: a question failed: %s: %s", self._who, type(error).__name__, said)
         with self._lock:
             self._failures += 1
             failures, kept = self._failures, self._kept
         if failures >= self._give_up_after:
             raise PluginError(
                 expected=f"answers from {self._backend.where}",
-                found=f"{failures} failures in a row, the last {type(error).__name__}: {error}",
-                fix=f"look at it and run again: {kept} new answers are kept in {self._cache}",
+                found=f"{failures} failures in a row, the last {type(error).__name__}: {said}",
+                fix=f"check that it runs, then run again: {kept} new answers are kept in {self._cache}",
             ) from error
 
     def _file(self, messages: Messages) -> Path:
@@ -170,13 +177,22 @@ class Desk(Generic[Answer]):
         return self._cache / digest[:2] / f"{digest}.json"
 
 
+def without_password(text: str) -> str:
+    """Return the text with the user, password and query of every URL in it replaced by stars.
+
+    >>> without_password("no answer from https://me:secret@host/v1?key=x")
+    'no answer from https://***@host/v1?***'
+    """
+    return re.sub(r"(?<=\w://)[^\s/?#]*@", "***@", re.sub(r"(\w://[^\s?#]*\?)[^\s'\"]+", r"\1***", text))
+
+
 def answers_folder() -> Path:
-    """Where answers are kept: CLIPLENS_ENDPOINT_CACHE, or the user's cache folder."""
+    """Return the folder of cached answers: CLIPLENS_ENDPOINT_CACHE, or one in the user's cache folder."""
     return Path(os.environ.get("CLIPLENS_ENDPOINT_CACHE") or Path.home() / ".cache" / "cliplens" / "endpoint")
 
 
 def estimated_tokens(messages: Messages) -> int:
-    """About how many tokens a question costs: four characters a token, 255 for a picture of this size."""
+    """Estimate how many tokens a question costs: one per four characters, 255 per picture."""
     count = 0
     for message in messages:
         content: Sequence[dict[str, Any]] | str = message["content"]

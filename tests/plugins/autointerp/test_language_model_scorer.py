@@ -1,4 +1,4 @@
-"""Names tested by asking, against a real HTTP server; by the slow way where the answers are known."""
+"""Names tested by asking a model behind a real HTTP server, against known answers."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from cliplens.contracts import Scorer
 from cliplens.errors import PluginError, UnknownNameError
 from cliplens.naming import split_evidence
 from cliplens.records import Evidence, Name
-from cliplens_plugins.autointerp.asked import VARIABLE, AskedScorer, Fit, read_fits
+from cliplens_plugins.autointerp.fit_questions import FitQuestion, read_fits
+from cliplens_plugins.autointerp.language_model_scorer import VARIABLE, LanguageModelScorer
 from support.chat_server import Server, environment
 from support.evidence import DOT, WORDS, planted_evidence
 from support.served import serving
@@ -42,7 +43,7 @@ def table(found: object, tested_on: str = "captions") -> dict[str, dict[str, flo
 
 
 def test_right_names_pass_and_shuffled_ones_sit_at_chance(server: Server, evidence: Evidence) -> None:
-    found = AskedScorer().score(NONE, NAMES, evidence, None)
+    found = LanguageModelScorer().score(NONE, NAMES, evidence, None)
     rows = table(found)
     assert rows["detection"]["score"] == rows["intruder"]["score"] == 1.0
     assert rows["fuzzing"]["score"] > 0.95
@@ -52,8 +53,8 @@ def test_right_names_pass_and_shuffled_ones_sit_at_chance(server: Server, eviden
     assert "tiny" in found.schema[-1].about
 
 
-def test_pictures_it_cannot_see_say_nothing(server: Server, evidence: Evidence) -> None:
-    rows = table(AskedScorer().score(NONE, NAMES, evidence, None), "images")
+def test_fits_of_pictures_the_model_cannot_see_are_at_chance(server: Server, evidence: Evidence) -> None:
+    rows = table(LanguageModelScorer().score(NONE, NAMES, evidence, None), "images")
     assert rows["detection"]["score"] == 0.5
     assert rows["intruder"]["score"] == 0.0
     sent = [p for r in server.requests for p in r["messages"][1]["content"] if p["type"] == "image_url"]
@@ -62,13 +63,15 @@ def test_pictures_it_cannot_see_say_nothing(server: Server, evidence: Evidence) 
 
 
 @pytest.mark.parametrize("trouble", [["limit"], ["fail", "malformed"], ["cut"], ["few", "few"]])
-def test_trouble_costs_time_and_no_score(server: Server, evidence: Evidence, trouble: list[str]) -> None:
+def test_failed_requests_are_repeated_until_every_name_has_a_score(
+    server: Server, evidence: Evidence, trouble: list[str]
+) -> None:
     server.script = trouble
-    assert table(AskedScorer().score(NONE, NAMES, evidence, None))["detection"]["names"] == len(WORDS)
+    assert table(LanguageModelScorer().score(NONE, NAMES, evidence, None))["detection"]["names"] == len(WORDS)
 
 
-def test_a_stopped_run_asks_only_what_is_open(server: Server, evidence: Evidence) -> None:
-    scorer = AskedScorer(give_up_after=3)
+def test_a_stopped_run_asks_only_the_open_questions(server: Server, evidence: Evidence) -> None:
+    scorer = LanguageModelScorer(give_up_after=3)
     server.fails_after = 7
     with pytest.raises(PluginError, match=r"failures in a row.*new answers are kept"):
         scorer.score(NONE, NAMES, evidence, None)
@@ -79,30 +82,30 @@ def test_a_stopped_run_asks_only_what_is_open(server: Server, evidence: Evidence
     assert server.answered <= len(different) + 4  # those on their way when the run stopped
 
 
-def test_which_sample_is_what_is_not_said(evidence: Evidence, server: Server) -> None:
-    AskedScorer().score(NONE, NAMES, evidence, None)
+def test_questions_do_not_say_which_sample_is_of_which_kind(evidence: Evidence, server: Server) -> None:
+    LanguageModelScorer().score(NONE, NAMES, evidence, None)
     for request in server.requests:
         said = [p["text"] for p in request["messages"][1]["content"] if p["type"] == "text"]
         assert not any(word in " ".join(said).lower() for word in ("silent", "fires", "top sample", "near miss"))
 
 
-def test_without_being_asked_for_it_asks_nobody(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_question_is_asked_unless_a_backend_is_named(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert AskedScorer().score(NONE, NAMES, evidence, None).columns == {}
+    assert LanguageModelScorer().score(NONE, NAMES, evidence, None).columns == {}
     monkeypatch.setenv(VARIABLE, "endpiont")
     with pytest.raises(UnknownNameError, match="endpoint"):
-        AskedScorer().score(NONE, NAMES, evidence, None)
+        LanguageModelScorer().score(NONE, NAMES, evidence, None)
 
 
-def test_it_is_what_its_entry_point_says() -> None:
-    assert isinstance(registry.find("scorers", "asked").make(Scorer), AskedScorer)
+def test_the_entry_point_names_the_scorer() -> None:
+    assert isinstance(registry.find("scorers", "asked").make(Scorer), LanguageModelScorer)
 
 
 def test_scores_of_one_answer() -> None:
     from cliplens.records import Pair
 
     kinds = ["silent", "top", "near", "top", "top", "top", "silent", "near"]
-    fit = Fit(0, "red", "text", tuple((k, Pair(str(n), DOT, k)) for n, k in enumerate(kinds)))
+    fit = FitQuestion(0, "red", "text", tuple((k, Pair(str(n), DOT, k)) for n, k in enumerate(kinds)))
     found = fit.scores([0.2, 0.9, 0.95, 0.8, 0.7, 0.3, 0.5, 0.1])
     assert found == {"detection": 7 / 8, "fuzzing": 0.5, "intruder": 1.0}
     assert all(np.isnan(v) for v in fit.scores(None).values())
@@ -116,5 +119,5 @@ def test_answers_without_numbers_are_refused(text: str) -> None:
         read_fits(text)
 
 
-def test_numbers_are_brought_to_a_share() -> None:
+def test_numbers_are_scaled_to_the_unit_interval() -> None:
     assert read_fits('So: {"fits": [0, 50, 120, -3]} done') == [0.0, 0.5, 1.0, 0.0]
