@@ -7,6 +7,12 @@ import typer
 
 app = typer.Typer(add_completion=False)
 USUAL = 16
+LEGEND = (
+    "image, text, both: change of the log probability of the own pair, in nats, with the latent ablated in that tower. "
+    "Below 0: matching gets worse without the latent, so the latent helps. Above 0: matching gets better without it. "
+    "random, spread: mean and deviation of the change in both towers along random directions of the same size; a "
+    "latent within them does not matter. causal: share of the image tower in the change, 1 = images, 0 = captions."
+)
 
 
 @app.command()
@@ -18,11 +24,12 @@ def causal(
     pairs: Annotated[int, typer.Option(help="Scored pairs to look at.")] = 256,
     random: Annotated[int, typer.Option(help="Matched random directions per latent.")] = 10,
 ) -> None:
-    """Ablate latents in the image tower, the text tower or both, and see what matching loses (nats per pair).
+    """Ablate latents in the image tower, the text tower or both, and measure the change in matching (nats per pair).
 
-    The dictionary is spliced in where it was trained, its error kept. `causal` is the image tower's share of the change
-    (the causal counterpart of mds); `random` and `spread` are mean and deviation of the change, in both towers, along
-    random directions of the same size: a latent within that does not matter. Writes RUN/causal.json.
+    Below 0 means that matching gets worse without the latent: the latent helps. The dictionary is spliced in where it
+    was trained, its error kept. `causal` is the image tower's share of the change (the causal counterpart of mds);
+    `random` and `spread` are mean and deviation of the change, in both towers, along random directions of the same
+    size: a latent within them does not matter. Writes RUN/causal.json.
     """
     from cliplens.errors import InputError
     from cliplens.files import write_json
@@ -77,4 +84,6 @@ def _tell(rows: list[dict[str, Any]]) -> None:
         table.add_column(name, no_wrap=True, min_width=7 if name != "name" else None)
     for row in rows:
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(LEGEND)

@@ -56,7 +56,11 @@ Measure = Annotated[
     ),
 ]
 Judge = Annotated[
-    str | None, typer.Option(help="Model that judges pictures against the phrase, as --model.", rich_help_panel=SCORE)
+    str | None,
+    typer.Option(
+        help="Judge of the pictures against the phrase, as in `cliplens run`: open_clip:NAME|WEIGHTS.",
+        rich_help_panel=SCORE,
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for strip.png, edits.json and steering.json; default RUN/steering.")

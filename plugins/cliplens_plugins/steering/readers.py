@@ -1,14 +1,14 @@
 """Reading pictures: an `AttributeReader` that knows the attributes, or an independent two-tower model and a phrase."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
-from cliplens import api, registry
-from cliplens.contracts import AttributeReader
+from cliplens import registry
+from cliplens.contracts import AttributeReader, Judge
 from cliplens.errors import InputError, unknown_name
 from cliplens_plugins.steering.effects import effect
 
@@ -54,18 +54,41 @@ def attributes(
 
 @torch.no_grad()
 def similarities(
-    model: str, phrase: str, prompts: Sequence[str], columns: Sequence[Sequence[Image.Image]]
+    judge: str, phrase: str, prompts: Sequence[str], columns: Sequence[Sequence[Image.Image]]
 ) -> list[dict[str, Any]]:
-    """Mean cosine of the pictures with a phrase (what was wanted) and with their own prompts (what was to stay)."""
-    judge = api.load(model)
-    assert judge.tokenizer is not None
-    assert judge.preprocess is not None
-    texts = F.normalize(judge.encode_text(judge.tokenizer([phrase, *prompts])), dim=-1)
+    """Return the mean cosine of the pictures with a phrase (the aim) and with their own prompts (what should stay).
+
+    Args:
+        judge: as `cliplens.registry.judge` takes it, for example "open_clip:ViT-B-32|laion2b_s34b_b79k".
+        phrase: the aim.
+        prompts: one per picture of a column, or none.
+        columns: pictures per dose.
+
+    Raises:
+        InputError: the judge embeds images or words only.
+    """
+    eye = _judge_of_pictures(judge)
+    said = [phrase, *prompts]
+    texts = eye.embed(None, said, said).text
     rows = []
-    for pictures in columns:
-        images = F.normalize(judge.encode_image(torch.stack([judge.preprocess(p) for p in pictures])), dim=-1)
+    for number, pictures in enumerate(columns):
+        images = eye.embed(list(pictures), None, [f"{number}-{n}" for n in range(len(pictures))]).image
+        if texts is None or images is None:
+            raise InputError(
+                expected="a judge that embeds pictures and words in one space",
+                found=repr(judge),
+                fix="give for example --judge 'open_clip:ViT-B-32|WEIGHTS'",
+            )
         row: dict[str, Any] = {f"cosine with {phrase!r}": float((images @ texts[0]).mean())}
         if prompts:
             row["cosine with the prompt"] = float((images * texts[1:]).sum(-1).mean())
         rows.append(row)
     return rows
+
+
+def _judge_of_pictures(spec: str) -> Judge:
+    """Return the judge of a spec; the bare name of a model, as `--judge` took before, is one of kind open_clip."""
+    if spec.partition(":")[0] in {plugin.name for plugin in registry.plugins("judges")}:
+        return registry.judge(spec)  # type: ignore[no-any-return]
+    warnings.warn(f"--judge {spec} is now --judge open_clip:{spec}", DeprecationWarning, stacklevel=2)
+    return registry.judge(f"open_clip:{spec}")  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ def read_folder(folder: Path, modalities: Modalities) -> Pairs:
         raise PairsError(
             expected=f"a .txt file with the caption beside each image in {folder}",
             found=f"{len(images)} images and no .txt file",
-            fix="write the captions, or ask for images only (--modalities image)",
+            fix="write the captions, or read images only with --tower vision (in Python modalities='image')",
         )
     return Pairs(ids, images, captions, name=folder.name)
 

@@ -82,9 +82,12 @@ def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path, monk
     assert [row["dose"] for row in rows] == [0.0, 1.0]
     assert all(0 <= row["size changed"] <= 1 for row in rows)
     assert rows[0]["size changed"] == 0
-    steer(str(folder), *options, "--measure", "a blue star", "--judge", "world")
+    steer(str(folder), *options, "--measure", "a blue star", "--judge", "open_clip:world")
     rows = json.loads((tmp_path / "out" / "steering.json").read_text())["measured"]
     assert all(-1 <= row["cosine with 'a blue star'"] <= 1 for row in rows)
+    with pytest.warns(DeprecationWarning, match="--judge open_clip:world"):
+        steer(str(folder), *options, "--measure", "a blue star", "--judge", "world")
+    assert json.loads((tmp_path / "out" / "steering.json").read_text())["measured"] == rows
     for measure, words in (("colour=bleu", "'blue'"), ("hue=blue", "attribute"), ("blue", "attribute=value")):
         refused = CliRunner().invoke(app, [str(folder), *options, "--measure", measure])
         assert words in str(refused.exception)
