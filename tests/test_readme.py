@@ -1,9 +1,14 @@
-"""The first screen of the README does what it says: its script runs, as written, on the embedded world."""
+"""README is true: its script runs as written on the embedded world, its links lead somewhere, its commands are all."""
 
 import re
 from pathlib import Path
 
 import pytest
+from typer import Context
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from cliplens.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
 SMALLER = {
@@ -47,3 +52,11 @@ def test_the_first_screen_shows_the_two_commands() -> None:
     assert "pip install -e ." in first
     assert "cliplens demo" in first
     assert "pip install -e '.[dev]' && pytest" in first
+
+
+def test_every_command_is_listed_once() -> None:
+    block = README.read_text().split("## The command line")[1].split("##")[0]
+    listed = re.findall(r"^    cliplens ([a-z-]+)", block, re.MULTILINE)
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    assert sorted(listed) == sorted(group.list_commands(Context(group)))

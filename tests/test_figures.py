@@ -1,0 +1,104 @@
+"""The figures of README are those the benchmark scripts stored in benchmarks/results/."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = (ROOT / "README.md").read_text()
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.?\d*|\.\d+")
+
+
+def tables(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Yield head and rows of every Markdown table."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        yield rows[0], rows[2:]
+
+
+def table(first: str) -> list[dict[str, str]]:
+    """Return the rows of README's table whose first head is `first`."""
+    (found,) = (rows for head, rows in tables(README) if head[0] == first)
+    (head,) = (head for head, _ in tables(README) if head[0] == first)
+    return [dict(zip(head, row, strict=True)) for row in found]
+
+
+def stored(name: str, title: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of a result file, found by the beginning of its title."""
+    content = json.loads((RESULTS / f"{name}.json").read_text())
+    (found,) = (t for t in content["tables"] if t["title"].startswith(title))
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+
+
+def numbers_in(text: str) -> list[str]:
+    """Return the numbers of a cell as they are written, without the commas of thousands."""
+    return [number.replace(",", "").lstrip("0") or "0" for number in NUMBER.findall(text)]
+
+
+def values(content: Any) -> Iterator[float]:
+    """Yield every number of a result."""
+    if isinstance(content, bool):
+        return
+    if isinstance(content, int | float):
+        yield float(content)
+    elif isinstance(content, str):
+        yield from (float(n.replace(",", "")) for n in NUMBER.findall(content))
+    elif isinstance(content, list | dict):
+        for item in content.values() if isinstance(content, dict) else content:
+            yield from values(item)
+
+
+def rounds_to(written: str, value: float) -> bool:
+    """Return whether a value prints as it is written; half a unit of the last digit may go either way."""
+    digits = len(written.partition(".")[2])
+    return abs(float(written) - value) <= 0.5 * 10**-digits + 1e-9
+
+
+@pytest.mark.parametrize("row", table("what"), ids=lambda row: row["script"])
+def test_every_cost_is_one_a_script_stored(row: dict[str, str]) -> None:
+    script = row["script"].strip("`").removesuffix(".py")
+    files = [json.loads(path.read_text()) for path in RESULTS.glob(f"{script}*.json")]
+    known = [value for content in files for value in values(content["tables"])]
+    written = numbers_in(row["ratio"])
+    assert written
+    assert [number for number in written if not any(rounds_to(number, value) for value in known)] == []
+
+
+def test_costs_that_were_not_rerun_say_so() -> None:
+    names = {row["script"].strip("`").removesuffix(".py") for row in table("what")}
+    contents = [json.loads((RESULTS / f"{name}.json").read_text()) for name in names]
+    commits = {content["commit"] for content in contents if "transcribed" in content}
+    assert all(str(commit) in README for commit in commits)
+
+
+METHODS = {
+    "one latent replaced": "latents: own out, target in",
+    "eight latents (difference of mean codes)": "latents: mean codes of 8",
+    "centroid swap": "centroid swap",
+    "random direction": "random direction, equal norm",
+}
+
+
+@pytest.mark.parametrize("row", table("attribute"), ids=lambda row: row["attribute"])
+def test_steering_is_as_stored(row: dict[str, str]) -> None:
+    found = stored("steering", "image embeddings, read by pictures")
+    for head, method in METHODS.items():
+        (line,) = (r for r in found if (r["attribute"], r["method"]) == (row["attribute"], method))
+        success, worst = numbers_in(row[head])
+        assert rounds_to(success, line["success"])
+        assert rounds_to(worst, line["worst side effect"])
+
+
+def test_every_result_file_says_where_it_comes_from() -> None:
+    for path in RESULTS.glob("*.json"):
+        content = json.loads(path.read_text())
+        assert content["name"] == path.stem or path.stem.startswith(content["name"]), path.name
+        assert content["command"].startswith("python benchmarks/"), path.name
+        assert (ROOT / content["command"].split()[1]).exists(), path.name
+        assert {"machine", "versions", "tables"} <= set(content), path.name
+        assert "transcribed" in content or content["date"], path.name
