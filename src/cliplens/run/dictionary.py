@@ -29,7 +29,7 @@ def dictionary_of(clip: HookedCLIP, cache: Cache, settings: Settings, folder: Ru
         dictionary.check(clip, settings.sites)
         return dictionary
     if not (folder.sae / "cfg.json").exists():
-        _train(cache, settings, folder, resume=resume).save(folder.sae)
+        _train(cache, settings, folder, resume=resume)
     return Dictionary.load(folder.sae)
 
 
@@ -58,7 +58,7 @@ def by_modality(sites: Sequence[Site]) -> SitePair:
     return {"image": found.get("image"), "text": found.get("text")}
 
 
-def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> Dictionary:
+def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
     provider = Provider.from_cache(
         cache,
         **by_modality(settings.sites),
@@ -69,7 +69,7 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         paired=needs_pairs(settings.architecture),
     )
     config = dictionary_config(settings.architecture, provider.d_in, settings.d_sae, k=settings.k, **_penalty(settings))
-    return train(
+    train(
         config,
         provider,
         samples=settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * provider.rows),
@@ -79,6 +79,7 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         device=pick_device(settings.device),
         checkpoint_folder=folder.path / "checkpoints",
         resume=resume,
+        save_to=folder.sae,
         wandb_project=settings.wandb_project,
     )
 

@@ -1,15 +1,20 @@
-"""A training run, put aside and taken up again: weights, optimiser, counters, random generators and the data's place.
+"""Save and restore a training run: weights, optimiser, counters, random generators and the provider's position.
 
-SAELens' own checkpoints hold neither generators nor the place in the data, so a run resumed from one takes another
-path, and their trainer state is a pickle. These are one safetensors file, written whole: what is no tensor travels as
-JSON in the file's header. A run resumed from one is equal, bit for bit, to one that was never stopped.
+SAELens' own checkpoints hold neither the generators nor the position in the data, so a run resumed from one takes
+another path, and their trainer state is a pickle. These checkpoints are one safetensors file each, written whole: what
+is no tensor travels as JSON in the file's header, and so does a hash of the tensors. A run resumed from one equals, bit
+for bit, a run that was never stopped.
 """
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,61 +22,104 @@ from torch import Tensor
 from cliplens.errors import MismatchError
 from cliplens.files import atomic_write
 
+log = logging.getLogger(__name__)
 _PREFIX, _SUFFIX = "training-", ".safetensors"
 
 
 def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Write the checkpoint after `samples` rows, drop the older ones. `asked` is what a resumed run must ask too."""
+    """Write the checkpoint after `samples` rows, then remove the older ones.
+
+    Args:
+        folder: the checkpoint folder.
+        samples: rows trained on so far.
+        state: nested mappings and lists of tensors and JSON values.
+        asked: the options of the training; a run that resumes must have the same.
+
+    Raises:
+        OSError, SafetensorError: the file cannot be written; older checkpoints are left as they are.
+    """
     tensors: dict[str, Tensor] = {}
-    skeleton = _taken_apart(dict(state), "", tensors)
-    header = {"state": json.dumps(skeleton), "asked": json.dumps(_plain(asked), sort_keys=True)}
+    skeleton = _flatten(dict(state), "", tensors)
+    header = {
+        "state": json.dumps(skeleton),
+        "asked": json.dumps(_plain(asked), sort_keys=True),
+        "sha256": _sha256(tensors),
+    }
     path = folder / f"{_PREFIX}{samples:012d}{_SUFFIX}"
     with atomic_write(path) as partial:
         save_file(tensors, partial, metadata=header)
     for old in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         if old.name < path.name:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
 
 
 def resume_point(folder: Path) -> int:
-    """How many rows the newest whole checkpoint in the folder has seen; 0 when training starts from the beginning."""
-    found = _newest(folder)
-    return 0 if found is None else int(found.name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
+    """Return how many rows the newest readable checkpoint has seen; 0 where training starts from the beginning."""
+    for path in _newest_first(folder):
+        try:
+            with safe_open(path, "pt") as file:
+                json.loads((file.metadata() or {})["state"])
+            return _samples(path)
+        except (SafetensorError, OSError, ValueError, KeyError):
+            continue
+    return 0
 
 
 def load_state(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest whole checkpoint; None when there is none.
+    """Return the state of the newest whole checkpoint, or None where there is none.
+
+    A checkpoint that is cut or damaged is passed over with a warning in the log.
 
     Raises:
-        MismatchError: it was made by a run that asked something else.
+        MismatchError: it belongs to a training with other options.
     """
-    path = _newest(folder)
-    if path is None:
-        return None
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    _check_asked(json.loads(header["asked"]), _plain(asked), path)
-    state = _put_together(json.loads(header["state"]), tensors)
-    assert isinstance(state, dict)
-    return state
+    for path in _newest_first(folder):
+        try:
+            header, tensors = _read(path)
+            skeleton, then = json.loads(header["state"]), json.loads(header["asked"])
+            state = _restore(skeleton, tensors)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("the checkpoint %s is damaged and passed over (%s)", path, error)
+            continue
+        _check_asked(then, _plain(asked), path)
+        assert isinstance(state, dict)
+        return state
+    return None
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Drop every checkpoint: the training they belong to is done."""
+    """Remove every checkpoint in the folder, after the training they belong to is done."""
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
-def _newest(folder: Path) -> Path | None:
-    for path in sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"), reverse=True):
-        try:
-            with safe_open(path, "pt") as file:
-                file.metadata()
-            return path
-        except (SafetensorError, OSError):
-            continue  # cut by a full disk: an older one, or the beginning, still serves
-    return None
+def _newest_first(folder: Path) -> list[Path]:
+    found = [p for p in folder.glob(f"{_PREFIX}*{_SUFFIX}") if p.name[len(_PREFIX) : -len(_SUFFIX)].isdecimal()]
+    return sorted(found, reverse=True)
+
+
+def _samples(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header.get("sha256", "") not in ("", _sha256(tensors)):
+        raise ValueError("its tensors are not those that were written")
+    return header, tensors
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
 
 
 def _check_asked(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -84,27 +132,27 @@ def _check_asked(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
             )
 
 
-def _taken_apart(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON that remembers tuples, keys that are no strings, and which tensor stood where."""
+def _flatten(value: Any, at: str, tensors: dict[str, Tensor]) -> Any:
+    """Return JSON that keeps tuples, keys that are no strings, and the place of each tensor; collect the tensors."""
     if isinstance(value, Tensor):
         tensors[at] = value.detach().cpu().clone().contiguous()
         return {"tensor": at}
     if isinstance(value, Mapping):
-        return {"dict": [[k, _taken_apart(v, f"{at}/{k}", tensors)] for k, v in value.items()]}
+        return {"dict": [[k, _flatten(v, f"{at}/{k}", tensors)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [_taken_apart(v, f"{at}/{i}", tensors) for i, v in enumerate(value)]}
+        return {kind: [_flatten(v, f"{at}/{i}", tensors) for i, v in enumerate(value)]}
     return {"value": value}
 
 
-def _put_together(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+def _restore(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {k: _put_together(v, tensors) for k, v in content}
+        return {k: _restore(v, tensors) for k, v in content}
     if kind in ("list", "tuple"):
-        items = [_put_together(v, tensors) for v in content]
+        items = [_restore(v, tensors) for v in content]
         return tuple(items) if kind == "tuple" else items
     return content
 

@@ -1,4 +1,4 @@
-"""SAELens' own training configs, with defaults that suit embeddings of a few dozen to a few thousand numbers."""
+"""Make SAELens' own training configs, with defaults for activations of a few dozen to a few thousand numbers."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -12,19 +12,22 @@ from cliplens.errors import InputError, unknown_name
 def dictionary_config(
     architecture: str, d_in: int, d_sae: int | None = None, *, k: int | None = None, **options: Any
 ) -> TrainingSAEConfig:
-    """The training config of an architecture, by SAELens' own config class.
+    """Return the training config of an architecture, an instance of SAELens' own config class.
 
     Args:
         architecture: a name of `architecture_names()`.
         d_in: width of the activations.
-        d_sae: number of latents; 4 x `d_in` when None.
-        k: how many latents fire per row, where the architecture has such a number (for jumprelu the target of its
-            quadratic penalty, for matching pursuit the number of picks); `d_sae / 32` within 4 and 32 when None.
+        d_sae: number of latents; None gives 4 x `d_in`.
+        k: number of latents that fire per row, where the architecture has one (jumprelu: the target of its quadratic
+            penalty; matching pursuit: the number of picks); None gives `d_sae / 32`, but at least 4 and at most 32.
         options: fields of that config class, which win over the defaults here.
 
     Raises:
-        UnknownNameError: no such architecture, or no such field; lists the nearest.
-        InputError: sizes that cannot work.
+        UnknownNameError: there is no such architecture or field; the message lists the nearest names.
+        InputError: sizes that cannot work, for example `k` above `d_sae`.
+
+    >>> dictionary_config("topk", 64).d_sae
+    256
     """
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         raise unknown_name("dictionary architecture", architecture, SAE_TRAINING_CLASS_REGISTRY)
@@ -41,7 +44,7 @@ def dictionary_config(
 
 
 def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any]:
-    """Fields the architecture does not have are dropped by the caller."""
+    """Return defaults by field name; the caller drops fields the architecture does not have."""
     if architecture == "jumprelu":
         gate = {"jumprelu_init_threshold": 0.5, "jumprelu_bandwidth": 1.0, "jumprelu_ste_to_input": True}
         penalty = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "l0_coefficient": d_in / 64}
@@ -60,15 +63,15 @@ _SCALED = {"normalize_activations": "expected_average_only_in"}
 
 
 def with_metadata(config: TrainingSAEConfig, **changes: Any) -> TrainingSAEConfig:
-    """A copy of the config with metadata of its own and fields changed."""
+    """Return a copy of the config with metadata of its own and changed fields."""
     return replace(config, metadata=SAEMetadata.from_dict(config.metadata.to_dict()), **changes)
 
 
-def settled(config: TrainingSAEConfig, steps: int) -> dict[str, float]:
-    """The field that gives a BatchTopK threshold time to settle.
+def threshold_rate(config: TrainingSAEConfig, steps: int) -> dict[str, float]:
+    """Return the config field that lets a BatchTopK threshold converge within `steps`, or nothing.
 
-    The threshold is a running mean from 0. In few steps it stays too low, and the saved JumpReLU fires far too often;
-    the rate is raised so that 99 % of it is learnt by the end.
+    The threshold is a running mean that starts at 0. In few steps it stays too low, and the saved JumpReLU fires far
+    too often. The rate is raised so that 99 % of the mean is learnt by the end.
     """
     rate = getattr(config, "topk_threshold_lr", None)
     return {} if rate is None else {"topk_threshold_lr": max(rate, 1 - 0.01 ** (1 / max(steps, 1)))}

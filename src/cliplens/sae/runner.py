@@ -17,7 +17,7 @@ from sae_lens.saes.sae import TrainingSAEConfig
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import HookedCLIP
 from cliplens.records import Provenance
-from cliplens.sae.configs import settled, with_metadata
+from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.install import tower_on
 from cliplens.sae.provenance import write_provenance
 from cliplens.sites import Side, Site
@@ -179,7 +179,7 @@ def _prepared(
             found=f"d_in={sae.d_in} in the {sae.architecture()} config",
             fix=f"make it with dictionary_config({sae.architecture()!r}, {width})",
         )
-    changes: dict[str, Any] = {"device": device, **settled(sae, steps)}
+    changes: dict[str, Any] = {"device": device, **threshold_rate(sae, steps)}
     if site.hook.endswith("hook_z"):
         changes["reshape_activations"] = "hook_z"
     prepared = with_metadata(sae, **changes)

@@ -1,4 +1,4 @@
-"""A dictionary trained by the stock `SAETrainer`, over any iterator of [batch, d_in] tensors."""
+"""Train a dictionary with the stock `SAETrainer`, over any iterator of [batch, d_in] tensors."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,14 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainingSAEConfig
 from sae_lens.training.sae_trainer import SAETrainer
+from safetensors import SafetensorError
 from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import Provenance
 from cliplens.sae.architectures.paired import needs_pairs
-from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
-from cliplens.sae.configs import settled, with_metadata
+from cliplens.sae.checkpoint import load_state, remove_checkpoints, resume_point, save_state
+from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import refuse_not_affine
 from cliplens.sae.provenance import write_provenance
@@ -38,28 +39,32 @@ def train(
     checkpoint_folder: Path | None = None,
     n_checkpoints: int = 4,
     resume: bool = False,
+    save_to: Path | None = None,
     wandb_project: str | None = None,
     **trainer_options: Any,
 ) -> Dictionary:
-    """Train a dictionary.
+    """Train a dictionary and return it.
 
-    The provider may say more about itself: `.means` and `.provenance` go into the dictionary, `.batch_size` is used
-    where `batch_size` is None, and `.state_dict()` / `.load_state_dict()` make checkpoints possible that resume bit for
-    bit.
+    Attributes of the provider are used where it has them: `.means` and `.provenance` go into the dictionary,
+    `.batch_size` is used where `batch_size` is None, and `.state_dict()` / `.load_state_dict()` allow checkpoints that
+    resume bit for bit.
 
     Args:
-        config: what to train, see `dictionary_config`.
-        provider: batches without end, already centred.
+        config: the training config, see `dictionary_config`.
+        provider: endless batches of rows, already centred.
         samples: rows to train on; rounded down to whole batches.
         batch_size: rows per batch.
         lr: Adam's learning rate; it falls to 0 over the last fifth of the steps.
-        seed: of the initial weights and whatever the training draws; torch's global generators are left as they were.
+        seed: seed of the initial weights and of what training draws; torch's global generators are not changed.
         device: where to train.
-        checkpoint_folder: where checkpoints go; none are made without it.
-        n_checkpoints: how many, evenly spread.
-        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that cannot say where
-            it stands, training starts from the beginning; the log says which.
-        wandb_project: log to Weights & Biases under this project; nothing is sent otherwise.
+        checkpoint_folder: folder for checkpoints; None makes none. A checkpoint that cannot be written is logged as a
+            warning, and training goes on. They are removed when training is done.
+        n_checkpoints: number of checkpoints, evenly spread.
+        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that has no
+            `state_dict`, training starts from the beginning; the log says which.
+        save_to: save the dictionary into this folder before the checkpoints are removed, so that a kill in between
+            loses nothing.
+        wandb_project: log to Weights & Biases under this project; None sends nothing.
         trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
 
     Raises:
@@ -81,14 +86,17 @@ def train(
         if resume and checkpoints is not None:
             checkpoints.resume()
         trainer.fit()
+    dictionary = Dictionary(sae, means, provenance)
+    if save_to is not None:
+        dictionary.save(save_to)
     if checkpoints is not None:
         remove_checkpoints(checkpoints.folder)
-    return Dictionary(sae, means, provenance)
+    return dictionary
 
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Torch's global generators seeded inside the block and as they were after it."""
+    """Seed torch's global generators inside the block and restore them after it."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -96,7 +104,7 @@ def own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
 
 
 class _Checkpoints:
-    """Called by the trainer whenever SAELens would write a checkpoint of its own."""
+    """Writes a checkpoint whenever the trainer would write one of SAELens' own, and restores the newest."""
 
     def __init__(self, trainer: Any, provider: Any, asked: Mapping[str, Any], folder: Path) -> None:
         self.trainer, self.provider, self.asked, self.folder = trainer, provider, asked, folder
@@ -110,7 +118,11 @@ class _Checkpoints:
         if not hasattr(provider, "state_dict"):
             log.warning("the provider has no state_dict: no checkpoints, a resumed training starts from the beginning")
             return None
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("no checkpoints, the folder %s cannot be made: %s", folder, error)
+            return None
         checkpoints = cls(trainer, provider, asked, folder)
         rows = trainer.cfg.total_training_samples
         trainer.checkpoint_thresholds = [rows * n // (count + 1) for n in range(1, count + 1)]
@@ -133,7 +145,17 @@ class _Checkpoints:
             "generators": _generators(trainer.cfg.device),
             "provider": self.provider.state_dict(),
         }
-        save_state(self.folder, trainer.n_training_samples, state, self.asked)
+        try:
+            save_state(self.folder, trainer.n_training_samples, state, self.asked)
+        except (OSError, SafetensorError) as error:
+            log.warning(
+                "the checkpoint after %d rows could not be written to %s (%s): training goes on; if it is stopped, it"
+                " resumes from row %d",
+                trainer.n_training_samples,
+                self.folder,
+                error,
+                resume_point(self.folder),
+            )
 
     def resume(self) -> None:
         state = load_state(self.folder, self.asked)
@@ -166,7 +188,7 @@ _COUNTERS = (
 
 
 class _Checked:
-    """The provider's batches, refused where their shape is not the one asked for."""
+    """Passes the provider's batches on, and refuses one of another shape than asked for."""
 
     def __init__(self, provider: Iterator[Tensor], batch_size: int, d_in: int) -> None:
         self.provider, self.shape = provider, (batch_size, d_in)
@@ -186,8 +208,8 @@ class _Checked:
 
 
 def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None) -> TrainingSAEConfig:
-    """A copy for this run, with its device and metadata."""
-    prepared = with_metadata(config, device=device, **settled(config, steps))
+    """Return a copy of the config for this run, with its device and metadata."""
+    prepared = with_metadata(config, device=device, **threshold_rate(config, steps))
     if provenance is not None:
         write_provenance(prepared.metadata, provenance)
         if str(prepared.metadata.hook_name).endswith("hook_z"):

@@ -160,3 +160,52 @@ def test_centred_data_and_layer_norm_do_not_go_together() -> None:
     with pytest.raises(InputError, match="normalize_activations='layer_norm'"):
         train(config, provider(), samples=640)
     assert train(config, provider(centre=False), samples=640).means is None
+
+
+def test_a_checkpoint_that_cannot_be_written_is_logged_and_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cliplens.sae.checkpoint.save_file", full)
+    dictionary = trained(provider(), checkpoint_folder=tmp_path)
+    assert caplog.text.count("checkpoint after") == 4
+    assert "No space left on device" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(weights(dictionary), weights(trained(provider())))
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    trained(provider(), checkpoint_folder=tmp_path / "file" / "checkpoints")
+    assert "no checkpoints, the folder" in caplog.text
+
+
+def test_the_dictionary_is_saved_before_its_checkpoints_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dictionary, "save", killed)
+        with pytest.raises(KilledError):
+            trained(provider(), checkpoint_folder=tmp_path / "c", save_to=tmp_path / "sae")
+    assert resume_point(tmp_path / "c") > 0
+    whole = trained(provider(), checkpoint_folder=tmp_path / "c", resume=True, save_to=tmp_path / "sae")
+    assert resume_point(tmp_path / "c") == 0
+    assert torch.equal(weights(Dictionary.load(tmp_path / "sae")), weights(whole))
+    assert torch.equal(weights(whole), weights(trained(provider())))
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.95])
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(at: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(KilledError):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
+    (newest,) = tmp_path.glob("*.safetensors")
+    content = bytearray(newest.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start + int((len(content) - start) * at)] ^= 0x04
+    newest.write_bytes(content)
+    resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True)
+    assert "is damaged and passed over" in caplog.text
+    assert torch.equal(weights(resumed), weights(trained(provider())))
