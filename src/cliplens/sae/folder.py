@@ -11,10 +11,6 @@ Each folder opens with stock `SAE.load_from_disk`.
 """
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cliplens.errors import CliplensError, DamagedError, InputError, UnsafeFileError, unknown_name
+from cliplens.files import atomic_folder
 from cliplens.records import Provenance
 from cliplens.sae.config_file import read_config
 from cliplens.sae.folding import Means, folded, folded_for
@@ -54,7 +51,8 @@ def save_folder(stored: Stored, folder: Path) -> Path:
         InputError: `folder` is a file, or holds files that are no part of a dictionary.
     """
     sae, means, provenance = stored
-    with _atomic_folder(folder) as partial:
+    _refuse_to_replace(folder)
+    with atomic_folder(folder) as partial:
         _save_sae(sae, partial, provenance, None)
         for modality in _modalities(means, provenance):
             _save_sae(folded_for(sae, means, modality), partial / modality, provenance, modality)
@@ -215,27 +213,6 @@ def _refuse_other_folders(folder: Path) -> None:
         found=f"{folder}, which {'has not both' if folder.is_dir() else 'is no folder'}",
         fix="give the sae/ of a run, or any folder SAE.load_from_disk opens",
     )
-
-
-@contextmanager
-def _atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it replaces `folder` when the block ends without an error."""
-    _refuse_to_replace(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _refuse_to_replace(folder: Path) -> None:

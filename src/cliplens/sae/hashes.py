@@ -4,11 +4,11 @@
 flipped bit, exchanged weights or a file lost on the way are noticed when the dictionary is opened.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 from cliplens.errors import DamagedError
+from cliplens.files import sha256_of
 from cliplens.sae.config_file import read_config
 
 HASHES = "sha256.json"
@@ -16,7 +16,7 @@ HASHES = "sha256.json"
 
 def write_hashes(folder: Path) -> None:
     """Write the SHA-256 of every file in the folder (its subfolders have their own) to `sha256.json`."""
-    found = {p.name: file_sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != HASHES}
+    found = {p.name: sha256_of(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != HASHES}
     (folder / HASHES).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
@@ -36,7 +36,7 @@ def check_hashes(folder: Path) -> bool:
                 found="no such file",
                 fix="copy the whole folder again, or train the dictionary again",
             )
-        found = file_sha256(path)
+        found = sha256_of(path)
         if found != expected:
             raise DamagedError(
                 expected=f"{path} as it was written, with hash {str(expected)[:12]}",
@@ -44,9 +44,3 @@ def check_hashes(folder: Path) -> bool:
                 fix=f"copy the folder again, or delete {HASHES} if you changed the file on purpose",
             )
     return True
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

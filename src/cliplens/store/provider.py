@@ -19,6 +19,7 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.records import PairedActs, Provenance
 from cliplens.sites import Modality, Site
 from cliplens.store.cache import Cache, Keep
+from cliplens.store.schedule import check_trainer
 from cliplens.store.sources import CachedRows, MemoryRows, RowSource, by_modality, check_same_width, means_of
 
 Means = dict[Modality, Float[Tensor, " d_in"]]
@@ -66,6 +67,7 @@ class Provider(Iterator[Tensor]):
         self.means, self.provenance = means, provenance
         self.epoch = self.samples = 0
         self._source, self._seed, self.paired = source, seed, paired
+        self._trainer_seen = False
         self._sizes = source.sizes
         self._device = torch.device(device)
         capacity = buffer_rows or max(BUFFER_BYTES // (4 * source.d_in), batch_size)
@@ -163,7 +165,13 @@ class Provider(Iterator[Tensor]):
 
     @torch.no_grad()
     def __next__(self) -> Float[Tensor, "batch d_in"]:
-        """The next batch."""
+        """Return the next batch.
+
+        Raises:
+            MismatchError: SAELens' trainer, which draws it, was told another batch size.
+        """
+        if not self._trainer_seen:
+            self._trainer_seen = check_trainer(self.batch_size)
         missing = self.batch_size // self._together
         parts: list[Tensor] = []
         while missing:

@@ -151,3 +151,21 @@ def test_what_cannot_work_is_refused(clip: HookedCLIP, cache: Cache) -> None:
         provider(10, 5, None, paired=True)
     with pytest.raises(InputError, match="Expected rows to give"):
         Provider.from_cache(cache, image=EMBEDDING[0], keep=lambda keys: keys < 0)
+
+
+@pytest.mark.parametrize(("own", "told"), [(64, 512), (512, 64)])
+def test_a_trainer_told_another_batch_size_is_refused(own: int, told: int) -> None:
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    acts = PairedActs(tuple(map(str, range(300))), torch.randn(300, 8), torch.randn(300, 8))
+
+    def fit(batch_size: int) -> None:
+        sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=8, d_sae=16, k=2))
+        config = SAETrainerConfig(2 * told, told, lr_end=0.0)
+        SAETrainer(config, sae, Provider.from_acts(acts, batch_size=batch_size)).fit()
+
+    with pytest.raises(MismatchError, match=f"train_batch_size_samples={own}, the provider's.*found .*={told}"):
+        fit(own)
+    fit(told)
