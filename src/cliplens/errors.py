@@ -4,6 +4,8 @@ CliplensError
 ├── InputError (ValueError)        something given cannot be used as it is
 │   ├── UnknownNameError           model, tag, hook, metric, namer: the nearest names are listed
 │   ├── PairsError                 pairs that cannot be read, or too many bad ones
+│   │   └── BadPairError           one pair that cannot be used; `reason` says why
+│   ├── BadPictureError            one picture that cannot be opened; `reason` says why
 │   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
 ├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
 ├── DamagedError                   a file that was altered or cut since it was written
@@ -34,6 +36,24 @@ class UnknownNameError(InputError):
 
 class PairsError(InputError):
     """Pairs that cannot be read, or too many bad ones."""
+
+
+class BadPairError(PairsError):
+    """One pair that cannot be used. `reason` is what quarantine.jsonl holds."""
+
+    def __init__(self, pair_id: str, reason: str) -> None:
+        self.pair_id, self.reason = pair_id, reason
+        super().__init__(
+            expected=f"an image and a caption for pair {pair_id!r}", found=reason, fix="mend or remove the pair"
+        )
+
+
+class BadPictureError(InputError):
+    """One picture that cannot be opened. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(expected="a picture that can be opened", found=reason, fix="mend or replace the picture")
 
 
 class MismatchError(InputError):

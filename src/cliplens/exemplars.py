@@ -194,7 +194,7 @@ def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
     names: dict[str, str] = {}
     unique = {pair.id: pair for pair in pairs}
     for pair in tqdm(unique.values(), desc="thumbnails", unit="image", delay=2):
-        if pair.image is None:
+        if pair.source is None:
             continue
         try:
             content, suffix = thumbnail(open_image(pair))

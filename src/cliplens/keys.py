@@ -1,7 +1,7 @@
-"""Numbers drawn from a pair's id, so that no result depends on the order pairs come in.
+"""Draw random numbers from ids of pairs, so that no result depends on the order of the pairs.
 
-Splits, bootstrap weights, sign flips and sample choices all come from here: the same id gives the same number on
-every machine, in every process, in any order.
+Splits, bootstrap weights, sign flips and sample choices use these: equal ids give equal numbers on every machine and in
+every process.
 """
 
 import hashlib
@@ -17,6 +17,15 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def first_id(pair_id: str) -> str:
+    """Return the id without the number that marks further captions of one image.
+
+    >>> first_id("cat.jpg#2")
+    'cat.jpg'
+    """
+    return _FURTHER.sub("", pair_id)
+
+
 def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
     """Return a 64-bit key per pair id (BLAKE2b): equal ids have equal keys on every machine.
 
@@ -27,7 +36,7 @@ def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
     >>> bool(first == second), bool(first == other)
     (True, False)
     """
-    digests = b"".join(hashlib.blake2b(_FURTHER.sub("", i).encode(), digest_size=8).digest() for i in ids)
+    digests = b"".join(hashlib.blake2b(first_id(i).encode(), digest_size=8).digest() for i in ids)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 

@@ -201,11 +201,11 @@ def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
     """Write the thumbnails, and which activation shows which."""
     rows = []
     for activation, pair in shown:
-        if isinstance(pair.image, Path):
+        if isinstance(pair.source, Path):
             (folder / "images").mkdir(exist_ok=True)
-            file = f"images/{pair.image.name}"
+            file = f"images/{pair.source.name}"
             if not (folder / file).exists():
-                shutil.copyfile(pair.image, folder / file)
+                shutil.copyfile(pair.source, folder / file)
             rows.append({"activation": activation, "id": pair.id, "file": file})
     _lines(folder / "images.jsonl", rows)
 

@@ -50,10 +50,10 @@ def picture_files(exemplars: dict[Modality, Exemplars], folder: Path) -> tuple[l
     paths: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
     for pair in images.pairs if images else ():
-        if isinstance(pair.image, Path) and pair.image.suffix in _KINDS:
-            shutil.copyfile(pair.image, folder / pair.image.name)
+        if isinstance(pair.source, Path) and pair.source.suffix in _KINDS:
+            shutil.copyfile(pair.source, folder / pair.source.name)
             shown[pair.id] = len(paths)
-            paths.append(f"{folder.name}/{pair.image.name}")
+            paths.append(f"{folder.name}/{pair.source.name}")
     return paths, shown
 
 
@@ -65,6 +65,6 @@ def _fairly(images: Exemplars) -> list[Pair]:
 
 def picture_uri(pair: Pair) -> str | None:
     """A pair's thumbnail as a data URI; None without one."""
-    if not isinstance(pair.image, Path) or pair.image.suffix not in _KINDS:
+    if not isinstance(pair.source, Path) or pair.source.suffix not in _KINDS:
         return None
-    return f"data:{_KINDS[pair.image.suffix]};base64,{base64.b64encode(pair.image.read_bytes()).decode()}"
+    return f"data:{_KINDS[pair.source.suffix]};base64,{base64.b64encode(pair.source.read_bytes()).decode()}"

@@ -1,11 +1,12 @@
-"""Images and captions in step. One file per source; `read_pairs` finds the right one."""
+"""Images and captions in step. One file per kind of source; `read_pairs` selects the reader."""
 
+from cliplens.errors import BadPairError as BadPairError
+from cliplens.pairs.account import RowAccount as RowAccount
 from cliplens.pairs.captions import Tokenised as Tokenised
 from cliplens.pairs.captions import tokenised as tokenised
 from cliplens.pairs.decode import Decoded as Decoded
 from cliplens.pairs.decode import Decoder as Decoder
 from cliplens.pairs.hugging import from_dataset as from_dataset
-from cliplens.pairs.images import BadPairError as BadPairError
 from cliplens.pairs.images import open_image as open_image
 from cliplens.pairs.labels import read_labels as read_labels
 from cliplens.pairs.pairs import ImageColumn as ImageColumn

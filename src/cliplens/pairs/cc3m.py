@@ -1,6 +1,5 @@
-"""CC3M-style TSV: caption and URL, no header, with the images downloaded into a local folder."""
+"""Read CC3M-style TSV files: caption and URL, no header, with the images downloaded into a local folder."""
 
-import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -8,9 +7,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from cliplens.errors import PairsError
+from cliplens.pairs.cells import captions_of
+from cliplens.pairs.columns import PairsBuilder
+from cliplens.pairs.dialect import Dialect, encoding_of, lines_of
 from cliplens.pairs.folder import IMAGE_SUFFIXES
 from cliplens.pairs.pairs import Pairs
-from cliplens.pairs.strings import Files, Growing
 
 _TRIED = 200
 _NAMES: dict[str, Callable[[int, str], str]] = {
@@ -18,48 +19,53 @@ _NAMES: dict[str, Callable[[int, str], str]] = {
     "the row": lambda row, url: str(row),
     "the row in 8 digits": lambda row, url: f"{row:08d}",
     "the row in 9 digits": lambda row, url: f"{row:09d}",
-    "the URL's md5": lambda row, url: hashlib.md5(url.encode(), usedforsecurity=False).hexdigest(),
-    "the URL's sha1": lambda row, url: hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest(),
+    "the URL's md5": lambda row, url: hashlib.md5(_bytes(url), usedforsecurity=False).hexdigest(),
+    "the URL's sha1": lambda row, url: hashlib.sha1(_bytes(url), usedforsecurity=False).hexdigest(),
 }
 """How downloaders name files; rows count from 0."""
 
 
 def is_headless(path: Path) -> bool:
-    """Whether a TSV begins with a caption and a URL instead of the names of columns."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), [])
+    """Return whether a TSV begins with a caption and a URL instead of the names of columns."""
+    first = next(_lines(path), "").rstrip("\r\n").split("\t")
     return len(first) == 2 and first[1].startswith(("http://", "https://"))
 
 
 def read_cc3m(path: Path, root: Path) -> Pairs:
-    """Pairs of such a file. Nothing is downloaded: rows whose image is not there show as bad pairs when they are used,
-    so select the rows first where many are missing (`--max-bad` decides how many may be).
+    """Return the pairs of such a file. Nothing is downloaded: rows without an image file are bad pairs.
+
+    Where many are missing, select the rows first, or allow more bad pairs (`--max-bad`).
 
     Raises:
         PairsError: no file in the folder is named in a way that fits the rows.
     """
     files = {f.stem: f.relative_to(root).as_posix() for f in _images(root)}
-    name = _naming(enumerate(url for _, url in _rows(path)), files)
-    if name is None:
+    fits = _naming(((row, cells[1]) for row, cells in _rows(path) if len(cells) == 2), files)
+    if fits is None:
         raise PairsError(
             expected=f"images in {root} named by {', '.join(_NAMES)}",
             found=f"{len(files)} images that fit none of the first {_TRIED} rows",
-            fix="give the folder with image_root, or write a table with a column of file names",
+            fix="name the folder with image_root (--image-root), or write a table with a column of file names",
         )
-    names, images, captions = Growing(), Growing(), Growing()
-    for row, (caption, url) in enumerate(_rows(path)):
-        stem = name(row, url)
-        names.append(stem)
-        images.append(files.get(stem, stem))
-        captions.append(caption)
-    return Pairs(names.done(), Files(root, images.done()), captions.done(), name=path.stem)
+    made = PairsBuilder(path.stem, root, captions=True)
+    row = -1
+    for row, cells in _rows(path):
+        if len(cells) != 2:
+            made.add_bad(row, f"{len(cells)} cells where a row has a caption and a URL")
+            continue
+        stem = fits(row, cells[1])
+        for caption in captions_of(cells[0]):
+            made.add(row, stem, files.get(stem, stem), caption)
+    return made.done(n_rows=row + 1, notes=[f"{path.name}: captions and URLs without a header line, tab-delimited"])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            if len(row) == 2:
-                yield row[0], row[1]
+def _lines(path: Path) -> Iterator[str]:
+    return lines_of(path, Dialect("\t", "none", encoding_of(path)))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    lines = (line for line in _lines(path) if line.strip())
+    yield from enumerate(line.rstrip("\r\n").split("\t") for line in lines)
 
 
 def _images(root: Path) -> Iterator[Path]:
@@ -68,6 +74,17 @@ def _images(root: Path) -> Iterator[Path]:
 
 def _naming(urls: Iterable[tuple[int, str]], files: dict[str, str]) -> Callable[[int, str], str] | None:
     tried = list(islice(urls, _TRIED))
-    hits = {how: sum(name(row, url) in files for row, url in tried) for how, name in _NAMES.items()}
+    hits = {how: sum(_named(name, row, url) in files for row, url in tried) for how, name in _NAMES.items()}
     best = max(hits, key=lambda how: hits[how])
-    return _NAMES[best] if hits[best] else None
+    return (lambda row, url: _named(_NAMES[best], row, url)) if hits[best] else None
+
+
+def _named(name: Callable[[int, str], str], row: int, url: str) -> str:
+    try:
+        return name(row, url)
+    except ValueError:  # a URL that cannot be parsed
+        return str(row)
+
+
+def _bytes(url: str) -> bytes:
+    return url.encode("utf-8", "surrogateescape")

@@ -1,48 +1,99 @@
-"""JSON files: COCO's captions, and plain lists of objects."""
+"""Read JSON files: COCO's captions, and plain lists of objects."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cliplens.errors import PairsError
-from cliplens.pairs.columns import Columns, pairs_of_rows, which_columns
+from cliplens.pairs.cells import captions_of, id_of
+from cliplens.pairs.columns import (
+    BadRow,
+    Columns,
+    PairsBuilder,
+    Row,
+    pairs_of_rows,
+    picture_column,
+    which_columns,
+)
 from cliplens.pairs.pairs import Pairs
 from cliplens.sites import Modalities
 
 
 def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modalities) -> Pairs:
-    """Pairs of a JSON file: COCO's `images` and `annotations`, one pair per caption; or a list of objects.
+    """Return the pairs of a JSON file: COCO's `images` and `annotations`, one pair per caption; or a list of objects.
 
     COCO's images are looked for in `root`, else in the folder the annotations name (`captions_val2017.json`:
-    `val2017`) beside or above the file.
+    `val2017`) beside or above the file. A row of the account is an image.
 
     Raises:
-        PairsError: it is neither.
+        PairsError: it is neither, or the annotations are not captions.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
         raise PairsError(expected=f"JSON in {path}", found=str(error), fix="mend the file") from error
-    if isinstance(found, dict) and {"images", "annotations"} <= found.keys():
-        where = root or _coco_folder(path)
-        return pairs_of_rows(_coco_rows(found), ("image", "caption", None), where, path.stem)
-    if isinstance(found, list) and all(isinstance(row, dict) for row in found):
-        present = list(dict.fromkeys(name for row in found for name in row))
+    if isinstance(found, dict) and isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
+        return _coco_pairs(path, found["images"], found["annotations"], root or _coco_folder(path), modalities)
+    if isinstance(found, list) and any(isinstance(row, dict) for row in found):
+        present = list(dict.fromkeys(name for row in found if isinstance(row, dict) for name in row))
         chosen = which_columns(columns, present, modalities, str(path))
-        return pairs_of_rows(found, chosen, root or path.parent, path.stem)
+        picture = picture_column(present, chosen)
+        return pairs_of_rows(_objects(found), chosen, root or path.parent, path.stem, picture_column=picture)
+    keys = f" with the keys {', '.join(map(repr, list(found)[:8]))}" if isinstance(found, dict) else ""
     raise PairsError(
         expected="COCO captions ('images' and 'annotations') or a list of objects",
-        found=f"{type(found).__name__} in {path}",
-        fix="convert it, for example to JSON lines",
+        found=f"{type(found).__name__}{keys} in {path}",
+        fix="convert the file, for example to JSON lines",
     )
 
 
-def _coco_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    captions: dict[Any, list[str]] = {}
-    for annotation in found["annotations"]:
-        if "caption" in annotation:
-            captions.setdefault(annotation["image_id"], []).append(annotation["caption"])
-    return [{"image": image["file_name"], "caption": captions.get(image["id"], [])} for image in found["images"]]
+def _objects(found: list[Any]) -> Iterator[Row]:
+    for number, row in enumerate(found):
+        yield row if isinstance(row, dict) else BadRow(f"entry {number} is not an object but a {type(row).__name__}")
+
+
+def _coco_pairs(path: Path, images: list[Any], annotations: list[Any], root: Path, modalities: Modalities) -> Pairs:
+    captions, bad = _captions_by_image(annotations)
+    if modalities != "image" and annotations and not captions:
+        raise PairsError(
+            expected=f"captions in the annotations of {path}",
+            found="none with 'image_id' and 'caption'",
+            fix="give the captions_*.json of COCO, or read images only (--tower vision)",
+        )
+    made = PairsBuilder(path.stem, root, captions=modalities != "image")
+    row = 0
+    for row, image in enumerate(images, start=1):
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            made.add_bad(row, f"image {row} of the list has no 'file_name'")
+            continue
+        said = captions.pop(_key(image.get("id")), [None]) if modalities != "image" else [None]
+        for value in said:
+            for caption in captions_of(value):
+                made.add(row, None, image["file_name"], caption, f"image {row}")
+    for key, values in captions.items():
+        row += 1
+        made.add_bad(row, f"its image_id {key!r} is not among the images ({len(values)} captions)", f"image_id {key}")
+    for reason in bad:
+        row += 1
+        made.add_bad(row, reason)
+    return made.done(n_rows=row, unit="image")
+
+
+def _captions_by_image(annotations: list[Any]) -> tuple[dict[Any, list[Any]], list[str]]:
+    captions: dict[Any, list[Any]] = {}
+    bad = []
+    for number, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            bad.append(f"annotation {number} is not an object but a {type(annotation).__name__}")
+        elif "caption" in annotation:
+            captions.setdefault(_key(annotation.get("image_id")), []).append(annotation["caption"])
+    return captions, bad
+
+
+def _key(value: Any) -> Any:
+    """An id as it can be looked up; containers are never equal to an image's id."""
+    return id_of(value)
 
 
 def _coco_folder(path: Path) -> Path:

@@ -55,7 +55,7 @@ class Decoder:
         images: list[Tensor] = []
         bulk = self._bulk(indices)
         for index in indices.tolist():
-            pair = self.pairs[index] if bulk is None else self.pairs.without_image(index)
+            pair = self.pairs.unidentified(index) if bulk is None else self.pairs.without_image(index)
             try:
                 caption = caption_of(pair) if self.captions else ""
                 if self.preprocess is not None and bulk is None:

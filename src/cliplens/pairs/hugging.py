@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`: parquet and Arrow files, saved folders, names on the hub, datasets already at hand."""
+"""Read Hugging Face `datasets`: parquet and Arrow files, saved folders, names on the hub, datasets in memory."""
 
 import hashlib
 import json
@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from cliplens.errors import PairsError
-from cliplens.pairs.columns import Columns, captions_of, which_columns
+from cliplens.pairs.cells import BadCaption, Caption, captions_of, id_of, image_of
+from cliplens.pairs.columns import Columns, picture_column, which_columns
 from cliplens.pairs.pairs import LazyImages, Pairs
-from cliplens.pairs.strings import Strings
+from cliplens.pairs.strings import Growing, Strings
 from cliplens.records import ImageSource
 from cliplens.sites import Modalities
 
@@ -27,14 +28,19 @@ _NAME = re.compile(r"hf:(?P<name>[^:@?]+)(:(?P<config>[^@?]+))?(@(?P<split>[^?]+
 _FILES = {".parquet": "parquet", ".arrow": "arrow"}
 
 
+def is_dataset(source: Any) -> bool:
+    """Return whether an object is a dataset of the `datasets` package, without importing it."""
+    return type(source).__module__.split(".")[0] == "datasets" and hasattr(source, "features")
+
+
 def is_hugging(path: str) -> bool:
-    """Whether a path means something `datasets` reads."""
+    """Return whether a path names something `datasets` reads."""
     return path.startswith(PREFIX) or Path(path).suffix in _FILES or (Path(path) / "state.json").is_file()
 
 
 def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
-    """Pairs of `hf:NAME[:CONFIG][@SPLIT][?limit=N]` (with a limit only that many are fetched), of a parquet or Arrow
-    file or a glob of them, or of a folder written by `save_to_disk`.
+    """Return the pairs of `hf:NAME[:CONFIG][@SPLIT][?limit=N]` (with a limit only that many rows are fetched), of a
+    parquet or Arrow file or a glob of them, or of a folder written by `save_to_disk`.
 
     Raises:
         PairsError: it cannot be loaded.
@@ -54,7 +60,7 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities
             kind = _FILES[Path(path).suffix]
             dataset, limit = datasets.load_dataset(kind, data_files=path, split="train"), None
     except Exception as error:
-        # `datasets` raises whatever the file system, the hub or the format raised.
+        # `datasets` passes on any error of the file system, the hub or the format.
         raise PairsError(
             expected=f"a dataset that `datasets` loads at {path}",
             found=f"{type(error).__name__}: {error}",
@@ -72,56 +78,93 @@ def from_dataset(
     limit: int | None = None,
     name: str = "dataset",
 ) -> Pairs:
-    """Pairs of a dataset at hand. A streaming one is first spooled to disk by `datasets`, `limit` rows of it.
+    """Return the pairs of a dataset in memory. A streaming one is first written to disk by `datasets`.
 
     Args:
-        columns: the names of the image, caption and id columns; None looks for the usual names.
+        dataset: the dataset.
+        columns: names of the image, caption and id columns; None looks for the usual names.
         modalities: "image" needs no captions, "text" no images.
-        image_root: where images given as file names lie.
-        limit: rows to take; None takes all.
-        name: how the pairs are called.
+        image_root: folder of images given as file names.
+        limit: number of rows to read; None reads all.
+        name: name of the pairs.
 
     Raises:
         PairsError: a column that is needed is missing.
     """
     import datasets
 
+    n_rows = None
     if isinstance(dataset, datasets.IterableDataset):
         dataset = _spooled(dataset if limit is None else dataset.take(limit))
     elif limit is not None:
-        dataset = dataset.take(limit)
-    image, caption, identity = which_columns(columns, dataset.column_names, modalities, name)
+        n_rows = len(dataset)
+        dataset = dataset.take(min(limit, n_rows))
+    chosen = which_columns(columns, dataset.column_names, modalities, name)
+    image, caption, identity = chosen
     if image is not None and isinstance(dataset.features[image], datasets.Image):
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
-    rows, captions = _said(dataset, caption)
+    rows, captions, bad = _captions(dataset, caption)
     stem = Path(name).stem
     if identity is None:
         ids = Strings.of(f"{stem}-{row:08d}" for row in rows)
     else:
         known = _strings(_column_of(dataset, identity))
-        ids = known if len(rows) == len(known) else Strings.of(known[row] for row in rows)
+        ids = Strings.of(known[row] or f"{stem}-{row:08d}" for row in rows)
     images = None if image is None else DatasetImages(dataset.select_columns([image]), rows, image_root)
-    return Pairs(ids, images, captions, name=name)
-
-
-def _said(dataset: "datasets.Dataset", caption: str | None) -> tuple[Int64[np.ndarray, " pair"], Strings | None]:
-    """Row and caption of each pair: one per row, or one for each of a row's captions, at least one."""
-    every = np.arange(len(dataset), dtype=np.int64)
-    if caption is None:
-        return every, None
-    column = _column_of(dataset, caption)
-    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-        return every, _strings(column)
-    counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-    if len(counts) and counts.min() > 0:
-        return np.repeat(every, counts), _strings(pc.list_flatten(column))
-    return np.repeat(every, np.maximum(counts, 1)), Strings.of(
-        one for chunk in column.iterchunks() for value in chunk.to_pylist() for one in captions_of(value)
+    return Pairs(
+        ids,
+        images,
+        captions,
+        name=name,
+        bad_captions=bad,
+        rows=rows,
+        n_rows=len(dataset) if n_rows is None else n_rows,
+        image_keys=_picture_keys(dataset, picture_column(dataset.column_names, chosen), rows),
     )
 
 
+def _captions(
+    dataset: "datasets.Dataset", caption: str | None
+) -> tuple[Int64[np.ndarray, " pair"], Strings | None, dict[int, str]]:
+    """Row and caption of each pair, one per row or one for each of a row's captions, and what is no caption."""
+    every = np.arange(len(dataset), dtype=np.int64)
+    if caption is None:
+        return every, None, {}
+    column = _column_of(dataset, caption)
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return every, Strings(column), {}
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_string(kind.value_type):
+        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+        if len(counts) and counts.min() > 0:
+            return np.repeat(every, counts), Strings(pc.list_flatten(column)), {}
+    return _slow_captions(captions_of(value) for chunk in column.iterchunks() for value in chunk.to_pylist())
+
+
+def _slow_captions(
+    found: Iterator[list[Caption]],
+) -> tuple[Int64[np.ndarray, " pair"], Strings, dict[int, str]]:
+    rows, texts, bad = list[int](), Growing(), dict[int, str]()
+    for row, captions in enumerate(found):
+        for one in captions:
+            if isinstance(one, BadCaption):
+                bad[len(rows)] = one.reason
+            texts.append(one if isinstance(one, str) else None)
+            rows.append(row)
+    return np.array(rows, dtype=np.int64), texts.done(), bad
+
+
+def _picture_keys(
+    dataset: "datasets.Dataset", column: str | None, rows: Int64[np.ndarray, " pair"]
+) -> Int64[np.ndarray, " pair"] | None:
+    if column is None:
+        return None
+    keys = [hash(("row", n)) if i is None else hash(i) for n, i in enumerate(_strings(_column_of(dataset, column)))]
+    return np.array(keys, dtype=np.int64)[rows]
+
+
 def _column_of(dataset: "datasets.Dataset", name: str) -> pa.ChunkedArray:
-    """A column as it lies on disk, mapped, wherever the dataset is not a selection of rows."""
+    """Return a column as it lies on disk, mapped, unless the dataset is a selection of rows."""
     return dataset.select_columns([name]).with_format("arrow")[:][name]
 
 
@@ -129,7 +172,7 @@ def _strings(column: pa.ChunkedArray) -> Strings:
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return Strings(column)
-    return Strings.of(None if v is None else str(v) for chunk in column.iterchunks() for v in chunk.to_pylist())
+    return Strings.of(id_of(v) for chunk in column.iterchunks() for v in chunk.to_pylist())
 
 
 class DatasetImages(LazyImages):
@@ -143,10 +186,16 @@ class DatasetImages(LazyImages):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> ImageSource | None:  # type: ignore[override]
-        value = self.dataset[int(self.rows[index])][self.column]
-        if isinstance(value, dict):
-            value = value.get("bytes") or value.get("path")
-        return self.root / value if isinstance(value, str) else value
+        image = image_of(self.dataset[int(self.rows[index])][self.column])
+        return self.root / image if isinstance(image, str) else image
+
+    def keys(self) -> Int64[np.ndarray, " image"]:
+        """Return a number per image that is equal for the same row, or for the same file name."""
+        column = _column_of(self.dataset, self.column)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return self.rows
+        names = [hash((n,)) if name is None else hash(name) for n, name in enumerate(Strings(column))]
+        return np.array(names, dtype=np.int64)[self.rows]
 
     @property
     def sha256(self) -> str:

@@ -1,47 +1,72 @@
-"""Pairs of images and captions in step, read column by column: paths and handles, never all the pixels."""
+"""Images and captions in step, kept column by column: paths and handles, never all the pixels."""
 
 import hashlib
 import operator
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import SupportsIndex, overload
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Int64, UInt8
 from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
-from cliplens.pairs.strings import Files, Strings, print_of
+from cliplens.pairs.account import RowAccount
+from cliplens.pairs.same import representatives
+from cliplens.pairs.strings import Files, Strings, print_of_image
+from cliplens.pictures import AS_SEEN, BadPicture, PictureOptions
 from cliplens.records import ImageSource, Pair
 
 _FURTHER = re.compile(r"#\d+$")
 
 
 class LazyImages(Sequence[ImageSource | None]):
-    """A column of images that are found when they are asked for: in a tar, in a dataset, by drawing them."""
+    """A column of images that are fetched when they are used: from a tar, from a dataset, by drawing them."""
 
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """What the images are, for `Pairs.sha256`, without reading them all."""
+        """Hash of what the images are, for `Pairs.sha256`, without reading them all."""
+
+    def keys(self) -> Int64[np.ndarray, " image"]:
+        """Return a number per image that is equal for the same picture; by default all differ."""
+        return np.arange(len(self), dtype=np.int64)
 
 
 class ImageColumn(LazyImages):
-    """A lazy column that gives many images at once faster than one by one."""
+    """A lazy column that returns many images at once faster than one by one."""
 
     @abstractmethod
     def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:
-        """The images of the rows as RGB, the very pixels that opening them one by one gives."""
+        """Return the images of the rows as RGB, with the same pixels as opened one by one."""
 
 
 class Pairs(Sequence[Pair]):
     """Images and captions in step. Indexing gives a `Pair`; a slice, or `take`, gives `Pairs` with the same ids.
 
     Ids are unique: where the given ones are not, the second and later ones get `#1`, `#2`, ... in order. Ids, captions
-    and names of files are kept as Arrow columns: a pair takes its text and a few dozen bytes.
+    and file names are kept as Arrow columns: a pair takes its text and a few dozen bytes.
+
+    Args:
+        ids: one per pair.
+        images: one source per pair; None when there are no images.
+        captions: one per pair; None when there are no captions.
+        name: name of the source, for messages.
+        bad_captions: reason why a caption cannot be used, by index.
+        rows: row of the source each pair comes from; None numbers them as the pairs.
+        n_rows: rows in the source, those without pairs included; None when every row gave a pair.
+        unit: what a row is called: "row", "image", "sample".
+        image_keys: numbers equal for pairs of one picture; None asks the images.
+        notes: remarks about how the source was read, to be shown to the user.
+        opening: how images are opened.
+
+    >>> pairs = Pairs(["a", "b", "b"], None, ["a cat", "a dog", "a cat"])
+    >>> pairs.ids, pairs.caption_ids
+    (('a', 'b', 'b#1'), ('a', 'b', 'a'))
     """
 
     def __init__(
@@ -51,11 +76,20 @@ class Pairs(Sequence[Pair]):
         captions: Sequence[str | None] | None,
         *,
         name: str = "pairs",
+        bad_captions: Mapping[int, str] | None = None,
+        rows: Int64[np.ndarray, " pair"] | None = None,
+        n_rows: int | None = None,
+        unit: str = "row",
+        image_keys: Int64[np.ndarray, " pair"] | None = None,
+        notes: Sequence[str] = (),
+        opening: PictureOptions = AS_SEEN,
     ) -> None:
-        self.name = name
-        self._ids = unique_ids(ids if isinstance(ids, Strings) else Strings.of(map(str, ids)))
+        self.name, self.notes, self.opening, self.unit = name, tuple(notes), opening, unit
+        given = _printable(ids if isinstance(ids, Strings) else Strings.of(map(str, ids)))
+        self._ids = unique_ids(given)
         self._images = _compact(images)
         self._captions = None if captions is None else Strings.of(captions)
+        self._bad_captions = dict(bad_captions or {})
         for what, column in (("image", images), ("caption", captions)):
             if column is not None and len(column) != len(self._ids):
                 raise PairsError(
@@ -63,7 +97,13 @@ class Pairs(Sequence[Pair]):
                     found=f"{len(column)}",
                     fix=f"give every pair its {what}, or None where it has none",
                 )
+        self._source_rows = rows
+        self._n_rows = (
+            n_rows if n_rows is not None else len(self._ids) if rows is None else int(rows.max(initial=-1)) + 1
+        )
+        self._image_keys = image_keys
         self._rows: Int64[np.ndarray, " pair"] | None = None
+        self._shared: dict[str, Int64[np.ndarray, " pair"]] = {}
 
     def __len__(self) -> int:
         return len(self._ids) if self._rows is None else len(self._rows)
@@ -76,9 +116,7 @@ class Pairs(Sequence[Pair]):
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         row = self._row(index)
-        image = None if self._images is None else self._images[row]
-        caption = None if self._captions is None else self._captions[row]
-        return Pair(str(self._ids[row]), image, caption)
+        return self._pair(row, self._source(row), self._same_image(row), self._same_caption(row))
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[i] for i in range(len(self)))
@@ -93,22 +131,43 @@ class Pairs(Sequence[Pair]):
 
     @property
     def captions(self) -> list[str | None]:
-        """The caption of each pair, in order."""
+        """The caption of each pair, in order; None where there is none, or one that is not text."""
         if self._captions is None:
             return [None] * len(self)
         return list(self._captions) if self._rows is None else [self._captions[r] for r in self._rows.tolist()]
 
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """An id per pair that is equal for pairs of the same picture: the smallest of their ids.
+
+        Pictures are the same where the source says so (a row with several captions, an image id, one file name) or
+        where their bytes are equal in memory.
+        """
+        same = self._group("image")
+        return tuple(str(self._ids[row]) for row in (same if self._rows is None else same[self._rows]).tolist())
+
+    @property
+    def caption_ids(self) -> tuple[str, ...]:
+        """An id per pair that is equal for pairs of the same caption, white space aside: the smallest of their ids."""
+        same = self._group("caption")
+        return tuple(str(self._ids[row]) for row in (same if self._rows is None else same[self._rows]).tolist())
+
     def id_at(self, index: SupportsIndex) -> str:
-        """The id of one pair, its image left alone."""
+        """Return the id of one pair, without opening its image."""
         return str(self._ids[self._row(index)])
 
     def caption_at(self, index: SupportsIndex) -> str | None:
-        """The caption of one pair, its image left alone."""
+        """Return the caption of one pair, without opening its image."""
         return None if self._captions is None else self._captions[self._row(index)]
 
     def without_image(self, index: SupportsIndex) -> Pair:
-        """Return one pair with its id and caption, without opening its image."""
-        return Pair(self.id_at(index), None, self.caption_at(index))
+        """Return one pair with its id and caption only."""
+        return self._pair(self._row(index), None)
+
+    def unidentified(self, index: SupportsIndex) -> Pair:
+        """Return one pair without looking up which others share its picture or caption."""
+        row = self._row(index)
+        return self._pair(row, self._source(row))
 
     def indices(self, ids: Iterable[str]) -> dict[str, int]:
         """Return the index of each of these ids; ids that are not here are left out."""
@@ -126,16 +185,37 @@ class Pairs(Sequence[Pair]):
         return self._captions is not None
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
-        """The pairs at the given places, in that order, their ids unchanged; a mask of booleans works too."""
+        """Return the pairs at the given indices, in that order, their ids unchanged; a boolean mask works too."""
         picked = np.asarray(rows)
         picked = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
-        taken = object.__new__(Pairs)
-        taken.__dict__.update({k: v for k, v in self.__dict__.items() if k != "sha256"})
-        taken._rows = picked if self._rows is None else self._rows[picked]
-        return taken
+        return self._with(_rows=picked if self._rows is None else self._rows[picked])
+
+    def opened_as(self, opening: PictureOptions) -> "Pairs":
+        """Return the same pairs with images that are opened in another way."""
+        return self._with(opening=opening)
+
+    def noted(self, *notes: str) -> "Pairs":
+        """Return the same pairs with further notes."""
+        return self._with(notes=(*self.notes, *notes))
+
+    def account(self, bad: Container[str] | None = None) -> RowAccount:
+        """Return what became of the rows of the source.
+
+        Args:
+            bad: ids of the pairs that were found unusable. None, before any pair was opened, counts those that are
+                known from reading the source.
+
+        >>> print(Pairs(["a", "b", "c"], None, ["x", "y", "z"])[:2].account(bad={"b"}))
+        3 rows: 1 used, 1 quarantined, 1 left out on request
+        """
+        here = np.arange(len(self._ids)) if self._rows is None else self._rows
+        rows = here if self._source_rows is None else self._source_rows[here]
+        good = np.fromiter((self._is_good(int(row), bad) for row in here), bool, len(here))
+        reached, used = len(np.unique(rows)), len(np.unique(rows[good]))
+        return RowAccount(self._n_rows, used, reached - used, self._n_rows - reached, self.unit)
 
     def pixels(self, rows: Sequence[int] | np.ndarray) -> UInt8[np.ndarray, "image height width 3"] | None:
-        """The images at the given places at once, as RGB; None when the source can only open them one by one."""
+        """Return the images at the given indices at once, as RGB; None when the source only opens them one by one."""
         if not isinstance(self._images, ImageColumn):
             return None
         picked = np.asarray(rows, dtype=np.int64)
@@ -158,8 +238,57 @@ class Pairs(Sequence[Pair]):
             digest.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         return digest.hexdigest()
 
+    def _pair(self, row: int, source: ImageSource | None, image_id: str = "", caption_id: str = "") -> Pair:
+        caption = None if self._captions is None else self._captions[row]
+        problem = self._bad_captions.get(row)
+        return Pair(str(self._ids[row]), source, caption, image_id, caption_id, problem, self.opening)
+
+    def _source(self, row: int) -> ImageSource | None:
+        return None if self._images is None else self._images[row]
+
+    def _same_image(self, row: int) -> str:
+        return str(self._ids[int(self._group("image")[row])])
+
+    def _same_caption(self, row: int) -> str:
+        return str(self._ids[int(self._group("caption")[row])])
+
+    def _group(self, what: str) -> Int64[np.ndarray, " pair"]:
+        """For each pair of the whole source, the row of the pair that stands for its picture or caption."""
+        if what not in self._shared:
+            keys = self._keys_of_images() if what == "image" else self._keys_of_captions()
+            self._shared[what] = representatives(keys, lambda row: str(self._ids[row]))
+        return self._shared[what]
+
+    def _keys_of_images(self) -> Int64[np.ndarray, " pair"]:
+        if self._image_keys is not None:
+            return self._image_keys
+        if isinstance(self._images, Files | LazyImages):
+            return self._images.keys()
+        if self._images is None:
+            return np.fromiter((hash(_FURTHER.sub("", str(i))) for i in self._ids), np.int64, len(self._ids))
+        prints = ((n, hash(print_of_image(image))) for n, image in enumerate(self._images))
+        unlike = {n for n, image in enumerate(self._images) if image is None or isinstance(image, BadPicture)}
+        return np.fromiter((hash((n,)) if n in unlike else key for n, key in prints), np.int64, len(self._ids))
+
+    def _keys_of_captions(self) -> Int64[np.ndarray, " pair"]:
+        captions: Iterable[str | None] = [None] * len(self._ids) if self._captions is None else self._captions
+        keys = (hash((n,)) if c is None else hash(" ".join(c.split())) for n, c in enumerate(captions))
+        return np.fromiter(keys, np.int64, len(self._ids))
+
+    def _is_good(self, row: int, bad: Container[str] | None) -> bool:
+        if bad is not None:
+            return str(self._ids[row]) not in bad
+        unseen = isinstance(self._images, Files) and isinstance(self._images.others.get(row), BadPicture)
+        return not unseen and row not in self._bad_captions
+
+    def _with(self, **changed: object) -> "Pairs":
+        made = object.__new__(Pairs)
+        made.__dict__.update({k: v for k, v in self.__dict__.items() if k != "sha256"})
+        made.__dict__.update(changed)
+        return made
+
     def _raw(self, column: Strings | None) -> Iterator[bytes]:
-        """A column's strings in the order of the pairs, as UTF-8; nothing where there is none."""
+        """Iterate over a column as UTF-8 in the order of the pairs; empty where there is no string."""
         if column is None:
             return (b"" for _ in range(len(self)))
         if self._rows is None:
@@ -178,7 +307,7 @@ class Pairs(Sequence[Pair]):
 
 
 def unique_ids(ids: Strings) -> Strings:
-    """The ids, the second and later ones of the same name followed by `#1`, `#2`, ... in order."""
+    """Return the ids with `#1`, `#2`, ... appended to the second and later ones of the same name, in order."""
     # Hashes first: eight bytes for each id show, in all but a freak case, whether there is anything to do.
     keys = np.fromiter(map(hash, ids.raw()), np.int64, len(ids))
     ordered = np.sort(keys)
@@ -201,8 +330,17 @@ def _renamed(ids: Strings, perhaps: Bool[np.ndarray, " id"]) -> Iterator[str]:
         yield fresh
 
 
+def _printable(ids: Strings) -> Strings:
+    """Return the ids with bytes that are no text written as escapes, so that every id can be saved."""
+    try:
+        ids.check_text()
+    except pa.ArrowInvalid:
+        return Strings.of(str(i).encode("utf-8", "backslashreplace").decode() for i in ids)
+    return ids
+
+
 def _compact(images: Sequence[ImageSource | None] | None) -> Sequence[ImageSource | None] | None:
-    """Paths as their names alone; anything else as it is."""
+    """Return paths as their names alone, and any other images as they are."""
     if not isinstance(images, list | tuple) or not all(i is None or isinstance(i, Path) for i in images):
         return images
     return Files(Path(), Strings.of(None if i is None else str(i) for i in images))
@@ -211,14 +349,4 @@ def _compact(images: Sequence[ImageSource | None] | None) -> Sequence[ImageSourc
 def _printer(images: Sequence[ImageSource | None] | None) -> Callable[[int], bytes]:
     if images is None:
         return lambda _: b""
-    return images.print_at if isinstance(images, Files) else lambda row: _print_of(images[row])
-
-
-def _print_of(image: ImageSource | None) -> bytes:
-    if image is None:
-        return b""
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    if isinstance(image, Path):
-        return print_of(str(image))
-    return hashlib.sha256(f"{image.mode}{image.size}".encode() + image.tobytes()).digest()
+    return images.print_at if isinstance(images, Files) else lambda row: print_of_image(images[row])

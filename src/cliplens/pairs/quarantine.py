@@ -1,27 +1,28 @@
-"""Bad pairs, set aside with the reason. A few never stop a run; more than `max_bad` do."""
+"""Set bad pairs aside with the reason. A few never stop a run; more than `max_bad` do."""
 
 import json
 from pathlib import Path
 
 from cliplens.errors import PairsError
+from cliplens.pictures import BadPicture
 from cliplens.records import ImageSource, Pair
 
 _LISTED = 10
 
 
 class Quarantine:
-    """The bad pairs met so far, each once, in `quarantine.jsonl` as they come.
+    """Collect bad pairs, each once, and write them to `quarantine.jsonl` as they come.
 
     Args:
-        path: where to write; an earlier file is replaced. None keeps them in memory only.
-        max_bad: the fraction of pairs that may be bad. One bad pair never stops a run, however few pairs there are,
-            unless `max_bad` is 0.
+        path: file to write; an earlier one is replaced. None keeps them in memory only.
+        max_bad: fraction of pairs that may be bad. One bad pair never stops a run, however few pairs there are, unless
+            `max_bad` is 0.
     """
 
     def __init__(self, path: Path | None = None, max_bad: float = 0.01) -> None:
         if not 0 <= max_bad <= 1:
             raise PairsError(
-                expected="a fraction of bad pairs from 0 to 1", found=str(max_bad), fix="give 0.01 for 1 %"
+                expected="a fraction of bad pairs from 0 to 1", found=str(max_bad), fix="pass 0.01 for 1 %"
             )
         self.path = path
         self.max_bad = max_bad
@@ -37,28 +38,28 @@ class Quarantine:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Pair id -> why it cannot be used, in the order they were met."""
+        """Pair id -> why it cannot be used, in the order they were found."""
         return dict(self._reasons)
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._reasons
 
     def add(self, pair: Pair, reason: str) -> None:
-        """Set a pair aside; one already there is left as it is."""
+        """Set a pair aside; one already set aside keeps its reason."""
         if pair.id in self._reasons:
             return
         self._reasons[pair.id] = reason
         if self.path is not None:
-            line = {"id": pair.id, "image": _written(pair.image), "caption": pair.caption, "reason": reason}
-            with self.path.open("a", encoding="utf-8") as file:
+            line = {"id": pair.id, "image": _written(pair.source), "caption": pair.caption, "reason": reason}
+            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def allowed(self, total: int) -> int:
-        """How many of `total` pairs may be bad."""
+        """Return how many of `total` pairs may be bad."""
         return max(int(self.max_bad * total + 1e-9), 1) if self.max_bad > 0 else 0
 
     def check(self, total: int) -> None:
-        """Stop when too many of `total` pairs are bad.
+        """Check that not too many of `total` pairs are bad.
 
         Raises:
             PairsError: more than allowed; the first ten are listed.
@@ -76,11 +77,11 @@ class Quarantine:
         )
 
 
-def _written(image: ImageSource | None) -> str | None:
-    if image is None or isinstance(image, Path):
-        return None if image is None else str(image)
-    return (
-        f"{len(image)} bytes"
-        if isinstance(image, bytes)
-        else f"{image.mode} image in memory, {image.size[0]}x{image.size[1]}"
-    )
+def _written(source: ImageSource | None) -> str | None:
+    if source is None or isinstance(source, BadPicture):
+        return None
+    if isinstance(source, Path):
+        return str(source)
+    if isinstance(source, bytes):
+        return f"{len(source)} bytes"
+    return f"{source.mode} image in memory, {source.size[0]}x{source.size[1]}"

@@ -1,35 +1,46 @@
-"""One verb for every source: the path says which reader is meant."""
+"""Read images and captions from any source: the path, or the type of the object, selects the reader."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cliplens.errors import PairsError
 from cliplens.pairs.cc3m import is_headless, read_cc3m
 from cliplens.pairs.coco import read_json
+from cliplens.pairs.columns import Columns
+from cliplens.pairs.dialect import Quoting
 from cliplens.pairs.folder import read_folder
-from cliplens.pairs.hugging import is_hugging, read_hugging
+from cliplens.pairs.hugging import from_dataset, is_dataset, is_hugging, read_hugging
 from cliplens.pairs.jsonl import read_jsonl
+from cliplens.pairs.objects import is_frame, pairs_of_frame, pairs_of_list
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.table import read_table
 from cliplens.pairs.tars import is_tars, read_tars
+from cliplens.pictures import AS_SEEN, PictureOptions
 from cliplens.sites import Modalities
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 KNOWN = "a CSV, TSV, JSON or JSONL file, parquet or Arrow files, tar shards, hf:owner/name@split, or a folder of images"
-_TABLES = {".csv": ",", ".tsv": "\t"}
+_TABLES = {".csv", ".tsv", ".tab"}
 _JSON_LINES = {".jsonl", ".ndjson"}
 
 
 def read_pairs(
-    path: Path | str,
+    source: "Path | str | Iterable[Any]",
     *,
     image_column: str | None = None,
     caption_column: str | None = None,
     id_column: str | None = None,
     image_root: Path | str | None = None,
     modalities: Modalities = "both",
+    delimiter: str | None = None,
+    quoting: Quoting = "auto",
+    opening: PictureOptions = AS_SEEN,
 ) -> Pairs:
-    """Pairs from what the path says:
+    """Return pairs from a source:
 
-    | path | source |
+    | source | what it is |
     |---|---|
     | `set.csv`, `set.tsv` | a table with a header; a TSV of captions and URLs without one is read as CC3M is |
     | `set.jsonl` | one object per line; `caption` may be a list of captions of one image |
@@ -38,47 +49,90 @@ def read_pairs(
     | `shards/*.tar`, `shards/{000..099}.tar` | WebDataset shards; `caption_column`: the caption's ending or JSON key |
     | `set.parquet`, `set.arrow`, a `save_to_disk` folder | Hugging Face datasets on disk |
     | `hf:owner/name:config@split?limit=1000` | Hugging Face datasets by name; with a limit only that much is fetched |
+    | a `datasets.Dataset`, a pandas frame | tables in memory |
+    | a list of `(image, caption)`, or of dictionaries | images are files, bytes, arrays or pictures |
 
     Columns that are not named are looked for under their usual names. Image files are found below `image_root`, by
-    default the folder the table lies in. Nothing is opened yet: what is wrong with a pair shows when it is used.
-    Several captions of one image are several pairs, `ID`, `ID#1`, ...
+    default the folder of the table. Images are opened when they are used; a pair that cannot be used is set aside then,
+    with the reason. Several captions of one image are several pairs, `ID`, `ID#1`, ... `pairs.account()` accounts for
+    every row of the source, `pairs.notes` says how it was read.
 
     Args:
+        source: path, name or object.
+        image_column: column of images.
+        caption_column: column of captions.
+        id_column: column of ids.
+        image_root: folder of image files.
         modalities: "image" needs no captions, "text" no images.
+        delimiter: character between the cells of a table; None finds it.
+        quoting: how a table uses quotation marks: "auto", "minimal" or "none" (`cliplens.pairs.dialect.detected`).
+        opening: how images are opened: background, orientation, largest size.
 
     Raises:
-        PairsError: no such file, a kind of file nobody reads, a missing column, or not a single pair.
+        PairsError: there is no such file, no reader for its kind, a column is missing, or there is not a single pair.
+
+    >>> read_pairs([("a.png", "a cat"), ("b.png", "a dog")]).captions
+    ['a cat', 'a dog']
     """
     columns = (image_column, caption_column, id_column)
-    source = Path(path).expanduser()
     root = None if image_root is None else Path(image_root).expanduser()
-    pairs = _read(str(path) if str(path).startswith("hf:") else str(source), source, root, columns, modalities)
+    try:
+        if isinstance(source, str | Path):
+            pairs = _from_path(source, root, columns, modalities, delimiter, quoting)
+        else:
+            pairs = _from_object(source, root, columns, modalities)
+    except OSError as error:
+        raise PairsError(
+            expected=f"pairs that can be read at {source}",
+            found=f"{error.strerror or error}",
+            fix="check the path and its permissions",
+        ) from error
     if not len(pairs):
-        raise PairsError(expected="at least one pair", found=f"none in {path}", fix="check the path and what is in it")
-    return pairs
+        named = source if isinstance(source, str | Path) else f"the {type(source).__name__}"
+        raise PairsError(expected="at least one pair", found=f"none in {named}", fix="check the source")
+    return pairs if opening == AS_SEEN else pairs.opened_as(opening)
 
 
-def _read(  # noqa: PLR0911  one line per source
-    name: str,
-    source: Path,
+def _from_object(source: Any, root: Path | None, columns: Columns, modalities: Modalities) -> Pairs:
+    if isinstance(source, Pairs):
+        return source
+    if is_dataset(source):
+        return from_dataset(source, columns=columns, modalities=modalities, image_root=root)
+    if is_frame(source):
+        return pairs_of_frame(source, columns, root or Path(), modalities)
+    if hasattr(source, "__iter__") and not isinstance(source, bytes | dict):
+        return pairs_of_list(source, columns, root or Path(), modalities)
+    raise PairsError(
+        expected="a path, a datasets.Dataset, a pandas frame or a list of (image, caption)",
+        found=f"a {type(source).__module__}.{type(source).__qualname__}",
+        fix="pass a list of (image, caption)",
+    )
+
+
+def _from_path(  # noqa: PLR0911  one line per source
+    path: Path | str,
     root: Path | None,
-    columns: tuple[str | None, str | None, str | None],
+    columns: Columns,
     modalities: Modalities,
+    delimiter: str | None,
+    quoting: Quoting,
 ) -> Pairs:
+    source = Path(path).expanduser()
+    name = str(path) if str(path).startswith("hf:") else str(source)
     beside = root or source.parent
     kind = source.suffix.lower()
     if is_tars(name):
-        return read_tars(name, columns[1])
+        return read_tars(name, columns[1], captions=modalities != "image")
     if is_hugging(name):
         return read_hugging(name, beside, columns, modalities)
     if source.is_dir():
         return read_folder(source, modalities)
     if not source.exists():
         raise PairsError(expected=KNOWN, found=f"nothing at {source}", fix="check the path")
-    if kind == ".tsv" and columns == (None, None, None) and is_headless(source):
+    if kind == ".tsv" and columns == (None, None, None) and delimiter is None and is_headless(source):
         return read_cc3m(source, beside)
     if kind in _TABLES:
-        return read_table(source, _TABLES[kind], beside, columns, modalities)
+        return read_table(source, beside, columns, modalities, delimiter=delimiter, quoting=quoting)
     if kind in _JSON_LINES:
         return read_jsonl(source, beside, columns, modalities)
     if kind == ".json":

@@ -1,31 +1,68 @@
-"""CSV and TSV files with a header line."""
+"""Read CSV, TSV and other delimited text files with a header line."""
 
-import csv
+from collections.abc import Iterator
 from pathlib import Path
 
-from cliplens.errors import PairsError
-from cliplens.pairs.columns import Columns, pairs_of_rows, which_columns
+from cliplens.pairs.columns import (
+    CAPTION_NAMES,
+    ID_NAMES,
+    IMAGE_NAMES,
+    BadRow,
+    Columns,
+    Row,
+    pairs_of_rows,
+    picture_column,
+    which_columns,
+)
+from cliplens.pairs.dialect import Quoting, Rows, detected
 from cliplens.pairs.pairs import Pairs
 from cliplens.sites import Modalities
 
-_LONGEST_CELL = 16 * 1024 * 1024
 
+def read_table(
+    path: Path,
+    root: Path,
+    columns: Columns,
+    modalities: Modalities,
+    *,
+    delimiter: str | None = None,
+    quoting: Quoting = "auto",
+) -> Pairs:
+    """Return the pairs of a table.
 
-def read_table(path: Path, delimiter: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
-    """Pairs of a table; a row that is too short lacks what it lacks, and shows as a bad pair when it is used.
+    A row with too many or too few cells is a bad pair. `notes` of the pairs say how the file was divided.
+
+    Args:
+        path: the file; its encoding is UTF-8, or the one its byte-order mark names.
+        root: folder of image files.
+        columns: names of the image, caption and id columns.
+        modalities: "image" needs no captions, "text" no images.
+        delimiter: character between cells; None finds it.
+        quoting: see `cliplens.pairs.dialect.detected`.
 
     Raises:
-        PairsError: the file is not a table in UTF-8, or a column is missing.
+        PairsError: a column is missing.
     """
-    csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter)
-            found = which_columns(columns, list(rows.fieldnames or ()), modalities, str(path))
-            return pairs_of_rows(rows, found, root, path.stem)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise PairsError(
-            expected=f"a table with a header line, in UTF-8, at {path}",
-            found=str(error),
-            fix="save it again as UTF-8 text",
-        ) from error
+    names = [n for n in columns if n] or [*IMAGE_NAMES, *CAPTION_NAMES, *ID_NAMES]
+    dialect = detected(path, names, delimiter=delimiter, quoting=quoting)
+    rows = Rows(path, dialect)
+    chosen = which_columns(columns, rows.header, modalities, str(path))
+    key = chosen[0] or chosen[2]
+    rows.key = rows.header.index(key) if key is not None else 0
+    found = pairs_of_rows(_cells(rows), chosen, root, path.stem, picture_column=picture_column(rows.header, chosen))
+    return found.noted(f"{path.name}: {dialect}", *_stray(path, rows.stray))
+
+
+def _cells(rows: Rows) -> Iterator[Row]:
+    for row in rows:
+        cells = dict(zip(rows.header, row.cells, strict=False))
+        yield cells if row.problem is None else BadRow(row.problem, cells)
+
+
+def _stray(path: Path, count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{path.name}: {count} rows hold a quotation mark that nothing closes; it was read as text "
+        "(--quoting none reads every mark so, --quoting minimal sets such rows aside)"
+    ]

@@ -1,4 +1,4 @@
-"""WebDataset tar shards: files of one stem are one pair. Headers are read once; images when they are used."""
+"""Read WebDataset tar shards: files with one key are one pair. Headers are read once; images when they are used."""
 
 import glob
 import hashlib
@@ -16,41 +16,75 @@ from jaxtyping import Int64
 from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
+from cliplens.pairs.cells import BadCaption, Caption, captions_of
 from cliplens.pairs.folder import IMAGE_SUFFIXES
 from cliplens.pairs.pairs import LazyImages, Pairs
 from cliplens.pairs.strings import Growing
+from cliplens.pictures import BadPicture
 
 _NOWHERE = (-1, -1, -1)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_LISTED = 5
 
 
 def is_tars(path: str) -> bool:
-    """Whether a path means tar shards: a .tar file, or a pattern that ends in .tar."""
+    """Return whether a path names tar shards: a .tar file, or a pattern that ends in .tar."""
     return path.endswith(".tar")
 
 
-def read_tars(pattern: str, caption_key: str | None = None) -> Pairs:
-    """Pairs of tar shards, in the order of the shards' names and of the files in them.
+def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = True) -> Pairs:
+    """Return the pairs of tar shards, in the order of the shards' names and of the files in them.
+
+    Shards of a range that are not there are named in `notes`. A row of the account is a sample.
 
     Args:
         pattern: a path, a glob (`shards/*.tar`), or a range (`shards/{00000..00099}.tar`).
         caption_key: ending of the caption's file, or key in the .json beside the image. None takes .txt, else
             "caption" of the .json.
+        captions: whether captions are needed.
 
     Raises:
-        PairsError: no shard, or one that is no plain tar.
+        PairsError: there is no shard, or one that is no plain tar.
     """
-    shards = [Path(p) for part in _ranges(pattern) for p in sorted(glob.glob(part))]  # noqa: PTH207  patterns are strings
+    parts = list(_ranges(pattern))
+    found = {part: sorted(glob.glob(part)) for part in parts}  # noqa: PTH207  patterns are strings
+    shards = [Path(path) for part in parts for path in found[part]]
     if not shards:
         raise PairsError(expected=f"tar shards at {pattern}", found="none", fix="check the path")
-    keys, captions, locations = Growing(), Growing(), array("q")
+    keys, texts = Growing(), Growing()
+    bad: dict[int, str] = {}
+    locations, rows = array("q"), array("q")
+    count = 0
     for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
         for sample in _samples(number, shard, caption_key):
-            keys.append(sample.key)
-            captions.append(sample.caption)
-            locations.extend(sample.image or _NOWHERE)
-    images = TarImages(tuple(shards), np.frombuffer(locations, dtype=np.int64).reshape(-1, 3))
-    return Pairs(keys.done(), images, captions.done(), name=Path(pattern).stem)
+            for caption in sample.captions or [None]:
+                if isinstance(caption, BadCaption):
+                    bad[len(rows)] = caption.reason
+                keys.append(sample.key)
+                texts.append(caption if isinstance(caption, str) else None)
+                locations.extend(sample.image or _NOWHERE)
+                rows.append(count)
+            count += 1
+    return Pairs(
+        keys.done(),
+        TarImages(tuple(shards), np.frombuffer(locations, dtype=np.int64).reshape(-1, 3)),
+        texts.done() if captions else None,
+        name=Path(pattern).stem,
+        bad_captions=bad if captions else None,
+        rows=np.array(rows, dtype=np.int64),
+        n_rows=count,
+        unit="sample",
+        notes=_missing(pattern, found),
+    )
+
+
+def _missing(pattern: str, found: dict[str, list[str]]) -> list[str]:
+    """A note on the shards of a range that are not there."""
+    gone = [Path(part).name for part, paths in found.items() if not paths]
+    if not gone:
+        return []
+    more = f" and {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
+    return [f"{pattern}: {len(gone)} of {len(found)} shards are missing: {', '.join(gone[:_LISTED])}{more}"]
 
 
 @dataclass
@@ -58,8 +92,17 @@ class _Sample:
     key: str
     image: tuple[int, int, int] | None = None
     """Shard, offset, size."""
-    caption: str | None = None
-    said: dict[str, str] = field(default_factory=dict)
+    captions: list[Caption] = field(default_factory=list)
+
+
+@dataclass
+class _Member:
+    """A file of a sample that matters: its name without the ending, and what it holds."""
+
+    stem: str
+    ending: str
+    image: tuple[int, int, int] | None = None
+    text: str = ""
 
 
 class TarImages(LazyImages):
@@ -75,14 +118,17 @@ class TarImages(LazyImages):
     def __len__(self) -> int:
         return len(self.locations)
 
-    def __getitem__(self, index: int) -> bytes | None:  # type: ignore[override]
+    def __getitem__(self, index: int) -> bytes | BadPicture | None:  # type: ignore[override]
         shard, offset, size = self.locations[index].tolist()
         if shard < 0:
             return None
         here = (os.getpid(), shard)
-        if here not in self._open:
-            self._open[here] = os.open(self.shards[shard], os.O_RDONLY)
-        return os.pread(self._open[here], size, offset)
+        try:
+            if here not in self._open:
+                self._open[here] = os.open(self.shards[shard], os.O_RDONLY)
+            return os.pread(self._open[here], size, offset)
+        except OSError as error:
+            return BadPicture(f"{self.shards[shard].name} cannot be read: {error.strerror}")
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": {}}
@@ -94,39 +140,50 @@ class TarImages(LazyImages):
 
     @property
     def sha256(self) -> str:
+        """Hash over names and sizes of the shards and where the images lie in them."""
         sizes = [[shard.name, shard.stat().st_size] for shard in self.shards]
         digest = hashlib.sha256(json.dumps(sizes).encode())
         digest.update(self.locations.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def keys(self) -> Int64[np.ndarray, " image"]:
+        """Return a number per image that is equal for the same file in a tar."""
+        return np.fromiter(
+            (hash((n,)) if at[0] < 0 else hash(tuple(at)) for n, at in enumerate(self.locations.tolist())),
+            np.int64,
+            len(self),
+        )
+
 
 def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sample]:
-    sample = _Sample("")
+    """The samples of a shard: consecutive files whose names are equal up to the first dot."""
+    key, members = "", list[_Member]()
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in _members(tar):
-                stem, ending = _split(member.name)
-                if stem != sample.key:
-                    if sample.key:
-                        yield _told(sample, caption_key)
-                    sample = _Sample(stem)
-                if f".{ending}" in IMAGE_SUFFIXES and sample.image is None:
-                    sample.image = (number, member.offset_data, member.size)
-                elif ending in ("txt", "json", caption_key):
-                    content = tar.extractfile(member)
-                    sample.said[ending] = content.read().decode("utf-8", "replace") if content else ""
-    except tarfile.ReadError as error:
+            for info in _files(tar):
+                first, member = _member(number, info)
+                if first != key:
+                    yield from _grouped(key, members, caption_key)
+                    key, members = first, []
+                if member.image is None and member.ending in {"txt", "json", (caption_key or "txt").lower()}:
+                    content = tar.extractfile(info)
+                    member.text = content.read().decode("utf-8-sig", "surrogateescape") if content else ""
+                    members.append(member)
+                elif member.image is not None:
+                    members.append(member)
+                elif not members:
+                    members.append(_Member(member.stem, ""))  # a sample of other files only is a sample too
+    except (tarfile.TarError, OSError) as error:
         raise PairsError(
             expected=f"a plain tar at {shard}",
             found=str(error),
             fix="mend it, or unpack it if it is compressed",
         ) from error
-    if sample.key:
-        yield _told(sample, caption_key)
+    yield from _grouped(key, members, caption_key)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar; one that was cut ends where it was cut, its last file too short to be read as an image."""
+def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of a tar. A tar that was cut ends at the cut, its last file too short to be read as an image."""
     seen = 0
     while True:
         try:
@@ -143,24 +200,47 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def _split(name: str) -> tuple[str, str]:
-    """Stem and ending; WebDataset's stem ends at the first dot of the file's name."""
-    path = PurePosixPath(name)
-    first, _, ending = path.name.partition(".")
-    return (path.parent / first).as_posix(), ending.lower()
+def _member(number: int, info: tarfile.TarInfo) -> tuple[str, _Member]:
+    """WebDataset's key, which ends at the first dot of the file's name, and the file."""
+    path = PurePosixPath(info.name)
+    first, _, rest = path.name.partition(".")
+    stem, _, ending = path.name.rpartition(".") if rest else (path.name, "", "")
+    is_image = f".{ending.lower()}" in IMAGE_SUFFIXES
+    image = (number, info.offset_data, info.size) if is_image else None
+    return (path.parent / first).as_posix(), _Member((path.parent / stem).as_posix(), ending.lower(), image)
 
 
-def _told(sample: _Sample, caption_key: str | None) -> _Sample:
-    if (caption_key or "txt") in sample.said:
-        sample.caption = sample.said[caption_key or "txt"]
-    elif "json" in sample.said:
-        try:
-            value = json.loads(sample.said["json"]).get(caption_key or "caption")
-        except (ValueError, AttributeError):
-            value = None
-        sample.caption = None if value is None else str(value)
-    sample.said = {}
-    return sample
+def _grouped(key: str, members: list[_Member], caption_key: str | None) -> Iterator[_Sample]:
+    """One sample of the files of a key; several where names with further dots (`img.v1.png`) pair up by themselves."""
+    if not members:
+        return
+    by_stem: dict[str, list[_Member]] = {}
+    for member in members:
+        by_stem.setdefault(member.stem, []).append(member)
+    whole = [stem for stem, of in by_stem.items() if any(m.image for m in of) and any(not m.image for m in of)]
+    alone = all(m.image for m in members) and len(by_stem) > 1
+    if len(whole) > 1 or alone:
+        for stem, of in by_stem.items():
+            yield _sample(stem, of, caption_key)
+    else:
+        yield _sample(next(iter(by_stem)) if len(by_stem) == 1 else key, members, caption_key)
+
+
+def _sample(key: str, members: list[_Member], caption_key: str | None) -> _Sample:
+    image = next((m.image for m in members if m.image is not None), None)
+    texts = {m.ending: m.text for m in members if m.image is None}
+    ending = (caption_key or "txt").lower()
+    if ending in texts:
+        return _Sample(key, image, captions_of(texts[ending]))
+    if "json" not in texts:
+        return _Sample(key, image)
+    try:
+        found = json.loads(texts["json"])
+    except (ValueError, RecursionError):
+        return _Sample(key, image, [BadCaption("the .json beside the image is not JSON")])
+    if not isinstance(found, dict):
+        return _Sample(key, image, [BadCaption(f"the .json beside the image is a {type(found).__name__}")])
+    return _Sample(key, image, captions_of(found.get(caption_key or "caption")))
 
 
 def _ranges(pattern: str) -> Iterator[str]:

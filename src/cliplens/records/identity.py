@@ -3,24 +3,59 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-ImageSource = Path | bytes | Image.Image
+from cliplens.errors import BadPairError, BadPictureError
+from cliplens.keys import first_id
+from cliplens.pictures import AS_SEEN, PictureOptions, PictureSource, open_picture
+
+ImageSource = PictureSource
 Sharing = Literal["shared", "image", "text"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its caption; either may be missing where only one modality is needed."""
+    """An image and its caption. Either may be missing where only one modality is needed.
+
+    >>> pair = Pair("cat.jpg#1", Image.new("L", (8, 8)), "a cat")
+    >>> pair.image.mode, pair.image_id
+    ('RGB', 'cat.jpg')
+    """
 
     id: str
-    image: ImageSource | None
+    source: ImageSource | None
+    """Where the image comes from: a file, bytes, or a picture in memory. `image` opens it."""
     caption: str | None
+    image_id: str = ""
+    """Equal for pairs of the same picture; by default the id without the `#1`, `#2`, ... of further captions."""
+    caption_id: str = ""
+    """Equal for pairs of the same caption; by default the id."""
+    caption_problem: str | None = None
+    """Why the caption cannot be used, where that is known."""
+    opening: PictureOptions = AS_SEEN
+    """How the image is opened."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_id", self.image_id or first_id(self.id))
+        object.__setattr__(self, "caption_id", self.caption_id or self.id)
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The picture as RGB, opened at each access; None when the pair has no image.
+
+        Raises:
+            BadPairError: the picture cannot be opened.
+        """
+        if self.source is None:
+            return None
+        try:
+            return open_picture(self.source, self.opening)
+        except BadPictureError as error:
+            raise BadPairError(self.id, error.reason) from error
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def strongest_first(exemplars: Exemplars) -> Wanted:
 
 
 def _read_again(pairs: Sequence[Pair]) -> Pairs:
-    return Pairs([p.id for p in pairs], [p.image for p in pairs], [p.caption for p in pairs], name="exemplars")
+    return Pairs([p.id for p in pairs], [p.source for p in pairs], [p.caption for p in pairs], name="exemplars")
 
 
 class _Batch:

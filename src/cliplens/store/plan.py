@@ -172,7 +172,7 @@ def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePla
         bad += decoded.bad
     else:
         pair, reason = bad[0]
-        what = f" ({pair.image})" if isinstance(pair.image, Path) else ""
+        what = f" ({pair.source})" if isinstance(pair.source, Path) else ""
         raise PairsError(
             expected=f"a good pair among the first {_PROBED}",
             found=f"none; pair {pair.id!r}: {reason}{what}",

@@ -1,0 +1,25 @@
+"""Find which pairs share a picture or a caption."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int64
+
+
+def representatives(keys: Int64[np.ndarray, " pair"], id_at: Callable[[int], str]) -> Int64[np.ndarray, " pair"]:
+    """Return for each pair the index of the pair that stands for its group of equal keys.
+
+    The pair with the smallest id stands for its group, so that the order of the pairs does not matter.
+
+    >>> ids = ["b", "a", "c"]
+    >>> representatives(np.array([7, 7, 9]), ids.__getitem__).tolist()
+    [1, 1, 2]
+    """
+    _, first, group, size = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    chosen = first.copy()
+    shared = np.flatnonzero(size[group] > 1)
+    ordered = shared[np.argsort(group[shared], kind="stable")]
+    for members in np.split(ordered, np.flatnonzero(np.diff(group[ordered])) + 1):
+        if len(members):
+            chosen[group[members[0]]] = min(members.tolist(), key=id_at)
+    return chosen[group].astype(np.int64)
