@@ -1,10 +1,10 @@
-"""The verbs of the package."""
+"""The functions of the package: load, wrap, read_pairs, activations, and datasets for SAELens' own runner."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -14,8 +14,9 @@ from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource
 from cliplens.errors import InputError, unknown_name
 from cliplens.hooked import HookedCLIP, HookedVisionTower, identity_of, open_tower
-from cliplens.pairs import Pairs
-from cliplens.pairs import read_pairs as _read_pairs_file
+from cliplens.pairs import Pairs, Quoting
+from cliplens.pairs import read_pairs as _read_pairs_from
+from cliplens.pictures import AS_SEEN, Orientation, PictureOptions
 from cliplens.sites import Modalities, Site, sites_of
 from cliplens.store import Provider, provider_of
 
@@ -123,50 +124,76 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def read_pairs(
-    path: str | Path,
+    source: "str | Path | Iterable[Any]",
     *,
     image_column: str | None = None,
     caption_column: str | None = None,
     id_column: str | None = None,
     image_root: str | Path | None = None,
     modalities: Modalities = "both",
+    delimiter: str | None = None,
+    quoting: Quoting = "auto",
+    background: str = AS_SEEN.background,
+    orientation: Orientation = AS_SEEN.orientation,
+    max_pixels: int = AS_SEEN.max_pixels,
 ) -> Pairs:
-    """Images and captions in step.
+    """Return images and captions in step.
 
     Args:
-        path: a CSV or TSV file, JSONL, COCO captions JSON, a folder of images with .txt captions, WebDataset tars (path
-            or glob), parquet or a `save_to_disk` folder, "hf:owner/name@split" (downloads), or "world:N" for N pairs of
-            the embedded world ("world:N:SEED" for other pairs).
-        image_column: column with image paths; None looks for the usual names.
-        caption_column: column with captions; None looks for the usual names.
-        id_column: column with unique ids; None makes ids from file names and places.
+        source: a CSV or TSV file, JSONL, COCO captions JSON, a folder of images with .txt captions, WebDataset tars
+            (path or glob), parquet or a `save_to_disk` folder, "hf:owner/name@split" (downloads), or "world:N" for N
+            pairs of the embedded world ("world:N:SEED" for other pairs). Also a `datasets.Dataset`, a pandas frame, or
+            a list of (image, caption).
+        image_column: column of images; None looks for the usual names.
+        caption_column: column of captions; None looks for the usual names.
+        id_column: column of ids; None makes ids from file names and rows.
         image_root: folder image paths are relative to; None is the file's own folder.
         modalities: "image" accepts data without captions, "text" data without images.
+        delimiter: character between the cells of a table, or "tab"; None finds it.
+        quoting: "auto" takes quotation marks that nothing closes as text, "minimal" sets such rows aside, "none" takes
+            every quotation mark as text.
+        background: colour behind transparent pixels; "drop" ignores transparency, as open_clip does.
+        orientation: "upright" turns pictures as their EXIF data says; "stored" does not, as open_clip.
+        max_pixels: larger pictures are set aside instead of decoded.
 
     Raises:
-        PairsError: the file cannot be read as pairs.
+        PairsError: the source cannot be read as pairs.
+
+    >>> pairs = read_pairs("world:100")
+    >>> len(pairs), pairs[0].image.size
+    (100, (48, 48))
     """
-    if str(path).startswith(WORLD_PREFIX):
+    if isinstance(source, str) and source.startswith(WORLD_PREFIX):
         from cliplens.world import world_pairs
 
-        count, seed = parse_world(str(path))
+        count, seed = parse_world(source)
         return world_pairs(count, seed=seed)
-    return _read_pairs_file(
-        Path(path),
+    return _read_pairs_from(
+        source,
         image_column=image_column,
         caption_column=caption_column,
         id_column=id_column,
         image_root=None if image_root is None else Path(image_root),
         modalities=modalities,
+        delimiter=delimiter,
+        quoting=quoting,
+        opening=PictureOptions(background, orientation, max_pixels),
     )
 
 
 def parse_world(path: str) -> tuple[int, int]:
-    """Number of pairs and seed of a "world:N" or "world:N:SEED" path."""
+    """Return number of pairs and seed of a "world:N" or "world:N:SEED" path.
+
+    Raises:
+        InputError: it has another form, or asks for no pairs.
+
+    >>> parse_world("world:512:3")
+    (512, 3)
+    """
     parts = path.removeprefix(WORLD_PREFIX).split(":")
-    if len(parts) > 2 or not all(p.isdigit() for p in parts):
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() for p in parts) or not int(parts[0]):
         raise InputError(
-            expected="world:N or world:N:SEED, two whole numbers", found=repr(path), fix="write world:20480"
+            expected="world:N or world:N:SEED, with N of 1 or more", found=repr(path), fix="write world:20480"
         )
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 

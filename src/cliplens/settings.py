@@ -28,6 +28,15 @@ class Settings:
     caption_column: str | None = _option(None, "Column with captions; default the usual names.", DATA)
     id_column: str | None = _option(None, "Column with unique ids; default file names.", DATA)
     image_root: str | None = _option(None, "Folder image paths are relative to; default the file's own.", DATA)
+    delimiter: str | None = _option(None, "Character between a table's cells, or tab; default finds it.", DATA)
+    quoting: Literal["auto", "minimal", "none"] | None = _option(
+        None, "Quotation marks of a table: auto takes unclosed ones as text, minimal sets such rows aside.", DATA
+    )
+    background: str | None = _option(None, "Colour behind transparent pixels; default white; drop ignores them.", DATA)
+    orientation: Literal["upright", "stored"] | None = _option(
+        None, "Turn pictures upright as EXIF says (default), or leave them as stored.", DATA
+    )
+    max_pixels: int | None = _option(None, "Larger pictures are set aside; default 134 million.", DATA)
     max_bad: float = _option(0.01, "Largest fraction of unreadable pairs; more stops the run.", DATA)
     held_out: float = _option(0.2, "Fraction of pairs kept from training; scores and names come from these.", DATA)
 

@@ -1,7 +1,7 @@
 """Both towers together: the joint model, whose hooks carry `vision.` and `text.` before the towers' own names."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import BadPairError, InputError, MismatchError
 from cliplens.hooked.bank import ConceptLabels
 from cliplens.hooked.cache import JointCache
 from cliplens.hooked.part import active, borrow, hook_point
@@ -21,8 +21,8 @@ from cliplens.hooked.splicing import Splicing
 from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
-from cliplens.records import ModelIdentity
-from cliplens.shapes import Logits
+from cliplens.records import ModelIdentity, Pair
+from cliplens.shapes import Images, Logits, Tokens
 from cliplens.sites import SIDES, Side, Site
 
 _LAYER = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
@@ -153,6 +153,25 @@ class HookedCLIP(Splicing):
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
 
+    def batch(self, pairs: Iterable[Pair]) -> tuple[Images | None, Tokens | None]:
+        """Return preprocessed images and token ids of pairs, on the model's device, as `forward` takes them.
+
+        Images are None when no pair has one, or without a vision tower; tokens likewise.
+
+        Raises:
+            BadPairError: an image cannot be opened, or some pairs have an image or a caption and others do not.
+            InputError: the model has no preprocess or no tokenizer.
+        """
+        several = list(pairs)
+        images, tokens = None, None
+        if self.vision is not None and _all_have("image", [(p.id, p.source) for p in several]):
+            preprocess = self._needed("preprocess", self.preprocess)
+            images = torch.stack([preprocess(pair.image) for pair in several]).to(self.device, self.dtype)
+        if self.text is not None and _all_have("caption", [(p.id, p.caption) for p in several]):
+            tokenizer = self._needed("tokenizer", self.tokenizer)
+            tokens = tokenizer([str(pair.caption) for pair in several]).long().to(self.device)
+        return images, tokens
+
     @torch.no_grad()
     def set_text_bank(
         self, captions: Sequence[str], labels: ConceptLabels | Int[Tensor, " image"] | None = None
@@ -251,6 +270,13 @@ class HookedCLIP(Splicing):
             )
         return tower
 
+    def _needed(self, name: str, tool: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+        if tool is None:
+            raise InputError(
+                expected=f"a model with its {name}", found="none", fix=f"pass it: cliplens.wrap(model, {name}=...)"
+            )
+        return tool
+
     def _given(self, images: Tensor | None, tokens: Tensor | None) -> Iterator[tuple[HookedTower, Tensor]]:
         if images is not None:
             yield self.vision, images
@@ -260,3 +286,11 @@ class HookedCLIP(Splicing):
     def _joined(self, which: str) -> dict[str, Any]:
         parts = ([(f"{side}.{n}", m) for n, m in getattr(t, which).items()] for side, t in self.towers.items())
         return dict(chain.from_iterable(parts))
+
+
+def _all_have(what: str, given: Sequence[tuple[str, object]]) -> bool:
+    """Whether all pairs, rather than none, have an image or a caption."""
+    without = [pair_id for pair_id, value in given if value is None]
+    if without and len(without) < len(given):
+        raise BadPairError(without[0], f"no {what}")
+    return bool(given) and not without

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from cliplens.pairs.images import BadPairError, caption_of, open_image
+from cliplens.errors import BadPairError, InputError
+from cliplens.pairs.images import caption_of, open_image
 from cliplens.pairs.pairs import Pairs
 from cliplens.records import Pair
 
@@ -59,13 +60,13 @@ class Decoder:
             try:
                 caption = caption_of(pair) if self.captions else ""
                 if self.preprocess is not None and bulk is None:
-                    images.append(self.preprocess(open_image(pair)))
+                    images.append(_prepared(self.preprocess, pair))
             except BadPairError as error:
                 bad.append((pair, error.reason))
                 continue
             good.append((index, pair.id, caption))
         kept = np.array([g[0] for g in good], dtype=np.int64)
-        pixels = torch.stack(images) if images else None
+        pixels = _stacked(images) if images else None
         if bulk is not None:
             pixels = bulk if len(kept) == len(indices) else bulk[torch.from_numpy(np.isin(indices, kept))]
         captions = tuple(g[2] for g in good) if self.captions else None
@@ -81,6 +82,26 @@ class Decoder:
         images = normalised(pixels, *scale)
         # The preprocess may do more than this: use the bulk result only where the first image agrees.
         return images if torch.equal(images[0], self.preprocess(Image.fromarray(pixels[0]))) else None
+
+
+def _prepared(preprocess: Preprocess, pair: Pair) -> Tensor:
+    image = open_image(pair)
+    try:
+        return preprocess(image)
+    except Exception as error:
+        # A preprocess raises anything on a picture it cannot take; the other pairs are still good.
+        raise BadPairError(pair.id, f"preprocess failed on {image.width} x {image.height} pixels: {error}") from error
+
+
+def _stacked(images: list[Tensor]) -> Float[Tensor, "pair channel height width"]:
+    shapes = {tuple(image.shape) for image in images}
+    if len(shapes) > 1:
+        raise InputError(
+            expected="a preprocess that returns images of one shape",
+            found=", ".join(map(str, sorted(shapes)[:3])),
+            fix="crop or resize to one size in the preprocess",
+        )
+    return torch.stack(images)
 
 
 def normalised(

@@ -123,7 +123,9 @@ class Rows:
         """Read one row; return it and how many further lines it took."""
         if self.dialect.quoting == "none" or '"' not in line:
             return self._checked(number, _split(_bare(line), self.dialect.delimiter)), 0
-        text, taken = line, []
+        begun = _split(_bare(line), self.dialect.delimiter)
+        own = _shape(begun[self.key]) if self.key < len(begun) else ""
+        text, taken = line, list[str]()
         while True:
             cells = quoted_cells(_bare(text), self.dialect.delimiter)
             if cells is not None:
@@ -138,7 +140,7 @@ class Rows:
                     break
                 waiting.append(following)
             following = waiting[len(taken)]
-            if self._looks_like_a_row(following):
+            if self._looks_like_a_row(following, own):
                 break
             taken.append(following)
             text += following
@@ -163,14 +165,14 @@ class Rows:
         if row.problem is None and sum(self._shapes.values()) < _LEARNED:
             self._shapes[_shape(row.cells[self.key])] += 1
 
-    def _looks_like_a_row(self, line: str) -> bool:
+    def _looks_like_a_row(self, line: str, own: str) -> bool:
         """Whether a line within quotation marks is as wide as a row and begins as rows begin."""
         width = len(self.header)
         cells = _split(_bare(line), self.dialect.delimiter)
         if width < 2 or len(cells) != width:
             return False
         shape = _shape(cells[self.key])
-        return shape in self._shapes and _tells(shape)
+        return (shape == own or shape in self._shapes) and _tells(shape)
 
 
 def header_of(path: Path, dialect: Dialect) -> list[str]:

@@ -1,14 +1,13 @@
-"""A column of labels beside the pairs: what a row is asked about, besides image and caption."""
+"""Read a column of labels beside the pairs, for questions about them."""
 
-import re
 from pathlib import Path
 
 from cliplens.errors import PairsError
+from cliplens.keys import first_id
+from cliplens.pairs.dialect import Quoting
 from cliplens.pairs.hugging import is_hugging
 from cliplens.pairs.read import read_pairs
 from cliplens.sites import Modalities
-
-_FURTHER = re.compile(r"#\d+$")
 
 
 def read_labels(
@@ -19,8 +18,10 @@ def read_labels(
     id_column: str | None = None,
     image_root: Path | str | None = None,
     modalities: Modalities = "both",
+    delimiter: str | None = None,
+    quoting: Quoting = "auto",
 ) -> "LabelColumn":
-    """The values of a column of the source the pairs come from, by pair id.
+    """Return the values of a column of the source the pairs come from, by pair id.
 
     Raises:
         PairsError: the source has no columns, or none of that name.
@@ -39,21 +40,23 @@ def read_labels(
         id_column=id_column,
         image_root=image_root,
         modalities=modalities,
+        delimiter=delimiter,
+        quoting=quoting,
     )
     return LabelColumn(dict(zip(labelled.ids, labelled.captions, strict=True)))
 
 
 class LabelColumn:
-    """Label of each pair; further captions of one image (`ID#1`, ...) have that of the first unless it has its own."""
+    """The label of each pair. Further captions of one image (`ID#1`, ...) have the label of the first by default."""
 
     def __init__(self, by_id: dict[str, str | None]) -> None:
         self._by_id = by_id
 
     @property
     def values(self) -> list[str]:
-        """The labels there are."""
+        """The distinct labels, sorted."""
         return sorted({label.strip() for label in self._by_id.values() if label})
 
     def __getitem__(self, pair_id: str) -> str | None:
-        label = self._by_id.get(pair_id, self._by_id.get(_FURTHER.sub("", pair_id)))
+        label = self._by_id.get(pair_id, self._by_id.get(first_id(pair_id)))
         return None if label is None else label.strip()

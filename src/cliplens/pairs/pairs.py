@@ -184,6 +184,11 @@ class Pairs(Sequence[Pair]):
         """Whether there is a column of captions at all."""
         return self._captions is not None
 
+    @property
+    def has_pixels(self) -> bool:
+        """Whether the images are drawn in memory, many at once."""
+        return isinstance(self._images, ImageColumn)
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
         """Return the pairs at the given indices, in that order, their ids unchanged; a boolean mask works too."""
         picked = np.asarray(rows)

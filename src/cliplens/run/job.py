@@ -1,9 +1,12 @@
 """The steps in order, and which of them are still to do."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
+
+from tqdm.auto import tqdm
 
 from cliplens import api, registry
 from cliplens.contracts import Reporter
@@ -14,7 +17,7 @@ from cliplens.run.context import RunContext
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import EMBEDDING
 from cliplens.run.opened import asked_pairs
-from cliplens.run.scoring import score
+from cliplens.run.scoring import account_of, score
 from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import label_of
 from cliplens.runfolder import RunFolder
@@ -53,6 +56,8 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
             _write_settings(folder, settings, clip, pairs)
     with steps("harvest"):
         cache = _harvest(clip, pairs, settings, folder, group)
+    if group.rank == 0:
+        _say_rows(pairs, cache)
     if until == "harvest":
         return folder
     with steps("train"), group.first_alone():
@@ -65,6 +70,12 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     if group.rank == 0 and until == "report":
         write_report(folder)
     return folder
+
+
+def _say_rows(pairs: Pairs, cache: Cache) -> None:
+    """Print how the source was read, and what became of its rows."""
+    for line in (*pairs.notes, f"{pairs.name}: {account_of(pairs, cache)}"):
+        tqdm.write(f"pairs: {line}", file=sys.stderr)
 
 
 def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:

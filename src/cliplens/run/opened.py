@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,14 @@ _SEED = 97
 
 
 def asked_pairs(settings: Settings) -> Pairs:
-    """The pairs a run was asked to look at."""
+    """Return the pairs a run was asked to look at."""
+    tables = {"delimiter": settings.delimiter, "quoting": settings.quoting}
+    pictures = {
+        "background": settings.background,
+        "orientation": settings.orientation,
+        "max_pixels": settings.max_pixels,
+    }
+    given: dict[str, Any] = {name: value for name, value in {**tables, **pictures}.items() if value is not None}
     return api.read_pairs(
         settings.pairs,
         image_column=settings.image_column,
@@ -29,6 +37,7 @@ def asked_pairs(settings: Settings) -> Pairs:
         id_column=settings.id_column,
         image_root=settings.image_root,
         modalities=settings.modalities,
+        **given,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliplens.hooked import HookedCLIP, HookedTower, special_mask
 from cliplens.pairs import Pairs
+from cliplens.pictures import AS_SEEN
 from cliplens.records import Exemplars, Pair, PairedActs, PositionActivations, Positions, SparseCodes
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality, Site
@@ -99,7 +100,10 @@ def strongest_first(exemplars: Exemplars) -> Wanted:
 
 
 def _read_again(pairs: Sequence[Pair]) -> Pairs:
-    return Pairs([p.id for p in pairs], [p.source for p in pairs], [p.caption for p in pairs], name="exemplars")
+    opening = pairs[0].opening if pairs else AS_SEEN
+    return Pairs(
+        [p.id for p in pairs], [p.source for p in pairs], [p.caption for p in pairs], name="exemplars", opening=opening
+    )
 
 
 class _Batch:

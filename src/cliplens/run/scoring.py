@@ -1,6 +1,7 @@
 """One pass over the pairs kept from training: every metric, the top samples, the names, the files of the run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.files import write_json
-from cliplens.pairs import open_image
+from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import by_modality, scored_on
@@ -19,6 +20,7 @@ from cliplens.run.positions import positions_of
 from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import asked_of, truth_of, unit
 from cliplens.sites import Modality, Site
+from cliplens.store import Cache
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
@@ -122,10 +124,16 @@ def _notes(context: RunContext) -> list[str]:
     return notes
 
 
+def account_of(pairs: Pairs, cache: Cache) -> RowAccount:
+    """Return what became of the rows of the source: every row is used, quarantined or left out."""
+    return pairs.account({pairs.id_at(index) for record in cache.records for index, _ in record.bad})
+
+
 def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
     return {
         "pairs": len(context.cache.ids),
         "quarantined": context.cache.quarantined,
+        "rows": asdict(account_of(context.pairs, context.cache)),
         "truncated": context.cache.truncated,
         "model": context.settings.model,
         "sites": [str(site) for site in context.settings.sites],

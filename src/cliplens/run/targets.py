@@ -65,6 +65,8 @@ def label_of(settings: Settings) -> Label:
         image_column=settings.image_column,
         id_column=settings.id_column,
         image_root=settings.image_root,
+        delimiter=settings.delimiter,
+        quoting=settings.quoting or "auto",
     )
     if value not in labels.values:
         raise unknown_name(f"value of the column {column!r}", value, labels.values)

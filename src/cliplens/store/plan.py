@@ -54,6 +54,8 @@ class Plan:
     shuffle: str
     """"all": one permutation of all pairs. "local": shards in order, pairs permuted in each. "none": as they come."""
     seed: int
+    pictures: str | None = None
+    """How picture files were opened (`cliplens.pictures.PictureOptions`); None where none were, and in older caches."""
 
     @property
     def n_shards(self) -> int:
@@ -88,7 +90,7 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         sites = [{"site": str(s.site), "folder": str(s.site), "token": s.token, **asdict(s.schema)} for s in self.sites]
-        out = {k: getattr(self, k) for k in self.__dataclass_fields__}
+        out = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "pictures" or self.pictures}
         return {"format": FORMAT, **out, "model": asdict(self.model), "sites": sites}
 
     @classmethod
@@ -153,6 +155,7 @@ def plan_harvest(
         shard_pairs=shard_pairs or default,
         shuffle=shuffle,
         seed=seed,
+        pictures=str(pairs.opening) if reader.reads("vision") and not pairs.has_pixels else None,
     )
 
 

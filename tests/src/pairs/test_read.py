@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from cliplens.errors import PairsError
-from cliplens.pairs import read_pairs
+from cliplens.pairs import RowAccount, read_pairs
+from cliplens.pictures import BadPicture
 
 
 def picture(path: Path, colour: str = "red") -> Path:
@@ -22,7 +23,7 @@ def test_a_table_with_usual_names(tmp_path: Path) -> None:
     pairs = read_pairs(table)
     assert pairs.ids == ("a.png", "sub/b.png")
     assert pairs.captions == ["a cat, asleep", "a dog"]
-    assert pairs[1].image == tmp_path / "sub" / "b.png"
+    assert pairs[1].source == tmp_path / "sub" / "b.png"
     assert pairs.name == "set"
 
 
@@ -31,15 +32,17 @@ def test_named_columns_id_column_and_image_root(tmp_path: Path) -> None:
     table.write_text("file\tname\tcode\nx.png\ta cat\t7\nx.png\tthe cat\t7\n")
     pairs = read_pairs(table, image_column="file", caption_column="name", id_column="code", image_root="/pictures")
     assert pairs.ids == ("7", "7#1")
-    assert pairs[0].image == Path("/pictures/x.png")
+    assert pairs[0].source == Path("/pictures/x.png")
 
 
-def test_a_short_row_lacks_what_it_lacks(tmp_path: Path) -> None:
+def test_a_row_of_another_width_is_a_bad_pair(tmp_path: Path) -> None:
     table = tmp_path / "set.csv"
     table.write_text("image,caption\na.png,x\nb.png\n,y\n")
     pairs = read_pairs(table)
     assert pairs.captions == ["x", None, "y"]
-    assert pairs[2].image is None
+    assert pairs[1].source == BadPicture("line 3: 1 cells where the header has 2")
+    assert pairs[1].caption_problem == "line 3: 1 cells where the header has 2"
+    assert pairs[2].source is None
     assert pairs.ids == ("a.png", "b.png", "set-000002")
 
 
@@ -65,7 +68,9 @@ def test_json_lines_with_many_captions_of_one_image(tmp_path: Path) -> None:
     pairs = read_pairs(file)
     assert pairs.ids == ("a.png", "a.png#1", "b.png")
     assert pairs.captions == ["one", "two", "three"]
-    assert pairs[0].image == pairs[1].image
+    assert pairs[0].source == pairs[1].source
+    assert pairs.image_ids == ("a.png", "a.png", "b.png")
+    assert pairs.account() == RowAccount(2, 2, 0, 0)
 
 
 def test_a_folder_with_captions_beside_the_images(tmp_path: Path) -> None:
@@ -89,8 +94,8 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path) -> None:
         ),
         ("set.csv", "", "found the columns none"),
         ("set.csv", "image,caption\n", "Expected at least one pair, but found none"),
-        ("set.jsonl", '{"image": "a"}\n{broken\n', "Expected a JSON object on line 2 of .*set.jsonl"),
-        ("set.jsonl", "[1]\n", "Expected a JSON object on line 1 of .*found a list"),
+        ("set.jsonl", '{"image": "a"}\n{broken\n', "a column of captions in .*set.jsonl.*found the columns 'image'"),
+        ("set.jsonl", "[1]\n", "Expected a JSON object on each line of .*found line 1 is not a JSON object but a list"),
         ("set.xlsx", "x", "found a file ending in '.xlsx'"),
     ],
 )
@@ -106,10 +111,16 @@ def test_a_column_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
         read_pairs(tmp_path / "set.csv", caption_column="caption")
 
 
-def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "set.csv").write_bytes("image,caption\na,Käse\n".encode("latin-1"))
-    with pytest.raises(PairsError, match="in UTF-8"):
-        read_pairs(tmp_path / "set.csv")
+def test_bytes_that_are_no_text_are_bad_captions(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_bytes("image,caption\na,Käse\nb,cheese\n".encode("latin-1"))
+    pairs = read_pairs(tmp_path / "set.csv")
+    assert pairs.captions == [None, "cheese"]
+    assert pairs[0].caption_problem == "a caption that is not valid Unicode text"
+
+
+def test_a_table_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path) -> None:
+    (tmp_path / "set.tsv").write_bytes("image\tcaption\na.png\tKäse\n".encode("utf-16"))
+    assert read_pairs(tmp_path / "set.tsv").captions == ["Käse"]
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cliplens.errors import PairsError
-from cliplens.pairs import Decoder, from_dataset, open_image, read_pairs
+from cliplens.pairs import Decoder, RowAccount, from_dataset, open_image, read_pairs
 from support.pictures import png
 
 
@@ -51,14 +51,14 @@ def test_coco_captions_are_one_pair_each(tmp_path: Path) -> None:
     assert pairs.ids == ("1.png", "1.png#1", "2.png")
     assert pairs.captions == ["one", "two", "x"]
     assert is_seed(pairs[1], 1)
-    assert read_pairs(file, image_root="/elsewhere")[0].image == Path("/elsewhere/1.png")
+    assert read_pairs(file, image_root="/elsewhere")[0].source == Path("/elsewhere/1.png")
 
 
 def test_other_json(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('[{"file_name": "a.png", "text": "x"}]')
-    assert read_pairs(tmp_path / "list.json")[0].image == tmp_path / "a.png"
+    assert read_pairs(tmp_path / "list.json")[0].source == tmp_path / "a.png"
     (tmp_path / "odd.json").write_text('{"a": 1}')
-    with pytest.raises(PairsError, match=r"COCO captions.*found dict in"):
+    with pytest.raises(PairsError, match=r"COCO captions.*found dict with the keys 'a' in"):
         read_pairs(tmp_path / "odd.json")
 
 
@@ -69,7 +69,7 @@ def test_cc3m_finds_its_files(tmp_path: Path, names: tuple[str, str]) -> None:
         (tmp_path / name).write_bytes(b"")
     pairs = read_pairs(tmp_path / "cc.tsv")
     assert pairs.captions == ['a "cat', "a dog"]
-    assert [p.image for p in pairs] == [tmp_path / n for n in names]
+    assert [p.source for p in pairs] == [tmp_path / n for n in names]
 
 
 def test_cc3m_without_files(tmp_path: Path) -> None:
@@ -104,7 +104,10 @@ def test_tar_shards(shards: Path, pattern: str) -> None:
     assert pairs.ids == ("a/0", "a/1", "2", "3", "4", "a/1#1")
     assert pairs.captions == ["null", "one", "two", "three", None, "again"]
     assert [is_seed(pairs[i], s) for i, s in ((0, 0), (1, 1), (2, 2), (5, 9))] == [True] * 4
-    assert pairs[3].image is None
+    assert pairs[3].source is None
+    assert pairs.account() == RowAccount(6, 6, 0, 0, "sample")
+    missing = [] if "*" in pattern else ["1 of 4 shards are missing: s-02.tar"]
+    assert all(words in note for words, note in zip(missing, pairs.notes, strict=True))
     again = pickle.loads(pickle.dumps(Decoder(pairs, None, captions=True)))
     assert is_seed(again.pairs[5], 9)
     assert read_pairs(shards / pattern).sha256 == pairs.sha256

@@ -35,7 +35,7 @@ def test_files_are_names_below_a_folder() -> None:
     files = Files(Path("/pictures"), Strings.of(["a.png", None, "/else/b.png"]))
     assert list(files) == [Path("/pictures/a.png"), None, Path("/else/b.png")]
     assert list(files[1:]) == [None, Path("/else/b.png")]
-    assert [p.image for p in Pairs(["a", "b"], [Path("x/y.png"), None], None)] == [Path("x/y.png"), None]
+    assert [p.source for p in Pairs(["a", "b"], [Path("x/y.png"), None], None)] == [Path("x/y.png"), None]
 
 
 def test_a_pair_of_a_table_takes_its_text_and_little_more(tmp_path: Path) -> None:
