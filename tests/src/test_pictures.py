@@ -77,7 +77,10 @@ def test_every_mode_in_memory_becomes_rgb(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA", "La", "RGBa"])
 def test_transparent_pixels_show_the_background(mode: str) -> None:
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
-    image = clear.convert("LA").convert(mode) if mode in ("La", "PA") else clear.convert(mode)
+    image = clear.convert("LA").convert(mode) if mode == "La" else clear.convert("RGBA" if mode == "PA" else mode)
+    if mode == "PA":
+        image = Image.new("P", (4, 4))
+        image.putalpha(0)
     assert open_picture(image).getpixel((0, 0)) == (255, 255, 255)
     assert open_picture(image, PictureOptions(background="#102030")).getpixel((0, 0)) == (16, 32, 48)
 
