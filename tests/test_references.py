@@ -1,6 +1,8 @@
 """Documents, scripts and folders that the text of the project names exist."""
 
 import re
+import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,17 @@ def test_every_script_a_page_names_exists(page: Path) -> None:
         r"\b((?:benchmarks|examples|docs|tests|src|hooks|plugins)/[\w/-]+\.(?:py|md))\b", page.read_text()
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_contributing_names_every_layer_of_the_core_in_order() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c.get("containers") == ["cliplens"])
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("| layer | contents |")[1].split("\n\n")[0]
+    written = [
+        re.findall(r"`cliplens\.(\w+)`", line.split("|")[1]) for line in table.splitlines() if "`cliplens." in line
+    ]
+    place = {name: row for row, names in enumerate(written) for name in names}
+    modules = [layer.split(" | ") for layer in layers]
+    assert sorted(place) == sorted(name for layer in modules for name in layer)
+    for upper, lower in pairwise(modules):
+        assert max(place[name] for name in upper) <= min(place[name] for name in lower), (upper, lower)
