@@ -20,6 +20,7 @@ _HOME = {
     "install": "cliplens.api",
     "load": "cliplens.api",
     "read_pairs": "cliplens.api",
+    "steer": "cliplens.api",
     "wrap": "cliplens.api",
     "Dictionary": "cliplens.sae",
     "HookedCLIP": "cliplens.hooked",

@@ -4,6 +4,7 @@ from cliplens.api import image_dataset as image_dataset
 from cliplens.api import install as install
 from cliplens.api import load as load
 from cliplens.api import read_pairs as read_pairs
+from cliplens.api import steer as steer
 from cliplens.api import wrap as wrap
 from cliplens.errors import CliplensError as CliplensError
 from cliplens.hooked import HookedCLIP as HookedCLIP

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,40 @@ def wrap(
         found=f"{type(model).__module__}.{type(model).__qualname__}",
         fix="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
     )
+
+
+def steer(
+    target: Any,
+    run: "Path | str | Any",
+    edit: str,
+    *,
+    dose: float = 1.0,
+    site: Site | str | None = None,
+    part: str | None = None,
+    window: tuple[float, float] | None = None,
+) -> AbstractContextManager[Any]:
+    """Steer a model by words, with the dictionary and the names of a run, while the context is open.
+
+        with cliplens.steer(pipeline, "run/", "red->blue", dose=2) as movement:
+            pipeline("a red circle")
+
+    Args:
+        target: a `HookedCLIP`, a diffusers pipeline, a CLIP encoder or a multimodal language model of transformers.
+        run: the folder of a finished run, or a run opened already.
+        edit: an edit as `cliplens steer --edit` takes it; without a strength, as in "red->blue", one typical level.
+        dose: how much of the edit; 0 changes nothing.
+        site: the site to steer; None takes the sites the run's dictionary was made on.
+        part: the part of a pipeline, such as "text_encoder_2".
+        window: the part of the denoising to steer, from 0 (noise) to 1 (picture).
+
+    Raises:
+        InputError: the edit cannot be read, or the target has no such site.
+        UnknownNameError: no latent stands for a word of the edit.
+        NoEffectError: the site does not move what the rest of the target reads.
+    """
+    by_words = registry.find("steering", "by_words").load()
+    context: AbstractContextManager[Any] = by_words(target, run, edit, dose=dose, site=site, part=part, window=window)
+    return context
 
 
 def _with_own(

@@ -8,6 +8,7 @@ CliplensError
 │   ├── BadPictureError            one picture that cannot be opened; `reason` says why
 │   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
 ├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
+├── NoEffectError (RuntimeError)   a model ran and an edit could not have any effect: names the site
 ├── DamagedError                   a file that was altered or cut since it was written
 ├── UnsafeFileError                a pickle that is more than tensors
 └── PluginError                    somebody's plugin failed: names it, its distribution and its error
@@ -62,6 +63,10 @@ class MismatchError(InputError):
 
 class NonFiniteError(CliplensError, ArithmeticError):
     """nan or inf where numbers are needed."""
+
+
+class NoEffectError(CliplensError, RuntimeError):
+    """An edit that could not have any effect on the model that ran."""
 
 
 class DamagedError(CliplensError):

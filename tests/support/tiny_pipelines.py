@@ -117,8 +117,8 @@ def image_encoder() -> Any:
     return CLIPVisionModelWithProjection(vision_config()).eval()
 
 
-def stable_diffusion(kind: str = "StableDiffusionPipeline", seed: int = 0) -> Any:
-    """A Stable Diffusion 1.x pipeline (or another class with the same parts)."""
+def stable_diffusion(kind: str = "StableDiffusionPipeline", seed: int = 0, **unet: Any) -> Any:
+    """A Stable Diffusion 1.x pipeline (or another class with the same parts); `unet` changes its denoiser."""
     import diffusers
     from transformers import CLIPTextModel
 
@@ -128,11 +128,11 @@ def stable_diffusion(kind: str = "StableDiffusionPipeline", seed: int = 0) -> An
         vae=tiny_vae(),
         text_encoder=CLIPTextModel(text_config(tokenizer)).eval(),
         tokenizer=tokenizer,
-        unet=tiny_unet(),
+        unet=tiny_unet(**unet),
         scheduler=scheduler(),
         safety_checker=None,
         feature_extractor=feature_extractor(),
-        image_encoder=None,
+        **({} if kind.endswith("Pix2PixPipeline") else {"image_encoder": None}),
         requires_safety_checker=False,
     )
     return quiet(pipeline)
@@ -246,10 +246,17 @@ def _ip_adapter_weights(unet: Any) -> dict[str, dict[str, Tensor]]:
 
 def llava(seed: int = 0) -> Any:
     """LlavaForConditionalGeneration over a tiny CLIP tower and a tiny Llama."""
-    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     torch.manual_seed(seed)
-    language = LlamaConfig(
+    config = LlavaConfig(vision_config=vision_config(), text_config=_language_config(), image_token_index=63)
+    return LlavaForConditionalGeneration(config).eval()
+
+
+def _language_config() -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=48,
@@ -261,8 +268,6 @@ def llava(seed: int = 0) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    config = LlavaConfig(vision_config=vision_config(), text_config=language, image_token_index=63)
-    return LlavaForConditionalGeneration(config).eval()
 
 
 def llava_inputs(n: int = 2, seed: int = 0) -> dict[str, Tensor]:
@@ -272,6 +277,168 @@ def llava_inputs(n: int = 2, seed: int = 0) -> dict[str, Tensor]:
     ids = torch.cat([words, torch.full((n, patches), 63), words + 7], dim=1)
     pixels = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+
+
+def stable_diffusion_3(seed: int = 0) -> Any:
+    """Stable Diffusion 3 saved without T5."""
+    import diffusers
+    from transformers import CLIPTextModelWithProjection
+
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=WIDTH + WIDTH_2,
+        pooled_projection_dim=2 * EMBED,
+        out_channels=4,
+    )
+    pipeline = diffusers.StableDiffusion3Pipeline(
+        transformer=transformer.eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=_flow_vae(),
+        text_encoder=CLIPTextModelWithProjection(text_config(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, WIDTH_2)).eval(),
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+    return quiet(pipeline)
+
+
+def flux(seed: int = 0) -> Any:
+    """Flux with a tiny T5, which is left alone."""
+    import diffusers
+    from transformers import CLIPTextModel, T5Config, T5EncoderModel
+
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    transformer = diffusers.FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(4, 4, 8),
+    )
+    t5 = T5Config(vocab_size=len(tokenizer), d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4)
+    pipeline = diffusers.FluxPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=_flow_vae(),
+        text_encoder=CLIPTextModel(text_config(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=T5EncoderModel(t5).eval(),
+        tokenizer_2=tokenizer,
+        transformer=transformer.eval(),
+    )
+    return quiet(pipeline)
+
+
+def _flow_vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=[8, 8],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
+
+
+def image_variation(seed: int = 0) -> Any:
+    """StableDiffusionImageVariationPipeline: only a picture conditions."""
+    import diffusers
+
+    torch.manual_seed(seed)
+    pipeline = diffusers.StableDiffusionImageVariationPipeline(
+        vae=tiny_vae(),
+        image_encoder=image_encoder(),
+        unet=tiny_unet(EMBED),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=feature_extractor(),
+        requires_safety_checker=False,
+    )
+    return quiet(pipeline)
+
+
+def llava_next(seed: int = 0) -> Any:
+    """LLaVA-NeXT, which cuts a picture into tiles."""
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    torch.manual_seed(seed)
+    config = LlavaNextConfig(
+        vision_config=vision_config(),
+        text_config=_language_config(),
+        image_token_index=63,
+        image_grid_pinpoints=[[32, 32], [32, 64]],
+    )
+    return LlavaNextForConditionalGeneration(config).eval()
+
+
+def qwen_2_5_vl(seed: int = 0) -> Any:
+    """Qwen2.5-VL, whose tower keeps its layers in `blocks` and packs all pictures into one sequence."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    torch.manual_seed(seed)
+    vision = {
+        "depth": 2,
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "out_hidden_size": 32,
+        "patch_size": 8,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 1,
+        "window_size": 32,
+        "fullatt_block_indexes": [1],
+    }
+    text = {
+        "vocab_size": 70,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+    }
+    config = Qwen2_5_VLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=63,
+        video_token_id=64,
+        vision_start_token_id=61,
+        vision_end_token_id=62,
+    )
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen_inputs(seed: int = 0) -> dict[str, Tensor]:
+    """One picture of 4 x 4 patches, which become 4 tokens, and a question."""
+    ids = torch.tensor([[1, 5, 61, *[63] * 4, 62, 7]])
+    pixels = torch.randn(16, 3 * 8 * 8, generator=torch.Generator().manual_seed(seed))
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": pixels,
+        "image_grid_thw": torch.tensor([[1, 4, 4]]),
+        "mm_token_type_ids": (ids == 63).int(),
+    }
 
 
 def quiet(pipeline: Any) -> Any:

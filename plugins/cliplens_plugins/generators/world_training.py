@@ -1,6 +1,6 @@
-"""Makes the embedded generator and its judge.
+"""Training of the embedded generator and of the network that reads its pictures.
 
-`python -m cliplens_plugins.generators.world_training {generator,judge} --out FILE`
+`python -m cliplens_plugins.generators.world_training {generator,reader} --out FILE`
 """
 
 import copy
@@ -242,9 +242,12 @@ def generator(out: Annotated[Path, typer.Option(help="File to write.")], seed: i
 
 
 @app.command()
-def judge(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0, steps: int = 1500) -> None:
-    """Train the judge."""
+def reader(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0, steps: int = 1500) -> None:
+    """Train the network that reads the factors of pictures."""
     load_factor_reader(out, seed=seed, steps=steps)
+
+
+app.command(name="judge", hidden=True)(reader)
 
 
 if __name__ == "__main__":

@@ -1,90 +1,96 @@
-"""An edit to begin with, for a run whose user named none: `cliplens demo` ends with it."""
+"""An edit to begin with, for a run whose user named none: `cliplens demo` ends with it.
+
+On the embedded world one value of an attribute is turned into another, red into blue where latents say so. On other
+runs the best named latent is added.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from cliplens.api import WORLD_PREFIX
-from cliplens.edits import Edit, add, replace
-from cliplens.errors import InputError
-from cliplens.records import Exemplars, GroundTruth, LatentTable
+from cliplens.edits import Edit, add
+from cliplens.errors import InputError, UnknownNameError
+from cliplens.records import LatentTable
+from cliplens.settings import Settings
+from cliplens.sites import Modality
+from cliplens_plugins.steering.parsing import Group, Level, parse_edits
 
-PURE = 0.9
-"""Share of a latent's top samples that must show one value for the latent to count as saying it."""
+PAIRS_OF_VALUES = (("colour", "red", "blue"), ("colour", "green", "red"), ("shape", "circle", "heart"))
+"""Attributes of the world to try in order: attribute, value to start from, value to end at."""
+STRENGTH = "2x"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An edit with what it aims at."""
+    """An edit with its aim."""
 
-    edit: Edit
+    text: str
+    """As it would be written on the command line."""
+    edits: tuple[Edit, ...]
     aim: str
     """attribute=value where it is known, else the latent's name."""
     starts_from: Callable[[str], bool]
-    """Whether the pair of this id is worth steering: it does not show the target already."""
+    """Whether the pair of this id is worth steering."""
 
 
-def choose(table: LatentTable, exemplars: Exemplars, pairs: str, level: Callable[[int], float | None]) -> Choice:
-    """The edit of the clearest latent; on the embedded world, against the latents of the attribute's other values.
+class Steerable(Protocol):
+    """The parts of a run that choosing needs."""
+
+    @property
+    def asked(self) -> Settings: ...
+    @property
+    def table(self) -> LatentTable: ...
+    def group(self, words: str, modality: Modality) -> Group: ...
+    def level(self, modality: Modality) -> Level: ...
+
+
+def choose(run: Steerable, modality: Modality) -> Choice:
+    """Return an edit that is likely to be seen.
 
     Raises:
-        InputError: no latent fires on images or none has a name.
+        InputError: no latent fires.
     """
-    shared = [int(k) for k in np.flatnonzero(np.asarray(table["modality"], dtype=object) == "CrossD")]
-    if pairs.startswith(WORLD_PREFIX) and shared:
-        found = _by_truth(shared, exemplars, level)
-        if found is not None:
-            return found
-    return _by_name(table, shared, level)
+    if str(run.asked.pairs).startswith(WORLD_PREFIX):
+        for attribute, own, target in PAIRS_OF_VALUES:
+            found = _between(run, modality, attribute, own, target)
+            if found is not None:
+                return found
+    return _by_name(run.table, run.level(modality))
 
 
-def _by_truth(latents: list[int], exemplars: Exemplars, level: Callable[[int], float | None]) -> Choice | None:
-    from cliplens.world import SHARED, ground_truth
+def _between(run: Steerable, modality: Modality, attribute: str, own: str, target: str) -> Choice | None:
+    from cliplens.world import FACTORS, ground_truth
 
-    truth = ground_truth([pair.id for pair in exemplars.pairs])
-    says = {k: _value_said(k, exemplars, truth, SHARED) for k in latents}
-    by_factor = {f: [(k, v, p) for k, s in says.items() if s is not None for g, v, p in [s] if g == f] for f in SHARED}
-    factor, sayers = max(by_factor.items(), key=lambda item: len({v for _, v, _ in item[1]}))
-    if len({v for _, v, _ in sayers}) < 2:
+    text = f"{own}->{target}=+{STRENGTH}"
+    try:
+        edits = parse_edits(text, lambda words: run.group(words, modality))
+    except UnknownNameError:
         return None
-    target, value, _ = max(sayers, key=lambda entry: (entry[2], level(entry[0]) or 0.0, -entry[0]))
-    own = [k for k, v, _ in sayers if v != value]
-    said = {v for _, v, _ in sayers} - {value}
-
-    def starts_from(pair_id: str) -> bool:
-        return int(ground_truth([pair_id]).factors[factor][0]) in said
-
-    aim = f"{factor}={truth.values[factor][value]}"
-    return Choice(replace(own, [target], level(target) or 1.0), aim, starts_from)
-
-
-def _value_said(
-    latent: int, exemplars: Exemplars, truth: GroundTruth, factors: tuple[str, ...]
-) -> tuple[str, int, float] | None:
-    """(factor, value, clearness) of a latent whose top samples agree on one factor and on no other."""
-    places = exemplars.at[latent][exemplars.at[latent] >= 0]
-    if len(places) < 5:
-        return None
-    shares = {f: np.bincount(truth.factors[f][places]) / len(places) for f in factors}
-    pure = [f for f in factors if shares[f].max() >= PURE]
-    if len(pure) != 1:
-        return None
-    others = max(shares[f].max() for f in factors if f != pure[0])
-    return pure[0], int(shares[pure[0]].argmax()), float(shares[pure[0]].max() - others)
-
-
-def _by_name(table: LatentTable, shared: list[int], level: Callable[[int], float | None]) -> Choice:
-    names = table["name"] if "name" in table else np.full(len(table), None, dtype=object)
-    scores = (
-        np.nan_to_num(np.asarray(table["name_score"], dtype=float)) if "name_score" in table else np.zeros(len(table))
+    start = FACTORS[attribute].values.index(own)
+    return Choice(
+        text,
+        tuple(edits),
+        f"{attribute}={target}",
+        lambda pair_id: int(ground_truth([pair_id]).factors[attribute][0]) == start,
     )
-    named = [k for k in (shared or range(len(table))) if names[k] and level(k) is not None]
-    if not named:
+
+
+def _by_name(table: LatentTable, level: Level) -> Choice:
+    names = table["name"] if "name" in table else np.full(len(table), None, dtype=object)
+    scored = "name_score" in table
+    scores = np.nan_to_num(np.asarray(table["name_score"], dtype=float)) if scored else np.zeros(len(table))
+    firing = [k for k in range(len(table)) if level(k) is not None]
+    if not firing:
         raise InputError(
-            expected="a run with a named latent to steer, where no edit is given",
+            expected="a run with a latent that fires, where no edit is given",
             found="none",
             fix="give --edit, for example --edit '17=+4'",
         )
-    best = max(named, key=lambda k: (scores[k], -k))
-    return Choice(add([best], level(best) or 1.0), str(names[best]), lambda _: True)
+    best = max(firing, key=lambda k: (bool(names[k]) and names[k] != "unnamed", scores[k], -k))
+    strength = 2 * (level(best) or 1.0)
+    return Choice(
+        f"{best}=+{strength:g}", (add([best], strength),), str(names[best] or f"latent {best}"), lambda _: True
+    )

@@ -1,6 +1,4 @@
-"""`cliplens steer`: edits over doses, on a run with the embedded generator, on a diffusers pipeline, on a model that
-answers questions about pictures.
-"""
+"""`cliplens steer`: edits over doses, on CLIP itself, a generator, a diffusers pipeline, or a model that answers."""
 
 import os
 from pathlib import Path
@@ -30,11 +28,30 @@ Prompt = Annotated[
     list[str] | None, typer.Option(help="Caption to start from, or question. Repeatable.", rich_help_panel=WHOM)
 ]
 Picture = Annotated[list[Path] | None, typer.Option("--image", help="Picture to start from.", rich_help_panel=WHOM)]
-PairCount = Annotated[int, typer.Option("--pairs", help="Held-out pictures to start from.", rich_help_panel=WHOM)]
-Generator = Annotated[str, typer.Option(help="Who draws from embeddings.", rich_help_panel=WHOM)]
-Pipeline = Annotated[
-    Path | None, typer.Option(help="Folder of a diffusers pipeline, or of a LLaVA-type model.", rich_help_panel=WHOM)
+PairCount = Annotated[
+    int | None,
+    typer.Option("--pairs", help="Held-out pairs to start from; default 4 drawn, 256 for CLIP.", rich_help_panel=WHOM),
 ]
+Generator = Annotated[
+    str | None,
+    typer.Option(
+        help="Draws from embeddings: world (default on its own runs), or none to steer CLIP itself.",
+        rich_help_panel=WHOM,
+    ),
+]
+Pipeline = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a diffusers pipeline or of a multimodal language model, or a single-file checkpoint.",
+        rich_help_panel=WHOM,
+    ),
+]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="Variant of the weights, such as fp16; found by itself.", rich_help_panel=WHOM),
+]
+Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16: of the pipeline.", rich_help_panel=WHOM)]
+Lora = Annotated[Path | None, typer.Option(help="LoRA folder or file for the pipeline.", rich_help_panel=WHOM)]
 Sae = Annotated[Path | None, typer.Option(help="Dictionary, if not the run's.", rich_help_panel=WHOM)]
 SiteOption = Annotated[
     str | None, typer.Option("--site", help="text.blocks.10.hook_resid_post, ...", rich_help_panel=HOW)
@@ -47,11 +64,18 @@ WindowOption = Annotated[
     str | None, typer.Option("--window", help="Part of the denoising, 0:0.5 = its first half.", rich_help_panel=HOW)
 ]
 Steps = Annotated[int, typer.Option(help="Denoising steps of a pipeline.", rich_help_panel=HOW)]
-Seed = Annotated[int, typer.Option(help="Of the noise, the same for every dose.", rich_help_panel=HOW)]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale of a pipeline.", rich_help_panel=HOW)]
+Negative = Annotated[str | None, typer.Option(help="Negative prompt of a pipeline.", rich_help_panel=HOW)]
+Size = Annotated[str | None, typer.Option(help="Width and height of the pictures, 512x512.", rich_help_panel=HOW)]
+Seed = Annotated[int, typer.Option(help="Seed of the noise, the same for every dose.", rich_help_panel=HOW)]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Zero-shot classes for CLIP itself, with commas between: 'cat,dog'.", rich_help_panel=SCORE),
+]
 Measure = Annotated[
     str | None,
     typer.Option(
-        help="colour=blue (read off the pictures by the embedded judge), or with --judge a phrase.",
+        help="colour=blue (read off the pictures by the embedded reader, no training), or with --judge a phrase.",
         rich_help_panel=SCORE,
     ),
 ]
@@ -77,22 +101,29 @@ def steer(
     error_term: ErrorTerm = True,
     prompt: Prompt = None,
     image: Picture = None,
-    pairs: PairCount = 4,
-    generator: Generator = "world",
+    pairs: PairCount = None,
+    generator: Generator = None,
     pipeline: Pipeline = None,
+    variant: Variant = None,
+    dtype: Dtype = "float32",
+    lora: Lora = None,
     sae: Sae = None,
     site: SiteOption = None,
     part: Part = None,
     window: WindowOption = None,
     steps: Steps = 30,
+    guidance: Guidance = None,
+    negative: Negative = None,
+    size: Size = None,
     seed: Seed = 0,
+    classes: Classes = None,
     measure: Measure = None,
     judge: Judge = None,
     out: Out = None,
 ) -> None:
-    """Steer pictures or answers through dictionary latents, over doses, and see what it did.
+    """Steer through dictionary latents, over doses, and report what changed and how far.
 
-    On a run: cliplens steer run/ --edit "red->blue=+2x" --measure colour=blue
+    On a run: cliplens steer run/ --edit "red->blue=+2x"
 
     On a pipeline: cliplens steer --pipeline sd/ --sae sae/ --prompt "a ring" --edit "17=+4"
 
@@ -100,9 +131,10 @@ def steer(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads steal each other's time
     from cliplens.runfolder import RunFolder
-    from cliplens_plugins.steering.session import SteeringRequest, do
+    from cliplens_plugins.steering.request import SteeringRequest
+    from cliplens_plugins.steering.session import do
 
-    asked = SteeringRequest(
+    request = SteeringRequest(
         run=run,
         edit=tuple(edit or ()),
         edits=edits,
@@ -113,54 +145,110 @@ def steer(
         images=tuple(image or ()),
         pairs=pairs,
         generator=generator,
+        classes=tuple(c.strip() for c in (classes or "").split(",") if c.strip()),
         pipeline=pipeline,
+        variant=variant,
+        dtype=dtype,
+        lora=lora,
         sae=sae,
         site=site,
         part=part,
         window=None if window is None else _window(window),
         steps=steps,
+        guidance=guidance,
+        negative=negative,
+        size=None if size is None else _size(size),
         seed=seed,
         measure=measure,
         judge=judge,
         out=out or (Path("cliplens-steer") if run is None else RunFolder(run).steering),
     )
-    _tell(do(asked), asked.out)
+    _tell(do(request), request.out)
 
 
 def _tell(found: dict[str, Any], out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
-    measured = found["measured"]
-    if measured:
-        table = Table(*measured[0], box=None)
-        for row in measured:
-            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
+    for words, latents in found["latents"].items():
+        listed = ", ".join(_latent(entry) for entry in latents)
+        console.print(f"[bold]Latents[/] {words}: {listed}", soft_wrap=True)
+    if found["measured"]:
+        _tell_figures(console, found["measured"])
     if found["aim"]:
-        console.print(f"[bold]Aim[/] {found['aim']}")
+        console.print(f"[bold]Aim[/] {found['aim']}{_success(found)}", soft_wrap=True)
     for note in found["notes"]:
         console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
     made = out / ("strip.png" if (out / "strip.png").exists() else "steering.json")
     console.print(f"[bold]Written[/] {made}", soft_wrap=True)
 
 
+def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
+    """Print one line per figure and one column per dose; of several samples, one line per sample and dose."""
+    from rich.table import Table
+
+    if len({row["dose"] for row in rows}) < len(rows):
+        table = Table(*rows[0], box=None)
+        for row in rows:
+            table.add_row(*map(_shown, row.values()))
+    else:
+        table = Table("", *(f"dose {row['dose']:g}" for row in rows), box=None)
+        for name in (n for n in rows[0] if n != "dose"):
+            table.add_row(name, *(_shown(row[name]) for row in rows))
+    console.print(table)
+
+
+def _latent(entry: dict[str, Any]) -> str:
+    known = entry["evidence"] == entry["evidence"]
+    figures = f", evidence {entry['evidence']:.2f}, fires on {entry['reach']:.0%}" if known else ""
+    return f"{entry['latent']} ({entry['name']}{figures})"
+
+
+def _success(found: dict[str, Any]) -> str:
+    """Return how often the edit works, at the suggested dose or at the best."""
+    aim = found["aim"]
+    rows = [row for row in found["measured"] if isinstance(row.get(aim), float) and row["dose"] != 0]
+    if not rows:
+        return ""
+    suggested = found.get("suggested_dose")
+    if suggested is None:
+        best = max(rows, key=lambda row: row[aim])
+        return f": {best[aim]:.0%} at dose {best['dose']:g}, but no dose keeps other attributes within 10 %"
+    row = next(row for row in rows if row["dose"] == suggested)
+    return f": {row[aim]:.0%} at the suggested dose {suggested:g}, other attributes within 10 %"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _window(text: str) -> tuple[float, float]:
     numbers = _numbers(text, ":")
     if len(numbers) != 2:
-        raise _unreadable("a window FROM:TO, such as 0:0.5", text)
+        raise _unreadable("a window FROM:TO", text, "write for example --window 0:0.5")
     return numbers[0], numbers[1]
 
 
+def _size(text: str) -> tuple[int, int]:
+    numbers = _numbers(text, "x")
+    if len(numbers) != 2 or any(n != int(n) or n < 1 for n in numbers):
+        raise _unreadable("a size WIDTHxHEIGHT", text, "write for example --size 512x512")
+    return int(numbers[0]), int(numbers[1])
+
+
 def _numbers(text: str, between: str) -> tuple[float, ...]:
+    from math import isfinite
+
     try:
-        return tuple(float(part) for part in text.split(between))
+        numbers = tuple(float(part) for part in text.split(between))
     except ValueError as error:
-        raise _unreadable(f"numbers with {between!r} between them", text) from error
+        raise _unreadable(f"numbers with {between!r} between them", text, "write for example 0,1,2") from error
+    if not all(map(isfinite, numbers)):
+        raise _unreadable("finite numbers", text, "write for example 0,1,2")
+    return numbers
 
 
-def _unreadable(expected: str, found: str) -> Exception:
+def _unreadable(expected: str, found: str, fix: str) -> Exception:
     from cliplens.errors import InputError
 
-    return InputError(expected=expected, found=repr(found), fix="write it so")
+    return InputError(expected=expected, found=repr(found), fix=fix)

@@ -10,13 +10,16 @@ from PIL import Image
 from cliplens import registry
 from cliplens.contracts import AttributeReader, Judge
 from cliplens.errors import InputError, unknown_name
-from cliplens_plugins.steering.effects import effect
+from cliplens_plugins.steering.effects import best_within, effect
 
 
 def attributes(
     reader: str, wanted: str, doses: Sequence[float], columns: Sequence[Sequence[Image.Image]]
-) -> list[dict[str, Any]]:
-    """Success and side effects per dose, against the pictures at dose 0.
+) -> tuple[list[dict[str, Any]], float | None]:
+    """Return success and side effects per dose, against the pictures at dose 0, and the suggested dose.
+
+    The suggested dose has the most success of those at which no other attribute changes in more than 10 % of pictures;
+    None when there is none.
 
     Args:
         reader: name in the entry-point group `cliplens.readers`.
@@ -43,13 +46,14 @@ def attributes(
     target = judge.values[name].index(value)
     readings = [judge.read(pictures) for pictures in columns]
     before = readings[list(doses).index(0.0)]
+    effects = [effect(before, after, name, target, dose=dose) for dose, after in zip(doses, readings, strict=True)]
     rows = []
-    for dose, after in zip(doses, readings, strict=True):
-        found = effect(before, after, name, target, dose=dose)
+    for found in effects:
         low, high = found.success.low, found.success.high
         changed = {f"{other} changed": share.share for other, share in found.changed.items()}
         rows.append({wanted: found.success.share, "95 %": f"{low:.2f}-{high:.2f}", **changed})
-    return rows
+    best = best_within([e for e in effects if e.dose != 0])
+    return rows, None if best is None or best.success.share == 0 else best.dose
 
 
 @torch.no_grad()

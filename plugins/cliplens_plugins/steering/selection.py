@@ -1,6 +1,4 @@
-"""Which latents to edit: by number, by name, by modality class, or by what they say about a label."""
-
-from collections.abc import Sequence
+"""Choosing latents to edit: by name, by modality class, or by their correlation with a label."""
 
 import numpy as np
 import torch
@@ -9,25 +7,25 @@ from torch import Tensor
 
 from cliplens.errors import InputError, unknown_name
 from cliplens.records import LatentTable, SparseCodes
+from cliplens.run.find import NAME_COLUMNS, UNNAMED, name_matches
 
-NAME_COLUMNS = ("name", "name_image", "name_text")
 CLASSES = ("ImgD", "TextD", "CrossD")
 
 
-def by_name(table: LatentTable, name: str, columns: Sequence[str] = NAME_COLUMNS) -> list[int]:
-    """The latents of that name, best `name_score` first; letter case does not matter.
+def by_name(table: LatentTable, name: str) -> list[int]:
+    """Return the latents of that name or synonym, best `name_score` first; letter case does not matter.
 
-    The columns are asked in order and the first that knows the name answers.
+    A name such as "red / crimson" is found by "red" too. `OpenedRun.find` also weighs evidence and reach.
 
     Raises:
-        UnknownNameError: no latent is called so; the nearest names are listed.
+        UnknownNameError: no latent has the name; the nearest names are listed.
+        InputError: the name is empty, or "unnamed", which is no name.
     """
-    asked = [c for c in columns if c in table]
-    for column in asked:
-        found = [k for k, n in enumerate(table[column]) if n and str(n).casefold() == name.casefold()]
-        if found:
-            return _best_first(table, found)
-    known = {str(n) for column in asked for n in table[column] if n}
+    matches, _ = name_matches(table, name)
+    found = [int(k) for k in np.flatnonzero(matches == 1.0)]
+    if found:
+        return _best_first(table, found)
+    known = {str(n) for column in NAME_COLUMNS if column in table for n in table[column] if n and n != UNNAMED}
     raise unknown_name("latent", name, known)
 
 
@@ -41,7 +39,7 @@ def _best_first(table: LatentTable, latents: list[int]) -> list[int]:
 def by_class(
     table: LatentTable, wanted: str, *, column: str = "modality", seed: int = 0, count: int | None = None
 ) -> list[int]:
-    """The living latents of a modality class: "ImgD", "TextD", "CrossD", "all", or "random".
+    """Return the living latents of a modality class: "ImgD", "TextD", "CrossD", "all", or "random".
 
     Args:
         table: with the column that says the class.
@@ -69,9 +67,9 @@ def by_class(
 
 
 def label_correlation(codes: SparseCodes, positive: Bool[np.ndarray, " row"]) -> Float[np.ndarray, " d_sae"]:
-    """Pearson correlation of each latent's code with a yes-no label, in [-1, 1]; nan where one of them is constant.
+    """Return the Pearson correlation of each latent's code with a yes-no label, in [-1, 1]; nan where one is constant.
 
-    This chooses latents on one split; they are to be scored on another.
+    Choose latents on one split and score them on another.
     """
     label = torch.from_numpy(np.asarray(positive)).to(torch.float64)
     values = codes.values.double().cpu()
@@ -90,7 +88,7 @@ def label_correlation(codes: SparseCodes, positive: Bool[np.ndarray, " row"]) ->
 def best_latents(
     codes: SparseCodes, values: Int[np.ndarray, " row"], n_values: int, *, least: float = 0.0
 ) -> list[int | None]:
-    """For each value of a factor the latent that says it best; None where no correlation reaches `least`."""
+    """Return, for each value of a factor, the latent that correlates best with it; None below `least`."""
     best: list[int | None] = []
     for value in range(n_values):
         found = np.nan_to_num(label_correlation(codes, values == value), nan=-1.0)
@@ -100,7 +98,7 @@ def best_latents(
 
 
 def typical_level(codes: SparseCodes) -> Float[np.ndarray, " d_sae"]:
-    """Mean code of each latent over the rows where it fires; nan where it never does. The unit of a dose."""
+    """Return the mean code of each latent over the rows where it fires; nan where it never does. The unit of a dose."""
     ones = torch.ones_like(codes.values, dtype=torch.float64)
     empty = torch.zeros(codes.d_sae, dtype=torch.float64, device=codes.values.device)
     count = empty.index_add(0, codes.latents, ones)

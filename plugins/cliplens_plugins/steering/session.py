@@ -1,216 +1,275 @@
-"""One steering session: edits over doses, a strip of pictures, what was measured, all in one folder."""
+"""One steering session: edits over doses, what came out and how far it moved, all in one folder."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from cliplens import api, registry
-from cliplens.contracts import Generator
+from cliplens import registry
+from cliplens.contracts import AttributeReader
 from cliplens.edits import Edit, LatentSteering, identity_of, load_edits, save_edits
-from cliplens.errors import InputError
+from cliplens.errors import InputError, PluginError
 from cliplens.files import write_json
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary
+from cliplens.sae import Dictionary, open_dictionary
 from cliplens.sites import Modality
-from cliplens_plugins.steering import readers
+from cliplens_plugins.steering import clip_steering, readers
 from cliplens_plugins.steering.answers import answers, is_answering
 from cliplens_plugins.steering.choosing import Choice
-from cliplens_plugins.steering.context import steer
-from cliplens_plugins.steering.parsing import parse_edit
+from cliplens_plugins.steering.drawing import Strip, open_pipeline, samples_to_draw, through_generator, through_pipeline
+from cliplens_plugins.steering.parsing import Group, parse_edits
 from cliplens_plugins.steering.pictures import burnt, save_strip, sharpness
-from cliplens_plugins.steering.sources import Run, samples_of
+from cliplens_plugins.steering.request import SteeringRequest
+from cliplens_plugins.steering.sources import Run
 
-Pictures = list[Image.Image]
+Rows = list[dict[str, Any]]
+DRAWN = 4
+"""Held-out pictures in a strip."""
+MEASURED = 48
+"""Held-out pictures that success is measured on."""
 _CHANGED = "changed is the Kullback-Leibler divergence of the next token from dose 0, in nats"
+_PROXIES = "sharpness and burnt are proxies for picture quality; read them against dose 0"
 
 
-@dataclass(frozen=True, kw_only=True)
-class SteeringRequest:
-    """What a session is asked for; the options of `cliplens steer`."""
+@dataclass
+class _Session:
+    """A request with everything it needs opened."""
 
-    out: Path
-    run: Path | None = None
-    edit: tuple[str, ...] = ()
-    edits: Path | None = None
-    doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
-    reference: str | None = None
-    error_term: bool = True
-    prompts: tuple[str, ...] = ()
-    images: tuple[Path, ...] = ()
-    pairs: int = 4
-    generator: str = "world"
-    pipeline: Path | None = None
-    sae: Path | None = None
-    site: str | None = None
-    part: str | None = None
-    window: tuple[float, float] | None = None
-    steps: int = 30
-    seed: int = 0
-    measure: str | None = None
-    judge: str | None = None
+    request: SteeringRequest
+    run: Run | None
+    dictionary: Dictionary
+    modality: Modality
+    choice: Choice | None = None
+    taken: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Words -> the latents they resolved to."""
 
-    def __post_init__(self) -> None:
-        if self.run is None and (self.pipeline is None or self.sae is None):
-            raise InputError(
-                expected="a run folder, or --pipeline together with --sae",
-                found="neither" if self.pipeline is None else "--pipeline alone",
-                fix="give the folder of an earlier run, or a pipeline and a dictionary",
-            )
-        if not self.edit and self.edits is None and self.run is None:
-            raise InputError(expected="something to do", found="no --edit and no --edits", fix="give --edit '17=+4'")
-        if self.pipeline is not None and not self.prompts and not self.images:
-            raise InputError(
-                expected="something to draw or to ask", found="no --prompt and no --image", fix="give --prompt 'a ring'"
-            )
+    @property
+    def generator(self) -> str | None:
+        """The generator that can draw this run's embeddings; None when CLIP itself is steered."""
+        assert self.run is not None
+        if self.request.generator is not None:
+            return None if self.request.generator == "none" else self.request.generator
+        return "world" if self.run.asked.model == "world" and "image" in self.run.modalities else None
 
+    @property
+    def aim(self) -> str | None:
+        """attribute=value or a phrase: what the edit is meant to do, where that is known."""
+        return self.request.measure or (self.choice.aim if self.choice else None)
 
-def do(asked: SteeringRequest) -> dict[str, Any]:
-    """Steer, draw or answer, measure; writes strip.png (of pictures), edits.json and steering.json into `asked.out` and
-    returns the last.
+    def steering(self) -> LatentSteering:
+        """Return the edits of the request as a steering object at dose 1."""
+        request = self.request
+        edits: list[Edit] = [] if request.edits is None else load_edits(request.edits, self.dictionary)
+        for text in request.edit:
+            edits += self._parsed(text)
+        if self.choice is not None:
+            edits += self._parsed(self.choice.text)
+        return LatentSteering(self.dictionary, edits, error_term=request.error_term, reference=self._reference())
 
-    Raises:
-        InputError: what is asked for does not go together; says which option to change.
-    """
-    run = None if asked.run is None else Run(RunFolder.open(asked.run))
-    dictionary = _dictionary(asked, run)
-    modality: Modality = "text" if asked.prompts and not asked.images else "image"
-    choice = run.chosen_edit() if run is not None and not asked.edit and asked.edits is None else None
-    steering = _steering(asked, run, dictionary, modality, choice)
-    doses = asked.doses if 0.0 in asked.doses else (0.0, *asked.doses)
-    answering = asked.pipeline is not None and is_answering(asked.pipeline)
-    pipeline = None if asked.pipeline is None or answering else open_pipeline(asked.pipeline)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    if asked.pipeline is not None and answering:
-        doses = tuple(sorted(doses, key=abs))
-        measured = answers(asked.pipeline, asked.prompts, asked.images, steering, doses, site=asked.site)
-        labels, notes = [path.name for path in asked.images], [_CHANGED]
-    else:
-        labels, columns = _drawn(asked, run, pipeline, steering, doses, choice)
-        save_strip(asked.out / "strip.png", list(zip(*columns, strict=True)), [f"dose {d:g}" for d in doses], labels)
-        measured, notes = _measured(asked, doses, columns)
-    save_edits(asked.out / "edits.json", steering.edits, dictionary)
-    found = {
-        "asked": {k: v for k, v in asdict(asked).items() if v not in (None, ())},
-        "dictionary": identity_of(dictionary),
-        "edits": [asdict(e) for e in steering.edits],
-        "aim": asked.measure or (choice.aim if choice else None),
-        "doses": list(doses),
-        "samples": labels,
-        "measured": measured,
-        "notes": notes,
-    }
-    write_json(asked.out / "steering.json", found)
-    return found
+    def _parsed(self, text: str) -> list[Edit]:
+        run = self.run
+        if run is None or self.request.sae is not None or not run.scored:
+            return parse_edits(text)
+        return parse_edits(text, self._found, table=run.table, level=run.level(self.modality))
 
+    def _found(self, words: str) -> Group:
+        assert self.run is not None
+        group = self.run.group(words, self.modality)
+        by_latent = {c.latent: c for c in self.run.find(words, self.dictionary.d_sae, modality=self.modality)}
+        self.taken[words] = [_row_of(by_latent[k]) for k in group.latents]
+        return group
 
-def _drawn(
-    asked: SteeringRequest,
-    run: Run | None,
-    pipeline: Any | None,
-    steering: LatentSteering,
-    doses: Sequence[float],
-    choice: Choice | None,
-) -> tuple[list[str], list[Pictures]]:
-    """Labels of the samples, and their pictures dose by dose."""
-    if pipeline is not None:
-        return _through_pipeline(asked, pipeline, steering, doses)
-    assert run is not None
-    return _through_generator(asked, run, steering, doses, choice)
-
-
-def _dictionary(asked: SteeringRequest, run: Run | None) -> Dictionary:
-    if asked.sae is not None:
-        return Dictionary.load(asked.sae)
-    assert run is not None
-    return run.dictionary
-
-
-def _steering(
-    asked: SteeringRequest, run: Run | None, dictionary: Dictionary, modality: Modality, choice: Choice | None
-) -> LatentSteering:
-    table = run.table if run is not None and asked.sae is None and run.scored else None
-    level = run.level(modality) if run is not None and asked.sae is None else None
-    edits: list[Edit] = [] if asked.edits is None else load_edits(asked.edits, dictionary)
-    edits += [parse_edit(text, table, level) for text in asked.edit]
-    edits += [] if choice is None else [choice.edit]
-    reference = None
-    if asked.reference is not None:
-        if run is None:
+    def _reference(self) -> Any:
+        if self.request.reference is None:
+            return None
+        if self.run is None:
             raise InputError(
                 expected="a run folder, whose model encodes the reference", found="--reference alone", fix="give a run"
             )
-        path = Path(asked.reference)
-        reference = run.codes(Image.open(path).convert("RGB") if path.is_file() else asked.reference)
-    return LatentSteering(dictionary, edits, error_term=asked.error_term, reference=reference)
+        path = Path(self.request.reference)
+        return self.run.codes(Image.open(path).convert("RGB") if path.is_file() else self.request.reference)
 
 
-def _through_generator(
-    asked: SteeringRequest, run: Run, steering: LatentSteering, doses: Sequence[float], choice: Choice | None
-) -> tuple[list[str], list[Pictures]]:
-    draw = registry.find("generators", asked.generator).make(Generator)
-    keep = choice.starts_from if choice else lambda _: True
-    labels, samples = samples_of(run, asked.prompts, asked.images, asked.pairs, keep)
-    conditions = [run.embed(samples, steering.at_dose(dose)) for dose in doses]
-    return labels, [list(draw.generate(condition, seed=asked.seed)) for condition in conditions]
+def do(request: SteeringRequest) -> dict[str, Any]:
+    """Steer, draw or answer, and measure.
 
-
-def _through_pipeline(
-    asked: SteeringRequest, pipeline: Any, steering: LatentSteering, doses: Sequence[float]
-) -> tuple[list[str], list[Pictures]]:
-    inputs: dict[str, Any] = {"prompt": list(asked.prompts)}
-    if asked.images:
-        inputs["image"] = [Image.open(path).convert("RGB") for path in asked.images]
-    labels = list(asked.prompts) or [path.name for path in asked.images]
-    columns = []
-    for dose in doses:
-        where = {"site": asked.site, "part": asked.part, "window": asked.window}
-        with torch.no_grad(), steer(pipeline, steering.at_dose(dose), **where):  # type: ignore[arg-type]
-            seeds = [torch.Generator().manual_seed(asked.seed + n) for n in range(len(labels))]
-            made = pipeline(**inputs, num_inference_steps=asked.steps, generator=seeds)
-        columns.append(list(made.images))
-    return labels, columns
-
-
-def open_pipeline(path: Path) -> Any:
-    """A diffusers pipeline from a folder, weights from safetensors only.
+    Writes strip.png (of pictures), edits.json and steering.json into `request.out` and returns the last.
 
     Raises:
-        InputError: the folder holds no pipeline.
+        InputError: the options do not go together; names the option to change.
     """
-    from diffusers import DiffusionPipeline
+    session = _open(request)
+    steering = session.steering()
+    labels, measured, notes, more = _done(session, steering)
+    request.out.mkdir(parents=True, exist_ok=True)
+    if more.get("strip") is not None:
+        heads = [f"dose {d:g}" for d in request.ordered_doses]
+        strip: Strip = more.pop("strip")
+        save_strip(request.out / "strip.png", list(zip(*strip.columns, strict=True)), heads, labels)
+    save_edits(request.out / "edits.json", steering.edits, session.dictionary)
+    found = {
+        "asked": {k: v for k, v in asdict(request).items() if v not in (None, ())},
+        "dictionary": identity_of(session.dictionary),
+        "edits": [asdict(e) for e in steering.edits],
+        "latents": session.taken,
+        "aim": more.pop("aim", session.aim),
+        "doses": list(dict.fromkeys(row["dose"] for row in measured)),
+        "samples": labels,
+        "measured": measured,
+        "notes": notes,
+        **more,
+    }
+    write_json(request.out / "steering.json", found)
+    return found
 
-    if not (path / "model_index.json").is_file():
-        raise InputError(
-            expected="a folder with a model_index.json, as diffusers saves pipelines",
-            found=str(path),
-            fix="give that one",
-        )
-    pipeline = DiffusionPipeline.from_pretrained(str(path), local_files_only=True, use_safetensors=True)
-    return pipeline.to(api.pick_device(None))
+
+def _open(request: SteeringRequest) -> _Session:
+    run = None if request.run is None else Run(RunFolder.open(request.run))
+    if request.sae is not None:
+        dictionary = open_dictionary(request.sae)
+    else:
+        assert run is not None
+        dictionary = run.dictionary
+    modality: Modality = "text" if request.prompts and not request.images else "image"
+    if run is not None and request.pipeline is None and not request.prompts and "image" not in run.modalities:
+        modality = "text"
+    choice = run.chosen_edit() if run is not None and not request.edit and request.edits is None else None
+    return _Session(request, run, dictionary, modality, choice)
 
 
-def _measured(
-    asked: SteeringRequest, doses: Sequence[float], columns: Sequence[Pictures]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    rows: list[dict[str, Any]] = [
+def _done(session: _Session, steering: LatentSteering) -> tuple[list[str], Rows, list[str], dict[str, Any]]:
+    """Return labels, rows of figures, notes and what else belongs in steering.json."""
+    request = session.request
+    if request.pipeline is not None and is_answering(request.pipeline):
+        doses = tuple(sorted(request.ordered_doses, key=abs))
+        rows = answers(request.pipeline, request.prompts, request.images, steering, doses, site=request.site)
+        return [path.name for path in request.images], rows, [_CHANGED], {}
+    if request.pipeline is not None:
+        strip = through_pipeline(request, open_pipeline(request), steering)
+        rows, notes = _of_pictures(session, strip)
+        return strip.labels, rows, [*notes, *_standing_still(rows, "conditioning moved")], {"strip": strip}
+    assert session.run is not None
+    if session.generator is None:
+        keep = session.choice.starts_from if session.choice else lambda _: True
+        samples = clip_steering.samples_of(session.run, request, keep)
+        rows, notes = clip_steering.over_doses(session.run, request, steering, samples)
+        return samples.labels, rows, [*notes, *_standing_still(rows, "activations moved")], {}
+    return _on_the_generator(session, session.generator, steering)
+
+
+def _on_the_generator(
+    session: _Session, generator: str, steering: LatentSteering
+) -> tuple[list[str], Rows, list[str], dict[str, Any]]:
+    """Draw a strip of a few pictures, and measure success on more of them where the generator has a reader."""
+    run, request = session.run, session.request
+    assert run is not None
+    aim = session.aim if request.judge else _aim(session, generator)
+    if aim is not None and request.measure is None and not _is_ready(generator):
+        aim = None
+    keep = _not_yet(aim, session) if request.judge is None else (lambda _: True)
+    count = max(MEASURED, request.pairs or DRAWN) if aim and request.judge is None else (request.pairs or DRAWN)
+    labels, given = samples_to_draw(run, request, keep, count)
+    whole = through_generator(request, generator, run, steering, (labels, given))  # type: ignore[arg-type]
+    shown = request.pairs or (len(labels) if request.prompts or request.images else DRAWN)
+    strip = Strip(labels[:shown], [column[:shown] for column in whole.columns], whole.movement)
+    rows, notes = _of_pictures(session, strip)
+    more: dict[str, Any] = {"strip": strip, "aim": aim}
+    if aim is not None and request.judge is None:
+        figures, suggested = readers.attributes(generator, aim, request.ordered_doses, whole.columns)
+        rows = [{**row, **extra} for row, extra in zip(rows, figures, strict=True)]
+        notes.append(f"{aim}: share of {len(labels)} held-out pictures read so, by a network that saw pictures only")
+        more |= {"suggested_dose": suggested, "measured_on": len(labels)}
+    return strip.labels, rows, [*notes, *_standing_still(rows, "embedding moved")], more
+
+
+def _aim(session: _Session, generator: str) -> str | None:
+    """Return the aim as attribute=value: asked for, chosen, or the last word of an edit such as red->blue."""
+    if session.aim is not None:
+        return session.aim
+    try:
+        values = registry.find("readers", generator).make(AttributeReader).values
+    except (PluginError, InputError):
+        return None
+    words = [t.split("=")[0].split("~")[0].split("->")[-1].strip().casefold() for t in session.request.edit]
+    hits = [f"{name}={value}" for word in words for name, known in values.items() for value in known if value == word]
+    return hits[0] if len(hits) == 1 else None
+
+
+def _is_ready(generator: str) -> bool:
+    """Return whether the generator's reader can read pictures at once, without being trained first."""
+    try:
+        return bool(getattr(registry.find("readers", generator).make(AttributeReader), "ready", True))
+    except (PluginError, InputError):
+        return False
+
+
+def _not_yet(aim: str | None, session: _Session) -> Any:
+    """Return whether a pair is worth steering: it shows the value the edit starts from, or not yet the target."""
+    if session.choice is not None:
+        return session.choice.starts_from
+    run = session.run
+    if aim is None or run is None or not str(run.asked.pairs).startswith("world:"):
+        return lambda _: True
+    from cliplens.world import FACTORS, ground_truth
+
+    attribute, _, value = aim.partition("=")
+    if attribute not in FACTORS or value not in FACTORS[attribute].values:
+        return lambda _: True
+    known = FACTORS[attribute].values
+    own = [t.split("->")[0].strip().casefold() for t in session.request.edit if "->" in t]
+    wanted = {known.index(o) for o in own if o in known} or {n for n, v in enumerate(known) if v != value}
+    return lambda pair_id: int(ground_truth([pair_id]).factors[attribute][0]) in wanted
+
+
+def _of_pictures(session: _Session, strip: Strip) -> tuple[Rows, list[str]]:
+    """Return figures of the pictures themselves: movement, distance from dose 0, proxies of quality, similarity."""
+    request, doses = session.request, session.request.ordered_doses
+    distances = _from_dose_0(strip, doses)
+    rows: Rows = [
         {
             "dose": dose,
+            **moved,
+            "picture moved": distance,
             "sharpness": sum(map(sharpness, pictures)) / len(pictures),
             "burnt": sum(map(burnt, pictures)) / len(pictures),
         }
-        for dose, pictures in zip(doses, columns, strict=True)
+        for dose, moved, distance, pictures in zip(doses, strip.movement, distances, strip.columns, strict=True)
     ]
-    notes = ["sharpness and burnt are proxies for picture quality; read them against dose 0"]
-    if asked.measure is None:
-        return rows, notes
-    if asked.judge is not None:
-        more = readers.similarities(asked.judge, asked.measure, asked.prompts, columns)
+    notes = [_PROXIES]
+    if request.measure is not None and request.judge is not None:
+        more = readers.similarities(request.judge, request.measure, request.prompts, strip.columns)
         notes.append("similarity is a cosine by the judge; the judge should not be the model steered")
-    else:
-        more = readers.attributes(asked.generator, asked.measure, doses, columns)
-        notes.append(f"read off {len(columns[0])} pictures; benchmarks/steering.py scores hundreds")
-    return [{**row, **extra} for row, extra in zip(rows, more, strict=True)], notes
+        rows = [{**row, **extra} for row, extra in zip(rows, more, strict=True)]
+    elif request.measure is not None and session.run is None:
+        raise InputError(
+            expected="--judge MODEL, which compares pictures with a phrase",
+            found=f"--measure {request.measure!r} alone",
+            fix="give --judge, for example --judge ViT-B-32",
+        )
+    return rows, notes
+
+
+def _from_dose_0(strip: Strip, doses: Sequence[float]) -> list[float]:
+    at = list(doses).index(0.0)
+    first = Strip(strip.labels, [strip.columns[at], *strip.columns])
+    return first.distances()[1:]
+
+
+def _standing_still(rows: Rows, column: str) -> list[str]:
+    """Return a note when no dose moved anything."""
+    moved = [row[column] for row in rows if row["dose"] != 0 and column in row]
+    if moved and all(value == 0 for value in moved):
+        return ["no effect: nothing moved at any dose; the edited latents may not fire on these samples"]
+    return []
+
+
+def _row_of(candidate: Any) -> dict[str, Any]:
+    return {
+        "latent": candidate.latent,
+        "name": candidate.name,
+        "evidence": candidate.evidence,
+        "reach": candidate.reach,
+        "level": candidate.level,
+    }

@@ -1,9 +1,8 @@
-"""What is steered on a run folder: its model, its dictionary, and samples turned into embeddings while steering."""
+"""A finished run opened for steering: its model, its dictionary, samples to steer, and latents by words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,14 @@ from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars
 from cliplens.pairs import open_image
 from cliplens.records import Pair
-from cliplens.run import OpenedRun, asked_pairs
-from cliplens.sites import SIDE_OF, Modality, Site
+from cliplens.run import OpenedRun
+from cliplens.sites import MODALITIES, SIDE_OF, Modality, Site
 from cliplens_plugins.steering.choosing import Choice, choose
 from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.parsing import Group
+
+MOST = 24
+"""Latents that words resolve to, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,40 +33,82 @@ class Run(OpenedRun):
 
     @property
     def scored(self) -> bool:
-        """Whether its latents have names and classes yet."""
+        """Return whether its latents have names and classes yet."""
         return self.folder.latents.exists()
 
-    def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
-        """The first pairs the dictionary was not trained on, of those whose ids are to be kept."""
-        pairs = asked_pairs(self.asked)
-        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.held_out))
-        chosen = islice((int(row) for row in kept if keep(pairs.ids[row])), count)
-        return [pairs[row] for row in chosen]
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Return the modalities that the dictionary reads and the pairs have."""
+        source = self.dictionary.provenance
+        read = {Site.parse(name).modality for name in source.sites} if source else set(MODALITIES)
+        has = {"image": self.pairs.has_images, "text": self.pairs.has_captions}
+        return tuple(m for m in MODALITIES if m in read and has[m])
 
-    def chosen_edit(self) -> Choice:
-        """The edit to begin with.
+    def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
+        """Return the first pairs the dictionary was not trained on, of those whose ids are to be kept.
+
+        Pairs that the run has quarantined are passed over.
+        """
+        pairs = self.pairs
+        kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.held_out))
+        good = (int(row) for row in kept if pairs.ids[row] not in self.quarantined and keep(pairs.ids[row]))
+        return [pairs[row] for row in islice(good, count)]
+
+    def held_out_samples(
+        self, count: int, keep: Callable[[str], bool] = lambda _: True
+    ) -> tuple[list[str], list[Image.Image] | list[str]]:
+        """Return ids and pictures of held-out pairs; their captions where the run has no images.
 
         Raises:
-            InputError: the run was not scored, or nothing in it has a name.
+            InputError: no held-out pair is left.
         """
-        images, texts = load_exemplars(self.folder.exemplars) if self.scored else (None, None)
-        exemplars = images or texts
-        if exemplars is None:
+        chosen = self.held_out(count, keep)
+        if not chosen:
+            raise InputError(
+                expected="held-out pairs to steer",
+                found=f"none in {self.asked.pairs} that can be read",
+                fix="give --prompt or --image",
+            )
+        if "image" not in self.modalities:
+            return [pair.id for pair in chosen], [str(pair.caption) for pair in chosen]
+        return [pair.id for pair in chosen], [open_image(pair) for pair in chosen]
+
+    def group(self, words: str, modality: Modality) -> Group:
+        """Return the latents that stand for the words, the strongest first, with their mean codes where they are said.
+
+        Raises:
+            UnknownNameError: no latent does; the nearest names are listed.
+        """
+        good = [c for c in self.find(words, self.dictionary.d_sae, modality=modality) if c.good]
+        level = self.level(modality)
+        units = {c.latent: c.level if np.isfinite(c.level) else level(c.latent) for c in good}
+        strongest = sorted(units, key=lambda k: -(units[k] or 0.0))[:MOST]
+        means = self.mean_codes(words, modality=modality)
+        return Group(tuple(strongest), tuple(units[k] for k in strongest), None if means is None else tuple(means))
+
+    def chosen_edit(self) -> Choice:
+        """Return an edit to begin with.
+
+        Raises:
+            InputError: the run was not scored, or none of its latents fires.
+        """
+        if not self.scored:
             raise InputError(expected="an edit", found="none, and a run without scores", fix="give --edit '17=+4'")
-        return choose(self.table, exemplars, self.asked.pairs, self.level("image"))
+        modality: Modality = "image" if "image" in self.modalities else "text"
+        return choose(self, modality)
 
     def level(self, modality: Modality) -> "Levels":
-        """The typical code of a latent: the median over its top samples."""
+        """Return a function that gives the typical code of a latent: the median over its top samples."""
         images, texts = load_exemplars(self.folder.exemplars)
         found = images if modality == "image" else texts
         other = texts if modality == "image" else images
         return Levels(*(None if e is None else e.values for e in (found, other)))
 
     def site(self, modality: Modality) -> Site:
-        """Where the dictionary reads that modality.
+        """Return the site where the dictionary reads that modality.
 
         Raises:
-            InputError: it does not.
+            InputError: it does not read it.
         """
         source = self.dictionary.provenance
         sites = [Site.parse(name) for name in source.sites] if source else [Site(SIDE_OF[modality], "hook_embedding")]
@@ -80,7 +125,7 @@ class Run(OpenedRun):
     def embed(
         self, samples: Sequence[Image.Image] | Sequence[str], steering: Steering | None = None
     ) -> Float[Tensor, "sample d_embed"]:
-        """Final embeddings of pictures or captions, unit norm before steering, with the steering inside the tower."""
+        """Return final embeddings of pictures or captions, with the steering applied inside the tower."""
         modality: Modality = "text" if isinstance(samples[0], str) else "image"
         site = self.site(modality)
         if steering is None:
@@ -89,8 +134,15 @@ class Run(OpenedRun):
             return self._embedded(samples, modality)
 
     @torch.no_grad()
+    def embedded_in_batches(self, samples: Sequence[Any], size: int) -> Float[Tensor, "sample d_embed"]:
+        """Return final embeddings of pictures or captions, `size` of them at a time."""
+        modality: Modality = "text" if isinstance(samples[0], str) else "image"
+        parts = [self._embedded(samples[n : n + size], modality) for n in range(0, len(samples), size)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
     def codes(self, sample: Image.Image | str) -> Float[Tensor, "1 d_sae"]:
-        """Codes of one picture or caption, to swap with."""
+        """Return the codes of one picture or caption, to swap with."""
         modality: Modality = "text" if isinstance(sample, str) else "image"
         site = self.site(modality)
         tower, inputs = self._inputs([sample], modality)
@@ -124,16 +176,3 @@ class Levels:
                 if len(fired):
                     return float(np.median(fired))
         return None
-
-
-def samples_of(
-    run: Run, prompts: Sequence[str], images: Sequence[Path], pairs: int, keep: Callable[[str], bool]
-) -> tuple[list[str], list[Image.Image] | list[str]]:
-    """Labels and samples to steer: prompts, pictures from files, or held-out pairs of the run."""
-    if prompts:
-        return list(prompts), list(prompts)
-    if images:
-        opened = [Image.open(path).convert("RGB") for path in images]
-        return [path.name for path in images], opened
-    chosen = run.held_out(pairs, keep)
-    return [pair.id for pair in chosen], [open_image(pair) for pair in chosen]

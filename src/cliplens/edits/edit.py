@@ -42,13 +42,23 @@ class Edit:
     options: Mapping[str, Any] = field(default_factory=dict)
     """`positions`, `where`, and the bounds of a clamp (`low`, `high`) or the `targets` of a replace."""
 
+    @classmethod
+    def from_json(cls, operation: Any, latents: Any, strength: Any, options: Any) -> "Edit":
+        """Return the edit of four values read from JSON, whatever their types.
+
+        Raises:
+            UnknownNameError: an unknown operation or option.
+            InputError: a value is of a type or range an edit cannot have.
+        """
+        if not isinstance(options, Mapping):
+            raise InputError(
+                expected="options by name", found=repr(options), fix="give {} as the options of an edit without options"
+            )
+        return cls(str(operation), _latents(latents), _finite("strength", strength), dict(options))
+
     def __post_init__(self) -> None:
         if self.operation not in OPTIONS:
             raise unknown_name("operation", str(self.operation), OPTIONS)
-        if not isinstance(self.options, Mapping):
-            raise InputError(
-                expected="options by name", found=repr(self.options), fix="give options={} for an edit without options"
-            )
         latents, options = _latents(self.latents), {k: _OPTION[k](v) for k, v in self._known_options()}
         if not latents and self.operation != "replace":
             raise InputError(expected="at least one latent to edit", found="none", fix="name a latent that exists")

@@ -50,7 +50,7 @@ def _plain(edit: Edit) -> dict[str, Any]:
 def _edit(path: Path, entry: Any) -> Edit:
     if not isinstance(entry, dict) or sorted(entry) != sorted(_FIELDS):
         raise _damaged(path, f"edits with the keys {', '.join(_FIELDS)}", repr(entry))
-    return Edit(**entry)
+    return Edit.from_json(**entry)
 
 
 def _damaged(path: Path, expected: str, found: str) -> DamagedError:

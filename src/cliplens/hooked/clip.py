@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -21,6 +21,7 @@ from cliplens.hooked.splicing import Splicing
 from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
+from cliplens.hooked.zero_shot import TEMPLATES, class_prototypes, classify
 from cliplens.records import ModelIdentity, Pair
 from cliplens.shapes import Images, Logits, Tokens
 from cliplens.sites import SIDES, Side, Site
@@ -173,6 +174,45 @@ class HookedCLIP(Splicing):
         return images, tokens
 
     @torch.no_grad()
+    def class_prototypes(
+        self, classes: Sequence[str], *, templates: Sequence[str] = TEMPLATES
+    ) -> Float[Tensor, "class d_embed"]:
+        """Return one unit-norm prototype per class: the mean embedding of its name in each template.
+
+        Args:
+            classes: class names.
+            templates: sentences with `{}` where the class name goes.
+
+        Raises:
+            InputError: the model has no text tower or tokenizer, or no class or template is given.
+        """
+        if self.tokenizer is None:
+            raise InputError(
+                expected="a model with a tokenizer", found="none", fix="give cliplens.wrap(model, tokenizer=...)"
+            )
+        tokenizer = self.tokenizer
+        return class_prototypes(lambda texts: self.encode_text(tokenizer(texts)), classes, templates)
+
+    @torch.no_grad()
+    def zero_shot(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        classes: Sequence[str],
+        *,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> Int64[Tensor, " batch"]:
+        """Return the class of each image: the index of the nearest prototype by cosine.
+
+        Args:
+            images: preprocessed images.
+            classes: class names.
+            templates: sentences with `{}` where the class name goes.
+
+        Raises:
+            InputError: the model lacks a tower or a tokenizer, or no class or template is given.
+        """
+        return classify(self.encode_image(images), self.class_prototypes(classes, templates=templates))
+
     def set_text_bank(
         self, captions: Sequence[str], labels: ConceptLabels | Int[Tensor, " image"] | None = None
     ) -> None:

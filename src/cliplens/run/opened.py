@@ -1,22 +1,27 @@
 """A finished run, opened again: its model, its dictionary, and pairs the dictionary was not trained on."""
 
+import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from cliplens import api, keys
 from cliplens.errors import InputError
+from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, tokenised
-from cliplens.records import LatentTable
+from cliplens.records import Exemplars, LatentTable
 from cliplens.run.dictionary import scored_on
+from cliplens.run.find import Candidate, Finder
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, open_dictionary
 from cliplens.settings import Settings
 from cliplens.shapes import Images, Tokens
+from cliplens.sites import MODALITIES, Modality
 
 _SEED = 97
 
@@ -79,6 +84,52 @@ class OpenedRun:
                 fix="finish it: cliplens run --resume with the same options",
             )
         return LatentTable.load(self.folder.latents)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """Its pairs, in the order they were given."""
+        return asked_pairs(self.asked)
+
+    @cached_property
+    def quarantined(self) -> frozenset[str]:
+        """The ids of pairs that could not be read."""
+        if not self.folder.quarantine.exists():
+            return frozenset()
+        lines = self.folder.quarantine.read_text(encoding="utf-8").splitlines()
+        return frozenset(str(json.loads(line)["id"]) for line in lines if line.strip())
+
+    def find(self, words: str, count: int = 10, *, modality: Modality = "image") -> list[Candidate]:
+        """Return the latents that may stand for the words, best first.
+
+        Candidates are ranked by their name, by their code of the words themselves, and by how well and how often their
+        codes of one modality go with captions that say the words.
+
+        Args:
+            words: one or more words, such as "red".
+            count: how many to return at most.
+            modality: whose codes are compared with the captions.
+
+        Raises:
+            UnknownNameError: no latent has any evidence for them; the nearest names are listed.
+        """
+        return self._finders[modality].find(words, count)
+
+    def captions_of(self, latent: int, count: int = 5) -> list[str]:
+        """Return captions of a latent's strongest samples, of images first."""
+        kept = [e for e in self._exemplars if e is not None]
+        return [str(pair.caption) for e in kept for pair, _ in e.of(latent)[:count] if pair.caption][:count]
+
+    @cached_property
+    def _exemplars(self) -> tuple[Exemplars | None, Exemplars | None]:
+        return load_exemplars(self.folder.exemplars)
+
+    def mean_codes(self, words: str, *, modality: Modality = "image") -> Float[np.ndarray, " d_sae"] | None:
+        """Return the mean code of each latent over pairs whose captions say the words; None where too few do."""
+        return self._finders[modality].mean_codes(words)
+
+    @cached_property
+    def _finders(self) -> dict[Modality, Finder]:
+        return {m: Finder(self, m) for m in MODALITIES}
 
     def inputs(self, count: int) -> tuple[Images, Tokens]:
         """Preprocessed images and captions' tokens, in step, of up to `count` scored pairs, drawn by id.

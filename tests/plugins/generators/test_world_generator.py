@@ -11,6 +11,8 @@ from cliplens.registry import find
 from cliplens.world import draw_scenes, render
 from cliplens_plugins.generators import WorldGenerator, train_factor_reader
 from cliplens_plugins.generators.world import WEIGHTS
+from cliplens_plugins.generators.world_reader import WEIGHTS as READER
+from cliplens_plugins.generators.world_reader import WorldReader
 
 SEED = 700_001
 SCENES = draw_scenes(48, seed=SEED)
@@ -107,3 +109,10 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     broken[1, 0] = float("nan")
     with pytest.raises(NonFiniteError, match="row 1"):
         generator().generate(broken, seed=0)
+
+
+def test_the_reader_that_ships_reads_what_true_pictures_show() -> None:
+    scenes = draw_scenes(128, seed=SEED + 1)
+    read = WorldReader().read([Image.fromarray(picture) for picture in render(scenes)])
+    assert min(float(np.mean(read[name] == scenes[name])) for name in read) > 0.95
+    assert READER.stat().st_size < 1_000_000

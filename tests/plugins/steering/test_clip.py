@@ -56,8 +56,12 @@ def test_the_embedding_that_makes_the_logits_is_the_edited_one(clip: HookedCLIP)
     both = ("vision.hook_embedding", "text.hook_embedding")
     dictionary = tiny_dictionary(32, 40, sites=both, means=True)
     steering = ed.LatentSteering(dictionary, [ed.add([3], 0.5)])
-    with pytest.raises(InputError, match=r"2: vision\.hook_embedding, text\.hook_embedding"), s.steer(clip, steering):
-        pass
+    with s.steer(clip, steering) as movement:
+        text = clip.encode_text(tokens, normalize=True)
+        image = clip.encode_image(images, normalize=True)
+    assert movement.calls == 2, "both towers are steered"
+    assert not torch.allclose(text, clip.encode_text(tokens, normalize=True))
+    assert not torch.allclose(image, clip.encode_image(images, normalize=True))
     with s.steer(clip, steering, site="vision.hook_embedding"):
         found = clip(images, tokens)
     image = clip.encode_image(images, normalize=True) + 0.5 * dictionary.decoder[3]

@@ -271,18 +271,16 @@ def test_the_papers_control_mixes_a_prompt_with_a_reference_picture(unclip: Any)
     torch.testing.assert_close(embeds / kept, dictionary.folded("image").decode(codes), rtol=0.2, atol=0.1)
 
 
-def test_what_cannot_be_steered_is_refused_in_words(sd: Any, unclip_image: Any) -> None:
+def test_what_cannot_be_steered_is_refused_in_words(sd: Any) -> None:
     embeds = torch.zeros(1, tiny.CONTEXT, tiny.WIDTH)
-    with pytest.raises(InputError, match="prompt_embeds that are made already"), s.steer(sd, text_steering()):
+    with pytest.raises(InputError, match="prompt_embeds, made already"), s.steer(sd, text_steering()):
         sd(prompt_embeds=embeds, negative_prompt_embeds=embeds, num_inference_steps=1)
     text, late = text_steering(), (0.0, 0.2)
-    inside = image_steering("blocks.1.hook_resid_post")
     for kind, words, target, steering, more in (
         (MismatchError, r"as the dictionary, 16, but found text_encoder 32", sd, text_steering(width=16), {}),
         (UnknownNameError, "text_encoder", sd, text, {"part": "text_encoder_2"}),
         (UnknownNameError, r"blocks\.2\.hook_resid_post", sd, text_steering("blocks.9.hook_resid_post"), {}),
         (InputError, r"0 <= from < to <= 1, but found \(0\.5, 0\.2\)", sd, text, {"window": (0.5, 0.2)}),
-        (InputError, "a site at the image embedding", unclip_image, inside, {"window": late}),
     ):
         with pytest.raises(kind, match=words), s.steer(target, steering, **more):
             pass

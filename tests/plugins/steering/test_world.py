@@ -1,6 +1,8 @@
 """`cliplens steer` on a finished run of the embedded world: real model, real dictionary, real generator."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import cliplens
 from cliplens import edits as ed
+from cliplens.errors import InputError, UnknownNameError
 from cliplens.exemplars import save_exemplars
-from cliplens.records import Edit, LatentTable, PairedActs
+from cliplens.records import LatentTable, PairedActs
 from cliplens.run import run
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
@@ -21,6 +25,8 @@ from cliplens_plugins import steering as s
 from cliplens_plugins.generators import WorldGenerator, load_factor_reader
 from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering.command import app
+from cliplens_plugins.steering.find_command import app as find_app
+from cliplens_plugins.steering.parsing import parse_edits
 from cliplens_plugins.steering.sources import Run
 
 
@@ -49,6 +55,107 @@ def steer(*arguments: str) -> Any:
     done = CliRunner().invoke(app, list(arguments))
     assert done.exit_code == 0, done.output
     return done
+
+
+def test_words_find_the_latents_whose_codes_go_with_them(folder: Path) -> None:
+    opened = Run(RunFolder.open(folder))
+    found = opened.find("red", 5)
+    assert found[0].good
+    assert found[0].evidence >= found[0].score > 0
+    assert [c.good for c in found] == sorted((c.good for c in found), reverse=True)
+    means = opened.mean_codes("red")
+    assert means is not None
+    assert means[found[0].latent] == pytest.approx(found[0].level)
+    for words in ("unnamed", "  ", "Unnamed"):
+        with pytest.raises(InputError, match="words that name a latent"):
+            opened.find(words)
+    with pytest.raises(UnknownNameError, match="sesquipedalian"):
+        opened.find("sesquipedalian")
+
+
+def test_cliplens_find_prints_them(folder: Path) -> None:
+    done = CliRunner().invoke(find_app, [str(folder), "red", "--count", "3"])
+    assert done.exit_code == 0, done.output
+    best = Run(RunFolder.open(folder)).find("red", 1)[0]
+    assert re.search(rf"^\s*{best.latent}\b", done.output, re.MULTILINE)
+
+
+def test_words_in_edits_take_all_good_candidates_and_the_screen_says_which(folder: Path, tmp_path: Path) -> None:
+    done = steer(
+        str(folder), "--edit", "red->blue=+1x", "--prompt", "a red star", "--dose", "1", "--out", str(tmp_path)
+    )
+    found = json.loads((tmp_path / "steering.json").read_text())
+    taken = {k for e in found["edits"] for k in e["latents"]}
+    assert taken == {entry["latent"] for group in found["latents"].values() for entry in group}
+    assert all(re.search(rf"(?<![\d.]){k}(?![\d.])", done.output) for k in taken)
+    assert found["measured"][1]["embedding moved"] > 0
+
+
+def test_red_pictures_turn_blue_by_the_distance_to_the_palette(folder: Path) -> None:
+    """Success is read off the pixels: the figure's colour is nearer to blue's than to red's. No reader is involved."""
+    opened = Run(RunFolder.open(folder))
+    edits = parse_edits("red->blue=+1x", lambda words: opened.group(words, "image"))
+    red = [p for p in opened.held_out(300) if ground_truth([p.id]).factors["colour"][0] == 0][:24]
+    rows = opened.embed([pair.image for pair in red])  # type: ignore[misc]
+    steering = ed.LatentSteering(opened.dictionary, edits)
+    best = 0.0
+    for dose in (1.0, 1.5):
+        pictures = WorldGenerator().generate(steering.at_dose(dose).rows(rows, "image"), seed=0)
+        best = max(best, float(np.mean([blue_over_red(p) for p in pictures])))
+    plain = WorldGenerator().generate(rows, seed=0)
+    assert np.mean([blue_over_red(p) for p in plain]) < 0.2
+    assert best >= 0.8
+
+
+def blue_over_red(picture: Any) -> bool:
+    pixels = np.asarray(picture.convert("RGB"), float).reshape(-1, 3)
+    far = np.abs(pixels - np.median(pixels, 0)).sum(1)
+    figure = pixels[far >= np.quantile(far, 0.95)].mean(0)
+    return bool(figure[2] > figure[0])
+
+
+@torch.no_grad()
+def test_steering_by_words_at_top_level(folder: Path) -> None:
+    opened = Run(RunFolder.open(folder))
+    images = torch.stack([opened.clip.preprocess(p.image) for p in opened.held_out(3)])  # type: ignore[misc, arg-type]
+    before = opened.clip.encode_image(images)
+    with cliplens.steer(opened.clip, folder, "red->blue", dose=2) as movement:
+        after = opened.clip.encode_image(images)
+    assert movement.activations > 0
+    assert not torch.allclose(before, after)
+    assert torch.equal(opened.clip.encode_image(images), before)
+
+
+def test_a_run_without_a_generator_steers_clip_itself(folder: Path, tmp_path: Path) -> None:
+    options = [
+        "--edit",
+        "red->blue=+1x",
+        "--generator",
+        "none",
+        "--classes",
+        "red, blue",
+        "--pairs",
+        "60",
+        "--dose",
+        "0,1",
+    ]
+    steer(str(folder), *options, "--out", str(tmp_path))
+    found = json.loads((tmp_path / "steering.json").read_text())
+    plain, steered = found["measured"]
+    assert len(found["samples"]) == 60
+    assert plain["image moved"] == plain["caption moved"] == plain["class changed"] == 0
+    assert steered["image moved"] > 0
+    assert 0 <= steered["image_to_text_r1"] <= 1
+    assert steered["seen as blue"] > plain["seen as blue"]
+
+
+def test_quarantined_pairs_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    first = [pair.id for pair in Run(RunFolder.open(folder)).held_out(3)]
+    line = json.dumps({"id": first[0], "reason": "cut short"})
+    (copy / "quarantine.jsonl").write_text(line + "\n")
+    assert [pair.id for pair in Run(RunFolder.open(copy)).held_out(2)] == first[1:]
 
 
 def test_a_run_alone_is_enough(folder: Path) -> None:
@@ -121,7 +228,7 @@ def test_steering_a_colour_flips_zero_shot_and_keeps_the_rest(folder: Path) -> N
         means.append(dense[torch.from_numpy(colours == value)].mean(0))
     best = [s.label_correlation(codes, colours == v) for v in range(8)]
     part = np.flatnonzero(np.nan_to_num(np.abs(best)).max(0) >= 0.2)
-    shift: list[Edit] = [ed.add([int(k)], float(means[4][k] - means[0][k])) for k in part]
+    shift: list[ed.Edit] = [ed.add([int(k)], float(means[4][k] - means[0][k])) for k in part]
     red = torch.from_numpy(values["colour"][half:] == 0)
     moved = ed.LatentSteering(opened.dictionary, shift, dose=1.5).rows(acts[half:][red], "image")
     nearest = torch.stack([acts[:half][torch.from_numpy(colours == v)].mean(0) for v in range(8)])

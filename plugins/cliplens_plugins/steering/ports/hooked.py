@@ -9,18 +9,20 @@ from torch import Tensor
 from cliplens.errors import MismatchError
 from cliplens.hooked import HookedCLIP, HookedTower
 from cliplens.sites import Site
-from cliplens_plugins.steering.ports.port import Port, Rewrite
+from cliplens_plugins.steering.ports.movement import Movement
+from cliplens_plugins.steering.ports.port import Port
+from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 
 def offers(target: Any, site: Site) -> bool:
-    """Whether the target has the side."""
+    """Return whether the target has the side."""
     if isinstance(target, HookedCLIP):
         return site.side in target.towers
     return isinstance(target, HookedTower) and target.cfg.side == site.side
 
 
 def port(target: Any, site: Site) -> Port:
-    """The port of a site.
+    """Return the port of a site.
 
     Raises:
         UnknownNameError: there is no such hook; the nearest are listed.
@@ -28,13 +30,13 @@ def port(target: Any, site: Site) -> Port:
     tower: HookedTower = target.towers[site.side] if isinstance(target, HookedCLIP) else target
 
     @contextmanager
-    def attach(rewrite: Rewrite) -> Iterator[None]:
+    def attach(rewrite: Rewrite, movement: Movement) -> Iterator[None]:
         seen: dict[str, Tensor] = {}
 
-        def told(activation: Tensor, hook: Any) -> Tensor:
+        def rewritten(activation: Tensor, hook: Any) -> Tensor:
             return _rewritten(tower, rewrite, activation, seen.get("inputs"))
 
-        with _inputs_kept(tower, seen), tower.hooks(fwd_hooks=[(site.hook, told)]):
+        with _inputs_kept(tower, seen), tower.hooks(fwd_hooks=[(site.hook, rewritten)]):
             yield
 
     return Port(site, tower.width(site.hook), attach)
@@ -42,7 +44,7 @@ def port(target: Any, site: Site) -> Port:
 
 @contextmanager
 def _inputs_kept(tower: HookedTower, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Every way into a tower checks its inputs, so that is where they are caught: hooks see activations only."""
+    """Keep the inputs of a tower: hooks see activations only, and every way into a tower calls `checked`."""
     before, original = tower.__dict__.get("checked"), tower.checked
 
     def checked(inputs: Tensor) -> Tensor:

@@ -1,30 +1,131 @@
-"""Multimodal language models of transformers (LLaVA and its kin): edits inside the vision tower change the answer."""
+"""Multimodal language models of transformers: edits inside the vision tower change the answer.
 
+The vision tower feeds a language model. The first time, the model runs plain up to the language model as well, so that
+the two inputs can be compared; a site that does not move them is refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from cliplens.sites import Site
 from cliplens_plugins.steering.ports import transformers_clip
+from cliplens_plugins.steering.ports.compiled import uncompiled, unwrapped
+from cliplens_plugins.steering.ports.movement import Movement
 from cliplens_plugins.steering.ports.port import Port
+from cliplens_plugins.steering.ports.rewriting import Rewrite
+
+_TOWERS = ("vision_tower", "vision_model", "visual", "vision_encoder")
+_LANGUAGE = ("language_model", "text_model")
 
 
 def vision_tower_of(target: Any) -> nn.Module | None:
-    """The vision tower inside a multimodal model; None when there is none of a kind we know."""
-    for holder in (target, getattr(target, "model", None)):
-        tower = getattr(holder, "vision_tower", None)
-        if isinstance(tower, nn.Module) and transformers_clip.side_of(tower) == "vision":
-            return tower
-    return None
+    """Return the vision tower inside a multimodal model; None when there is none of a kind we know."""
+    return _held(target, _TOWERS, lambda tower: transformers_clip.side_of(tower) == "vision")
+
+
+def language_model_of(target: Any) -> nn.Module | None:
+    """Return the language model inside a multimodal model; None when there is none."""
+    return _held(target, _LANGUAGE, lambda language: transformers_clip.side_of(language) is None)
 
 
 def offers(target: Any, site: Site) -> bool:
-    """Whether the target has a vision tower and the site lies in one."""
-    return site.side == "vision" and isinstance(target, nn.Module) and vision_tower_of(target) is not None
+    """Return whether the target is a multimodal language model with a vision tower, and the site lies in one."""
+    if site.side != "vision" or not isinstance(target, nn.Module):
+        return False
+    return vision_tower_of(target) is not None and language_model_of(target) is not None
 
 
 def port(target: Any, site: Site) -> Port:
-    """The port of a site of the vision tower."""
+    """Return the port of a site of the vision tower.
+
+    Raises:
+        UnknownNameError: the tower has no such site; the nearest are listed.
+    """
     tower = vision_tower_of(target)
     assert tower is not None
-    return transformers_clip.port(tower, site)
+    inner = transformers_clip.port(tower, site)
+    return Port(site, inner.width, lambda rewrite, movement: _attached(target, tower, site, rewrite, movement))
+
+
+@contextmanager
+def _attached(target: nn.Module, tower: nn.Module, site: Site, rewrite: Rewrite, movement: Movement) -> Iterator[None]:
+    language = language_model_of(target)
+    assert language is not None
+    plain: dict[str, Any] = {}
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled(target))
+        root = unwrapped(target)
+
+        def run_plain(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            movement.runs += 1
+            if movement.compared or plain.get("running"):
+                return
+            plain["running"] = True
+            try:
+                plain["inputs"] = _inputs_of(language, root, args, kwargs)
+            finally:
+                plain["running"] = False
+
+        def gate(acts: Any, special: Any) -> Any:
+            return acts if plain.get("running") else rewrite(acts, special)
+
+        def compared(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if movement.calls and not movement.compared and not plain.get("running") and "inputs" in plain:
+                movement.compare(plain.pop("inputs"), _conditioning(args, kwargs))
+                movement.refuse_unread(str(site), type(root).__name__, _instead(tower, site))
+
+        for module, hook in ((root, run_plain), (language, compared)):
+            handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        stack.enter_context(transformers_clip.attached(tower, site.hook, gate))
+        yield
+
+
+class _Reached(Exception):  # noqa: N818  it stops a forward pass and is no error
+    """The forward pass has reached the language model."""
+
+
+def _inputs_of(language: nn.Module, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what the language model is given when the whole model runs on these arguments, and run no further."""
+    found: dict[str, Any] = {}
+
+    def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found["inputs"] = _conditioning(args, kwargs)
+        raise _Reached
+
+    handle = language.register_forward_pre_hook(reached, with_kwargs=True, prepend=True)
+    try:
+        with torch.no_grad():
+            root.forward(*args, **kwargs)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found.get("inputs", ())
+
+
+def _conditioning(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the arguments that can hold what a picture became; caches and position embeddings cannot."""
+    return [
+        *args,
+        *(v for k, v in sorted(kwargs.items()) if "past" not in k and "position" not in k and "mask" not in k),
+    ]
+
+
+def _instead(tower: nn.Module, site: Site) -> str:
+    last = transformers_clip.n_layers(tower) - 2
+    layer = last if site.layer is None else min(last, site.layer - 1)
+    return f"steer an earlier block, such as vision.blocks.{max(layer, 0)}.hook_resid_post"
+
+
+def _held(target: Any, names: tuple[str, ...], fits: Any) -> nn.Module | None:
+    for holder in (target, getattr(target, "model", None)):
+        for name in names:
+            found = getattr(holder, name, None)
+            if isinstance(found, nn.Module) and fits(unwrapped(found)):
+                return unwrapped(found)
+    return None

@@ -1,17 +1,19 @@
-"""CLIP encoders of transformers: text encoders of Stable Diffusion, image encoders of unCLIP, IP-Adapter and LLaVA.
+"""CLIP-like encoders of transformers: text encoders of Stable Diffusion, image encoders of unCLIP, IP-Adapter, LLaVA.
 
-Site names are ours; the table says what they are in these modules:
+Site names are TransformerLens' own. In these modules they are:
 
 | site                       | module                                                                       |
 |----------------------------|------------------------------------------------------------------------------|
 | `blocks.L.hook_resid_post` | output of `encoder.layers[L]`                                                |
 | `blocks.L.hook_resid_pre`  | output of the layer before; of `embeddings` or `pre_layrnorm` before layer 0 |
-| `blocks.L.hook_resid_mid`  | output of `self_attn`, moved by what the sum with the layer's input is moved |
+| `blocks.L.hook_resid_mid`  | output of `self_attn`, moved as the sum with the layer's input is moved      |
 | `blocks.L.hook_attn_out`   | output of `self_attn`                                                        |
 | `blocks.L.hook_mlp_out`    | output of `mlp`                                                              |
 | `hook_pooled`              | input of the projection (output of `post_layernorm` for images)              |
 | `hook_projected`           | output of the projection                                                     |
 | `hook_embedding`           | the same at unit norm                                                        |
+
+The towers of Qwen2-VL, 2.5-VL and 3-VL keep their layers in `blocks`, with `attn` and `mlp`, and have the block sites.
 
 Hooks go before any that are there: transformers records `hidden_states` with hooks of its own, and a pipeline that
 reads `hidden_states[-2]` must read the steered one.
@@ -27,7 +29,9 @@ from torch import Tensor, nn
 
 from cliplens.errors import unknown_name
 from cliplens.sites import Side, Site
-from cliplens_plugins.steering.ports.port import Port, Rewrite, on_direction, with_position
+from cliplens_plugins.steering.ports.compiled import uncompiled, unwrapped
+from cliplens_plugins.steering.ports.port import Port
+from cliplens_plugins.steering.ports.rewriting import Rewrite, on_direction, with_position
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(hook_\w+)$")
 _IN_BLOCK = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
@@ -35,35 +39,41 @@ _LEGACY_EOS = 2  # configs older than transformers#24773 say 2 and mean: the hig
 
 
 def side_of(model: nn.Module) -> Side | None:
-    """Which tower a transformers module is; None when it is none."""
+    """Return which tower a transformers module is; None when it is neither."""
     inner = inner_of(model)
     if inner is None:
         return None
-    return "text" if hasattr(inner.embeddings, "token_embedding") else "vision"
+    return "text" if hasattr(getattr(inner, "embeddings", None), "token_embedding") else "vision"
 
 
 def inner_of(model: nn.Module) -> Any:
-    """The module that holds `embeddings` and `encoder.layers`; None when there is none."""
+    """Return the module that holds `embeddings` and `encoder.layers`, or `patch_embed` and `blocks`; None without."""
     for name in ("", "text_model", "vision_model"):
         found: Any = model if not name else getattr(model, name, None)
         if found is not None and hasattr(getattr(found, "encoder", None), "layers") and hasattr(found, "embeddings"):
             return found
+        if found is not None and isinstance(getattr(found, "blocks", None), nn.ModuleList):
+            return found if hasattr(found, "patch_embed") and hasattr(found.blocks[0], "attn") else None
     return None
 
 
+def n_layers(model: nn.Module) -> int:
+    """Return the number of layers."""
+    return len(_layers(inner_of(model)))
+
+
 def hooks_of(model: nn.Module) -> list[str]:
-    """The names of the sites a module has."""
-    n_layers = len(inner_of(model).encoder.layers)
-    names = [f"blocks.{layer}.{hook}" for layer in range(n_layers) for hook in _IN_BLOCK]
+    """Return the hook names a module has."""
+    names = [f"blocks.{layer}.{hook}" for layer in range(n_layers(model)) for hook in _IN_BLOCK]
     if _projection(model) is not None:
         names += ["hook_pooled", "hook_projected", "hook_embedding"]
-    elif side_of(model) == "vision":
+    elif hasattr(inner_of(model), "post_layernorm"):
         names.append("hook_pooled")
     return names
 
 
 def port(model: nn.Module, site: Site) -> Port:
-    """The port of a site.
+    """Return the port of a site.
 
     Raises:
         UnknownNameError: this module has no such site; the nearest are listed.
@@ -71,18 +81,44 @@ def port(model: nn.Module, site: Site) -> Port:
     known = hooks_of(model)
     if site.hook not in known:
         raise unknown_name(f"site of the {site.side} encoder {type(model).__name__}", site.hook, known)
-    return Port(site, _width(model, site.hook), lambda rewrite: attached(model, site.hook, rewrite))
+    return Port(site, _width(model, site.hook), lambda rewrite, _: _alone(model, site.hook, rewrite))
 
 
 @contextmanager
-def attached(model: nn.Module, hook: str, rewrite: Rewrite) -> Iterator[None]:
-    """The module with its activations rewritten at a site."""
+def _alone(model: nn.Module, hook: str, rewrite: Rewrite) -> Iterator[None]:
+    with uncompiled(model), attached(unwrapped(model), hook, rewrite):
+        yield
+
+
+@contextmanager
+def attached(model: nn.Module, hook: str, rewrite: Rewrite, *, first_call_only: bool = False) -> Iterator[None]:
+    """Rewrite a module's activations at a site while the context is open.
+
+    Args:
+        model: the encoder.
+        hook: the hook name.
+        rewrite: activations -> new activations.
+        first_call_only: whether later calls of the module stay plain.
+    """
     with ExitStack() as stack:
+        if first_call_only:
+            rewrite = _in_first_call(model, rewrite, stack)
         special = _special_reader(model, stack)
         for module, change in _changes(model, hook, rewrite, special, stack):
             handle = module.register_forward_hook(change, prepend=True)
             stack.callback(handle.remove)
         yield
+
+
+def _in_first_call(model: nn.Module, rewrite: Rewrite, stack: ExitStack) -> Rewrite:
+    calls = 0
+
+    def count(module: nn.Module, args: Any) -> None:
+        nonlocal calls
+        calls += 1
+
+    stack.callback(model.register_forward_pre_hook(count).remove)
+    return lambda acts, special: rewrite(acts, special) if calls <= 1 else acts
 
 
 Change = Callable[[nn.Module, Any, Any], Any]
@@ -109,12 +145,17 @@ def _changes(
 def _block_changes(
     inner: Any, layer: int, hook: str, rewrite: Rewrite, special: Special, stack: ExitStack
 ) -> Iterator[tuple[nn.Module, Change]]:
-    layers = inner.encoder.layers
+    layers = _layers(inner)
 
     def change(module: nn.Module, args: Any, output: Any) -> Any:
-        return _with_first(output, rewrite(_first(output), special()))
+        return _with_first(output, _rewritten(_first(output), rewrite, special))
 
-    if hook == "hook_resid_pre":
+    if hook == "hook_resid_pre" and not hasattr(inner, "encoder"):
+        handle = layers[layer].register_forward_pre_hook(
+            lambda _, args: (_rewritten(args[0], rewrite, special), *args[1:])
+        )
+        stack.callback(handle.remove)
+    elif hook == "hook_resid_pre":
         before = layers[layer - 1] if layer else getattr(inner, "pre_layrnorm", inner.embeddings)
         yield before, change
     elif hook == "hook_resid_post":
@@ -122,9 +163,9 @@ def _block_changes(
     elif hook == "hook_mlp_out":
         yield layers[layer].mlp, change
     elif hook == "hook_attn_out":
-        yield layers[layer].self_attn, change
+        yield _attention(layers[layer]), change
     else:
-        yield layers[layer].self_attn, _mid_change(layers[layer], rewrite, special, stack)
+        yield _attention(layers[layer]), _mid_change(layers[layer], rewrite, special, stack)
 
 
 def _mid_change(layer: nn.Module, rewrite: Rewrite, special: Special, stack: ExitStack) -> Change:
@@ -136,7 +177,7 @@ def _mid_change(layer: nn.Module, rewrite: Rewrite, special: Special, stack: Exi
     def change(module: nn.Module, args: Any, output: Any) -> Any:
         out = _first(output)
         middle = entered["stream"] + out
-        return _with_first(output, out + (rewrite(middle, special()) - middle))
+        return _with_first(output, out + (_rewritten(middle, rewrite, special) - middle))
 
     handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
     stack.callback(handle.remove)
@@ -148,10 +189,11 @@ def _output_of_rows(rewrite: Rewrite) -> Change:
 
 
 def _special_reader(model: nn.Module, stack: ExitStack) -> Special:
-    """How to know where CLS or EOT stands in the samples that are running through the module now."""
+    """Return a function that gives the position of CLS or EOT in the samples now running through the module."""
     inner = inner_of(model)
     if side_of(model) == "vision":
-        return lambda: torch.zeros(1, dtype=torch.int64) if hasattr(inner.embeddings, "class_embedding") else None
+        has_cls = hasattr(getattr(inner, "embeddings", None), "class_embedding")
+        return lambda: torch.zeros(1, dtype=torch.int64) if has_cls else None
     seen: dict[str, Tensor] = {}
 
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -177,7 +219,22 @@ def _projection(model: nn.Module) -> Any:
 def _width(model: nn.Module, hook: str) -> int:
     if hook in ("hook_projected", "hook_embedding"):
         return int(_projection(model).out_features)
-    return int(inner_of(model).config.hidden_size)
+    inner = inner_of(model)
+    return int(inner.config.hidden_size if hasattr(inner, "encoder") else inner.blocks[0].norm1.weight.shape[0])
+
+
+def _layers(inner: Any) -> Any:
+    return inner.encoder.layers if hasattr(inner, "encoder") else inner.blocks
+
+
+def _attention(layer: Any) -> nn.Module:
+    found: nn.Module = layer.self_attn if hasattr(layer, "self_attn") else layer.attn
+    return found
+
+
+def _rewritten(acts: Tensor, rewrite: Rewrite, special: Special) -> Tensor:
+    """Rewrite activations; towers that pack all pictures into one sequence have no batch axis."""
+    return rewrite(acts[None], None)[0] if acts.ndim == 2 else rewrite(acts, special())
 
 
 def _first(output: Any) -> Tensor:

@@ -1,0 +1,39 @@
+"""Steering by words: `cliplens.steer(target, run, "red->blue", dose=2)`."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from cliplens.edits import LatentSteering
+from cliplens.run import OpenedRun
+from cliplens.runfolder import RunFolder
+from cliplens.sites import Site
+from cliplens_plugins.steering.context import find_ports, steer
+from cliplens_plugins.steering.parsing import parse_edits
+from cliplens_plugins.steering.ports.denoising import Window
+from cliplens_plugins.steering.ports.movement import Movement
+from cliplens_plugins.steering.sources import Run
+
+DEFAULT = "=+1x"
+
+
+def steer_by_words(
+    target: Any,
+    run: Path | str | OpenedRun,
+    edit: str,
+    *,
+    dose: float = 1.0,
+    site: Site | str | None = None,
+    part: str | None = None,
+    window: Window | None = None,
+) -> AbstractContextManager[Movement]:
+    """Return the context that steers a target with the dictionary and the names of a run. See `cliplens.steer`."""
+    opened = Run(run.folder if isinstance(run, OpenedRun) else RunFolder.open(run))
+    where: dict[str, Any] = {"site": site, "part": part, "window": window}
+    ports = find_ports(target, LatentSteering(opened.dictionary, []), **where)
+    modality = ports[0].site.modality
+    text = edit if "=" in edit or "~" in edit else edit + DEFAULT
+    edits = parse_edits(
+        text, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
+    )
+    return steer(target, LatentSteering(opened.dictionary, edits, dose=dose), **where)

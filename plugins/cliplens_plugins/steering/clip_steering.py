@@ -1,0 +1,123 @@
+"""Steering CLIP itself over doses: zero-shot classification and retrieval, and how far embeddings move."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from cliplens import tasks
+from cliplens.edits import LatentSteering
+from cliplens.errors import InputError
+from cliplens.pairs import open_image
+from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.request import SteeringRequest
+from cliplens_plugins.steering.sources import Run
+
+PAIRS = 256
+"""Held-out pairs that are steered, if no other number is asked for."""
+_BATCH = 64
+NOTES = (
+    "moved: mean of 1 - cosine with the embedding at dose 0",
+    "retrieval among {n} held-out pairs; ties count as misses",
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is steered: pictures, captions, or both in step."""
+
+    labels: list[str]
+    images: list[Image.Image] | None
+    captions: list[str] | None
+
+
+def samples_of(run: Run, request: SteeringRequest, keep: Any) -> Samples:
+    """Return prompts, pictures from files, or held-out pairs of the run.
+
+    Raises:
+        InputError: no held-out pair is left.
+    """
+    if request.prompts or request.images:
+        images = [Image.open(path).convert("RGB") for path in request.images] or None
+        labels = [*request.prompts, *(path.name for path in request.images)]
+        return Samples(labels, images, list(request.prompts) or None)
+    chosen = run.held_out(request.pairs or PAIRS, keep)
+    if not chosen:
+        raise InputError(
+            expected="held-out pairs to steer",
+            found=f"none in {run.asked.pairs} that can be read",
+            fix="give --prompt or --image",
+        )
+    towers = run.clip.towers
+    images = [open_image(pair) for pair in chosen] if run.pairs.has_images and "vision" in towers else None
+    captions = [str(pair.caption) for pair in chosen] if run.pairs.has_captions and "text" in towers else None
+    return Samples([pair.id for pair in chosen], images, captions)
+
+
+def over_doses(
+    run: Run, request: SteeringRequest, steering: LatentSteering, samples: Samples
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return one row of figures per dose, and notes on how to read them."""
+    classes = list(request.classes)
+    prototypes = run.clip.class_prototypes(classes) if classes else None
+    truth = _named_classes(samples.captions, classes)
+    rows: list[dict[str, Any]] = []
+    plain: dict[str, Tensor] = {}
+    for dose in request.ordered_doses:
+        at = steering.at_dose(dose)
+        with torch.no_grad(), steer(run.clip, at, site=request.site) as movement:
+            now = _embedded(run, samples)
+        plain = plain or _embedded(run, samples)
+        row: dict[str, Any] = {"dose": dose, "activations moved": 0.0 if at.idle else movement.activations}
+        row |= {f"{name} moved": _moved(plain[name], now[name]) for name in now}
+        if "image" in now and "caption" in now and len(now["image"]) == len(now["caption"]):
+            row |= tasks.retrieval(now["image"], now["caption"], at=(1, 5))
+            cosine = torch.nn.functional.cosine_similarity(now["image"], now["caption"], dim=-1)
+            row["cosine of pairs"] = float(cosine.mean())
+        if prototypes is not None and "image" in now:
+            row |= _classified(now["image"], plain["image"], prototypes, classes, truth)
+        rows.append(row)
+    notes = [note.format(n=len(samples.labels)) for note in NOTES]
+    if truth is not None:
+        notes.append("accuracy: on the pairs whose caption says exactly one class")
+    return rows, notes
+
+
+def _embedded(run: Run, samples: Samples) -> dict[str, Float[Tensor, "sample d_embed"]]:
+    given = {"image": samples.images, "caption": samples.captions}
+    return {name: run.embedded_in_batches(list(values), _BATCH) for name, values in given.items() if values}
+
+
+def _moved(before: Float[Tensor, "sample d_embed"], after: Float[Tensor, "sample d_embed"]) -> float:
+    return max(0.0, float(1 - torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean()))
+
+
+def _classified(
+    now: Float[Tensor, "sample d_embed"],
+    plain: Float[Tensor, "sample d_embed"],
+    prototypes: Float[Tensor, "value d_embed"],
+    classes: Sequence[str],
+    truth: Int64[np.ndarray, " sample"] | None,
+) -> dict[str, float]:
+    found, before = (tasks.nearest_prototype(rows, prototypes).cpu().numpy() for rows in (now, plain))
+    row = {f"seen as {name}": float((found == n).mean()) for n, name in enumerate(classes)}
+    row["class changed"] = float((found != before).mean())
+    if truth is not None:
+        kept = truth >= 0
+        row["accuracy"] = float((found[kept] == truth[kept]).mean())
+    return row
+
+
+def _named_classes(captions: Sequence[str] | None, classes: Sequence[str]) -> Int64[np.ndarray, " sample"] | None:
+    """Return the class that each caption says, -1 where it says none or several; None when no caption says one."""
+    if not captions or not classes:
+        return None
+    says = np.array([[bool(re.search(rf"\b{re.escape(c)}\b", text, re.I)) for c in classes] for text in captions])
+    named = np.where(says.sum(1) == 1, says.argmax(1), -1)
+    return named.astype(np.int64) if (named >= 0).any() else None

@@ -1,0 +1,53 @@
+"""`cliplens find`: which latents of a run stand for some words."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def find(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    words: Annotated[str, typer.Argument(help="One or more words, such as red.")],
+    modality: Annotated[
+        Literal["image", "text"], typer.Option(help="Whose codes are compared with the captions.")
+    ] = "image",
+    count: Annotated[int, typer.Option(help="How many latents to show.")] = 10,
+) -> None:
+    """Find the latents of a run that stand for some words: cliplens find run/ red
+
+    Ranked by their name, by their code of the words themselves, by how well their codes go with captions that say the
+    words (evidence), and by how often they fire there (reach). Edits such as red=+2x take all latents marked good.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from rich.console import Console
+    from rich.table import Table
+
+    from cliplens.run import OpenedRun
+    from cliplens.runfolder import RunFolder
+
+    opened = OpenedRun(RunFolder.open(run))
+    found = opened.find(words, count, modality=modality)
+    table = Table(
+        "latent",
+        "name",
+        "good",
+        "score",
+        "name match",
+        "text match",
+        "evidence",
+        "reach",
+        "level",
+        "top captions",
+        box=None,
+    )
+    for c in found:
+        values = (c.score, c.name_match, c.text_match, c.evidence, c.reach, c.level)
+        captions = "; ".join(opened.captions_of(c.latent, 2))
+        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values), captions)
+    Console(highlight=False).print(table)
+    Console(highlight=False).print(f"[bold]Pictures[/] {opened.folder.report}", soft_wrap=True)

@@ -1,0 +1,26 @@
+"""Functions that rewrite activations, and their adaptation to embeddings."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+Rewrite = Callable[[Tensor, Tensor | None], Tensor]
+"""(activations [batch, pos, d], position of CLS or EOT [batch] or None) -> new activations."""
+
+
+def on_direction(rewrite: Rewrite) -> Rewrite:
+    """Return a rewrite of unnormalised embeddings by a dictionary made on unit-norm ones; lengths are kept."""
+
+    def rewritten(acts: Tensor, special: Tensor | None) -> Tensor:
+        length = acts.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        unit = acts / length
+        moved = rewrite(unit, special)
+        # acts + length * (moved - unit), not length * moved: rows that do not move stay bit-identical.
+        return acts + length * (moved - unit)
+
+    return rewritten
+
+
+def with_position(rewrite: Rewrite, acts: Tensor) -> Tensor:
+    """Rewrite [batch, d] as one position."""
+    return rewrite(acts[:, None], None)[:, 0]

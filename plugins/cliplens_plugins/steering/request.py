@@ -1,0 +1,67 @@
+"""The options of one steering session."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliplens.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringRequest:
+    """The options of `cliplens steer`, checked against each other."""
+
+    out: Path
+    run: Path | None = None
+    edit: tuple[str, ...] = ()
+    edits: Path | None = None
+    doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
+    reference: str | None = None
+    error_term: bool = True
+    prompts: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+    pairs: int | None = None
+    generator: str | None = None
+    classes: tuple[str, ...] = ()
+    pipeline: Path | None = None
+    variant: str | None = None
+    dtype: str = "float32"
+    lora: Path | None = None
+    sae: Path | None = None
+    site: str | None = None
+    part: str | None = None
+    window: tuple[float, float] | None = None
+    steps: int = 30
+    guidance: float | None = None
+    negative: str | None = None
+    size: tuple[int, int] | None = None
+    seed: int = 0
+    measure: str | None = None
+    judge: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is None and (self.pipeline is None or self.sae is None):
+            raise InputError(
+                expected="a run folder, or --pipeline together with --sae",
+                found="neither" if self.pipeline is None else "--pipeline alone",
+                fix="give the folder of an earlier run, or a pipeline and a dictionary",
+            )
+        if not self.edit and self.edits is None and self.run is None:
+            raise InputError(expected="something to do", found="no --edit and no --edits", fix="give --edit '17=+4'")
+        if self.pipeline is not None and not self.prompts and not self.images:
+            raise InputError(
+                expected="something to draw or to ask",
+                found="no --prompt and no --image",
+                fix="give --prompt 'a ring', or --image FILE",
+            )
+        if self.pairs is not None and self.pairs < 1:
+            raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="give --pairs 4")
+        for path in self.images:
+            if not path.is_file():
+                raise InputError(
+                    expected="a picture file", found=f"no file {path}", fix="give --image an existing file"
+                )
+
+    @property
+    def ordered_doses(self) -> tuple[float, ...]:
+        """The doses with 0 among them, to compare with."""
+        return self.doses if 0.0 in self.doses else (0.0, *self.doses)
