@@ -40,6 +40,17 @@ def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
+def text_keys(texts: Iterable[str]) -> UInt64[np.ndarray, " text"]:
+    """Return a 64-bit key per text (BLAKE2b), equal wherever the text is equal. The whole text counts.
+
+    >>> keys = text_keys(["a dog", "a dog", "a dog#1"])
+    >>> bool(keys[0] == keys[1]), bool(keys[0] == keys[2])
+    (True, False)
+    """
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
 def hashed(keys: UInt64[np.ndarray, "*shape"], seed: int) -> UInt64[np.ndarray, "*shape"]:
     """Return 64-bit random numbers determined by keys and seed (the finaliser of SplitMix64).
 

@@ -1,9 +1,10 @@
 """Downstream tasks of image-text models: retrieval, contrastive loss and zero-shot classification."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Hashable, Sequence
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from cliplens.errors import InputError
@@ -13,54 +14,76 @@ TIE = 1e-12
 
 
 def retrieval(
-    image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"], at: Sequence[int] = (1, 5, 10)
+    image: Float[Tensor, "pair d"],
+    text: Float[Tensor, "pair d"],
+    at: Sequence[int] = (1, 5, 10),
+    *,
+    image_ids: Sequence[Hashable] | None = None,
+    caption_ids: Sequence[Hashable] | None = None,
 ) -> dict[str, float]:
-    """Return R@k both ways: the share of images whose own caption is among the k nearest, and of captions likewise.
+    """Return R@k both ways, as COCO reports it: the share of images with a right caption among the k nearest captions,
+    and of captions with a right image among the k nearest images.
 
-    Ties count as misses: a sample that is tied with the own partner ranks before it. So embeddings that are all equal
-    find nothing.
+    Every image and every caption is asked once and stands once among the candidates. Right is any caption that stands
+    with the image in some pair. Ties count as misses: a wrong candidate that is tied with the best right one ranks
+    before it. So embeddings that are all equal find nothing.
 
     Args:
         image: embeddings of the images.
         text: embeddings of the captions, in step. Rows are compared by cosine.
         at: values of k.
+        image_ids: equal for pairs that show the same picture; None: all pictures differ.
+        caption_ids: equal for pairs that say the same text; None: all texts differ.
 
     Returns:
         `image_to_text_r1`, `text_to_image_r1`, ..., each in [0, 1].
 
     Raises:
-        InputError: the numbers of images and captions differ, or there are none.
+        InputError: the numbers of images, captions or ids differ, or there are none.
 
     >>> rows = torch.eye(3)
     >>> retrieval(rows, rows[[0, 2, 1]], at=(1,))
     {'image_to_text_r1': 0.3333333333333333, 'text_to_image_r1': 0.3333333333333333}
     """
-    _check_pairs(image, text)
-    similar = _cosines(image, text)
+    _check_pairs(image, text, image_ids, caption_ids)
+    images, captions = _groups(image_ids, len(image)), _groups(caption_ids, len(text))
+    right = _right(images, captions).to(image.device)
+    similar = _cosines(image[_first_of(images)], text[_first_of(captions)])
     figures: dict[str, float] = {}
-    for name, rows in (("image_to_text", similar), ("text_to_image", similar.T)):
-        own = rows.diagonal()[:, None]
-        ahead = (rows >= own - TIE).sum(1) - 1
+    for name, rows, correct in (("image_to_text", similar, right), ("text_to_image", similar.T, right.T)):
+        best = rows.masked_fill(~correct, -torch.inf).amax(1, keepdim=True)
+        ahead = ((rows >= best - TIE) & ~correct).sum(1)
         figures |= {f"{name}_r{k}": float((ahead < k).double().mean()) for k in at}
     return figures
 
 
 def contrastive_loss(
-    image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"], scale: float, bias: float | None = None
+    image: Float[Tensor, "pair d"],
+    text: Float[Tensor, "pair d"],
+    scale: float,
+    bias: float | None = None,
+    *,
+    image_ids: Sequence[Hashable] | None = None,
+    caption_ids: Sequence[Hashable] | None = None,
 ) -> float:
     """Return the contrastive loss of the pairs against each other: CLIP's, or SigLIP's where a bias is given.
+
+    A caption that is right for an image, since it stands with the same picture in another pair or says the same text,
+    is no negative of it: it is left out.
 
     Args:
         image: unit-norm embeddings of the images.
         text: unit-norm embeddings of the captions, in step.
         scale: the logit scale of the model, exponentiated. Logits are `scale * cosine + bias`.
         bias: the logit bias of the model, where it has one.
+        image_ids: equal for pairs that show the same picture; None: all pictures differ.
+        caption_ids: equal for pairs that say the same text; None: all texts differ.
 
     Returns:
         Mean loss per pair, in nats, at least 0.
 
     Raises:
-        InputError: the numbers of images and captions differ, or there are none.
+        InputError: the numbers of images, captions or ids differ, or there are none.
 
     Source: Radford et al., arXiv 2103.00020; with a bias Zhai et al., arXiv 2303.15343.
 
@@ -68,14 +91,42 @@ def contrastive_loss(
     >>> round(contrastive_loss(rows, rows, 10.0), 6)
     4.5e-05
     """
-    _check_pairs(image, text)
+    _check_pairs(image, text, image_ids, caption_ids)
     logits = scale * image.double() @ text.double().T
+    others = other_right_pairs(len(image), image_ids, caption_ids).to(logits.device)
     if bias is not None:
         own = 2 * torch.eye(len(logits), dtype=torch.float64, device=logits.device) - 1
-        return float(-torch.nn.functional.logsigmoid(own * (logits + bias)).sum() / len(logits))
+        terms = torch.nn.functional.logsigmoid(own * (logits + bias))
+        return float(-terms.masked_fill(others, 0.0).sum() / len(logits))
+    logits = logits.masked_fill(others, -torch.inf)
     own = torch.arange(len(logits), device=logits.device)
     loss = torch.nn.functional.cross_entropy
     return float(loss(logits, own) + loss(logits.T, own)) / 2
+
+
+def other_right_pairs(
+    n: int, image_ids: Sequence[Hashable] | None = None, caption_ids: Sequence[Hashable] | None = None
+) -> Bool[Tensor, "image caption"]:
+    """Return which captions of other pairs are right for each image, and so no negatives of it.
+
+    >>> other_right_pairs(2, caption_ids=["a dog", "a dog"])
+    tensor([[False,  True],
+            [ True, False]])
+    """
+    images, captions = _groups(image_ids, n), _groups(caption_ids, n)
+    others = _right(images, captions)[images][:, captions]
+    return others & ~torch.eye(n, dtype=torch.bool)
+
+
+def ids_of_rows(rows: Tensor) -> list[bytes]:
+    """Return an id per row that is equal for equal rows: for images and tokens whose pairs are not known.
+
+    >>> ids = ids_of_rows(torch.tensor([[1, 2], [3, 4], [1, 2]]))
+    >>> ids[0] == ids[2], ids[0] == ids[1]
+    (True, False)
+    """
+    flat = rows.detach().cpu().flatten(1).contiguous()
+    return [hashlib.blake2b(row.view(torch.uint8).numpy().tobytes(), digest_size=16).digest() for row in flat]
 
 
 def zero_shot(
@@ -116,10 +167,37 @@ def _cosines(image: Tensor, text: Tensor) -> Float[Tensor, "image text"]:
     return unit(image.double(), dim=1) @ unit(text.double(), dim=1).T
 
 
-def _check_pairs(image: Tensor, text: Tensor) -> None:
-    if len(image) != len(text) or not len(image):
+def _groups(ids: Sequence[Hashable] | None, n: int) -> Int64[Tensor, " pair"]:
+    """Number the distinct ids in the order in which they come; without ids, every row is its own."""
+    if ids is None:
+        return torch.arange(n)
+    number: dict[Hashable, int] = {}
+    return torch.tensor([number.setdefault(i, len(number)) for i in ids])
+
+
+def _first_of(groups: Int64[Tensor, " pair"]) -> Int64[Tensor, " group"]:
+    """Return the first row of each group."""
+    seen = torch.cummax(groups, 0).values
+    new = torch.ones_like(groups, dtype=torch.bool)
+    new[1:] = seen[1:] > seen[:-1]
+    return new.nonzero()[:, 0]
+
+
+def _right(images: Int64[Tensor, " pair"], captions: Int64[Tensor, " pair"]) -> Bool[Tensor, "image caption"]:
+    """Return which caption stands with which image in some pair."""
+    right = torch.zeros(int(images.max()) + 1, int(captions.max()) + 1, dtype=torch.bool)
+    right[images, captions] = True
+    return right
+
+
+def _check_pairs(
+    image: Tensor, text: Tensor, image_ids: Sequence[Hashable] | None, caption_ids: Sequence[Hashable] | None
+) -> None:
+    counts = {len(image), len(text), *(len(ids) for ids in (image_ids, caption_ids) if ids is not None)}
+    if len(counts) > 1 or not len(image):
+        ids = "".join(f" and {len(i)} {n}" for i, n in ((image_ids, "image ids"), (caption_ids, "caption ids")) if i)
         raise InputError(
             expected="as many images as captions, at least one",
-            found=f"{len(image)} images and {len(text)} captions",
+            found=f"{len(image)} images and {len(text)} captions{ids}",
             fix="give row i of both for pair i",
         )

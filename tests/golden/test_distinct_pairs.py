@@ -21,7 +21,7 @@ from support.planted import batch_of, planted_codes
 STORED = Path(__file__).with_name("distinct_pairs.npz")
 EXACT = ("mds", "fire", "alive", "cofiring", "energy", "modality", "density", "hist", "pid", "top", "information")
 """Beginnings of the names of values that are sums over firings."""
-CHANGED = ("_significant", "pid_synergy", "separable")
+CHANGED = ("_significant", "pid_synergy", "pid_shuffled", "separable")
 """Defined anew since."""
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from cliplens.hooked import HookedCLIP
 from cliplens.shapes import Images, Tokens
 from cliplens.sites import Site
-from cliplens.tasks import contrastive_loss, retrieval, zero_shot
+from cliplens.tasks import contrastive_loss, ids_of_rows, retrieval, zero_shot
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class _Shown:
         self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, batch_size: int
     ) -> None:
         self.clip, self.images, self.tokens, self.classes, self.batch_size = clip, images, tokens, classes, batch_size
+        self._shared = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
+        """Pairs with equal pixels show one picture; pairs with equal tokens say one text, to the model."""
 
     def figures(self) -> dict[str, float]:
         """All figures, as things stand."""
@@ -87,8 +89,8 @@ class _Shown:
         model: Any = clip.model
         bias = getattr(model, "logit_bias", None)
         scale = float(model.logit_scale.exp())
-        loss = contrastive_loss(image, text, scale, None if bias is None else float(bias))
-        figures = {"contrastive_loss": loss, **retrieval(image, text)}
+        loss = contrastive_loss(image, text, scale, None if bias is None else float(bias), **self._shared)
+        figures = {"contrastive_loss": loss, **retrieval(image, text, **self._shared)}
         if self.classes is not None:
             figures["zero_shot"] = zero_shot(image, self._texts(self.classes.tokens), self.classes.labels)
         return figures

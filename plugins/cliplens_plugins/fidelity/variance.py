@@ -15,6 +15,8 @@ from torch import Tensor
 
 from cliplens.tally import Sums
 
+VARIES = 1e-11
+
 
 def add_variance(sums: Sums, acts: Float[Tensor, "row d_in"], reconstruction: Float[Tensor, "row d_in"]) -> None:
     """Add what both forms need of a batch."""
@@ -42,14 +44,19 @@ def _cosine(
 
 
 def explained_variance(sides: Sequence[Sums]) -> float:
-    """About the mean of all the sides given, pooled; nan where the data do not vary."""
+    """Return the explained variance about the mean of all the sides given, pooled.
+
+    Range (-inf, 1]; below 0 where the mean would explain more. nan where the data do not vary: where the variance is
+    less than 1e-11 of the mean square, which one pass in float64 cannot tell from rounding.
+    """
     if not sides:
         return float("nan")
     n = sum(float(s["rows"]) for s in sides)
     total = torch.stack([s["x"] for s in sides]).sum(0)
-    variance = sum(float(s["x2"]) for s in sides) - float((total * total).sum()) / n
+    square = sum(float(s["x2"]) for s in sides)
+    variance = square - float((total * total).sum()) / n
     error = sum(float(s["error"]) for s in sides)
-    return 1 - error / variance if variance > 0 else float("nan")
+    return 1 - error / variance if variance > VARIES * square else float("nan")
 
 
 def explained_variance_legacy(sides: Sequence[Sums]) -> float:

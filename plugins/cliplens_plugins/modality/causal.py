@@ -9,14 +9,16 @@ averaged over both directions of retrieval, and set against random directions of
 other hook, the model has to be run again: `causal_splice`.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cliplens.errors import InputError
 from cliplens.statistics import mean_and_deviation
+from cliplens.tasks import other_right_pairs
 
 TOWERS = ("image", "text", "both")
 
@@ -50,6 +52,8 @@ def causal_effect(
     scale: float,
     n_random: int = 20,
     seed: int = 0,
+    image_ids: Sequence[Hashable] | None = None,
+    caption_ids: Sequence[Hashable] | None = None,
 ) -> CausalEffect:
     """Ablate one latent at the shared embedding and see what matching loses.
 
@@ -62,6 +66,8 @@ def causal_effect(
         scale: the model's logit scale, already exponentiated.
         n_random: how many matched random directions.
         seed: of those directions.
+        image_ids: equal for pairs that show the same picture; None: all pictures differ.
+        caption_ids: equal for pairs that say the same text; None: all texts differ.
 
     Raises:
         InputError: fewer than two pairs, so there is nothing to confuse a pair with.
@@ -71,12 +77,13 @@ def causal_effect(
     generator = torch.Generator().manual_seed(seed)
     sides = [x.double() for x in (image_acts, text_acts)]
     codes = [c.double()[:, None] for c in (image_code, text_code)]
-    before = _matching(sides[0], sides[1], scale)
+    others = other_right_pairs(len(image_acts), image_ids, caption_ids)
+    before = _matching(sides[0], sides[1], scale, others)
 
     def effects(along: Tensor) -> dict[str, float]:
         ablated = [x - c * along for x, c in zip(sides, codes, strict=True)]
         chosen = {"image": (ablated[0], sides[1]), "text": (sides[0], ablated[1]), "both": (ablated[0], ablated[1])}
-        return {tower: _matching(pair[0], pair[1], scale) - before for tower, pair in chosen.items()}
+        return {tower: _matching(pair[0], pair[1], scale, others) - before for tower, pair in chosen.items()}
 
     direction = direction.double()
     found = effects(direction)
@@ -87,12 +94,25 @@ def causal_effect(
     return CausalEffect(**found, random=random)
 
 
-def _matching(image: Float[Tensor, "pair d_in"], text: Float[Tensor, "pair d_in"], scale: float) -> float:
+def _matching(
+    image: Float[Tensor, "pair d_in"], text: Float[Tensor, "pair d_in"], scale: float, others: Bool[Tensor, "pair pair"]
+) -> float:
     unit = torch.nn.functional.normalize
-    return pair_log_probability(unit(image, dim=1), unit(text, dim=1), scale)
+    return pair_log_probability(unit(image, dim=1), unit(text, dim=1), scale, others)
 
 
-def pair_log_probability(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"], scale: float) -> float:
-    """Mean log probability of the true pair, over both directions, of unit-norm embeddings; in nats."""
+def pair_log_probability(
+    image: Float[Tensor, "pair d"],
+    text: Float[Tensor, "pair d"],
+    scale: float,
+    others: Bool[Tensor, "pair pair"] | None = None,
+) -> float:
+    """Return the mean log probability of the true pair, over both directions, of unit-norm embeddings; in nats.
+
+    `others` says which captions are right for an image besides its own (`cliplens.tasks.other_right_pairs`): they are
+    no alternatives to it and are left out.
+    """
     logits = scale * image @ text.T
+    if others is not None:
+        logits = logits.masked_fill(others.to(logits.device), -torch.inf)
     return float((logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean()) / 2

@@ -25,6 +25,7 @@ from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.sites import MODALITY_OF, Modality
 from cliplens.statistics import mean_and_deviation
+from cliplens.tasks import ids_of_rows, other_right_pairs
 from cliplens_plugins.modality.causal import TOWERS, CausalEffect, pair_log_probability
 
 _ACTS, _OUTPUT = "hook_sae_acts_post", "hook_sae_output"
@@ -94,7 +95,8 @@ def causal_effects(
         shown = _Shown(clip, given, batch_size)
         labels = None if classes is None else classes[1]
         scale = float(clip.model.logit_scale.exp())  # type: ignore[operator]
-        measured = _Measured(shown.clean, labels, scale)
+        others = other_right_pairs(len(images), ids_of_rows(images), ids_of_rows(tokens))
+        measured = _Measured(shown.clean, labels, scale, others)
         wanted = tqdm(latents, desc="ablating latents", unit="latent", delay=2)
         return [_effect(shown, measured, latent, n_random, seed) for latent in wanted]
 
@@ -196,6 +198,8 @@ class _Measured:
     clean: dict[str, Tensor]
     labels: Int[Tensor, " image"] | None
     scale: float
+    others: Bool[Tensor, "pair pair"]
+    """Captions that are right for an image besides its own: pairs with equal images, or equal tokens."""
 
     def effects(self, changed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
         """What is measured -> where it is ablated -> change, in nats."""
@@ -209,7 +213,7 @@ class _Measured:
         return out
 
     def _log_probabilities(self, embedded: dict[str, Tensor]) -> dict[str, float]:
-        out = {"matching": pair_log_probability(embedded["image"], embedded["text"], self.scale)}
+        out = {"matching": pair_log_probability(embedded["image"], embedded["text"], self.scale, self.others)}
         if self.labels is not None:
             of_class = (self.scale * embedded["image"] @ embedded["prompt"].T).log_softmax(1)
             own = of_class.gather(1, self.labels.to(of_class.device).long()[:, None])

@@ -16,6 +16,8 @@ from torch import Tensor
 from cliplens.errors import InputError
 
 CLASSES = ("ImgD", "TextD", "CrossD", "dead")
+DECIDED = (*CLASSES[:3], "undecided", "dead")
+"""Classes where significance is asked for: `undecided` is neither one class nor another."""
 LOW, HIGH = 0.2, 0.8
 _ROUNDING = 1e-12
 """Mean and deviation are rounded sums: a score this near to mu ± tau sigma lies on the boundary, which is CrossD's."""
@@ -76,9 +78,14 @@ def classify_fixed(
 
 
 def class_counts(classes: np.ndarray) -> dict[str, int]:
-    """How many latents are of each class."""
+    """Return how many latents are of each class; `undecided` is counted where there are any.
+
+    >>> class_counts(np.array(["ImgD", "dead", "ImgD"]))
+    {'ImgD': 2, 'TextD': 0, 'CrossD': 0, 'dead': 1}
+    """
     counted = Counter(classes.tolist())
-    return {name: counted[name] for name in CLASSES}
+    names = DECIDED if counted["undecided"] else CLASSES
+    return {name: counted[name] for name in names}
 
 
 def _scores(scores: np.ndarray | Tensor | Sequence[Any]) -> np.ndarray:

@@ -58,12 +58,19 @@ CLASS_COLUMNS = (
 )
 UNCERTAINTY = (
     Column("mds_pairs", "Pairs on which the latent fires in at least one modality: what mds rests on.", unit="pairs"),
+    Column("mds_pictures", "Distinct pictures among those pairs.", unit="pictures"),
+    Column(
+        "mds_effective",
+        "Independent pairs that would say as much of mds: fewer than mds_pairs where several pairs show one picture.",
+        unit="pairs",
+        nan="never fires",
+    ),
     Column("mds_low", "Lower end of the 95 % interval of mds.", range="[0, 1]", nan="never fires"),
     Column("mds_high", "Upper end of the 95 % interval of mds.", range="[0, 1]", nan="never fires"),
     Column(
         "mds_interval",
-        "How the interval was made: percentile (bootstrap over pairs), or wilson, the flag for fewer than 200 firings "
-        "or fewer than 10 expected on the minor side, where percentiles would promise too much.",
+        "How the interval was made: percentile (bootstrap over pictures), or wilson, the flag for fewer than 200 "
+        "pictures or fewer than 10 expected on the minor side, where percentiles would promise too much.",
     ),
     Column(
         "mds_q",
@@ -74,8 +81,8 @@ UNCERTAINTY = (
     ),
     Column(
         "modality_significant",
-        "ImgD where mds_q is at most .05 and the whole interval lies above 0.8, TextD likewise below 0.2, else CrossD; "
-        "dead where it never fires.",
+        "ImgD where mds_q is at most .05 and the whole interval lies above 0.8, TextD likewise below 0.2, CrossD where "
+        "the whole interval lies from 0.2 to 0.8 and both modalities fire, else undecided; dead where it never fires.",
     ),
 )
 TRUTH = (

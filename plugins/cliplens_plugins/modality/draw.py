@@ -97,6 +97,12 @@ class PairsDraw:
         self._compact()
         return len(self._rank)
 
+    @property
+    def ranks(self) -> UInt64[np.ndarray, " pair"]:
+        """The hash of the picture of each pair in the draw, in the order of `matrix`."""
+        self._compact()
+        return np.sort(self._rank)
+
     def matrix(self, modality: Modality, chosen: Bool[np.ndarray, " d_sae"]) -> csr_array:
         """Codes of the draw, [pair, d_sae], float64, the chosen latents only; in the order of the hashes."""
         self._compact()

@@ -70,4 +70,5 @@ class GapMetric(MetricOfParts):
     def _gap(self, decoder: Float[Tensor, "d_sae d_in"], removed: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
         written = decoder.double().cpu().numpy()
         sides = (self._draw.payload(m) - self._draw.matrix(m, removed) @ written for m in MODALITIES)
-        return modality_gap(*(torch.as_tensor(np.asarray(side)) for side in sides))
+        image, text = (torch.as_tensor(np.asarray(side)) for side in sides)
+        return modality_gap(image, text, units=self._draw.ranks)

@@ -65,6 +65,7 @@ class GroundTruthMetric(MetricOfParts):
     def __init__(self) -> None:
         self._labelling = Sums()
         self._scoring = Sums()
+        self._every = Sums()
         self._truth: GroundTruth | None = None
 
     def update(self, batch: Batch) -> None:
@@ -75,6 +76,7 @@ class GroundTruthMetric(MetricOfParts):
         self._truth = truth
         scoring = held_out(codes.keys, 0.5, _SPLIT_SEED)
         add_pairs(self._scoring, codes, scoring)
+        self._every.add_per_latent("fires", codes.joint.latents, None, codes.d_sae)
         values = truth.rows(batch.ids)
         self._labelling.add("rows", int((~scoring).sum()))
         for factor, of_row in values.items():
@@ -84,8 +86,8 @@ class GroundTruthMetric(MetricOfParts):
             self._add_side(side, getattr(codes, side), ~scoring, values, truth)
 
     def parts(self) -> dict[str, Sums]:
-        """Return the sums of both halves. The truth is no state: it comes with every batch."""
-        return {"labelling": self._labelling, "scoring": self._scoring}
+        """Return the sums of both halves, and those of all pairs. The truth is no state: it comes with every batch."""
+        return {"labelling": self._labelling, "scoring": self._scoring, "every": self._every}
 
     def merge(self, other: Metric) -> None:
         """Take in what another instance of the same class has seen, the truth included."""
@@ -175,7 +177,8 @@ class GroundTruthMetric(MetricOfParts):
         return np.where(np.isfinite(result), result, np.nan)
 
     def _alive(self) -> Bool[np.ndarray, " d_sae"]:
-        return (self._scoring["any"] > 0).cpu().numpy()
+        """Return which latents fire on any pair scored, as the column `alive` has it."""
+        return (self._every["fires"] > 0).cpu().numpy()
 
     def scores(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
         """Return every modality score, computed on the scoring half; nan where a latent never fires."""

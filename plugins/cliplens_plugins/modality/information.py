@@ -82,9 +82,12 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
         of_image, of_text, shared = (
             np.maximum(i - _bias(s, n), 0) for i, s in ((of_image, image), (of_text, text), (shared, image))
         )
-        of_both = np.maximum(of_both - _bias(both, n), np.maximum(of_image, of_text))
-        shared = np.minimum(shared, np.minimum(of_image, of_text))
-    return Atoms(shared, of_image - shared, of_text - shared, of_both - of_image - of_text + shared)
+        of_both = of_both - _bias(both, n)
+    shared = np.minimum(shared, np.minimum(of_image, of_text))
+    without_synergy = of_image + of_text - shared
+    # The parts are estimated apart and would not add up: the whole is at least what its parts say.
+    synergy = np.maximum(of_both, without_synergy) - without_synergy
+    return Atoms(shared, of_image - shared, of_text - shared, synergy)
 
 
 def shuffled(target: Bool[np.ndarray, " pair"], ids: tuple[str, ...], seed: int = 0) -> Bool[np.ndarray, " pair"]:

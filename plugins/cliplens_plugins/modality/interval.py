@@ -6,6 +6,11 @@ half of the time. There the Wilson score interval is used, made for means of val
     n_eff = n m (1 - m) / s^2,        m, s^2: mean and variance after adding one pair at 0 and one at 1
 
 of pairs: n where ratios are 0 and 1 only, more where they vary less. It covers about nominally or more: it errs wide.
+
+Where several pairs show one picture, the picture is the unit. The bootstrap draws whole pictures. In the Wilson
+interval n s^2 becomes the sum over pictures of (D_c - n_c m')^2 (see `pictures`), and the two added pairs become
+pictures of mean size. The number of pictures decides whether percentiles are trusted. With one pair per picture nothing
+changes.
 """
 
 from dataclasses import dataclass
@@ -18,10 +23,12 @@ from torch import Tensor
 from cliplens.statistics import percentile_interval, wilson_interval
 from cliplens.tally import Sums
 from cliplens_plugins.modality.bootstrap import replicates
+from cliplens_plugins.modality.pictures import PerLatent, PictureSums
 
 ENOUGH_FIRINGS = 200
+"""Fewest pictures on which a latent must fire for percentiles to be trusted."""
 ENOUGH_MINORITY = 10.0
-"""Least expected number of pairs on the latent's minor side, n min(R, 1 - R), for percentiles to be trusted."""
+"""Least expected number of pictures on the minor side of a latent, n min(R, 1 - R), for percentiles to be trusted."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +41,71 @@ class Interval:
 
 
 def ratio_interval(
-    n: Float[Tensor, " d_sae"], d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"], level: float = 0.95
+    n: Float[Tensor, " d_sae"],
+    d1: Float[Tensor, " d_sae"],
+    d2: Float[Tensor, " d_sae"],
+    level: float = 0.95,
+    pictures: PictureSums | None = None,
 ) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
-    """Wilson score interval of a mean of ratios from their count and power sums about 1/2; nan where n = 0."""
+    """Return the Wilson score interval of a mean of ratios.
+
+    Args:
+        n: number of firing pairs of each latent.
+        d1: sum of d = ratio - 1/2 over them.
+        d2: sum of d^2.
+        level: coverage of the interval.
+        pictures: sums over pictures, where several pairs may show one picture.
+
+    Returns:
+        Lower and upper limits in [0, 1]; nan where n is 0.
+    """
     mean = 0.5 + d1 / n
     padded_d = d1 / (n + 2)
     padded_mean = 0.5 + padded_d
     variance = (d2 + 0.5) / (n + 2) - padded_d**2
     n_eff = n * padded_mean * (1 - padded_mean) / variance
+    if pictures is not None and pictures.repeated.any():
+        clustered = torch.as_tensor(_effective(n.cpu().numpy(), d1.cpu().numpy(), pictures), device=n.device)
+        n_eff = torch.where(torch.as_tensor(pictures.repeated, device=n.device), clustered, n_eff)
     low, high = wilson_interval(mean.cpu().numpy(), n_eff.cpu().numpy(), level)
     return torch.as_tensor(low, device=n.device), torch.as_tensor(high, device=n.device)
 
 
-def interval(sums: Sums, drawn: Sums) -> Interval:
-    """The interval of every latent from the sums of MDS and of its replicates."""
+def _effective(n: PerLatent, d1: PerLatent, sums: PictureSums) -> PerLatent:
+    """Return n_eff with pictures as the units: one picture of mean size is added at 0 and one at 1."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = n / sums.pictures
+        padded_d = d1 / (n + 2 * size)
+        spread = sums.d2 - 2 * padded_d * sums.nd + padded_d**2 * sums.n2 + size**2 * (0.5 + 2 * padded_d**2)
+        return n * (0.5 + padded_d) * (0.5 - padded_d) * (n + 2 * size) / spread
+
+
+def effective_pairs(sums: Sums, pictures: PictureSums) -> PerLatent:
+    """Return the number of independent pairs that say as much of each latent's score as its firing pairs do.
+
+    It is the number of firing pairs where each shows a picture of its own, and near the number of pictures where all
+    captions of a picture agree.
+    """
+    n, d1 = sums["any"].double().cpu().numpy(), sums["d1"].cpu().numpy()
+    alone = PictureSums(n, n, d1, sums["d2"].cpu().numpy())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = _effective(n, d1, pictures) / _effective(n, d1, alone)
+    return np.where(n > 0, np.where(pictures.repeated, n * ratio, n), np.nan)
+
+
+def interval(sums: Sums, drawn: Sums, pictures: PictureSums | None = None) -> Interval:
+    """Return the interval of every latent from the sums of MDS and of its replicates.
+
+    Args:
+        sums: sums over pairs.
+        drawn: sums of the bootstrap replicates.
+        pictures: sums over pictures; None: every pair shows a picture of its own.
+    """
     n = sums["any"].double()
-    low, high = (bound.cpu().numpy() for bound in ratio_interval(n, sums["d1"], sums["d2"]))
+    low, high = (x.cpu().numpy() for x in ratio_interval(n, sums["d1"], sums["d2"], pictures=pictures))
     off_centre = (sums["d1"] / n).abs()
-    enough = (n >= ENOUGH_FIRINGS) & (n * (0.5 - off_centre) >= ENOUGH_MINORITY)
+    units = n if pictures is None else torch.as_tensor(pictures.pictures, device=n.device)
+    enough = (units >= ENOUGH_FIRINGS) & (units * (0.5 - off_centre) >= ENOUGH_MINORITY)
     wilson: Bool[np.ndarray, " d_sae"] = ~enough.cpu().numpy()
     if "d" in drawn and not wilson.all():
         low[~wilson], high[~wilson] = percentile_interval(replicates(drawn)[torch.as_tensor(~wilson)].cpu().numpy())

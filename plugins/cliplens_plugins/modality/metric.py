@@ -12,14 +12,16 @@ from cliplens.contracts import Need
 from cliplens.records import Batch, Findings
 from cliplens.sites import MODALITIES, Modality
 from cliplens.statistics import REPLICATES
-from cliplens.tally import MetricOfParts, Sums
+from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.modality.bootstrap import add_replicates
-from cliplens_plugins.modality.classes import CLASSES, HIGH, LOW, class_counts, classify, classify_fixed
+from cliplens_plugins.modality.classes import CLASSES, DECIDED, HIGH, LOW, class_counts, classify, classify_fixed
 from cliplens_plugins.modality.cofiring import phi
 from cliplens_plugins.modality.columns import CLASS_COLUMNS, FIRING, SCORES, UNCERTAINTY
-from cliplens_plugins.modality.interval import interval
+from cliplens_plugins.modality.draw import PairsDraw
+from cliplens_plugins.modality.interval import effective_pairs, interval
 from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.null import classify_significant, swap_q
+from cliplens_plugins.modality.pictures import picture_sums
 from cliplens_plugins.modality.sums import add_pairs
 
 _VARIANT_OF = {
@@ -46,6 +48,7 @@ class ModalityMetric(MetricOfParts):
         self._paired = Sums()
         self._sides = Sums()
         self._drawn = Sums()
+        self._draw = PairsDraw()
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
@@ -57,6 +60,7 @@ class ModalityMetric(MetricOfParts):
                 self._sides.add_per_latent("any", codes.latents, None, codes.d_sae)
         if batch.codes.image is not None and batch.codes.text is not None:
             add_pairs(self._paired, batch.codes)
+            self._draw.update(batch.codes)
             if self._n_replicates:
                 add_replicates(self._drawn, batch.codes, self._n_replicates)
 
@@ -77,10 +81,14 @@ class ModalityMetric(MetricOfParts):
         columns["cofiring"] = phi(self._paired).cpu().numpy()
         fixed, paper = classify_fixed(columns["mds"]), classify(columns["mds"])
         columns |= {"modality": fixed.astype(object), "modality_paper": paper.astype(object)}
-        bounds, q = interval(self._paired, self._drawn), swap_q(self._paired)
-        sure = classify_significant(columns["mds"], bounds.low, bounds.high, q, (LOW, HIGH))
+        pictures = picture_sums(self._paired, self._draw)
+        bounds, q = interval(self._paired, self._drawn, pictures), swap_q(self._paired, pictures)
+        both = (columns["fire_image"] > 0) & (columns["fire_text"] > 0)
+        sure = classify_significant(columns["mds"], bounds.low, bounds.high, q, (LOW, HIGH), both)
         columns |= {
             "mds_pairs": self._paired["any"].cpu().numpy(),
+            "mds_pictures": np.rint(pictures.pictures).astype(np.int64),
+            "mds_effective": effective_pairs(self._paired, pictures),
             "mds_low": bounds.low,
             "mds_high": bounds.high,
             "mds_interval": np.where(bounds.wilson, "wilson", "percentile").astype(object),
@@ -89,7 +97,7 @@ class ModalityMetric(MetricOfParts):
         }
         schema += [*SCORES, *UNCERTAINTY, *CLASS_COLUMNS]
         by_fixed, by_paper, by_sure = class_counts(fixed), class_counts(paper), class_counts(sure)
-        counts = {f"{name}_significant": by_sure[name] for name in CLASSES[:3]}
+        counts = {f"{name}_significant": by_sure.get(name, 0) for name in DECIDED[:4]}
         counts |= {name: by_fixed[name] for name in CLASSES} | {f"{name}_paper": by_paper[name] for name in CLASSES[:3]}
         rules = {
             "fixed cuts 0.2, 0.8": by_fixed,
@@ -99,9 +107,9 @@ class ModalityMetric(MetricOfParts):
         tables = {"Modality classes": [_row(rule, counted) for rule, counted in rules.items()]}
         return Findings(columns, tuple(schema), {**figures, **counts}, tables)
 
-    def parts(self) -> dict[str, Sums]:
+    def parts(self) -> dict[str, Mergeable]:
         """Return the sums over pairs, over samples of each modality, and of the bootstrap replicates."""
-        return {"paired": self._paired, "sides": self._sides, "drawn": self._drawn}
+        return {"paired": self._paired, "sides": self._sides, "replicates": self._drawn, "draw": self._draw}
 
     def _rate(self, side: Modality) -> np.ndarray:
         silent = torch.full(self._sides["any"].shape, torch.nan, dtype=torch.float64)
@@ -111,4 +119,4 @@ class ModalityMetric(MetricOfParts):
 
 
 def _row(rule: str, counts: Mapping[str, int]) -> dict[str, int | str]:
-    return {"rule": rule, **counts}
+    return {"rule": rule, **{name: counts.get(name, 0) for name in DECIDED}}

@@ -9,17 +9,18 @@ is bounded analytically instead, with t = |sum d| / sqrt(sum d^2):
 the first by Bentkus and Dzindzalieta ("A tight Gaussian bound for weighted sums of Rademacher random variables",
 Bernoulli 21, 2015; equality at two equal terms), the second by Hoeffding. So p is never smaller than the exact
 permutation p, and about three times as large where many pairs fire: false discoveries stay below nominal, at little
-cost in power.
+cost in power. Pairs that show one picture are swapped together: |d| is the size of their sum.
 """
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import log_ndtr, ndtr
 from torch import Tensor
 
 from cliplens.statistics import benjamini_hochberg
 from cliplens.tally import Sums
+from cliplens_plugins.modality.pictures import PictureSums
 
 _C = float(1 / (4 * ndtr(-np.sqrt(2.0))))
 
@@ -32,10 +33,13 @@ def swap_p(d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"]) -> Float[np
     return np.exp(np.minimum(0.0, np.minimum(gaussian, hoeffding)))
 
 
-def swap_q(sums: Sums) -> Float[np.ndarray, " d_sae"]:
-    """q of every living latent against the swap null, by Benjamini and Hochberg over latents; nan for the dead."""
+def swap_q(sums: Sums, pictures: PictureSums) -> Float[np.ndarray, " d_sae"]:
+    """Return q of every living latent against the swap null, by Benjamini and Hochberg over latents; nan for the dead.
+
+    All pairs of a picture are swapped together.
+    """
     alive = (sums["any"] > 0).cpu().numpy()
-    return benjamini_hochberg(np.where(alive, swap_p(sums["d1"], sums["d2"]), np.nan))
+    return benjamini_hochberg(np.where(alive, swap_p(sums["d1"], torch.as_tensor(pictures.d2)), np.nan))
 
 
 def classify_significant(
@@ -44,11 +48,25 @@ def classify_significant(
     high: Float[np.ndarray, " d_sae"],
     q: Float[np.ndarray, " d_sae"],
     cuts: tuple[float, float],
+    both_fire: Bool[np.ndarray, " d_sae"],
     level: float = 0.05,
 ) -> np.ndarray:
-    """`ImgD` where q <= level and the whole interval lies above the upper cut, `TextD` likewise below the lower, else
-    `CrossD`; `dead` where the score is nan. The null says 1/2, so a small q alone is no class.
+    """Return the class of each latent where the evidence decides it, else `undecided`.
+
+    `ImgD` where q <= level and the whole interval lies above the upper cut; `TextD` likewise below the lower cut;
+    `CrossD` where the whole interval lies between the cuts and the latent fires in both modalities; `dead` where the
+    score is nan. The null says 1/2, so a small q alone is no class.
+
+    Args:
+        scores: MDS of each latent, nan = never fires.
+        low: lower limit of its interval.
+        high: upper limit of its interval.
+        q: its q value.
+        cuts: the lower and the upper cut.
+        both_fire: whether it fires on an image and on a caption.
+        level: the largest q that is significant.
     """
     sure = q <= level
-    cases = [np.isnan(scores), sure & (low > cuts[1]), sure & (high < cuts[0])]
-    return np.select(cases, ["dead", "ImgD", "TextD"], default="CrossD").astype("<U6")
+    crossed = both_fire & (low >= cuts[0]) & (high <= cuts[1])
+    cases = [np.isnan(scores), sure & (low > cuts[1]), sure & (high < cuts[0]), crossed]
+    return np.select(cases, ["dead", "ImgD", "TextD", "CrossD"], default="undecided")

@@ -4,12 +4,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cliplens.arrays import unit_rows
 from cliplens.contracts import Need
-from cliplens.records import Batch, Column, Findings, PairedActs
+from cliplens.records import Batch, Column, Findings, PairedActs, SparseCodes
 from cliplens.sites import MODALITIES
 from cliplens.tally import Mergeable, MetricOfParts, PartPerKey, Sums
 from cliplens_plugins.monosemanticity.mms import add_own_pairs, mms_score, one_space
@@ -22,7 +22,8 @@ _SEEN_AS = {"image": "images", "text": "captions"}
 class MonosemanticityMetric(MetricOfParts):
     """MS of every latent per modality and judge, and MMS between modalities where one judge embeds both.
 
-    The first judge's columns are `ms_image` and `ms_text`; further judges' carry their name behind.
+    Each picture and each caption text counts once. The first judge's columns are `ms_image` and `ms_text`; those of
+    further judges end in the judge's name.
     """
 
     name: ClassVar[str] = "ms"
@@ -36,14 +37,16 @@ class MonosemanticityMetric(MetricOfParts):
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
+        units = batch.codes.known_units
+        first = {"image": units.first_image, "text": units.first_caption}
         for judge, given in batch.judged.items():
             embeddings = _unit(given)
             for side in MODALITIES:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
                 if codes is not None and judged is not None:
-                    self._scores[f"{judge}/{side}"].update(codes, judged)
+                    self._scores[f"{judge}/{side}"].update(*_each_once(codes, judged, first[side]))
             if batch.codes.image is not None and batch.codes.text is not None and one_space(embeddings):
-                add_own_pairs(self._own[judge], batch.codes, embeddings)
+                add_own_pairs(self._own[judge], batch.codes, embeddings, units.first_pair)
 
     def parts(self) -> dict[str, Mergeable]:
         """Return the sums of MS, and those over own pairs."""
@@ -74,6 +77,13 @@ class MonosemanticityMetric(MetricOfParts):
     def _mms(self, judge: str, own: Sums) -> Float[Tensor, " latent"]:
         image, text = self._scores[f"{judge}/image"], self._scores[f"{judge}/text"]
         return mms_score(image.weighted, text.weighted, image.total, text.total, own["ab"], own["ab_alike"])
+
+
+def _each_once(
+    codes: SparseCodes, judged: Float[Tensor, "row d_judge"], first: Bool[np.ndarray, " row"]
+) -> tuple[SparseCodes, Float[Tensor, "kept d_judge"]]:
+    """Return the rows of the first pair that shows each picture, or says each text: a sample counts once."""
+    return (codes, judged) if first.all() else (codes.take(first), judged[torch.as_tensor(first)])
 
 
 def _no_scores(key: str) -> OnePassMS:

@@ -7,8 +7,9 @@ both by one judge. Own pairs, i = j, are left out of both sums by default: an im
 latent.
 """
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cliplens.arrays import Array, as_double, check_same_rows, like, unit_rows
@@ -69,13 +70,18 @@ def one_space(embeddings: PairedActs) -> bool:
     return image is not None and text is not None and image.shape[1] == text.shape[1]
 
 
-def add_own_pairs(sums: Sums, codes: PairedCodes, embeddings: PairedActs) -> None:
-    """Add what MMS needs to leave own pairs out: sum a b and sum a b cos(e, f), of unit-norm embeddings."""
+def add_own_pairs(sums: Sums, codes: PairedCodes, embeddings: PairedActs, first: Bool[np.ndarray, " row"]) -> None:
+    """Add what MMS needs to leave own pairs out: sum a b and sum a b cos(e, f), of unit-norm embeddings.
+
+    A picture with several captions has several own pairs; `first` says which rows are the first of their picture and
+    caption.
+    """
     assert embeddings.image is not None
     assert embeddings.text is not None
     alike = (embeddings.image * embeddings.text).sum(1).cpu()
     joint = codes.joint
-    together = (joint.image != 0) & (joint.text != 0)
+    counted = torch.as_tensor(first, device=joint.rows.device)[joint.rows]
+    together = (joint.image != 0) & (joint.text != 0) & counted
     latents, rows = joint.latents[together].cpu(), joint.rows[together].cpu()
     ab = (joint.image[together].double() * joint.text[together].double()).cpu()
     sums.add_per_latent("ab", latents, ab, codes.d_sae)

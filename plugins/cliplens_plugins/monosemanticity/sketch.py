@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int64, UInt64
 from torch import Tensor
 
-from cliplens.keys import hashed
+from cliplens.keys import hashed, text_keys
 from cliplens.records import PairedCodes
 from cliplens.sites import Modality
-from cliplens.tally import TopSamples
+from cliplens.tally import Mergeable, TopSamples, joined_states, load_joined
 
 POOL = 1024
 FULL = 1024
@@ -20,31 +20,52 @@ _SEED = 20
 
 
 class Pool:
-    """A uniform draw of all samples: those with the smallest hashed ids, in that order. Mergeable, of constant size."""
+    """A uniform draw of the distinct samples: those with the smallest hashed ids. Mergeable, of bounded size.
+
+    Rows that show one picture, or say one text, count as one sample: the row with the smallest hashed id stands for it.
+    """
 
     def __init__(self, size: int = POOL) -> None:
         self.size = size
         self.rank: UInt64[np.ndarray, " kept"] = np.zeros(0, np.uint64)
+        self.keys: UInt64[np.ndarray, " kept"] = np.zeros(0, np.uint64)
         self.rows: Float[Tensor, "kept d"] = torch.zeros(0, 0)
 
-    def update(self, keys: UInt64[np.ndarray, " row"], rows: Float[Tensor, "row d"]) -> None:
-        """Take in samples with their keys."""
-        rank = hashed(keys, _SEED)
+    def update(
+        self, ids: UInt64[np.ndarray, " row"], keys: UInt64[np.ndarray, " row"], rows: Float[Tensor, "row d"]
+    ) -> None:
+        """Take in samples with the keys of their ids and those of their pictures or texts."""
+        rank = hashed(ids, _SEED)
         if len(self.rank) == self.size:
             nearer = rank < self.rank[-1]
-            rank, rows = rank[nearer], rows[torch.as_tensor(nearer)]
-        self._take(rank, rows)
+            rank, keys, rows = rank[nearer], keys[nearer], rows[torch.as_tensor(nearer)]
+        self._take(rank, keys, rows)
 
     def merge(self, other: "Pool") -> None:
-        """Take in another's sample."""
-        self._take(other.rank, other.rows)
+        """Take in the samples of another instance."""
+        self._take(other.rank, other.keys, other.rows)
 
-    def _take(self, rank: UInt64[np.ndarray, " row"], rows: Float[Tensor, "row d"]) -> None:
-        if len(rank):
-            every = np.concatenate([self.rank, rank])
-            kept = np.argsort(every, kind="stable")[: self.size]
-            held = torch.cat([self.rows.to(rows), rows]) if len(self.rank) else rows
-            self.rank, self.rows = every[kept], held[torch.as_tensor(kept)].clone()
+    def state(self) -> dict[str, Tensor]:
+        """Return all that is kept, as tensors."""
+        numbers = {"rank": self.rank, "keys": self.keys}
+        return {**{k: torch.as_tensor(v.view(np.int64).copy()) for k, v in numbers.items()}, "rows": self.rows.clone()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state that `state` gave."""
+        self.rank, self.keys = (state[name].cpu().numpy().view(np.uint64).copy() for name in ("rank", "keys"))
+        self.rows = state["rows"].clone()
+
+    def _take(
+        self, rank: UInt64[np.ndarray, " row"], keys: UInt64[np.ndarray, " row"], rows: Float[Tensor, "row d"]
+    ) -> None:
+        if not len(rank):
+            return
+        ranks, every = np.concatenate([self.rank, rank]), np.concatenate([self.keys, keys])
+        order = np.argsort(ranks, kind="stable")
+        _, first = np.unique(every[order], return_index=True)
+        kept = order[np.sort(first)][: self.size]
+        held = torch.cat([self.rows.to(rows), rows]) if len(self.rank) else rows
+        self.rank, self.keys, self.rows = ranks[kept], every[kept], held[torch.as_tensor(kept)].clone()
 
 
 def most_of(d_sae: int, top: int, usual: int) -> Int64[np.ndarray, " d_sae"]:
@@ -70,8 +91,11 @@ class TopEmbeddings:
         """Take in codes and unit-norm embeddings of the same pairs."""
         own = codes.of(self.samples.modality)
         assert own is not None
-        self.pool.update(codes.keys, embeddings)
-        self.samples.add(codes.ids, own, embeddings)
+        units = codes.known_units
+        keys = units.images if self.samples.modality == "image" else units.captions
+        ids = units.images if self.samples.modality == "image" else text_keys(codes.ids)
+        self.pool.update(ids, keys, embeddings)
+        self.samples.add(codes.ids, own, embeddings, keys)
 
     def merge(self, other: "TopEmbeddings") -> None:
         """Take in what another instance has seen."""
@@ -79,16 +103,15 @@ class TopEmbeddings:
         self.samples.merge(other.samples)
 
     def state(self) -> dict[str, Tensor]:
-        """All that is kept, as tensors."""
-        top = {f"top.{name}": value for name, value in self.samples.state().items()}
-        rank = torch.as_tensor(self.pool.rank.view(np.int64).copy())
-        return {**top, "pool.rank": rank, "pool.rows": self.pool.rows.clone()}
+        """Return all that is kept, as tensors."""
+        return joined_states(self._parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
-        self.samples.load_state({k.removeprefix("top."): v for k, v in state.items() if k.startswith("top.")})
-        self.pool.rank = state["pool.rank"].cpu().numpy().view(np.uint64).copy()
-        self.pool.rows = state["pool.rows"].clone()
+        """Continue from a state that `state` gave."""
+        load_joined(self._parts(), state)
+
+    def _parts(self) -> dict[str, Mergeable]:
+        return {"top": self.samples, "pool": self.pool}
 
     def rows(self) -> Float[Tensor, "sample d"]:
         """The embeddings of `samples.ids`, in that order."""

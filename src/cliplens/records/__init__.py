@@ -25,6 +25,7 @@ from cliplens.records.table import Column as Column
 from cliplens.records.table import Findings as Findings
 from cliplens.records.table import Latent as Latent
 from cliplens.records.table import LatentTable as LatentTable
+from cliplens.records.units import Units as Units
 
 __getattr__ = deprecated_names(
     __name__,

@@ -15,6 +15,7 @@ from torch import Tensor
 from cliplens.errors import InputError
 from cliplens.keys import pair_keys
 from cliplens.records.identity import GroundTruth
+from cliplens.records.units import Units
 from cliplens.sites import Modality
 
 
@@ -65,6 +66,14 @@ class SparseCodes:
         rows, latents = codes.nonzero(as_tuple=True)
         return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
 
+    def take(self, kept: Bool[np.ndarray, " row"]) -> "SparseCodes":
+        """Return the codes of some rows, numbered anew."""
+        chosen = torch.as_tensor(kept, device=self.rows.device)
+        number = torch.cumsum(chosen, 0) - 1
+        mine = chosen[self.rows]
+        rows, latents, values = number[self.rows[mine]], self.latents[mine], self.values[mine]
+        return SparseCodes(rows, latents, values, int(chosen.sum()), self.d_sae)
+
     def dense(self) -> Float[Tensor, "row d_sae"]:
         """The whole matrix, zeros included."""
         out = self.values.new_zeros(self.n_rows, self.d_sae)
@@ -89,6 +98,8 @@ class PairedCodes:
     ids: tuple[str, ...]
     image: SparseCodes | None
     text: SparseCodes | None
+    units: Units | None = None
+    """The picture and the caption text of each row; None: as the ids tell (see `known_units`)."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -106,9 +117,14 @@ class PairedCodes:
         raise InputError(expected="codes of at least one modality", found="none", fix="encode images or captions first")
 
     @cached_property
+    def known_units(self) -> Units:
+        """The picture and the caption text of each row: `units`, or what the ids tell where there are none."""
+        return Units.from_ids(self.ids) if self.units is None else self.units
+
+    @property
     def keys(self) -> UInt64[np.ndarray, " row"]:
-        """The 64-bit key of each row's pair (see `cliplens.keys`)."""
-        return pair_keys(self.ids)
+        """The 64-bit key of each row's picture: the unit that statistics count."""
+        return self.known_units.images
 
     @cached_property
     def joint(self) -> JointFirings:

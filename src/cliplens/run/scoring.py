@@ -1,10 +1,11 @@
 """One pass over the pairs kept from training: every metric, the top samples, the names, the files of the run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from cliplens import api, registry
@@ -19,6 +20,7 @@ from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
 from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import asked_of, truth_of, unit
+from cliplens.run.units import units_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
@@ -79,7 +81,9 @@ def held_out_batches(context: RunContext) -> Iterator[Batch]:
     read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
     finals = by_modality([Site(side, EMBEDDING) for side in settings.sides])
-    embeddings, ask = read(**finals), asked_of(context, finals)
+    ids = np.array(context.cache.ids)[scored_on(settings)(context.cache.keys)].tolist()
+    units = units_of(context.pairs, ids)
+    embeddings, ask = read(**finals), asked_of(context, finals, units)
     place = context.pairs.indices(context.cache.ids) if context.judge else {}
     for raw, embedded in shards(zip(acts, embeddings, strict=True)):
         final = unit(embedded)
@@ -87,7 +91,8 @@ def held_out_batches(context: RunContext) -> Iterator[Batch]:
         if context.judge is not None:
             judged[context.judge.name] = _judged(context.judge, [context.pairs[place[i]] for i in embedded.ids], raw)
         in_step = {name: _repeated(given, raw.ids) for name, given in judged.items()}
-        yield dictionary.batch(raw, judged=in_step, truth=truth, targets=ask(final))
+        batch = dictionary.batch(raw, judged=in_step, truth=truth, targets=ask(final))
+        yield replace(batch, codes=replace(batch.codes, units=units(raw.ids)))
 
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:

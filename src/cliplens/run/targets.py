@@ -11,7 +11,7 @@ from torch import Tensor
 from cliplens import api, keys
 from cliplens.errors import InputError, unknown_name
 from cliplens.pairs import read_labels
-from cliplens.records import GroundTruth, PairedActs
+from cliplens.records import GroundTruth, PairedActs, Units
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, scored_on
 from cliplens.settings import Settings
@@ -25,10 +25,12 @@ Ask = Callable[[PairedActs], Targets]
 """From unit-norm final embeddings of some pairs to what holds of them."""
 Label = Callable[[Sequence[str]], Bool[np.ndarray, " row"]]
 """From ids of pairs to which of them have the label."""
+UnitsOf = Callable[[Sequence[str]], Units]
+"""From ids of pairs to the pictures and texts they share."""
 
 
-def asked_of(context: RunContext, sites: SitePair) -> Ask:
-    """The question `--target` asks; `sites` are those of the final embeddings."""
+def asked_of(context: RunContext, sites: SitePair, units: UnitsOf = Units.from_ids) -> Ask:
+    """Return the question `--target` asks; `sites` are those of the final embeddings."""
     settings = context.settings
     if settings.modalities != "both":
         return lambda embedded: {}
@@ -36,7 +38,7 @@ def asked_of(context: RunContext, sites: SitePair) -> Ask:
         name, label = settings.target, label_of(settings)
         return lambda embedded: {name: label(embedded.ids)}
     pool = _pool(context, sites)
-    return lambda embedded: {RETRIEVED: retrieved(embedded, pool)}
+    return lambda embedded: {RETRIEVED: retrieved(embedded, pool, units)}
 
 
 def label_of(settings: Settings) -> Label:
@@ -83,16 +85,18 @@ def truth_of(pairs: str) -> GroundTruth | None:
     return ground_truth(count, seed=seed)
 
 
-def retrieved(embedded: PairedActs, pool: PairedActs) -> Bool[np.ndarray, " row"]:
-    """Whether image and caption are nearer to each other than either is to any other pair of the pool; ties are misses.
+def retrieved(embedded: PairedActs, pool: PairedActs, units: UnitsOf = Units.from_ids) -> Bool[np.ndarray, " row"]:
+    """Return whether image and caption are nearer to each other than either is to any other pair of the pool.
 
-    The pool is the same for every pair, so neither batches nor their order matter. Further captions of one image count
-    as the same pair.
+    Ties are misses. The pool is the same for every pair, so neither batches nor their order matter. Pairs of the same
+    picture, and pairs that say the same text, are no others.
     """
     assert embedded.image is not None and embedded.text is not None  # noqa: PT018
     assert pool.image is not None and pool.text is not None  # noqa: PT018
     own = (embedded.image * embedded.text).sum(1)
-    other = torch.as_tensor(embedded.keys[:, None] != pool.keys[None, :], device=own.device)
+    ours, theirs = units(embedded.ids), units(pool.ids)
+    differ = (ours.images[:, None] != theirs.images) & (ours.captions[:, None] != theirs.captions)
+    other = torch.as_tensor(differ, device=own.device)
     best = own.new_full((len(own),), -torch.inf)
     for rows, against in ((embedded.image, pool.text), (embedded.text, pool.image)):
         alike = torch.where(other, rows @ against.T, -torch.inf)

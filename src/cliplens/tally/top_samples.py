@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt64
 from torch import Tensor
 
 from cliplens.errors import InputError
-from cliplens.records import Batch, Exemplars, Pair, SparseCodes
+from cliplens.records import Batch, Exemplars, Pair, SparseCodes, Units
 from cliplens.sites import Modality
 
 
@@ -25,7 +25,10 @@ def _strongest_row_each(
 
 
 class TopSamples:
-    """The strongest samples of each latent in one modality, ties broken by pair id. Mergeable, of bounded size.
+    """The strongest distinct samples of each latent in one modality, ties broken by pair id. Mergeable, bounded.
+
+    A sample is a picture, or a caption text: of the pairs that share it, the one with the strongest activation stands
+    for it. So a picture with five captions is listed once.
 
     Firings that can no longer be among the strongest are dropped at once. The others wait in a buffer, which is
     compacted whenever it has grown as large as the table itself.
@@ -45,6 +48,8 @@ class TopSamples:
         self._most_of = most
         self._most = np.zeros(0, np.int64)
         self._ids: list[str] = []
+        self._keys = np.zeros(0, np.uint64)
+        """The picture, or the caption text, of each id."""
         self._latents = np.zeros(0, np.int64)
         self._values = np.zeros(0)
         self._sample = np.zeros(0, np.int64)
@@ -58,12 +63,25 @@ class TopSamples:
         """Take one batch in."""
         codes = batch.codes.of(self.modality)
         if codes is not None:
-            self.add(batch.ids, codes)
+            units = batch.codes.known_units
+            self.add(batch.ids, codes, keys=units.images if self.modality == "image" else units.captions)
 
-    def add(self, ids: Sequence[str], codes: SparseCodes, payload: Float[Tensor, "row d"] | None = None) -> None:
+    def add(
+        self,
+        ids: Sequence[str],
+        codes: SparseCodes,
+        payload: Float[Tensor, "row d"] | None = None,
+        keys: UInt64[np.ndarray, " row"] | None = None,
+    ) -> None:
         """Take in codes of the pairs `ids`, and a payload per row that is kept with its sample.
 
         A pair with many rows, one per patch or token, counts by its strongest row; its rows share one payload.
+
+        Args:
+            ids: the pair of each row.
+            codes: the codes of the rows.
+            payload: a vector per row.
+            keys: equal for rows that show one picture, or say one text; None: as the ids tell (`Units.from_ids`).
         """
         self._sized(codes.d_sae)
         latents, values = codes.latents.cpu().numpy(), codes.values.detach().double().cpu().numpy()
@@ -76,8 +94,14 @@ class TopSamples:
         row_of = dict(zip(named, rows.tolist(), strict=True))
         if len(row_of) < len(named):
             named, sample, latents, values = _strongest_row_each(named, sample, latents, values)
-        some = None if payload is None else payload[torch.tensor([row_of[name] for name in named], dtype=torch.int64)]
-        self._buffer(named, latents, values, sample, some)
+        kept_rows = np.array([row_of[name] for name in named], dtype=np.int64)
+        some = None if payload is None else payload[torch.as_tensor(kept_rows)]
+        if keys is None:
+            units = Units.from_ids(named)
+            of_named = units.images if self.modality == "image" else units.captions
+        else:
+            of_named = keys[kept_rows]
+        self._buffer(named, of_named, latents, values, sample, some)
 
     def merge(self, other: "TopSamples") -> None:
         """Take in what another instance has seen."""
@@ -85,7 +109,7 @@ class TopSamples:
         if other.d_sae:
             self._sized(other.d_sae)
             payload = other._payload[0] if other._payload else None
-            self._buffer(other._ids, other._latents, other._values, other._sample, payload)
+            self._buffer(other._ids, other._keys, other._latents, other._values, other._sample, payload)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that is kept as tensors; ids are UTF-8 bytes with the end of each."""
@@ -95,6 +119,7 @@ class TopSamples:
             "d_sae": torch.tensor(self.d_sae),
             "ids": torch.frombuffer(bytearray(b"".join(encoded) or b" "), dtype=torch.uint8).clone(),
             "ends": torch.tensor(np.cumsum([len(e) for e in encoded], dtype=np.int64)),
+            "keys": torch.as_tensor(self._keys.view(np.int64).copy()),
             "latents": torch.tensor(self._latents),
             "values": torch.tensor(self._values),
             "sample": torch.tensor(self._sample),
@@ -109,7 +134,8 @@ class TopSamples:
             ids = [raw[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)]
             fresh._sized(int(state["d_sae"]))
             latents, values, sample = (state[name].cpu().numpy() for name in ("latents", "values", "sample"))
-            fresh._buffer(ids, latents, values, sample, state["payload"].clone() if "payload" in state else None)
+            keys = state["keys"].cpu().numpy().view(np.uint64)
+            fresh._buffer(ids, keys, latents, values, sample, state["payload"].clone() if "payload" in state else None)
         self.__dict__.update(fresh.__dict__)
 
     @property
@@ -152,6 +178,7 @@ class TopSamples:
     def _buffer(
         self,
         ids: Sequence[str],
+        keys: np.ndarray,
         latents: np.ndarray,
         values: np.ndarray,
         sample: np.ndarray,
@@ -159,6 +186,7 @@ class TopSamples:
     ) -> None:
         self._buffered.append((latents, values, sample + len(self._ids)))
         self._ids += ids
+        self._keys = np.concatenate([self._keys, keys])
         if payload is not None and len(ids):
             self._payload.append(payload)
         self._n_buffered += len(latents)
@@ -171,8 +199,9 @@ class TopSamples:
         parts = [(self._latents, self._values, self._sample), *self._buffered]
         latents, values, sample = (np.concatenate(column) for column in zip(*parts, strict=True))
         names, first, index = np.unique(np.array(self._ids, dtype=np.str_), return_index=True, return_inverse=True)
-        sample = index[sample]
+        sample, keys = index[sample], self._keys[first]
         order = _by_strength(latents, values, sample)
+        order = order[_first_of_each(latents[order], keys[sample[order]])]
         latents = latents[order]
         kept = _rank_within(latents) < self._most[latents]
         self._latents, order = latents[kept], order[kept]
@@ -180,7 +209,7 @@ class TopSamples:
         still = np.zeros(len(names), dtype=bool)
         still[sample[order]] = True
         used, self._sample = np.flatnonzero(still), (np.cumsum(still) - 1)[sample[order]]
-        self._ids = names[used].tolist()
+        self._ids, self._keys = names[used].tolist(), keys[used]
         if self._payload:
             self._payload = [torch.cat(self._payload)[torch.as_tensor(first[used])]]
         last = np.flatnonzero(_rank_within(self._latents) == self._most[self._latents] - 1)
@@ -202,6 +231,17 @@ def _by_strength(
         some = order[tied]
         order[tied] = some[np.lexsort((index[some], -values[some], latents[some]))]
     return order
+
+
+def _first_of_each(latents: Int64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"] | slice:
+    """Return which entries are the first of their latent with that key; `latents` is sorted."""
+    distinct, group = np.unique(keys, return_inverse=True)
+    if len(distinct) == len(keys):
+        return slice(None)
+    _, first = np.unique(latents * len(distinct) + group, return_index=True)
+    kept = np.zeros(len(latents), dtype=bool)
+    kept[first] = True
+    return kept
 
 
 def _rank_within(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

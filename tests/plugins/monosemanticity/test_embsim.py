@@ -187,9 +187,9 @@ def test_the_pool_keeps_a_draw_that_does_not_depend_on_order() -> None:
     rows = torch.arange(100.0)[:, None]
     keys = pair_keys([str(i) for i in range(100)])
     forward, backward = Pool(10), Pool(10)
-    forward.update(keys, rows)
+    forward.update(keys, keys, rows)
     for a in range(90, -1, -10):
-        backward.update(keys[a : a + 10], rows[a : a + 10])
+        backward.update(keys[a : a + 10], keys[a : a + 10], rows[a : a + 10])
     assert torch.equal(forward.rows, backward.rows)
     assert len(forward.rows) == 10
     assert sorted(forward.rows[:, 0].tolist()) != list(range(10))
