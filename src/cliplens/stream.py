@@ -152,8 +152,8 @@ class SiteReader:
         """Return the activations of one decoded batch, float32, on the model's device."""
         out: dict[Site, SiteActs] = {}
         tokens, truncated = None, 0
-        if decoded.images is not None:
-            images = decoded.images.to(self.clip.device, self.clip.dtype, non_blocking=True)
+        if decoded.pictures is not None:
+            images = decoded.pictures.on(self.clip.device).to(self.clip.dtype)
             out.update(self._side(self.clip.vision, "vision", images))
         if decoded.captions is not None and self.clip.text is not None and self.clip.tokenizer is not None:
             said = tokenised(decoded.captions, self.clip.tokenizer)
@@ -249,6 +249,7 @@ def decoded_batches(decoder: Decoder, batches: Iterable[Indices], workers: int =
         sampler=batches,
         num_workers=workers,
         prefetch_factor=2,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

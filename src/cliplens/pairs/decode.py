@@ -1,22 +1,18 @@
 """Decode and preprocess batches of pairs. A bad pair is dropped whole, image and caption together."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
-from cliplens.errors import BadPairError, InputError
+from cliplens.errors import BadPairError
 from cliplens.pairs.images import caption_of, open_image
 from cliplens.pairs.pairs import Pairs
+from cliplens.pairs.pixels import Pictures, Preparation, Preprocess, scale_of
 from cliplens.records import Pair
-
-Preprocess = Callable[[Image.Image], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,17 @@ class Decoded:
     """Indices of the usable pairs, in order."""
     ids: tuple[str, ...]
     captions: tuple[str, ...] | None
-    images: Float[Tensor, "pair channel height width"] | None
+    pictures: Pictures | None
     bad: tuple[tuple[Pair, str], ...]
+
+    @property
+    def images(self) -> Float[Tensor, "pair channel height width"] | None:
+        """The prepared pictures on the CPU. `pictures.on(device)` prepares them on another device."""
+        return None if self.pictures is None else self.pictures.on("cpu")
+
+    def pin_memory(self) -> "Decoded":
+        """Return the same with its pictures in page-locked memory. `torch.utils.data.DataLoader` calls this."""
+        return self if self.pictures is None else replace(self, pictures=self.pictures.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -51,70 +56,51 @@ class Decoder:
         return len(self.pairs)
 
     def __getitem__(self, indices: Int64[np.ndarray, " pair"]) -> Decoded:
+        found = self._decoded(indices, split=True)
+        # A preprocess that does more than its steps say is applied whole.
+        return found if found is not None else self._decoded(indices, split=False)  # type: ignore[return-value]
+
+    def _decoded(self, indices: Int64[np.ndarray, " pair"], *, split: bool) -> Decoded | None:
         good: list[tuple[int, str, str]] = []
         bad: list[tuple[Pair, str]] = []
-        images: list[Tensor] = []
-        bulk = self._bulk(indices)
+        bulk = self._bulk(indices) if split else None
+        prepared = None if self.preprocess is None or bulk is not None else Preparation(self.preprocess, split=split)
         for index in indices.tolist():
             pair = self.pairs.unidentified(index) if bulk is None else self.pairs.without_image(index)
             try:
                 caption = caption_of(pair) if self.captions else ""
-                if self.preprocess is not None and bulk is None:
-                    images.append(_prepared(self.preprocess, pair))
+                if prepared is not None:
+                    _prepare(prepared, pair)
             except BadPairError as error:
                 bad.append((pair, error.reason))
                 continue
+            if prepared is not None and not prepared.exact:
+                return None
             good.append((index, pair.id, caption))
         kept = np.array([g[0] for g in good], dtype=np.int64)
-        pixels = _stacked(images) if images else None
+        pictures = None if prepared is None else prepared.pictures()
         if bulk is not None:
-            pixels = bulk if len(kept) == len(indices) else bulk[torch.from_numpy(np.isin(indices, kept))]
+            pictures = bulk if len(kept) == len(indices) else bulk.keep(np.isin(indices, kept))
         captions = tuple(g[2] for g in good) if self.captions else None
-        return Decoded(indices, kept, tuple(g[1] for g in good), captions, pixels, tuple(bad))
+        return Decoded(indices, kept, tuple(g[1] for g in good), captions, pictures, tuple(bad))
 
-    def _bulk(self, indices: Int64[np.ndarray, " pair"]) -> Float[Tensor, "pair channel height width"] | None:
+    def _bulk(self, indices: Int64[np.ndarray, " pair"]) -> Pictures | None:
         if self.preprocess is None or not len(indices):
             return None
-        scale = _mean_and_std(self.preprocess)
+        scale = scale_of(self.preprocess)
         pixels = None if scale is None else self.pairs.pixels(indices)
         if pixels is None or scale is None:
             return None
-        images = normalised(pixels, *scale)
-        # The preprocess may do more than this: use the bulk result only where the first image agrees.
-        return images if torch.equal(images[0], self.preprocess(Image.fromarray(pixels[0]))) else None
+        pictures = Pictures(torch.from_numpy(pixels), scale)
+        first = Pictures(pictures.values[:1], scale).on("cpu")[0]
+        # The preprocess may do more than this: use the bulk result only where the first picture agrees.
+        return pictures if torch.equal(first, self.preprocess(Image.fromarray(pixels[0]))) else None
 
 
-def _prepared(preprocess: Preprocess, pair: Pair) -> Tensor:
+def _prepare(prepared: Preparation, pair: Pair) -> None:
     image = open_image(pair)
     try:
-        return preprocess(image)
+        prepared.add(image)
     except Exception as error:
         # A preprocess raises anything on a picture it cannot take; the other pairs are still good.
         raise BadPairError(pair.id, f"preprocess failed on {image.width} x {image.height} pixels: {error}") from error
-
-
-def _stacked(images: list[Tensor]) -> Float[Tensor, "pair channel height width"]:
-    shapes = {tuple(image.shape) for image in images}
-    if len(shapes) > 1:
-        raise InputError(
-            expected="a preprocess that returns images of one shape",
-            found=", ".join(map(str, sorted(shapes)[:3])),
-            fix="crop or resize to one size in the preprocess",
-        )
-    return torch.stack(images)
-
-
-def normalised(
-    pixels: UInt8[np.ndarray, "image height width 3"], mean: Float[Tensor, "3"], std: Float[Tensor, "3"]
-) -> Float[Tensor, "image 3 height width"]:
-    """Apply torchvision's ToTensor and Normalize to many images at once, bit for bit."""
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
-    return images.sub_(mean[:, None, None]).div_(std[:, None, None])
-
-
-@lru_cache(maxsize=8)
-def _mean_and_std(preprocess: Any) -> tuple[Tensor, Tensor] | None:
-    """Return mean and std of the Normalize at the end of a torchvision Compose; None for any other preprocess."""
-    last = (getattr(preprocess, "transforms", None) or [None])[-1]
-    mean, std = getattr(last, "mean", None), getattr(last, "std", None)
-    return None if mean is None or std is None else (torch.as_tensor(mean), torch.as_tensor(std))

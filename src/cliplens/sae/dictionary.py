@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,17 @@ class Dictionary:
         truth: GroundTruth | None = None,
         targets: Mapping[str, Bool[np.ndarray, " row"]] | None = None,
     ) -> Batch:
-        """Return the centred activations, codes and reconstruction of raw activations, as metrics take them."""
+        """Return the centred activations, codes and reconstruction of raw activations, as metrics take them.
+
+        Every tensor lies on the dictionary's device, wherever `acts` and `judged` lie.
+        """
+        acts, judged = self._here(acts), {name: self._here(given) for name, given in (judged or {}).items()}
         centred, codes = self.centre(acts), self.encode(acts)
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
             rebuilt = PairedActs(acts.ids, *(self._through(acts.of(m), m) for m in MODALITIES))
         else:
             rebuilt = self.decode(codes)
-        return Batch(centred, codes, rebuilt, judged or {}, truth, targets or {}, acts)
+        return Batch(centred, codes, rebuilt, judged, truth, targets or {}, acts)
 
     def check(self, clip: Any, sites: Sequence[Site], *, token: str | None = None) -> None:
         """Refuse a model, sites or a token choice it was not made for.
@@ -174,6 +179,10 @@ class Dictionary:
             UnsafeFileError: the folder holds a pickle instead of tensors.
         """
         return cls(*load_folder(Path(folder), torch.device(device)))
+
+    def _here(self, acts: PairedActs) -> PairedActs:
+        image, text = (None if rows is None else rows.to(self.device) for rows in (acts.image, acts.text))
+        return replace(acts, image=image, text=text)
 
     @cached_property
     def _readers(self) -> dict[Modality, "SAE[Any]"]:
