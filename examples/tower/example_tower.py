@@ -70,7 +70,7 @@ class ExampleTower(Tower):
 
     def open(self, model: nn.Module, side: str) -> "HookedExample":
         """Return the hooked tower. It shares the weights of the model."""
-        return HookedExample(model).train(model.training)
+        return HookedExample(model)
 
 
 class HookedExample(HookedVisionTower):

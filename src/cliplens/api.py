@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource
 from cliplens.errors import InputError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedVisionTower, identity_of, open_tower
+from cliplens.hooked import HookedCLIP, HookedTextTower, HookedVisionTower, identity_of, open_tower, unwrapped
 from cliplens.pairs import Pairs, Quoting
 from cliplens.pairs import read_pairs as _read_pairs_from
 from cliplens.pictures import AS_SEEN, Orientation, PictureOptions
@@ -34,6 +34,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    check: bool = True,
 ) -> HookedCLIP:
     """A CLIP-like model with hooks on both towers.
 
@@ -43,6 +44,7 @@ def load(
         pretrained: a tag of that model ("laion2b_s34b_b79k") or a local weights file. Only a tag may reach the network.
         device: None picks cuda, mps or cpu.
         dtype: "float32", "float64", "float16" or "bfloat16".
+        check: as in `wrap`.
 
     Raises:
         UnknownNameError: no installed source knows the model, tag or dtype; the nearest names are listed.
@@ -52,7 +54,7 @@ def load(
     sources = [source for _, source in registry.made("models", ModelSource)]
     for source in sources:
         if source.knows(name):
-            return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]))
+            return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]), check)
     raise unknown_name("model", name, [card.name for source in sources for card in source.models()])
 
 
@@ -61,21 +63,30 @@ def wrap(
     *,
     preprocess: Callable[[Image.Image], Tensor] | None = None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
+    check: bool = True,
 ) -> HookedCLIP:
-    """Hooks on a model object you already have. Weights are shared; the object is never altered.
+    """Put hooks on a model object you already have. The object is never altered.
+
+    open_clip and timm models share their weights with the towers, so later changes reach them. A transformers model is
+    copied: transformers keeps q, k and v apart where open_clip packs them, so later changes of it are not seen; wrap it
+    again. A model inside `torch.compile`, DataParallel, DistributedDataParallel or a `PeftModel` is taken out of it.
 
     Args:
         model: an open_clip model, or any model an installed source recognises.
         preprocess: picture -> Float[Tensor, "3 height width"]; None takes the one the model's configuration describes.
         tokenizer: captions -> Int64[Tensor, "caption context"]; None takes the model's own.
+        check: compare hooked with un-hooked once on two random inputs, where the model is not exactly made of classes
+            the adapters know (a subclass, a replaced method, a LoRA, a forward hook of yours).
 
     Raises:
         InputError: no installed source recognises the model.
+        MismatchError: hooked and un-hooked differ; names the first block and why.
     """
+    model = unwrapped(model)
     for _, source in registry.made("models", ModelSource):
         loaded = source.adopt(model)
         if loaded is not None:
-            return _hooked(_with_own(loaded, preprocess, tokenizer))
+            return _hooked(_with_own(loaded, preprocess, tokenizer), check)
     raise InputError(
         expected="a model one of the installed sources recognises",
         found=f"{type(model).__module__}.{type(model).__qualname__}",
@@ -136,13 +147,15 @@ def _with_own(
     return replace(own, identity=identity)
 
 
-def _hooked(loaded: LoadedModel) -> HookedCLIP:
-    vision = open_tower(loaded.module, "vision")
-    assert isinstance(vision, HookedVisionTower)
+def _hooked(loaded: LoadedModel, check: bool) -> HookedCLIP:
+    vision = open_tower(loaded.module, "vision", check=check)
+    text = open_tower(loaded.module, "text", check=check)
+    assert vision is None or isinstance(vision, HookedVisionTower)
+    assert text is None or isinstance(text, HookedTextTower)
     return HookedCLIP(
         loaded.module,
         vision=vision,
-        text=open_tower(loaded.module, "text"),
+        text=text,
         preprocess=loaded.preprocess,
         tokenizer=loaded.tokenizer,
         identity=loaded.identity,

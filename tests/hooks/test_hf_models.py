@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import cliplens
 from cliplens.errors import InputError
 from cliplens.testing import check_tower, fingerprint
-from cliplens_hooks.models.hugging_face import to_open_clip
+from cliplens_hooks.models.hf_conversion import to_open_clip
 from support.tiny import shaken
 
 TEXT: dict[str, Any] = {

@@ -16,8 +16,15 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.coca_model import CoCa
+from open_clip.convert import convert_state_dict
 from open_clip.factory import HF_HUB_PREFIX, LOCAL_DIR_PREFIX, get_model_config
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import (
+    CLIP,
+    CustomTextCLIP,
+    convert_to_custom_text_state_dict,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
 from open_clip.pretrained import is_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
@@ -25,13 +32,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cliplens.contracts import HookLevel, LoadedModel, ModelCard, ModelSource
-from cliplens.errors import InputError, MismatchError, UnsafeFileError, unknown_name
+from cliplens.errors import CliplensError, InputError, MismatchError, unknown_name
 from cliplens.hooked import identity_of
+from cliplens_hooks.models.checkpoints import check_floating, read_tensors, unsafe, without_numbers
 
 RANDOM = "random"
 _PREFIXES = (LOCAL_DIR_PREFIX, HF_HUB_PREFIX)
 _VOCABULARY = 49408
-_SCRIPTED = "TorchScript"
+BIG_VISION = (".npz", ".npy")
+"""Google's own files, which open_clip reads itself."""
+_POSITION_IDS = "text.transformer.embeddings.position_ids"
 
 
 class OpenClipModels(ModelSource):
@@ -124,12 +134,24 @@ def _checked_weights(name: str, pretrained: str | None) -> str | None:
 def _created(name: str, pretrained: str | None) -> nn.Module:
     if name.startswith(LOCAL_DIR_PREFIX):
         _check_folder(Path(name.removeprefix(LOCAL_DIR_PREFIX)))
+    file = None if pretrained is None or is_pretrained_cfg(_clean(name), pretrained) else Path(pretrained)
+    own_reader = file is not None and file.suffix not in BIG_VISION
     try:
-        return open_clip.create_model(
-            name, pretrained, precision="fp32", device="cpu", pretrained_image=False, pretrained_text=False
+        model = open_clip.create_model(
+            name,
+            None if own_reader else pretrained,
+            precision="fp32",
+            device="cpu",
+            pretrained_image=False,
+            pretrained_text=False,
         )
+        if file is not None and own_reader:
+            fill(model, file)
+        return model
+    except CliplensError:
+        raise
     except pickle.UnpicklingError as error:
-        raise _unsafe(name, pretrained, str(error).partition("\n")[0]) from error
+        raise unsafe(pretrained or name, error) from error
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise _explained(name, pretrained, error) from error
 
@@ -143,18 +165,34 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _unsafe(name: str, pretrained: str | None, found: str) -> UnsafeFileError:
-    return UnsafeFileError(
-        expected=f"weights of {name} as tensors only",
-        found=f"{pretrained or name}: {found}",
-        fix="convert the file to safetensors where you trust it (safetensors.torch.save_file of its state_dict)",
-    )
+def fill(model: nn.Module, file: Path) -> None:
+    """Load a weights file into an open_clip model, whatever its container, with open_clip's own conversions.
+
+    Raises:
+        UnsafeFileError: it holds more than tensors.
+        MismatchError: its weights are quantised.
+        RuntimeError: its tensors are not the model's; torch's words.
+    """
+    own = model.state_dict()
+    state = without_numbers(read_tensors(file, own), own)
+    state = convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and name in own:
+            state[name] = state[name].reshape(own[name].shape)
+    if "logit_bias" in own and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(own["logit_bias"])
+    if _POSITION_IDS not in own:
+        state.pop(_POSITION_IDS, None)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    check_floating(state, own, file)
+    model.load_state_dict(state)
 
 
 def _explained(name: str, pretrained: str | None, error: Exception) -> Exception:
     words = str(error)
-    if _SCRIPTED in words:
-        return _unsafe(name, pretrained, "a TorchScript archive, which carries code")
     if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
         first = " ".join(words.split())[:300]
         return MismatchError(

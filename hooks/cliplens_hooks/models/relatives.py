@@ -6,7 +6,6 @@ are left out. SLIP: https://arxiv.org/abs/2112.12750 (a timm ViT and CLIP's text
 https://arxiv.org/abs/2110.05208 (CLIP's two transformers; its tokenizer has one more token, `<|mask|>`).
 """
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,16 @@ from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD
 from open_clip.model import CustomTextCLIP
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file
 from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
-from cliplens.errors import InputError, MismatchError, UnsafeFileError
+from cliplens.errors import MismatchError
 from cliplens.hooked import identity_of
+from cliplens_hooks.models.checkpoints import State, read_tensors
 from cliplens_hooks.models.open_clip import describe, preprocess_of
 
-State = dict[str, Tensor]
 SLIP_HEADS = {384: 12, 768: 12, 1024: 16}
 """Heads of SLIP's image tower by its width: its small ViT has 12 of 32 dimensions, as MoCo v3's."""
 D_HEAD = 64
@@ -86,33 +84,6 @@ class DeclipTokenizer:
     def __call__(self, captions: Sequence[str]) -> Tensor:
         ids = self.tokenizer(list(captions))
         return ids + (ids >= _START).to(ids.dtype)
-
-
-def read_tensors(path: Path) -> State:
-    """The state dict of a checkpoint file, opened as tensors only, without the prefix of distributed training.
-
-    Raises:
-        InputError: there is no such file.
-        UnsafeFileError: it holds more than tensors.
-    """
-    if not path.is_file():
-        raise InputError(expected="a checkpoint file", found=f"no file at {path}", fix="check the path")
-    try:
-        found = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except pickle.UnpicklingError as error:
-        raise UnsafeFileError(
-            expected=f"tensors only in {path}",
-            found=str(error).partition("\n")[0],
-            fix="where you trust the file, save its state_dict alone with safetensors.torch.save_file",
-        ) from error
-    for name in ("state_dict", "model"):
-        if isinstance(found.get(name), Mapping):
-            found = found[name]
-    return {name.removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def slip_to_open_clip(state: Mapping[str, Tensor]) -> nn.Module:

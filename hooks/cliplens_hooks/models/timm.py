@@ -9,15 +9,15 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import InputError, MismatchError, unknown_name
 from cliplens.hooked import description, identity_of
+from cliplens_hooks.models.checkpoints import check_floating, read_tensors
 
 PREFIX = "timm:"
 MODULES = ("vision_transformer", "eva")
@@ -64,8 +64,7 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
         return timm.create_model(kind, num_classes=0)
     if Path(pretrained).is_file():
         model = timm.create_model(kind, num_classes=0)
-        model.load_state_dict(load_file(pretrained))
-        return model
+        return _filled(model, Path(pretrained))
     tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{kind}.*")]
     if pretrained not in tags:
         raise unknown_name(f"pretrained tag of {kind}", pretrained, [*tags, RANDOM])
@@ -77,6 +76,20 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
             fix="check the network, or give a local safetensors file",
         ) from error
+
+
+def _filled(model: nn.Module, file: Path) -> nn.Module:
+    state = read_tensors(file, model.state_dict())
+    check_floating(state, model.state_dict(), file)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise MismatchError(
+            expected=f"weights of {type(model).__name__} in {file}",
+            found=" ".join(str(error).split())[:300],
+            fix="give the timm name of the architecture they are of",
+        ) from error
+    return model
 
 
 def _complete(model: nn.Module, name: str, pretrained: str | None) -> LoadedModel:

@@ -36,7 +36,7 @@ class HFTextTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The tower, hooked at its blocks."""
-        return HFText(model.text).train(model.training)
+        return HFText(model.text)
 
 
 def layers_of(transformer: nn.Module) -> nn.ModuleList | None:

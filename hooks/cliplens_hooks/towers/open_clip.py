@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cliplens.contracts import Tower
 from cliplens.errors import InputError
 from cliplens.hooked import (
+    ClosedNorm,
     Heads,
     HookedAttention,
     HookedBlock,
@@ -37,8 +38,11 @@ from cliplens.hooked import (
     Queries,
     TowerConfig,
     active,
+    applied_bias,
+    applied_weight,
     batch_of,
     hook_point,
+    hooked_norm,
     multihead_project,
     no_layer_scale,
 )
@@ -57,8 +61,7 @@ class OpenClipTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The hooked tower."""
-        tower = OpenClipVision(model.visual) if side == "vision" else OpenClipText(stock_text(model))
-        return tower.train(model.training)
+        return OpenClipVision(model.visual) if side == "vision" else OpenClipText(stock_text(model))
 
 
 def stock_text(model: nn.Module) -> nn.Module | None:
@@ -80,6 +83,7 @@ class InlinedText(nn.Module):
         self.ln_final = model.ln_final
         self.text_projection = model.text_projection
         self.register_buffer("attn_mask", model.attn_mask, persistent=False)
+        self.training = False
         self.pool_type, self.eos_id = model.text_pool_type, model.text_eos_id
         self.vocab_size = model.vocab_size
 
@@ -112,12 +116,12 @@ class OpenClipVision(HookedVisionTower):
         if not self.adds_pos_embed:
             self.ln_pre = HookedLayerNorm(stock.ln_pre, stock.transformer.width)
         self.blocks = nn.ModuleList(hooked_block(b) for b in blocks)
-        self.ln_final = HookedLayerNorm(stock.ln_post, stock.ln_post.normalized_shape[0])
+        self.ln_final = hooked_norm(stock.ln_post, _d_pool(stock))
         self._open_pooling(stock)
         self.setup()
 
     def _open_pooling(self, stock: VisionTransformer) -> None:
-        self.hook_pooled = hook_point(stock.ln_post.normalized_shape[0])
+        self.hook_pooled = hook_point(_d_pool(stock))
         if stock.attn_pool is not None:
             self.attn_pool = OpenClipPooler(stock.attn_pool)
             self.hook_pool_out = hook_point(stock.output_dim)
@@ -125,7 +129,7 @@ class OpenClipVision(HookedVisionTower):
                 self.attn_pool_contrastive = OpenClipPooler(stock.attn_pool_contrastive)
 
     @property
-    def ln_post(self) -> HookedLayerNorm:
+    def ln_post(self) -> HookedLayerNorm | ClosedNorm:
         """open_clip's name for the norm the caches know as `ln_final`."""
         return self.ln_final
 
@@ -184,7 +188,7 @@ class OpenClipText(HookedTextTower):
         bounded = stock.attn_mask is not None and stock.cls_emb is None
         self.any_length = not (bounded or isinstance(stock, InlinedText))
         self.blocks = nn.ModuleList(hooked_block(b) for b in blocks)
-        self.ln_final = HookedLayerNorm(stock.ln_final, stock.transformer.width)
+        self.ln_final = hooked_norm(stock.ln_final, stock.transformer.width)
         self.hook_pooled = hook_point(stock.transformer.width)
         self.setup()
 
@@ -312,7 +316,11 @@ class CustomAttention(HookedAttention):
     @property
     def out(self) -> tuple[Tensor, Tensor | None]:
         """The output projection."""
-        return self.stock.out_proj.weight, self.stock.out_proj.bias
+        return applied_weight(self.stock.out_proj), applied_bias(self.stock.out_proj)
+
+    def apply_out(self, z: Tensor) -> Tensor:
+        """Call the projection, as the stock module does."""
+        return self.stock.out_proj(z)
 
     @property
     def scale(self) -> float:
@@ -337,13 +345,13 @@ def hooked_block(stock: nn.Module) -> HookedBlock:
             found=type(stock).__name__,
             fix="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
         )
-    d = stock.ln_1.normalized_shape[0]
+    d = stock.attn.embed_dim if hasattr(stock.attn, "embed_dim") else stock.attn.out_proj.out_features
     scaled = _present(getattr(stock, "ln_attn", None)) is not None
     return HookedBlock(
         stock,
-        HookedLayerNorm(stock.ln_1, d),
+        hooked_norm(stock.ln_1, d),
         _attention(stock, d, scaled),
-        HookedLayerNorm(stock.ln_2, d),
+        hooked_norm(stock.ln_2, d),
         _mlp(stock, d),
         d_model=d,
         after_attn=(lambda out: stock.ls_1(stock.ln_attn(out))) if scaled else None,
@@ -389,7 +397,7 @@ def positions(tower: HookedTower, weights: Float[Tensor, "pos d"], like: Float[T
     return tower.hook_pos_embed(weights.expand(len(like), -1, -1).clone())
 
 
-def _normed(norm: HookedLayerNorm, pooled: Tensor) -> Tensor:
+def _normed(norm: HookedLayerNorm | ClosedNorm, pooled: Tensor) -> Tensor:
     return norm(pooled.unsqueeze(1)).squeeze(1) if pooled.ndim == 2 else norm(pooled)
 
 
@@ -409,15 +417,20 @@ def _config(stock: Any, blocks: Any, side: Side) -> TowerConfig:
         d_mlp=first.mlp.c_fc.out_features,
         n_ctx=n_ctx,
         d_embed=_d_embed(stock, d, side),
-        eps=first.ln_1.eps,
+        eps=getattr(first.ln_1, "eps", 1e-5),
         act_fn="quick_gelu" if type(first.mlp.gelu).__name__ == "QuickGELU" else type(first.mlp.gelu).__name__.lower(),
         d_vocab=stock.vocab_size if text else 0,
         image_size=None if text else tuple(stock.image_size),
     )
 
 
+def _d_pool(stock: VisionTransformer) -> int:
+    """Return the width of the pooled vector: that of the blocks, or of an attention pooler behind them."""
+    return stock.output_dim if stock.attn_pool is not None else stock.transformer.width
+
+
 def _d_embed(stock: Any, d: int, side: Side) -> int:
     projection = stock.text_projection if side == "text" else stock.proj
     if projection is None:
-        return d if side == "text" else stock.ln_post.normalized_shape[0]
+        return d if side == "text" else _d_pool(stock)
     return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]

@@ -58,7 +58,7 @@ class StageTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The tower, hooked at its stages."""
-        return HookedStages(stock_of(model)).train(model.training)
+        return HookedStages(stock_of(model))
 
 
 def stage_spec(stock: Any) -> StageSpec:

@@ -13,10 +13,10 @@ from cliplens_hooks.towers.timm_parts import (
     TimmAttention,
     TimmTransformer,
     hooked_mlp,
-    hooked_norm,
     present,
     stock_of,
     timm_config,
+    timm_norm,
     trunk_of,
 )
 
@@ -39,7 +39,7 @@ class TimmEvaTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The hooked tower."""
-        return TimmEva(stock_of(model)).train(model.training)
+        return TimmEva(stock_of(model))
 
 
 class TimmEva(TimmTransformer):
@@ -69,9 +69,9 @@ class TimmEva(TimmTransformer):
 def _block(stock: Any, d: int, rotary: bool) -> HookedBlock:
     return HookedBlock(
         stock,
-        hooked_norm(stock.norm1, d),
+        timm_norm(stock.norm1, d),
         TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock, "gamma_1", None), rotary=rotary),
-        hooked_norm(stock.norm2, d),
+        timm_norm(stock.norm2, d),
         hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock, "gamma_2", None)),
         d_model=d,
         post_norm=isinstance(stock, EvaBlockPostNorm),

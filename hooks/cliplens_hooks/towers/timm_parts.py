@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cliplens.errors import InputError
 from cliplens.hooked import (
+    ClosedNorm,
     Heads,
     HookedAttention,
     HookedLayerNorm,
@@ -25,7 +26,10 @@ from cliplens.hooked import (
     Queries,
     TowerConfig,
     active,
+    applied_bias,
+    applied_weight,
     hook_point,
+    hooked_norm,
     no_layer_scale,
     split_heads,
 )
@@ -46,9 +50,9 @@ def present(module: nn.Module | None) -> nn.Module | None:
     return None if isinstance(module, nn.Identity) else module
 
 
-def hooked_norm(stock: nn.Module, d: int) -> HookedLayerNorm:
-    """A LayerNorm, or an RMSNorm where timm's module is one."""
-    return HookedLayerNorm(stock, d, centred="rms" not in type(stock).__name__.lower())
+def timm_norm(stock: nn.Module, d: int) -> HookedLayerNorm | ClosedNorm:
+    """Return a norm with hooks, an RMSNorm where timm's module is one."""
+    return hooked_norm(stock, d, centred="rms" not in type(stock).__name__.lower())
 
 
 class TimmAttention(HookedAttention):
@@ -84,7 +88,9 @@ class TimmAttention(HookedAttention):
             return tuple(
                 split_heads(p(x), self.n_heads) for p in (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj)
             )  # type: ignore[return-value]
-        packed = F.linear(x, self.stock.qkv.weight, self._packed_bias())
+        stock = self.stock
+        by_weight = getattr(stock, "q_bias", None) is not None
+        packed = F.linear(x, stock.qkv.weight, self._packed_bias()) if by_weight else stock.qkv(x)
         d = self.n_heads * self.d_head
         q, k, v = (split_heads(packed[..., i * d : (i + 1) * d], self.n_heads) for i in range(3))
         return q, k, v
@@ -107,24 +113,33 @@ class TimmAttention(HookedAttention):
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
         """Weights and biases of q, k and v."""
         if self.stock.qkv is None:
-            return tuple((p.weight, p.bias) for p in (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj))
+            apart = (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj)
+            return tuple((applied_weight(p), applied_bias(p)) for p in apart)
         bias = self._packed_bias()
         biases = (None, None, None) if bias is None else bias.chunk(3)
-        return tuple(zip(self.stock.qkv.weight.chunk(3), biases, strict=True))
+        return tuple(zip(self._packed_weight().chunk(3), biases, strict=True))
 
     @property
     def out(self) -> tuple[Tensor, Tensor | None]:
         """The output projection."""
-        return self.stock.proj.weight, self.stock.proj.bias
+        return applied_weight(self.stock.proj), applied_bias(self.stock.proj)
+
+    def apply_out(self, z: Tensor) -> Tensor:
+        """Call the projection, as the stock module does."""
+        return self.stock.proj(z)
 
     @property
     def scale(self) -> float:
         """1 / sqrt(d_head)."""
         return self.stock.scale
 
+    def _packed_weight(self) -> Tensor:
+        by_weight = getattr(self.stock, "q_bias", None) is not None
+        return self.stock.qkv.weight if by_weight else applied_weight(self.stock.qkv)
+
     def _packed_bias(self) -> Tensor | None:
         if getattr(self.stock, "q_bias", None) is None:
-            return self.stock.qkv.bias
+            return applied_bias(self.stock.qkv)
         return torch.cat((self.stock.q_bias, self.stock.k_bias, self.stock.v_bias))
 
     def _rotated(self, x: Heads, rope: Tensor) -> Heads:
@@ -216,13 +231,13 @@ class TimmTransformer(HookedVisionTower):
         self.n_special = trunk.num_prefix_tokens
         self.adds_pos_embed = present(trunk.norm_pre) is None
         if not self.adds_pos_embed:
-            self.ln_pre = hooked_norm(trunk.norm_pre, d)
+            self.ln_pre = timm_norm(trunk.norm_pre, d)
         if trunk.pos_embed is None:
             del self.hook_pos_embed
         if present(trunk.norm) is not None:
-            self.ln_final = hooked_norm(trunk.norm, d)
+            self.ln_final = timm_norm(trunk.norm, d)
         elif present(trunk.fc_norm) is not None:
-            self.ln_final = hooked_norm(trunk.fc_norm, d)
+            self.ln_final = timm_norm(trunk.fc_norm, d)
         if trunk.attn_pool is not None:
             self.attn_pool = LatentPooler(trunk.attn_pool)
         self.hook_pooled = hook_point(d)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedLayer, HookedTower, HookedVisionTower, TowerConfig, hook_point
 from cliplens.sites import Side
-from cliplens_hooks.towers.timm_parts import d_embed, hooked_norm, present, stock_of, trunk_of
+from cliplens_hooks.towers.timm_parts import d_embed, present, stock_of, timm_norm, trunk_of
 
 
 class TimmRelPosTower(Tower):
@@ -24,7 +24,7 @@ class TimmRelPosTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The tower, hooked at its blocks."""
-        return TimmRelPos(stock_of(model)).train(model.training)
+        return TimmRelPos(stock_of(model))
 
 
 class TimmRelPos(HookedVisionTower):
@@ -43,7 +43,7 @@ class TimmRelPos(HookedVisionTower):
         self.blocks = nn.ModuleList(HookedLayer(_run(b), trunk.embed_dim) for b in trunk.blocks)
         norm = present(trunk.norm)
         if norm is not None:
-            self.ln_final = hooked_norm(norm, trunk.embed_dim)
+            self.ln_final = timm_norm(norm, trunk.embed_dim)
         self.hook_pooled = hook_point(trunk.embed_dim)
         self.setup()
 

@@ -13,10 +13,10 @@ from cliplens_hooks.towers.timm_parts import (
     TimmAttention,
     TimmTransformer,
     hooked_mlp,
-    hooked_norm,
     present,
     stock_of,
     timm_config,
+    timm_norm,
     trunk_of,
 )
 
@@ -37,7 +37,7 @@ class TimmViTTower(Tower):
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
         """The hooked tower."""
-        return TimmViT(stock_of(model)).train(model.training)
+        return TimmViT(stock_of(model))
 
 
 class TimmViT(TimmTransformer):
@@ -60,9 +60,9 @@ class TimmViT(TimmTransformer):
 def _block(stock: Any, d: int) -> HookedBlock:
     return HookedBlock(
         stock,
-        hooked_norm(stock.norm1, d),
+        timm_norm(stock.norm1, d),
         TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock.ls1, "gamma", None)),
-        hooked_norm(stock.norm2, d),
+        timm_norm(stock.norm2, d),
         hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock.ls2, "gamma", None)),
         d_model=d,
         drops=(present(stock.drop_path1), present(stock.drop_path2)),

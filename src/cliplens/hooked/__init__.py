@@ -31,7 +31,9 @@ from cliplens.hooked.layer import MapLayout as MapLayout
 from cliplens.hooked.layer import as_rows as as_rows
 from cliplens.hooked.mlp import HookedMLP as HookedMLP
 from cliplens.hooked.mlp import LinearRows as LinearRows
+from cliplens.hooked.norm import ClosedNorm as ClosedNorm
 from cliplens.hooked.norm import HookedLayerNorm as HookedLayerNorm
+from cliplens.hooked.norm import hooked_norm as hooked_norm
 from cliplens.hooked.opening import open_tower as open_tower
 from cliplens.hooked.part import HookedPart as HookedPart
 from cliplens.hooked.part import active as active
@@ -46,9 +48,14 @@ from cliplens.hooked.pooler import split_heads as split_heads
 from cliplens.hooked.special import special_mask as special_mask
 from cliplens.hooked.splice import Splice as Splice
 from cliplens.hooked.splicing import Splicing as Splicing
+from cliplens.hooked.structure import changes as changes
 from cliplens.hooked.text import HookedTextTower as HookedTextTower
 from cliplens.hooked.tower import HookedTower as HookedTower
 from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower
+from cliplens.hooked.weights import applied_bias as applied_bias
+from cliplens.hooked.weights import applied_weight as applied_weight
+from cliplens.hooked.weights import is_adapted as is_adapted
+from cliplens.hooked.wrappers import unwrapped as unwrapped
 
 __getattr__ = deprecated_names(
     __name__,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.hooked.part import HookedPart, active, borrow, hook_point
+from cliplens.hooked.weights import packed_weights
 
 Heads = Float[Tensor, "batch pos head d_head"]
 LayerScale = Callable[[], Tensor | None]
@@ -111,6 +112,11 @@ class HookedAttention(HookedPart, ABC):
         z = self.pre_output(self.hook_z(self._attend(q, k, v, context)))
         return self._join(z)
 
+    def apply_out(self, z: Float[Tensor, "batch pos d_heads"]) -> Float[Tensor, "batch pos d_model"]:
+        """Apply the output projection; override where the stock module calls a layer for it."""
+        weight, bias = self.out
+        return F.linear(z, weight, bias)
+
     def _attend(self, q: Heads, k: Heads, v: Heads, context: Mapping[str, Any]) -> Heads:
         mask = self.mask(context, q)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -126,8 +132,7 @@ class HookedAttention(HookedPart, ABC):
             result = self.hook_result(torch.einsum("bphd,hdm->bphm", z, self.W_O))
             bias = self.b_O
             return result.sum(2) if bias is None else result.sum(2) + bias
-        weight, bias = self.out
-        return self._scaled(F.linear(z.flatten(2), weight, bias))
+        return self._scaled(self.apply_out(z.flatten(2)))
 
     def _scaled(self, out: Tensor) -> Tensor:
         scale = self.layer_scale()
@@ -195,9 +200,9 @@ class PackedAttention(HookedAttention):
 
     def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
         """One matrix product, three slices."""
-        packed = F.linear(x, self.stock.in_proj_weight, self.stock.in_proj_bias)
-        d = self.stock.embed_dim
-        shape = (*x.shape[:2], self.stock.num_heads, d // self.stock.num_heads)
+        packed = F.linear(x, packed_weights(self.stock)[0], self.stock.in_proj_bias)
+        d = self.n_heads * self.d_head
+        shape = (*x.shape[:2], self.n_heads, self.d_head)
         return (
             packed[..., :d].reshape(shape),
             packed[..., d : 2 * d].reshape(shape),
@@ -223,14 +228,14 @@ class PackedAttention(HookedAttention):
     @property
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
         """Thirds of the packed projection."""
-        weight, bias = self.stock.in_proj_weight, self.stock.in_proj_bias
+        weight, bias = packed_weights(self.stock)[0], self.stock.in_proj_bias
         biases = (None, None, None) if bias is None else bias.chunk(3)
         return tuple(zip(weight.chunk(3), biases, strict=True))
 
     @property
     def out(self) -> tuple[Tensor, Tensor | None]:
         """The output projection."""
-        return self.stock.out_proj.weight, self.stock.out_proj.bias
+        return packed_weights(self.stock)[1], self.stock.out_proj.bias
 
     @property
     def scale(self) -> float:

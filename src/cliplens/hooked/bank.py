@@ -125,6 +125,7 @@ class BankedTower(SplicedTower):
                 fix="leave return_type out",
             )
         bank = self._the_bank()
+        inputs = self.checked(inputs)
         logits = self._logits(self.encode(inputs)[1], bank)
         positions = inputs.shape[1] if inputs.ndim == 2 else self.cfg.n_ctx
         shown = logits.unsqueeze(1).expand(-1, positions, -1)
@@ -140,7 +141,7 @@ class BankedTower(SplicedTower):
     def _labels(self, inputs: Tensor, bank: Bank) -> Int[Tensor, " batch"]:
         if bank.labels is not None:
             return bank.labels(inputs).to(bank.embeddings.device)
-        with torch.no_grad():
+        with torch.no_grad(), self.evaluating():
             untouched = F.normalize(self.run_stock(self.checked(inputs)), dim=-1)
         return self._logits(untouched, bank).argmax(dim=-1)
 
@@ -169,7 +170,8 @@ class BankedTower(SplicedTower):
                 fix="compare hook_pooled or hook_embedding with the bank instead",
             )
         like = self._the_bank().embeddings
-        matrix, offset = affine(self.project, self.cfg.d_model, like)
+        with self.evaluating():
+            matrix, offset = affine(self.project, self.cfg.d_model, like)
         if self.ln_final.b is not None:
             offset = offset + self.ln_final.b.to(like.dtype) @ matrix
         gain = self.ln_final.w

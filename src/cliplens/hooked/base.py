@@ -4,22 +4,28 @@ It stands below them so that none of their files has to import the tower that is
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from cliplens.contracts import HookLevel
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.root import HookedRoot
 from cliplens.hooked.splice import Splice
 
+Inputs = Tensor | str | Image.Image | Sequence[str] | Sequence[Image.Image]
+"""Preprocessed images or pictures for a vision tower, token ids or captions for a text tower."""
+
 
 class AbstractTower(HookedRoot):
     """One encoder with hooks: its measures, its steps from inputs to embedding, the dictionaries spliced into it."""
 
+    stock: nn.Module
     level: HookLevel = "heads"
     """How deep the hooks go: every head, every block, or the outputs of stages."""
     stack_name: str = "blocks"
@@ -49,7 +55,15 @@ class AbstractTower(HookedRoot):
         """Run the stock encoder's own forward pass."""
 
     @abstractmethod
-    def checked(self, inputs: Tensor) -> Tensor:
+    def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+        """Run the forward pass that hooks can see, whether or not there are any."""
+
+    @abstractmethod
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Put the stock encoder into eval mode for a block, and give it its own mode back."""
+
+    @abstractmethod
+    def checked(self, inputs: Inputs) -> Tensor:
         """Return the inputs on the device of the weights, or raise an error that says what was expected."""
 
     @abstractmethod
@@ -65,7 +79,7 @@ class AbstractTower(HookedRoot):
         """Map the pooled vector into the space both towers share."""
 
     @abstractmethod
-    def encode(self, inputs: Tensor) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
+    def encode(self, inputs: Inputs) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
         """Return the output as it is, and brought to unit length."""
 
     @abstractmethod

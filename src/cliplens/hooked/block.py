@@ -9,8 +9,9 @@ from transformer_lens.hook_points import HookPoint
 
 from cliplens.hooked.attention import HookedAttention
 from cliplens.hooked.mlp import HookedMLP
-from cliplens.hooked.norm import HookedLayerNorm
+from cliplens.hooked.norm import ClosedNorm, HookedLayerNorm
 from cliplens.hooked.part import HookedPart, borrow, hook_point
+from cliplens.hooked.structure import called_as
 
 
 class HookedBlock(HookedPart):
@@ -33,9 +34,9 @@ class HookedBlock(HookedPart):
     def __init__(
         self,
         stock: nn.Module,
-        ln1: HookedLayerNorm,
+        ln1: HookedLayerNorm | ClosedNorm,
         attn: HookedAttention,
-        ln2: HookedLayerNorm,
+        ln2: HookedLayerNorm | ClosedNorm,
         mlp: HookedMLP,
         *,
         d_model: int,
@@ -56,6 +57,9 @@ class HookedBlock(HookedPart):
         """The stock block itself where nobody looks inside."""
         if self.is_unhooked():
             return self.stock(x, **context)
+        return called_as(self.stock, self._inside, x, **context)
+
+    def _inside(self, x: Tensor, **context: Any) -> Tensor:
         x = self.hook_resid_pre(x)
         x = self.hook_resid_mid(x + self.hook_attn_out(self._attention(x, context)))
         return self.hook_resid_post(x + self.hook_mlp_out(self._mlp(x)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformer_lens.ActivationCache import ActivationCache
 
-from cliplens.errors import InputError
+from cliplens.errors import InputError, UnknownNameError, unknown_name
 from cliplens.hooked.base import AbstractTower
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.sites import SIDES, Side
@@ -145,6 +145,30 @@ class JointCache(dict[str, Tensor]):
         super().__init__(activations)
         self._towers = towers
         self._has_batch_dim = has_batch_dim
+
+    def __missing__(self, key: Any) -> Tensor:
+        """Return the activation of a bare name that only one tower has kept.
+
+        Raises:
+            UnknownNameError: both towers have it, or neither; the nearest names are listed.
+        """
+        joined = [name for name in self if isinstance(key, str) and name.partition(".")[2] == key]
+        if len(joined) == 1:
+            return self[joined[0]]
+        if joined:
+            raise UnknownNameError(
+                expected="the name of one tower's activation",
+                found=f"{key!r}, which both towers have",
+                fix=f"use {' or '.join(map(repr, joined))}, or cache.vision and cache.text",
+            )
+        if not isinstance(key, str):
+            raise UnknownNameError(
+                expected=f"the joint name of an activation, such as {next(iter(self), None)!r}",
+                found=repr(key),
+                fix=f"ask a tower's own cache, cache.vision[{key!r}] or cache.text[{key!r}]; joint names look like"
+                " 'vision.blocks.1.hook_resid_post'",
+            )
+        raise unknown_name("activation in this cache", key, self)
 
     @property
     def vision(self) -> ClipActivationCache:

@@ -13,7 +13,9 @@ from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import BadPairError, InputError, MismatchError
 from cliplens.hooked.bank import ConceptLabels
+from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import JointCache
+from cliplens.hooked.identity import LiveIdentity
 from cliplens.hooked.part import active, borrow, hook_point
 from cliplens.hooked.root import HookFn
 from cliplens.hooked.splice import Splice
@@ -60,15 +62,14 @@ class HookedCLIP(Splicing):
 
     tokenizer: Callable[[Sequence[str]], Tensor] | None
     preprocess: Callable[[Image.Image], Tensor] | None
-    identity: ModelIdentity
-    vision: HookedVisionTower
+    vision: HookedVisionTower | None
     text: HookedTextTower | None
 
     def __init__(
         self,
         model: nn.Module,
         *,
-        vision: HookedVisionTower,
+        vision: HookedVisionTower | None,
         text: HookedTextTower | None,
         preprocess: Callable[[Image.Image], Tensor] | None,
         tokenizer: Callable[[Sequence[str]], Tensor] | None,
@@ -76,7 +77,9 @@ class HookedCLIP(Splicing):
     ) -> None:
         super().__init__()
         self.model, self.vision, self.text = model, vision, text
-        borrow(self, preprocess=preprocess, tokenizer=tokenizer, identity=identity)
+        borrow(self, preprocess=preprocess, tokenizer=tokenizer, _identity=LiveIdentity(model, identity))
+        if vision is not None:
+            borrow(vision, preprocess=preprocess)
         if text is not None and tokenizer is not None:
             borrow(text, tokenizer=TokenizerShim(tokenizer))
         for tower in self.towers.values():
@@ -102,25 +105,34 @@ class HookedCLIP(Splicing):
 
     @property
     def device(self) -> torch.device:
-        """Where the vision tower's weights are."""
-        return self.vision.device
+        """Return the device of the weights."""
+        return self._first.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the vision tower's stream."""
-        return self.vision.input_dtype
+        """Return the dtype of the residual stream, the vision tower's where there are two."""
+        return self._first.input_dtype
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Return which model this is; the hash of the weights follows changes of them."""
+        return self._identity.now()
+
+    def train(self, mode: bool = True) -> "HookedCLIP":
+        """Do nothing: towers run in eval mode. Use `clip.model.train()` for the mode of the stock model itself."""
+        return self
 
     def setup(self) -> None:
         """Name the towers' hook points anew."""
         for tower in self.towers.values():
             tower.setup()
 
-    def forward(self, images: Tensor | None, tokens: Tensor | None, stop_at_layer: int | None = None) -> Logits | None:
+    def forward(self, images: Inputs | None, tokens: Inputs | None, stop_at_layer: int | None = None) -> Logits | None:
         """Image-text logits.
 
         Args:
-            images: preprocessed images, or None to run the text tower alone.
-            tokens: token ids, or None to run the vision tower alone.
+            images: preprocessed images or pictures, or None to run the text tower alone.
+            tokens: token ids or captions, or None to run the vision tower alone.
             stop_at_layer: stops both towers there.
 
         Returns:
@@ -138,18 +150,38 @@ class HookedCLIP(Splicing):
     def logits(
         self, image_embedding: Float[Tensor, "image d_embed"], text_embedding: Float[Tensor, "text d_embed"]
     ) -> Logits:
-        """The stock model's logits from unit-norm embeddings."""
-        model: Any = self.model
-        logits = model.logit_scale.exp() * image_embedding @ text_embedding.T
-        if getattr(model, "logit_bias", None) is not None:
-            logits = logits + model.logit_bias
+        """Compute `scale * cosine + bias` from unit-norm embeddings, with the stock model's scale and bias.
+
+        Raises:
+            InputError: the model has no `logit_scale`.
+        """
+        scale, bias = self.logit_scale_and_bias()
+        logits = scale * image_embedding @ text_embedding.T
+        if bias is not None:
+            logits = logits + bias
         return self.hook_logits(logits) if active(self.hook_logits) else logits
 
-    def encode_image(self, image: Tensor, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
-        """As open_clip's: image embeddings, unnormalised unless asked."""
-        return self.vision.encode(image)[1] if normalize else self.vision(image)
+    def logit_scale_and_bias(self) -> tuple[Tensor, Tensor | None]:
+        """Return what cosines are multiplied by to give logits, and what is added (None where nothing is).
 
-    def encode_text(self, text: Tensor, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
+        Raises:
+            InputError: the model has no `logit_scale`, so its logits are not known.
+        """
+        scale = getattr(self.model, "logit_scale", None)
+        if not isinstance(scale, Tensor):
+            raise InputError(
+                expected="a joint model with `logit_scale`, the logarithm of what cosines are multiplied by",
+                found=f"{type(self.model).__name__} without one",
+                fix="register it on the model (a 0-d tensor), or compare clip.encode_image with clip.encode_text",
+            )
+        return scale.exp(), getattr(self.model, "logit_bias", None)
+
+    def encode_image(self, image: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
+        """Return image embeddings, as open_clip's method does: unnormalised unless asked."""
+        tower = self._tower("vision")
+        return tower.encode(image)[1] if normalize else tower(image)
+
+    def encode_text(self, text: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
         """As open_clip's: text embeddings, unnormalised unless asked."""
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
@@ -222,12 +254,11 @@ class HookedCLIP(Splicing):
             InputError: the model came without a text tower or a tokenizer.
         """
         text: Any = self._tower("text")
-        model: Any = self.model
-        bias = getattr(model, "logit_bias", None)
-        self.vision.set_bank(
+        scale, bias = self.logit_scale_and_bias()
+        self._tower("vision").set_bank(
             text(text.to_tokens(captions)),
             captions,
-            scale=float(model.logit_scale.exp()),
+            scale=float(scale),
             bias=0.0 if bias is None else float(bias),
             labels=labels,
         )
@@ -300,6 +331,10 @@ class HookedCLIP(Splicing):
         """Load weights into the stock model the towers share."""
         return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
 
+    @property
+    def _first(self) -> HookedTower:
+        return next(iter(self.towers.values()))
+
     def _tower(self, side: Side) -> HookedTower:
         tower = self.towers.get(side)
         if tower is None:
@@ -317,9 +352,9 @@ class HookedCLIP(Splicing):
             )
         return tool
 
-    def _given(self, images: Tensor | None, tokens: Tensor | None) -> Iterator[tuple[HookedTower, Tensor]]:
+    def _given(self, images: Inputs | None, tokens: Inputs | None) -> Iterator[tuple[HookedTower, Inputs]]:
         if images is not None:
-            yield self.vision, images
+            yield self._tower("vision"), images
         if tokens is not None:
             yield self._tower("text"), tokens
 

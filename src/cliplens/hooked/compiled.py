@@ -38,7 +38,7 @@ class CompiledReading:
     def __init__(self, model: nn.Module, tower: HookedTower, side: Side, names: Sequence[str], batch_size: int) -> None:
         tower.check_names(names)
         self.tower, self.names, self.batch_size = tower, tuple(dict.fromkeys(names)), batch_size
-        own = open_tower(model, side)
+        own = open_tower(model, side, check=False)
         assert own is not None
         got: dict[str, Tensor] = {}
         for name in self.names:
@@ -47,7 +47,7 @@ class CompiledReading:
 
         def through(inputs: Tensor) -> tuple[Tensor, ...]:
             got.clear()
-            own.forward(inputs, stop)
+            own.compute(inputs, stop)
             return tuple(got.pop(name) for name in self.names)
 
         self._run = torch.compile(_of_its_own(through), fullgraph=True, dynamic=False)
@@ -59,16 +59,18 @@ class CompiledReading:
             InputError: too many inputs at once, someone else reads or writes in the tower, or the tower is one that
                 `torch.compile` does not take as a whole.
         """
-        if len(inputs) > self.batch_size or not self.tower.is_unhooked():
+        free = self.tower.is_unhooked()
+        if len(inputs) > self.batch_size or not free:
             raise InputError(
                 expected=f"up to {self.batch_size} inputs and a tower without hooks of others, to read it compiled",
-                found=f"{len(inputs)} inputs and {'no hooks' if self.tower.is_unhooked() else 'hooks in place'}",
-                fix="take them out first, or read without compile",
+                found=f"{len(inputs)} inputs, {'no hooks' if free else 'hooks or dictionaries in place'}",
+                fix="take the hooks out first, or read without compile",
             )
         missing = self.batch_size - len(inputs)
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
         try:
-            read = self._run(filled.contiguous())
+            with self.tower.evaluating():
+                read = self._run(self.tower.checked(filled.contiguous()))
         except torch._dynamo.exc.TorchDynamoException as error:
             raise InputError(
                 expected=f"a {self.tower.cfg.family} tower that torch.compile takes as a whole",

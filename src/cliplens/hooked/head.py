@@ -56,7 +56,7 @@ class FrozenHead:
     def _run(self, stream: Tensor, hook: Callable[..., Tensor]) -> Tensor:
         names = [n for n in self._tower.hook_dict if not n.startswith("blocks.") and n.endswith(_HELD)]
         names = [n for n in names if not n.startswith("ln_pre.")]
-        with self._tower.hooks([(name, hook) for name in names]):
+        with self._tower.evaluating(), self._tower.hooks([(name, hook) for name in names]):
             output = self._tower.project(self._tower.pool(stream, self._inputs))
         if output.ndim != 2:
             raise _refusal("one vector per sample", f"an output {list(output.shape)}")

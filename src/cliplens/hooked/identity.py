@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,3 +80,31 @@ def adapters_in(model: nn.Module) -> str | None:
     names = model.state_dict().keys()
     found = sorted({kind for mark, kind in kinds.items() if any(mark in name for name in names)})
     return ", ".join(found) or None
+
+
+class LiveIdentity:
+    """The identity of a model whose weights may be changed after it was opened.
+
+    A change in place (an optimiser step, `load_state_dict`, an adapter put in) is seen, and the weights are hashed anew
+    when the identity is next asked for. A move to another device or dtype is no change.
+    """
+
+    def __init__(self, model: nn.Module, identity: ModelIdentity) -> None:
+        self._model, self._identity = model, identity
+        self._versions, self._dtypes = _versions(model)
+
+    def now(self) -> ModelIdentity:
+        """Return the identity of the weights as they are."""
+        versions, dtypes = _versions(self._model)
+        if versions != self._versions and dtypes == self._dtypes:
+            self._identity = replace(
+                self._identity, weights_sha256=weights_sha256(self._model), adapters=adapters_in(self._model)
+            )
+            self._versions = versions
+        return self._identity
+
+
+def _versions(model: nn.Module) -> tuple[list[tuple[int, int]], set[torch.dtype]]:
+    """Return what tells weights changed in place from those that were not, and their dtypes."""
+    weights = list(model.parameters())
+    return [(id(p), 0 if p.is_inference() else p._version) for p in weights], {p.dtype for p in weights}

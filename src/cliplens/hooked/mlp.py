@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from cliplens.hooked.attention import LayerScale, no_layer_scale
 from cliplens.hooked.part import HookedPart, borrow, hook_point
+from cliplens.hooked.structure import called_as
+from cliplens.hooked.weights import applied_bias, applied_weight, is_adapted
 
 
 class LinearRows:
@@ -17,17 +19,18 @@ class LinearRows:
         self.linear, self.rows = linear, slice(start, stop)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return self.linear(x)[..., self.rows] if is_adapted(self.linear) else F.linear(x, self.weight, self.bias)
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
         """Its rows of the weight."""
-        return self.linear.weight[self.rows]
+        return applied_weight(self.linear)[self.rows]
 
     @property
     def bias(self) -> Float[Tensor, " d_out"] | None:
         """Its part of the bias."""
-        return None if self.linear.bias is None else self.linear.bias[self.rows]
+        bias = applied_bias(self.linear)
+        return None if bias is None else bias[self.rows]
 
 
 class HookedMLP(HookedPart):
@@ -76,6 +79,9 @@ class HookedMLP(HookedPart):
         """What the MLP adds to the residual stream (before a post-norm, if the block has one)."""
         if self.is_unhooked():
             return self._scaled(self.stock(x))
+        return self._scaled(called_as(self.stock, self._inside, x))
+
+    def _inside(self, x: Tensor) -> Tensor:
         x = self.hook_in(x)
         if self.norm_in is not None:
             x = self.norm_in(x)
@@ -85,7 +91,7 @@ class HookedMLP(HookedPart):
             post = self.act(self.hook_pre(self.fc_gate(x))) * self.hook_pre_linear(self.fc_in(x))
         if self.norm is not None:
             post = self.norm(self.hook_mid(post))
-        return self._scaled(self.fc_out(self.hook_post(post)))
+        return self.fc_out(self.hook_post(post))
 
     def _scaled(self, out: Tensor) -> Tensor:
         scale = self.layer_scale()
@@ -94,19 +100,20 @@ class HookedMLP(HookedPart):
     @property
     def W_in(self) -> Float[Tensor, "d_model d_mlp"]:
         """Input weights."""
-        return self.fc_in.weight.T
+        return applied_weight(self.fc_in).T
 
     @property
     def b_in(self) -> Float[Tensor, " d_mlp"] | None:
         """Input bias."""
-        return self.fc_in.bias
+        return applied_bias(self.fc_in)
 
     @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         """Output weights, with LayerScale."""
-        return self._scaled(self.fc_out.weight.T)
+        return self._scaled(applied_weight(self.fc_out).T)
 
     @property
     def b_out(self) -> Float[Tensor, " d_model"] | None:
         """Output bias, with LayerScale."""
-        return None if self.fc_out.bias is None else self._scaled(self.fc_out.bias)
+        bias = applied_bias(self.fc_out)
+        return None if bias is None else self._scaled(bias)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cliplens.hooked.part import HookedPart, borrow, hook_point
+from cliplens.hooked.structure import called_as
 
 
 class HookedLayerNorm(HookedPart):
@@ -28,6 +29,9 @@ class HookedLayerNorm(HookedPart):
         """The stock norm itself where nobody looks inside."""
         if self.is_unhooked():
             return self.stock(x)
+        return called_as(self.stock, self._inside, x)
+
+    def _inside(self, x: Tensor) -> Tensor:
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.centred:
             wide = wide - wide.mean(-1, keepdim=True)
@@ -53,3 +57,24 @@ class HookedLayerNorm(HookedPart):
     def b(self) -> Float[Tensor, " d"] | None:
         """The offset; None where the norm has none."""
         return getattr(self.stock, "bias", None)
+
+
+class ClosedNorm(HookedPart):
+    """A norm without hooks: an `nn.Identity` in the place of one."""
+
+    stock: nn.Module
+    w: None = None
+    b: None = None
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        borrow(self, stock=stock)
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Apply the stock module."""
+        return self.stock(x)
+
+
+def hooked_norm(stock: nn.Module, d: int, *, centred: bool = True) -> HookedLayerNorm | ClosedNorm:
+    """Return a layer norm with hooks, or without any where an `nn.Identity` stands in its place."""
+    return ClosedNorm(stock) if isinstance(stock, nn.Identity) else HookedLayerNorm(stock, d, centred=centred)

@@ -9,20 +9,37 @@ from cliplens.hooked.tower import HookedTower
 from cliplens.sites import Side
 
 
-def open_tower(model: nn.Module, side: Side) -> HookedTower | None:
-    """One side of a stock model as a tower of its own; None where a model has no text side.
+def open_tower(model: nn.Module, side: Side, *, check: bool = True) -> HookedTower | None:
+    """Open one side of a stock model as a tower; None where the model has no such side.
+
+    Args:
+        model: the stock model.
+        side: "vision" or "text".
+        check: compare the tower with the stock encoder first, where the encoder is not made of known classes only.
 
     Raises:
         InputError: no installed adapter opens it.
+        MismatchError: hooked and un-hooked differ; names the first block and why.
     """
     adapters = [adapter for _, adapter in registry.made("towers", Tower)]
     for adapter in adapters:
         if adapter.opens(model, side):
-            return adapter.open(model, side)  # type: ignore[return-value]
-    if side == "text" and not hasattr(model, "encode_text"):
+            tower = adapter.open(model, side)
+            assert isinstance(tower, HookedTower)
+            if check:
+                tower.prove()
+            return tower
+    if not _has_side(model, side):
         return None
     raise InputError(
         expected=f"a {side} tower of one of the families {sorted(a.family for a in adapters)}",
         found=f"the {side} side of {type(model).__name__}, which no adapter opens",
         fix="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
+    )
+
+
+def _has_side(model: nn.Module, side: Side) -> bool:
+    """Return whether a model has a side at all: a model of one encoder has the other only if it says so."""
+    return hasattr(model, "encode_text" if side == "text" else "encode_image") or (
+        side == "vision" and not hasattr(model, "encode_text")
     )

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cliplens.errors import InputError
+from cliplens.hooked.base import Inputs
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow
 from cliplens.hooked.tower import HookedTower
@@ -79,12 +80,14 @@ class HookedTextTower(HookedTower):
         tokens = self.tokenizer([captions] if isinstance(captions, str) else captions)
         return tokens.to(self.device) if move_to_device else tokens
 
-    def checked(self, inputs: Tensor) -> Int[Tensor, "batch context"]:
-        """Token ids where the weights are.
+    def checked(self, inputs: Inputs) -> Int[Tensor, "batch context"]:
+        """Return token ids on the device of the weights; captions are tokenised first.
 
         Raises:
-            InputError: floats, or rows of another length than the context.
+            InputError: `inputs` are floats, rows of another length than the context, or no captions.
         """
+        if not isinstance(inputs, Tensor):
+            inputs = self._tokenised(inputs)
         n = self._cfg.n_ctx
         fits = inputs.ndim == 2 and (inputs.shape[1] == n or (self.any_length and inputs.shape[1] < n))
         whole = not (inputs.is_floating_point() or inputs.is_complex() or inputs.dtype == torch.bool)
@@ -95,3 +98,13 @@ class HookedTextTower(HookedTower):
                 fix="put captions through clip.tokenizer (images go to clip.vision)",
             )
         return inputs.to(self.device)
+
+    def _tokenised(self, captions: Any) -> Tensor:
+        given = [captions] if isinstance(captions, str) else captions
+        if not (isinstance(given, Sequence) and given and all(isinstance(caption, str) for caption in given)):
+            raise InputError(
+                expected="token ids or captions for the text tower",
+                found=f"{type(captions).__name__} {str(captions)[:60]!r}",
+                fix="give a string or a list of strings; pictures go to clip.vision",
+            )
+        return self.to_tokens(given)

@@ -6,7 +6,8 @@ and where the blocks are; everything else is here.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -16,19 +17,29 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.errors import InputError
+from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.bank import BankedTower
+from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_point
+from cliplens.hooked.proof import prove
 from cliplens.hooked.root import HookFn, named_points
+from cliplens.hooked.structure import changes, in_eval_mode, structure
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
 
 
 class HookedTower(BankedTower):
-    """One encoder with hooks. Weights are shared with the stock module, which is never altered."""
+    """One encoder with hooks.
+
+    Weights are shared with the stock module, which is never altered. It always runs in eval mode, whatever mode the
+    module is in; the module keeps its mode.
+    """
+
+    _proved: list[Any] | None = None
+    """The structure of the stock module that the tower was proved with; None where nothing is compared."""
 
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__()
@@ -63,6 +74,30 @@ class HookedTower(BankedTower):
                 module.refresh()
         named = ((name.rpartition(".")[2], m) for name, m in self.mod_dict.items())
         self._points = tuple(m for name, m in named if name.startswith("hook_"))
+        for module in (self, *self.mod_dict.values()):
+            module.training = False
+
+    def train(self, mode: bool = True) -> "HookedTower":
+        """Do nothing: a tower runs in eval mode. The mode of the stock model is its owner's business."""
+        return self
+
+    def prove(self) -> None:
+        """Compare the tower with its stock encoder, and again whenever the encoder's structure has changed.
+
+        An encoder made of known classes, unchanged, is not run; any other is run once with every hook read.
+
+        Raises:
+            MismatchError: the two differ; names the first block and why.
+        """
+        if changes(self.stock):
+            prove(self)
+        self._proved = structure(self.stock)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put the stock encoder into eval mode for a block, and give it its own mode back."""
+        with in_eval_mode(self.stock):
+            yield
 
     def is_unhooked(self) -> bool:
         """Whether nobody reads or writes anywhere in the tower."""
@@ -70,7 +105,7 @@ class HookedTower(BankedTower):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Inputs,
         stop_at_layer: int | None = None,
         *,
         return_type: str | None = None,
@@ -81,7 +116,8 @@ class HookedTower(BankedTower):
         """The stock encoder's output, or with `stop_at_layer` the stream that enters that block.
 
         Args:
-            inputs: images [batch, 3, height, width], or image tokens with an `image_source`; token ids for text.
+            inputs: images [batch, 3, height, width], pictures, or image tokens with an `image_source`; token ids or
+                captions for text.
             stop_at_layer: run the blocks before this one only; `n_layers` gives the stream before the final norm;
                 negative counts from the end, as in TransformerLens.
             return_type: "embedding" (None means the same); with a bank of concepts also "logits", "loss" or "both",
@@ -95,9 +131,15 @@ class HookedTower(BankedTower):
         """
         if return_type not in (None, "embedding"):
             return self.answer(inputs, return_type, loss_per_token)
-        inputs = self._received(inputs)
+        given = self._received(inputs)
+        with self.evaluating():
+            return self.compute(given, stop_at_layer)
+
+    def compute(self, inputs: Tensor, stop_at_layer: int | None = None) -> Tensor:
+        """Run the forward pass on checked inputs, in the mode the stock encoder is in."""
         if stop_at_layer is None:
             return self._encode(inputs)[0]
+        self._check_structure()
         stream, context = self.embed(inputs)
         return self.rows(self._through_blocks(stream, context, self._checked_stop(stop_at_layer)))
 
@@ -110,13 +152,15 @@ class HookedTower(BankedTower):
         """The stream with one axis of positions, whatever the layers pass among themselves."""
         return stream if stream.ndim == 3 else stream.flatten(2).transpose(1, 2)
 
-    def encode(self, inputs: Tensor) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
+    def encode(self, inputs: Inputs) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
         """The output unnormalised, and normalised as `hook_embedding` left it."""
-        projected, embedding = self._encode(self._received(inputs))
+        given = self._received(inputs)
+        with self.evaluating():
+            projected, embedding = self._encode(given)
         return projected, F.normalize(projected, dim=-1) if embedding is None else embedding
 
     def read(
-        self, inputs: Tensor, names: Sequence[str], stop_at_layer: int | None = None
+        self, inputs: Inputs, names: Sequence[str], stop_at_layer: int | None = None
     ) -> dict[str, Float[Tensor, "batch pos ..."]]:
         """Activations at the named hooks, and nothing computed past the last of them.
 
@@ -192,7 +236,7 @@ class HookedTower(BankedTower):
                 total = total + block.mlp.b_out
         return total
 
-    def _received(self, inputs: Tensor) -> Tensor:
+    def _received(self, inputs: Inputs) -> Tensor:
         given = self.checked(inputs)
         self.mark_special(given)
         return given
@@ -200,6 +244,28 @@ class HookedTower(BankedTower):
     def _encode(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.is_unhooked():
             return self.run_stock(inputs), None
+        self._check_structure()
+        return self._encode_hooked(inputs)
+
+    def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+        """Run the forward pass that hooks can see, whether or not there are any."""
+        return self._encode_hooked(inputs)[0]
+
+    def _check_structure(self) -> None:
+        if self._proved is None:
+            return
+        now = structure(self.stock)
+        if now == self._proved:
+            return
+        if _modules(now) != _modules(self._proved):
+            raise MismatchError(
+                expected="the modules the model had when it was wrapped",
+                found="others (a LoRA injected, a layer replaced or a method of a class changed since)",
+                fix="wrap the model again: cliplens.wrap(clip.model)",
+            )
+        self.prove()
+
+    def _encode_hooked(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         stream, context = self.embed(inputs)
         stream = self._through_blocks(stream, context, None)
         pooled = call_hook(self.hook_pooled, self.pool(stream, inputs))
@@ -224,3 +290,8 @@ class HookedTower(BankedTower):
                 fix="count blocks from 0, or -1 from the end",
             )
         return stop if stop >= 0 else stop + n
+
+
+def _modules(proved: list[Any]) -> list[Any]:
+    """Return what a structure says of modules and classes, without attributes and hooks."""
+    return [entry for entry in proved if not isinstance(entry, int | tuple)]

@@ -1,12 +1,15 @@
 """What every vision tower does: takes images, or ids of images where a source of images is attached."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from PIL import Image
 from torch import Tensor, nn
 
 from cliplens.errors import InputError
+from cliplens.hooked.base import Inputs
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow, hook_point
 from cliplens.hooked.tower import HookedTower
@@ -23,11 +26,12 @@ class HookedVisionTower(HookedTower):
     """
 
     image_source: ImageLookup | None
+    preprocess: Callable[[Image.Image], Tensor] | None
     tokenizer: None
 
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__(stock, cfg)
-        borrow(self, image_source=None, tokenizer=None)
+        borrow(self, image_source=None, preprocess=None, tokenizer=None)
         self.hook_patch_embed = hook_point(cfg.d_model)
 
     def image_tokens(self, numbers: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
@@ -40,12 +44,16 @@ class HookedVisionTower(HookedTower):
         """The same under TransformerLens' name."""
         return self.image_tokens(numbers)
 
-    def checked(self, inputs: Tensor) -> Float[Tensor, "batch 3 height width"]:
-        """Images where the weights are, looked up first when image tokens were given.
+    def checked(self, inputs: Inputs) -> Float[Tensor, "batch 3 height width"]:
+        """Return images on the device of the weights.
+
+        Pictures are put through the model's preprocess first; image tokens are looked up.
 
         Raises:
-            InputError: neither images of the right size nor image tokens.
+            InputError: `inputs` are no images of the right size, no pictures and no image tokens.
         """
+        if not isinstance(inputs, Tensor):
+            inputs = self._preprocessed(inputs)
         if not inputs.is_floating_point():
             inputs = self._looked_up(inputs)
         size = self._cfg.image_size
@@ -72,6 +80,22 @@ class HookedVisionTower(HookedTower):
                 fix="choose the token 'mean' or 'patches', or read hook_pooled or hook_embedding",
             )
         return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
+
+    def _preprocessed(self, pictures: Any) -> Tensor:
+        given = [pictures] if isinstance(pictures, Image.Image) else pictures
+        if isinstance(given, str) or not all(isinstance(picture, Image.Image) for picture in given):
+            raise InputError(
+                expected="preprocessed images or PIL pictures for the vision tower",
+                found=f"{type(pictures).__name__} {str(pictures)[:60]!r}",
+                fix="open files with PIL.Image.open; captions go to clip.text",
+            )
+        if self.preprocess is None or not given:
+            raise InputError(
+                expected="one picture or more, and a model with a preprocess for them",
+                found="no pictures" if not given else f"{len(given)} pictures and no preprocess",
+                fix="give one with cliplens.wrap(model, preprocess=...), or pass preprocessed images",
+            )
+        return torch.stack([self.preprocess(picture) for picture in given])
 
     def _looked_up(self, tokens: Tensor) -> Tensor:
         if self.image_source is None:

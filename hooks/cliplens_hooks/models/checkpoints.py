@@ -1,0 +1,213 @@
+"""Read the tensors of a weights file, in whatever container people save them, without running code of the file.
+
+It opens safetensors, pickles of tensors (plain or under `state_dict`, `model` and the like), and TorchScript
+archives such as OpenAI's: their tensors are unpickled with stand-ins for every class, their code is never loaded.
+"""
+
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cliplens.errors import DamagedError, InputError, MismatchError, UnsafeFileError
+
+State = dict[str, Tensor]
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "net")
+"""Keys of training checkpoints under which the weights of the model lie."""
+PREFIXES = ("module.", "model.", "_orig_mod.", "clip.", "clip_model.", "net.")
+"""What DDP, Lightning, torch.compile and training scripts put before every name."""
+NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "transformer.attn_mask")
+"""Numbers and masks that OpenAI's archives and old exports keep among the weights."""
+_OBJECT = re.compile(r"GLOBAL ([\w.]+)|class ([\w.]+)|Unsupported (?:operand|global|class):? ([\w.]+)")
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def read_tensors(path: Path, names: Iterable[str] = ()) -> State:
+    """Return the state dict of a weights file.
+
+    Args:
+        path: the file.
+        names: names of the model's own tensors. Where given, prefixes are taken off so that most names fit, and tensors
+            that belong to something else (a loss, an EMA copy) are left out with a warning.
+
+    Raises:
+        InputError: there is no such file, or no tensors in it.
+        UnsafeFileError: it holds more than tensors; names the object.
+        DamagedError: it is cut, or is no weights file.
+    """
+    if not path.is_file():
+        raise InputError(expected="a weights file", found=f"no file at {path}", fix="check the path")
+    found = _opened(path)
+    if not isinstance(found, Mapping):
+        raise InputError(
+            expected=f"tensors by name in {path}",
+            found=f"a {type(found).__name__}",
+            fix="save model.state_dict() with safetensors.torch.save_file",
+        )
+    inner = next((found[key] for key in CONTAINERS if isinstance(found.get(key), Mapping)), found)
+    state = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+    if not state:
+        raise InputError(
+            expected=f"tensors by name in {path}",
+            found=f"keys {sorted(map(str, found))[:6]} without any",
+            fix=f"save the model's state_dict by itself, or under one of {', '.join(CONTAINERS)}",
+        )
+    return _fitted({name.replace("_orig_mod.", ""): value for name, value in state.items()}, set(names), path)
+
+
+def without_numbers(state: State, names: Iterable[str]) -> State:
+    """Leave out what OpenAI's archives keep among the weights and the model does not know."""
+    own = set(names)
+    return {name: value for name, value in state.items() if name in own or name not in NO_WEIGHTS}
+
+
+def check_floating(state: State, like: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that were quantised: copied into a floating-point model they would lose their scales.
+
+    Raises:
+        MismatchError: names the first such tensor.
+    """
+    for name, value in state.items():
+        if name in like and like[name].is_floating_point() and not value.is_floating_point():
+            raise MismatchError(
+                expected=f"floating-point weights in {path}",
+                found=f"{name!r} of dtype {str(value.dtype).removeprefix('torch.')}",
+                fix="save the weights from before quantisation",
+            )
+
+
+def unsafe(path: Path | str, error: BaseException) -> UnsafeFileError:
+    """Return the error for a pickle that holds more than tensors; it names the object."""
+    words = _CONTROL.sub("", str(error))
+    match = _OBJECT.search(words)
+    named = next((group for group in match.groups() if group), None) if match else None
+    return UnsafeFileError(
+        expected=f"tensors only in {path}",
+        found=f"an object of {named}" if named else "other objects",
+        fix="where you trust the file, save its state_dict alone with safetensors.torch.save_file and give that",
+    )
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(
+                name.endswith(("/constants.pkl", "/version.json")) or "/code/" in name for name in archive.namelist()
+            ):
+                return _scripted(path, archive)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+            raise _damaged(path, error) from error
+        raise unsafe(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> DamagedError:
+    first = " ".join(_CONTROL.sub("", str(error)).split())[:120] or type(error).__name__
+    return DamagedError(
+        expected=f"a weights file at {path}, whole", found=first, fix="download or copy it again, and compare its size"
+    )
+
+
+def _fitted(state: State, names: set[str], path: Path) -> State:
+    for _ in range(len(PREFIXES)):
+        better = next((p for p in PREFIXES if _fits_better(state, p, names)), None)
+        if better is None:
+            break
+        others = [name for name in state if not name.startswith(better)]
+        if others:
+            warnings.warn(
+                f"{path}: {len(others)} tensors outside {better!r} are no part of the model, such as {others[0]!r}",
+                stacklevel=5,
+            )
+        state = {name.removeprefix(better): value for name, value in state.items() if name.startswith(better)}
+    return state
+
+
+def _fits_better(state: State, prefix: str, names: set[str]) -> bool:
+    own = {name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+    if not own:
+        return False
+    if len(own) == len(state):
+        return not names & state.keys()
+    return len(own & names) > len(names & state.keys())
+
+
+class _StandIn:
+    """Stands for an object of a class of the archive: keeps its attributes, has no code."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state if isinstance(state, dict) else {})
+
+
+class _Archive(pickle.Unpickler):
+    """Unpickles the module of a TorchScript archive as stand-ins and tensors; every other global is refused."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+        self._path, self._archive = path, archive
+        self._root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
+        self._storages: dict[str, Any] = {}
+        super().__init__(io.BytesIO(archive.read(f"{self._root}data.pkl")))
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a stand-in for a class of the archive, or one of the few functions that make tensors."""
+        if module.startswith("__torch__"):
+            return _StandIn
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return torch._utils._rebuild_tensor_v2
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch" and name.endswith("Storage") and isinstance(getattr(torch, name, None), type):
+            return getattr(torch, name)
+        if module == "torch.jit._pickle":
+            return _plain
+        raise unsafe(self._path, pickle.UnpicklingError(f"GLOBAL {module}.{name}"))
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Return the storage a tensor is a view of."""
+        _, kind, key, _, _ = pid
+        if key not in self._storages:
+            raw = bytearray(self._archive.read(f"{self._root}data/{key}"))
+            held = torch.frombuffer(raw, dtype=torch.uint8).untyped_storage() if raw else torch.UntypedStorage(0)
+            self._storages[key] = torch.storage.TypedStorage(wrap_storage=held, dtype=kind.dtype, _internal=True)
+        return self._storages[key]
+
+
+def _plain(*given: Any) -> Any:
+    """Stand for `torch.jit._pickle`'s builders of lists of numbers and tensors."""
+    return given[0] if given else None
+
+
+def _scripted(path: Path, archive: zipfile.ZipFile) -> State:
+    try:
+        module = _Archive(path, archive).load()
+    except UnsafeFileError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return dict(_named(module, ""))
+
+
+def _named(module: Any, prefix: str) -> Iterable[tuple[str, Tensor]]:
+    for name, value in vars(module).items() if isinstance(module, _StandIn) else ():
+        if isinstance(value, Tensor):
+            yield prefix + name, value
+        elif isinstance(value, _StandIn):
+            yield from _named(value, f"{prefix}{name}.")

@@ -1,0 +1,164 @@
+"""Prove that a tower gives what its stock model gives, with every hook read.
+
+An adapter computes inside a block what the stock block computes. It knows the stock classes. It cannot know a subclass,
+a replaced method or a LoRA that somebody put into a model. So a tower whose model is not made of stock classes only is
+run once on two random inputs, hooked and un-hooked, and refused where the two differ.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+
+from cliplens.errors import MismatchError
+from cliplens.hooked.base import AbstractTower
+from cliplens.hooked.structure import changes, has_hooks, in_eval_mode
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""Largest |hooked - stock| / |stock| that is called rounding, by dtype."""
+PROBES = 2
+
+
+def prove(tower: AbstractTower) -> None:
+    """Run the tower hooked and un-hooked on random inputs and compare.
+
+    Raises:
+        MismatchError: they differ, or forward hooks on the stock model are not run. Names the first block and why.
+    """
+    if any(p.is_meta for p in tower.stock.parameters()):
+        return
+    with torch.no_grad(), in_eval_mode(tower.stock), _own_hooks_aside(tower):
+        inputs = probe_inputs(tower)
+        try:
+            with _counted(tower.stock) as wanted_calls:
+                wanted = tower.run_stock(inputs)
+        except (RuntimeError, NotImplementedError):
+            return  # it does not run un-hooked either: there is nothing to compare with
+        try:
+            with _everything_read(tower), _counted(tower.stock) as calls:
+                got = tower.run_hooked(inputs)
+        except Exception as error:
+            raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
+        lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
+        if lost:
+            raise _refusal(tower, f"hooks of somebody's on {lost[0]!r} that the hooked forward pass would not run")
+        gap = _gap(got, wanted)
+        if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
+            raise _refusal(tower, _where(tower, inputs, gap))
+
+
+def probe_inputs(tower: AbstractTower) -> Tensor:
+    """Return two random images or captions the tower takes, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    cfg = tower.cfg
+    if cfg.side == "vision":
+        size = cfg.image_size or (224, 224)
+        return tower.checked(torch.randn(PROBES, 3, *size, generator=generator))
+    tokens = torch.randint(1, max(cfg.d_vocab, 3), (PROBES, cfg.n_ctx), generator=generator)
+    tokens[0, 1 + cfg.n_ctx // 2 :] = 0
+    return tower.checked(tokens)
+
+
+def _refusal(tower: AbstractTower, found: str) -> MismatchError:
+    return MismatchError(
+        expected=f"a {tower.cfg.side} tower that gives the same with and without hooks",
+        found=found,
+        fix="wrap the stock model without that change (merge a LoRA, remove the hooks), write a Tower adapter for it"
+        " (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it nevertheless",
+    )
+
+
+def _where(tower: AbstractTower, inputs: Tensor, gap: float) -> str:
+    changed = changes(tower.stock)
+    stream, context = tower.embed(inputs)
+    layers: Any = tower.get_submodule(tower.stack_name)
+    for number, layer in enumerate(layers):
+        after = layer(stream, context)
+        with _everything_read(layer):
+            hooked = layer(stream, context)
+        if not _gap(hooked, after) <= TOLERANCE.get(after.dtype, 1e-2):
+            return f"block {number} that differs by {_gap(hooked, after):.1e}: {_why(tower, layer, changed)}"
+        stream = after
+    return f"an output that differs by {gap:.1e}, before or behind the blocks: {_listed(changed)}"
+
+
+def _why(tower: AbstractTower, layer: nn.Module, changed: dict[str, str]) -> str:
+    stock = layer.__dict__.get("stock")
+    inside = {id(module) for module in stock.modules()} if isinstance(stock, nn.Module) else set()
+    own = {
+        name: changed[name] for name, module in tower.stock.named_modules() if id(module) in inside and name in changed
+    }
+    return _listed(own or changed)
+
+
+def _listed(changed: dict[str, str]) -> str:
+    named = [f"{name or 'the encoder'} is {why}" for name, why in changed.items()]
+    return "; ".join(named[:3]) or "nothing in its classes says why"
+
+
+def _gap(got: Tensor, wanted: Tensor) -> float:
+    if got.shape != wanted.shape:
+        return float("inf")
+    same = got.isfinite() == wanted.isfinite()
+    if not bool(same.all()):
+        return float("inf")
+    finite = wanted.isfinite()
+    wanted, got = wanted[finite].double(), got[finite].double()
+    return float((got - wanted).norm() / wanted.norm().clamp_min(1e-12))
+
+
+class _Count:
+    """A forward pre-hook that counts the calls of a module."""
+
+    def __init__(self, into: dict[str, int], name: str) -> None:
+        self.into, self.name = into, name
+
+    def __call__(self, module: nn.Module, given: Any) -> None:
+        self.into[self.name] += 1
+
+
+@contextmanager
+def _counted(stock: nn.Module) -> Iterator[dict[str, int]]:
+    """Count the calls of the modules that carry hooks of somebody's."""
+    calls: dict[str, int] = {}
+    with ExitStack() as handles:
+        for name, module in stock.named_modules():
+            if has_hooks(module):
+                calls[name] = 0
+                handles.callback(module.register_forward_pre_hook(_Count(calls, name)).remove)
+        yield calls
+
+
+@contextmanager
+def _everything_read(part: nn.Module) -> Iterator[None]:
+    """Read at every hook point within a part."""
+    with ExitStack() as handles:
+        for module in part.modules():
+            if isinstance(module, HookPoint):
+                handles.callback(module.register_forward_hook(_look).remove)
+        yield
+
+
+def _look(module: nn.Module, given: Any, output: Tensor) -> None:
+    return
+
+
+@contextmanager
+def _own_hooks_aside(tower: AbstractTower) -> Iterator[None]:
+    """Take the hooks and dictionaries at the tower's hook points out for the block."""
+    kept = [(point, point._forward_hooks, point._backward_hooks) for point in tower.hook_dict.values()]
+    pre = [(point, point._forward_pre_hooks) for point in tower.hook_dict.values()]
+    try:
+        for point, forward, backward in kept:
+            point._forward_hooks, point._backward_hooks = type(forward)(), type(backward)()
+        for point, given in pre:
+            point._forward_pre_hooks = type(given)()
+        yield
+    finally:
+        for point, forward, backward in kept:
+            point._forward_hooks, point._backward_hooks = forward, backward
+        for point, given in pre:
+            point._forward_pre_hooks = given

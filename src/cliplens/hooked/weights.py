@@ -1,0 +1,52 @@
+"""Read the weight a linear layer really applies, where a LoRA or another adapter lies around it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def is_adapted(module: Any) -> bool:
+    """Return whether a peft adapter is wrapped around the layer."""
+    return hasattr(module, "get_base_layer") and hasattr(module, "active_adapters")
+
+
+def applied_weight(linear: Any) -> Float[Tensor, "d_out d_in"]:
+    """Return the matrix a linear layer multiplies by: its own weight, or that of layer and adapter together.
+
+    An adapted layer is measured: it is applied to the unit vectors, which holds for every adapter that stays linear.
+    """
+    if not is_adapted(linear):
+        return linear.weight
+    base = linear.get_base_layer().weight
+    eye = torch.eye(base.shape[1], dtype=base.dtype, device=base.device)
+    return (linear(eye) - linear(torch.zeros_like(eye[:1]))).T
+
+
+def applied_bias(linear: Any) -> Float[Tensor, " d_out"] | None:
+    """Return the offset a linear layer adds."""
+    if not is_adapted(linear):
+        return linear.bias
+    return linear.get_base_layer().bias
+
+
+def packed_weights(attn: Any) -> tuple[Tensor, Tensor]:
+    """Return `in_proj_weight` and `out_proj.weight` of an `nn.MultiheadAttention`, adapters of peft included."""
+    if not is_adapted(attn):
+        return attn.in_proj_weight, attn.out_proj.weight
+    base = attn.get_base_layer()
+    into, out = base.in_proj_weight, base.out_proj
+    if attn.disable_adapters or attn.merged:
+        return into, out.get_base_layer().weight if is_adapted(out) else out.weight
+    for name in (n for n in attn.active_adapters if n in attn.lora_A):
+        into = into + attn.get_delta_weight(name).to(into.dtype)
+    weight = out.get_base_layer().weight
+    for name in (n for n in out.active_adapters if n in out.lora_A):
+        weight = weight + out.get_delta_weight(name).to(weight.dtype)
+    return into, weight
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """Return the layer inside an adapter, or the layer itself."""
+    return module.get_base_layer() if is_adapted(module) else module  # type: ignore[operator]
