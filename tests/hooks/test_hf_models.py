@@ -130,8 +130,9 @@ def test_other_models_are_refused_in_words(tmp_path: Path) -> None:
         cliplens.load(f"hf:{tmp_path}", "openai")
 
 
-def test_dtype_and_mode_are_kept() -> None:
+def test_dtype_is_kept_and_the_copy_is_in_eval_mode() -> None:
     model = clip_model().double().train()
     converted = to_open_clip(model)
     assert next(converted.parameters()).dtype == torch.float64
-    assert converted.training
+    assert not converted.training
+    assert model.training

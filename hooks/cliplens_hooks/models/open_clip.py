@@ -6,9 +6,11 @@ tensors only.
 """
 
 import json
+import logging
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -137,14 +139,15 @@ def _created(name: str, pretrained: str | None) -> nn.Module:
     file = None if pretrained is None or is_pretrained_cfg(_clean(name), pretrained) else Path(pretrained)
     own_reader = file is not None and file.suffix not in BIG_VISION
     try:
-        model = open_clip.create_model(
-            name,
-            None if own_reader else pretrained,
-            precision="fp32",
-            device="cpu",
-            pretrained_image=False,
-            pretrained_text=False,
-        )
+        with _silent_about_missing_weights():
+            model = open_clip.create_model(
+                name,
+                None if own_reader else pretrained,
+                precision="fp32",
+                device="cpu",
+                pretrained_image=False,
+                pretrained_text=False,
+            )
         if file is not None and own_reader:
             fill(model, file)
         return model
@@ -154,6 +157,17 @@ def _created(name: str, pretrained: str | None) -> nn.Module:
         raise unsafe(pretrained or name, error) from error
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise _explained(name, pretrained, error) from error
+
+
+@contextmanager
+def _silent_about_missing_weights() -> Iterator[None]:
+    """Keep open_clip from logging that weights are random: we load them ourselves, or have warned already."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_folder(folder: Path) -> None:
