@@ -168,6 +168,8 @@ def _check_size(image: Image.Image, options: PictureOptions) -> None:
 
 def _as_seen(image: Image.Image, options: PictureOptions) -> Image.Image:
     shown = _eight_bits(image)
+    if shown.mode == "La":
+        shown = shown.convert("LA")  # the only conversion Pillow has for it
     if _is_transparent(shown):
         shown = _over(shown.convert("RGBA"), options.background)
     elif shown.mode == "P":

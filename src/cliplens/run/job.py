@@ -12,8 +12,10 @@ from cliplens import api, registry
 from cliplens.contracts import Reporter
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
+from cliplens.keys import pair_keys
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.run.context import RunContext
+from cliplens.run.degenerate import check_enough
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.naming import EMBEDDING
 from cliplens.run.opened import asked_pairs
@@ -50,6 +52,8 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     with steps("load"):
         clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
         pairs = asked_pairs(settings)
+        if until != "harvest":
+            check_enough(pair_keys(pairs.ids), settings)
         if settings.target is not None:
             label_of(settings)  # a target that cannot be read is refused before anything is made
         if group.rank == 0:
@@ -60,6 +64,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         _say_rows(pairs, cache)
     if until == "harvest":
         return folder
+    check_enough(cache.keys, settings)
     with steps("train"), group.first_alone():
         dictionary = dictionary_of(clip, cache, settings, folder, resume=resume)
     if until == "train":

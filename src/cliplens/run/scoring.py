@@ -15,6 +15,7 @@ from cliplens.files import write_json
 from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
+from cliplens.run.degenerate import warnings_of
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
@@ -51,7 +52,8 @@ def score(context: RunContext, steps: Steps) -> None:
     with steps("positions"):
         save_positions(folder.exemplars, _positions(context, shown))
     table.save(folder.latents)
-    notes = [*found.notes, *names.notes, *_notes(context)]
+    warned = warnings_of(context.cache, context.settings, found.figures)
+    notes = [*warned, *found.notes, *names.notes, *_notes(context)]
     write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
     write_json(folder.summary, _summary(context, found, names.figures, steps))
 

@@ -1,0 +1,92 @@
+"""Name degenerate input: too few pairs, activations that do not vary, a dictionary that explains nothing."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt64
+
+from cliplens.errors import InputError
+from cliplens.run.dictionary import by_modality, scored_on, trained_on
+from cliplens.settings import Settings
+from cliplens.sites import MODALITIES, Modality
+from cliplens.store import Cache
+
+FEWEST = 4
+"""Fewest pairs to train on, and to score on."""
+_BATCHES = 16
+_CONSTANT = 1e-6
+_WHAT = {"image": ("images", "image"), "text": ("captions", "text")}
+
+
+def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
+    """Check that there are pairs to train on and pairs to score on.
+
+    Args:
+        keys: key of each pair, which decides whether it is held out.
+        settings: what is asked.
+
+    Raises:
+        InputError: there are fewer than four of either.
+    """
+    scored = int(scored_on(settings)(keys).sum())
+    trained = int(trained_on(settings)(keys).sum())
+    enough = scored >= FEWEST and (settings.sae is not None or trained >= FEWEST)
+    if enough:
+        return
+    kept = "" if settings.sae is not None else f"at least {FEWEST} pairs to train on and "
+    found = "" if settings.sae is not None else f"{trained} to train on and "
+    raise InputError(
+        expected=f"{kept}at least {FEWEST} to score on (held out by their ids: {settings.held_out:g} of all)",
+        found=f"{found}{scored} to score on, of {len(keys)} usable pairs",
+        fix="give more pairs, or another --held-out",
+    )
+
+
+def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any]) -> list[str]:
+    """Return the warnings a reader must not miss.
+
+    Args:
+        cache: activations of the pairs.
+        settings: what was asked.
+        figures: headline figures of the metrics.
+    """
+    constant = _constant(cache, settings)
+    told = []
+    if len(constant) == len(settings.sites) > 1:
+        told.append(
+            "Warning: all pairs are alike: images and captions give constant activations, so nothing can be said of "
+            "any latent."
+        )
+    else:
+        told += [
+            f"Warning: all {_WHAT[m][0]} give the same activations: the {_WHAT[m][1]} modality is constant after "
+            "centring, so scores of modality (ImgD, TextD, CrossD) say nothing."
+            for m in constant
+        ]
+    if figures.get("alive") == 0:
+        told.append("Warning: no latent fires on any held-out pair, so there is nothing to score or to name.")
+    variance = figures.get("explained_variance")
+    if isinstance(variance, float) and variance <= 0:
+        told.append(
+            f"Warning: the dictionary explains nothing of these activations (explained variance {variance:.3g}, worse "
+            "than their mean): its latents, names and scores say nothing about this model."
+        )
+    return told
+
+
+def _constant(cache: Cache, settings: Settings) -> list[Modality]:
+    """The modalities whose activations do not vary, judged on the first batches of the cache."""
+    read = list(islice(cache.batches(**by_modality(settings.sites), batch_size=256), _BATCHES))
+    found: list[Modality] = []
+    for modality in MODALITIES:
+        parts = [rows.double() for acts in read if (rows := acts.of(modality)) is not None]
+        if not parts:
+            continue
+        rows = torch.cat(parts)
+        spread = (rows - rows.mean(0)).square().sum(1).mean()
+        if float(spread) <= _CONSTANT * float(rows.square().sum(1).mean()):
+            found.append(modality)
+    return found
