@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from cliplens.errors import CliplensError
@@ -38,6 +38,29 @@ class _PluginCommands(TyperGroup):
         if not any(e.name == cmd_name for e in entry_points(group=COMMANDS)):
             return None
         return _plugin_command(cmd_name)
+
+
+class _ManyFiles(TyperCommand):
+    """A command whose `--embeddings` takes every file that follows it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _each_file(args))
+
+
+def _each_file(args: Sequence[str]) -> list[str]:
+    """Write `--embeddings A B` as `--embeddings A --embeddings B`.
+
+    >>> _each_file(["--embeddings", "a.npy", "b.npy", "--k", "8"])
+    ['--embeddings', 'a.npy', '--embeddings', 'b.npy', '--k', '8']
+    """
+    out: list[str] = []
+    within = False
+    for arg in args:
+        if within and not arg.startswith("-") and out[-1] != "--embeddings":
+            out.append("--embeddings")
+        within = arg == "--embeddings" or (within and not arg.startswith("-"))
+        out.append(arg)
+    return out
 
 
 def _plugin_command(name: str) -> Any:
@@ -131,28 +154,28 @@ def demo(
     _tell(folder)
 
 
-@app.command(name="run")
+@app.command(name="run", cls=_ManyFiles)
 @_with_settings(leave_out=("sae",))
 def run_command(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Pairs -> activations -> dictionary -> modality scores -> names -> report, in one folder."""
     _do(settings, out, resume)
 
 
-@app.command()
+@app.command(cls=_ManyFiles)
 @_with_settings(leave_out=("sae", *TRAINING, *SCORING))
 def harvest(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Read activations into --out/activations and stop: for `torchrun --nproc-per-node N -m cliplens harvest ...`."""
     _do(settings, out, resume, until="harvest")
 
 
-@app.command()
+@app.command(cls=_ManyFiles)
 @_with_settings(leave_out=("sae", *SCORING))
 def train(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
     _do(settings, out, resume, until="train")
 
 
-@app.command()
+@app.command(cls=_ManyFiles)
 @_with_settings(leave_out=TRAINING, required=("sae",))
 def score(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Score a dictionary made elsewhere: modality, monosemanticity, fidelity, names, report."""

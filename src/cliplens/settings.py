@@ -18,12 +18,20 @@ class Settings:
     """Everything a run is asked for. Each field's help text is its documentation (`cliplens run --help`)."""
 
     pairs: str = field(
+        default="",
         metadata={
             "group": DATA,
             "help": "CSV, TSV, JSONL, COCO JSON, a folder of images with .txt captions, WebDataset tars, parquet, "
             "hf:owner/name@split, or world:N for N pairs of the embedded world.",
-        }
+        },
     )
+    embeddings: list[str] | None = _option(  # noqa: RUF009
+        None,
+        "Files of embeddings instead of a model: image.npy text.npy, or one npz, parquet or safetensors.",
+        DATA,
+    )
+    captions: str | None = _option(None, "Captions of the embeddings: a .txt with one per line, or a table.", DATA)
+    images: str | None = _option(None, "Folder of images of the embeddings, in the order of their names.", DATA)
     image_column: str | None = _option(None, "Column with image paths; default the usual names.", DATA)
     caption_column: str | None = _option(None, "Column with captions; default the usual names.", DATA)
     id_column: str | None = _option(None, "Column with unique ids; default file names.", DATA)
@@ -100,6 +108,10 @@ class Settings:
     cache_dtype: Literal["float16", "float32"] = _option("float16", "Of activations on disk.", MACHINE)
 
     def __post_init__(self) -> None:
+        if self.embeddings:
+            self._check_embeddings()
+        elif not self.pairs:
+            raise InputError(expected="pairs to look at", found="none", fix="pass --pairs captions.csv")
         if not 0 < self.held_out < 1:
             raise InputError(
                 expected="--held-out as a fraction between 0 and 1",
@@ -110,6 +122,28 @@ class Settings:
             raise InputError(
                 expected="--max-bad as a fraction from 0 to 1", found=str(self.max_bad), fix="give for example 0.01"
             )
+
+    def _check_embeddings(self) -> None:
+        if self.model not in ("world", "embeddings"):
+            raise InputError(
+                expected="either a model or embeddings",
+                found=f"--model {self.model} and --embeddings",
+                fix="leave one of them out",
+            )
+        if self.pairs and (self.captions or self.images):
+            raise InputError(
+                expected="either --pairs or --captions and --images",
+                found="both",
+                fix="leave --pairs out, or put captions and images into its table",
+            )
+        object.__setattr__(self, "model", "embeddings")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the pairs are read: the arguments of `cliplens.read_pairs` that were given."""
+        names = ("image_column", "caption_column", "id_column", "image_root", "delimiter", "quoting", "background")
+        given = {name: getattr(self, name) for name in (*names, "orientation", "max_pixels")}
+        return {"modalities": self.modalities, **{k: v for k, v in given.items() if v is not None}}
 
     @property
     def sides(self) -> tuple[Side, ...]:

@@ -8,14 +8,14 @@ from cliplens.pairs import Pairs
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.settings import Settings
-from cliplens.store import Cache, Group
+from cliplens.store import Cache, Embeddings, Group
 
 
 @dataclass(frozen=True)
 class RunContext:
     """The model, the pairs, their activations, the dictionary, what was asked, who else works on it, and who judges."""
 
-    clip: HookedCLIP
+    clip: HookedCLIP | Embeddings
     pairs: Pairs
     cache: Cache
     dictionary: Dictionary

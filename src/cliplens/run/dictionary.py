@@ -14,7 +14,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, needs_pairs, open_dictionary, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
-from cliplens.store import Cache, Provider
+from cliplens.store import Cache, Embeddings, Provider
 
 Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
 MIN_STEPS = 400
@@ -22,11 +22,14 @@ MIN_STEPS = 400
 PASSES = 20
 
 
-def dictionary_of(clip: HookedCLIP, cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> Dictionary:
+def dictionary_of(
+    clip: HookedCLIP | Embeddings, cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool
+) -> Dictionary:
     """The dictionary the settings ask for, trained into the run folder unless it is there or was made elsewhere."""
     if settings.sae is not None:
         dictionary = open_dictionary(Path(settings.sae))
-        dictionary.check(clip, settings.sites)
+        if not isinstance(clip, Embeddings):
+            dictionary.check(clip, settings.sites)
         return dictionary
     if not (folder.sae / "cfg.json").exists():
         _train(cache, settings, folder, resume=resume)

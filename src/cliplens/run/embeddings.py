@@ -69,5 +69,3 @@ def _as_many(what: str, pairs: Pairs, count: int) -> Pairs:
             fix="give them in the order of the rows, one each",
         )
     return pairs
-
-

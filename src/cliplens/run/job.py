@@ -17,6 +17,7 @@ from cliplens.pairs import Pairs, Quarantine
 from cliplens.run.context import RunContext
 from cliplens.run.degenerate import check_enough
 from cliplens.run.dictionary import dictionary_of
+from cliplens.run.embeddings import embeddings_of
 from cliplens.run.naming import EMBEDDING
 from cliplens.run.opened import asked_pairs
 from cliplens.run.scoring import account_of, score
@@ -25,7 +26,7 @@ from cliplens.run.targets import label_of
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 from cliplens.sites import Site
-from cliplens.store import Cache, Group, harvest
+from cliplens.store import Cache, Embeddings, Group, harvest
 
 Step = Literal["harvest", "train", "score", "report"]
 
@@ -50,7 +51,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         _prepare(folder, settings, resume)
     steps = Steps(folder, group)
     with steps("load"):
-        clip = api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
+        clip = _model(settings)
         pairs = asked_pairs(settings)
         if until != "harvest":
             check_enough(pair_keys(pairs.ids), settings)
@@ -75,6 +76,12 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     if group.rank == 0 and until == "report":
         write_report(folder)
     return folder
+
+
+def _model(settings: Settings) -> HookedCLIP | Embeddings:
+    if settings.embeddings:
+        return embeddings_of(settings)
+    return api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
 
 
 def _say_rows(pairs: Pairs, cache: Cache) -> None:
@@ -119,7 +126,7 @@ def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
         )
 
 
-def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP, pairs: Pairs) -> None:
+def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP | Embeddings, pairs: Pairs) -> None:
     folder.write_settings(
         {
             "asked": settings.asked(),
@@ -130,7 +137,7 @@ def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP, pai
     )
 
 
-def _harvest(clip: HookedCLIP, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group) -> Cache:
+def _harvest(clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group) -> Cache:
     """The sites the dictionary reads, and the final embeddings that judging and naming need, in one pass."""
     sites = dict.fromkeys([*settings.sites, *(Site(side, EMBEDDING) for side in settings.sides)])
     return harvest(

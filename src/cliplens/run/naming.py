@@ -19,7 +19,7 @@ from cliplens.records import Evidence, Exemplars, Findings, Pair, PairedActs
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
 from cliplens.sites import MODALITIES, Modality, Site
-from cliplens.store import Cache
+from cliplens.store import Cache, Embeddings
 from cliplens.stream import stream
 from cliplens.tally import Tally
 
@@ -34,7 +34,8 @@ def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | Non
     """Columns, tables and figures of the namer the settings ask for, its names tested by every scorer there is."""
     namer = registry.find("namers", context.settings.namer).make(Namer)
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
-    embed = None if context.clip.text is None else partial(embed_texts, context.clip)
+    clip = context.clip
+    embed = None if isinstance(clip, Embeddings) or clip.text is None else partial(embed_texts, clip)
     evidence = evidence_for(context, exemplars, found.table["alive"].astype(bool))
     judges = () if context.judge is None else (context.judge,)
     return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
@@ -80,9 +81,16 @@ def _vocabulary(context: RunContext) -> tuple[str, ...]:
 
 def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Tensor, "word d_embed"] | None:
     """Each word by the captions that hold it, as far as there are any; by itself otherwise."""
-    if not vocabulary or context.clip.text is None:
+    if not vocabulary:
         return None
-    alone = embed_texts(context.clip, vocabulary)
+    if isinstance(context.clip, Embeddings):
+        if context.clip.text_rows is None:
+            return None
+        alone = torch.zeros(len(vocabulary), context.clip.text_rows.shape[1])  # known by its captions only
+    elif context.clip.text is None:
+        return None
+    else:
+        alone = embed_texts(context.clip, vocabulary)
     if "text" not in context.settings.sides:
         return alone
     if not context.pairs.has_captions:

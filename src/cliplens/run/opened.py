@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, tokenised
 from cliplens.records import Exemplars, LatentTable
 from cliplens.run.dictionary import scored_on
+from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, open_dictionary
@@ -28,22 +28,9 @@ _SEED = 97
 
 def asked_pairs(settings: Settings) -> Pairs:
     """Return the pairs a run was asked to look at."""
-    tables = {"delimiter": settings.delimiter, "quoting": settings.quoting}
-    pictures = {
-        "background": settings.background,
-        "orientation": settings.orientation,
-        "max_pixels": settings.max_pixels,
-    }
-    given: dict[str, Any] = {name: value for name, value in {**tables, **pictures}.items() if value is not None}
-    return api.read_pairs(
-        settings.pairs,
-        image_column=settings.image_column,
-        caption_column=settings.caption_column,
-        id_column=settings.id_column,
-        image_root=settings.image_root,
-        modalities=settings.modalities,
-        **given,
-    )
+    if settings.embeddings:
+        return pairs_of_embeddings(settings, embeddings_of(settings))
+    return api.read_pairs(settings.pairs, **settings.reading)
 
 
 @dataclass(frozen=True, eq=False)

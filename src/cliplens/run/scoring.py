@@ -23,7 +23,7 @@ from cliplens.run.steps import Steps, versions
 from cliplens.run.targets import asked_of, truth_of, unit
 from cliplens.run.units import units_of
 from cliplens.sites import Modality, Site
-from cliplens.store import Cache
+from cliplens.store import Cache, Embeddings
 from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
@@ -60,6 +60,8 @@ def score(context: RunContext, steps: Steps) -> None:
 
 def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
     asked = context.settings
+    if isinstance(context.clip, Embeddings):
+        return {}
     how: dict[str, Any] = {"batch_size": asked.forward_batch, "autocast": asked.autocast, "workers": asked.workers}
     return positions_of(context.clip, context.dictionary, asked.sites, exemplars, **how)
 
@@ -118,6 +120,11 @@ def _notes(context: RunContext) -> list[str]:
     notes = []
     if context.cache.truncated:
         notes.append(f"{context.cache.truncated} captions were longer than the model's context and were cut.")
+    if isinstance(context.clip, Embeddings):
+        notes.append(
+            "Embeddings without a model: words are embedded by the captions that hold them, and no latent is shown at "
+            "patches or tokens. Fidelity, causal effects and steering need the model (--model and --pairs)."
+        )
     if context.clip.identity.name.startswith("world") and not context.settings.pairs.startswith(api.WORLD_PREFIX):
         notes.append(
             "Out of domain: the embedded model has only ever seen the drawings and captions of its own world. "

@@ -12,19 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.pairs import Decoded, Decoder, Pairs
 from cliplens.records import ModelIdentity, Pair
-from cliplens.sites import MODALITIES, SIDE_OF, SIDES, Modality, Side, Site
+from cliplens.sites import MODALITIES, SIDES, Modality, Side, Site
 from cliplens.stream import ReadBatch, SiteActs, SiteReader
 
 HOOK = "hook_embedding"
 """The hook the embeddings stand for: the final embedding of each tower."""
 _NAMES: Mapping[Modality, tuple[str, ...]] = {
-    "image": ("image", "images", "image_embeddings", "image_embeds", "image_embedding", "image_features", "vision", "img"),
-    "text": ("text", "texts", "text_embeddings", "text_embeds", "text_embedding", "text_features", "caption", "captions"),
+    "image": ("image", "images", "image_embeddings", "image_embeds", "image_features", "vision", "img"),
+    "text": ("text", "texts", "text_embeddings", "text_embeds", "text_features", "caption", "captions"),
 }
 _IDS = ("ids", "id", "keys", "key")
 _KINDS = "npy, npz, parquet or safetensors"
@@ -37,11 +36,12 @@ class Embeddings:
     It has no towers: `vision` and `text` are None, so whatever needs a model says so.
     """
 
-    image: Float[np.ndarray, "pair d_image"] | None
-    text: Float[np.ndarray, "pair d_text"] | None
+    image_rows: Float[np.ndarray, "pair d_image"] | None
+    text_rows: Float[np.ndarray, "pair d_text"] | None
     ids: tuple[str, ...] | None = None
     name: str = "embeddings"
     vision: None = None
+    text: None = None
     preprocess: None = None
     tokenizer: None = None
 
@@ -73,7 +73,7 @@ class Embeddings:
 
     def of(self, modality: Modality) -> Float[np.ndarray, "pair _"] | None:
         """Return the embeddings of one modality."""
-        return self.image if modality == "image" else self.text
+        return self.image_rows if modality == "image" else self.text_rows
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +117,7 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
     """
     found: dict[Modality, np.ndarray] = {}
     ids: tuple[str, ...] | None = None
-    unnamed: list[tuple[str, np.ndarray]] = []
+    unnamed: dict[str, np.ndarray] = {}
     for path in map(Path, paths):
         arrays = _arrays(path)
         known = next((arrays.pop(name) for name in _IDS if name in arrays), None)
@@ -127,14 +127,11 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
             if name is not None and modality not in found:
                 found[modality] = arrays[name]
         if not any(named.values()):
-            unnamed += [(f"{path.name}: {name}", rows) for name, rows in arrays.items()]
+            unnamed |= {f"{path.name}: {name}": rows for name, rows in arrays.items()}
     for modality in [m for m in modalities if m not in found]:
-        by_name = [n for n, _ in unnamed if any(word in n.casefold() for word in _NAMES[modality])]
-        others = [n for n, _ in unnamed if any(w in n.casefold() for o in MODALITIES if o != modality for w in _NAMES[o])]
-        chosen = next(iter(by_name or [n for n, _ in unnamed if n not in others]), None)
+        chosen = _by_file(unnamed, modality)
         if chosen is not None:
-            found[modality] = dict(unnamed)[chosen]
-            unnamed = [(n, rows) for n, rows in unnamed if n != chosen]
+            found[modality] = unnamed.pop(chosen)
     missing = [m for m in modalities if m not in found]
     if missing:
         raise InputError(
@@ -145,6 +142,14 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
     return Embeddings(
         *(_checked(found[m], m) if m in modalities else None for m in MODALITIES), ids=ids, name="embeddings"
     )
+
+
+def _by_file(unnamed: Mapping[str, np.ndarray], modality: Modality) -> str | None:
+    """The array whose name speaks of a modality, else the first whose name speaks of none."""
+    speaks = {n: [m for m in MODALITIES if any(word in n.casefold() for word in _NAMES[m])] for n in unnamed}
+    own = (n for n, of in speaks.items() if of == [modality])
+    neutral = (n for n, of in speaks.items() if len(of) != 1)
+    return next(own, None) or next(neutral, None)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -275,13 +280,3 @@ def _needed(embeddings: Embeddings, modality: Modality) -> np.ndarray:
     rows = embeddings.of(modality)
     assert rows is not None  # sites without rows were refused
     return rows
-
-
-def sites_of_embeddings(embeddings: Embeddings) -> tuple[Site, ...]:
-    """Return the sites the embeddings stand for."""
-    return tuple(Site(SIDE_OF[m], HOOK) for m in MODALITIES if embeddings.of(m) is not None)
-
-
-def tensors_of(embeddings: Embeddings) -> dict[Modality, Float[Tensor, "pair d"]]:
-    """Return the embeddings as tensors, by modality."""
-    return {m: torch.from_numpy(rows) for m in MODALITIES if (rows := embeddings.of(m)) is not None}

@@ -18,8 +18,9 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.files import remove_leftovers
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, Quarantine
-from cliplens.sites import Site
+from cliplens.sites import Site, as_sites
 from cliplens.store.cache import Cache
+from cliplens.store.embeddings import Embeddings, EmbeddingsReader
 from cliplens.store.manifest import ShardRecord, check_same_plan, read_plan, record_path, write_plan, write_totals
 from cliplens.store.plan import Plan, plan_harvest
 from cliplens.store.shard_writer import ShardWriter
@@ -31,9 +32,9 @@ _AHEAD = {True: "; going on where it stopped", False: ": nothing to do"}
 
 
 def harvest(
-    clip: HookedCLIP,
+    clip: HookedCLIP | Embeddings,
     pairs: Pairs,
-    sites: Sequence[Site],
+    sites: Sequence[Site | str],
     folder: Path | str,
     *,
     token: str = "auto",
@@ -54,7 +55,7 @@ def harvest(
     Under `torchrun` every process takes its share of the shards; the cache is the same as one process makes.
 
     Args:
-        clip: the model.
+        clip: the model, or embeddings that stand for one.
         pairs: what to show it; bad pairs are left out of the cache, listed in it, and set aside in the quarantine.
         sites: several of both towers are read in one pass, which stops at the deepest.
         folder: where the cache goes; docs/cache-format.md says what lies in it.
@@ -77,7 +78,10 @@ def harvest(
         PairsError: too many bad pairs.
     """
     path = Path(folder)
-    reader = SiteReader(clip, sites, token, autocast, batch_size if compile else None)
+    if isinstance(clip, Embeddings):
+        reader: SiteReader = EmbeddingsReader(clip, as_sites(sites))
+    else:
+        reader = SiteReader(clip, sites, token, autocast, batch_size if compile else None)
     group = Group.current()
     decoder = reader.decoder(pairs)
     held = Quarantine() if quarantine is None else quarantine

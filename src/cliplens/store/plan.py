@@ -155,7 +155,7 @@ def plan_harvest(
         shard_pairs=shard_pairs or default,
         shuffle=shuffle,
         seed=seed,
-        pictures=str(pairs.opening) if reader.reads("vision") and not pairs.has_pixels else None,
+        pictures=str(pairs.opening) if decoder.preprocess is not None and not pairs.has_pixels else None,
     )
 
 
@@ -182,7 +182,8 @@ def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePla
             fix="check where images and captions lie: --image-root, --image-column, --caption-column",
         )
     # The form is the same without compiling, which a finished harvest need not wait for.
-    batch = SiteReader(reader.clip, reader.sites, reader.token).read(decoded)
+    plain = SiteReader(reader.clip, reader.sites, reader.token) if reader.compiled else reader
+    batch = plain.read(decoded)
     for site, found in batch.sites.items():
         context, width = found.acts.shape[1:]
         token = found.token
