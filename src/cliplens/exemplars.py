@@ -1,7 +1,8 @@
-"""Exemplars on disk: `exemplars.parquet` (one row per sample of a latent), `images/` (thumbnails) and, for
-dictionaries read inside the towers, `positions.parquet` (where in a sample the latent fires).
+"""Save and load exemplars: a table of top samples, thumbnails, and where in a sample a latent fires.
 
-| column   | what it says                                                                                    |
+`exemplars.parquet` has one row per sample of a latent, `images/` holds thumbnails.
+
+| column   | meaning                                                                                         |
 |----------|-------------------------------------------------------------------------------------------------|
 | latent   | index of the latent                                                                             |
 | modality | `image` or `text`: what the latent fired on                                                     |
@@ -9,19 +10,19 @@ dictionaries read inside the towers, `positions.parquet` (where in a sample the 
 | id       | id of the pair                                                                                  |
 | value    | activation of the latent on this sample                                                         |
 | caption  | the pair's caption; null where it has none                                                      |
-| image    | thumbnail in `images/`; null where the picture cannot be read any more, and for weaker samples |
+| image    | thumbnail in `images/`; null where the picture can no longer be read, and for weaker samples    |
 
-Thumbnails are WebP, lossless where the picture is tiny and every pixel counts. A thumbnail is named after its
-pair and its content, the table is written last, and what it does not name is removed only then: whoever reads the
-folder at any moment finds a table whose pictures are all there.
+Thumbnails are WebP, lossless for tiny pictures. The name of a thumbnail is made of its pair and its content. The table
+is written last, and unused thumbnails are removed after it, so at any moment all pictures in the table exist.
 
-`positions.parquet` has one row per latent, modality and rank of a strong sample:
+`positions.parquet` is there for dictionaries read inside the towers. It has one row per latent, modality and rank of a
+strong sample.
 
-| column       | what it says                                                                              |
+| column       | meaning                                                                                   |
 |--------------|-------------------------------------------------------------------------------------------|
 | values       | activation at each patch, row by row, or at each token of the caption                     |
-| rows, cols   | how many patches stand below and beside each other; 0 for captions                        |
-| starts, ends | of captions: the characters from which and up to which each token stands; null for images |
+| rows, cols   | number of rows and columns of patches; 0 for captions                                     |
+| starts, ends | first character of each token of a caption, and the one after its last; null for images   |
 """
 
 import hashlib
@@ -45,12 +46,11 @@ from cliplens.records import Exemplars, Pair, PositionActivations, Positions
 from cliplens.sites import Modality
 
 TINY = 96
-"""Longest side, in pixels, up to which a thumbnail is the picture itself, pixel for pixel."""
+"""Longest side, in pixels, up to which a thumbnail holds every pixel of the picture."""
 THUMBNAIL = 192
-"""Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 on a screen of double density."""
+"""Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 pixels on a screen of double density."""
 PICTURES = {"image": 12, "text": 8}
-"""Top samples of a latent whose pictures are kept; of captions too, as a rater sees pairs whole and is not told which
-half fired."""
+"""Number of top samples of a latent whose pictures are kept. Captions keep theirs too, because raters see whole pairs."""
 TABLE = "exemplars.parquet"
 POSITIONS = "positions.parquet"
 _SCHEMA = pa.schema(
@@ -82,8 +82,8 @@ _POSITIONS_SCHEMA = pa.schema(
 def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | None) -> None:
     """Write the top samples of each latent into `folder` (the `exemplars` folder of a run), whole or not at all.
 
-    `load_exemplars` gives them back with thumbnails in place of the pictures. A picture that can no longer be read
-    leaves its sample without one.
+    `load_exemplars` returns them with thumbnails in place of the pictures. A sample whose picture can no longer be read
+    has no thumbnail.
     """
     given = [e for e in (images, texts) if e is not None]
     thumbnails = _save_thumbnails(folder / "images", [p for e in given for p in _pictured(e)])
@@ -98,10 +98,10 @@ def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | No
 
 
 def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
-    """What `save_exemplars` wrote: the exemplars of images and of texts; None for a modality that was not saved.
+    """Read the exemplars of images and of texts that `save_exemplars` wrote; None for a modality that was not saved.
 
     Raises:
-        DamagedError: the table cannot be read, or names a thumbnail that is gone.
+        DamagedError: the table cannot be read, or names a thumbnail that is missing.
     """
     try:
         table = pq.read_table(folder / TABLE)
@@ -121,7 +121,7 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
 
 
 def save_positions(folder: Path, positions: Positions) -> None:
-    """Write where the latents fire in their exemplars beside the exemplars; nothing is written where there is none."""
+    """Write where the latents fire in their exemplars, beside the exemplars; an empty mapping leaves no file."""
     if not positions:
         (folder / POSITIONS).unlink(missing_ok=True)
         return
@@ -137,10 +137,10 @@ def save_positions(folder: Path, positions: Positions) -> None:
 
 
 def load_positions(folder: Path) -> dict[tuple[Modality, int, int], PositionActivations]:
-    """What `save_positions` wrote; empty where it wrote nothing.
+    """Read what `save_positions` wrote; empty where there is no file.
 
     Raises:
-        DamagedError: the file is there and cannot be read.
+        DamagedError: the file cannot be read.
     """
     if not (folder / POSITIONS).exists():
         return {}
@@ -165,14 +165,14 @@ def load_positions(folder: Path) -> dict[tuple[Modality, int, int], PositionActi
 
 
 def strongest(exemplars: Exemplars | None, top: int) -> Exemplars | None:
-    """The first `top` samples of each latent."""
+    """Return the first `top` samples of each latent."""
     if exemplars is None:
         return None
     return replace(exemplars, at=exemplars.at[:, :top], values=exemplars.values[:, :top])
 
 
 def thumbnail(image: Image.Image) -> tuple[bytes, str]:
-    """A small file of a picture, and its suffix: WebP, pixel for pixel up to `TINY`, at most `THUMBNAIL` above."""
+    """Return a WebP file of a picture and its suffix: lossless up to `TINY` pixels, at most `THUMBNAIL` above."""
     out = io.BytesIO()
     if max(image.size) <= TINY:
         image.convert("RGB").save(out, "WEBP", lossless=True, method=0)
@@ -184,7 +184,7 @@ def thumbnail(image: Image.Image) -> tuple[bytes, str]:
 
 
 def _pictured(exemplars: Exemplars) -> list[Pair]:
-    """The pairs whose pictures are kept."""
+    """Return the pairs whose pictures are kept."""
     at = exemplars.at[:, : PICTURES[exemplars.modality]]
     return [exemplars.pairs[p] for p in np.unique(at[at >= 0])]
 
@@ -207,7 +207,7 @@ def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all, but without waiting for the disk: they are many, and a cut one shows by its size."""
+    """Write a file whole or not at all, without waiting for the disk, because thumbnails are many."""
     if file.exists() and file.stat().st_size == len(content):
         return
     partial = file.with_name(f".{file.name}.partial")
@@ -216,7 +216,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _file_stem(pair_id: str) -> str:
-    """Letters that every file system takes; two ids that look alike here differ in the hash that follows."""
+    """Return letters that every file system takes, and a hash that tells similar ids apart."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", pair_id)[-40:].lower()
     return f"{readable}-{hashlib.blake2b(pair_id.encode(), digest_size=4).hexdigest()}"
 

@@ -1,6 +1,6 @@
-"""A run folder as one page: figures, tables and a card per latent, in a single file that opens with the network off.
+"""Show a run folder as one page: figures, tables and a card per latent, in a single file that opens without network.
 
-Beside it, for people who rate latents: `RatePage` (blind), and `cliplens agree` for what they answered.
+`RatePage` is a page for blind rating of latents; `cliplens agree` evaluates the answers.
 """
 
 from cliplens_plugins.report.html import FolderReport as FolderReport

@@ -1,4 +1,4 @@
-"""Do raters agree with each other, and do the metrics agree with them?
+"""Agreement of raters with each other, and of the metrics with the raters.
 
 Between raters: Krippendorff's alpha (Krippendorff, "Content Analysis", 2004; by the library `krippendorff`), 1 = full
 agreement, 0 = chance, with a bootstrap interval over latents. Between raters and metrics, over latents: the modality
@@ -26,7 +26,7 @@ CODES: Mapping[str, tuple[Level, tuple[str, ...]]] = {
     "modality": ("nominal", ("image", "both", "text", "unsure")),
     "name": ("ordinal", ("wrong", "partly", "right")),
 }
-"""Question -> level of measurement and answers in order. "unsure" counts as no answer."""
+"""Question -> level of measurement and answers, in order. "unsure" counts as no answer."""
 CLASS_OF = {"image": "ImgD", "both": "CrossD", "text": "TextD"}
 RULES = ("modality", "modality_paper", "modality_significant")
 _MEASURES = {
@@ -39,7 +39,7 @@ _SIDE = {"image": 1.0, "both": 0.5, "text": 0.0}
 
 @dataclass(frozen=True)
 class Ratings:
-    """One rater's answers: latent -> question -> answer."""
+    """The answers of one rater: latent -> question -> answer."""
 
     rater: str
     run: str
@@ -47,10 +47,10 @@ class Ratings:
 
 
 def read_ratings(path: Path) -> Ratings:
-    """Read what the rating page saved.
+    """Read a file that the rating page saved.
 
     Raises:
-        InputError: the file is no such thing, or holds an answer the page does not offer.
+        InputError: the file is of another kind, or holds an answer the page does not offer.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -70,9 +70,9 @@ def read_ratings(path: Path) -> Ratings:
 
 
 def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """Krippendorff's alpha per question, with a bootstrap interval over latents; a row per question.
+    """Return a row per question: Krippendorff's alpha with a bootstrap interval over latents.
 
-    nan where fewer than two raters answered the same latent, or all answers are alike (nothing varies to agree on).
+    alpha is nan where fewer than two raters answered the same latent, or where all answers are equal.
 
     Raises:
         MismatchError: the ratings are of different runs.
@@ -82,7 +82,7 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
         raise MismatchError(
             expected="ratings of one run",
             found=f"{len(runs)} runs: {', '.join(sorted(runs))}",
-            fix="give one run's files",
+            fix="give the files of one run",
         )
     rows = []
     for question, (level, _) in CODES.items():
@@ -103,7 +103,7 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
 
 
 def agreement_with_metrics(ratings: Sequence[Ratings], table: LatentTable) -> list[dict[str, Any]]:
-    """Raters against the columns of the latent table, a row per question and column.
+    """Return a row per question and column of the latent table: how well the column agrees with the raters.
 
     For the classes: the share of latents whose class is the modality most raters chose (no ties, no "unsure"). For
     numbers: Spearman's rank correlation with the mean answer.
@@ -128,7 +128,7 @@ def agreement_with_metrics(ratings: Sequence[Ratings], table: LatentTable) -> li
 
 
 def majority(ratings: Sequence[Ratings]) -> dict[int, str]:
-    """The modality most raters chose, per latent; latents without a single winner are left out."""
+    """Return the modality most raters chose for each latent; latents with a tie are left out."""
     chosen: dict[int, str] = {}
     for latent in sorted({k for r in ratings for k in r.answers}):
         given = Counter(r.answers.get(latent, {}).get("modality", "unsure") for r in ratings)
@@ -140,7 +140,7 @@ def majority(ratings: Sequence[Ratings]) -> dict[int, str]:
 
 
 def alpha(table: Float[np.ndarray, "rater latent"], level: Level) -> float:
-    """Krippendorff's alpha of coded answers, nan = no answer."""
+    """Return Krippendorff's alpha of coded answers; nan marks a missing answer."""
     import krippendorff
 
     shared = table[:, (~np.isnan(table)).sum(axis=0) > 1]
@@ -168,7 +168,7 @@ def _interval(table: Float[np.ndarray, "rater latent"], level: Level, draws: int
 
 
 def _mean_answer(ratings: Sequence[Ratings], question: str) -> dict[int, float]:
-    """Per latent, the mean of the answers as numbers; the modality as 0 captions, 1/2 both, 1 pictures."""
+    """Return the mean of the answers as numbers, for each latent; the modality is 0 captions, 1/2 both, 1 pictures."""
     codes = _SIDE if question == "modality" else {a: float(n) for n, a in enumerate(CODES[question][1])}
     means: dict[int, float] = {}
     for latent in sorted({k for r in ratings for k in r.answers}):

@@ -1,5 +1,6 @@
-"""`cliplens agree`: what raters said, between themselves and against the metrics."""
+"""`cliplens agree`: how well raters agree with each other and with the metrics."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def agree(
-    folder: Annotated[Path, typer.Argument(help="The run folder whose rate.html was answered.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder whose rate.html was answered.")],
     ratings: Annotated[list[Path], typer.Argument(help="ratings-*.json saved by the page, one per rater.")],
 ) -> None:
-    """Agreement between raters (Krippendorff's alpha) and between raters and metrics."""
+    """Compute agreement between raters (Krippendorff's alpha) and between raters and metrics."""
     from rich.console import Console
     from rich.table import Table
 
@@ -21,17 +22,19 @@ def agree(
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.report.agree import agreement_between, agreement_with_metrics, read_ratings
-    from cliplens_plugins.report.rate import identity
+    from cliplens_plugins.report.rate import former_identity, identity
     from cliplens_plugins.report.wording import figure
 
     run = RunFolder.open(folder)
+    own, former = identity(run), former_identity(run)
     given = [read_ratings(path) for path in ratings]
-    others = {r.rater for r in given if r.run != identity(run)}
+    given = [replace(r, run=own) if r.run == former else r for r in given]
+    others = {r.rater for r in given if r.run != own}
     if others:
         raise MismatchError(
             expected=f"ratings of the run in {folder}",
             found=f"ratings of another run by {', '.join(sorted(others))}",
-            fix="give the folder whose rate.html was answered",
+            fix="give the folder whose rate.html these raters answered",
         )
     console = Console()
     parts = {

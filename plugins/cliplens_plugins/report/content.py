@@ -1,4 +1,4 @@
-"""What the page shows, read from the files of a run folder; a file that is missing is a part that is left out."""
+"""Read the content of the page from the files of a run folder. A part whose file is missing is left out."""
 
 import base64
 import json
@@ -16,7 +16,9 @@ from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens_plugins.report.heat import fit_of, packed_heat
 
-CLASSES = ("ImgD", "CrossD", "TextD", "dead")
+CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
+WARNING = "Warning: "
+"""Beginning of a note that stands at the top of the page."""
 RULES = {
     "modality": "Fixed cuts",
     "modality_paper": "Paper's rule",
@@ -29,7 +31,7 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Content:
-    """All that the page says."""
+    """Everything the page shows."""
 
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
@@ -40,13 +42,13 @@ class Content:
     table: LatentTable | None
     exemplars: dict[Modality, Exemplars] = field(default_factory=dict)
     positions: Positions = field(default_factory=dict)
-    """Where in them the latents fire; empty for dictionaries of pooled embeddings."""
+    """Where in the exemplars the latents fire; empty for dictionaries of pooled embeddings."""
     steering: Mapping[str, Any] = field(default_factory=dict)
-    """What steering.json says, with its strip of pictures as a data URI."""
+    """The content of steering.json, with its strip of pictures as a data URI."""
 
     @property
     def title(self) -> str:
-        """The model and where it was read."""
+        """The name of the model."""
         return str(self.summary.get("model") or self.settings.get("model", {}).get("name") or "a run")
 
     @property
@@ -61,8 +63,18 @@ class Content:
         return asked if isinstance(asked, Mapping) else {}
 
     @property
+    def warnings(self) -> list[str]:
+        """The notes a reader must not miss: figures that cannot be trusted."""
+        return [note for note in self.notes if note.startswith(WARNING)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """The other notes."""
+        return [note for note in self.notes if not note.startswith(WARNING)]
+
+    @property
     def classes(self) -> list[dict[str, Any]]:
-        """How many latents are in each class, by each rule there is."""
+        """The number and share of latents in each class, by each rule the table has."""
         if self.table is None:
             return []
         rules = [r for r in RULES if r in self.table]
@@ -73,7 +85,7 @@ class Content:
         return [
             {"name": c, "counts": [(counted[r][c], counted[r][c] / total) for r in rules]}
             for c in CLASSES
-            if any(counted[r][c] for r in rules) or c != "dead"
+            if any(counted[r][c] for r in rules) or c not in ("undecided", "dead")
         ]
 
     @property
@@ -83,17 +95,21 @@ class Content:
 
     @property
     def opened(self) -> list[str]:
-        """Titles of the tables that stand open: those about ground truth, when there are any, else the first."""
+        """Titles of the tables that are open at first: those about ground truth, or else the first table."""
         truth = [title for title in self.tables if title.startswith(_TRUTH)][:2]
         return truth or list(self.tables)[:1]
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
-        """Why pairs were set aside, most frequent first."""
+        """The reasons why pairs could not be used, with their numbers, most frequent first."""
         return Counter(str(q.get("reason", "unknown")) for q in self.quarantined).most_common()
 
     def data(self, shown: Mapping[str, int]) -> dict[str, Any]:
-        """What the page's script works on; `shown` says which picture shows which pair."""
+        """Return the data of the page's script.
+
+        Args:
+            shown: pair id -> index of its picture.
+        """
         if self.table is None:
             return {"latents": 0, "columns": {}, "schema": {}, "pairs": {}, "exemplars": {}, "heat": {}}
         place: dict[str, int] = {}
@@ -113,7 +129,7 @@ class Content:
 
 
 def read_content(run: RunFolder) -> Content:
-    """Everything a run folder holds for the page."""
+    """Read everything a run folder holds for the page."""
     findings = read_json(run.findings) if run.findings.exists() else {}
     exemplars = load_exemplars(run.exemplars) if (run.exemplars / TABLE).exists() else (None, None)
     positions = load_positions(run.exemplars)
@@ -132,7 +148,7 @@ def read_content(run: RunFolder) -> Content:
 
 
 def _steering(run: RunFolder) -> dict[str, Any]:
-    """What steering found, if it has run: its settings, its measured rows, its strip."""
+    """Read the settings, the measured rows and the strip of a steering; empty where there was none."""
     found = run.steering / "steering.json"
     if not found.exists():
         return {}
@@ -153,7 +169,7 @@ def _lines(run: RunFolder) -> list[dict[str, Any]]:
 def _listed(
     exemplars: Exemplars, place: dict[str, int], pairs: dict[str, list[Any]], shown: Mapping[str, int]
 ) -> list[list[int | float | None]]:
-    """Per latent: pair, value, pair, value, ... strongest first."""
+    """Return for each latent pair, value, pair, value, ... strongest first."""
     here = []
     for pair in exemplars.pairs:
         if pair.id not in place:

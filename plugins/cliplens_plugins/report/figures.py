@@ -1,4 +1,4 @@
-"""Drawings made when the page is written, as SVG: the histogram of the Modality Dominance Score, the dose-response."""
+"""Draw the figures of the page as SVG: the histogram of the Modality Dominance Score and the dose-response curve."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _LOW, _HIGH = 0.2, 0.8
 
 
 def modality_histogram(table: LatentTable | None) -> str:
-    """Living latents by their score, coloured by class; "" where the table has no score."""
+    """Draw the number of living latents by score, coloured by class; "" where the table has no score."""
     if table is None or "mds" not in table:
         return ""
     mds = np.asarray(table["mds"], dtype=np.float64)
@@ -36,7 +36,11 @@ def modality_histogram(table: LatentTable | None) -> str:
 
 
 def class_of(mds: float) -> str:
-    """The class by the fixed cuts."""
+    """Return the class by the fixed cuts.
+
+    >>> class_of(0.1), class_of(0.5), class_of(0.9)
+    ('TextD', 'CrossD', 'ImgD')
+    """
     return "TextD" if mds < _LOW else "ImgD" if mds > _HIGH else "CrossD"
 
 
@@ -103,9 +107,10 @@ _CHANGED, _INTERVAL = " changed", "95 %"
 
 
 def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
-    """Success and side effects of steering against the dose, with the interval of success; "" where none was measured.
+    """Draw success and side effects of steering against the dose; "" where nothing was measured.
 
-    One line per attribute that was to stay; the one that changed most is drawn strong and named.
+    Success has its interval. There is one line per attribute that should stay; the one that changed most is drawn
+    strong and named.
     """
     if not aim or len(measured) < 2 or aim not in measured[0]:
         return ""
@@ -138,7 +143,7 @@ def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
 
 
 def worst_of(measured: Sequence[Mapping[str, Any]]) -> str | None:
-    """The attribute that steering changed most at any dose, of those that were to stay."""
+    """Return the attribute that steering changed most at any dose, of those that should stay."""
     names = [n for n in (measured[0] if measured else {}) if n.endswith(_CHANGED)]
     found = max(names, key=lambda n: max(float(row[n]) for row in measured), default=None)
     return found and found.removesuffix(_CHANGED)
@@ -170,7 +175,7 @@ def _dot(x: float, y: float, label: str) -> str:
 
 
 def _ends(interval: Any) -> tuple[float, float] | None:
-    """ "0.10-0.30" as two numbers."""
+    """Parse an interval such as "0.10-0.30"."""
     try:
         low, high = str(interval).split("-")
         return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Where latents fire in their exemplars, packed for the page: one character per patch or token."""
+"""Pack the activations within exemplars for the page, one character per patch or token."""
 
 import json
 from collections.abc import Mapping
@@ -8,16 +8,20 @@ from cliplens.records import Exemplars, PositionActivations, Positions
 from cliplens.sites import MODALITIES, Modality
 
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
-"""Activation as a share of the latent's largest, in 63 steps."""
+"""Digits of an activation, as a share of the latent's largest, in 63 steps."""
 MOST_CHARACTERS = 6_000_000
-"""Beyond so many characters weaker samples go without: every latent's strongest come before any latent's second."""
+"""Most characters in the page. Every latent's strongest sample is packed before any latent's second."""
 
 
 def packed_heat(
     positions: Positions, exemplars: Mapping[Modality, Exemplars], place: Mapping[str, int], latents: int
 ) -> dict[str, Any]:
-    """Per modality: `largest` activation of each latent, `levels` of its samples by rank, and what they lie on: the
-    `grid` of patches, or the `spans` of tokens (start, end, start, end, ...) by the pair's place in the page."""
+    """Return, for each modality, what the page needs to shade samples.
+
+    `largest` is the largest activation of each latent, `levels` the packed activations of its samples by rank. `grid`
+    is the number of rows and columns of patches; `spans` are the characters of the tokens (start, end, start, end, ...)
+    by the pair's index in the page.
+    """
     found: dict[str, Any] = {}
     for modality in MODALITIES:
         here = {(k, rank): heat for (m, k, rank), heat in positions.items() if m == modality}
@@ -49,7 +53,7 @@ def packed_heat(
 
 
 def _level(heat: PositionActivations, largest: float) -> str:
-    """ "" where the latent fires nowhere on it."""
+    """Return the packed activations of a sample; "" where the latent fires at no position."""
     if largest <= 0 or heat.values.max(initial=0.0) <= 0:
         return ""
     steps = (heat.values.clip(0) / largest * (len(LEVELS) - 1)).round().astype(int)
@@ -57,7 +61,7 @@ def _level(heat: PositionActivations, largest: float) -> str:
 
 
 def fit_of(preprocess: str) -> str:
-    """What the model's preprocess leaves of a picture that is not square: "crop", "squash" or "pad"."""
+    """Return how the model's preprocess makes a picture square: "crop", "squash" or "pad"."""
     try:
         mode = json.loads(preprocess).get("resize_mode")
     except (ValueError, AttributeError):

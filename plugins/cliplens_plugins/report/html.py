@@ -1,8 +1,7 @@
-"""The page itself: a template, a style sheet, a script and the run's data, in one file that refers to nothing outside,
-or in a folder with the pictures as files.
+"""Write the page: template, style sheet, script and data in one file, or in a folder with the pictures as files.
 
-The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file (in its
-folder); nothing else can run or be fetched, whatever stands in a caption or a name.
+The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file (or in
+its folder). Nothing else can run or be fetched, whatever a caption or a name holds.
 """
 
 import base64
@@ -23,21 +22,21 @@ from cliplens_plugins.report.page import asset, embedded, environment
 from cliplens_plugins.report.pictures import picture_files, picture_table
 
 _CHUNK = 400
-"""Pictures per data block: a block is parsed when the first of its pictures is shown."""
+"""Number of pictures per data block. A block is parsed when the first of its pictures is shown."""
 
 
 @dataclass(frozen=True)
 class HtmlReport(Reporter):
-    """Writes `report.html`."""
+    """Write `report.html`."""
 
     name: ClassVar[str] = "html"
     picture_megabytes: float = 24.0
-    """How much of the file may be pictures; beyond it, weaker samples are shown without theirs."""
+    """Largest size of all pictures in the file, in megabytes. Beyond it, weaker samples have no picture."""
 
     def write(self, folder: Path) -> Path:
-        """Write the report of a run folder into it.
+        """Write the report of a run folder into the folder; return its path.
 
-        Only `run.toml` must be there: what a run has not made yet is left out of the page.
+        Only `run.toml` must be there. Parts that the run has not made yet are left out.
         """
         run = RunFolder.open(folder)
         content = read_content(run)
@@ -50,12 +49,12 @@ class HtmlReport(Reporter):
 
 @dataclass(frozen=True)
 class FolderReport(Reporter):
-    """Writes `report/index.html` with every picture as a file beside it, read when it comes into view."""
+    """Write `report/index.html`, with every picture as a file beside it that is read when it comes into view."""
 
     name: ClassVar[str] = "folder"
 
     def write(self, folder: Path) -> Path:
-        """Write the report of a run folder into its folder `report`; the path of the page."""
+        """Write the report of a run folder into its folder `report`; return the path of the page."""
         run = RunFolder.open(folder)
         content = read_content(run)
         page = run.path / "report" / "index.html"
@@ -68,7 +67,7 @@ class FolderReport(Reporter):
 def _render(
     content: Content, shown: Mapping[str, int], *, pictures: Sequence[str] = (), files: Sequence[str] = ()
 ) -> str:
-    """The page as one string: its pictures inside it, or files beside it."""
+    """Return the page as one string, with its pictures inside it or as files beside it."""
     script = asset("report.js")
     measured = content.steering.get("measured", ())
     return (

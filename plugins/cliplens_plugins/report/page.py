@@ -1,4 +1,4 @@
-"""What both pages need: assets, templates that escape, JSON that cannot break out of its element."""
+"""Parts of both pages: assets, templates that escape, JSON that cannot end its element."""
 
 import json
 from importlib.resources import files
@@ -13,12 +13,12 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 
 
 def asset(name: str) -> str:
-    """A file of the assets folder."""
+    """Read a file of the assets folder."""
     return (files("cliplens_plugins.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def environment() -> Environment:
-    """Templates from the assets folder; everything put into them is escaped."""
+    """Return the template environment. Everything put into a template is escaped."""
     made = Environment(
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset), trim_blocks=True, lstrip_blocks=True
     )
@@ -27,7 +27,7 @@ def environment() -> Environment:
 
 
 def embedded(content: Any) -> Markup:
-    """JSON that is safe inside a script element: no character in it can end the element or start another."""
+    """Return JSON that is safe inside a script element: no character in it can end the element or start another."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)

@@ -1,4 +1,4 @@
-"""The pictures of the page: each thumbnail once, as a data URI in the file or as a file beside it."""
+"""Collect the pictures of the page: each thumbnail once, as a data URI in the file or as a file beside it."""
 
 import base64
 import shutil
@@ -13,14 +13,14 @@ _KINDS = {".png": "image/png", ".webp": "image/webp"}
 
 
 PER_LATENT = 8
-"""Pictures of a latent that the page shows."""
+"""Number of pictures of a latent that the page shows."""
 
 
 def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tuple[list[str], dict[str, int]]:
-    """Data URIs, and which of them shows which pair (by id): the `PER_LATENT` strongest samples of each latent.
+    """Return data URIs of the `PER_LATENT` strongest samples of each latent, and pair id -> index of its URI.
 
-    Every latent's first picture goes in before any latent's second, so that a small budget is shared fairly.
-    Two pairs with the same picture share one entry.
+    Every latent's first picture comes before any latent's second, so a small budget is shared fairly. Two pairs with
+    the same picture share one entry.
     """
     images = exemplars.get("image")
     if images is None:
@@ -44,7 +44,7 @@ def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tupl
 
 
 def picture_files(exemplars: dict[Modality, Exemplars], folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Every thumbnail copied into `folder`: their paths seen from its parent, and which of them shows which pair."""
+    """Copy every thumbnail into `folder`; return paths relative to its parent, and pair id -> index of its path."""
     images = exemplars.get("image")
     shown: dict[str, int] = {}
     paths: list[str] = []
@@ -64,7 +64,7 @@ def _fairly(images: Exemplars) -> list[Pair]:
 
 
 def picture_uri(pair: Pair) -> str | None:
-    """A pair's thumbnail as a data URI; None without one."""
+    """Return a pair's thumbnail as a data URI; None without one."""
     if not isinstance(pair.source, Path) or pair.source.suffix not in _KINDS:
         return None
     return f"data:{_KINDS[pair.source.suffix]};base64,{base64.b64encode(pair.source.read_bytes()).decode()}"

@@ -1,7 +1,7 @@
-"""A page for people to rate latents, blind: whole pairs, no scores, no classes, no word of which half fired.
+"""Write a page for blind rating of latents: it shows whole pairs, no scores, no classes, and not which half fired.
 
-Three questions per latent: is this one concept, where is it (seen, said, both), is the name right. Answers stay in the
-browser and are saved as a JSON file; `cliplens agree` reads the files of several raters.
+Three questions per latent: Is this one concept? Is it in the pictures, in the captions, or in both? Is the name right?
+Answers stay in the browser until they are saved as a JSON file. `cliplens agree` reads the files of several raters.
 """
 
 import base64
@@ -15,10 +15,11 @@ from markupsafe import Markup
 
 from cliplens.contracts import Reporter
 from cliplens.errors import InputError
+from cliplens.exemplars import load_exemplars
 from cliplens.files import atomic_write
 from cliplens.keys import hashed_uniform, pair_keys
 from cliplens.naming import UNNAMED
-from cliplens.records import Exemplars, Pair
+from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report.content import CLASSES, Content, read_content
 from cliplens_plugins.report.page import asset, embedded, environment
@@ -29,17 +30,18 @@ FORMAT = "cliplens-ratings-1"
 
 @dataclass(frozen=True)
 class RatePage(Reporter):
-    """Writes `rate.html`."""
+    """Write `rate.html`."""
 
     name: ClassVar[str] = "rate"
     latents: int = 48
-    """How many latents a rater sees, as evenly from each class as there are, in an order that hides the class."""
+    """Number of latents a rater sees, drawn evenly from the classes, in an order that hides the class."""
     shown: int = 8
-    """Pairs per latent."""
+    """Number of pairs per latent."""
     seed: int = 0
+    """Seed of the draw and of the order."""
 
     def write(self, folder: Path) -> Path:
-        """Write the rating page of a finished run into it.
+        """Write the rating page of a finished run into its folder; return its path.
 
         Raises:
             InputError: the run has no exemplars yet.
@@ -67,7 +69,7 @@ class RatePage(Reporter):
         return page
 
     def _chosen(self, content: Content) -> list[int]:
-        """Living latents, class by class in turn, then shuffled; both by the hash of the latent's number."""
+        """Return living latents, drawn class by class in turn and shuffled, both by the hash of the latent's number."""
         assert content.table is not None
         draw = hashed_uniform(pair_keys([f"latent {k}" for k in range(len(content.table))]), self.seed)
         classes = content.table["modality"] if "modality" in content.table else np.full(len(content.table), "CrossD")
@@ -78,7 +80,7 @@ class RatePage(Reporter):
         return sorted((int(k) for k in turns[: self.latents]), key=lambda k: -draw[k])
 
     def _card(self, content: Content, latent: int) -> dict[str, Any]:
-        """What a rater sees of a latent: whole pairs of either modality's top samples, taken in turn."""
+        """Return what a rater sees of a latent: whole pairs of both modalities' top samples, taken in turn."""
         assert content.table is not None
         pairs: dict[str, Pair] = {}
         ranked = [_top(content.exemplars.get(m), latent) for m in ("image", "text")]
@@ -96,7 +98,26 @@ class RatePage(Reporter):
 
 
 def identity(run: RunFolder) -> str:
-    """A short hash of run.toml: ratings of one run are never mixed with another's."""
+    """Return a short hash of what raters see of the latents: their names, and the ids of their top samples.
+
+    Ratings of other latents are refused by it. Versions of libraries are no part of it.
+
+    Raises:
+        DamagedError: the exemplars cannot be read.
+    """
+    table = LatentTable.load(run.latents)
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update("\n".join(map(str, table["name"] if "name" in table else [len(table)])).encode())
+    for exemplars in load_exemplars(run.exemplars):
+        if exemplars is not None:
+            ids = np.array([*(pair.id for pair in exemplars.pairs), ""], dtype=object)
+            digest.update(f"\n\n{exemplars.modality}\n".encode())
+            digest.update("\n".join("\t".join(row) for row in ids[exemplars.at]).encode())
+    return digest.hexdigest()
+
+
+def former_identity(run: RunFolder) -> str:
+    """Return the hash that ratings saved by earlier versions carry: that of run.toml."""
     return hashlib.blake2b(run.toml.read_bytes(), digest_size=8).hexdigest()
 
 

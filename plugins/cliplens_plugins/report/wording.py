@@ -1,19 +1,29 @@
-"""How numbers are written in the page."""
+"""Write numbers for the page."""
 
 import math
 from typing import Any
 
 MISSING = "–"
 _NARROW_SPACE = "\u202f"
+_SMALL = 5e-4
+"""Below it three decimals would show 0."""
 
 
 def count(value: Any) -> str:
-    """A whole number with narrow spaces between thousands."""
+    """Return a whole number with narrow spaces between thousands.
+
+    >>> count(20480) == "20\u202f480"
+    True
+    """
     return MISSING if _missing(value) else f"{int(value):,}".replace(",", _NARROW_SPACE)
 
 
 def figure(value: Any) -> str:
-    """Any value of a small table: three decimals for fractions, thousands apart, text as it is."""
+    """Return any value of a table as text: fractions with three decimals, or as a power of ten where these are all 0.
+
+    >>> figure(0.1234), figure(-0.00012), figure(0.0), figure(True), figure(None)
+    ('0.123', '-1.2e-04', '0.000', 'yes', '–')
+    """
     if _missing(value):
         return MISSING
     if isinstance(value, bool):
@@ -21,16 +31,26 @@ def figure(value: Any) -> str:
     if isinstance(value, int):
         return count(value)
     if isinstance(value, float):
-        size = abs(value)
-        return count(value) if size >= 1000 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+        return _fraction(value)
     if isinstance(value, list | tuple):
         return f"{MISSING} ".join(figure(v) for v in value)
     return str(value)
 
 
 def share(value: Any) -> str:
-    """A fraction as a percentage."""
+    """Return a fraction as a percentage.
+
+    >>> share(0.0512) == "5.1\u202f%"
+    True
+    """
     return MISSING if _missing(value) else f"{100 * float(value):.1f}{_NARROW_SPACE}%"
+
+
+def _fraction(value: float) -> str:
+    size = abs(value)
+    if 0 < size < _SMALL:
+        return f"{value:.1e}"
+    return count(value) if size >= 1000 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
 
 
 def _missing(value: Any) -> bool:

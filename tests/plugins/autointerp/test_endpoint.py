@@ -14,7 +14,7 @@ from cliplens.contracts import Namer
 from cliplens.errors import InputError, MissingExtraError, PluginError
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.endpoint import EndpointNamer
-from cliplens_plugins.autointerp.name_questions import name_questions, read_name
+from cliplens_plugins.autointerp.name_questions import NameQuestion, name_questions, read_name
 from cliplens_plugins.autointerp.questions import without_password
 from support.chat_server import Handler, Server, environment
 from support.evidence import WORDS, planted_evidence
@@ -159,7 +159,7 @@ def test_questions_hold_no_pictures_until_they_are_sent(
         def __del__(self) -> None:
             alive.discard(id(self))
 
-    def held(question: Question) -> Any:
+    def held(question: NameQuestion) -> Any:
         nonlocal made, most
         messages = Held(original(question))
         made += 1
@@ -167,8 +167,8 @@ def test_questions_hold_no_pictures_until_they_are_sent(
         most = max(most, len(alive))
         return messages
 
-    original = Question.messages
-    monkeypatch.setattr(Question, "messages", held)
+    original = NameQuestion.messages
+    monkeypatch.setattr(NameQuestion, "messages", held)
     EndpointNamer(parallel=1).from_images(evidence)
     assert made == 2 * len(WORDS)  # once to count what it costs, once to send
     assert most <= 3

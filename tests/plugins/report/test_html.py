@@ -12,9 +12,11 @@ from PIL import Image
 
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars, save_exemplars
+from cliplens.files import write_json
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report import HtmlReport
+from cliplens_plugins.report.content import read_content
 from cliplens_plugins.report.page import embedded
 from cliplens_plugins.report.pictures import PER_LATENT, picture_table
 from cliplens_plugins.report.wording import count, figure, share
@@ -124,4 +126,27 @@ def test_numbers_as_people_write_them() -> None:
     assert figure(None) == figure(float("nan")) == "–"
     assert figure(True) == "yes"
     assert figure(12.345) == "12.3"
+    assert figure(0.0) == "0.000"
+    assert figure(0.00049) == "4.9e-04"
+    assert figure(-0.00051) == "-0.001"
     assert share(0.5) == "50.0\u202f%"
+
+
+def test_warnings_stand_above_the_figures_and_other_notes_below(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", latents=6, pairs=30)
+    found = json.loads(run.findings.read_text())
+    write_json(run.findings, {**found, "notes": ["A remark.", "Warning: all captions are <b>equal</b>."]})
+    page = HtmlReport().write(run.path).read_text(encoding="utf-8")
+    warning, figures = page.index("Warning: all captions are &lt;b&gt;equal"), page.index('class="figures"')
+    assert warning < figures < page.index("<li>A remark.</li>")
+    assert page.count("Warning: all captions") == 1
+
+
+def test_undecided_latents_are_a_class_of_their_own(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", latents=12, pairs=40)
+    table = LatentTable.load(run.latents)
+    classes = np.where(np.arange(12) < 5, "undecided", table["modality"]).astype(object)
+    table.with_columns({"modality_significant": classes}).save(run.latents)
+    rows = {row["name"]: row["counts"] for row in read_content(run).classes}
+    assert rows["undecided"][-1][0] == 5
+    assert rows["undecided"][0][0] == 0

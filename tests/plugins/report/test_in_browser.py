@@ -300,3 +300,30 @@ for (const ink of ['ink', 'soft', 'image', 'text', 'cross'])
 probe.remove();
 return out;
 """
+
+
+def test_on_a_phone_the_sections_and_the_heading_of_a_latent_can_be_read(browser: Any, run: Any) -> None:
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        browser.get(f"{run.report.as_uri()}#latent-3")
+        box = (
+            "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.left, b.width, b.height]"
+        )
+        for selector in ("nav", "nav a", "#detail-title"):
+            left, width, height = browser.execute_script(box, selector)
+            assert left >= 0, selector
+            assert width > 40, selector
+            assert height > 10, selector
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_picture_stays_visible_under_the_strongest_heat(page: Any) -> None:
+    most = page.execute_script(
+        "return Math.max(...[...document.querySelectorAll('canvas.heat')].flatMap((c) =>"
+        " [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)))"
+    )
+    assert 60 < most <= 0.5 * 255

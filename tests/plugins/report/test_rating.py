@@ -4,6 +4,7 @@ All answers here are synthetic: no person has rated anything yet.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from cliplens_plugins.report.agree import (
     read_ratings,
 )
 from cliplens_plugins.report.command import app
-from cliplens_plugins.report.rate import FORMAT, identity
+from cliplens_plugins.report.rate import FORMAT, former_identity, identity
 from support.browser import chromium
 from support.run_folders import make_run_folder
 
@@ -198,3 +199,22 @@ def _wait_for(found: Callable[[], Path | None], seconds: float = 10) -> Path:
             return path
         time.sleep(0.1)
     raise AssertionError("nothing was saved")
+
+
+def test_ratings_are_tied_to_the_latents_and_not_to_versions(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    settings = copy.read_settings()
+    copy.write_settings({**settings, "versions": {**settings.get("versions", {}), "torch": "99.0"}})
+    assert identity(copy) == identity(run)
+    table = LatentTable.load(copy.latents)
+    names = table["name"].copy()
+    names[0] = "another name"
+    table.with_columns({"name": names}).save(copy.latents)
+    assert identity(copy) != identity(run)
+    saved = tmp_path / "old.json"
+    content = {"format": FORMAT, "rater": "a", "run": former_identity(run), "answers": {"0": {"concept": "yes"}}}
+    saved.write_text(json.dumps(content))
+    done = CliRunner().invoke(app, [str(run.path), str(saved)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert isinstance(CliRunner().invoke(app, [str(copy.path), str(saved)]).exception, MismatchError)

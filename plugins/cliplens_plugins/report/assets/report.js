@@ -88,7 +88,7 @@
     if (!values) return null;
     const [rows, cols] = data.heat.image.grid;
     const canvas = h("canvas", { class: "heat", width: cols, height: rows, "aria-hidden": "true" }), pen = canvas.getContext("2d");
-    values.forEach((v, i) => { if (v > 0) { pen.fillStyle = `rgba(255, ${Math.round(150 - 120 * v)}, 0, ${0.15 + 0.6 * v})`; pen.fillRect(i % cols, Math.floor(i / cols), 1, 1); } });
+    values.forEach((v, i) => { if (v > 0) { pen.fillStyle = `rgba(255, ${Math.round(150 - 120 * v)}, 0, ${0.06 + 0.42 * v})`; pen.fillRect(i % cols, Math.floor(i / cols), 1, 1); } });
     // The patches lie on what the model saw: the middle square of a picture that was cropped, all of one that was squashed.
     const place = (image) => {
       const wide = image.naturalWidth / image.naturalHeight, crop = data.heat.image.fit === "crop";
