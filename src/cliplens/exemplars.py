@@ -50,7 +50,7 @@ TINY = 96
 THUMBNAIL = 192
 """Longest side of the thumbnails of larger pictures, in pixels: sharp at 96 pixels on a screen of double density."""
 PICTURES = {"image": 12, "text": 8}
-"""Number of top samples of a latent whose pictures are kept. Captions keep theirs too, because raters see whole pairs."""
+"""Number of top samples of a latent whose pictures are kept; for captions too, because raters see whole pairs."""
 TABLE = "exemplars.parquet"
 POSITIONS = "positions.parquet"
 _SCHEMA = pa.schema(
