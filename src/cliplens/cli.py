@@ -155,21 +155,21 @@ def demo(
 
 
 @app.command(name="run", cls=_ManyFiles)
-@_with_settings(leave_out=("sae",))
+@_with_settings(leave_out=("sae", "layout"))
 def run_command(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Pairs -> activations -> dictionary -> modality scores -> names -> report, in one folder."""
     _do(settings, out, resume)
 
 
 @app.command(cls=_ManyFiles)
-@_with_settings(leave_out=("sae", *TRAINING, *SCORING))
+@_with_settings(leave_out=("sae", "layout", *TRAINING, *SCORING))
 def harvest(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Read activations into --out/activations and stop: for `torchrun --nproc-per-node N -m cliplens harvest ...`."""
     _do(settings, out, resume, until="harvest")
 
 
 @app.command(cls=_ManyFiles)
-@_with_settings(leave_out=("sae", *SCORING))
+@_with_settings(leave_out=("sae", "layout", *SCORING))
 def train(*, settings: Settings, out: Out, resume: Resume = False) -> None:
     """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
     _do(settings, out, resume, until="train")

@@ -61,7 +61,12 @@ class Settings:
     token: str = _option("auto", "Position that stands for a sample: auto, cls, eot, mean, patches, all.", MODEL)
 
     sae: str | None = _option(
-        None, "Folder of a dictionary in SAELens' format: nothing is trained, every pair is scored.", DICTIONARY
+        None,
+        "Dictionary made elsewhere, a SAELens folder or a checkpoint: every pair is scored.",
+        DICTIONARY,
+    )
+    layout: str | None = _option(
+        None, "Layout of --sae where its files do not say it (see docs/dictionaries.md): plain, openai, ...", DICTIONARY
     )
     architecture: str = _option(
         "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu, ...", DICTIONARY

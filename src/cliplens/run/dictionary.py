@@ -27,7 +27,7 @@ def dictionary_of(
 ) -> Dictionary:
     """The dictionary the settings ask for, trained into the run folder unless it is there or was made elsewhere."""
     if settings.sae is not None:
-        dictionary = open_dictionary(Path(settings.sae))
+        dictionary = open_dictionary(Path(settings.sae), settings.layout)
         if not isinstance(clip, Embeddings):
             dictionary.check(clip, settings.sites)
         return dictionary

@@ -18,6 +18,7 @@ from cliplens.run.context import RunContext
 from cliplens.run.degenerate import check_enough
 from cliplens.run.dictionary import dictionary_of
 from cliplens.run.embeddings import embeddings_of
+from cliplens.run.given import open_given
 from cliplens.run.naming import EMBEDDING
 from cliplens.run.opened import asked_pairs
 from cliplens.run.scoring import account_of, score
@@ -47,11 +48,16 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
     """
     group = Group.current()
     folder = RunFolder(Path(out))
+    given = None
+    if settings.sae is not None:
+        given, settings = open_given(settings)
     if group.rank == 0:
         _prepare(folder, settings, resume)
     steps = Steps(folder, group)
     with steps("load"):
         clip = _model(settings)
+        if given is not None and isinstance(clip, HookedCLIP):
+            given.check(clip, settings.sites)
         pairs = asked_pairs(settings)
         if until != "harvest":
             check_enough(pair_keys(pairs.ids), settings)

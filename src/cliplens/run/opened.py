@@ -54,7 +54,7 @@ class OpenedRun:
     def dictionary(self) -> Dictionary:
         """Its dictionary."""
         if self.asked.sae is not None:
-            return open_dictionary(Path(self.asked.sae))
+            return open_dictionary(Path(self.asked.sae), self.asked.layout)
         return Dictionary.load(self.folder.sae)
 
     @cached_property

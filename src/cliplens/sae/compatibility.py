@@ -31,7 +31,7 @@ def check_compatible(
             raise MismatchError(
                 expected=f"a site of width {d_in}, the dictionary's d_in",
                 found=f"{site} of width {width}",
-                fix="read the hook the dictionary was made on, or train a dictionary on this one",
+                fix="read the hook the dictionary was made on (--hook, --token), or train a dictionary on this one",
             )
     if provenance is None:
         return

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Positions = Literal["all", "special", "patches"]
 MODEL_CLASS = "HookedCLIP"
 _ONE_POSITION = ("hook_pooled", "hook_projected", "hook_embedding")
+_TOKENS = {"all": "all", "special": "cls", "patches": "patches"}
 _BUFFERED_BATCHES = 4
 
 
@@ -170,7 +171,13 @@ def _common(
 
 
 def _prepared(
-    clip: HookedCLIP, site: Site, sae: TrainingSAEConfig, steps: int, device: str, positions: str, cache: Cache | None
+    clip: HookedCLIP,
+    site: Site,
+    sae: TrainingSAEConfig,
+    steps: int,
+    device: str,
+    positions: Positions,
+    cache: Cache | None,
 ) -> TrainingSAEConfig:
     width = clip.width(site)
     if sae.d_in != width:
@@ -183,7 +190,7 @@ def _prepared(
     if site.hook.endswith("hook_z"):
         changes["reshape_activations"] = "hook_z"
     prepared = with_metadata(sae, **changes)
-    token = positions if cache is None else cache.plan.token
+    token = _TOKENS[positions] if cache is None else cache.plan.token
     write_provenance(prepared.metadata, Provenance(clip.identity, (str(site),), width, token, centred=False))
     return prepared
 

@@ -1,0 +1,55 @@
+"""Open the dictionary a run was given with `--sae`, and take hook and token choice from it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from cliplens.errors import InputError
+from cliplens.sae import Dictionary, open_dictionary
+from cliplens.settings import Settings
+from cliplens.sites import SIDE_OF, Site
+
+_DEFAULTS = {f.name: f.default for f in fields(Settings)}
+_TOKENS = {"special": "cls"}
+"""Names that SAELens' runner configs had for a token choice -> the option's value."""
+
+
+def open_given(settings: Settings) -> tuple[Dictionary, Settings]:
+    """Open the dictionary of `--sae`; return it, and the settings with its hook and token where options are default.
+
+    Raises:
+        InputError: it cannot be opened, or it tells a hook without its tower and no option names the tower.
+    """
+    assert settings.sae is not None
+    dictionary = open_dictionary(Path(settings.sae), settings.layout)
+    return dictionary, settings if settings.embeddings else _like_dictionary(settings, dictionary)
+
+
+def _like_dictionary(settings: Settings, dictionary: Dictionary) -> Settings:
+    made_on = dictionary.provenance
+    if made_on is None:
+        return _like_foreign(settings, dictionary)
+    sites = [Site.parse(name) for name in made_on.sites]
+    token = made_on.token if settings.token == _DEFAULTS["token"] else settings.token
+    settings = replace(settings, token=_TOKENS.get(token, token))
+    hooks = {site.hook for site in sites}
+    if settings.hook != _DEFAULTS["hook"] or len(hooks) != 1:
+        return settings
+    (hook,) = hooks
+    if len(sites) == 1 and settings.tower in ("both", sites[0].side):
+        return replace(settings, hook=str(sites[0]))
+    return replace(settings, hook=hook)
+
+
+def _like_foreign(settings: Settings, dictionary: Dictionary) -> Settings:
+    """Follow the hook name a dictionary of another project tells, which is that of one tower it does not name."""
+    hook = dictionary.sae.cfg.metadata.hook_name
+    if not hook or settings.hook != _DEFAULTS["hook"]:
+        return settings
+    if settings.tower == "both":
+        raise InputError(
+            expected=f"the tower that {settings.sae} reads, at its hook {hook}",
+            found="no --hook and no --tower",
+            fix=f"pass --hook {SIDE_OF['image']}.{hook} or --hook {SIDE_OF['text']}.{hook}, and --token patches, cls,"
+            " eot, mean or all as it was trained",
+        )
+    return replace(settings, hook=f"{settings.tower}.{hook}")
