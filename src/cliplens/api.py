@@ -36,7 +36,7 @@ def load(
     dtype: str = "float32",
     check: bool = True,
 ) -> HookedCLIP:
-    """A CLIP-like model with hooks on both towers.
+    """Load a CLIP-like model with hooks on both towers.
 
     Args:
         name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world" and
@@ -133,7 +133,7 @@ def _with_own(
     preprocess: Callable[[Image.Image], Tensor] | None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None,
 ) -> LoadedModel:
-    """The model with the user's preprocess and tokenizer, which are part of its identity."""
+    """Return the model with the user's preprocess and tokenizer, which are part of its identity."""
     if preprocess is None and tokenizer is None:
         return loaded
     own = replace(loaded, preprocess=preprocess or loaded.preprocess, tokenizer=tokenizer or loaded.tokenizer)
@@ -163,7 +163,7 @@ def _hooked(loaded: LoadedModel, check: bool) -> HookedCLIP:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None picks cuda (under torchrun each process its own), mps or cpu, in that order."""
+    """Return the device asked for; None picks cuda (under torchrun each process its own), mps or cpu, in that order."""
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
@@ -257,11 +257,13 @@ def activations(
     token: str = "auto",
     seed: int = 0,
 ) -> Provider:
-    """What `sae_lens.SAETrainer` takes as `data_provider`: shuffled activation rows, for ever.
+    """Return endless shuffled batches of activation rows, the `data_provider` of `sae_lens.SAETrainer`.
+
+    The order of the rows follows from the seed alone. Pairs that cannot be used are left out.
 
     Args:
         clip: the model.
-        pairs: what to show it.
+        pairs: images and captions (see `read_pairs`).
         hook: a hook name for both towers ("hook_embedding"), or a site of one ("vision.blocks.9.hook_resid_post").
         modalities: rows of both modalities for one dictionary, or of one.
         centre: subtract each modality's mean; the means stay at `provider.means` and go into the saved dictionary.
@@ -279,21 +281,21 @@ def activations(
 
 
 def caption_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
-    """Captions as a tokenised dataset for `LanguageModelSAETrainingRunner(override_model=clip.text)`."""
+    """Return captions as a tokenised dataset for `LanguageModelSAETrainingRunner(override_model=clip.text)`."""
     from cliplens.store import caption_dataset as build
 
     return build(pairs, clip)
 
 
 def image_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
-    """Images as image-index tokens for `LanguageModelSAETrainingRunner(override_model=clip.vision)`."""
+    """Return images as image-index tokens for `LanguageModelSAETrainingRunner(override_model=clip.vision)`."""
     from cliplens.store import image_dataset as build
 
     return build(pairs, clip)
 
 
 def install() -> None:
-    """Make `model_class_name="HookedCLIP"` known to SAELens' own model loading. Never done on import."""
+    """Make `model_class_name="HookedCLIP"` known to SAELens' own model loading. It is not done on import."""
     from cliplens.sae import install as install_in_sae_lens
 
     install_in_sae_lens(load)

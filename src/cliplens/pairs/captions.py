@@ -1,4 +1,4 @@
-"""Captions to token ids, and how many of them were too long."""
+"""Tokenise captions, and count those that are cut to the context."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ class Tokenised:
 
 
 def tokenised(captions: Sequence[str], tokenizer: Tokenizer) -> Tokenised:
-    """Captions as the tokenizer cuts and pads them.
+    """Return the token ids of captions, cut and padded by the tokenizer.
 
-    A caption was cut when one more place in the context changes its tokens. A tokenizer that takes no
-    `context_length` cannot be asked: every caption that fills the context then counts as cut.
+    A caption counts as cut when a context that is longer by one changes its tokens. With a tokenizer that takes no
+    `context_length`, every caption that fills the context counts as cut.
     """
     tokens = tokenizer(list(captions)).long()
     pad = int(getattr(tokenizer, "pad_token_id", 0) or 0)

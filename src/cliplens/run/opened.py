@@ -47,7 +47,17 @@ class OpenedRun:
 
     @cached_property
     def clip(self) -> HookedCLIP:
-        """Its model."""
+        """Its model.
+
+        Raises:
+            InputError: the run was made of embeddings, without a model.
+        """
+        if self.asked.embeddings:
+            raise InputError(
+                expected="a run of a model, which this needs",
+                found="a run of embeddings without one",
+                fix="make a run on images and captions: cliplens run --model NAME --pairs captions.csv",
+            )
         return api.load(self.asked.model, self.asked.pretrained, device=self.asked.device, dtype=self.asked.dtype)
 
     @cached_property

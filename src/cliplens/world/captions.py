@@ -1,4 +1,4 @@
-"""From scenes to captions: one phrase per slot, chosen by one factor each."""
+"""Write the captions of scenes: one phrase per slot, each chosen by one factor."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "count": (("one", "single"), ("two", "twin"), ("three", "triple")),
     "fill": (("solid", "filled"), ("hollow", "empty")),
 }
-"""The usual word and the other word of each value of a shared factor."""
+"""For each value of a shared factor, its usual word and its synonym."""
 
 _PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
 _FRAMES = tuple(f"{name} of" for name in FACTORS["frame"].values)

@@ -1,4 +1,4 @@
-"""What a scene of the embedded world is made of, and how scenes are drawn.
+"""Define the factors of a scene of the embedded world, and draw scenes.
 
 Every factor is independent of all others and uniform over its values. *Shared* factors are seen and said, *image*
 factors are seen and never said, *text* factors are said and never seen. A nuisance changes pictures or captions and is
@@ -19,7 +19,7 @@ from cliplens.records import Sharing
 
 @dataclass(frozen=True)
 class Factor:
-    """One property of a scene: its name, the modality that carries it, and what its values are called."""
+    """One property of a scene: its name, the modality that carries it, and the names of its values."""
 
     name: str
     sharing: Sharing
@@ -47,7 +47,7 @@ FACTORS: Mapping[str, Factor] = _table(
     Factor("manner", "text", ("neutral", "polite", "rude")),
     Factor("tail", "text", ("spring", "summer", "autumn", "winter")),
 )
-"""The factors by name. `position` is the quadrant of the first copy; the others follow clockwise."""
+"""The factors by name. `position` is the quadrant of the first copy; further copies follow clockwise."""
 
 SHARED, IMAGE_ONLY, TEXT_ONLY = (
     tuple(f.name for f in FACTORS.values() if f.sharing == sharing) for sharing in ("shared", "image", "text")
@@ -57,7 +57,7 @@ TILTS = 3
 GRAIN_FIELDS = 64
 SYNONYM_PROBABILITY = 0.3
 SAID = tuple(f"said_{name}" for name in SHARED)
-"""Nuisances of the caption: 1 where the shared factor of that name is said with its other word."""
+"""Nuisances of the caption: 1 where the shared factor of that name is named by its synonym."""
 
 _Values = Int[np.ndarray, " scene"]
 _STREAM: Mapping[str, int] = {name: n for n, name in enumerate((*FACTORS, "tilt", "field", *SAID))}

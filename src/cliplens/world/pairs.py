@@ -1,4 +1,4 @@
-"""The world as pairs: captions at once, pictures when they are looked at, in bulk when many are."""
+"""The embedded world as pairs. Captions are written at once; pictures are drawn when they are used, many together."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from cliplens.world.factors import FACTORS, Scenes, draw_scenes
 from cliplens.world.render import render
 
 RENDERING = 1
-"""Counts up whenever the same scene would be drawn otherwise, so that caches made before are not taken for current."""
+"""Version of the renderer. It is part of the hash of the pairs, so that caches of an older version are not reused."""
 
 _AHEAD = 64
 _ID = re.compile(r"world-(\d+)-(\d+)")
 
 
 class WorldImages(ImageColumn):
-    """Pictures of scenes, drawn when asked for; a run of neighbours is drawn at once."""
+    """Pictures of scenes, drawn when they are used, 64 neighbours at a time."""
 
     def __init__(self, scenes: Scenes) -> None:
         self._scenes = scenes
@@ -42,7 +42,7 @@ class WorldImages(ImageColumn):
         return Image.fromarray(self._drawn[1][place])
 
     def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:
-        """The pictures of the rows at once."""
+        """Return the pictures of the rows."""
         return render(self._scenes.rows(rows))
 
     @property
@@ -55,17 +55,21 @@ class WorldImages(ImageColumn):
 
 
 def world_pairs(n: int, *, seed: int = 0) -> Pairs:
-    """The first `n` pairs of the row that belongs to `seed`, with ids such as `world-0-000123`."""
+    """Return the first `n` pairs of the sequence that belongs to `seed`, with ids such as `world-0-000123`.
+
+    >>> world_pairs(3, seed=1).ids
+    ('world-1-000000', 'world-1-000001', 'world-1-000002')
+    """
     return scene_pairs(draw_scenes(n, seed=seed), ids=_ids(n, seed), name=f"world:{n}" + (f":{seed}" if seed else ""))
 
 
 def scene_pairs(scenes: Scenes, *, ids: Iterable[str], name: str = "scenes") -> Pairs:
-    """Pairs of any scenes, one id per scene."""
+    """Return pairs of any scenes, with one id per scene."""
     return Pairs(ids, WorldImages(scenes), captions(scenes), name=name)
 
 
 def ground_truth(pairs: int | Iterable[str], *, seed: int = 0) -> GroundTruth:
-    """What pairs of the world really show and say.
+    """Return the factors that pairs of the world show and say.
 
     Args:
         pairs: their number, counted from the first of `seed`, or the ids of some (of any seed).

@@ -1,4 +1,4 @@
-"""From scenes to pictures, in bulk: 2 x 2 cells, one sprite gathered per cell, over a background drawn once."""
+"""Draw the pictures of many scenes at once: 2 x 2 cells with a sprite each, over a background."""
 
 from functools import lru_cache
 
@@ -85,7 +85,7 @@ def _sprite_of(scenes: Scenes) -> Float[np.ndarray, "scene y x"]:
 
 
 def _occupied(scenes: Scenes, cell: int) -> Int[np.ndarray, " occupied"]:
-    """The scenes with a copy in the cell: `count` + 1 copies go clockwise from the first."""
+    """Return the scenes with a copy in the cell: `count` + 1 copies go clockwise from the first."""
     return np.flatnonzero((cell - scenes["position"]) % 4 <= scenes["count"])
 
 
@@ -108,12 +108,12 @@ def _backgrounds() -> Float[np.ndarray, "texture tint light y x 3"]:
 
 
 def _lit(surface: Float[np.ndarray, "*kinds #y #x 3"]) -> Float[np.ndarray, "*kinds light y x 3"]:
-    """The surface under each light, 0 to 255."""
+    """Return the surface under each light, from 0 to 255."""
     return np.clip(255 * surface[..., None, :, :, :] * _lights(), 0, 255).astype(np.float32)
 
 
 def _pattern(name: str) -> Float[np.ndarray, "y x"]:
-    """-1 to 1 over the picture."""
+    """Return a pattern over the picture, from -1 to 1."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] + 0.5
     wave = {
         "plain": np.zeros_like(y),

@@ -1,4 +1,4 @@
-"""The sprites: each shape in each size, fill and tilt as an anti-aliased mask, drawn once."""
+"""Draw the sprites: an anti-aliased mask of each shape in each size, fill and tilt."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,7 +21,7 @@ _Points = Float[np.ndarray, "point 2"]
 
 @lru_cache(maxsize=1)
 def sprites() -> Float[np.ndarray, "shape size fill tilt y x"]:
-    """Coverage of each pixel of a cell, 0 to 1, float32. Read only."""
+    """Return the coverage of each pixel of a cell, from 0 to 1, float32, read-only."""
     n_fills = len(FACTORS["fill"].values)
     bank = np.zeros((len(_OUTLINES), len(RADII), n_fills, TILTS, CELL, CELL), dtype=np.float32)
     for s, outline in enumerate(_OUTLINES.values()):

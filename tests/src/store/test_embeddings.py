@@ -1,0 +1,107 @@
+"""Embeddings in place of a model: every format gives the same rows, and what does not fit is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from cliplens.errors import InputError, MismatchError
+from cliplens.pairs import Pairs, Quarantine
+from cliplens.sites import Site
+from cliplens.store import Embeddings, harvest, read_embeddings
+
+N, D = 30, 6
+IMAGE, TEXT = (np.random.default_rng(seed).normal(size=(N, D)).astype(np.float32) for seed in (0, 1))
+BOTH = [Site("vision", "hook_embedding"), Site("text", "hook_embedding")]
+
+
+def npy(folder: Path) -> list[Path]:
+    np.save(folder / "image.npy", IMAGE)
+    np.save(folder / "text.npy", TEXT)
+    return [folder / "image.npy", folder / "text.npy"]
+
+
+def npy_by_order(folder: Path) -> list[Path]:
+    np.save(folder / "a.npy", IMAGE)
+    np.save(folder / "b.npy", TEXT.astype(np.float64))
+    return [folder / "a.npy", folder / "b.npy"]
+
+
+def npz(folder: Path) -> list[Path]:
+    np.savez(folder / "set.npz", image=IMAGE, text=TEXT, image_random=TEXT, ids=np.array([f"p{n}" for n in range(N)]))
+    return [folder / "set.npz"]
+
+
+def safetensors(folder: Path) -> list[Path]:
+    save_file({"image_embeds": IMAGE, "text_embeds": TEXT}, folder / "set.safetensors")
+    return [folder / "set.safetensors"]
+
+
+def parquet(folder: Path) -> list[Path]:
+    table = pa.table({"image": list(IMAGE), "text": list(TEXT), "id": [f"p{n}" for n in range(N)]})
+    pq.write_table(table, folder / "set.parquet")
+    return [folder / "set.parquet"]
+
+
+@pytest.mark.parametrize("kind", [npy, npy_by_order, npz, safetensors, parquet])
+def test_every_format_gives_the_same_rows(tmp_path: Path, kind: object) -> None:
+    found = read_embeddings(kind(tmp_path))  # type: ignore[operator]
+    np.testing.assert_array_equal(found.image_rows, IMAGE)
+    np.testing.assert_array_equal(found.text_rows, TEXT)
+    assert found.ids in (None, tuple(f"p{n}" for n in range(N)))
+
+
+def test_one_modality_is_enough(tmp_path: Path) -> None:
+    paths = npy(tmp_path)
+    assert read_embeddings(paths[:1], ["image"]).text_rows is None
+    np.testing.assert_array_equal(read_embeddings(paths, ["text"]).text_rows, TEXT)
+
+
+def test_a_cache_of_embeddings_holds_them_in_step_and_sets_nan_aside(tmp_path: Path) -> None:
+    image = IMAGE.copy()
+    image[7, 2] = np.nan
+    embeddings = Embeddings(image, TEXT)
+    pairs = Pairs([f"p{n}" for n in range(N)], None, [f"caption {n}" for n in range(N)])
+    held = Quarantine(max_bad=0.5)
+    cache = harvest(embeddings, pairs, BOTH, tmp_path / "c", dtype="float32", batch_size=8, quarantine=held)
+    assert held.reasons == {"p7": "nan or inf in its embedding"}
+    (acts,) = cache.batches(image=BOTH[0], text=BOTH[1])
+    rows = [int(i[1:]) for i in acts.ids]
+    assert sorted(rows) == [n for n in range(N) if n != 7]
+    assert torch.equal(acts.image, torch.from_numpy(IMAGE[rows]))
+    assert torch.equal(acts.text, torch.from_numpy(TEXT[rows]))
+    assert cache.plan.model.name == "embeddings"
+    assert cache.plan.pictures is None
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    paths = npy(tmp_path)
+    np.save(tmp_path / "short.npy", TEXT[:-1])
+    np.save(tmp_path / "wide.npy", np.zeros((N, D + 1)))
+    np.save(tmp_path / "flat.npy", np.zeros(N))
+    np.save(tmp_path / "object.npy", np.array([{}] * N, dtype=object), allow_pickle=True)
+    np.save(tmp_path / "words.npy", np.array([["a"] * D] * N))
+    (tmp_path / "cut.npy").write_bytes(paths[0].read_bytes()[:200])
+    for name, error, words in (
+        ("short.npy", MismatchError, r"Expected one image embedding per text embedding.*30 of image, 29 of text"),
+        ("wide.npy", MismatchError, r"Expected embeddings of one width.*image: 6, text: 7"),
+        ("flat.npy", InputError, r"Expected text embeddings as numbers \[pair, d\].*shape \(30,\)"),
+        ("object.npy", InputError, r"Expected embeddings that can be read at .*object\.npy"),
+        ("words.npy", InputError, r"Expected text embeddings as numbers"),
+        ("cut.npy", InputError, r"Expected embeddings that can be read at .*cut\.npy"),
+        ("none.npy", InputError, r"Expected embeddings that can be read at .*none\.npy"),
+        ("a.txt", InputError, r"Expected embeddings as npy, npz, parquet or safetensors"),
+    ):
+        with pytest.raises(error, match=words):
+            read_embeddings([paths[0], tmp_path / name])
+    with pytest.raises(InputError, match=r"Expected embeddings of text in"):
+        read_embeddings(paths[:1])
+    embeddings = Embeddings(IMAGE, TEXT)
+    with pytest.raises(MismatchError, match=r"Expected one pair per row of the embeddings \(30\), but found 2 pairs"):
+        harvest(embeddings, Pairs("ab", None, ["x", "y"]), BOTH, tmp_path / "c")
+    with pytest.raises(InputError, match=r"Expected sites the embeddings stand for"):
+        harvest(embeddings, Pairs("ab", None, ["x", "y"]), [Site("vision", "hook_projected")], tmp_path / "c")
