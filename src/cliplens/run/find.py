@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ GOOD = 0.15
 """Correlation of a latent's code with the words from which it is a good candidate."""
 
 
+@runtime_checkable
 class Searchable(Protocol):
     """The parts of an opened run that finding needs."""
 
