@@ -102,3 +102,57 @@ def test_every_result_file_says_where_it_comes_from() -> None:
         assert (ROOT / content["command"].split()[1]).exists(), path.name
         assert {"machine", "versions", "tables"} <= set(content), path.name
         assert "transcribed" in content or content["date"], path.name
+
+
+MODELS = {"default model": "default", "split-prone variant": "split-prone", "plain InfoNCE twin": "plain twin"}
+SCORES = {
+    "MDS, silent pairs skipped (default)": "pairs",
+    "MDS, epsilon in the denominator": "eps",
+    "energy ratio": "energy",
+    "co-firing": "cofiring",
+}
+
+
+@pytest.mark.parametrize("row", table("score"), ids=lambda row: row["score"])
+def test_the_recovery_of_the_truth_is_as_stored(row: dict[str, str]) -> None:
+    found = stored("modality_ground_truth", "Embedded world")
+    for head, model in MODELS.items():
+        (line,) = (r for r in found if (r["data"].split(",")[0], r["score"]) == (model, SCORES[row["score"]]))
+        accuracy, separation = line["accuracy, fixed cuts"], line["AUROC, shared against single"]
+        expected = []
+        if accuracy["value"] is not None:
+            expected.append(accuracy["value"])
+            expected += [accuracy["high"] - accuracy["value"]] if "±" in row[head] else []
+        expected += [] if separation["value"] is None else [separation["value"]]
+        written = numbers_in(row[head])
+        assert len(written) == len(expected), (head, row[head], expected)
+        assert all(rounds_to(a, b) for a, b in zip(written, expected, strict=True)), (head, row[head], expected)
+
+
+@pytest.mark.parametrize("row", table("model"), ids=lambda row: row["model"])
+def test_latents_without_a_label_are_counted_as_stored(row: dict[str, str]) -> None:
+    found = stored("modality_ground_truth", "Classes by MDS")
+    _, labelled, classes, unlabelled, other_classes = row.values()
+    for group, number, shares in (("labelled", labelled, classes), ("unlabelled", unlabelled, other_classes)):
+        (line,) = (r for r in found if (r["model"], r["latents"]) == (MODELS.get(row["model"], row["model"]), group))
+        assert rounds_to(number, line["number"]["value"])
+        for written, name in zip(numbers_in(shares), ("ImgD", "TextD", "CrossD"), strict=True):
+            assert rounds_to(written, line[name]["value"])
+
+
+def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
+    (paragraph,) = re.findall(r"How many latents count[\s\S]*?\n\n", README)
+    known = [value for row in stored("modality_ground_truth", "Accuracy by label cut") for value in values(row)]
+    written = numbers_in(paragraph)
+    assert len(written) > 10
+    assert [number for number in written if not any(rounds_to(number, value) for value in known)] == []
+
+
+def test_single_latents_of_the_twin_are_as_stored() -> None:
+    (paragraph,) = re.findall(r"The twin has shared factors only[\s\S]*?\n\n", README)
+    rows = stored("layer_profile", "world-plain")
+    (line,) = (row for row in rows if row["hook"] == "hook_embedding")
+    image, text = (line[name]["value"] for name in ("ImgD", "TextD"))
+    percent, *shares = numbers_in(paragraph)
+    assert rounds_to(percent, 100 * (image + text))
+    assert [rounds_to(a, b) for a, b in zip(shares, (image, text), strict=True)] == [True, True]
