@@ -162,6 +162,8 @@ class Judge(ABC):
     """An encoder independent of the model studied. Embeddings are unit-norm rows; None where it has no such side."""
 
     name: ClassVar[str]
+    embeds_words: ClassVar[bool] = True
+    """Whether it embeds any text, not only that of given pairs. Only then is it asked about names."""
 
     @abstractmethod
     def embed(

@@ -19,7 +19,7 @@ from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameTest, liv
 from cliplens_plugins.autointerp.near_misses import neighbours
 from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of
 from cliplens_plugins.autointerp.view_judge import ViewJudge
-from cliplens_plugins.autointerp.views import Embed, View, WordsView, judge_view, own_view
+from cliplens_plugins.autointerp.views import Embed, EmbeddingView, View, WordsView, judge_view, own_view
 
 TITLE = "How well names hold on samples never used for naming"
 _RANGE, _UNTESTED = "[0, 1], 0.5 = chance", "unnamed, or too few held-out samples"
@@ -133,6 +133,15 @@ def _figures(results: Sequence[NameTest]) -> dict[str, Any]:
 
 
 def _notes(views: Sequence[View]) -> tuple[str, ...]:
+    silent = tuple(
+        f"The judge {v.judge!r} cannot embed words, so it did not test the names."
+        for v in views
+        if isinstance(v, EmbeddingView) and not v.names
+    )
+    return silent + _circular(views)
+
+
+def _circular(views: Sequence[View]) -> tuple[str, ...]:
     if any(v.circular for v in views) and not any(not v.circular and "image" in v.modalities for v in views):
         return (
             "Names were tested on images by the model's own text tower, which is circular: "

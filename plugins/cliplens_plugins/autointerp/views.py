@@ -147,8 +147,11 @@ def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
 
 
 def judge_view(judge: Judge, evidence: Evidence, names: Sequence[str]) -> View:
-    """Return the view of an independent judge, which opens and embeds the pictures itself."""
-    said = judge.embed(None, list(names), list(names)).text
+    """Return the view of an independent judge, which embeds the pictures itself.
+
+    A judge that cannot embed words sees no samples: it is not asked.
+    """
+    said = judge.embed(None, list(names), list(names)).text if judge.embeds_words else None
     if said is None:
         return EmbeddingView(judge.name, False, {}, {})
     acts: _Acts = {}

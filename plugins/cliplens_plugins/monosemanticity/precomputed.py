@@ -22,6 +22,7 @@ class PrecomputedJudge(Judge):
     """
 
     name: ClassVar[str] = "file"
+    embeds_words: ClassVar[bool] = False
 
     def __init__(self, source: str = "") -> None:
         self._source = source

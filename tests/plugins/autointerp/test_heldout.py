@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,14 @@ def test_silent_samples_are_those_without_a_code(evidence: Evidence) -> None:
         np.testing.assert_array_equal(silent.of(k), np.flatnonzero(dense[:, k] == 0))
     np.testing.assert_array_equal(silent.mask(np.arange(evidence.d_sae)), dense.T == 0)
     np.testing.assert_array_equal(silent.counts, (dense == 0).sum(axis=0))
+
+
+def test_a_judge_of_given_pairs_alone_is_not_asked_about_words(evidence: Evidence, tmp_path: Path) -> None:
+    assert evidence.images is not None
+    ids = sorted({p.id for p in (*evidence.images.pairs, *evidence.background)})
+    rows = np.random.default_rng(0).normal(size=(len(ids), 4))
+    np.savez(tmp_path / "judge.npz", ids=np.array(ids), image=rows, text=rows)
+    judge = registry.judge(f"file:{tmp_path / 'judge.npz'}")
+    found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence), judges=[judge])
+    assert {str(row["judge"]) for row in found.tables[TITLE]} == {"words", "clip (circular)"}
+    assert any("'file' cannot embed words" in note for note in found.notes)

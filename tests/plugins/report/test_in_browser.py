@@ -307,6 +307,7 @@ def test_on_a_phone_the_sections_and_the_heading_of_a_latent_can_be_read(browser
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
+        browser.get("about:blank")
         browser.get(f"{run.report.as_uri()}#latent-3")
         box = (
             "const b = document.querySelector(arguments[0]).getBoundingClientRect(); return [b.left, b.width, b.height]"
