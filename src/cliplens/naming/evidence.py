@@ -14,9 +14,9 @@ from cliplens.records import Evidence, Exemplars, Pair, PairedActs, PairedCodes,
 
 
 def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidence]:
-    """Split the evidence into two halves that share no pair: one to name from, one to test names on.
+    """Split the evidence into two halves that share no picture: one to name from, one to test names on.
 
-    The half of a pair depends on its id and on `seed` alone.
+    The half of a pair depends on its `image_id` and on `seed` alone.
     """
     return _half(evidence, seed, first=True), _half(evidence, seed, first=False)
 
@@ -39,7 +39,7 @@ def image_share(evidence: Evidence) -> Float[np.ndarray, " d_sae"] | None:
 
 def _half(evidence: Evidence, seed: int, *, first: bool) -> Evidence:
     def keep(pairs: Sequence[Pair]) -> Bool[np.ndarray, " pair"]:
-        return keys.held_out(keys.pair_keys([p.id for p in pairs]), 0.5, seed) == first
+        return keys.held_out(keys.pair_keys([p.image_id for p in pairs]), 0.5, seed) == first
 
     parts: dict[str, Any] = {}
     for side, acts in (("images", evidence.image_acts), ("texts", evidence.text_acts)):

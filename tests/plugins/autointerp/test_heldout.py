@@ -1,6 +1,7 @@
 """Tests of names: right names hold, shuffled names sit at chance, intervals cover, halves share no pair."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -241,3 +242,13 @@ def test_a_judge_of_given_pairs_alone_is_not_asked_about_words(evidence: Evidenc
     found = HeldOutScorer().score(RIGHT, RIGHT, evidence, planted_embed(evidence), judges=[judge])
     assert {str(row["judge"]) for row in found.tables[TITLE]} == {"words", "clip (circular)"}
     assert any("'file' cannot embed words" in note for note in found.notes)
+
+
+def test_further_captions_of_a_picture_stay_in_its_half(evidence: Evidence) -> None:
+    assert evidence.texts is not None
+    pairs = tuple(replace(p, image_id=f"picture {n // 5}") for n, p in enumerate(evidence.texts.pairs))
+    several = replace(evidence, texts=replace(evidence.texts, pairs=pairs))
+    left, right = ({p.image_id for p in half.texts.pairs} for half in split_evidence(several))  # type: ignore[union-attr]
+    assert left
+    assert right
+    assert left.isdisjoint(right)
