@@ -20,7 +20,7 @@ from cliplens_plugins.autointerp.space import exemplars_of, filled, named_from
 
 _NOTHING = Name(None, float("nan"))
 _FUNCTION_WORD = 0.05
-"""How much better a function word must tell than a content word to be preferred."""
+"""How much better a function word must tell than a content word to be preferred, or to be a further part."""
 _CANDIDATES = 16
 """Number of n-grams tried as parts of a name."""
 _WORTH = 0.04
@@ -150,16 +150,18 @@ class _Contrast:
         """
         unique, number = np.unique(np.maximum(candidates, 0), return_inverse=True)
         outside = self.others.columns(unique)[:, number.reshape(candidates.shape)].transpose(1, 0, 2)
+        penalty = _FUNCTION_WORD * self.lexicon.is_function[candidates]
         free = (candidates >= 0) & ~_share_words(self.lexicon.tokens, candidates)
         held_in, held_out = inside[:, :, :1].astype(np.int8), outside[:, :, :1].astype(np.int8)
         places = np.zeros((len(candidates), 1), dtype=np.int64)
         going = np.ones(len(candidates), dtype=bool)
         for _ in range(self.parts - 1):
             tried = _auroc_of_counts(held_in + inside, held_out + outside, count)
-            tried = np.where(free, tried, -np.inf)
+            tried = np.where(free, tried - penalty, -np.inf)
             best = tried.argmax(axis=1)
-            gained = tried[np.arange(len(best)), best]
-            going &= gained >= scores + _WORTH
+            rows = np.arange(len(best))
+            going &= tried[rows, best] >= scores + _WORTH
+            gained = (tried + penalty)[rows, best]
             if not going.any():
                 break
             places = np.column_stack([places, np.where(going, best, -1)])
