@@ -6,6 +6,10 @@ from types import ModuleType
 
 from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 
+from cliplens.sae.architectures.fast_batchtopk import FastBatchTopKTrainingSAE as FastBatchTopKTrainingSAE
+from cliplens.sae.architectures.fast_batchtopk import (
+    FastMatryoshkaBatchTopKTrainingSAE as FastMatryoshkaBatchTopKTrainingSAE,
+)
 from cliplens.sae.architectures.fast_topk import FastTopKTrainingSAE as FastTopKTrainingSAE
 from cliplens.sae.architectures.group_sparse import GroupSparseTrainingSAE as GroupSparseTrainingSAE
 from cliplens.sae.architectures.iso_energy import IsoEnergyTrainingSAE as IsoEnergyTrainingSAE

@@ -1,0 +1,123 @@
+"""The fast steps are stock BatchTopK and Matryoshka BatchTopK: same losses, gradients, curve and saved dictionary."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sae_lens import SAE
+from sae_lens.config import SAETrainerConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput
+from sae_lens.training.sae_trainer import SAETrainer
+
+from cliplens.sae import dictionary_config, inference
+from cliplens.sae.architectures.sparse_step import _candidates, starts_of, strongest
+from support.streams import Provider, paired
+
+D_IN, D_SAE, K = 16, 60, 4
+CLASSES = ("batchtopk", "matryoshka_batchtopk")
+
+
+def both(stock: str, **options: object) -> tuple[TrainingSAE, TrainingSAE]:
+    """Stock and fast with the same weights, decoder norms far from 1."""
+    made = []
+    for architecture in (stock, f"fast_{stock}"):
+        torch.manual_seed(0)
+        config = dictionary_config(architecture, D_IN, D_SAE, k=K, dtype="float64", **options)
+        sae = get_sae_training_class(architecture)[0](config)
+        with torch.no_grad():
+            sae.W_dec.mul_(0.5 + torch.arange(D_SAE).unsqueeze(1) % 5)
+            sae.b_enc.copy_(0.1 * torch.sin(torch.arange(D_SAE)))
+            sae.b_dec.copy_(0.1 * torch.cos(torch.arange(D_IN)))
+        made.append(sae)
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize("stock", CLASSES)
+@pytest.mark.parametrize("n_dead", [0, 3, 40, D_SAE])
+@pytest.mark.parametrize("options", [{}, {"rescale_acts_by_decoder_norm": False}, {"apply_b_dec_to_input": False}])
+def test_losses_codes_and_gradients_equal_stock(stock: str, options: dict, n_dead: int) -> None:
+    theirs_sae, ours_sae = both(stock, **options)
+    x = torch.randn(32, D_IN, dtype=torch.float64)
+    given = TrainStepInput(x, {}, torch.arange(D_SAE) < n_dead, 0, False)
+    theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
+    torch.testing.assert_close(ours.feature_acts.to_dense(), theirs.feature_acts, atol=1e-12, rtol=0)
+    torch.testing.assert_close(ours.sae_out, theirs.sae_out, atol=1e-12, rtol=0)
+    assert ours.losses.keys() == theirs.losses.keys()
+    for name, loss in theirs.losses.items():
+        torch.testing.assert_close(ours.losses[name], loss, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(ours.loss, theirs.loss, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(ours_sae.topk_threshold, theirs_sae.topk_threshold, atol=1e-12, rtol=0)
+    theirs.loss.backward()
+    ours.loss.backward()
+    for (name, expected), found in zip(theirs_sae.named_parameters(), ours_sae.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, atol=1e-10, rtol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("option", [{"use_matryoshka_aux_loss": True}, {"normalize_activations": "layer_norm"}])
+def test_options_without_a_sparse_form_take_the_stock_step(option: dict) -> None:
+    n_dead = 20 if "use_matryoshka_aux_loss" in option else 0
+    theirs_sae, ours_sae = both("matryoshka_batchtopk" if n_dead else "batchtopk", **option)
+    given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, torch.arange(D_SAE) < n_dead, 0, False)
+    theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
+    torch.testing.assert_close(ours.loss, theirs.loss, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stock", CLASSES)
+@pytest.mark.parametrize("window", [1000, 3])
+def test_the_stock_trainer_walks_the_same_curve(stock: str, window: int) -> None:
+    curves, firing = [], []
+    for sae in both(stock):
+        settings = SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3, dead_feature_window=window)
+        trainer = SAETrainer(settings, sae, Provider(paired(400, D_IN), 64))
+        steps = [trainer.step(next(trainer.data_provider).double()).loss.item() for _ in range(30)]
+        curves.append(torch.tensor(steps))
+        firing.append(trainer.act_freq_scores)
+    torch.testing.assert_close(curves[1], curves[0], atol=1e-9, rtol=1e-9)
+    assert torch.equal(firing[1], firing[0])
+
+
+@pytest.mark.parametrize("stock", CLASSES)
+def test_saved_as_the_stock_class(stock: str, tmp_path: Path) -> None:
+    theirs, ours = both(stock)
+    for sae in (theirs, ours):
+        sae.topk_threshold.fill_(0.3)
+    ours.save_inference_model(tmp_path / "ours")
+    theirs.save_inference_model(tmp_path / "theirs")
+    loaded, expected = SAE.load_from_disk(tmp_path / "ours"), SAE.load_from_disk(tmp_path / "theirs")
+    assert type(loaded) is type(expected)
+    x = torch.randn(8, D_IN, dtype=torch.float64)
+    torch.testing.assert_close(loaded.encode(x), expected.encode(x), atol=1e-12, rtol=0)
+    torch.testing.assert_close(inference(ours).encode(x), expected.encode(x), atol=1e-12, rtol=0)
+    ours.save_model(tmp_path / "training")
+    torch.testing.assert_close(TrainingSAE.load_from_disk(tmp_path / "training").W_enc, ours.W_enc)
+
+
+def test_an_activation_of_nan_reaches_the_loss() -> None:
+    _, ours = both("batchtopk")
+    with torch.no_grad():
+        ours.W_enc[0, 0] = torch.nan
+    given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, None, 0, False)
+    assert ours.training_forward_pass(given).loss.isnan()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("skew", [0.0, 3.0])
+def test_the_bounded_search_finds_what_a_full_ranking_finds(seed: int, skew: float) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    ranked = torch.randn(64, 2048, generator=draw) * torch.exp(skew * torch.randn(2048, generator=draw))
+    count = 64 * 8
+    assert _candidates(ranked.flatten(), count) is not None or skew
+    assert torch.equal(strongest(ranked, count), ranked.flatten().topk(count).indices.sort().values)
+
+
+def test_a_misjudged_bound_falls_back_to_a_full_ranking() -> None:
+    ranked = torch.zeros(64, 2048)
+    ranked.view(-1)[torch.arange(0, 64 * 2048, 61)] = 1.0  # the sample sees ones only
+    found = strongest(ranked, 4000)
+    assert len(found) == 4000
+    assert int((ranked.flatten()[found] == 1).sum()) == int((ranked == 1).sum())
+
+
+def test_runs_start_where_sorted_numbers_change() -> None:
+    assert starts_of(torch.tensor([3, 1, 1]), 5).tolist() == [0, 0, 2, 2, 3]
