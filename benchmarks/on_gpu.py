@@ -39,6 +39,7 @@ from cliplens.pairs import Decoder, Pairs
 from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, dictionary_config
 from cliplens.sae.inference import inference
+from cliplens.sae.train import use_fused_adam
 from cliplens.sites import sites_of
 from cliplens.store import harvest
 
@@ -329,7 +330,10 @@ def trainer(name: str, d_in: int, d_sae: int, batch: int, k: int, device: str) -
     more: dict[str, Any] = {"matryoshka_widths": [d_sae // 4, d_sae]} if "matryoshka" in name else {}
     sae = get_sae_training_class(name)[0](dictionary_config(name, d_in, d_sae, k=k, device=device, **more))
     settings = SAETrainerConfig(10**9, batch, lr=1e-4, lr_end=1e-4, device=device)
-    return SAETrainer(settings, sae, iter([]))
+    made = SAETrainer(settings, sae, iter([]))
+    if name.startswith("fast_"):
+        use_fused_adam(made)
+    return made
 
 
 def measure_score(b: Bench) -> None:

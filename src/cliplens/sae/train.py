@@ -82,6 +82,8 @@ def train(
         sae = get_sae_training_class(config.architecture())[0](config)
         settings = _settings(steps, batch_size, lr, str(device), logger, **trainer_options)
         trainer = SAETrainer(settings, sae, _Checked(provider, batch_size, config.d_in))
+        if config.architecture().startswith("fast_"):
+            use_fused_adam(trainer)
         checkpoints = _Checkpoints.of(trainer, provider, asked, checkpoint_folder, n_checkpoints)
         if resume and checkpoints is not None:
             checkpoints.resume()
@@ -215,6 +217,15 @@ def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Pr
         if str(prepared.metadata.hook_name).endswith("hook_z"):
             prepared.reshape_activations = "hook_z"
     return prepared
+
+
+def use_fused_adam(trainer: "SAETrainer[Any, Any]") -> None:
+    """Let a trainer's Adam update all weights in one pass over memory: the same steps, to rounding.
+
+    Call it before the first step.
+    """
+    for group in trainer.optimizer.param_groups:
+        group.update(fused=True, foreach=False)
 
 
 def _settings(

@@ -12,6 +12,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from cliplens.sae import dictionary_config, inference
 from cliplens.sae.architectures.sparse_step import _candidates, starts_of, strongest
+from cliplens.sae.train import use_fused_adam
 from support.streams import Provider, paired
 
 D_IN, D_SAE, K = 16, 60, 4
@@ -75,6 +76,19 @@ def test_the_stock_trainer_walks_the_same_curve(stock: str, window: int) -> None
         firing.append(trainer.act_freq_scores)
     torch.testing.assert_close(curves[1], curves[0], atol=1e-9, rtol=1e-9)
     assert torch.equal(firing[1], firing[0])
+
+
+def test_a_fused_adam_takes_the_same_steps() -> None:
+    weights = []
+    for fused in (False, True):
+        trainer = SAETrainer(SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3), both("batchtopk")[1], iter([]))
+        if fused:
+            use_fused_adam(trainer)
+        for seed in range(10):
+            trainer.step(torch.randn(64, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+        weights.append(trainer.sae.W_dec.detach().clone())
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-12, rtol=1e-10)
+    assert not torch.equal(weights[0], both("batchtopk")[1].W_dec)
 
 
 @pytest.mark.parametrize("stock", CLASSES)
