@@ -140,7 +140,7 @@ class Finder:
         mine = [s for s in sites if s.modality == self.modality]
         if not mine or not (self.run.folder.activations / "manifest.json").exists():
             return
-        cache = Cache.open(self.run.folder.activations)
+        cache = Cache.open(self.run.folder.activations).by_picture(self.run.pairs.image_ids)
         where = {m: mine[0] if m == self.modality else None for m in MODALITIES}
         trained = trained_on(self.run.asked) if self.run.asked.sae is None else None
         share = 1.2 * PAIRS / max(1, len(cache))

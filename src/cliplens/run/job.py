@@ -66,7 +66,7 @@ def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Ste
         if group.rank == 0:
             _write_settings(folder, settings, clip, pairs)
     with steps("harvest"):
-        cache = _harvest(clip, pairs, settings, folder, group)
+        cache = _harvest(clip, pairs, settings, folder, group).by_picture(pairs.image_ids)
     if group.rank == 0:
         _say_rows(pairs, cache)
     if until == "harvest":

@@ -108,7 +108,7 @@ def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Te
 def _background(context: RunContext) -> tuple[Pair, ...]:
     """A sample of the scored pairs, chosen by id."""
     ids = np.array(context.cache.ids, dtype=object)
-    scored = ids[scored_on(context.settings)(keys.pair_keys(ids))]
+    scored = ids[scored_on(context.settings)(context.cache.keys)]
     order = np.argsort(keys.hashed(keys.pair_keys(scored), seed=BACKGROUND))[:BACKGROUND]
     chosen = sorted(scored[order])
     place = context.pairs.indices(chosen)
@@ -125,7 +125,7 @@ def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d
 def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs:
     """The activations of the pairs at the sites, in the pairs' order."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
-    here = keys.pair_keys(np.array(list(wanted), dtype=object))
+    here = cache.keys[[row for row, pair_id in enumerate(cache.ids) if pair_id in wanted]]
     found: dict[Modality, Tensor] = {}
     for acts in cache.batches(**sites, keep=lambda found: np.isin(found, here), batch_size=ROWS):
         rows = [row for row, pair_id in enumerate(acts.ids) if pair_id in wanted]

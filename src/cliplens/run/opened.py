@@ -142,7 +142,7 @@ class OpenedRun:
                 found=f"{asked.pairs} and {self.clip.identity.name}",
                 fix="give a run of both towers",
             )
-        of_pair = keys.pair_keys(pairs.ids)
+        of_pair = keys.pair_keys(pairs.image_ids)
         scored = np.flatnonzero(scored_on(asked)(of_pair))
         places = scored[np.argsort(keys.hashed(of_pair[scored], _SEED), kind="stable")[:count]]
         decoded = Decoder(pairs, self.clip.preprocess, True)[places]

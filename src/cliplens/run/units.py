@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cliplens.keys import pair_keys
 from cliplens.pairs import Pairs
 from cliplens.records import Units
 
@@ -16,8 +15,6 @@ def units_of(pairs: Pairs, ids: Sequence[str]) -> Callable[[Sequence[str]], Unit
     """
     index = pairs.indices(ids)
     passed = pairs.take([index[i] for i in ids])
-    images = passed.image_ids if hasattr(passed, "image_ids") else pair_keys(ids).tolist()
-    captions = passed.caption_ids if hasattr(passed, "caption_ids") else passed.captions
-    every = Units.from_columns(ids, images, captions)
+    every = Units.from_columns(ids, passed.image_ids, passed.caption_ids)
     row_of = {pair_id: row for row, pair_id in enumerate(ids)}
     return lambda some: every.take(np.array([row_of[i] for i in some], dtype=np.int64))

@@ -1,5 +1,6 @@
 """A cache of activations on disk: every site of a harvest, pairs in step."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -115,6 +116,19 @@ class Cache:
     def keys(self) -> UInt64[np.ndarray, " pair"]:
         """The 64-bit key of every pair."""
         return np.concatenate([pair_keys(self._read_ids(n)) for n in self.plan.names])
+
+    def by_picture(self, image_ids: Sequence[str]) -> "Cache":
+        """Return the same cache with the key of each pair's picture in place of the key of its id.
+
+        So splits by key keep all pairs of a picture together, where the ids alone do not tell which pairs share one.
+
+        Args:
+            image_ids: of every pair the cache was made from, equal for pairs of the same picture.
+        """
+        keys = pair_keys(image_ids)[self.indices]
+        again = copy.copy(self)
+        again.__dict__["keys"] = keys
+        return again
 
     def site(self, site: Site | str) -> SitePlan:
         """What was stored at a site.

@@ -131,7 +131,7 @@ class TopSamples:
         fresh = TopSamples(self.modality, self.top, self._most_of)
         if int(state["d_sae"]):
             raw, ends = state["ids"].cpu().numpy().tobytes(), state["ends"].tolist()
-            ids = [raw[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+            ids = [raw[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
             fresh._sized(int(state["d_sae"]))
             latents, values, sample = (state[name].cpu().numpy() for name in ("latents", "values", "sample"))
             keys = state["keys"].cpu().numpy().view(np.uint64)
