@@ -9,8 +9,8 @@ of pairs: n where ratios are 0 and 1 only, more where they vary less. It covers 
 
 Where several pairs show one picture, the picture is the unit. The bootstrap draws whole pictures. In the Wilson
 interval n s^2 becomes the sum over pictures of (D_c - n_c m')^2 (see `pictures`), and the two added pairs become
-pictures of usual size. The number of pictures decides whether percentiles are trusted. With one pair per picture nothing
-changes.
+pictures of usual size. The number of pictures decides whether percentiles are trusted. With one pair per picture
+nothing changes.
 """
 
 from dataclasses import dataclass
@@ -72,9 +72,7 @@ def ratio_interval(
 
 
 def _effective(n: PerLatent, d1: PerLatent, sums: PictureSums) -> PerLatent:
-    """Return n_eff with pictures as the units: one picture is added at 0 and one at 1, of the size that pictures have on
-    average over pairs.
-    """
+    """Return n_eff with pictures as the units; one picture of usual size (the mean over pairs) is added at 0 and at 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = sums.n2 / n
         padded_d = d1 / (n + 2 * size)
