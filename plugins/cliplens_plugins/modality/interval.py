@@ -72,7 +72,7 @@ def ratio_interval(
 
 
 def _effective(n: PerLatent, d1: PerLatent, sums: PictureSums) -> PerLatent:
-    """Return n_eff with pictures as the units; one picture of usual size (the mean over pairs) is added at 0 and at 1."""
+    """Return n_eff with pictures as the units; one of usual size (the mean over pairs) is added at 0 and at 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = sums.n2 / n
         padded_d = d1 / (n + 2 * size)
