@@ -24,7 +24,8 @@ def test_every_document_named_in_the_code_exists() -> None:
     for folder in SOURCES:
         for path in (ROOT / folder).rglob("*.py"):
             for name in re.findall(r"\b((?:[\w-]+/)*[\w-]+\.md)\b", path.read_text()):
-                if not existing(name, path):
+                made_up = folder == "tests" and not name.startswith("docs/")  # files that tests write themselves
+                if not made_up and not existing(name, path):
                     missing.append(f"{path.relative_to(ROOT)}: {name}")
     assert missing == []
 
