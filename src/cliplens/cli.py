@@ -2,8 +2,11 @@
 
 import inspect
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from importlib.metadata import entry_points
@@ -16,7 +19,6 @@ from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from cliplens.errors import CliplensError
 from cliplens.settings import MACHINE, Settings
 
 COMMANDS = "cliplens.commands"
@@ -82,9 +84,25 @@ app = typer.Typer(
 )
 
 
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, after any command.")] = False,
+) -> None:
+    """Options of every command."""
+
+
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
 Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
-Resume = Annotated[bool, typer.Option(help="Go on with an unfinished run in --out.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; only what is missing or changed is done.")
+]
+Redo = Annotated[
+    bool,
+    typer.Option("--redo", help="With --resume: replace results of hours, or of other pairs or another model."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything, print what would be done and why, write nothing.")
+]
 TRAINING = (
     "architecture",
     "d_sae",
@@ -127,10 +145,20 @@ def _with_settings(
 def _parameter(setting: Field[Any], required: bool) -> inspect.Parameter:
     annotation = Annotated[
         setting.type,
-        typer.Option(help=setting.metadata["help"], rich_help_panel=setting.metadata["group"]),
+        typer.Option(
+            help=setting.metadata["help"],
+            rich_help_panel=setting.metadata["group"],
+            min=_bound(setting, "min"),
+            max=_bound(setting, "max"),
+        ),
     ]
     default = inspect.Parameter.empty if required or setting.default is MISSING else setting.default
     return inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _bound(setting: Field[Any], end: str) -> int | None:
+    """A bound of a numeric option, as the option's own type: an integer's bound is no float."""
+    return setting.metadata.get(end)  # type: ignore[no-any-return]
 
 
 @app.command()
@@ -156,30 +184,34 @@ def demo(
 
 @app.command(name="run", cls=_ManyFiles)
 @_with_settings(leave_out=("sae", "layout"))
-def run_command(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+def run_command(
+    *, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False
+) -> None:
     """Pairs -> activations -> dictionary -> modality scores -> names -> report, in one folder."""
-    _do(settings, out, resume)
+    _do(settings, out, resume, redo, dry_run)
 
 
 @app.command(cls=_ManyFiles)
 @_with_settings(leave_out=("sae", "layout", *TRAINING, *SCORING))
-def harvest(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+def harvest(
+    *, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False
+) -> None:
     """Read activations into --out/activations and stop: for `torchrun --nproc-per-node N -m cliplens harvest ...`."""
-    _do(settings, out, resume, until="harvest")
+    _do(settings, out, resume, redo, dry_run, until="harvest")
 
 
 @app.command(cls=_ManyFiles)
 @_with_settings(leave_out=("sae", "layout", *SCORING))
-def train(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+def train(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False) -> None:
     """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
-    _do(settings, out, resume, until="train")
+    _do(settings, out, resume, redo, dry_run, until="train")
 
 
 @app.command(cls=_ManyFiles)
 @_with_settings(leave_out=TRAINING, required=("sae",))
-def score(*, settings: Settings, out: Out, resume: Resume = False) -> None:
+def score(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False) -> None:
     """Score a dictionary made elsewhere: modality, monosemanticity, fidelity, names, report."""
-    _do(settings, out, resume)
+    _do(settings, out, resume, redo, dry_run)
 
 
 @app.command()
@@ -198,6 +230,31 @@ def report(
 
     form = "rate" if rate else "folder" if as_folder else form
     console.print(f"Report: {write_report(RunFolder.open(folder), [form])}", soft_wrap=True)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Compare every file of a run with the hashes of what was written; name what is missing or damaged, and the remedy.
+
+    Exits with 1 where something is.
+    """
+    _set_threads(None)
+    from cliplens import run
+    from cliplens.runfolder import RunFolder
+
+    opened = RunFolder(folder)
+    if not opened.toml.exists() and not (folder / "steps.json").exists():
+        RunFolder.open(folder)
+    checked = run.verify(opened)
+    bad = [one for one in checked if one.problem]
+    for one in bad:
+        console.print(f"[red]{one.name}[/] {one.problem}", soft_wrap=True)
+    parsed = sum(not one.known for one in checked)
+    console.print(f"{len(checked):,} files, {parsed:,} of them only read because no hash of them is recorded")
+    if bad:
+        console.print(f"{len(bad)} missing or damaged. Fix: {run.resume_command(opened)}", soft_wrap=True, markup=False)
+        raise typer.Exit(1)
+    console.print("All whole.")
 
 
 @app.command()
@@ -227,14 +284,35 @@ def models(
     console.print(table)
 
 
-def _do(settings: Settings, out: Path, resume: bool, until: Literal["harvest", "train", "report"] = "report") -> None:
-    from cliplens.run import run
+def _do(
+    settings: Settings,
+    out: Path,
+    resume: bool,
+    redo: bool,
+    dry_run: bool,
+    until: Literal["harvest", "train", "report"] = "report",
+) -> None:
+    from cliplens import run
 
     # torchrun with --max-restarts starts the same command again, and that command cannot know of it.
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    folder = run(settings, out, resume=resume or restarted, until=until)
+    resume = resume or redo or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    if dry_run:
+        _tell_plan(run.dry_run(settings, out, resume=resume, redo=redo, until=until))
+        return
+    folder = run.run(settings, out, resume=resume, redo=redo, until=until)
     if os.environ.get("RANK", "0") == "0":
         _tell(folder)
+
+
+def _tell_plan(plan: Any) -> None:
+    checked = plan.checked
+    console.print(f"{len(checked.pairs):,} pairs from {checked.settings.pairs}", soft_wrap=True)
+    console.print("Sites: " + ", ".join(str(site.site) for site in checked.harvest.sites), soft_wrap=True)
+    table = Table("step", "what", "why", "writes", box=None)
+    for row in plan.rows():
+        table.add_row(*row)
+    console.print(table)
+    console.print("Nothing was written.")
 
 
 def _new_folder(wanted: Path) -> Path:
@@ -313,16 +391,39 @@ def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _guarded(command: Callable[[], Any]) -> None:
+    """Run a command; whatever goes wrong is said in one sentence, and exits with 2 (130 after a signal)."""
+    from cliplens.faults import Interrupted, in_words
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted(number)
+
+    with suppress(ValueError, OSError):  # only the main thread may
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         command()
-    except CliplensError as error:
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
+        _tell_error("Interrupted", f"by {signal.Signals(number).name}. A run goes on with --resume.")
+        sys.exit(128 + number)
+    except BrokenPipeError:
+        sys.stderr.close()  # what was printed into went away: nothing is left to say
+        sys.exit(1)
+    except Exception as error:
         if os.environ.get("CLIPLENS_TRACEBACK"):
-            raise
-        Console(stderr=True, highlight=False).print(f"[red]{type(error).__name__}[/] ", end="")
-        sys.stderr.write(f"{error}\n")
+            traceback.print_exc()
+        said = in_words(error)
+        _tell_error(type(said).__name__, str(said))
         sys.exit(2)
 
 
+def _tell_error(kind: str, words: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[red]{kind}[/] ", end="")
+    sys.stderr.write(f"{words}\n")
+
+
 def main() -> None:
-    """The `cliplens` command. Set CLIPLENS_TRACEBACK=1 to see where an error was raised."""
+    """Run the `cliplens` command. `--debug`, anywhere, shows where an error was raised."""
+    if "--debug" in sys.argv[1:]:
+        sys.argv.remove("--debug")
+        os.environ["CLIPLENS_TRACEBACK"] = "1"
     _guarded(app)

@@ -11,6 +11,8 @@ CliplensError
 ├── NoEffectError (RuntimeError)   a model ran and an edit could not have any effect: names the site
 ├── DamagedError                   a file that was altered or cut since it was written
 ├── UnsafeFileError                a pickle that is more than tensors
+├── MachineError                   a full disk, no permission, no memory, no such device, a busy folder
+├── InternalError                  an exception that cliplens did not foresee: report it
 └── PluginError                    somebody's plugin failed: names it, its distribution and its error
     └── MissingExtraError          a part whose optional dependencies are not installed
 """
@@ -75,6 +77,14 @@ class DamagedError(CliplensError):
 
 class UnsafeFileError(CliplensError):
     """A pickle that holds more than tensors."""
+
+
+class MachineError(CliplensError):
+    """A full disk, no permission, no memory, a missing device, a lost process, or a folder in use."""
+
+
+class InternalError(CliplensError):
+    """An exception that cliplens did not foresee."""
 
 
 class PluginError(CliplensError):

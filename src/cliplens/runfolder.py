@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from cliplens.deprecation import deprecated_names
-from cliplens.errors import InputError
+from cliplens.errors import DamagedError, InputError
 from cliplens.files import write_text
 
 __getattr__ = deprecated_names(
@@ -58,6 +58,11 @@ class RunFolder:
         return self.path / "sae"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where an interrupted training goes on."""
+        return self.path / "checkpoints"
+
+    @property
     def quarantine(self) -> Path:
         """One line per bad pair."""
         return self.path / "quarantine.jsonl"
@@ -97,8 +102,25 @@ class RunFolder:
         write_text(self.toml, tomli_w.dumps(_without_none(settings)))
 
     def read_settings(self) -> dict[str, Any]:
-        """Read run.toml."""
-        return tomllib.loads(self.toml.read_text())
+        """Read run.toml.
+
+        Raises:
+            DamagedError: it cannot be read, or does not say what was asked.
+        """
+        try:
+            found = tomllib.loads(self.toml.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
+        if not isinstance(found.get("asked"), dict):
+            raise self._damaged("no table [asked]")
+        return found
+
+    def _damaged(self, found: str) -> DamagedError:
+        return DamagedError(
+            expected=f"the settings of a run in {self.toml}",
+            found=found,
+            fix=f"write it again: cliplens run --resume --out {self.path} with the options of the run",
+        )
 
 
 def _without_none(content: Any) -> Any:

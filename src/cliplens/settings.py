@@ -1,6 +1,7 @@
-"""What a run can be asked for: the command line makes its options from this, run.toml its content."""
+"""The settings of a run. The command line makes its options from them, and run.toml records them."""
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from cliplens.errors import InputError
@@ -9,8 +10,8 @@ from cliplens.sites import SIDES, Side, Site, sites_of
 DATA, MODEL, DICTIONARY, MACHINE = "What to look at", "The model", "The dictionary", "The machine"
 
 
-def _option(default: Any, about: str, group: str) -> Any:
-    return field(default=default, metadata={"help": about, "group": group})
+def _option(default: Any, about: str, group: str, low: int | None = None, high: int | None = None) -> Any:
+    return field(default=default, metadata={"help": about, "group": group, "min": low, "max": high})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,11 @@ class Settings:
     orientation: Literal["upright", "stored"] | None = _option(
         None, "Turn pictures upright as EXIF says (default), or leave them as stored.", DATA
     )
-    max_pixels: int | None = _option(None, "Larger pictures are set aside; default 134 million.", DATA)
-    max_bad: float = _option(0.01, "Largest fraction of unreadable pairs; more stops the run.", DATA)
-    held_out: float = _option(0.2, "Fraction of pairs kept from training; scores and names come from these.", DATA)
+    max_pixels: int | None = _option(None, "Larger pictures are set aside; default 134 million.", DATA, 1)
+    max_bad: float = _option(0.01, "Largest fraction of unreadable pairs; more stops the run.", DATA, 0, 1)
+    held_out: float = _option(
+        0.2, "Fraction of pairs kept from training; scores and names come from these.", DATA, 0, 1
+    )
 
     model: str = _option(
         "world", "open_clip name, local-dir:/path, or the embedded world or world-plain; see: cliplens models.", MODEL
@@ -71,15 +74,15 @@ class Settings:
     architecture: str = _option(
         "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu, ...", DICTIONARY
     )
-    d_sae: int | None = _option(None, "Latents; default four times the width of the hook.", DICTIONARY)
-    k: int | None = _option(None, "Latents per sample (top-k family); default a 32nd of them, 4 to 32.", DICTIONARY)
+    d_sae: int | None = _option(None, "Latents; default four times the width of the hook.", DICTIONARY, 1)
+    k: int | None = _option(None, "Latents per sample (top-k family); default a 32nd of them, 4 to 32.", DICTIONARY, 1)
     sparsity: float | None = _option(
-        None, "Weight of the sparsity penalty (standard, gated: l1; jumprelu: l0); default by width.", DICTIONARY
+        None, "Weight of the sparsity penalty (standard, gated: l1; jumprelu: l0); default by width.", DICTIONARY, 0
     )
-    samples: int | None = _option(None, "Rows to train on; default 400 steps or 20 passes.", DICTIONARY)
-    batch_size: int = _option(1024, "Rows per training step.", DICTIONARY)
-    lr: float = _option(1e-3, "Learning rate.", DICTIONARY)
-    seed: int = _option(0, "Seed of everything random.", DICTIONARY)
+    samples: int | None = _option(None, "Rows to train on; default 400 steps or 20 passes.", DICTIONARY, 1)
+    batch_size: int = _option(1024, "Rows per training step.", DICTIONARY, 1)
+    lr: float = _option(1e-3, "Learning rate.", DICTIONARY, 0)
+    seed: int = _option(0, "Seed of everything random.", DICTIONARY, 0, 2**63 - 1)
     centre: bool = _option(True, "Subtract each modality's mean before training.", DICTIONARY)
     namer: str = _option(
         "vocabulary",
@@ -108,8 +111,8 @@ class Settings:
     dtype: Literal["float32", "float64", "float16", "bfloat16"] = _option("float32", "Of the model.", MACHINE)
     autocast: Literal["bfloat16", "float16"] | None = _option(None, "Run matrix products of the model in it.", MACHINE)
     compile: bool = _option(False, "Read the model through torch.compile: for accelerators; slow to start.", MACHINE)
-    forward_batch: int = _option(64, "Pairs per forward pass.", MACHINE)
-    workers: int = _option(0, "Processes that decode images.", MACHINE)
+    forward_batch: int = _option(64, "Pairs per forward pass.", MACHINE, 1)
+    workers: int = _option(0, "Processes that decode images.", MACHINE, 0)
     cache_dtype: Literal["float16", "float32"] = _option("float16", "Of activations on disk.", MACHINE)
 
     def __post_init__(self) -> None:
@@ -123,10 +126,12 @@ class Settings:
                 found=str(self.held_out),
                 fix="give for example 0.2",
             )
-        if not 0 <= self.max_bad <= 1:
-            raise InputError(
-                expected="--max-bad as a fraction from 0 to 1", found=str(self.max_bad), fix="give for example 0.01"
-            )
+        for name, metadata in {f.name: f.metadata for f in fields(self)}.items():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                _check_number(name, value, metadata.get("min"), metadata.get("max"))
+        if self.lr == 0:
+            raise InputError(expected="--lr above 0", found="0", fix="give for example 0.001")
 
     def _check_embeddings(self) -> None:
         if self.model not in ("world", "embeddings"):
@@ -172,3 +177,13 @@ class Settings:
     def asked(self) -> dict[str, Any]:
         """The settings that are not None, for run.toml."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _check_number(name: str, value: int | float, low: int | None, high: int | None) -> None:
+    option = "--" + name.replace("_", "-")
+    above = "" if low is None else f" of at least {low:g}"
+    below = "" if high is None else f" and at most {high:g}"
+    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        raise InputError(
+            expected=f"{option} as a number{above}{below}", found=str(value), fix=f"give {option} a value in that range"
+        )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import LatentTable
-from cliplens.run import Settings, run
+from cliplens.run import Settings, dry_run, run
 from cliplens.runfolder import RunFolder
 
 SMALL = {"pairs": "world:1500", "d_sae": 96, "k": 6, "samples": 40_960, "batch_size": 512}
@@ -107,9 +108,27 @@ def test_a_folder_with_a_run_is_refused_without_resume(finished: RunFolder) -> N
         run(Settings(**SMALL), finished.path)
 
 
-def test_resume_for_something_else_is_refused_and_says_what(finished: RunFolder) -> None:
-    with pytest.raises(InputError, match=r"found k = 7 \(was 6\)\."):
-        run(Settings(**{**SMALL, "k": 7}), finished.path, resume=True)
+def test_resume_with_another_option_redoes_the_steps_that_read_it(
+    finished: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    shards = {p: p.stat().st_mtime_ns for p in folder.activations.rglob("*.arrow")}
+    run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True, until="train")
+    assert "train: changed: --k 7 (was 6)" in capsys.readouterr().err
+    assert json.loads((folder.sae / "cfg.json").read_text())["metadata"]
+    assert {p: p.stat().st_mtime_ns for p in folder.activations.rglob("*.arrow")} == shards
+    states = {s.step.name: s.reason for s in dry_run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True).states}
+    assert states == {"harvest": "done", "train": "done", "score": "inputs", "report": "inputs"}
+
+
+def test_hours_of_work_are_replaced_only_when_asked(finished: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    steps = json.loads((folder.path / "steps.json").read_text())
+    steps["seconds"]["train"] = 7200
+    (folder.path / "steps.json").write_text(json.dumps(steps))
+    with pytest.raises(MismatchError, match=r"in 120 minutes, but found changed: --k 7 \(was 6\)"):
+        run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True)
+    assert dry_run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True, redo=True).states[1].reason == "options"
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cliplens.contracts import Judge
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import CliplensError, DamagedError, InputError, MismatchError
 from cliplens.records import PairedActs
 
 
@@ -53,12 +54,23 @@ class PrecomputedJudge(Judge):
             path = Path(self._source)
             if not self._source or not path.exists():
                 raise InputError(expected="an .npz file of embeddings", found=repr(self._source), fix="give its path")
-            with np.load(path, allow_pickle=False) as file:
-                if "ids" not in file or not {"image", "text"} & set(file):
-                    raise InputError(
-                        expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), fix="write both"
-                    )
-                place = {str(i): n for n, i in enumerate(file["ids"])}
-                sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}
-            self._held = place, {s: torch.nn.functional.normalize(rows.double(), dim=1) for s, rows in sides.items()}
+            try:
+                self._held = _read(path)
+            except CliplensError:
+                raise
+            except (ValueError, OSError, EOFError, BadZipFile) as error:
+                raise DamagedError(
+                    expected=f"an .npz file of arrays in {path}", found=str(error), fix="write it with numpy.savez"
+                ) from error
         return self._held
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
+    with np.load(path, allow_pickle=False) as file:
+        if "ids" not in file or not {"image", "text"} & set(file):
+            raise InputError(
+                expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), fix="write both"
+            )
+        row_of = {str(i): n for n, i in enumerate(file["ids"])}
+        sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}
+    return row_of, {s: torch.nn.functional.normalize(rows.double(), dim=1) for s, rows in sides.items()}

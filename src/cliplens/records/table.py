@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import DamagedError, InputError, unknown_name
 
 _ROWS_SHOWN = 20
 
@@ -104,13 +104,27 @@ class LatentTable:
 
     @classmethod
     def load(cls, path: Path) -> "LatentTable":
-        """Read what `save` wrote."""
-        table = pq.read_table(path)
-        schema = {}
-        for column in table.schema:
-            if column.metadata:
-                schema[column.name] = Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
-        return cls({name: _numpy(table.column(name)) for name in table.column_names}, schema)
+        """Read what `save` wrote.
+
+        Raises:
+            DamagedError: the file is no table of latents.
+        """
+        try:
+            table = pq.read_table(path)
+            schema = {
+                column.name: Column(**{k.decode(): v.decode() for k, v in column.metadata.items()})
+                for column in table.schema
+                if column.metadata
+            }
+            return cls({name: _numpy(table.column(name)) for name in table.column_names}, schema)
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            if isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            raise DamagedError(
+                expected=f"a table of latents in {path}",
+                found=f"{type(error).__name__}: {error}".splitlines()[0],
+                fix="make it again: cliplens run --resume with the options of the run",
+            ) from error
 
 
 def _arrow(values: np.ndarray) -> pa.Array:

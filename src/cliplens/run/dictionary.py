@@ -1,39 +1,23 @@
-"""The dictionary of a run: trained, found finished, or made elsewhere; and the split it was trained on."""
+"""The second step of a run: its dictionary, and the split of the pairs it is trained on."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt64
 
 from cliplens import keys
 from cliplens.api import pick_device
-from cliplens.hooked import HookedCLIP
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, dictionary_config, needs_pairs, open_dictionary, train
+from cliplens.sae import dictionary_config, needs_pairs, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
-from cliplens.store import Cache, Embeddings, Provider
+from cliplens.store import Cache, Provider
 
 Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
 MIN_STEPS = 400
 """BatchTopK's threshold is a slow average: below this many steps a saved dictionary fires far too much."""
 PASSES = 20
-
-
-def dictionary_of(
-    clip: HookedCLIP | Embeddings, cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool
-) -> Dictionary:
-    """The dictionary the settings ask for, trained into the run folder unless it is there or was made elsewhere."""
-    if settings.sae is not None:
-        dictionary = open_dictionary(Path(settings.sae), settings.layout)
-        if not isinstance(clip, Embeddings):
-            dictionary.check(clip, settings.sites)
-        return dictionary
-    if not (folder.sae / "cfg.json").exists():
-        _train(cache, settings, folder, resume=resume)
-    return Dictionary.load(folder.sae)
 
 
 def trained_on(settings: Settings) -> Keep:
@@ -61,7 +45,26 @@ def by_modality(sites: Sequence[Site]) -> SitePair:
     return {"image": found.get("image"), "text": found.get("text")}
 
 
-def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
+def training_config(settings: Settings, d_in: int) -> Any:
+    """Return SAELens' training config for these settings at a hook of width `d_in`.
+
+    Raises:
+        InputError: sizes that cannot work together.
+        UnknownNameError: an unknown architecture.
+    """
+    return dictionary_config(settings.architecture, d_in, settings.d_sae, k=settings.k, **_penalty(settings))
+
+
+def planned_samples(settings: Settings, rows: int) -> int:
+    """Return how many rows a dictionary is trained on, where an epoch has `rows`."""
+    return settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * rows)
+
+
+def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
+    """Train the dictionary of a run into its folder, going on from the newest checkpoint if asked.
+
+    Checkpoints stay until `remove_checkpoints`: the caller removes them when the step is recorded.
+    """
     provider = Provider.from_cache(
         cache,
         **by_modality(settings.sites),
@@ -71,16 +74,16 @@ def _train(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool)
         seed=settings.seed,
         paired=needs_pairs(settings.architecture),
     )
-    config = dictionary_config(settings.architecture, provider.d_in, settings.d_sae, k=settings.k, **_penalty(settings))
     train(
-        config,
+        training_config(settings, provider.d_in),
         provider,
-        samples=settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * provider.rows),
+        samples=planned_samples(settings, provider.rows),
         batch_size=settings.batch_size,
         lr=settings.lr,
         seed=settings.seed,
         device=pick_device(settings.device),
-        checkpoint_folder=folder.path / "checkpoints",
+        checkpoint_folder=folder.checkpoints,
+        keep_checkpoints=True,
         resume=resume,
         save_to=folder.sae,
         wandb_project=settings.wandb_project,

@@ -1,161 +1,204 @@
-"""The steps in order, and which of them are still to do."""
+"""The steps of the main job, in order, each done when its plan says so."""
 
+import shutil
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from cliplens import api, registry
+from cliplens import registry
 from cliplens.contracts import Reporter
-from cliplens.errors import InputError
-from cliplens.hooked import HookedCLIP
-from cliplens.keys import pair_keys
-from cliplens.pairs import Pairs, Quarantine
+from cliplens.distributed import Group, gather_objects
+from cliplens.errors import CliplensError
+from cliplens.files import remove_leftovers
+from cliplens.pairs import Pairs
+from cliplens.run.checks import Checked, check
 from cliplens.run.context import RunContext
 from cliplens.run.degenerate import check_enough
-from cliplens.run.dictionary import dictionary_of
-from cliplens.run.embeddings import embeddings_of
-from cliplens.run.given import open_given
-from cliplens.run.naming import EMBEDDING
-from cliplens.run.opened import asked_pairs
+from cliplens.run.dictionary import train_run
+from cliplens.run.harvesting import harvest_run
+from cliplens.run.lock import locked
+from cliplens.run.plan import RunPlan, inputs_of, plan_run, refuse_finished
 from cliplens.run.scoring import account_of, score
-from cliplens.run.steps import Steps, versions
-from cliplens.run.targets import label_of
+from cliplens.run.steps import HARVEST, REPORT, SCORE, STEPS, TRAIN, Step, StepLog, StepName, steps_until, versions
 from cliplens.runfolder import RunFolder
+from cliplens.sae import Dictionary, remove_checkpoints
 from cliplens.settings import Settings
-from cliplens.sites import Site
-from cliplens.store import Cache, Embeddings, Group, harvest
-
-Step = Literal["harvest", "train", "score", "report"]
+from cliplens.store import Cache
 
 
-def run(settings: Settings, out: Path | str, *, resume: bool = False, until: Step = "report") -> RunFolder:
-    """Do the main job into a folder.
+def run(
+    settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
+) -> RunFolder:
+    """Do the main job into a folder: harvest, train, score, report.
+
+    Everything is checked before the first pair is read, and nothing in the folder changes before all checks have
+    passed. Under `torchrun` the processes share harvest and scoring; the first one trains, names and writes.
 
     Args:
-        settings: what is asked.
+        settings: the options of the run.
         out: the run folder; made when missing.
-        resume: go on with an unfinished run in `out`; without it a folder that holds a run is refused.
+        resume: go on with the run in `out`. Steps whose options, inputs and files are as they were are reused; a
+            changed option redoes the steps that read it and those that depend on them.
+        redo: replace results even where that loses hours of work, or where pairs or model are no longer the same.
         until: the last step to do.
 
-    Under `torchrun` harvest and scoring are shared among the processes; the first one trains, names and writes.
-
     Raises:
-        InputError: the folder holds a run and `resume` is False, or it holds a run that was asked for something else.
+        InputError: the folder holds a run and `resume` is false, or an option cannot be used.
+        MismatchError: pairs or model are not those of the run, or hours of work would be replaced without `redo`.
+        MachineError: another process works in the folder, the disk is full, or the device is missing.
     """
     group = Group.current()
     folder = RunFolder(Path(out))
-    given = None
-    if settings.sae is not None:
-        given, settings = open_given(settings)
-    if group.rank == 0:
-        _prepare(folder, settings, resume)
-    steps = Steps(folder, group)
-    with steps("load"):
-        clip = _model(settings)
-        if given is not None and isinstance(clip, HookedCLIP):
-            given.check(clip, settings.sites)
-        pairs = asked_pairs(settings)
-        if until != "harvest":
-            check_enough(pair_keys(pairs.ids), settings)
-        if settings.target is not None:
-            label_of(settings)  # a target that cannot be read is refused before anything is made
+    with locked(folder.path) if group.rank == 0 else nullcontext():
+        if group.rank == 0 and not resume:
+            refuse_finished(folder)
+        started = time.perf_counter()
+        checked = check(settings, until)
+        log = StepLog(folder, group)
+        log.seconds["load"] = round(max(time.perf_counter() - started, log.seconds.get("load", 0.0)), 3)
         if group.rank == 0:
-            _write_settings(folder, settings, clip, pairs)
-    with steps("harvest"):
-        cache = _harvest(clip, pairs, settings, folder, group).by_picture(pairs.image_ids)
-    if group.rank == 0:
-        _say_rows(pairs, cache)
-    if until == "harvest":
-        return folder
-    check_enough(cache.keys, settings)
-    with steps("train"), group.first_alone():
-        dictionary = dictionary_of(clip, cache, settings, folder, resume=resume)
-    if until == "train":
-        return folder
-    if not folder.summary.exists():
-        judge = registry.judge(settings.judge) if settings.judge else None
-        score(RunContext(clip, pairs, cache, dictionary, settings, folder, group, judge), steps)
-    if group.rank == 0 and until == "report":
-        write_report(folder)
+            _begin(plan_run(checked, folder, log, until, resume=resume, redo=redo), log, until, redo=redo)
+        group.wait()
+        _Job(checked, folder, log, group, resume).do(steps_until(until, checked.settings))
     return folder
 
 
-def _model(settings: Settings) -> HookedCLIP | Embeddings:
-    if settings.embeddings:
-        return embeddings_of(settings)
-    return api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
-
-
-def _say_rows(pairs: Pairs, cache: Cache) -> None:
-    """Print how the source was read, and what became of its rows."""
-    for line in (*pairs.notes, f"{pairs.name}: {account_of(pairs, cache)}"):
-        tqdm.write(f"pairs: {line}", file=sys.stderr)
+def dry_run(
+    settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
+) -> RunPlan:
+    """Check a run and return its plan; write nothing. The arguments and errors are those of `run`."""
+    folder = RunFolder(Path(out))
+    if not resume:
+        refuse_finished(folder)
+    return plan_run(check(settings, until), folder, StepLog(folder), until, resume=resume, redo=redo)
 
 
 def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
-    """Write the reports named (entry points `cliplens.reports`) into the run folder; the path of the last."""
-    return [registry.find("reports", name).make(Reporter).write(folder.path) for name in names][-1]
+    """Write the named reports (entry points `cliplens.reports`) into the run folder; return the path of the last."""
+    written = [registry.find("reports", name).make(Reporter).write(folder.path) for name in names]
+    log = StepLog(folder)
+    if folder.report in written and SCORE.name in log.records:
+        log.record(REPORT, Settings(pairs="-"), {"scores": log.records[SCORE.name].fingerprint})
+    return written[-1]
 
 
-def _prepare(folder: RunFolder, settings: Settings, resume: bool) -> None:
-    out = folder.path
-    if not folder.toml.exists():
-        if out.exists() and any(out.iterdir()):
-            raise InputError(
-                expected=f"{out} to be missing, empty, or a run folder",
-                found="files that are no run",
-                fix="give another --out",
+class _Job:
+    """The execution of the steps, in every process of a group."""
+
+    def __init__(self, checked: Checked, folder: RunFolder, log: StepLog, group: Group, resume: bool) -> None:
+        self.checked, self.folder, self.log, self.group, self.resume = checked, folder, log, group, resume
+
+    def do(self, steps: Sequence[Step]) -> None:
+        """Do the steps that are not done."""
+        cache = self._harvest()
+        if HARVEST is steps[-1]:
+            return
+        check_enough(cache.keys, self.checked.settings)
+        dictionary = self._train(cache) if TRAIN in steps else self.checked.dictionary
+        assert dictionary is not None
+        if SCORE in steps and not self._done(SCORE):
+            given = self.checked
+            score(
+                RunContext(
+                    given.clip, given.pairs, cache, dictionary, given.settings, self.folder, self.group, given.judge
+                ),
+                self.log,
             )
-        out.mkdir(parents=True, exist_ok=True)
-        return
-    if not resume:
-        raise InputError(
-            expected=f"{out} to hold no run yet",
-            found="a run.toml",
-            fix="add --resume to go on with it, or give another --out",
-        )
-    before, now = folder.read_settings()["asked"], settings.asked()
-    changed = [
-        f"{name} = {now.get(name)!r} (was {before.get(name)!r})"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise InputError(
-            expected=f"what the run in {out} was asked before",
-            found=", ".join(changed),
-            fix="repeat the earlier options, or give another --out",
-        )
+            self._record(SCORE)
+        if REPORT in steps and self.group.rank == 0 and not self._done_here(REPORT):
+            write_report(self.folder)
+
+    def _harvest(self) -> Cache:
+        done = self._done(HARVEST)
+        given = self.checked
+        with self.log.timed("harvest"):
+            cache = harvest_run(given.clip, given.pairs, given.settings, self.folder, self.group, again=not done)
+        cache = cache.by_picture(given.pairs.image_ids)
+        if not done:
+            self._record(HARVEST)
+            if self.group.rank == 0:
+                _say_rows(given.pairs, cache)
+        return cache
+
+    def _train(self, cache: Cache) -> Dictionary:
+        with self.log.timed("train"), self.group.first_alone():
+            if self.group.rank == 0 and not self._done_here(TRAIN):
+                train_run(cache, self.checked.settings, self.folder, resume=self.resume)
+                self._record(TRAIN)
+                remove_checkpoints(self.folder.checkpoints)
+                with suppress(OSError):
+                    self.folder.checkpoints.rmdir()
+            return Dictionary.load(self.folder.sae)
+
+    def _done_here(self, step: Step) -> bool:
+        inputs = inputs_of(step, self.checked, self.folder, self.log)
+        return self.log.state(step, self.checked.settings, inputs).done
+
+    def _done(self, step: Step) -> bool:
+        """The same answer in every process: the first one's."""
+        return gather_objects(self.group.rank == 0 and self._done_here(step))[0]
+
+    def _record(self, step: Step) -> None:
+        if self.group.rank == 0:
+            self.log.record(step, self.checked.settings, inputs_of(step, self.checked, self.folder, self.log))
 
 
-def _write_settings(folder: RunFolder, settings: Settings, clip: HookedCLIP | Embeddings, pairs: Pairs) -> None:
+def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
+    """Make the folder ready: leftovers go, what is redone goes, run.toml says what is asked."""
+    folder = plan.folder
+    remove_leftovers(folder.path)
+    if plan.fresh:
+        log.records.clear()
+        shutil.rmtree(folder.activations, ignore_errors=True)
+    for state in plan.states:
+        if not state.done and state.reason != "new" and not plan.fresh:
+            _say(f"{state.step.name}: {state.words}")
+        if state.step is HARVEST and state.reason in ("options", "inputs"):
+            log.records.pop(HARVEST.name, None)
+            shutil.rmtree(folder.activations, ignore_errors=True)
+        if state.step is TRAIN and (state.reason in ("options", "inputs") or (redo and not state.done)):
+            remove_checkpoints(folder.checkpoints)
+    if not all(state.done for state in plan.states) or _settings_lost(folder):
+        _write_settings(folder, plan.checked, until)
+
+
+def _settings_lost(folder: RunFolder) -> bool:
+    try:
+        folder.read_settings()
+    except (OSError, CliplensError):
+        return True
+    return False
+
+
+def _write_settings(folder: RunFolder, checked: Checked, until: StepName) -> None:
+    """Write run.toml. What only later steps read stays as an earlier command asked it."""
+    asked = checked.settings.asked()
+    if not _settings_lost(folder):
+        before: dict[str, Any] = folder.read_settings()["asked"]
+        now = {name for step in steps_until(until, checked.settings) for name in step.reads}
+        later = {name for step in STEPS for name in step.reads} - now
+        asked = {n: v for n, v in asked.items() if n not in later} | {n: v for n, v in before.items() if n in later}
     folder.write_settings(
         {
-            "asked": settings.asked(),
-            "model": asdict(clip.identity),
-            "pairs": {"name": pairs.name, "sha256": pairs.sha256, "count": len(pairs)},
+            "asked": asked,
+            "model": asdict(checked.clip.identity),
+            "pairs": {"name": checked.pairs.name, "sha256": checked.pairs.sha256, "count": len(checked.pairs)},
             "versions": versions(),
         }
     )
 
 
-def _harvest(clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group) -> Cache:
-    """The sites the dictionary reads, and the final embeddings that judging and naming need, in one pass."""
-    sites = dict.fromkeys([*settings.sites, *(Site(side, EMBEDDING) for side in settings.sides)])
-    return harvest(
-        clip,
-        pairs,
-        tuple(sites),
-        folder.activations,
-        token=settings.token,
-        dtype=settings.cache_dtype,
-        batch_size=settings.forward_batch,
-        autocast=settings.autocast,
-        compile=settings.compile,
-        workers=settings.workers,
-        quarantine=Quarantine(folder.quarantine if group.rank == 0 else None, max_bad=settings.max_bad),
-    )
+def _say_rows(pairs: Pairs, cache: Cache) -> None:
+    """Print how the source was read, and what became of its rows."""
+    for line in (*pairs.notes, f"{pairs.name}: {account_of(pairs, cache)}"):
+        _say(f"pairs: {line}")
+
+
+def _say(what: str) -> None:
+    tqdm.write(what, file=sys.stderr)

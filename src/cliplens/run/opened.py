@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cliplens import api, keys
-from cliplens.errors import InputError
+from cliplens.errors import DamagedError, InputError, MismatchError
 from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, tokenised
@@ -41,16 +41,29 @@ class OpenedRun:
 
     @cached_property
     def asked(self) -> Settings:
-        """What the run was asked for."""
+        """The settings of the run.
+
+        Raises:
+            DamagedError: run.toml holds no settings that can be used.
+        """
         known = {field.name for field in fields(Settings)}
-        return Settings(**{k: v for k, v in self.folder.read_settings()["asked"].items() if k in known})
+        found = {k: v for k, v in self.folder.read_settings()["asked"].items() if k in known}
+        try:
+            return Settings(**found)
+        except (TypeError, ValueError) as error:
+            raise DamagedError(
+                expected=f"the settings of a run in {self.folder.toml}",
+                found=str(error),
+                fix=f"write it again: cliplens run --resume --out {self.folder.path} with the options of the run",
+            ) from error
 
     @cached_property
     def clip(self) -> HookedCLIP:
-        """Its model.
+        """The model of the run.
 
         Raises:
             InputError: the run was made of embeddings, without a model.
+            MismatchError: its weights are not those of the run.
         """
         if self.asked.embeddings:
             raise InputError(
@@ -58,7 +71,30 @@ class OpenedRun:
                 found="a run of embeddings without one",
                 fix="make a run on images and captions: cliplens run --model NAME --pairs captions.csv",
             )
-        return api.load(self.asked.model, self.asked.pretrained, device=self.asked.device, dtype=self.asked.dtype)
+        clip = api.load(self.asked.model, self.asked.pretrained, device=self.asked.device, dtype=self.asked.dtype)
+        recorded = self.folder.read_settings().get("model", {}).get("weights_sha256")
+        self._check("model", self.asked.model, recorded, clip.identity.weights_sha256)
+        return clip
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The pairs of the run.
+
+        Raises:
+            MismatchError: they were changed since.
+        """
+        pairs = asked_pairs(self.asked)
+        recorded = self.folder.read_settings().get("pairs", {}).get("sha256")
+        self._check("pairs", self.asked.pairs, recorded, pairs.sha256)
+        return pairs
+
+    def _check(self, kind: str, name: str, recorded: str | None, now: str) -> None:
+        if recorded not in (None, now):
+            raise MismatchError(
+                expected=f"the {kind} that {self.folder.path} was made with",
+                found=f"{name}, which was changed since (another hash)",
+                fix=f"put the {kind} back, or make a new run of what is there now",
+            )
 
     @cached_property
     def dictionary(self) -> Dictionary:
@@ -81,11 +117,6 @@ class OpenedRun:
                 fix="finish it: cliplens run --resume with the same options",
             )
         return LatentTable.load(self.folder.latents)
-
-    @cached_property
-    def pairs(self) -> Pairs:
-        """Its pairs, in the order they were given."""
-        return asked_pairs(self.asked)
 
     @cached_property
     def quarantined(self) -> frozenset[str]:
@@ -135,7 +166,7 @@ class OpenedRun:
             InputError: the run has no pairs of images and captions, or its model lacks a tower.
         """
         asked = self.asked
-        pairs = asked_pairs(asked)
+        pairs = self.pairs
         if self.clip.preprocess is None or self.clip.tokenizer is None or not (pairs.has_images and pairs.has_captions):
             raise InputError(
                 expected="a run over images and captions",

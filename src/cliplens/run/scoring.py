@@ -11,7 +11,7 @@ import torch
 from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
-from cliplens.files import write_json
+from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
@@ -19,7 +19,7 @@ from cliplens.run.degenerate import warnings_of
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
-from cliplens.run.steps import Steps, versions
+from cliplens.run.steps import StepLog, versions
 from cliplens.run.targets import asked_of, truth_of, unit
 from cliplens.run.units import units_of
 from cliplens.sites import Modality, Site
@@ -33,29 +33,30 @@ SHOWN = 20
 """How many of them stay in the run folder."""
 
 
-def score(context: RunContext, steps: Steps) -> None:
+def score(context: RunContext, log: StepLog) -> None:
     """Score and name every latent; writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
-    with steps("score"):
+    with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
         found = tally(_watched(held_out_batches(context), tops), metrics, decoder=context.dictionary.decoder)
         all_reduce(tops)
     if context.group.rank != 0:
         return
-    with steps("name"):
+    with log.timed("name"):
         exemplars = {top.modality: top.exemplars(_pairs_of(context, top.ids)) for top in tops}
         names = name_found(context, exemplars, found)
         table = found.table.with_columns(names.columns, names.schema)
     folder = context.folder
     shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in exemplars.items()}
     save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
-    with steps("positions"):
+    with log.timed("positions"):
         save_positions(folder.exemplars, _positions(context, shown))
-    table.save(folder.latents)
+    with atomic_write(folder.latents) as partial:
+        table.save(partial)
     warned = warnings_of(context.cache, context.settings, found.figures)
     notes = [*warned, *found.notes, *names.notes, *_notes(context)]
     write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
-    write_json(folder.summary, _summary(context, found, names.figures, steps))
+    write_json(folder.summary, _summary(context, found, names.figures, log))
 
 
 def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
@@ -143,7 +144,7 @@ def account_of(pairs: Pairs, cache: Cache) -> RowAccount:
     return pairs.account({pairs.id_at(index) for record in cache.records for index, _ in record.bad})
 
 
-def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
+def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], log: StepLog) -> dict[str, Any]:
     return {
         "pairs": len(context.cache.ids),
         "quarantined": context.cache.quarantined,
@@ -155,6 +156,6 @@ def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], steps
         "d_sae": context.dictionary.d_sae,
         **found.figures,
         **naming,
-        "seconds": steps.seconds,
+        "seconds": log.seconds,
         "versions": versions(),
     }

@@ -8,6 +8,7 @@ from cliplens.sae.architectures import NCLTrainingSAE as NCLTrainingSAE
 from cliplens.sae.architectures import TwoDecodersTrainingSAE as TwoDecodersTrainingSAE
 from cliplens.sae.architectures import architecture_names as architecture_names
 from cliplens.sae.architectures import needs_pairs as needs_pairs
+from cliplens.sae.checkpoint import remove_checkpoints as remove_checkpoints
 from cliplens.sae.checkpoint import resume_point as resume_point
 from cliplens.sae.configs import dictionary_config as dictionary_config
 from cliplens.sae.dictionary import Dictionary as Dictionary

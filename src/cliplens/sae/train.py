@@ -38,6 +38,7 @@ def train(
     device: torch.device | str = "cpu",
     checkpoint_folder: Path | None = None,
     n_checkpoints: int = 4,
+    keep_checkpoints: bool = False,
     resume: bool = False,
     save_to: Path | None = None,
     wandb_project: str | None = None,
@@ -60,6 +61,7 @@ def train(
         checkpoint_folder: folder for checkpoints; None makes none. A checkpoint that cannot be written is logged as a
             warning, and training goes on. They are removed when training is done.
         n_checkpoints: number of checkpoints, evenly spread.
+        keep_checkpoints: leave the last checkpoint when training is done, for a caller that removes it later.
         resume: continue from the newest checkpoint in the folder. Without one, or with a provider that has no
             `state_dict`, training starts from the beginning; the log says which.
         save_to: save the dictionary into this folder before the checkpoints are removed, so that a kill in between
@@ -91,7 +93,7 @@ def train(
     dictionary = Dictionary(sae, means, provenance)
     if save_to is not None:
         dictionary.save(save_to)
-    if checkpoints is not None:
+    if checkpoints is not None and not keep_checkpoints:
         remove_checkpoints(checkpoints.folder)
     return dictionary
 

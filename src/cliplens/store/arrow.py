@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int32, Int64, Shaped
 
+from cliplens.errors import DamagedError
+
 _EXTENSION = b"datasets.features.features.Array2DExtensionType"
 _VALUES_PER_BATCH = 2**28
 """Arrow's list offsets are 32 bits wide; a record batch stays well below."""
@@ -143,8 +145,11 @@ class ShardFile:
     """The activations in a shard file, mapped from disk, nothing copied until it is asked for."""
 
     def __init__(self, path: Path, column: str) -> None:
-        self._map = pa.memory_map(str(path))
-        self._batches = [_plain(b.column(b.schema.names.index(column))) for b in pa.ipc.open_stream(self._map)]
+        try:
+            self._map = pa.memory_map(str(path))
+            self._batches = [_plain(b.column(b.schema.names.index(column))) for b in pa.ipc.open_stream(self._map)]
+        except (pa.ArrowException, ValueError) as error:
+            raise _damaged(path, error) from error
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " batch"]:
@@ -174,5 +179,16 @@ def _plain(column: pa.Array) -> Shaped[np.ndarray, "pair pos d_in"]:
 
 def read_table(path: Path) -> pa.Table:
     """All of a small Arrow stream."""
-    with pa.memory_map(str(path)) as mapped:
-        return pa.ipc.open_stream(mapped).read_all()
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            return pa.ipc.open_stream(mapped).read_all()
+    except (pa.ArrowException, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(
+        expected=f"an Arrow stream in {path}",
+        found=f"{type(error).__name__}: {error}".splitlines()[0],
+        fix="run the same harvest again (cliplens run: with --resume): it redoes this shard alone",
+    )

@@ -14,14 +14,23 @@ from typing import Never
 from tqdm.auto import tqdm
 
 from cliplens.distributed import Group
-from cliplens.errors import InputError, MismatchError
-from cliplens.files import remove_leftovers
+from cliplens.errors import DamagedError, InputError, MismatchError
+from cliplens.faults import size
+from cliplens.files import read_json, remove_leftovers
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, Quarantine
 from cliplens.sites import Site, as_sites
 from cliplens.store.cache import Cache
 from cliplens.store.embeddings import Embeddings, EmbeddingsReader
-from cliplens.store.manifest import ShardRecord, check_same_plan, read_plan, record_path, write_plan, write_totals
+from cliplens.store.manifest import (
+    MANIFEST,
+    ShardRecord,
+    check_same_plan,
+    read_plan,
+    record_path,
+    write_plan,
+    write_totals,
+)
 from cliplens.store.plan import Plan, plan_harvest
 from cliplens.store.shard_writer import ShardWriter
 from cliplens.stream import Indices, SiteReader, decoded_batches
@@ -90,7 +99,7 @@ def harvest(
         _prepare(path, plan, group)
     mine = plan.names[group.rank :: group.size]
     looked_at = tqdm(mine, desc="verifying shards", unit="shard", delay=2, disable=group.rank != 0)
-    todo = list(_missing(path, looked_at, verify=verify))
+    todo = list(_missing(path, plan, looked_at, verify=verify))
     if group.rank == 0 and len(todo) < len(mine):
         _say(f"{len(mine) - len(todo)} of {len(mine)} shards are there already" + _AHEAD[bool(todo)])
     for shard in todo:
@@ -106,13 +115,18 @@ def harvest(
 
 
 def _prepare(path: Path, plan: Plan, group: Group) -> None:
-    """Manifest, folders, room on disk; leftovers of a killed run are removed. The first process does it for all."""
-    there = read_plan(path)
+    """Check the folder, remove what a killed harvest left, and write the manifest if it is missing or damaged.
+
+    The first process does it for all. Without a manifest, the records of finished shards say by which plan they were
+    made, so that a kill or a damaged manifest loses none of them.
+    """
+    there = _readable_plan(path)
     if there is not None:
-        check_same_plan(path, there[0], plan)
+        check_same_plan(path, there, plan)
     if group.rank != 0:
         return
-    if there is None and path.is_dir() and any(path.iterdir()):
+    visible = {p.name for p in path.iterdir() if not p.name.startswith(".")} if path.is_dir() else set()
+    if there is None and visible - {MANIFEST, "shards", "pairs", *(str(s.site) for s in plan.sites)}:
         raise MismatchError(
             expected="an empty or new folder, or one with this cache",
             found=f"{path} with other files in it",
@@ -122,28 +136,55 @@ def _prepare(path: Path, plan: Plan, group: Group) -> None:
     remove_leftovers(path)
     _check_room(path, plan)
     if there is None:
+        for record in sorted(path.glob("shards/*.json")):
+            if _plan_of(record) != plan.sha256:
+                record.unlink()
         write_plan(path, plan, None)
 
 
+def _readable_plan(path: Path) -> Plan | None:
+    try:
+        found = read_plan(path)
+    except DamagedError as error:
+        _say(f"the manifest is written again: {error.found}")
+        return None
+    return None if found is None else found[0]
+
+
+def _plan_of(record: Path) -> str | None:
+    try:
+        found = read_json(record)
+    except DamagedError:
+        return None
+    return found.get("plan") if isinstance(found, dict) else None
+
+
 def _check_room(path: Path, plan: Plan) -> None:
-    done = sum(r.rows for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None)
-    need = plan.bytes_per_pair * max(plan.n_pairs - done, 0)
+    there = sum(p.stat().st_size for p in path.glob("*/*.arrow") if not p.name.startswith("."))
+    need = max(plan.bytes_per_pair * plan.n_pairs - there, 0)
     free = shutil.disk_usage(path).free
     if need > _WORTH_SAYING:
-        _say(f"{need / 1e9:.1f} GB to write into {path}, {free / 1e9:.1f} GB free")
+        _say(f"{size(need)} to write into {path}, {size(free)} free")
     if need > free:
         raise InputError(
-            expected=f"room for {need / 1e9:.2f} GB in {path}",
-            found=f"{free / 1e9:.2f} GB free",
+            expected=f"room for {size(need)} in {path}",
+            found=f"{size(free)} free",
             fix="free some, choose fewer hooks or pairs, or one position per pair (token='auto')",
         )
 
 
-def _missing(path: Path, shards: Iterable[int], *, verify: bool) -> Iterator[int]:
-    """The shards that are not there, or no longer as they were written."""
+def _missing(path: Path, plan: Plan, shards: Iterable[int], *, verify: bool) -> Iterator[int]:
+    """Yield the shards that are not there, or no longer as they were written."""
     for shard in shards:
-        record = ShardRecord.load(path, shard)
+        try:
+            record = ShardRecord.load(path, shard)
+        except DamagedError as error:
+            _say(f"shard {shard} is redone: {error.found}")
+            yield shard
+            continue
         damage = None if record is None else record.damage(path, by_hash=verify)
+        if record is not None and record.plan not in (None, plan.sha256):
+            damage = "its record belongs to another harvest"
         if damage:
             _say(f"shard {shard} is redone: {damage}")
         if record is None or damage:

@@ -25,6 +25,8 @@ class ShardRecord:
     """Place in the pairs, and reason, of each pair that was left out."""
     files: Mapping[str, Written]
     """File, relative to the cache -> what was written."""
+    plan: str | None = None
+    """Hash of the plan it was made by; None in caches of version 0.1.0."""
 
     def save(self, folder: Path) -> None:
         """Write the record."""
@@ -32,14 +34,25 @@ class ShardRecord:
 
     @classmethod
     def load(cls, folder: Path, shard: int) -> "ShardRecord | None":
-        """The record of a shard; None when the shard was never finished."""
+        """Return the record of a shard; None when the shard was never finished.
+
+        Raises:
+            DamagedError: the record cannot be read.
+        """
         path = record_path(folder, shard)
         if not path.is_file():
             return None
         found = read_json(path)
-        files = {name: Written(**w) for name, w in found["files"].items()}
-        bad = tuple((int(p), str(r)) for p, r in found["bad"])
-        return cls(found["shard"], found["rows"], found["truncated"], bad, files)
+        try:
+            files = {str(name): Written(str(w["sha256"]), int(w["bytes"])) for name, w in found["files"].items()}
+            bad = tuple((int(place), str(reason)) for place, reason in found["bad"])
+            return cls(int(found["shard"]), int(found["rows"]), int(found["truncated"]), bad, files, found.get("plan"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(
+                expected=f"the record of a shard in {path}",
+                found=f"{type(error).__name__}: {error}",
+                fix="run the same harvest again: it redoes this shard alone",
+            ) from error
 
     def damage(self, folder: Path, *, by_hash: bool) -> str | None:
         """The first file that is not what was written, and why; None when all are."""
@@ -76,15 +89,17 @@ def read_plan(folder: Path) -> tuple[Plan, bool] | None:
     if not path.is_file():
         return None
     found = read_json(path)
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or "format" not in found:
+        raise DamagedError(expected=f"a manifest in {path}", found="JSON without a format", fix="run the harvest again")
+    if found["format"] != FORMAT:
         raise InputError(
             expected=f"a cache of the format {FORMAT!r} in {folder}",
-            found=repr(found.get("format") if isinstance(found, dict) else found),
+            found=repr(found["format"]),
             fix="harvest again into another folder",
         )
     try:
         return Plan.from_json(found), bool(found["complete"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedError(
             expected=f"a whole manifest in {path}", found=f"{type(error).__name__}: {error}", fix="harvest again"
         ) from error

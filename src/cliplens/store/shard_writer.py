@@ -76,7 +76,7 @@ class ShardWriter:
             files[f"{folder}/{self.name}"] = stream.finish()
         for name in files:
             move(self._partial(name), self.folder / name)
-        ShardRecord(self.shard, self.rows, self.truncated, tuple(self.bad), files).save(self.folder)
+        ShardRecord(self.shard, self.rows, self.truncated, tuple(self.bad), files, self.plan.sha256).save(self.folder)
         trim_memory()
 
     def abandon(self) -> None:

@@ -1,0 +1,205 @@
+"""Check everything a run was asked for before the first pair is read and before anything is written."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cliplens import api, registry
+from cliplens.contracts import Judge, Namer
+from cliplens.errors import InputError, MachineError, MismatchError
+from cliplens.files import sha256_of
+from cliplens.hooked import HookedCLIP
+from cliplens.keys import pair_keys
+from cliplens.pairs import Pairs, open_image
+from cliplens.run.degenerate import check_enough
+from cliplens.run.dictionary import planned_samples, training_config
+from cliplens.run.embeddings import embeddings_of
+from cliplens.run.given import open_given
+from cliplens.run.harvesting import harvest_plan
+from cliplens.run.opened import asked_pairs
+from cliplens.run.targets import label_of
+from cliplens.sae import Dictionary
+from cliplens.settings import Settings
+from cliplens.store import Embeddings
+from cliplens.store.plan import Plan
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run whose every option, name, file and plugin was found good, with what the checks have opened."""
+
+    settings: Settings
+    clip: HookedCLIP | Embeddings
+    pairs: Pairs
+    harvest: Plan
+    """What the harvest will write."""
+    dictionary: Dictionary | None
+    """The dictionary made elsewhere; None where one is trained."""
+    judge: Judge | None
+    samples: int
+    """Rows to train on."""
+    bytes: Mapping[str, int]
+    """Step -> bytes it will write, about."""
+    inputs: Mapping[str, str]
+    """Input from outside the folder -> hash: `pairs`, `model`, and the files that options name."""
+
+
+def check(settings: Settings, until: str = "report") -> Checked:
+    """Check the settings of a run against the machine, the installed plugins, the files, the model and the pairs.
+
+    Raises:
+        CliplensError: the first thing that cannot be as it was asked.
+    """
+    _check_device(settings.device)
+    namer = registry.find("namers", settings.namer)
+    _check_judge_name(settings.judge)
+    _check_vocabulary(settings.vocabulary)
+    given = None
+    if settings.sae is not None:
+        given, settings = open_given(settings)
+    elif until != "harvest":
+        training_config(settings, d_in=1_000_000)  # the architecture and its fields, before the model is loaded
+    clip = open_model(settings)
+    if given is not None and isinstance(clip, HookedCLIP):
+        given.check(clip, settings.sites)
+    pairs = asked_pairs(settings)
+    if until != "harvest":
+        check_enough(pair_keys(pairs.ids), settings)
+    if settings.target is not None:
+        label_of(settings)
+    namer.make(Namer)
+    judge = None if settings.judge is None else registry.judge(settings.judge)
+    planned = harvest_plan(clip, pairs, settings)
+    widths = {str(site.site): site.schema.d_in for site in planned.sites if site.site in settings.sites}
+    if len(set(widths.values())) > 1:
+        raise MismatchError(
+            expected="sites of one width, which one dictionary can read",
+            found=", ".join(f"{s}: {w}" for s, w in widths.items()),
+            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower with --tower",
+        )
+    samples = 0 if given is not None or until == "harvest" else _check_training(settings, planned, len(pairs))
+    if judge is not None:
+        _probe_judge(judge, pairs, settings)
+    d_in = next(iter(widths.values()))
+    return Checked(
+        settings=settings,
+        clip=clip,
+        pairs=pairs,
+        harvest=planned,
+        dictionary=given,
+        judge=judge,
+        samples=samples,
+        bytes=_bytes(settings, planned, d_in),
+        inputs=_inputs(settings, clip, pairs),
+    )
+
+
+def open_model(settings: Settings) -> HookedCLIP | Embeddings:
+    """Open the model the settings name, or the embeddings that stand for one."""
+    if settings.embeddings:
+        return embeddings_of(settings)
+    return api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    try:
+        torch.zeros(1, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise MachineError(
+            expected="a device of this machine for --device",
+            found=f"{device!r} ({str(error).splitlines()[0].rstrip('.')})",
+            fix="leave --device out, or give --device cpu",
+        ) from error
+
+
+def _check_judge_name(judge: str | None) -> None:
+    if judge is not None:
+        registry.find("judges", judge.partition(":")[0])
+
+
+def _check_vocabulary(path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        words = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            expected="a UTF-8 text file for --vocabulary", found=f"{path}: {error.reason}", fix="save it as UTF-8"
+        ) from error
+    if not words:
+        raise InputError(
+            expected="a word or phrase a line in --vocabulary", found=f"nothing in {path}", fix="give another file"
+        )
+
+
+def _check_training(settings: Settings, planned: Plan, n_pairs: int) -> int:
+    """Check the training config at the hook's width, and return the rows to train on."""
+    sites = [site for site in planned.sites if site.site in settings.sites]
+    training_config(settings, d_in=sites[0].schema.d_in)
+    rows = int(n_pairs * (1 - settings.held_out)) * sum(site.schema.context_size for site in sites)
+    samples = planned_samples(settings, rows)
+    if samples < settings.batch_size:
+        raise InputError(
+            expected=f"at least one batch of {settings.batch_size} rows to train on",
+            found=f"--samples {samples}",
+            fix="raise --samples, or lower --batch-size",
+        )
+    return samples
+
+
+def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
+    """Let the judge embed the first pair that can be read."""
+    for index in range(min(len(pairs), 64)):
+        pair = pairs[index]
+        try:
+            images = [open_image(pair)] if settings.modalities != "text" else None
+        except InputError:
+            continue
+        captions = [pair.caption or ""] if settings.modalities != "image" else None
+        judge.embed(images, captions, [pair.id])
+        return
+
+
+def _bytes(settings: Settings, planned: Plan, d_in: int) -> dict[str, int]:
+    """Bytes that each step writes, about: activations, weights with their folded copies, and one checkpoint."""
+    weights = _FLOAT * 2 * d_in * (settings.d_sae or 4 * d_in)
+    out = {"harvest": planned.bytes_per_pair * planned.n_pairs}
+    if settings.sae is None:
+        out["train"] = weights * (1 + len(settings.sides)) + 3 * weights
+    return out
+
+
+def _inputs(settings: Settings, clip: HookedCLIP | Embeddings, pairs: Pairs) -> dict[str, str]:
+    found = {"pairs": pairs.sha256, "model": model_hash(asdict(clip.identity))}
+    if settings.sae is not None:
+        found["dictionary"] = hash_of_files(Path(settings.sae))
+    if settings.vocabulary is not None:
+        found["vocabulary"] = hash_of_files(Path(settings.vocabulary))
+    kind, _, source = (settings.judge or "").partition(":")
+    if kind == "file" and source:
+        found["judge"] = hash_of_files(Path(source))
+    return found
+
+
+def model_hash(identity: Mapping[str, Any]) -> str:
+    """Return one hash of a model's weights, preprocessing, tokenizer and adapters."""
+    names = ("weights_sha256", "preprocess_sha256", "tokenizer_sha256", "adapters")
+    return hashlib.sha256(json.dumps([identity.get(name) for name in names]).encode()).hexdigest()
+
+
+def hash_of_files(path: Path) -> str:
+    """Return one hash of a file, or of all files in a folder with their names."""
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = "".join(f"{p.relative_to(path).as_posix()} {sha256_of(p)}\n" for p in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,213 @@
+"""Decide, before anything is written, which steps of a run are to do, which are reused, and why."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cliplens.errors import CliplensError, InputError, MachineError, MismatchError
+from cliplens.faults import size
+from cliplens.files import read_json
+from cliplens.run.checks import Checked, model_hash
+from cliplens.run.steps import HARVEST, REPORT, SCORE, TRAIN, State, Step, StepLog, StepName, steps_until
+from cliplens.runfolder import RunFolder
+from cliplens.settings import Settings
+
+LONG = 600
+"""Seconds that a step took from which its results are only replaced when `redo` asks for it."""
+_OUTSIDE = ("pairs", "model", "dictionary")
+"""Inputs from outside the folder. Where one changed, the run is another run."""
+_OURS = {"run.toml", "steps.json", "activations", "sae", "checkpoints", "quarantine.jsonl"}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do: the state of each step, and what it needs on the disk."""
+
+    checked: Checked
+    states: Sequence[State]
+    folder: RunFolder
+    fresh: bool
+    """Nothing was computed in the folder yet."""
+
+    def rows(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield step, what happens, why, and bytes to write, for people."""
+        for state in self.states:
+            bytes_ = self.checked.bytes.get(state.step.name, 0)
+            will = "reuse" if state.done else "do" if state.reason in ("new", "lost") else "redo"
+            yield state.step.name, will, state.words, "" if state.done or not bytes_ else size(bytes_)
+
+
+def plan_run(
+    checked: Checked, folder: RunFolder, log: StepLog, until: StepName, *, resume: bool, redo: bool
+) -> RunPlan:
+    """Return the plan of a run in a folder.
+
+    Raises:
+        InputError: the folder holds a run and `resume` is false, or files that are no run.
+        MismatchError: pairs, model or dictionary are not those of the run, or results of hours would be replaced, and
+            `redo` is false.
+        MachineError: the disk has no room for what is to be written.
+    """
+    fresh = not computed(folder)
+    if not resume:
+        refuse_finished(folder)
+    if not folder.toml.exists() and folder.path.exists():
+        _refuse_other_files(folder.path)
+    if log.legacy and not fresh:
+        _adopt(folder, log)
+    states = list(_states(checked, folder, log, until))
+    if not redo:
+        _refuse_loss(states, log, folder)
+    plan = RunPlan(checked, states, folder, fresh)
+    _check_room(plan)
+    return plan
+
+
+def refuse_finished(folder: RunFolder) -> None:
+    """Refuse a folder in which something was computed.
+
+    Raises:
+        InputError: it holds a run.
+    """
+    if computed(folder):
+        raise InputError(
+            expected=f"{folder.path} to hold no run yet",
+            found="a run.toml" if folder.toml.exists() else "files of a run",
+            fix="add --resume to go on with it, or give another --out",
+        )
+
+
+def computed(folder: RunFolder) -> bool:
+    """Return whether anything was computed in a run folder that it would be a pity to lose."""
+    results = (folder.latents, folder.summary, folder.findings, folder.sae / "cfg.json")
+    return (
+        any(path.exists() for path in results)
+        or any(folder.activations.glob("shards/*.json"))
+        or any(folder.checkpoints.glob("*.safetensors"))
+    )
+
+
+def inputs_of(step: Step, checked: Checked, folder: RunFolder, log: StepLog) -> dict[str, str]:
+    """Return the inputs of a step with their hashes, as they are now."""
+    outside = checked.inputs
+    if step is HARVEST:
+        return {name: outside[name] for name in ("pairs", "model")}
+    found = {}
+    if "harvest" in step.needs:
+        found["activations"] = activations_hash(folder)
+    if "train" in step.needs and TRAIN.name in log.records and "dictionary" not in outside:
+        found["dictionary"] = log.records[TRAIN.name].fingerprint
+    if step is SCORE:
+        found |= {name: outside[name] for name in ("dictionary", "vocabulary", "judge") if name in outside}
+    if step is REPORT and SCORE.name in log.records:
+        found["scores"] = log.records[SCORE.name].fingerprint
+    return found
+
+
+def activations_hash(folder: RunFolder) -> str:
+    """Return the hash of all finished shards of a run; empty where the harvest is not finished."""
+    try:
+        found = read_json(folder.activations / "manifest.json")
+        return str(found["sha256"]) if found["complete"] else ""
+    except (OSError, CliplensError, KeyError, TypeError):
+        return ""
+
+
+def _states(checked: Checked, folder: RunFolder, log: StepLog, until: StepName) -> Iterator[State]:
+    to_do: list[StepName] = []
+    for step in steps_until(until, checked.settings):
+        state = log.state(step, checked.settings, inputs_of(step, checked, folder, log))
+        waits = [name for name in step.needs if name in to_do]
+        if waits and (state.done or state.reason == "inputs"):
+            state = State(step, "inputs", f"again if {' or '.join(waits)} gives other results")
+        if not state.done:
+            to_do.append(step.name)
+        yield state
+
+
+def _refuse_loss(states: Sequence[State], log: StepLog, folder: RunFolder) -> None:
+    for state in states:
+        own = log.records.get("train") is not None  # the dictionary is this run's: another one follows from its options
+        changed = [name for name in state.changed if name in _OUTSIDE and not (name == "dictionary" and own)]
+        if changed:
+            raise MismatchError(
+                expected=f"the {' and '.join(changed)} that the run in {folder.path} was made with",
+                found=f"other {' and '.join(changed)}",
+                fix="put them back, give another --out, or add --redo to replace the results",
+            )
+        if state.reason in ("options", "damaged") and _seconds_lost(state, log) > LONG:
+            seconds = _seconds_lost(state, log)
+            raise MismatchError(
+                expected=f"{state.step.name} in {folder.path} as it was done before, in {seconds / 60:.0f} minutes",
+                found=state.words,
+                fix="add --redo to do it again, repeat the earlier options, or give another --out",
+            )
+
+
+def _seconds_lost(state: State, log: StepLog) -> float:
+    """The time it took to make what is made again: a harvest with other options takes its training with it."""
+    if state.step is TRAIN:
+        return log.seconds.get(TRAIN.name, 0.0)
+    if state.step is HARVEST and state.reason == "options":
+        return sum(log.seconds.get(name, 0.0) for name in (HARVEST.name, TRAIN.name) if name in log.records)
+    return 0.0
+
+
+def _refuse_other_files(path: Path) -> None:
+    """A folder without run.toml may hold what a killed run left, and nothing else."""
+    others = sorted(p.name for p in path.iterdir() if not p.name.startswith(".") and p.name not in _OURS)
+    known = {pattern.split("/")[0] for step in (SCORE, REPORT) for pattern in step.writes}
+    if [name for name in others if name not in known]:
+        raise InputError(
+            expected=f"{path} to be missing, empty, or a run folder",
+            found="files that are no run",
+            fix="give another --out",
+        )
+
+
+def _check_room(plan: RunPlan) -> None:
+    need = sum(plan.checked.bytes.get(s.step.name, 0) for s in plan.states if not s.done)
+    written = sum(p.stat().st_size for p in plan.folder.activations.glob("*/*.arrow") if p.is_file())
+    existing = plan.folder.path
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if need - written > free:
+        raise MachineError(
+            expected=f"room for {size(need - written)} in {plan.folder.path}",
+            found=f"{size(free)} free",
+            fix="free some, choose fewer hooks or pairs, or one position per pair (--token auto)",
+        )
+
+
+def _adopt(folder: RunFolder, log: StepLog) -> None:
+    """Give the steps of a folder that was made before steps had records the records they would have."""
+    try:
+        found = folder.read_settings()
+    except (OSError, CliplensError):
+        return
+    known = {f.name for f in fields(Settings)}
+    asked = Settings(**{name: value for name, value in found["asked"].items() if name in known})
+    outside = {"pairs": str(found.get("pairs", {}).get("sha256")), "model": model_hash(found.get("model", {}))}
+    there: Mapping[str, bool] = {
+        "harvest": bool(activations_hash(folder)),
+        "train": (folder.sae / "cfg.json").exists(),
+        "score": folder.summary.exists(),
+        "report": folder.report.exists(),
+    }
+    for step in steps_until("report", asked):
+        if not there[step.name]:
+            return
+        log.adopt(step, asked, _adopted_inputs(step, outside, folder, log))
+
+
+def _adopted_inputs(step: Step, outside: Mapping[str, str], folder: RunFolder, log: StepLog) -> dict[str, str]:
+    if step is HARVEST:
+        return dict(outside)
+    found = {"activations": activations_hash(folder)} if "harvest" in step.needs else {}
+    if "train" in step.needs and TRAIN.name in log.records:
+        found["dictionary"] = log.records[TRAIN.name].fingerprint
+    if step is REPORT:
+        found["scores"] = log.records[SCORE.name].fingerprint
+    return found
