@@ -114,7 +114,7 @@ class OpenClipVision(HookedVisionTower):
         super().__init__(stock, _config(stock, blocks, "vision"))
         self.adds_pos_embed = isinstance(stock.ln_pre, nn.Identity)
         if not self.adds_pos_embed:
-            self.ln_pre = hooked_norm(stock.ln_pre, stock.transformer.width)
+            self.ln_pre = HookedLayerNorm(stock.ln_pre, stock.transformer.width)
         self.blocks = nn.ModuleList(hooked_block(b) for b in blocks)
         self.ln_final = hooked_norm(stock.ln_post, _d_pool(stock))
         self._open_pooling(stock)
@@ -255,7 +255,7 @@ class OpenClipPooler(HookedPooler):
 
     def __init__(self, stock: AttentionalPooler) -> None:
         super().__init__(stock, width=stock.attn.embed_dim)
-        self.ln_k = hooked_norm(stock.ln_k, stock.attn.kdim)
+        self.ln_k = HookedLayerNorm(stock.ln_k, stock.ln_k.normalized_shape[0])
 
     def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
         """Queries learnt, keys and values from the stream."""
@@ -342,9 +342,8 @@ def hooked_block(stock: nn.Module) -> HookedBlock:
     ):
         raise InputError(
             expected="open_clip's ResidualAttentionBlock or CustomResidualAttentionBlock (without scaled cosine)",
-            found=f"{type(stock).__name__} of {type(stock).__module__}",
-            fix="put the block inside a wrapper in its place (`._orig_mod`), or write a Tower adapter for it"
-            " (CONTRIBUTING.md, 'Adding a tower')",
+            found=type(stock).__name__,
+            fix="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
         )
     d = stock.attn.embed_dim if hasattr(stock.attn, "embed_dim") else stock.attn.out_proj.out_features
     scaled = _present(getattr(stock, "ln_attn", None)) is not None

@@ -33,15 +33,15 @@ class PainterConfig:
 
     @property
     def tokens(self) -> int:
-        """Patches of a picture."""
+        """Return the number of patches of a picture."""
         return (self.side // self.patch) ** 2
 
 
 class Painter(nn.Module):
-    """Noisy picture, time, embedding and layout to the clean picture.
+    """Predicts the clean picture from noisy picture, time, embedding and layout.
 
-    Each token knows which place of its cell it is and how far clockwise its cell lies from the first copy. It paints
-    one colour through a mask over a ground, so that no outline need be learned anew for every colour and background.
+    Each token knows its position within its cell and how far clockwise its cell is from the first copy. It paints one
+    colour through a mask over a ground, so that outlines need not be learned again for every colour and background.
     """
 
     cell_of: Int[Tensor, " token"]
@@ -75,7 +75,7 @@ class Painter(nn.Module):
         embedding: Float[Tensor, "sample d_embed"],
         layout: "SceneLayout",
     ) -> Pictures:
-        """The clean picture the network believes in."""
+        """Return the predicted clean picture."""
         return self.draw(state, time, self.condition(embedding), layout)
 
     def draw(
@@ -85,7 +85,7 @@ class Painter(nn.Module):
         scene: Float[Tensor, "sample width"],
         layout: "SceneLayout",
     ) -> Pictures:
-        """The same from what is known of the scene, wherever that comes from."""
+        """Return the predicted clean picture from an encoding of the scene: of an embedding, or of its factors."""
         given = F.silu(scene + self.tilt(layout.tilt) + self.time(_waves(time, self.config.width)))
         modulation = self.modulate(given)[:, None].chunk(6, dim=-1)
         clockwise = (self.cell_of - layout.anchor[:, None]) % _CELLS
@@ -103,7 +103,7 @@ class Painter(nn.Module):
 
 @dataclass(frozen=True)
 class SceneLayout:
-    """What the embedding does not hold and a picture must have: the quadrant of the first copy, and the tilt."""
+    """Properties of a picture that embeddings do not hold: the quadrant of the first copy, and the tilt."""
 
     anchor: Int[Tensor, " sample"]
     tilt: Int[Tensor, " sample"]
@@ -137,7 +137,7 @@ class _Block(nn.Module):
 
 
 def _cells(side: int) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
-    """Per token of a square grid: its cell, clockwise from the upper left, and its place in the cell."""
+    """Return per token of a square grid its cell, clockwise from the upper left, and its index in the cell."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     half = side // 2
     right, low = x // half, y // half

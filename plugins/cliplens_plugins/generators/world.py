@@ -22,11 +22,11 @@ WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
 
 
 class WorldGenerator(Generator):
-    """Flow matching, conditioned on a final embedding of `world`: of a picture, or of a caption as it is.
+    """Flow matching, conditioned on a final embedding of `world`, of a picture or of a caption.
 
-    What the embedding has lost (where the copies lie, how they are tilted) is drawn from the seed, as is what a caption
-    leaves open. The condition is normalised first, so unnormalised embeddings do too. Row i of one call and row i of
-    another with the same seed start from the same noise and layout: two pictures differ by their conditions alone.
+    Properties that the embedding does not hold (where the copies lie, how they are tilted) are drawn from the seed, as
+    is everything a caption leaves open. The condition is normalised first. Row i of two calls with one seed starts from
+    the same noise and layout, so the two pictures differ by their conditions alone.
     """
 
     name: ClassVar[str] = "world"
@@ -36,7 +36,7 @@ class WorldGenerator(Generator):
 
     @cached_property
     def painter(self) -> Painter:
-        """The network, read when first used; float32 on the CPU."""
+        """The network in float32 on the CPU, read when first used."""
         with safe_open(self._weights, framework="pt") as file:
             config = PainterConfig(**json.loads(file.metadata()["config"]))
         painter = Painter(config)
@@ -46,7 +46,7 @@ class WorldGenerator(Generator):
     def generate(
         self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
     ) -> Sequence[Image.Image]:
-        """One picture of 48 x 48 pixels per row; bit for bit the same for the same rows, seed and number of threads.
+        """Return one picture of 48 x 48 pixels per row, bit-identical for the same rows, seed and number of threads.
 
         Options:
             steps: Euler steps, 8 by default.
@@ -72,7 +72,7 @@ class WorldGenerator(Generator):
 def sample(
     painter: Painter, unit: Float[Tensor, "sample d_embed"], noise: Pictures, layout: SceneLayout, *, steps: int
 ) -> Pictures:
-    """Pictures from noise by Euler steps along the predicted velocity; the last step lands on the predicted picture."""
+    """Return pictures made from noise by Euler steps along the predicted velocity; the last ends at the prediction."""
     state = noise
     scaled = scaled_condition(unit)
     for step in range(steps):
@@ -83,7 +83,7 @@ def sample(
 
 
 def scaled_condition(unit: Float[Tensor, "sample d_embed"]) -> Float[Tensor, "sample d_embed"]:
-    """Unit-norm embeddings with root mean square 1, as the network takes them."""
+    """Return unit-norm embeddings scaled to root mean square 1, the input of the network."""
     return unit * unit.shape[1] ** 0.5
 
 
@@ -106,7 +106,7 @@ def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor
 
 
 def _drawn(n: int, seed: int, config: PainterConfig) -> tuple[Pictures, SceneLayout]:
-    """Noise and layout, row by row from the seed, so that row i does not depend on how many rows there are."""
+    """Draw noise and layout row by row, so that row i does not depend on the number of rows."""
     generator = torch.Generator().manual_seed(seed)
     rows = [
         (

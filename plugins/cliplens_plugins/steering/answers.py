@@ -1,4 +1,4 @@
-"""What steering does to the answers of a multimodal language model: words and next-token logits over doses."""
+"""Answers of a steered multimodal language model over doses: words and the distribution of the next token."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _TOP = 5
 
 
 def is_answering(folder: Path) -> bool:
-    """Whether a folder holds a model of transformers that answers questions about pictures."""
+    """Return whether a folder holds a model of transformers that answers questions about pictures."""
     if not (folder / "config.json").is_file():
         return False
     from transformers import AutoConfig
@@ -39,13 +39,13 @@ def answers(
     *,
     site: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One row per sample and dose, the first dose being 0.
+    """Return one row per sample and dose; the first dose must be 0.
 
-    `answer` holds the likeliest words, `next` the likeliest next tokens with their log-probabilities, `changed` how far
-    the next-token distribution moved from dose 0: the Kullback-Leibler divergence, in nats, at least 0.
+    `answer` is the greedy answer, `next` the likeliest next tokens with their log-probabilities, and `changed` the
+    Kullback-Leibler divergence of the next token's distribution from dose 0, in nats, at least 0.
 
     Raises:
-        InputError: no picture or no question, or numbers of them that do not go together.
+        InputError: there is no picture or no question, or their numbers do not match.
     """
     asked = _paired(questions, images)
     processor, model = _opened(folder)
@@ -54,7 +54,7 @@ def answers(
         given = _given(processor, question, path).to(model.device)
         plain: Float[Tensor, " token"] | None = None
         for dose in doses:
-            with torch.no_grad(), steer(model, steering.at_dose(dose), site=site):
+            with torch.no_grad(), steer(model, steering.at_dose(dose), site=site) as movement:
                 now = F.log_softmax(model(**given).logits[0, -1].double(), dim=-1)
                 made = model.generate(**given, max_new_tokens=_LONGEST, do_sample=False)
             plain = now if plain is None else plain
@@ -66,6 +66,7 @@ def answers(
             changed = max(0.0, float(F.kl_div(now, plain, reduction="sum", log_target=True)))
             rows.append(
                 {"image": path.name, "question": question, "dose": dose, "answer": str(said).strip()}
+                | {"conditioning moved": movement.conditioning if movement.calls else 0.0}
                 | {"changed": changed, "next": ", ".join(likely)}
             )
     return rows
@@ -77,7 +78,7 @@ def _paired(questions: Sequence[str], images: Sequence[Path]) -> list[tuple[str,
         raise InputError(
             expected="as many questions as pictures, or one of either",
             found=f"{len(questions)} --prompt and {len(images)} --image",
-            fix="give for example --image cat.png --prompt 'What is this?'",
+            fix="give --image cat.png --prompt 'What is this?'",
         )
     n = max(len(questions), len(images))
     return [(questions[i % len(questions)], images[i % len(images)]) for i in range(n)]

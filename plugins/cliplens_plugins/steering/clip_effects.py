@@ -1,4 +1,4 @@
-"""Steering CLIP itself, measured: what moves in zero-shot and retrieval, and what else moves."""
+"""Effects of steering on CLIP's embeddings: zero-shot readings, retrieval, and shifts of the cosine with texts."""
 
 from collections.abc import Mapping
 
@@ -16,19 +16,19 @@ Banks = Mapping[str, Float[Tensor, "value d_embed"]]
 
 
 def zero_shot(embeddings: Float[Tensor, "sample d_embed"], banks: Banks) -> dict[str, Int[np.ndarray, " sample"]]:
-    """The value of each attribute whose text is nearest, by cosine."""
+    """Return, per attribute, the value whose text is nearest to each sample by cosine."""
     return {name: nearest_prototype(embeddings, bank).cpu().numpy() for name, bank in banks.items()}
 
 
 def cosine_shift(
     before: Float[Tensor, "sample d_embed"], after: Float[Tensor, "sample d_embed"], banks: Banks
 ) -> dict[str, Float[np.ndarray, " value"]]:
-    """Mean change of the cosine with each value's text: what moves (the target) and what else moves (all others)."""
+    """Return the mean change of the cosine with the text of each value, per attribute, in [-2, 2]."""
     moved = F.normalize(after, dim=-1) - F.normalize(before, dim=-1)
     return {name: (moved @ F.normalize(bank, dim=-1).T).mean(0).cpu().numpy() for name, bank in banks.items()}
 
 
 @torch.no_grad()
 def mean_prompts(embeddings: Float[Tensor, "value context d_embed"]) -> Float[Tensor, "value d_embed"]:
-    """One embedding per value: the mean over contexts all values share."""
+    """Return one unit-norm embedding per value: the mean over contexts that all values share."""
     return F.normalize(F.normalize(embeddings, dim=-1).mean(1), dim=-1)

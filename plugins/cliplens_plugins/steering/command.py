@@ -79,6 +79,10 @@ Measure = Annotated[
         rich_help_panel=SCORE,
     ),
 ]
+Control = Annotated[
+    bool,
+    typer.Option("--control", help="Measure a random edit of equal norm beside it.", rich_help_panel=SCORE),
+]
 Judge = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +122,7 @@ def steer(
     seed: Seed = 0,
     classes: Classes = None,
     measure: Measure = None,
+    control: Control = False,
     judge: Judge = None,
     out: Out = None,
 ) -> None:
@@ -160,6 +165,7 @@ def steer(
         size=None if size is None else _size(size),
         seed=seed,
         measure=measure,
+        control=control,
         judge=judge,
         out=out or (Path("cliplens-steer") if run is None else RunFolder(run).steering),
     )

@@ -1,4 +1,4 @@
-"""Directions to compare a dictionary with: a dose of a latent ought to beat these, and often does not."""
+"""Directions to compare a dictionary with: difference of means, centroids, random directions."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def difference_of_means(
     acts: Float[Tensor, "row d_in"], target: Bool[Tensor, " row"], own: Bool[Tensor, " row"] | None = None
 ) -> Float[Tensor, " d_in"]:
-    """Mean of the rows with the target less the mean of the rows with what is to be replaced (all others when None).
+    """Return the mean of the target rows less the mean of the own rows, or of all others when `own` is None.
 
     With `own` this is the centroid swap, the strong baseline of AxBench (2501.17148).
     """
@@ -19,7 +19,7 @@ def difference_of_means(
 
 
 def random_direction(like: Float[Tensor, "*at d_in"], seed: int) -> Float[Tensor, "*at d_in"]:
-    """One direction drawn at random, at every row of `like` as long as that row."""
+    """Return one random direction, scaled at every row of `like` to the norm of that row."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(like.shape[-1], generator=generator, dtype=torch.float64)
     unit = (drawn / drawn.norm()).to(like)
@@ -29,5 +29,5 @@ def random_direction(like: Float[Tensor, "*at d_in"], seed: int) -> Float[Tensor
 def centroids(
     acts: Float[Tensor, "row d_in"], groups: Mapping[int, Bool[Tensor, " row"]]
 ) -> dict[int, Float[Tensor, " d_in"]]:
-    """The mean of each group of rows that has any."""
+    """Return the mean of each group that has rows."""
     return {group: acts[rows].mean(0) for group, rows in groups.items() if bool(rows.any())}

@@ -18,6 +18,7 @@ from cliplens.edits import LatentSteering
 from cliplens.errors import InputError
 from cliplens.files import read_json
 from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.directions import random_direction
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
@@ -52,14 +53,18 @@ def through_generator(
     run: Run,
     steering: LatentSteering,
     samples: tuple[list[str], list[Image.Image] | list[str]],
+    *,
+    control: bool = False,
 ) -> Strip:
-    """Draw the steered embeddings of samples of a run."""
+    """Draw the steered embeddings of samples of a run; as a control, embeddings moved as far in a random direction."""
     draw = registry.find("generators", generator).make(Generator)
     labels, given = samples
     columns, movement = [], []
     plain = run.embed(given)
     for dose in request.ordered_doses:
         condition = run.embed(given, steering.at_dose(dose))
+        if control:
+            condition = plain + random_direction(condition - plain, seed=request.seed)
         columns.append(list(draw.generate(condition, seed=request.seed)))
         movement.append({"embedding moved": float((condition - plain).norm() / plain.norm())})
     return Strip(labels, columns, movement)
@@ -175,4 +180,4 @@ def samples_to_draw(run: Run, request: SteeringRequest, keep: Any, count: int) -
     if request.images:
         opened = [Image.open(path).convert("RGB") for path in request.images]
         return [path.name for path in request.images], opened
-    return run.held_out_samples(request.pairs or count, keep)
+    return run.held_out_samples(count, keep)

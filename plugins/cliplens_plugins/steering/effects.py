@@ -1,4 +1,4 @@
-"""What steering did, counted: the target attribute against the dose, and every attribute that was to stay."""
+"""Success and side effects of steering: shares of samples whose reading changed, with intervals, over doses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cliplens.keys import hashed_uniform
+from cliplens.statistics import wilson_interval
 
 Reading = Mapping[str, Int[np.ndarray, " sample"]]
-"""Attribute -> value read off each sample, by whatever reads: a judge network, zero-shot prompts, a person."""
-_Z = 1.959963984540054
+"""Attribute -> index of the value read off each sample, by a network, by zero-shot prompts or by a person."""
 
 
 @dataclass(frozen=True)
@@ -25,42 +25,39 @@ class Share:
 
 @dataclass(frozen=True)
 class Effect:
-    """What one dose did."""
+    """Success and side effects at one dose."""
 
     dose: float
     success: Share
     """Samples read as the target; only samples that were not read so before count."""
     changed: Mapping[str, Share]
-    """Other attribute -> samples that read otherwise than before. Side effects."""
+    """Other attribute -> samples whose reading differs from dose 0. Side effects."""
 
     @property
     def worst(self) -> float:
-        """The largest side effect; 0 when there is no other attribute."""
+        """Return the largest side effect; 0 when there is no other attribute."""
         return max((s.share for s in self.changed.values()), default=0.0)
 
 
 def share_of(hits: Bool[np.ndarray, " sample"]) -> Share:
-    """The share of samples that hit (Wilson 1927, score interval)."""
-    n, found = len(hits), int(np.sum(hits))
-    if n == 0:
-        return Share(np.nan, np.nan, np.nan, 0)
-    p = found / n
-    middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * np.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return Share(p, max(0.0, float(middle - half)), min(1.0, float(middle + half)), n)
+    """Return the share of samples that hit, with its score interval (Wilson 1927)."""
+    n = len(hits)
+    share = float(np.mean(hits)) if n else np.nan
+    low, high = wilson_interval(share, n)
+    return Share(share, float(low), float(high), n)
 
 
 def effect(
     before: Reading, after: Reading, attribute: str, target: Int[np.ndarray, " sample"] | int, *, dose: float
 ) -> Effect:
-    """Compare what is read off the same samples before and after.
+    """Return success and side effects from readings of the same samples before and after.
 
     Args:
         before: readings without steering, from the same seeds.
         after: readings with it.
-        attribute: the one that was to change.
+        attribute: the attribute to change.
         target: its wanted value, for all samples or for each.
-        dose: what was given, for the record.
+        dose: the dose, kept in the result.
     """
     wanted = np.broadcast_to(np.asarray(target), before[attribute].shape)
     rows = before[attribute] != wanted
@@ -71,7 +68,7 @@ def effect(
 def dose_slope(
     doses: Sequence[float], hits: Bool[np.ndarray, "dose sample"], *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Least-squares slope of the success rate per unit of dose, with a 95 % percentile bootstrap over samples.
+    """Return the least-squares slope of success per unit of dose, with a 95 % percentile bootstrap over samples.
 
     The same samples are steered at every dose, so whole samples are drawn. nan with fewer than two doses or no samples.
     """
@@ -87,7 +84,7 @@ def dose_slope(
 
 
 def dose_of_breach(effects: Sequence[Effect], limit: float = 0.1) -> float:
-    """The dose at which the worst side effect passes the limit, linear between doses; inf when it never does."""
+    """Return the dose at which the worst side effect passes the limit, linear between doses; inf if it never does."""
     ordered = sorted(effects, key=lambda e: e.dose)
     for before, after in zip([None, *ordered], ordered, strict=False):
         if after.worst > limit:
@@ -99,6 +96,6 @@ def dose_of_breach(effects: Sequence[Effect], limit: float = 0.1) -> float:
 
 
 def best_within(effects: Sequence[Effect], limit: float = 0.1) -> Effect | None:
-    """The dose with most success among those whose side effects all stay within the limit; None when none does."""
+    """Return the effect with most success among those whose side effects stay within the limit; None without one."""
     kept = [e for e in effects if e.worst <= limit]
     return max(kept, key=lambda e: e.success.share) if kept else None

@@ -14,8 +14,9 @@ def find(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     words: Annotated[str, typer.Argument(help="One or more words, such as red.")],
     modality: Annotated[
-        Literal["image", "text"], typer.Option(help="Whose codes are compared with the captions.")
-    ] = "image",
+        Literal["image", "text"] | None,
+        typer.Option(help="Whose codes are compared with the captions; default images where it reads them."),
+    ] = None,
     count: Annotated[int, typer.Option(help="How many latents to show.")] = 10,
 ) -> None:
     """Find the latents of a run that stand for some words: cliplens find run/ red

@@ -1,9 +1,8 @@
-"""An edit of a few latents that carries a sample from one value of an attribute to another.
+"""Edits that change one value of an attribute into another, from labelled samples.
 
-Single latents of most attributes are conjunctions (a count with a shape) and move both. Here the edit is the difference
-of the mean codes of the two values, kept to the few latents where it is largest: what difference of means does along
-one direction, done with latents that can be looked at one by one. Ours. Labelled samples are needed, and others than
-those it is scored on.
+Single latents of most attributes are conjunctions (a count with a shape) and move both. This edit is the difference of
+the mean codes of the two values, on the few latents where it is largest: a difference of means in latents that can be
+looked at one by one. Ours. Label other samples than those it is scored on.
 """
 
 from dataclasses import dataclass
@@ -28,18 +27,18 @@ class MeanCodes:
     codes: SparseCodes
     """Of labelled samples, in one modality."""
     values: Int[np.ndarray, " sample"]
-    """The place of each sample's value."""
+    """The index of each sample's value."""
     n_values: int
     least: float = 0.15
     """Correlation with some value from which a latent takes part."""
 
     def edits(self, own: int, target: int, most: int | None = FEW) -> list[Edit]:
-        """What adds the difference of mean codes between two values.
+        """Return edits that add the difference of mean codes between two values.
 
         Args:
             own: the value samples have.
-            target: the value they are to get.
-            most: on so many latents, those whose means differ most; None takes all that say anything of the attribute.
+            target: the value to change it into.
+            most: number of latents, those whose means differ most; None takes all that correlate with the attribute.
         """
         gap = self.means[target] - self.means[own]
         strongest = sorted(self.latents, key=lambda k: -abs(float(gap[k])))[:most]
@@ -47,12 +46,12 @@ class MeanCodes:
 
     @cached_property
     def latents(self) -> Int[np.ndarray, " latent"]:
-        """Those that say anything of the attribute."""
+        """The latents that correlate with some value of the attribute."""
         each = [np.nan_to_num(label_correlation(self.codes, self.values == v)) for v in range(self.n_values)]
         return np.flatnonzero(np.abs(np.stack(each)).max(0) >= self.least)
 
     @cached_property
     def means(self) -> Float[Tensor, "value d_sae"]:
-        """The mean code of each value's samples; nan for a value no sample has."""
+        """The mean code over the samples of each value; nan for a value without samples."""
         dense, labels = self.codes.dense(), torch.from_numpy(self.values)
         return torch.stack([dense[labels == v].mean(0) for v in range(self.n_values)])

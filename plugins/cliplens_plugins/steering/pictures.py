@@ -1,4 +1,4 @@
-"""Pictures over doses: one strip, and two proxies for how much a picture has suffered."""
+"""A strip of pictures over doses, and two proxies of picture quality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +40,9 @@ def save_strip(
 
 
 def sharpness(picture: Image.Image) -> float:
-    """Variance of the Laplacian of the grey picture, grey from 0 to 1: falls when a picture blurs, soars with noise.
+    """Return the variance of the Laplacian of the grey picture, grey from 0 to 1; it falls with blur, rises with noise.
 
-    A proxy (Pech-Pacheco et al., 2000): read it against the picture at dose 0 only.
+    A proxy (Pech-Pacheco et al., 2000): compare it with the picture at dose 0 only.
     """
     grey = _grey(picture)
     inner = grey[1:-1, 1:-1]
@@ -51,7 +51,7 @@ def sharpness(picture: Image.Image) -> float:
 
 
 def burnt(picture: Image.Image) -> float:
-    """Share of colour values at the very end of the scale, in [0, 1]: rises when steering burns a picture. A proxy."""
+    """Return the share of colour values at either end of the scale, in [0, 1]; it rises when a picture burns."""
     values = np.asarray(picture.convert("RGB"))
     return float(np.mean((values == 0) | (values == 255)))
 

@@ -19,7 +19,7 @@ def attributes(
     """Return success and side effects per dose, against the pictures at dose 0, and the suggested dose.
 
     The suggested dose has the most success of those at which no other attribute changes in more than 10 % of pictures;
-    None when there is none.
+    None when there is none. Both are empty when every sample shows the target already.
 
     Args:
         reader: name in the entry-point group `cliplens.readers`.
@@ -47,6 +47,8 @@ def attributes(
     readings = [judge.read(pictures) for pictures in columns]
     before = readings[list(doses).index(0.0)]
     effects = [effect(before, after, name, target, dose=dose) for dose, after in zip(doses, readings, strict=True)]
+    if effects[0].success.n == 0:
+        return [], None
     rows = []
     for found in effects:
         low, high = found.success.low, found.success.high

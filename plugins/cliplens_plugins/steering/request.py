@@ -36,6 +36,7 @@ class SteeringRequest:
     size: tuple[int, int] | None = None
     seed: int = 0
     measure: str | None = None
+    control: bool = False
     judge: str | None = None
 
     def __post_init__(self) -> None:
@@ -52,6 +53,12 @@ class SteeringRequest:
                 expected="something to draw or to ask",
                 found="no --prompt and no --image",
                 fix="give --prompt 'a ring', or --image FILE",
+            )
+        if self.pipeline is not None and self.measure is not None and self.judge is None:
+            raise InputError(
+                expected="--judge MODEL, which compares pictures with a phrase",
+                found=f"--measure {self.measure!r} alone",
+                fix="give --judge, for example --judge open_clip:ViT-B-32",
             )
         if self.pairs is not None and self.pairs < 1:
             raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="give --pairs 4")

@@ -19,6 +19,7 @@ from cliplens_plugins.steering import clip_steering, readers
 from cliplens_plugins.steering.answers import answers, is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.drawing import Strip, open_pipeline, samples_to_draw, through_generator, through_pipeline
+from cliplens_plugins.steering.page import save_page
 from cliplens_plugins.steering.parsing import Group, parse_edits
 from cliplens_plugins.steering.pictures import burnt, save_strip, sharpness
 from cliplens_plugins.steering.request import SteeringRequest
@@ -95,7 +96,8 @@ class _Session:
 def do(request: SteeringRequest) -> dict[str, Any]:
     """Steer, draw or answer, and measure.
 
-    Writes strip.png (of pictures), edits.json and steering.json into `request.out` and returns the last.
+    Writes strip.png (of pictures), edits.json, steering.json and steering.html into `request.out` and returns the
+    content of steering.json.
 
     Raises:
         InputError: the options do not go together; names the option to change.
@@ -104,9 +106,9 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     steering = session.steering()
     labels, measured, notes, more = _done(session, steering)
     request.out.mkdir(parents=True, exist_ok=True)
-    if more.get("strip") is not None:
+    strip: Strip | None = more.pop("strip", None)
+    if strip is not None:
         heads = [f"dose {d:g}" for d in request.ordered_doses]
-        strip: Strip = more.pop("strip")
         save_strip(request.out / "strip.png", list(zip(*strip.columns, strict=True)), heads, labels)
     save_edits(request.out / "edits.json", steering.edits, session.dictionary)
     found = {
@@ -122,6 +124,7 @@ def do(request: SteeringRequest) -> dict[str, Any]:
         **more,
     }
     write_json(request.out / "steering.json", found)
+    save_page(request.out / "steering.html", found, [] if strip is None else strip.columns, labels)
     return found
 
 
@@ -178,9 +181,15 @@ def _on_the_generator(
     more: dict[str, Any] = {"strip": strip, "aim": aim}
     if aim is not None and request.judge is None:
         figures, suggested = readers.attributes(generator, aim, request.ordered_doses, whole.columns)
+        if not figures:
+            return strip.labels, rows, [*notes, f"{aim} is what every sample shows already"], more
         rows = [{**row, **extra} for row, extra in zip(rows, figures, strict=True)]
         notes.append(f"{aim}: share of {len(labels)} held-out pictures read so, by a network that saw pictures only")
         more |= {"suggested_dose": suggested, "measured_on": len(labels)}
+        if request.control:
+            random = through_generator(request, generator, run, steering, (labels, given), control=True)  # type: ignore[arg-type]
+            beside, _ = readers.attributes(generator, aim, request.ordered_doses, random.columns)
+            rows = [{**row, f"{aim} by a random edit": r[aim]} for row, r in zip(rows, beside, strict=True)]
     return strip.labels, rows, [*notes, *_standing_still(rows, "embedding moved")], more
 
 
@@ -242,12 +251,6 @@ def _of_pictures(session: _Session, strip: Strip) -> tuple[Rows, list[str]]:
         more = readers.similarities(request.judge, request.measure, request.prompts, strip.columns)
         notes.append("similarity is a cosine by the judge; the judge should not be the model steered")
         rows = [{**row, **extra} for row, extra in zip(rows, more, strict=True)]
-    elif request.measure is not None and session.run is None:
-        raise InputError(
-            expected="--judge MODEL, which compares pictures with a phrase",
-            found=f"--measure {request.measure!r} alone",
-            fix="give --judge, for example --judge ViT-B-32",
-        )
     return rows, notes
 
 

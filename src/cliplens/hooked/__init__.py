@@ -55,7 +55,6 @@ from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower
 from cliplens.hooked.weights import applied_bias as applied_bias
 from cliplens.hooked.weights import applied_weight as applied_weight
 from cliplens.hooked.weights import is_adapted as is_adapted
-from cliplens.hooked.wrappers import check_weights as check_weights
 from cliplens.hooked.wrappers import unwrapped as unwrapped
 
 __getattr__ = deprecated_names(

@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError, unknown_name
-from cliplens.hooked.base import Inputs
 from cliplens.hooked.head import affine
-from cliplens.hooked.norm import ClosedNorm, HookedLayerNorm
+from cliplens.hooked.norm import HookedLayerNorm
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.hooked.splicing import SplicedTower
 
@@ -43,7 +42,7 @@ class BankedTower(SplicedTower):
     """A tower that answers in concepts once it has been given a bank of them."""
 
     bank: Bank | None = None
-    ln_final: HookedLayerNorm | ClosedNorm
+    ln_final: HookedLayerNorm
 
     def set_bank(
         self,
@@ -76,9 +75,9 @@ class BankedTower(SplicedTower):
                 found=f"{list(embeddings.shape)} and {len(names)} names",
                 fix="embed the concepts with the other tower of this model",
             )
+        where = {"device": self.cfg.device, "dtype": self.cfg.dtype}
         chosen = _by_image(labels) if isinstance(labels, Tensor) else labels
-        own = embeddings.detach().to(self.device, self.input_dtype)
-        self.bank = Bank(F.normalize(own, dim=-1), names, scale, bias, chosen)
+        self.bank = Bank(F.normalize(embeddings.detach().to(**where), dim=-1), names, scale, bias, chosen)
 
     def to_single_token(self, name: str) -> int:
         """The number of a concept.
@@ -111,7 +110,7 @@ class BankedTower(SplicedTower):
         """What norm offset and projection bias add to the concepts' products, whatever the input."""
         return self._chosen_concepts(tokens) @ self._head()[2]
 
-    def answer(self, inputs: Inputs, return_type: str, loss_per_token: bool = False) -> Any:
+    def answer(self, inputs: Tensor, return_type: str, loss_per_token: bool = False) -> Any:
         """Logits over the bank [batch, pos, concept], the cross entropy, or both, in the shapes language models have.
 
         The tower has one answer per input; it is shown at each of the `pos` positions the inputs have.
@@ -126,13 +125,13 @@ class BankedTower(SplicedTower):
                 fix="leave return_type out",
             )
         bank = self._the_bank()
-        given = inputs if isinstance(inputs, Tensor) else self.checked(inputs)
-        logits = self._logits(self.encode(given)[1], bank)
-        positions = given.shape[1] if given.ndim == 2 else self.cfg.n_ctx
+        inputs = self.checked(inputs)
+        logits = self._logits(self.encode(inputs)[1], bank)
+        positions = inputs.shape[1] if inputs.ndim == 2 else self.cfg.n_ctx
         shown = logits.unsqueeze(1).expand(-1, positions, -1)
         if return_type == "logits":
             return shown
-        losses = F.cross_entropy(logits, self._labels(given, bank), reduction="none")
+        losses = F.cross_entropy(logits, self._labels(inputs, bank), reduction="none")
         loss = losses.unsqueeze(1).expand(-1, positions) if loss_per_token else losses.mean()
         return loss if return_type == "loss" else (shown, loss)
 

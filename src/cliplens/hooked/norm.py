@@ -35,8 +35,7 @@ class HookedLayerNorm(HookedPart):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if self.centred:
             wide = wide - wide.mean(-1, keepdim=True)
-        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        scale = self.hook_scale((wide.pow(2).mean(-1, keepdim=True) + eps).sqrt())
+        scale = self.hook_scale((wide.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
         normalised = self.hook_normalized(wide / scale)
         if self.w is not None:
             normalised = normalised * self.w.to(normalised.dtype)
@@ -45,8 +44,8 @@ class HookedLayerNorm(HookedPart):
         return normalised.to(x.dtype)
 
     @property
-    def eps(self) -> float | None:
-        """Return what is added to the variance; None means the machine epsilon of the dtype (torch's RMSNorm)."""
+    def eps(self) -> float:
+        """What is added to the variance."""
         return self.stock.eps  # type: ignore[return-value]
 
     @property
@@ -61,7 +60,7 @@ class HookedLayerNorm(HookedPart):
 
 
 class ClosedNorm(HookedPart):
-    """A norm without hooks: an `nn.Identity` in the place of one, or a kind whose steps are not known."""
+    """A norm without hooks: an `nn.Identity` in the place of one."""
 
     stock: nn.Module
     w: None = None
@@ -77,7 +76,5 @@ class ClosedNorm(HookedPart):
 
 
 def hooked_norm(stock: nn.Module, d: int, *, centred: bool = True) -> HookedLayerNorm | ClosedNorm:
-    """Return a norm with hooks on its steps, or without hooks where it is neither a layer norm nor an RMSNorm."""
-    if not (hasattr(stock, "eps") and hasattr(stock, "normalized_shape")):
-        return ClosedNorm(stock)
-    return HookedLayerNorm(stock, d, centred=centred and not isinstance(stock, nn.RMSNorm))
+    """Return a layer norm with hooks, or without any where an `nn.Identity` stands in its place."""
+    return ClosedNorm(stock) if isinstance(stock, nn.Identity) else HookedLayerNorm(stock, d, centred=centred)

@@ -23,7 +23,7 @@ def modules_of(stock: nn.Module) -> list[nn.Module]:
     while waiting:
         module = waiting.pop()
         found.append(module)
-        waiting.extend(child for child in module._modules.values() if child is not None)
+        waiting.extend(child for child in module.__dict__["_modules"].values() if child is not None)
     return found
 
 
@@ -37,7 +37,7 @@ def structure(stock: nn.Module) -> list[Any]:
         own = module.__dict__
         found += (module if module is not stock else None, module.__class__, module.__class__.forward, len(own))
         for hooks in HOOKS:
-            if own.get(hooks):
+            if own[hooks]:
                 found.append(tuple(own[hooks]))
     return found
 
@@ -45,7 +45,7 @@ def structure(stock: nn.Module) -> list[Any]:
 @contextmanager
 def in_eval_mode(stock: nn.Module) -> Iterator[None]:
     """Put every module of a stock model into eval mode for the block; on leaving each has the mode it had."""
-    flipped = [module for module in modules_of(stock) if module.__dict__.get("training")]
+    flipped = [module for module in modules_of(stock) if module.__dict__["training"]]
     try:
         for module in flipped:
             module.__dict__["training"] = False
@@ -57,12 +57,13 @@ def in_eval_mode(stock: nn.Module) -> Iterator[None]:
 
 def has_hooks(module: nn.Module) -> bool:
     """Return whether somebody registered hooks on a stock module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    own = module.__dict__
+    return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"])
 
 
 def called_as(stock: nn.Module, compute: Any, *given: Any, **named: Any) -> Any:
     """Call `compute` in the place of the module's forward, so that hooks on the module run as ever."""
-    if not (has_hooks(stock) or stock._backward_pre_hooks):
+    if not (has_hooks(stock) or stock.__dict__["_backward_pre_hooks"]):
         return compute(*given, **named)
     before = stock.__dict__.get("forward")
     stock.__dict__["forward"] = compute
@@ -93,13 +94,8 @@ def _change(module: nn.Module) -> str | None:
     replaced += [name for cls in kind.__mro__ for name, value in vars(cls).items() if _is_foreign(value)]
     if replaced:
         return f"a {kind.__name__} whose {', '.join(sorted(set(replaced)))} was replaced"
-    registered = sum(_is_own(hook) for hooks in HOOKS for hook in getattr(module, hooks).values())
-    return f"a {kind.__name__} with forward or backward hooks of yours ({registered})" if registered else None
-
-
-def _is_own(hook: Any) -> bool:
-    """Return whether a hook comes from somebody's code, not from one of the known packages."""
-    return (getattr(hook, "__module__", None) or "").split(".")[0] not in KNOWN
+    registered = sum(len(vars(module)[hooks]) for hooks in HOOKS)
+    return f"a {kind.__name__} with {registered} hooks of somebody's" if registered else None
 
 
 def _shadows(kind: type, name: str, value: Any) -> bool:

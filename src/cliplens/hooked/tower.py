@@ -81,17 +81,15 @@ class HookedTower(BankedTower):
         """Do nothing: a tower runs in eval mode. The mode of the stock model is its owner's business."""
         return self
 
-    def prove(self, *, known_good: bool = False) -> None:
-        """Compare the tower with its stock encoder, now and again whenever the encoder's structure has changed.
+    def prove(self) -> None:
+        """Compare the tower with its stock encoder, and again whenever the encoder's structure has changed.
 
-        Args:
-            known_good: do not run an encoder that is made of known classes only, unchanged: for models that were just
-                built by name.
+        An encoder made of known classes, unchanged, is not run; any other is run once with every hook read.
 
         Raises:
             MismatchError: the two differ; names the first block and why.
         """
-        if not known_good or changes(self.stock):
+        if changes(self.stock):
             prove(self)
         self._proved = structure(self.stock)
 

@@ -1,6 +1,6 @@
 """What every vision tower does: takes images, or ids of images where a source of images is attached."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,12 +57,7 @@ class HookedVisionTower(HookedTower):
         if not inputs.is_floating_point():
             inputs = self._looked_up(inputs)
         size = self._cfg.image_size
-        if (
-            inputs.ndim != 4
-            or len(inputs) == 0
-            or inputs.shape[1] != 3
-            or (size is not None and tuple(inputs.shape[2:]) != size)
-        ):
+        if inputs.ndim != 4 or inputs.shape[1] != 3 or (size is not None and tuple(inputs.shape[2:]) != size):
             raise InputError(
                 expected=f"preprocessed images, float [batch, 3, {size[0]}, {size[1]}]"
                 if size
@@ -88,11 +83,10 @@ class HookedVisionTower(HookedTower):
 
     def _preprocessed(self, pictures: Any) -> Tensor:
         given = [pictures] if isinstance(pictures, Image.Image) else pictures
-        several = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-        if not (several and all(isinstance(picture, Image.Image) for picture in given)):
+        if isinstance(given, str) or not all(isinstance(picture, Image.Image) for picture in given):
             raise InputError(
                 expected="preprocessed images or PIL pictures for the vision tower",
-                found=f"{type(pictures).__name__} {' '.join(str(pictures)[:60].split())!r}",
+                found=f"{type(pictures).__name__} {str(pictures)[:60]!r}",
                 fix="open files with PIL.Image.open; captions go to clip.text",
             )
         if self.preprocess is None or not given:

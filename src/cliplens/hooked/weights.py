@@ -4,9 +4,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
-
-from cliplens.errors import InputError
+from torch import Tensor, nn
 
 
 def is_adapted(module: Any) -> bool:
@@ -34,19 +32,21 @@ def applied_bias(linear: Any) -> Float[Tensor, " d_out"] | None:
 
 
 def packed_weights(attn: Any) -> tuple[Tensor, Tensor]:
-    """Return `in_proj_weight` and `out_proj.weight` of an `nn.MultiheadAttention`.
-
-    Raises:
-        InputError: an adapter of peft is active on it. peft merges it into both weights for the length of a call, and
-            what it merges into the second has changed between its versions, so the weights cannot be read.
-    """
+    """Return `in_proj_weight` and `out_proj.weight` of an `nn.MultiheadAttention`, adapters of peft included."""
     if not is_adapted(attn):
         return attn.in_proj_weight, attn.out_proj.weight
-    if not (attn.disable_adapters or attn.merged):
-        raise InputError(
-            expected="attention without an unmerged adapter",
-            found="a LoRA of peft on nn.MultiheadAttention",
-            fix="merge it: merge_and_unload() of the PeftModel, or merge() of the layer",
-        )
-    out = attn.get_base_layer().out_proj
-    return attn.get_base_layer().in_proj_weight, (out.get_base_layer() if is_adapted(out) else out).weight
+    base = attn.get_base_layer()
+    into, out = base.in_proj_weight, base.out_proj
+    if attn.disable_adapters or attn.merged:
+        return into, out.get_base_layer().weight if is_adapted(out) else out.weight
+    for name in (n for n in attn.active_adapters if n in attn.lora_A):
+        into = into + attn.get_delta_weight(name).to(into.dtype)
+    weight = out.get_base_layer().weight
+    for name in (n for n in out.active_adapters if n in out.lora_A):
+        weight = weight + out.get_delta_weight(name).to(weight.dtype)
+    return into, weight
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """Return the layer inside an adapter, or the layer itself."""
+    return module.get_base_layer() if is_adapted(module) else module  # type: ignore[operator]

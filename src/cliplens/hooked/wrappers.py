@@ -5,9 +5,6 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from cliplens.errors import InputError
 
-_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "bitsandbytes", "torchao", "optimum.quanto")
-"""Parts of the names of modules whose layers hold quantised weights."""
-
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside `torch.compile`, DataParallel, DistributedDataParallel or a peft `PeftModel`.
@@ -27,28 +24,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while (inside := _inside(seen)) is not None:
         seen = inside
     return seen
-
-
-def check_weights(model: nn.Module) -> None:
-    """Refuse a model whose weights are not there, or not in floating point.
-
-    Raises:
-        InputError: names the first such module or tensor.
-    """
-    for name, module in model.named_modules():
-        if any(part in type(module).__module__ for part in _QUANTISED):
-            raise InputError(
-                expected="a model with floating-point weights",
-                found=f"{name!r}, a quantised {type(module).__name__}",
-                fix="wrap the model from before quantisation, or load it without",
-            )
-    for name, weight in model.named_parameters():
-        if weight.is_meta or not weight.is_floating_point():
-            raise InputError(
-                expected="a model with floating-point weights in memory",
-                found=f"{name!r} {'on the meta device' if weight.is_meta else f'of dtype {weight.dtype}'}",
-                fix="load the weights first, without offloading and quantisation",
-            )
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

@@ -21,7 +21,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, open_dictionary
 from cliplens.settings import Settings
 from cliplens.shapes import Images, Tokens
-from cliplens.sites import MODALITIES, Modality
+from cliplens.sites import MODALITIES, Modality, Site
 
 _SEED = 97
 
@@ -126,7 +126,7 @@ class OpenedRun:
         lines = self.folder.quarantine.read_text(encoding="utf-8").splitlines()
         return frozenset(str(json.loads(line)["id"]) for line in lines if line.strip())
 
-    def find(self, words: str, count: int = 10, *, modality: Modality = "image") -> list[Candidate]:
+    def find(self, words: str, count: int = 10, *, modality: Modality | None = None) -> list[Candidate]:
         """Return the latents that may stand for the words, best first.
 
         Candidates are ranked by their name, by their code of the words themselves, and by how well and how often their
@@ -135,12 +135,12 @@ class OpenedRun:
         Args:
             words: one or more words, such as "red".
             count: how many to return at most.
-            modality: whose codes are compared with the captions.
+            modality: whose codes are compared with the captions; None takes images where the dictionary reads them.
 
         Raises:
             UnknownNameError: no latent has any evidence for them; the nearest names are listed.
         """
-        return self._finders[modality].find(words, count)
+        return self._finders[self._read(modality)].find(words, count)
 
     def captions_of(self, latent: int, count: int = 5) -> list[str]:
         """Return captions of a latent's strongest samples, of images first."""
@@ -151,9 +151,17 @@ class OpenedRun:
     def _exemplars(self) -> tuple[Exemplars | None, Exemplars | None]:
         return load_exemplars(self.folder.exemplars)
 
-    def mean_codes(self, words: str, *, modality: Modality = "image") -> Float[np.ndarray, " d_sae"] | None:
+    def mean_codes(self, words: str, *, modality: Modality | None = None) -> Float[np.ndarray, " d_sae"] | None:
         """Return the mean code of each latent over pairs whose captions say the words; None where too few do."""
-        return self._finders[modality].mean_codes(words)
+        return self._finders[self._read(modality)].mean_codes(words)
+
+    def _read(self, modality: Modality | None) -> Modality:
+        """Return the modality, or else the first that the dictionary reads."""
+        if modality is not None:
+            return modality
+        source = self.dictionary.provenance
+        read = {Site.parse(name).modality for name in source.sites} if source else set(MODALITIES)
+        return next(m for m in MODALITIES if m in read)
 
     @cached_property
     def _finders(self) -> dict[Modality, Finder]:

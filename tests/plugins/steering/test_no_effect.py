@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from cliplens import edits as ed
-from cliplens.errors import NoEffectError
+from cliplens.errors import NoEffectError, UnknownNameError
 from cliplens_plugins import steering as s
 from support import tiny_pipelines as tiny
 from support.tiny_dictionaries import tiny_dictionary
+from support.tiny_multimodal import MODELS
 
 pytest.importorskip("diffusers", reason="steering pipelines needs the extra [diffusion]")
 SIZE = {"height": 32, "width": 32}
@@ -154,22 +155,28 @@ def test_pipelines_people_have(name: str) -> None:
     assert np.array_equal(run(pipeline), before)
 
 
-MODELS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, torch.Tensor]]]] = {
-    "LLaVA": (tiny.llava, tiny.llava_inputs),
-    "Qwen2.5-VL": (tiny.qwen_2_5_vl, tiny.qwen_inputs),
-}
+HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
-@pytest.mark.parametrize(
-    "hook", ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"]
-)
 @pytest.mark.parametrize("name", MODELS)
-def test_models_that_answer(name: str, hook: str) -> None:
-    make, inputs = MODELS[name]
-    model = make()
-    before = logits(model, inputs())
-    with s.steer(model, steering(f"vision.blocks.1.{hook}")) as movement:
-        after = logits(model, inputs())
-    assert movement.conditioning > 0
-    assert not torch.allclose(before, after)
-    assert torch.equal(logits(model, inputs()), before)
+def test_models_that_answer(name: str) -> None:
+    make, pooled = MODELS[name]
+    torch.manual_seed(0)
+    model, inputs = make()
+    before = logits(model, inputs)
+    for hook in HOOKS:
+        with s.steer(model, steering(f"vision.blocks.1.{hook}")) as movement:
+            after = logits(model, inputs)
+        assert movement.conditioning > 0, hook
+        assert not torch.allclose(before, after, atol=1e-7), hook
+    if pooled is None:
+        with pytest.raises(UnknownNameError), s.steer(model, steering("vision.hook_pooled")):
+            pass
+    elif pooled:
+        with s.steer(model, steering("vision.hook_pooled")) as movement:
+            logits(model, inputs)
+        assert movement.conditioning > 0
+    else:
+        with pytest.raises(NoEffectError), s.steer(model, steering("vision.hook_pooled")):
+            logits(model, inputs)
+    assert torch.equal(logits(model, inputs), before)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cliplens import edits as ed
-from cliplens.errors import UnknownNameError
+from cliplens.errors import NoEffectError, UnknownNameError
 from cliplens_plugins import steering as s
 from support import tiny_pipelines as tiny
 from support.tiny_dictionaries import tiny_dictionary
@@ -59,10 +59,12 @@ def test_an_edit_in_the_vision_tower_changes_the_answers_logits(llava: Any) -> N
 
 
 @torch.no_grad()
-def test_an_edit_past_the_layer_it_reads_changes_nothing(llava: Any) -> None:
-    inputs = tiny.llava_inputs()
-    with s.steer(llava, steering("blocks.2.hook_resid_post")):
-        assert torch.equal(llava(**inputs).logits, llava(**inputs).logits)
+def test_a_block_past_the_layer_it_reads_is_refused(llava: Any) -> None:
+    with (
+        pytest.raises(NoEffectError, match=r"blocks\.2\.hook_resid_post.*vision\.blocks\.1\.hook_resid_post"),
+        s.steer(llava, steering("blocks.2.hook_resid_post")),
+    ):
+        llava(**tiny.llava_inputs())
 
 
 def by_hand(encoder: Any, x: Tensor, hook: str, edit: Any) -> Tensor:

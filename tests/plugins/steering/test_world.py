@@ -168,6 +168,9 @@ def test_a_run_alone_is_enough(folder: Path) -> None:
         "what it starts from is not the target yet"
     )
     assert (RunFolder(folder).steering / "strip.png").stat().st_size > 1000
+    page = (RunFolder(folder).steering / "steering.html").read_text()
+    assert page.count("data:image/png") == 2 * 3, "two samples at three doses"
+    assert found["aim"] in page
 
 
 def test_a_reference_picture_swaps_a_class_of_latents(folder: Path, tmp_path: Path) -> None:

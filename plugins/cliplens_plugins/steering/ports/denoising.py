@@ -14,7 +14,6 @@ from cliplens_plugins.steering.ports.movement import Movement, tensors_in
 Window = tuple[float, float]
 """From and to, as fractions of the noise schedule: (0, 1) is all of it, (0, 0.3) the noisiest third."""
 DENOISERS = ("unet", "transformer", "prior")
-_CONDITIONING = ("encoder_hidden_states", "class_labels", "added_cond_kwargs", "pooled_projections", "proj_embedding")
 _OPEN = "_cliplens_window"
 _REMEMBERED = 8
 
@@ -48,9 +47,9 @@ class Conditioning:
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._swapped: list[tuple[Tensor, Tensor]] = []
         scheduler = getattr(pipeline, "scheduler", None) or pipeline.prior_scheduler
-        # Flux hands its network times from 0 to 1; all others count the scheduler's training steps.
+        # Flux gives its network times from 0 to 1; others count the scheduler's training steps.
         of_one = type(denoiser).__name__.startswith("Flux")
-        self._steps = 1 if of_one else int(scheduler.config.num_train_timesteps)
+        self._steps = 1 if of_one else int(getattr(scheduler.config, "num_train_timesteps", 1000))
         if window is not None:
             _claim_window(pipeline, stack)
         before_call(denoiser, self._at_the_input, stack)
@@ -79,19 +78,25 @@ class Conditioning:
     def _at_the_input(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.fresh = True
         self._movement.runs += 1
-        timestep = float(torch.as_tensor(kwargs["timestep"] if "timestep" in kwargs else args[1]).float().max())
+        timestep = self._time(args, kwargs)
         if self._begins(timestep):
             self._refuse_unsteered()
             self._first, self._ready = timestep, False
         self._last = timestep
         if self.window is None:
             return None
-        progress = 1.0 - timestep / self._steps
+        progress = 1.0 - timestep
         start, stop = self.window
         if start <= progress < stop or (stop >= 1.0 and progress >= start):
             return None
-        conditioned = {name: self._plain(v) if name in _CONDITIONING else v for name, v in kwargs.items()}
-        return (*args[:2], *(self._plain(a) for a in args[2:])), conditioned
+        return tuple(self._plain(a) for a in args), {name: self._plain(v) for name, v in kwargs.items()}
+
+    def _time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+        """Return the noise level the denoiser is called at, from 1 (noise) to 0 (picture)."""
+        if "timestep_ratio" in kwargs:
+            return float(torch.as_tensor(kwargs["timestep_ratio"]).float().max())
+        given = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        return float(torch.as_tensor(given).float().max()) / self._steps
 
     def _refuse_unsteered(self) -> None:
         if not self._ready:
@@ -107,7 +112,7 @@ class Conditioning:
             return {name: self._plain(v) for name, v in value.items()}
         if isinstance(value, list):
             return [self._plain(v) for v in value]
-        if not isinstance(value, Tensor) or value.ndim < 2:
+        if not isinstance(value, Tensor) or not any(_is_like(value, steered) for steered, _ in self._rows):
             return value
         for seen, swapped in self._swapped:
             if seen is value:
@@ -144,9 +149,15 @@ def check_window(window: Window | None) -> None:
 def _rows_like(value: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield steered and plain rows of as many numbers as the rows of `value`."""
     for steered, plain in pairs:
-        if steered.ndim < 2 or steered.shape[-1] != value.shape[-1] or steered[0].numel() != value[0].numel():
-            continue
-        yield from zip(steered.flatten(1), plain.flatten(1), strict=True)
+        if _is_like(value, steered):
+            yield from zip(steered.flatten(1), plain.flatten(1), strict=True)
+
+
+def _is_like(value: Tensor, steered: Tensor) -> bool:
+    """Return whether the rows of two tensors have as many numbers."""
+    if min(value.ndim, steered.ndim) < 2 or not len(value) or steered.shape[-1] != value.shape[-1]:
+        return False
+    return steered[0].numel() == value[0].numel()
 
 
 def _claim_window(pipeline: Any, stack: ExitStack) -> None:

@@ -1,0 +1,87 @@
+"""The page of a steering session: one file with a slider over doses per sample, the figures and the edit."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from cliplens.files import write_text
+
+_LARGE = 160
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Steering</title><style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }
+figure { display: inline-block; margin: 0 1em 1em 0; vertical-align: top }
+figure img { width: {{ size }}px; image-rendering: pixelated; display: block }
+figure img[hidden] { display: none }
+figcaption { max-width: {{ size }}px; font-size: 12px; overflow-wrap: anywhere }
+table { border-collapse: collapse; margin: 1em 0 } th, td { text-align: right; padding: .2em .8em }
+th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f4 }
+label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertical-align: middle }
+</style></head><body>
+<h1>Steering</h1>
+{% if aim %}<p>Aim: <b>{{ aim }}</b>
+{%- if suggested is not none %}; suggested dose {{ suggested }}{% endif %}.</p>{% endif %}
+{% for words, latents in taken.items() %}<p>Latents for <b>{{ words }}</b>:
+{% for l in latents %}{{ l.latent }} ({{ l.name or "no name" }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endfor %}
+{% if samples %}<label>Dose <input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="0" step="1">
+<output id="shown">{{ doses[0] }}</output></label>
+<div>{% for sample in samples %}<figure>{% for picture in sample.pictures %}
+<img class="d{{ loop.index0 }}" alt="dose {{ doses[loop.index0] }}" src="{{ picture }}"
+{{ "" if loop.first else "hidden" }}>
+{% endfor %}<figcaption>{{ sample.label }}</figcaption></figure>{% endfor %}</div>
+<script>
+const doses = {{ doses|tojson }}, slider = document.getElementById("dose");
+slider.addEventListener("input", () => {
+  document.getElementById("shown").textContent = doses[slider.value];
+  document.querySelectorAll("figure img").forEach(i => { i.hidden = i.className !== "d" + slider.value; });
+});
+</script>{% endif %}
+{% if rows %}<table><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
+</table>{% endif %}
+<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
+</body></html>
+"""
+
+
+def save_page(
+    path: Path, found: dict[str, Any], columns: Sequence[Sequence[Image.Image]], labels: Sequence[str]
+) -> None:
+    """Write the page of a session.
+
+    Args:
+        path: file to write.
+        found: the content of steering.json.
+        columns: pictures per dose, the same samples in each; empty where none were drawn.
+        labels: one per sample.
+    """
+    samples = [
+        {"label": label, "pictures": [_embedded(column[n]) for column in columns]} for n, label in enumerate(labels)
+    ]
+    environment = jinja2.Environment(autoescape=True)
+    page = environment.from_string(_TEMPLATE).render(
+        aim=found.get("aim"),
+        suggested=found.get("suggested_dose"),
+        taken=found["latents"],
+        doses=found["doses"],
+        samples=samples if columns else [],
+        rows=[{name: _shown(value) for name, value in row.items()} for row in found["measured"]],
+        notes=found["notes"],
+        size=_LARGE,
+    )
+    write_text(path, page)
+
+
+def _embedded(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
