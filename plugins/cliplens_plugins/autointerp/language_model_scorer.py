@@ -62,7 +62,7 @@ class LanguageModelScorer(Scorer):
         if backend is None:
             return Findings()
         judge = AskingJudge(backend, endpoint_queue(self.name, backend, self.give_up_after), evidence, self)
-        given = {
+        given: dict[Modality, Names] = {
             "image": living_names([n.text for n in from_images], evidence.alive),
             "text": living_names([n.text for n in from_captions], evidence.alive),
         }

@@ -95,6 +95,6 @@ def similarities(
 def _judge_of_pictures(spec: str) -> Judge:
     """Return the judge of a spec; the bare name of a model, as `--judge` took before, is one of kind open_clip."""
     if spec.partition(":")[0] in {plugin.name for plugin in registry.plugins("judges")}:
-        return registry.judge(spec)  # type: ignore[no-any-return]
+        return registry.judge(spec)
     warnings.warn(f"--judge {spec} is now --judge open_clip:{spec}", DeprecationWarning, stacklevel=2)
-    return registry.judge(f"open_clip:{spec}")  # type: ignore[no-any-return]
+    return registry.judge(f"open_clip:{spec}")
