@@ -27,7 +27,7 @@ PREFIXES = ("module.", "model.", "_orig_mod.", "clip.", "clip_model.", "net.")
 """What DDP, Lightning, torch.compile and training scripts put before every name."""
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "transformer.attn_mask")
 """Numbers and masks that OpenAI's archives and old exports keep among the weights."""
-_OBJECT = re.compile(r"GLOBAL ([\w.]+)|class ([\w.]+)|Unsupported (?:operand|global|class):? ([\w.]+)")
+_OBJECTS = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"class ([\w.]+)"), re.compile(r"Unsupported \w+:? ([\w.]+)"))
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -88,8 +88,7 @@ def check_floating(state: State, like: Mapping[str, Tensor], path: Path) -> None
 def unsafe(path: Path | str, error: BaseException) -> UnsafeFileError:
     """Return the error for a pickle that holds more than tensors; it names the object."""
     words = _CONTROL.sub("", str(error))
-    match = _OBJECT.search(words)
-    named = next((group for group in match.groups() if group), None) if match else None
+    named = next((match[1] for pattern in _OBJECTS if (match := pattern.search(words))), None)
     return UnsafeFileError(
         expected=f"tensors only in {path}",
         found=f"an object of {named}" if named else "other objects",
@@ -115,7 +114,7 @@ def _opened(path: Path) -> Any:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise _damaged(path, error) from error
         raise unsafe(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as error:
+    except Exception as error:  # the unpickler of a file that is no pickle fails in any way
         raise _damaged(path, error) from error
 
 
