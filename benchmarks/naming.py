@@ -31,9 +31,8 @@ from cliplens.contracts import Judge, Namer
 from cliplens.hooked import HookedCLIP
 from cliplens.naming import chosen_modality, image_share, name_latents, split_evidence, words
 from cliplens.records import Evidence, LatentTable, Name, PairedActs
-from cliplens.run import run
-from cliplens.run.context import Parts
-from cliplens.run.dictionary import dictionary_of
+from cliplens.run import OpenedRun, run
+from cliplens.run.context import RunContext
 from cliplens.run.naming import embed_texts, evidence_for
 from cliplens.run.scoring import EXEMPLARS, held_out_batches
 from cliplens.runfolder import RunFolder
@@ -80,21 +79,19 @@ def accepted(truth: str) -> set[str]:
     return said | {f"{w}s" for w in said} | {f"{w}es" for w in said} if factor == "shape" else said
 
 
-def finished(folder: RunFolder) -> tuple[Parts, Evidence, LatentTable]:
-    """A finished run's parts, with the evidence its names were made from."""
-    settings = Settings(**folder.read_settings()["asked"])
-    clip, pairs = api.load(settings.model), api.read_pairs(settings.pairs)
+def finished(folder: RunFolder) -> tuple[RunContext, Evidence, LatentTable]:
+    """Return a finished run's context, with the evidence its names were made from."""
+    run = OpenedRun(folder)
     cache = Cache.open(folder.activations)
-    dictionary = dictionary_of(clip, cache, settings, folder, resume=True)
-    parts = Parts(clip, pairs, cache, dictionary, settings, folder, Group.current())
-    tops = [TopSamples(site.modality, top=EXEMPLARS) for site in settings.sites]
-    for batch in held_out_batches(parts):
+    context = RunContext(run.clip, run.pairs, cache, run.dictionary, run.asked, folder, Group.current())
+    tops = [TopSamples(site.modality, top=EXEMPLARS) for site in run.asked.sites]
+    for batch in held_out_batches(context):
         for top in tops:
             top.update(batch)
-    by_id = {pair.id: pair for pair in pairs}
+    by_id = {pair.id: pair for pair in run.pairs}
     table = LatentTable.load(folder.latents)
-    evidence = evidence_for(parts, {t.modality: t.exemplars(by_id) for t in tops}, table["alive"].astype(bool))
-    return parts, evidence, table
+    evidence = evidence_for(context, {t.modality: t.exemplars(by_id) for t in tops}, table["alive"].astype(bool))
+    return context, evidence, table
 
 
 def shuffled(names: list[Name], seed: int) -> list[Name]:
