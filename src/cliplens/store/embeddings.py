@@ -36,8 +36,8 @@ class Embeddings:
     It has no towers: `vision` and `text` are None, so whatever needs a model says so.
     """
 
-    image_rows: Float[np.ndarray, "pair d_image"] | None
-    text_rows: Float[np.ndarray, "pair d_text"] | None
+    image_rows: Float[np.ndarray, "image d_image"] | None
+    text_rows: Float[np.ndarray, "text d_text"] | None
     ids: tuple[str, ...] | None = None
     name: str = "embeddings"
     vision: None = None
