@@ -202,7 +202,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _over(image: Image.Image, background: str) -> Image.Image:
-    if background == DROP or image.getextrema()[3] == (255, 255):  # type: ignore[index]
+    if background == DROP or image.getchannel("A").getextrema() == (255, 255):
         return image
     behind = Image.new("RGBA", image.size, (*ImageColor.getrgb(background)[:3], 255))
     return Image.alpha_composite(behind, image)

@@ -152,7 +152,7 @@ class SiteReader:
         """Return the activations of one decoded batch, float32, on the model's device."""
         out: dict[Site, SiteActs] = {}
         tokens, truncated = None, 0
-        if decoded.pictures is not None:
+        if decoded.pictures is not None and self.clip.vision is not None:
             images = decoded.pictures.on(self.clip.device).to(self.clip.dtype)
             out.update(self._side(self.clip.vision, "vision", images))
         if decoded.captions is not None and self.clip.text is not None and self.clip.tokenizer is not None:
@@ -188,7 +188,8 @@ class SiteReader:
     def _chosen(self, tower: HookedTower, acts: Float[Tensor, "pair pos d_in"], inputs: Tensor) -> SiteActs:
         images = inputs.is_floating_point()
         # Patch embeddings come before the class token joins them.
-        leading = self.clip.vision.n_special if images and acts.shape[1] == tower.cfg.n_ctx else 0
+        vision = self.clip.vision
+        leading = vision.n_special if vision is not None and images and acts.shape[1] == tower.cfg.n_ctx else 0
         if self.token == "patches":
             return SiteActs(acts[:, leading:], _full(acts[:, leading:]), "patches")
         classless = images and not leading

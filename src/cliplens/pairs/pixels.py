@@ -102,7 +102,7 @@ class Preparation:
         Raises:
             InputError: the preprocess gives pictures of several shapes.
         """
-        shapes = {tuple(picture.shape) for picture in (*self._prepared, *self._finished)}
+        shapes = {tuple(p.shape) for p in self._prepared} | {tuple(p.shape) for p in self._finished}
         if len(shapes) > 1:
             raise InputError(
                 expected="a preprocess that returns images of one shape",

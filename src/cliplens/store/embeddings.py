@@ -139,9 +139,8 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
             found=f"arrays for {', '.join(found) or 'neither'}",
             fix="name the arrays 'image' and 'text', give one file each, or read one modality (--tower vision or text)",
         )
-    return Embeddings(
-        *(_checked(found[m], m) if m in modalities else None for m in MODALITIES), ids=ids, name="embeddings"
-    )
+    image, text = (_checked(found[m], m) if m in modalities else None for m in MODALITIES)
+    return Embeddings(image, text, ids)
 
 
 def _by_file(unnamed: Mapping[str, np.ndarray], modality: Modality) -> str | None:
