@@ -15,6 +15,7 @@ from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
+from cliplens.run.controls import TITLE, controls, first_batches, notes_of, table_of
 from cliplens.run.degenerate import warnings_of
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
@@ -38,8 +39,12 @@ def score(context: RunContext, log: StepLog) -> None:
     with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
-        found = tally(_watched(held_out_batches(context), tops), metrics, decoder=context.dictionary.decoder)
+        kept: list[Batch] = []
+        batches = first_batches(held_out_batches(context), kept)
+        found = tally(_watched(batches, tops), metrics, decoder=context.dictionary.decoder)
         all_reduce(tops)
+    with log.timed("controls"):
+        controlled = controls(kept, context.dictionary.decoder)
     if context.group.rank != 0:
         return
     with log.timed("name"):
@@ -54,9 +59,10 @@ def score(context: RunContext, log: StepLog) -> None:
     with atomic_write(folder.latents) as partial:
         table.save(partial)
     warned = warnings_of(context.cache, context.settings, found.figures)
-    notes = [*warned, *found.notes, *names.notes, *_notes(context)]
-    write_json(folder.findings, {"tables": {**found.tables, **names.tables}, "notes": notes, "failed": found.failed})
-    write_json(folder.summary, _summary(context, found, names.figures, log))
+    notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled)]
+    tables = {**found.tables, **names.tables, TITLE: table_of(controlled)}
+    write_json(folder.findings, {"tables": tables, "notes": notes, "failed": found.failed})
+    write_json(folder.summary, {**_summary(context, found, names.figures, log), "controls": controlled})
 
 
 def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:

@@ -1,0 +1,65 @@
+"""Differences between a figure and its control, with intervals."""
+
+import numpy as np
+from jaxtyping import Float
+
+from cliplens.statistics.wilson import wilson_interval
+
+
+def mean_difference(
+    values: Float[np.ndarray, " value"],
+    control: Float[np.ndarray, " control"],
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return the difference of two means and its bootstrap interval (percentile); nan values are left out.
+
+    Args:
+        values: one number per unit.
+        control: the same for the control; the units need not be the same.
+        level: coverage of the interval.
+        draws: number of bootstrap samples.
+        seed: seed of the draw.
+
+    Returns:
+        Difference, lower and upper limit; three times nan where a side has no value.
+
+    >>> mean_difference(np.array([1.0, 1.0]), np.array([0.25, 0.25]))
+    (0.75, 0.75, 0.75)
+    """
+    sides = [x[~np.isnan(x)] for x in (values, control)]
+    if not all(len(side) for side in sides):
+        return (float("nan"),) * 3
+    rng = np.random.default_rng(seed)
+    a, b = (side[rng.integers(0, len(side), (draws, len(side)))].mean(axis=1) for side in sides)
+    low, high = np.quantile(a - b, [0.5 - level / 2, 0.5 + level / 2])
+    return float(sides[0].mean() - sides[1].mean()), float(low), float(high)
+
+
+def share_difference(
+    hits: int, n: int, control_hits: int, control_n: int, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the difference of two shares and its interval (Newcombe's method 10, from Wilson intervals).
+
+    Args:
+        hits: number of hits among n.
+        n: number of samples.
+        control_hits: number of hits among the samples of the control.
+        control_n: number of samples of the control.
+        level: coverage of the interval.
+
+    Returns:
+        Difference, lower and upper limit, in [-1, 1]; three times nan where a side has no sample.
+
+    Source: Newcombe, Statistics in Medicine 17:873 (1998).
+
+    >>> [round(x, 3) for x in share_difference(56, 70, 48, 80)]
+    [0.2, 0.052, 0.334]
+    """
+    if not n or not control_n:
+        return (float("nan"),) * 3
+    a, b = hits / n, control_hits / control_n
+    (low_a, high_a), (low_b, high_b) = wilson_interval(a, n, level), wilson_interval(b, control_n, level)
+    below, above = np.hypot(a - low_a, high_b - b), np.hypot(high_a - a, b - low_b)
+    return a - b, float(a - b - below), float(a - b + above)

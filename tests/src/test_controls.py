@@ -1,0 +1,95 @@
+"""Controls: an untrained dictionary and permuted pairs, beside the figures of the same pairs."""
+
+import numpy as np
+import pytest
+import torch
+
+from cliplens.records import Batch, PairedActs
+from cliplens.run.controls import SINGLE, controls, first_batches, notes_of, table_of
+from cliplens.statistics import mean_difference, share_difference
+from support.planted import batches_of, planted_codes
+
+PLANTED = planted_codes(900, 12, seed=2)
+
+
+def decoder() -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(36, 24, generator=draw, dtype=torch.float64)
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def scored() -> list[Batch]:
+    judge = torch.randn(900, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    unit = torch.nn.functional.normalize(judge, dim=1)
+    out = []
+    for n, batch in enumerate(batches_of(PLANTED, 300, decoder=decoder())):
+        rows = unit[300 * n : 300 * n + 300]
+        out.append(Batch(batch.acts, batch.codes, batch.reconstruction, {"judge": PairedActs(batch.ids, rows, rows)}))
+    return out
+
+
+def test_a_dictionary_that_fits_is_beyond_an_untrained_one_and_its_cofiring_beyond_permuted_pairs() -> None:
+    found = controls(scored(), decoder())
+    assert found["explained_variance"]["untrained"]["beyond"]
+    assert found["explained_variance"]["untrained"]["value"] > 0.8
+    assert found["cofiring"]["permuted"]["beyond"]
+    assert abs(found["cofiring"]["permuted"]["control"]) < 0.05
+    assert found[SINGLE]["untrained"]["value"] == pytest.approx(2 / 3, abs=0.1)
+    assert found[SINGLE]["untrained"]["beyond"]
+
+
+def test_a_judge_that_knows_nothing_is_within_its_control_and_a_note_says_so() -> None:
+    found = controls(scored(), decoder())
+    row = found["ms_image"]["untrained"]
+    assert row["low"] < 0 < row["high"]
+    assert not row["beyond"]
+    (note,) = notes_of(found)
+    assert "ms_image (untrained)" in note
+    assert "cofiring" not in note
+    verdicts = {(r["figure"], r["against"]): r["verdict"] for r in table_of(found)}
+    assert verdicts["ms_image", "untrained"] == "within the control"
+    assert verdicts["cofiring", "permuted"] == "beyond the control"
+
+
+def test_value_and_control_are_the_same_on_every_call() -> None:
+    assert table_of(controls(scored(), decoder())) == table_of(controls(scored(), decoder()))
+
+
+def test_one_modality_has_the_untrained_control_alone() -> None:
+    batch = scored()[0]
+    codes = type(batch.codes)(batch.ids, batch.codes.image, None)
+    acts = PairedActs(batch.ids, batch.acts.image, None)
+    found = controls([Batch(acts, codes, PairedActs(batch.ids, batch.reconstruction.image, None))], decoder())
+    assert set(found) == {"explained_variance"}
+    assert set(found["explained_variance"]) == {"untrained"}
+
+
+def test_only_the_first_batches_are_kept() -> None:
+    kept: list[Batch] = []
+    assert len(list(first_batches(iter(scored()), kept, pairs=400))) == 3
+    assert [len(batch.ids) for batch in kept] == [300, 300]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090))]
+)
+def test_the_difference_of_two_shares_has_newcombes_interval(
+    a: tuple[int, int], b: tuple[int, int], expected: tuple[float, float]
+) -> None:
+    """The two examples of Newcombe's paper (method 10)."""
+    _, low, high = share_difference(*a, *b)
+    assert (low, high) == pytest.approx(expected, abs=1e-4)
+
+
+def test_differences_without_samples_are_nan() -> None:
+    assert np.isnan(mean_difference(np.array([np.nan]), np.array([1.0]))).all()
+    assert np.isnan(share_difference(0, 0, 1, 2)).all()
+
+
+def test_the_interval_of_a_difference_of_means_covers() -> None:
+    g = np.random.default_rng(4)
+    covered = []
+    for _ in range(200):
+        _, low, high = mean_difference(g.normal(0.3, 1, 80), g.normal(0, 1, 60), draws=300)
+        covered.append(low <= 0.3 <= high)
+    assert np.mean(covered) >= 0.9
