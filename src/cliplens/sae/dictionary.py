@@ -21,6 +21,7 @@ from cliplens.sae.compatibility import check_compatible
 from cliplens.sae.folder import Stored, load_folder, save_folder
 from cliplens.sae.folding import NOT_AFFINE, Means, check_foldable, folded_for, mean_of, side_of
 from cliplens.sae.inference import inference
+from cliplens.sae.pretrained import read_pretrained
 from cliplens.sites import MODALITIES, Modality, Site
 
 _DENSE_LIMIT = 2**26
@@ -179,6 +180,37 @@ class Dictionary:
             UnsafeFileError: the folder holds a pickle instead of tensors.
         """
         return cls(*load_folder(Path(folder), torch.device(device)))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Path | str,
+        sae_id: str | None = None,
+        *,
+        layout: str | None = None,
+        hook_name: str | None = None,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "Dictionary":
+        """Open a released dictionary by name; only the files of that dictionary are downloaded.
+
+        Args:
+            name: `hf:owner/name` for a repository on the Hugging Face hub, the name of a release in SAELens' own list
+                (`gpt2-small-res-jb`), or a local folder or file.
+            sae_id: the dictionary within it: a folder or file of the repository, an id of the release. None takes the
+                root, the `shared` folder of a cliplens export, or the only dictionary there is.
+            layout: one of `cliplens.sae.layouts()`, for a checkpoint that does not say what it is.
+            hook_name: the hook it reads, where the checkpoint does not say.
+            revision: branch, tag or commit of the repository.
+            device: where its weights go.
+
+        Raises:
+            UnknownNameError: there is no such release or dictionary; the message lists the nearest names.
+            InputError: the hub cannot be reached, or it holds no dictionary of a known layout.
+            UnsafeFileError: the file holds objects beside tensors.
+        """
+        found = read_pretrained(name, sae_id, layout=layout, hook_name=hook_name, revision=revision, device=device)
+        return cls(*found)
 
     def _here(self, acts: PairedActs) -> PairedActs:
         image, text = (None if rows is None else rows.to(self.device) for rows in (acts.image, acts.text))
