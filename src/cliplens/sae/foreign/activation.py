@@ -179,15 +179,15 @@ def _one_kind(named: list[tuple[str, Kind, bool]]) -> Kind | None:
     return next(iter(kinds), None)
 
 
-def _word_of(value: Any) -> str | None:
+def _word_of(value: Any) -> Any:
+    """Return what names an activation: the value itself, or the class in `{"cls": ..., "params": ...}`."""
     if isinstance(value, Mapping):
-        value = next((value[key] for key in ("cls", "name", "type", "class") if key in value), None)
-        return "" if value is None else str(value)
-    return None if value is None else str(value)
+        return next((value[key] for key in ("cls", "name", "type", "class") if key in value), "")
+    return value
 
 
-def _known(word: str, words: Mapping[str, Any], at: str) -> Any:
-    plain = re.sub(r"[^a-z0-9]", "", word.rpartition(".")[2].casefold())
+def _known(word: Any, words: Mapping[str, Any], at: str) -> Any:
+    plain = re.sub(r"[^a-z0-9]", "", word.rpartition(".")[2].casefold()) if isinstance(word, str) else "?"
     for form in (plain, plain.removesuffix("sae"), plain.removesuffix("activation")):
         if form in words:
             return words[form]
