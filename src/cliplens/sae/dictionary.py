@@ -111,7 +111,7 @@ class Dictionary:
         Raises:
             MismatchError: the activations are not `d_in` wide.
         """
-        return PairedCodes(acts.ids, *(self._codes(acts.of(m), m) for m in MODALITIES))
+        return PairedCodes(acts.ids, self._codes(acts.image, "image"), self._codes(acts.text, "text"))
 
     @torch.no_grad()
     def decode(self, codes: PairedCodes) -> PairedActs:

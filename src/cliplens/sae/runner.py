@@ -211,6 +211,7 @@ def _slice(clip: HookedCLIP, site: Site, positions: Positions, *, cached: bool) 
             found=f"positions={positions!r}",
             fix="harvest with the token choice you want, or use cliplens.activations(token=...) and cliplens.sae.train",
         )
+    assert clip.vision is not None  # `_context` refused a model without this tower
     special = clip.vision.n_special
     return (0, 1) if positions == "special" else (special, None)
 
