@@ -183,12 +183,13 @@ class Finder:
         source = dictionary.provenance
         sites = [Site.parse(n) for n in source.sites] if source else []
         mine = [s for s in sites if s.side == "text"]
-        if not mine or clip.tokenizer is None or "text" not in clip.towers:
+        tower = clip.towers.get("text")
+        if not mine or clip.tokenizer is None or tower is None:
             return np.full(dictionary.d_sae, np.nan)
         with torch.no_grad():
             tokens = clip.tokenizer([words])
-            acts = clip.text.read(tokens, [mine[0].hook])[mine[0].hook]
-            row = acts[:, 0] if acts.shape[1] == 1 else acts[[0], clip.text.special_position(tokens)]
+            acts = tower.read(tokens, [mine[0].hook])[mine[0].hook]
+            row = acts[:, 0] if acts.shape[1] == 1 else acts[[0], tower.special_position(tokens)]
             codes = dictionary.encode(PairedActs((words,), None, row.flatten(1).float())).text
         assert codes is not None
         dense = codes.dense()[0].double().cpu().numpy()
