@@ -23,15 +23,15 @@ LayerScale = Callable[[], Tensor | None]
 
 
 def no_layer_scale() -> None:
-    """For blocks without LayerScale."""
+    """Return None: for blocks without LayerScale."""
     return
 
 
 class HookedAttention(HookedPart, ABC):
     """q, k, v -> scores -> pattern -> z -> result, as TransformerLens names them.
 
-    `gain` gives the block's LayerScale on this branch, if any: `forward`, `hook_result`, `W_O` and `b_O` carry it, so
-    that what they say is what the residual stream receives.
+    `layer_scale` gives the block's LayerScale on this branch, if any. `forward`, `hook_result`, `W_O` and `b_O` include
+    it, so that they are what the residual stream receives.
     """
 
     stock: nn.Module

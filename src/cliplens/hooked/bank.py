@@ -1,4 +1,4 @@
-"""A bank of concepts stands in for the vocabulary a tower does not have.
+"""A bank of concepts, which takes the place of the vocabulary a tower does not have.
 
 For a vision tower it holds embeddings of captions (a zero-shot classifier), for a text tower embeddings of images. With
 one, TransformerLens' `logit_attrs` and SAELens' evaluations, which ask for logits and losses, work on a tower.
@@ -31,9 +31,9 @@ class Bank:
     """Unit-norm, in the space both towers share."""
     names: tuple[str, ...]
     scale: float = 1.0
-    """What cosines are multiplied by to give logits: the model's own logit scale."""
+    """Logits are `scale * cosine + bias`; the model's own logit scale."""
     bias: float = 0.0
-    """What is added (SigLIP)."""
+    """The model's own logit bias (SigLIP)."""
     labels: ConceptLabels | None = None
     """The right concept of each input; None: the one the model picks when nobody interferes."""
 
@@ -56,16 +56,16 @@ class BankedTower(SplicedTower):
         """Register the concepts; embeddings are brought to norm 1.
 
         Args:
-            embeddings: what to compare outputs with.
-            names: what the concepts are called; their numbers when None.
-            scale: times the cosine.
-            bias: plus.
+            embeddings: the concepts, in the space both towers share.
+            names: names of the concepts; their numbers when None.
+            scale: logits are `scale * cosine + bias`.
+            bias: see `scale`.
             labels: the right concept of each input, as a function of the inputs, or for image tokens as one number per
                 image. None: the concept the model itself picks when nobody interferes, so that a loss says how well an
                 edited model keeps to the original's answers, not how right they are.
 
         Raises:
-            MismatchError: embeddings of another width, or as many names as there are not embeddings.
+            MismatchError: the embeddings have another width, or there is not one name per embedding.
         """
         names = tuple(str(i) for i in range(len(embeddings))) if names is None else tuple(names)
         d = self.cfg.d_embed
@@ -80,7 +80,7 @@ class BankedTower(SplicedTower):
         self.bank = Bank(F.normalize(embeddings.detach().to(**where), dim=-1), names, scale, bias, chosen)
 
     def to_single_token(self, name: str) -> int:
-        """The number of a concept.
+        """Return the number of a concept.
 
         Raises:
             UnknownNameError: the bank has no such concept.
@@ -93,7 +93,7 @@ class BankedTower(SplicedTower):
     def tokens_to_residual_directions(
         self, tokens: str | int | Int[Tensor, "*shape"]
     ) -> Float[Tensor, "*shape d_model"]:
-        """Directions in the normalised final stream, as `ActivationCache.logit_attrs` wants them.
+        """Return directions in the normalised final stream, as `ActivationCache.logit_attrs` wants them.
 
         The product of a normalised stream (`ln_final.hook_normalized`) with a concept's direction, plus `bank_offset`,
         gives the unnormalised output's product with the concept's unit embedding: |output| times the cosine. It holds
@@ -107,11 +107,11 @@ class BankedTower(SplicedTower):
         return directions if gain is None else directions * gain
 
     def bank_offset(self, tokens: str | int | Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """What norm offset and projection bias add to the concepts' products, whatever the input."""
+        """Return what the norm's offset and the projection's bias add to each concept's product, for every input."""
         return self._chosen_concepts(tokens) @ self._head()[2]
 
     def answer(self, inputs: Tensor, return_type: str, loss_per_token: bool = False) -> Any:
-        """Logits over the bank [batch, pos, concept], the cross entropy, or both, in the shapes language models have.
+        """Return logits over the bank [batch, pos, concept], the cross entropy or both, in a language model's shapes.
 
         The tower has one answer per input; it is shown at each of the `pos` positions the inputs have.
 
@@ -161,7 +161,7 @@ class BankedTower(SplicedTower):
         return embeddings[self.to_single_token(tokens) if isinstance(tokens, str) else tokens]
 
     def _head(self) -> tuple[Tensor | None, Tensor, Tensor]:
-        """The final norm's gain, the projection, and what both add by themselves."""
+        """Return the final norm's gain, the projection, and their offset."""
         norm = self._modules.get("ln_final")
         if norm is None or any(isinstance(m, HookedPooler) for m in self.modules()):
             raise InputError(

@@ -1,4 +1,4 @@
-"""What TransformerLens and SAELens read off a model's `cfg`."""
+"""The configuration that TransformerLens and SAELens read from a model's `cfg`."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What leads from the last block to the shared space, taken as the affine map it is once its norms are held still.
+"""The head of a tower, from the last block to the shared space, as an affine map: its norms are held at one scale.
 
 A final layer norm divides by a scale that depends on the whole stream; held at the value it had, norm, pooling and
 projection together are affine, and what each part of the stream adds to the output is its own product with one
@@ -44,11 +44,11 @@ class FrozenHead:
         self.output: Float[Tensor, "batch d_embed"] = output
 
     def __call__(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_embed"]:
-        """Any stream through the held head."""
+        """Apply the held head to a stream."""
         return self._run(stream, self._hold)
 
     def directions(self, towards: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch pos d_model"]:
-        """The directions in the stream that the output's product with `towards` is the stream's product with."""
+        """Return the gradient of ⟨output, towards⟩ with respect to the residual stream."""
         with torch.enable_grad():
             stream = self.stream.clone().requires_grad_()
             return torch.autograd.grad(self(stream), stream, towards)[0]
@@ -90,7 +90,7 @@ def _refusal(expected: str, found: str) -> InputError:
 def affine(
     function: Callable[[Tensor], Tensor], width: int, like: Tensor
 ) -> tuple[Float[Tensor, "width out"], Float[Tensor, " out"]]:
-    """The matrix and offset of an affine function of rows [batch, width].
+    """Return the matrix and the offset of an affine function of rows [batch, width].
 
     Raises:
         InputError: it is not affine.

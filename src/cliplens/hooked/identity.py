@@ -1,4 +1,4 @@
-"""Which model, exactly: hashes of weights, preprocessing and tokenizer that a dictionary or a cache must agree with."""
+"""The identity of a model: hashes of weights, preprocessing and tokenizer, compared with dictionaries and caches."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ def identity_of(
     preprocess: Callable[[Image.Image], Tensor] | str | None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None,
 ) -> ModelIdentity:
-    """The identity of a model with what belongs to it; `preprocess` may be its description already."""
+    """Return the identity of a model with its preprocess (or the description of one) and tokenizer."""
     described = preprocess if isinstance(preprocess, str) else description(preprocess)
     return ModelIdentity(
         name=name,
@@ -65,7 +65,7 @@ def tokenizer_sha256(tokenizer: Callable[[Sequence[str]], Tensor] | None) -> str
 
 
 def description(preprocess: Any) -> str:
-    """A transform in words that stay the same from one process to the next."""
+    """Describe a transform in words that are the same in every process."""
     if preprocess is None:
         return ""
     named = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
@@ -75,7 +75,7 @@ def description(preprocess: Any) -> str:
 
 
 def adapters_in(model: nn.Module) -> str | None:
-    """The kinds of fine-tuning adapters whose weights are in the model unmerged; None when there are none."""
+    """Return the kinds of unmerged fine-tuning adapters in the model; None when there are none."""
     kinds = {"lora_": "LoRA", "adapter_": "adapter", "oft_": "OFT", "hada_": "LoHa"}
     names = model.state_dict().keys()
     found = sorted({kind for mark, kind in kinds.items() if any(mark in name for name in names)})

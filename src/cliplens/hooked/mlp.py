@@ -39,7 +39,7 @@ class HookedMLP(HookedPart):
     Gated: hook_post = act(hook_pre) * hook_pre_linear, where `fc_gate` gives hook_pre and `fc_in` hook_pre_linear, as
     in TransformerLens. With a norm before W_out, `hook_mid` is what enters the norm, and hook_post what enters W_out;
     `norm_in` comes before W_in, inside the stock module.
-    `gain` is the block's LayerScale on this branch: `forward`, `W_out` and `b_out` carry it.
+    `layer_scale` is the block's LayerScale on this branch: `forward`, `W_out` and `b_out` carry it.
     """
 
     stock: nn.Module

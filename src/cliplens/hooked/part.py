@@ -1,4 +1,4 @@
-"""The smallest piece of a tower: a module of hook points around a stock module it borrows and never alters."""
+"""The smallest part of a tower: hook points around a stock module, which is shared and never altered."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from transformer_lens.hook_points import HookPoint
 
 
 def hook_point(width: int | None) -> HookPoint:
-    """A hook point that remembers how wide one row of its activations is (None: no fixed width)."""
+    """Return a hook point that knows the width of one row of its activations (None: no fixed width)."""
     made = HookPoint()
     made.width = width
     return made
 
 
 def active(*points: nn.Module) -> bool:
-    """Whether anyone reads or writes at one of the points.
+    """Return whether there is a hook or a spliced dictionary at one of the hook points.
 
     The type is compared because a dictionary spliced in takes the hook point's place in the module tree.
     """
@@ -25,7 +25,7 @@ def active(*points: nn.Module) -> bool:
 
 
 def borrow(part: nn.Module, **modules: Any) -> None:
-    """Keep stock modules within reach without registering them: names, state dict and modules stay the user's own."""
+    """Store stock modules as attributes without registering them, so that names and state dict stay the user's own."""
     part.__dict__.update(modules)
 
 
@@ -52,10 +52,10 @@ class HookedPart(nn.Module):
         self._points: tuple[nn.Module, ...] = ()
 
     def refresh(self) -> None:
-        """List anew what stands where the hook points are; called whenever the module tree changed."""
+        """List the hook points again; called whenever the module tree has changed."""
         inside = ((name.rpartition(".")[2], module) for name, module in self.named_modules())
         self._points = tuple(module for name, module in inside if name.startswith("hook_"))
 
     def is_unhooked(self) -> bool:
-        """Whether nobody reads or writes anywhere inside."""
+        """Return whether there are no hooks anywhere inside."""
         return not active(*self._points)

@@ -1,8 +1,8 @@
-"""What both a tower and the joint model are: a TransformerLens root that leaves other people's hooks and modules alone.
+"""The base class of a tower and of the joint model: a TransformerLens root that leaves other hooks and modules alone.
 
 Three things differ from `HookedRootModule`. `setup` names only our own parts, so the stock modules inside stay as they
 were. The `hooks` context removes exactly the hooks it added, so that contexts of a tower and of the joint model nest
-in any order. Names nobody answers to are refused with the nearest ones.
+in any order. Unknown names are refused, and the nearest are listed.
 """
 
 from abc import ABC, abstractmethod
@@ -26,11 +26,11 @@ class HookedRoot(HookedRootModule, ABC):
 
     @abstractmethod
     def hook_for(self, name: str, hook: HookFn) -> HookFn:
-        """`hook` as it must be added at the point `name`, so that it is told that name."""
+        """Return the hook in the form in which it is added at the hook point `name`, so that it is passed that name."""
 
     @abstractmethod
     def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> Any:
-        """What `run_with_cache` returns around the plain dict of activations."""
+        """Wrap the dict of activations as the cache that `run_with_cache` returns."""
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuse names of hooks that do not exist.
@@ -64,7 +64,7 @@ class HookedRoot(HookedRootModule, ABC):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator["HookedRoot"]:
-        """Hooks that are there within the block; on leaving, these hooks and no others are removed."""
+        """Add hooks for a block; on leaving, these hooks and no others are removed."""
         added: list[tuple[HookPoint, Direction, Any]] = []
         self.context_level += 1
         try:
@@ -89,7 +89,7 @@ class HookedRoot(HookedRootModule, ABC):
         return_cache_object: bool = True,
         **options: Any,
     ) -> tuple[Any, Any]:
-        """Run and keep activations, as in TransformerLens.
+        """Run and cache activations, as in TransformerLens.
 
         Without a `names_filter` everything is kept but `hook_result`, which is d_model / d_head times as large as its
         neighbours: name it, or ask for it always with `set_use_attn_result(True)`.
@@ -111,7 +111,7 @@ class HookedRoot(HookedRootModule, ABC):
         remove_batch_dim: bool = False,
         cache: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Hooks that fill the dict returned at every run until `reset_hooks`, as in TransformerLens."""
+        """Add hooks that fill the returned dict at every run until `reset_hooks`, as in TransformerLens."""
         kept, fwd, bwd = self.get_caching_hooks(
             self._filter(names_filter), incl_bwd, device, remove_batch_dim=remove_batch_dim, cache=cache
         )
@@ -122,7 +122,7 @@ class HookedRoot(HookedRootModule, ABC):
         return kept
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Whether a `run_with_cache` without a filter keeps every head's result (large)."""
+        """Set whether a `run_with_cache` without a filter keeps every head's result (large)."""
         self._use_attn_result = use_attn_result
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -164,5 +164,5 @@ def _remove(added: Sequence[tuple[HookPoint, Direction, Any]]) -> None:
 
 
 def named_points(root: nn.Module) -> dict[str, HookPoint]:
-    """The hook points in the tree under `root`, by name."""
+    """Return the hook points in the module tree under `root`, by name."""
     return {name: module for name, module in root.named_modules() if isinstance(module, HookPoint)}

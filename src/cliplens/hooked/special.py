@@ -1,4 +1,4 @@
-"""Which positions of a tower's stream stand for no patch and no word."""
+"""Masks of the positions of a tower's stream that are neither a patch nor a word."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from cliplens.hooked.base import AbstractTower
 
 
 def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
-    """True at the positions to leave out.
+    """Return a mask that is True at the positions to leave out.
 
     Args:
         tower: the tower that reads the inputs.
@@ -31,7 +31,7 @@ def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[in
 
 
 def all_but_one(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos"]:
-    """True everywhere but where the sample as a whole stands: class token, end token.
+    """Return a mask that is True everywhere but at the class token or the end token.
 
     A vision tower without a class token has no such place: there nothing is left out.
     """

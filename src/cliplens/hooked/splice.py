@@ -1,4 +1,4 @@
-"""One dictionary at one place of a tower.
+"""One dictionary at one hook point of a tower.
 
 The hook point stays where it is and stays the same object: the dictionary is a forward hook on it that runs before all
 others, so a hook's name always means what flows on from there. The dictionary's own hook points are never renamed and
@@ -59,7 +59,7 @@ class Splice:
         self._captured: Tensor | None = None
 
     def attach(self) -> None:
-        """Take the place."""
+        """Attach to the hook point."""
         for name, own in self.points.items():
             self.into.add_module(name, own)
         self._handles.append(self.into.register_forward_hook(self._replace, prepend=True))
@@ -68,7 +68,7 @@ class Splice:
             self._handles += [capture, self.source.register_forward_pre_hook(_Last(capture.id))]
 
     def detach(self) -> None:
-        """Leave it as it was; hooks on the place itself stay."""
+        """Detach from the hook point; other hooks on it stay."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -77,7 +77,7 @@ class Splice:
         self._captured, self.passes = None, None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """What flows on instead of `x`, of the same shape and dtype."""
+        """Return the activation that replaces `x`, of the same shape and dtype."""
         given = x if self.source is None else self._taken()
         if self.head is None:
             return self._through(given, x)
@@ -114,7 +114,7 @@ class Splice:
         return self.sae(rows)
 
     def _with_error(self, x: Tensor, out: Tensor, rows: Tensor, passes: Tensor | None) -> Tensor:
-        """`out` plus what the dictionary, run with nobody interfering, does not explain of `x`.
+        """Add to `out` the part of `x` that the dictionary, run without hooks, does not explain.
 
         Summed as x + (out - clean): where nobody interfered that is `x` itself, bit for bit.
         """
@@ -195,7 +195,7 @@ class _Last:
 
 @contextmanager
 def _silenced(sae: nn.Module, points: dict[str, HookPoint]) -> Iterator[None]:
-    """The dictionary without anybody's hooks."""
+    """Run the dictionary without its hook points for a block."""
     try:
         for name in points:
             setattr(sae, name, nn.Identity())
