@@ -49,6 +49,7 @@ SCRIPTS: dict[str, Form] = {
     "layer_profile.py": Form(None, "--seeds 3"),
     "causal.py": Form(None, "--seeds 2"),
     "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
+    "naming_scale.py": Form(None, ""),
     "monosemanticity_models.py": Form(None, ""),
     "scale.py": Form(None, ""),
     "pair_list.py": Form(None, ""),
