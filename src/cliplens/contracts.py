@@ -68,11 +68,11 @@ class Tower(ABC):
 
     @abstractmethod
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether this adapter knows the given side of the model."""
+        """Return whether this adapter knows the given side of the model."""
 
     @abstractmethod
     def open(self, model: nn.Module, side: Side) -> nn.Module:
-        """The hooked tower, its weights shared with the model, the model itself unaltered."""
+        """Return the hooked tower, its weights shared with the model, the model itself unaltered."""
 
 
 class ModelSource(ABC):
@@ -80,19 +80,19 @@ class ModelSource(ABC):
 
     @abstractmethod
     def models(self) -> Sequence[ModelCard]:
-        """What can be loaded by name."""
+        """Return the models that can be loaded by name."""
 
     @abstractmethod
     def knows(self, name: str) -> bool:
-        """Whether `load` understands the name."""
+        """Return whether `load` understands the name."""
 
     @abstractmethod
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """The model, in eval mode, on the device, in the dtype."""
+        """Return the model, in eval mode, on the device, in the dtype."""
 
     @abstractmethod
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """The same for a model object somebody made; None when it is not this source's kind."""
+        """Complete a model object made elsewhere; return None when this source does not recognise it."""
 
 
 class Metric(ABC):
@@ -113,7 +113,7 @@ class Metric(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All that was seen, as tensors (counts int64, sums float64), to save or to send."""
+        """Return everything seen so far as tensors (counts int64, sums float64), to save or to send."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -121,7 +121,7 @@ class Metric(ABC):
 
     @abstractmethod
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """What was found so far."""
+        """Return columns, figures and tables of everything seen so far."""
 
 
 class Namer(ABC):
@@ -131,11 +131,11 @@ class Namer(ABC):
 
     @abstractmethod
     def from_images(self, evidence: Evidence) -> list[Name]:
-        """One name per latent, from its top images."""
+        """Return one name per latent, from its top images."""
 
     @abstractmethod
     def from_captions(self, evidence: Evidence) -> list[Name]:
-        """One name per latent, from its top captions."""
+        """Return one name per latent, from its top captions."""
 
 
 class Scorer(ABC):
@@ -152,7 +152,7 @@ class Scorer(ABC):
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
         judges: Sequence["Judge"] = (),
     ) -> Findings:
-        """Columns and tables about the names, one of each list per latent.
+        """Return columns and tables about the names, one of each list per latent.
 
         `embed` gives the model's own final embedding of any text; None without a text tower. `judges` are independent.
         """
@@ -181,7 +181,7 @@ class Generator(ABC):
     def generate(
         self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
     ) -> Sequence[Image.Image]:
-        """One picture per row of the condition."""
+        """Return one picture per row of the condition."""
 
 
 class AttributeReader(ABC):

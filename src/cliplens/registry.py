@@ -33,7 +33,7 @@ class Plugin:
         return self.entry.dist.name if self.entry.dist else "an unknown distribution"
 
     def load(self) -> Any:
-        """What the entry point names.
+        """Import and return the object the entry point names.
 
         Raises:
             MissingExtraError: it needs a package that is not installed.
@@ -51,7 +51,7 @@ class Plugin:
             raise self.failed("could not be imported", error) from error
 
     def make(self, contract: type[T] | tuple[type[T], ...]) -> T:
-        """One instance, checked against its contract.
+        """Return one instance, checked against its contract.
 
         Raises:
             PluginError: it is no class, cannot be made without arguments, or does not keep the contract.
@@ -72,7 +72,7 @@ class Plugin:
         return made
 
     def failed(self, what: str, error: Exception) -> PluginError:
-        """The error that names this plugin as the culprit."""
+        """Return the error that names this plugin as the culprit."""
         return PluginError(
             expected=f"the plugin {self.name!r} of {self.distribution} to work",
             found=f"it {what}: {type(error).__name__}: {error}",
@@ -82,13 +82,13 @@ class Plugin:
 
 @cache
 def plugins(group: str) -> tuple[Plugin, ...]:
-    """The plugins installed in a group, by name."""
+    """Return the plugins installed in a group, by name."""
     found = entry_points(group=f"cliplens.{group}")
     return tuple(Plugin(e) for e in sorted(found, key=lambda e: e.name))
 
 
 def find(group: str, name: str) -> Plugin:
-    """The plugin of that name.
+    """Return the plugin of that name.
 
     Raises:
         UnknownNameError: there is none; the nearest names are listed.
@@ -100,7 +100,7 @@ def find(group: str, name: str) -> Plugin:
 
 
 def judge(spec: str) -> Any:
-    """The judge a spec means: the name of an entry point, and behind a colon what it is made from.
+    """Return the judge of a spec: the name of an entry point, and behind a colon the source it is made from.
 
     `sentences`, `timm:vit_small_patch14_dinov2|/path/model.safetensors`, `open_clip:local-dir:/path`, `file:/path.npz`.
 

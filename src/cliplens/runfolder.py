@@ -30,7 +30,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> "RunFolder":
-        """A folder that holds a run.
+        """Open a folder that holds a run.
 
         Raises:
             InputError: there is no run.toml in it.
@@ -44,7 +44,7 @@ class RunFolder:
 
     @property
     def toml(self) -> Path:
-        """Everything that was asked, versions, hashes."""
+        """Path of the settings: options, versions, hashes."""
         return self.path / "run.toml"
 
     @property
@@ -84,7 +84,7 @@ class RunFolder:
 
     @property
     def steering(self) -> Path:
-        """What steering did: strip.png and steering.json."""
+        """Folder of steering results: strip.png and steering.json."""
         return self.path / "steering"
 
     @property

@@ -150,7 +150,7 @@ class Settings:
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How the pairs are read: the arguments of `cliplens.read_pairs` that were given."""
+        """Arguments of `cliplens.read_pairs` that were given."""
         names = ("image_column", "caption_column", "id_column", "image_root", "delimiter", "quoting", "background")
         given = {name: getattr(self, name) for name in (*names, "orientation", "max_pixels")}
         return {"modalities": self.modalities, **{k: v for k, v in given.items() if v is not None}}
@@ -164,18 +164,18 @@ class Settings:
 
     @property
     def modalities(self) -> Literal["both", "image", "text"]:
-        """What the towers read see."""
+        """The modalities that the dictionary reads."""
         return "both" if len(self.sides) > 1 else self.sites[0].modality
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where the dictionary reads."""
+        """The sites that the dictionary reads."""
         if "." in self.hook and self.hook.partition(".")[0] in SIDES:
             return sites_of(self.hook)
         return tuple(Site(side, self.hook) for side in self.sides)
 
     def asked(self) -> dict[str, Any]:
-        """The settings that are not None, for run.toml."""
+        """Return the settings that are not None, for run.toml."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 

@@ -41,7 +41,7 @@ class PairedActs:
         return len(self.ids)
 
     def of(self, modality: Modality) -> Float[Tensor, "row d_in"] | None:
-        """The activations of one modality."""
+        """Return the activations of one modality."""
         return self.image if modality == "image" else self.text
 
     @cached_property
@@ -62,7 +62,7 @@ class SparseCodes:
 
     @classmethod
     def from_dense(cls, codes: Float[Tensor, "row d_sae"]) -> "SparseCodes":
-        """The non-zero entries of a dense code matrix."""
+        """Return the non-zero entries of a dense code matrix."""
         rows, latents = codes.nonzero(as_tuple=True)
         return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
 
@@ -75,7 +75,7 @@ class SparseCodes:
         return SparseCodes(rows, latents, values, int(chosen.sum()), self.d_sae)
 
     def dense(self) -> Float[Tensor, "row d_sae"]:
-        """The whole matrix, zeros included."""
+        """Return the whole matrix, zeros included."""
         out = self.values.new_zeros(self.n_rows, self.d_sae)
         out[self.rows, self.latents] = self.values
         return out
@@ -105,7 +105,7 @@ class PairedCodes:
         return len(self.ids)
 
     def of(self, modality: Modality) -> SparseCodes | None:
-        """The codes of one modality."""
+        """Return the codes of one modality."""
         return self.image if modality == "image" else self.text
 
     @property

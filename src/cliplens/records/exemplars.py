@@ -23,7 +23,7 @@ class Exemplars:
     values: Float[np.ndarray, "d_sae top"]
 
     def of(self, latent: int) -> list[tuple[Pair, float]]:
-        """The samples of one latent with their activations."""
+        """Return the samples of one latent with their activations."""
         return [(self.pairs[p], float(v)) for p, v in zip(self.at[latent], self.values[latent], strict=True) if p >= 0]
 
 

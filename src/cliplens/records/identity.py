@@ -94,7 +94,7 @@ class GroundTruth:
     sharing: Mapping[str, Sharing]
 
     def rows(self, ids: Sequence[str]) -> dict[str, Int[np.ndarray, " row"]]:
-        """The factor values of the pairs named, in their order."""
+        """Return the factor values of the pairs named, in their order."""
         place = np.array([self._place[i] for i in ids], dtype=np.int64)
         return {name: values[place] for name, values in self.factors.items()}
 

@@ -71,7 +71,7 @@ class LatentTable:
         return self.columns[name]
 
     def top(self, column: str, count: int = 10, *, lowest: bool = False) -> "LatentTable":
-        """The rows with the highest values of a column (the lowest on request), in that order; nan is left out."""
+        """Return the rows with the highest (or lowest) values of a column, in that order; nan is left out."""
         values = np.asarray(self[column], dtype=np.float64)
         order = np.argsort(values if lowest else -values, kind="stable")
         chosen = order[~np.isnan(values[order])][:count]
@@ -88,7 +88,7 @@ class LatentTable:
         return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
 
     def with_columns(self, columns: Mapping[str, np.ndarray], schema: Iterable[Column] = ()) -> "LatentTable":
-        """A new table with columns added or replaced."""
+        """Return a new table with columns added or replaced."""
         return replace(self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}})
 
     def save(self, path: Path) -> None:

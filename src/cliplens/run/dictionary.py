@@ -21,14 +21,14 @@ PASSES = 20
 
 
 def trained_on(settings: Settings) -> Keep:
-    """Which pairs the dictionary is trained on, by key."""
+    """Return a function from keys of pairs to whether the dictionary is trained on them."""
     if settings.sae is not None:
         return lambda pair_keys: np.zeros(len(pair_keys), dtype=bool)
     return lambda pair_keys: ~keys.held_out(pair_keys, settings.held_out)
 
 
 def scored_on(settings: Settings) -> Keep:
-    """Which pairs everything is scored on: those kept from training; all, for a dictionary made elsewhere."""
+    """Return a function from keys of pairs to whether they are scored: the held-out ones, or all for `--sae`."""
     return lambda pair_keys: ~trained_on(settings)(pair_keys)
 
 
@@ -40,7 +40,7 @@ class SitePair(TypedDict):
 
 
 def by_modality(sites: Sequence[Site]) -> SitePair:
-    """The sites as the keyword arguments a cache takes."""
+    """Return the sites as the keyword arguments a cache takes."""
     found = {site.modality: site for site in sites}
     return {"image": found.get("image"), "text": found.get("text")}
 

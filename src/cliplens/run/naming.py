@@ -31,7 +31,7 @@ CONTEXT_BATCHES = 100
 
 
 def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
-    """Columns, tables and figures of the namer the settings ask for, its names tested by every scorer there is."""
+    """Return columns, tables and figures of the chosen namer, its names tested by every installed scorer."""
     namer = registry.find("namers", context.settings.namer).make(Namer)
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
     clip = context.clip
@@ -44,7 +44,7 @@ def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | Non
 def evidence_for(
     context: RunContext, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
 ) -> Evidence:
-    """All that namers and scorers may look at."""
+    """Return everything that namers and scorers may look at."""
     images, texts = exemplars.get("image"), exemplars.get("text")
     vocabulary = _vocabulary(context)
     background = _background(context)
@@ -116,7 +116,7 @@ def _background(context: RunContext) -> tuple[Pair, ...]:
 
 
 def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d_embed"]:
-    """The model's final embedding of each text."""
+    """Return the model's final embedding of each text."""
     pairs = Pairs(texts, None, texts, name="texts")
     acts = [acts.text for acts in stream(clip, pairs, [Site("text", EMBEDDING)])]
     return torch.cat([rows for rows in acts if rows is not None])

@@ -98,14 +98,14 @@ class OpenedRun:
 
     @cached_property
     def dictionary(self) -> Dictionary:
-        """Its dictionary."""
+        """The dictionary of the run."""
         if self.asked.sae is not None:
             return open_dictionary(Path(self.asked.sae), self.asked.layout)
         return Dictionary.load(self.folder.sae)
 
     @cached_property
     def table(self) -> LatentTable:
-        """Its latents.
+        """The latent table of the run.
 
         Raises:
             InputError: the run was not scored.
@@ -168,7 +168,7 @@ class OpenedRun:
         return {m: Finder(self, m) for m in MODALITIES}
 
     def inputs(self, count: int) -> tuple[Images, Tokens]:
-        """Preprocessed images and captions' tokens, in step, of up to `count` scored pairs, drawn by id.
+        """Return preprocessed images and tokens of captions, in step, of up to `count` scored pairs drawn by id.
 
         Raises:
             InputError: the run has no pairs of images and captions, or its model lacks a tower.

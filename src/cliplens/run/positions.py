@@ -40,7 +40,7 @@ def positions_of(
     autocast: str | None = None,
     workers: int = 0,
 ) -> Positions:
-    """PositionActivations of the strongest exemplars, at every site that has more than one position.
+    """Return activations at every position of the strongest exemplars, for sites with more than one position.
 
     Args:
         clip: the model the dictionary was made on.
@@ -89,7 +89,7 @@ def _at_site(
 
 
 def strongest_first(exemplars: Exemplars) -> Wanted:
-    """Whose strongest samples are which pairs, by pair id."""
+    """Return, for each pair id, the latents that have the pair among their strongest samples."""
     wanted: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for rank in range(min(TOP, exemplars.at.shape[1])):
         for latent in np.flatnonzero(exemplars.at[:, rank] >= 0).tolist():
@@ -126,13 +126,13 @@ class _Batch:
         return int(self._acts.shape[1])
 
     def rows(self, ids: Sequence[str], modality: Modality) -> PairedActs:
-        """Every position as a row of its own, sample after sample."""
+        """Return every position as a row of its own, sample after sample."""
         rows = self._acts.reshape(-1, self._acts.shape[2])
         repeated = tuple(pair_id for pair_id in ids for _ in range(self.n_positions))
         return PairedActs(repeated, rows, None) if modality == "image" else PairedActs(repeated, None, rows)
 
     def values(self, codes: SparseCodes, row: int, latents: Sequence[int]) -> Float[np.ndarray, "latent position"]:
-        """Activations of some latents at every position of one sample."""
+        """Return activations of some latents at every position of one sample."""
         first = row * self.n_positions
         begin, end = torch.searchsorted(codes.rows, torch.tensor([first, first + self.n_positions]).to(codes.rows))
         dense = torch.zeros(codes.d_sae, self.n_positions, dtype=codes.values.dtype, device=codes.values.device)
@@ -140,7 +140,7 @@ class _Batch:
         return dense[list(latents)].double().cpu().numpy()
 
     def heat(self, row: int, values: Float[np.ndarray, " position"]) -> PositionActivations:
-        """What a latent does in one sample; a caption's start, end and padding left out."""
+        """Return one latent's activations in one sample, without a caption's start, end and padding."""
         if self._tower.cfg.side == "vision":
             return PositionActivations(values, self.grid or (1, len(values)))
         assert self._captions is not None
@@ -159,14 +159,14 @@ class _Batch:
 
 
 def grid_of(n: int, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Rows and columns of n patches in the proportions of the image; None where they form no such rectangle."""
+    """Return rows and columns of n patches in the proportions of the image; None where they form no such rectangle."""
     height, width = image_size or (1, 1)
     rows = round((n * height / width) ** 0.5)
     return (rows, n // rows) if rows and n % rows == 0 and rows * width == (n // rows) * height else None
 
 
 def spans_of(caption: str, pieces: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Where the pieces a tokenizer made of a caption stand in it, one after the other, whatever their case.
+    """Return the character span of each piece that a tokenizer made of a caption; letter case does not matter.
 
     A piece that is not found (a tokenizer may rewrite what it reads) gets an empty span.
     """

@@ -86,7 +86,7 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
 
 
 def held_out_batches(context: RunContext) -> Iterator[Batch]:
-    """The scored pairs, batch by batch, as metrics see them."""
+    """Return the scored pairs, batch by batch, as metrics see them."""
     settings, dictionary = context.settings, context.dictionary
     truth = truth_of(settings.pairs)
     read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)

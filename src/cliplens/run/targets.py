@@ -42,7 +42,7 @@ def asked_of(context: RunContext, sites: SitePair, units: UnitsOf = Units.from_i
 
 
 def label_of(settings: Settings) -> Label:
-    """Which pairs have the label that `settings.target` names.
+    """Return a function from pair ids to whether they have the label that `settings.target` names.
 
     Raises:
         InputError: it is not COLUMN=VALUE.
@@ -76,7 +76,7 @@ def label_of(settings: Settings) -> Label:
 
 
 def truth_of(pairs: str) -> GroundTruth | None:
-    """What pairs of the embedded world really show and say; None for others."""
+    """Return the ground truth of pairs of the embedded world; None for other pairs."""
     if not pairs.startswith(api.WORLD_PREFIX):
         return None
     from cliplens.world import ground_truth
@@ -117,7 +117,7 @@ def _pool(context: RunContext, sites: SitePair) -> PairedActs:
 
 
 def unit(acts: PairedActs) -> PairedActs:
-    """Each row at length 1, in float64."""
+    """Return each row at length 1, in float64."""
 
     def normalised(rows: Tensor | None) -> Tensor | None:
         return None if rows is None else torch.nn.functional.normalize(rows.double(), dim=-1)

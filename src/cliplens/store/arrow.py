@@ -33,7 +33,7 @@ class ShardSchema:
 
     @property
     def features(self) -> dict[str, Any]:
-        """The columns in the words of `datasets`."""
+        """The columns as `datasets` describes them."""
         shape = [self.context_size, self.d_in]
         out: dict[str, Any] = {self.column: {"shape": shape, "dtype": self.dtype, "_type": "Array2D"}}
         if self.token_ids:
@@ -43,7 +43,7 @@ class ShardSchema:
 
     @property
     def arrow(self) -> pa.Schema:
-        """The columns in the words of Arrow."""
+        """The columns as an Arrow schema."""
         about = {
             b"ARROW:extension:name": _EXTENSION,
             b"ARROW:extension:metadata": json.dumps([[self.context_size, self.d_in], self.dtype]).encode(),
@@ -56,14 +56,14 @@ class ShardSchema:
 
     @property
     def bytes_per_pair(self) -> int:
-        """What a pair takes on disk: values, offsets, token ids."""
+        """Bytes of a pair on disk: values, offsets, token ids."""
         values = self.context_size * self.d_in * (2 if self.dtype == "float16" else 4)
         return values + 4 * self.context_size + 4 + (4 * self.context_size if self.token_ids else 0)
 
     def record_batches(
         self, acts: Float[np.ndarray, "pair pos d_in"], token_ids: Int32[np.ndarray, "pair pos"] | None
     ) -> Iterator[pa.RecordBatch]:
-        """The pairs as record batches, without copying a value."""
+        """Return the pairs as record batches, without copying a value."""
         step = max(_VALUES_PER_BATCH // (self.context_size * self.d_in), 1)
         for start in range(0, len(acts), step):
             part = np.ascontiguousarray(acts[start : start + step])
@@ -102,18 +102,18 @@ class HashedStream:
 
     @property
     def closed(self) -> bool:
-        """For Arrow, which asks."""
+        """Whether the file is closed; Arrow asks for it."""
         return self._file.closed
 
     def write(self, data: Any) -> int:
-        """Called by Arrow with the bytes to write."""
+        """Write bytes; called by Arrow."""
         view = memoryview(data)
         self._digest.update(view)
         self._bytes += view.nbytes
         return self._file.write(view)
 
     def flush(self) -> None:
-        """Called by Arrow."""
+        """Flush the file; called by Arrow."""
         self._file.flush()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -159,7 +159,7 @@ class ShardFile:
         return int(self._starts[-1])
 
     def read(self, start: int, stop: int) -> Shaped[np.ndarray, "pair pos d_in"]:
-        """Pairs [start, stop) of the shard; a view of the file where they lie in one record batch."""
+        """Return pairs [start, stop) of the shard, as a view of the file where they lie in one record batch."""
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         parts = []
         for number in range(first, len(self._batches)):
@@ -178,7 +178,7 @@ def _plain(column: pa.Array) -> Shaped[np.ndarray, "pair pos d_in"]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """All of a small Arrow stream."""
+    """Read a small Arrow stream."""
     try:
         with pa.memory_map(str(path)) as mapped:
             return pa.ipc.open_stream(mapped).read_all()

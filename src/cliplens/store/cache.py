@@ -47,7 +47,7 @@ class Cache:
 
     @classmethod
     def open(cls, folder: Path | str, *, verify: bool = False) -> "Cache":
-        """The cache in a folder.
+        """Open the cache in a folder.
 
         Args:
             verify: read every byte and compare hashes; else only sizes are looked at.
@@ -89,7 +89,7 @@ class Cache:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Where it was read."""
+        """The sites that were harvested."""
         return tuple(s.site for s in self.plan.sites)
 
     @property
@@ -109,7 +109,7 @@ class Cache:
 
     @cached_property
     def indices(self) -> Int64[np.ndarray, " pair"]:
-        """Where each pair of the cache stood in the pairs it was made from: the permutation, bad pairs left out."""
+        """Index of each pair in the pairs the cache was made from: the permutation, bad pairs left out."""
         return np.concatenate([self._pairs(n)["place"].to_numpy() for n in self.plan.names]).astype(np.int64)
 
     @cached_property
@@ -131,7 +131,7 @@ class Cache:
         return again
 
     def site(self, site: Site | str) -> SitePlan:
-        """What was stored at a site.
+        """Return the plan of a site.
 
         Raises:
             UnknownNameError: the site was not harvested.
@@ -142,11 +142,11 @@ class Cache:
         raise unknown_name("site in this cache", str(site), [str(s) for s in self.sites])
 
     def folder_of(self, site: Site | str) -> Path:
-        """The folder SAELens' ActivationsStore opens as `cached_activations_path`."""
+        """Return the folder SAELens' ActivationsStore opens as `cached_activations_path`."""
         return self.folder / str(self.site(site).site)
 
     def provenance(self, sites: Sequence[Site], *, centred: bool) -> Provenance:
-        """Where a dictionary trained on these sites comes from."""
+        """Return the provenance of a dictionary trained on these sites."""
         plans = [self.site(s) for s in sites]
         return Provenance(
             model=self.plan.model,
@@ -160,7 +160,7 @@ class Cache:
     def batches(
         self, image: Site | None, text: Site | None, *, keep: Keep | None = None, batch_size: int = 1024
     ) -> Iterator[PairedActs]:
-        """Activations in the order of the cache, float32, `batch_size` pairs at a time.
+        """Return activations in the order of the cache, float32, `batch_size` pairs at a time.
 
         Args:
             image: a vision site, or None.
@@ -186,7 +186,7 @@ class Cache:
             yield PairedActs(tuple(ids), *(None if s is None else rows[s] for s in (image, text)))
 
     def blocks(self, keep: Keep | None, size: int) -> Iterator[Block]:
-        """The cache in blocks of up to `size` consecutive pairs, each within one shard."""
+        """Yield the cache in blocks of up to `size` consecutive pairs, each within one shard."""
         offset = 0
         for record in self.records:
             here = slice(offset, offset + record.rows)
@@ -196,11 +196,11 @@ class Cache:
             offset += record.rows
 
     def rows(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
-        """The rows of a block at a site, float32, padding left out."""
+        """Return the rows of a block at a site, float32, padding left out."""
         return self.stored(block, site).float()
 
     def stored(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
-        """The rows of a block at a site in the dtype on disk, padding left out."""
+        """Return the rows of a block at a site in the dtype on disk, padding left out."""
         if not len(block.kept):
             return torch.zeros(0, self.site(site).schema.d_in)
         first, last = int(block.kept[0]), int(block.kept[-1]) + 1
@@ -214,7 +214,7 @@ class Cache:
         return acts.reshape(-1, acts.shape[2])
 
     def counts(self, block: Block, site: Site) -> Int64[np.ndarray, " pair"]:
-        """Number of rows each pair of a block has at a site."""
+        """Return number of rows each pair of a block has at a site."""
         if self._padded(site):
             return self._lengths(block.shard)[block.kept]
         return np.full(len(block.kept), self.site(site).schema.context_size, dtype=np.int64)

@@ -205,7 +205,7 @@ class _Batches(Iterable[Indices]):
         return sum(self.of(n) for n in self.shards)
 
     def of(self, shard: int) -> int:
-        """Number of batches of a shard."""
+        """Return number of batches of a shard."""
         return -(-self.plan.pairs_in(shard) // self.plan.batch_size)
 
     def __iter__(self) -> Iterator[Indices]:

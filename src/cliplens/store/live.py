@@ -32,7 +32,7 @@ def provider_of(
     workers: int = 0,
     quarantine: Quarantine | None = None,
 ) -> Provider:
-    """Batches straight from the model. What fits into the buffer is read once and kept; more is read again each epoch,
+    """Return a provider that reads the model. Rows that fit into the buffer are read once; more are read every epoch,
     and where that is too slow a cache (`harvest`) is the answer.
 
     Args:

@@ -55,7 +55,7 @@ class ShardRecord:
             ) from error
 
     def damage(self, folder: Path, *, by_hash: bool) -> str | None:
-        """The first file that is not what was written, and why; None when all are."""
+        """Return the first file that is not what was written, and why; None when all are."""
         for name, written in self.files.items():
             path = folder / name
             if not path.is_file():
@@ -69,17 +69,17 @@ class ShardRecord:
 
 
 def record_path(folder: Path, shard: int) -> Path:
-    """Where a shard's record lies."""
+    """Return the path of a shard's record."""
     return folder / "shards" / f"{shard:05d}.json"
 
 
 def shard_name(shard: int, n_shards: int) -> str:
-    """A shard's file name, the one `datasets` would give it."""
+    """Return a shard's file name, the one `datasets` would give it."""
     return f"data-{shard:05d}-of-{n_shards:05d}.arrow"
 
 
 def read_plan(folder: Path) -> tuple[Plan, bool] | None:
-    """The plan of the cache in a folder and whether it is complete; None when there is no cache.
+    """Return the plan of the cache in a folder and whether it is complete; None when there is no cache.
 
     Raises:
         DamagedError: the manifest is not one.
@@ -111,7 +111,7 @@ def write_plan(folder: Path, plan: Plan, complete: Mapping[str, Any] | None) -> 
 
 
 def check_same_plan(folder: Path, there: Plan, asked: Plan) -> None:
-    """Stop when a folder holds a cache made by another plan.
+    """Check that a folder holds no cache made by another plan.
 
     Raises:
         MismatchError: says what differs.
@@ -130,7 +130,7 @@ def check_same_plan(folder: Path, there: Plan, asked: Plan) -> None:
 
 
 def write_totals(path: Path, plan: Plan) -> None:
-    """Totals, and beside each site's shards what `datasets` and a reader of one folder need."""
+    """Write the totals, and beside each site's shards the files that `datasets` and a reader of one folder need."""
     records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
     if len(records) < plan.n_shards:
         return

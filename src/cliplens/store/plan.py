@@ -69,15 +69,15 @@ class Plan:
 
     @property
     def bytes_per_pair(self) -> int:
-        """What a pair takes on disk, all sites and its id together."""
+        """Bytes of a pair on disk, all sites and its id together."""
         return sum(s.schema.bytes_per_pair for s in self.sites) + 64
 
     def pairs_in(self, shard: int) -> int:
-        """Number of pairs a shard is made of, bad ones included."""
+        """Return number of pairs a shard is made of, bad ones included."""
         return min(self.shard_pairs, self.n_pairs - shard * self.shard_pairs)
 
     def indices(self, shard: int) -> Int64[np.ndarray, " pair"]:
-        """Which pairs a shard holds, in its order."""
+        """Return the indices of the pairs in a shard, in its order."""
         here = shard * self.shard_pairs + np.arange(self.pairs_in(shard))
         if self.shuffle == "all":
             return self._permutation[here]
@@ -88,14 +88,14 @@ class Plan:
         return _order(np.arange(self.n_pairs), self.seed)
 
     def as_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the plan as plain JSON values."""
         sites = [{"site": str(s.site), "folder": str(s.site), "token": s.token, **asdict(s.schema)} for s in self.sites]
         out = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "pictures" or self.pictures}
         return {"format": FORMAT, **out, "model": asdict(self.model), "sites": sites}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Plan":
-        """The plan `as_json` wrote."""
+        """Return the plan that `as_json` wrote."""
         content = {k: v for k, v in found.items() if k in cls.__dataclass_fields__}
         sites = tuple(
             SitePlan(

@@ -38,7 +38,7 @@ class _Buffer:
     order: Int64[Tensor, " draw"]
 
     def take(self, start: int, count: int) -> Float[Tensor, "row d_in"]:
-        """The rows of `count` draws: of pairs, all images before all captions."""
+        """Return the rows of `count` draws: of pairs, all images before all captions."""
         drawn = self.order[start : start + count]
         return self.rows.index_select(0, drawn if self.together is None else self.together[drawn].T.reshape(-1))
 
@@ -97,7 +97,7 @@ class Provider(Iterator[Tensor]):
         buffer_rows: int | None = None,
         device: torch.device | str = "cpu",
     ) -> "Provider":
-        """Batches of a cache.
+        """Return a provider of batches of a cache.
 
         Args:
             cache: what `harvest` wrote.
@@ -142,7 +142,7 @@ class Provider(Iterator[Tensor]):
         provenance: Provenance | None = None,
         device: torch.device | str = "cpu",
     ) -> "Provider":
-        """Batches of activations in memory; the whole of them is one window."""
+        """Return a provider of batches of activations in memory; the whole of them is one window."""
         check_same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
         source = MemoryRows(acts)
         means = means_of(source) if centre else None
@@ -185,7 +185,7 @@ class Provider(Iterator[Tensor]):
         return whole.reshape(self.batch_size, self.d_in)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the provider stands, as plain numbers."""
+        """Return the position of the provider, as plain numbers."""
         at = {"epoch": self.epoch, "window": self._window, "offset": self._offset, "samples": self.samples}
         return {**at, **self._identity()}
 

@@ -70,7 +70,7 @@ class ShardWriter:
         self._pairs.add(pa.RecordBatch.from_arrays(columns, schema=_pairs_schema(self.keeps_lengths)))
 
     def commit(self) -> None:
-        """Everything onto disk under its own name, the record last."""
+        """Force everything to disk under its own name, the record last."""
         files = {}
         for folder, stream in [("pairs", self._pairs), *((str(s), f) for s, f in self._sites.items())]:
             files[f"{folder}/{self.name}"] = stream.finish()
@@ -80,7 +80,7 @@ class ShardWriter:
         trim_memory()
 
     def abandon(self) -> None:
-        """Nothing of it remains."""
+        """Close and remove the hidden files."""
         for folder, stream in [("pairs", self._pairs), *((str(s), f) for s, f in self._sites.items())]:
             stream.abandon()
             self._partial(f"{folder}/{self.name}").unlink(missing_ok=True)

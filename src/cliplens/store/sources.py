@@ -33,7 +33,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
-        """The rows of the units, in order, any dtype; rows of both modalities in step where they are."""
+        """Return the rows of the units, in order, any dtype; rows of both modalities in step where they are."""
 
 
 class MemoryRows(RowSource):
@@ -84,7 +84,7 @@ class CachedRows(RowSource):
 
 
 def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
-    """The mean row of each modality, float32, summed in float64."""
+    """Return the mean row of each modality, float32, summed in float64."""
     sums = {m: torch.zeros(source.d_in, dtype=torch.float64) for m in source.modalities}
     counts = dict.fromkeys(source.modalities, 0)
     for chunk in source.read(np.arange(len(source.sizes))):

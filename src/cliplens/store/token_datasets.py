@@ -26,7 +26,7 @@ _AT_ONCE = 256
 
 
 def caption_dataset(pairs: Pairs, clip: HookedCLIP, *, quarantine: Quarantine | None = None) -> "datasets.Dataset":
-    """Captions as a tokenised dataset, for `LanguageModelSAETrainingRunner(override_model=clip.text)`.
+    """Return captions as a tokenised dataset, for `LanguageModelSAETrainingRunner(override_model=clip.text)`.
 
     Columns: `tokens` (the model's context length) and `id`. Rows are in the order of the pairs; empty captions are left
     out. Use it with `context_size` = the context length and `prepend_bos=False`.
@@ -48,7 +48,7 @@ def caption_dataset(pairs: Pairs, clip: HookedCLIP, *, quarantine: Quarantine | 
 def image_dataset(
     pairs: Pairs, clip: HookedCLIP, *, one_token: bool = False, quarantine: Quarantine | None = None
 ) -> "datasets.Dataset":
-    """Images as image tokens, for `LanguageModelSAETrainingRunner(override_model=clip.vision)`.
+    """Return images as image tokens, for `LanguageModelSAETrainingRunner(override_model=clip.vision)`.
 
     Attaches `clip.vision.image_source`, which finds a row's picture in these pairs: keep the files where they are
     while the model trains, and call this again before reading another set. Columns: `tokens` (one per position: 0 where
