@@ -75,7 +75,7 @@ def main() -> None:
                     out = {n: Path(folder, f"{command}-{number}-{n}") for n in (1, 2)}
                     for n in draw.sample([1, 2], 2):
                         whole[command][n - 1].append(cliplens(command, out[n], given[command], n))
-                        steps[command][n - 1].append(json.loads((out[n] / "steps.json").read_text())[step])
+                        steps[command][n - 1].append(json.loads((out[n] / "steps.json").read_text())["seconds"][step])
                     same[command] &= bytes_of(out[1] / "activations") == bytes_of(out[2] / "activations")
                     if command == "score":
                         same[command] &= same_table(out[1] / "latents.parquet", out[2] / "latents.parquet")

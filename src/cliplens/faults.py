@@ -192,7 +192,7 @@ def _short(error: BaseException) -> str:
     return lines[0][:300] if lines else ""
 
 
-def size(count: float) -> str:
+def size(count: int | float) -> str:
     """Return a number of bytes in a unit people read.
 
     >>> size(700), size(5_300_000), size(72e9)

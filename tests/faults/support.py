@@ -10,10 +10,10 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,22 +46,26 @@ def cliplens(
     """Run the command line in a forked process."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            _child(arguments, said.fileno(), watch, setup)
-        until = time.monotonic() + seconds
-        code = None
-        while code is None and time.monotonic() < until:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            code = os.waitstatus_to_exitcode(status) if ended else None
-            time.sleep(0.005)
-        if code is None:
+    heard, said = os.pipe()  # a pipe, because a limit on the size of files holds for a file of output too
+    child = os.fork()
+    if child == 0:
+        _child(arguments, said, watch, setup)
+    os.close(said)
+    os.set_blocking(heard, False)
+    until, code, output = time.monotonic() + seconds, None, b""
+    while code is None:
+        time.sleep(0.005)
+        ended, status = os.waitpid(child, os.WNOHANG)
+        code = os.waitstatus_to_exitcode(status) if ended else None
+        with suppress(BlockingIOError):
+            while part := os.read(heard, 2**16):
+                output += part
+        if code is None and time.monotonic() > until:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             code = 124
-        said.seek(0)
-        return Ended(code, said.read().decode(errors="replace"))
+    os.close(heard)
+    return Ended(code, output.decode(errors="replace"))
 
 
 def _child(arguments: Sequence[Any], said: int, watch: Watch | None, setup: Callable[[], None] | None) -> None:
