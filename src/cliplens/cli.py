@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
@@ -333,6 +334,7 @@ def _set_threads(threads: int | None) -> None:
 
 def _tell(folder: Any) -> None:
     from cliplens.files import read_json
+    from cliplens.records import WARNING
 
     if not folder.summary.exists():
         made = folder.sae if folder.sae.exists() else folder.activations
@@ -342,9 +344,14 @@ def _tell(folder: Any) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, value in _headlines(found):
         table.add_row(label, value)
+    notes = read_json(folder.findings)["notes"]
+    for note in notes:
+        if note.startswith(WARNING):
+            console.print(f"[bold red]{escape(note)}[/]", soft_wrap=True)
     console.print(table)
-    for note in read_json(folder.findings)["notes"]:
-        console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
+    for note in notes:
+        if not note.startswith(WARNING):
+            console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
     console.print(f"[bold]Report[/] {folder.report}", soft_wrap=True)
 
 

@@ -11,14 +11,12 @@ import numpy as np
 
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
 from cliplens.files import read_json
-from cliplens.records import Exemplars, LatentTable, Positions
+from cliplens.records import WARNING, Exemplars, LatentTable, Positions
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens_plugins.report.heat import fit_of, packed_heat
 
 CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
-WARNING = "Warning: "
-"""Beginning of a note that stands at the top of the page."""
 RULES = {
     "modality": "Fixed cuts",
     "modality_paper": "Paper's rule",

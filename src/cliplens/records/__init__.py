@@ -21,6 +21,7 @@ from cliplens.records.identity import ModelIdentity as ModelIdentity
 from cliplens.records.identity import Pair as Pair
 from cliplens.records.identity import Provenance as Provenance
 from cliplens.records.identity import Sharing as Sharing
+from cliplens.records.table import WARNING as WARNING
 from cliplens.records.table import Column as Column
 from cliplens.records.table import Findings as Findings
 from cliplens.records.table import Latent as Latent

@@ -170,6 +170,10 @@ def _cell(tag: str, value: Any, column: Column | None = None) -> str:
     return f"<{tag}{title}>{html.escape(text)}</{tag}>"
 
 
+WARNING = "Warning: "
+"""Beginning of a note that a reader must not miss: the report and the screen show it before the figures."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What a metric found: columns of the latent table, headline figures, and small tables for the report."""

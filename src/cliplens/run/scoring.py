@@ -13,7 +13,7 @@ from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, open_image
-from cliplens.records import Batch, Exemplars, Pair, PairedActs, Positions
+from cliplens.records import WARNING, Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
 from cliplens.run.controls import TITLE, controls, first_batches, notes_of, table_of
 from cliplens.run.degenerate import warnings_of
@@ -62,7 +62,9 @@ def score(context: RunContext, log: StepLog) -> None:
     notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled)]
     tables = {**found.tables, **names.tables, TITLE: table_of(controlled)}
     write_json(folder.findings, {"tables": tables, "notes": notes, "failed": found.failed})
-    write_json(folder.summary, {**_summary(context, found, names.figures, log), "controls": controlled})
+    warnings = [note for note in notes if note.startswith(WARNING)]
+    summary = {**_summary(context, found, names.figures, log), "controls": controlled}
+    write_json(folder.summary, {**({"warnings": warnings} if warnings else {}), **summary})
 
 
 def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
