@@ -121,7 +121,10 @@ class Files(Sequence[PictureSource | None]):
             rows = range(*index.indices(len(self)))
             others = {n: self.others[row] for n, row in enumerate(rows) if row in self.others}
             return Files(self.root, self.names[index], others)
-        row = operator.index(index) % len(self)
+        row = operator.index(index)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"image {row} of {len(self)}")
+        row %= len(self)
         if row in self.others:
             return self.others[row]
         name = self.names[row]
