@@ -45,7 +45,7 @@ def install(load: LoadCLIP) -> None:
 
 
 def uninstall() -> None:
-    """Put SAELens' own loading back."""
+    """Restore SAELens' own model loading."""
     for name in _HOLDERS:
         holder = importlib.import_module(name)
         holder.load_model = getattr(holder.load_model, "stock", holder.load_model)  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ def _side(model_class_name: str, options: dict[str, Any]) -> Side:
 
 
 def tower_on(clip: HookedCLIP, side: Side) -> HookedTower:
-    """One tower of the model.
+    """Return one tower of the model.
 
     Raises:
         InputError: the model has no tower there.

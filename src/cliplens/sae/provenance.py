@@ -1,4 +1,4 @@
-"""Where a dictionary comes from, in SAELens' own metadata.
+"""Write and read where a dictionary comes from, in SAELens' own metadata.
 
 `cfg.json` keeps a `metadata` object that SAELens carries along untouched. What SAELens itself reads (`model_name`,
 `hook_name`) stays at its top level; everything of ours sits under one key, `cliplens`.
@@ -16,7 +16,7 @@ KEY = "cliplens"
 
 
 def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_of: Modality | None = None) -> None:
-    """Put it into the metadata, in place. `folded_mean_of` marks a dictionary's copy that reads one modality raw."""
+    """Write a provenance into the metadata, in place. `folded_mean_of` marks a dictionary's copy that reads one modality raw."""
     sites = [Site.parse(name) for name in provenance.sites]
     if folded_mean_of is not None:
         sites = [site for site in sites if site.modality == folded_mean_of] or sites
@@ -34,7 +34,7 @@ def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_
 
 
 def read_provenance(metadata: SAEMetadata) -> Provenance | None:
-    """What `write_provenance` wrote; None for dictionaries made elsewhere."""
+    """Return what `write_provenance` wrote; None for dictionaries made elsewhere."""
     content = metadata[KEY]
     if not isinstance(content, dict):
         return None
@@ -44,7 +44,7 @@ def read_provenance(metadata: SAEMetadata) -> Provenance | None:
 
 
 def folded_mean_of(metadata: SAEMetadata) -> Modality | None:
-    """The modality whose raw activations this copy of a dictionary reads; None for the dictionary itself."""
+    """Return the modality whose raw activations this copy of a dictionary reads; None for the dictionary itself."""
     content = metadata[KEY]
     return content.get("folded_mean_of") if isinstance(content, dict) else None
 

@@ -1,4 +1,4 @@
-"""Configs for SAELens' own runners, which then train on a tower without knowing it from a language model.
+"""Make configs for SAELens' own runners, which then train on a tower as on a language model.
 
     cfg = runner_config(clip, "text.blocks.1.hook_resid_post", dictionary_config("batchtopk", 512))
     LanguageModelSAETrainingRunner(cfg, override_model=clip.text, override_dataset=caption_dataset(pairs, clip)).run()
@@ -46,7 +46,7 @@ def runner_config(
     wandb_project: str | None = None,
     **options: Any,
 ) -> "LanguageModelSAERunnerConfig[Any]":
-    """What `LanguageModelSAETrainingRunner` takes, filled in for one site of one tower.
+    """Return the config of `LanguageModelSAETrainingRunner` for one site of one tower.
 
     Args:
         clip: the model; hand its tower to the runner as `override_model`.
@@ -96,7 +96,7 @@ def multi_runner_config(
     wandb_project: str | None = None,
     **options: Any,
 ) -> MultiSAETrainingRunnerConfig:
-    """What `MultiSAETrainingRunner` takes: several dictionaries of one tower, fed by one forward pass.
+    """Return the config of `MultiSAETrainingRunner` for several dictionaries of one tower, fed by one forward pass.
 
     Args:
         clip: the model; hand its tower to the runner as `override_model`.
@@ -127,7 +127,7 @@ def multi_runner_config(
 
 
 def unused_dataset(cfg: "LanguageModelSAERunnerConfig[Any]") -> "datasets.Dataset":
-    """One row the stock runner looks at and never reads when it trains from a cache."""
+    """Return a dataset of one row, which the stock runner insists on and never reads when it trains from a cache."""
     import datasets
 
     return datasets.Dataset.from_dict({"tokens": [[0] * cfg.context_size]})
@@ -143,7 +143,7 @@ def _common(
     project: str | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Fields both runners have."""
+    """Return the fields both runners have."""
     steps = tokens // batch
     rows = len(range(context)[slice(*slice_)])
     fields = {

@@ -12,7 +12,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from cliplens.errors import DamagedError, InputError, MismatchError, UnsafeFileError
 from cliplens.records import ModelIdentity, PairedActs
-from cliplens.sae import Dictionary, dictionary_config
+from cliplens.sae import Dictionary, dictionary_config, verify_folder
 from cliplens.sites import Site
 from support.dictionaries import D_IN, ROWS, STOCK, dictionary_of, sae_of
 from support.streams import IDENTITY, Provider, paired, provenance
@@ -240,3 +240,39 @@ def test_what_the_stock_trainer_gives_is_taken_as_it_is_saved_for_use(architectu
     assert torch.equal(
         SAE.load_from_disk(tmp_path / "ours" / "text").encode(acts.text), dictionary.encode(acts).text.dense()
     )
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors", "means.safetensors"])
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_damage_to_any_file_is_noticed(name: str, damage: object, tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    damage(tmp_path / "sae" / name)
+    with pytest.raises((DamagedError, InputError), match=name):
+        Dictionary.load(tmp_path / "sae")
+
+
+def test_damage_to_the_copy_of_a_modality_is_found_by_verify_folder(tmp_path: Path) -> None:
+    folder = dictionary_of("topk").save(tmp_path / "sae")
+    verify_folder(folder)
+    flip(folder / "text" / "sae_weights.safetensors")
+    Dictionary.load(folder)
+    with pytest.raises(DamagedError, match="text/sae_weights.safetensors as it was written"):
+        verify_folder(folder)
+
+
+def test_folders_without_hashes_open_with_a_note_unless_their_means_are_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = dictionary_of("topk").save(tmp_path / "sae")
+    (folder / "sha256.json").unlink()
+    assert Dictionary.load(folder).means is not None
+    assert "saved by an earlier version" in caplog.text
+    (folder / "means.safetensors").unlink()
+    with pytest.raises(InputError, match=r"means.safetensors with the image and text mean.*found none"):
+        Dictionary.load(folder)

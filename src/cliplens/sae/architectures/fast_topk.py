@@ -32,11 +32,11 @@ class FastTopKTrainingSAEConfig(TopKTrainingSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "fast_topk"
 
     def get_inference_config_class(self) -> type[SAEConfig]:
-        """Saved as stock TopK."""
+        """Return stock TopK's config: it is saved as stock TopK."""
         return TopKSAEConfig
 
 

@@ -25,7 +25,7 @@ class GroupSparseTrainingSAEConfig(PairedTopKTrainingSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "group_sparse"
 
 
@@ -35,12 +35,12 @@ class GroupSparseTrainingSAE(PairedTopKTrainingSAE):
     cfg: GroupSparseTrainingSAEConfig
 
     def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
-        """The group penalty, at least 0."""
+        """Return the group penalty, at least 0."""
         return {"group_loss": self.cfg.group_coefficient * group_penalty(codes)}
 
 
 def group_penalty(codes: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:
-    """Mean over pairs of sum_k sqrt(I_k^2 + T_k^2), at least 0."""
+    """Return the mean over pairs of sum_k sqrt(I_k^2 + T_k^2), at least 0."""
     pairs = torch.stack(halves(codes))
     return torch.linalg.vector_norm(pairs, dim=0).sum(dim=-1).mean()
 

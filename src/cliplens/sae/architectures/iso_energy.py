@@ -27,7 +27,7 @@ class IsoEnergyTrainingSAEConfig(PairedTopKTrainingSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "iso_energy"
 
 
@@ -37,12 +37,12 @@ class IsoEnergyTrainingSAE(PairedTopKTrainingSAE):
     cfg: IsoEnergyTrainingSAEConfig
 
     def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
-        """The alignment term, negative where codes agree."""
+        """Return the alignment loss, negative where codes agree."""
         return {"alignment_loss": -self.cfg.align_coefficient * self.cfg.d_in * alignment(codes)}
 
 
 def alignment(codes: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:
-    """Mean cosine of paired codes without either's largest coordinate, in [-1, 1]; 0 for a pair left empty."""
+    """Return the mean cosine of paired codes without either's largest coordinate, in [-1, 1]; 0 for a pair left empty."""
     image, text = halves(codes)
     largest = torch.stack([image.argmax(dim=-1), text.argmax(dim=-1)], dim=-1)
     rest = torch.ones_like(image).scatter(-1, largest, 0.0)

@@ -27,7 +27,7 @@ class MaskedGroupSparseTrainingSAEConfig(GroupSparseTrainingSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "masked_group_sparse"
 
 
@@ -49,7 +49,7 @@ class MaskedGroupSparseTrainingSAE(GroupSparseTrainingSAE):
         return self.hook_sae_acts_post(self.activation_fn(allowed)), hidden_pre
 
     def hidden(self, rows: Float[Tensor, "batch d_sae"]) -> Bool[Tensor, "batch d_sae"]:
-        """The latents hidden from each row: the same for an image and its caption."""
+        """Draw the latents hidden from each row, the same for an image and its caption."""
         drawn = torch.rand(halves(rows)[0].shape, device=rows.device) < self.cfg.mask_probability
         hidden = drawn if self.cfg.mask_mode == "drop" else ~drawn
         return torch.cat([hidden, hidden])

@@ -33,7 +33,7 @@ class NCLHeadsSAEConfig(StandardSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "ncl_heads"
 
 
@@ -46,7 +46,7 @@ class NCLHeadsSAE(StandardSAE):
         _add_text_head(self)
 
     def for_modality(self, modality: Modality) -> StandardSAE:
-        """One side, its weights shared."""
+        """Return the part that reads one modality; it shares its weights with the whole."""
         names = {f.name for f in fields(StandardSAEConfig)}
         cfg = StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if modality == "text" else (self.W_enc, self.b_enc)
@@ -65,7 +65,7 @@ class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "ncl"
 
     def get_inference_config_class(self) -> type[SAEConfig]:
@@ -86,7 +86,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
             _add_text_head(self)
 
     def get_coefficients(self) -> dict[str, Any]:
-        """No penalty to schedule."""
+        """Return no coefficients: there is no penalty to schedule."""
         return {}
 
     def encode_with_hidden_pre(
@@ -122,12 +122,12 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
     def calculate_aux_loss(
         self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
     ) -> dict[str, Tensor]:
-        """Nothing beside the losses above."""
+        """Return no further losses: `training_forward_pass` has them all."""
         return {}
 
 
 def info_nce(codes: Float[Tensor, "batch d_sae"], temperature: float) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE of the paired rows, brought to unit norm; log of the number of pairs at chance."""
+    """Return the symmetric InfoNCE of paired rows, brought to unit norm; log of the number of pairs at chance."""
     image, text = (F.normalize(side, dim=-1) for side in halves(codes))
     logits = image @ text.T / temperature
     own = torch.arange(len(logits), device=logits.device)

@@ -1,4 +1,4 @@
-"""What the alignment-aware classes share: a batch holds whole pairs, all images, then their captions in order."""
+"""Helpers of the classes that train on pairs: a batch holds whole pairs, all images, then their captions in order."""
 
 from typing import Any, ClassVar
 
@@ -21,13 +21,13 @@ class NeedsPairs:
 
 
 def needs_pairs(architecture: str) -> bool:
-    """Whether an architecture trains on whole pairs, so that its provider must be made with `paired=True`."""
+    """Return whether an architecture trains on whole pairs, so that its provider must be made with `paired=True`."""
     known = SAE_TRAINING_CLASS_REGISTRY.get(architecture)
     return known is not None and issubclass(known[1], NeedsPairs)
 
 
 def halves(rows: Float[Tensor, "batch d"]) -> tuple[Float[Tensor, "pair d"], Float[Tensor, "pair d"]]:
-    """The images' rows and the captions' rows of a paired batch.
+    """Return the images' rows and the captions' rows of a paired batch.
 
     Raises:
         InputError: an odd batch holds no whole pairs.
@@ -43,12 +43,12 @@ def halves(rows: Float[Tensor, "batch d"]) -> tuple[Float[Tensor, "pair d"], Flo
 
 
 def register_training(architecture: str, sae: type[Any], config: type[Any]) -> None:
-    """Make a training class known to SAELens, once."""
+    """Register a training class with SAELens, once."""
     if architecture not in SAE_TRAINING_CLASS_REGISTRY:
         register_sae_training_class(architecture, sae, config)
 
 
 def register_inference(architecture: str, sae: type[Any], config: type[Any]) -> None:
-    """Make an inference class known to SAELens, once."""
+    """Register an inference class with SAELens, once."""
     if architecture not in SAE_CLASS_REGISTRY:
         register_sae_class(architecture, sae, config)

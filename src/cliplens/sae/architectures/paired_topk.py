@@ -16,7 +16,7 @@ class PairedTopKTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
     """TopK whose batches hold whole pairs."""
 
     def get_inference_config_class(self) -> type[SAEConfig]:
-        """Saved as stock TopK."""
+        """Return stock TopK's config: it is saved as stock TopK."""
         return TopKSAEConfig
 
 
@@ -25,7 +25,7 @@ class PairedTopKTrainingSAE(TopKTrainingSAE):
 
     @abstractmethod
     def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:
-        """What is added to the loss for the codes of a paired batch, by name."""
+        """Return the losses on the codes of a paired batch, by name; they are added to TopK's own."""
 
     def calculate_aux_loss(
         self,
@@ -34,6 +34,6 @@ class PairedTopKTrainingSAE(TopKTrainingSAE):
         hidden_pre: Float[Tensor, "batch d_sae"],
         sae_out: Float[Tensor, "batch d_in"],
     ) -> dict[str, Tensor]:
-        """TopK's own auxiliary loss, and those about pairs."""
+        """Return TopK's own auxiliary loss and the losses on pairs."""
         losses = super().calculate_aux_loss(step_input, feature_acts, hidden_pre, sae_out)
         return {**losses, **self.pair_losses(feature_acts)}

@@ -26,7 +26,7 @@ _TINY = 1e-6
 
 
 def nearness(x: Float[Tensor, "*batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-    """2 less the distance between the directions of `x` and of the encoder's columns, in [0, 2]."""
+    """Return 2 less the distance between the directions of `x` and of the encoder's columns, in [0, 2]."""
     cosine = F.normalize(x, dim=-1) @ F.normalize(W_enc, dim=0)
     return 2 - (2 - 2 * cosine).clamp_min(_TINY).sqrt()
 
@@ -42,7 +42,7 @@ class DistanceTopKSAEConfig(SAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "distance_topk"
 
 
@@ -55,17 +55,17 @@ class DistanceTopKSAE(SAE[DistanceTopKSAEConfig]):
         self.b_in = nn.Parameter(torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device))
 
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Nearness of the k nearest, 0 elsewhere."""
+        """Return the nearness of the k nearest encoder directions, 0 elsewhere."""
         near = self.hook_sae_acts_pre(nearness(self.process_sae_in(x) - self.b_in, self.W_enc))
         return self.hook_sae_acts_post(TopK(self.cfg.k)(near))
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
-        """Linear."""
+        """Return the linear reconstruction of the codes."""
         out = self.hook_sae_recons(feature_acts @ self.W_dec + self.b_dec)
         return self.reshape_fn_out(self.run_time_activation_norm_fn_out(out), self.d_head)
 
     def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
-        """The tensors that carry a folded mean."""
+        """Return the tensors that change when a mean is folded in."""
         return {"b_in": self.b_in.double() + mean, "b_dec": self.b_dec.double() + mean}
 
 
@@ -75,7 +75,7 @@ class TwoDecodersSAEConfig(DistanceTopKSAEConfig):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "two_decoders"
 
 
@@ -88,7 +88,7 @@ class TwoDecodersSAE(DistanceTopKSAE):
         _add_text_decoder(self)
 
     def for_modality(self, modality: Modality) -> DistanceTopKSAE:
-        """One side, its weights shared."""
+        """Return the part that reads one modality; it shares its weights with the whole."""
         names = {f.name for f in fields(DistanceTopKSAEConfig)}
         cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if modality == "text" else (self.W_dec, self.b_dec)
@@ -110,7 +110,7 @@ class TwoDecodersTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
 
     @classmethod
     def architecture(cls) -> str:
-        """Its name in SAELens' registry."""
+        """Return its name in SAELens' registry."""
         return "two_decoders"
 
 
@@ -124,7 +124,7 @@ class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
         _add_text_decoder(self)
 
     def get_coefficients(self) -> dict[str, Any]:
-        """No penalty to schedule."""
+        """Return no coefficients: there is no penalty to schedule."""
         return {}
 
     def encode_with_hidden_pre(
@@ -135,7 +135,7 @@ class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
         return self.hook_sae_acts_post(TopK(self.cfg.k)(near)), near
 
     def decode(self, feature_acts: Float[Tensor, "batch d_sae"]) -> Float[Tensor, "batch d_in"]:
-        """Images by one decoder, captions by the other."""
+        """Decode the images' codes with one decoder and the captions' with the other."""
         image, text = halves(feature_acts)
         out = torch.cat([image @ self.W_dec + self.b_dec, text @ self.W_dec_text + self.b_dec_text])
         return self.run_time_activation_norm_fn_out(self.hook_sae_recons(out))
@@ -143,7 +143,7 @@ class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
     def calculate_aux_loss(
         self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
     ) -> dict[str, Tensor]:
-        """Reconstruction alone."""
+        """Return no further losses: only the reconstruction is learnt from."""
         return {}
 
 
