@@ -16,7 +16,7 @@ KEY = "cliplens"
 
 
 def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_of: Modality | None = None) -> None:
-    """Write a provenance into the metadata, in place. `folded_mean_of` marks a dictionary's copy that reads one modality raw."""
+    """Write a provenance into the metadata, in place. `folded_mean_of` marks the copy that reads one modality raw."""
     sites = [Site.parse(name) for name in provenance.sites]
     if folded_mean_of is not None:
         sites = [site for site in sites if site.modality == folded_mean_of] or sites

@@ -262,7 +262,7 @@ def test_damage_to_the_copy_of_a_modality_is_found_by_verify_folder(tmp_path: Pa
     verify_folder(folder)
     flip(folder / "text" / "sae_weights.safetensors")
     Dictionary.load(folder)
-    with pytest.raises(DamagedError, match="text/sae_weights.safetensors as it was written"):
+    with pytest.raises(DamagedError, match=r"text/sae_weights.safetensors as it was written"):
         verify_folder(folder)
 
 

@@ -42,7 +42,7 @@ class IsoEnergyTrainingSAE(PairedTopKTrainingSAE):
 
 
 def alignment(codes: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:
-    """Return the mean cosine of paired codes without either's largest coordinate, in [-1, 1]; 0 for a pair left empty."""
+    """Return the mean cosine of paired codes without either's largest coordinate, in [-1, 1]; 0 for empty pairs."""
     image, text = halves(codes)
     largest = torch.stack([image.argmax(dim=-1), text.argmax(dim=-1)], dim=-1)
     rest = torch.ones_like(image).scatter(-1, largest, 0.0)
