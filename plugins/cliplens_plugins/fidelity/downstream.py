@@ -78,7 +78,7 @@ class _Shown:
         self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, batch_size: int
     ) -> None:
         self.clip, self.images, self.tokens, self.classes, self.batch_size = clip, images, tokens, classes, batch_size
-        self._shared = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
+        self._shared: dict[str, Any] = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
         """Pairs with equal pixels show one picture; pairs with equal tokens say one text, to the model."""
 
     def figures(self) -> dict[str, float]:

@@ -36,7 +36,7 @@ class FidelityMetric(MetricOfParts):
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __init__(self) -> None:
-        self._sides = {side: Sums() for side in MODALITIES}
+        self._sides: dict[str, Sums] = {side: Sums() for side in MODALITIES}
 
     def update(self, batch: Batch) -> None:
         """Take one batch in."""
