@@ -99,7 +99,7 @@ def _effective_state(stock: nn.Module) -> State:
             state[plain] = value.detach().clone()
     for name, module in stock.named_modules():
         if parametrize.is_parametrized(module):
-            for tensor in module.parametrizations:  # type: ignore[union-attr]
+            for tensor in module.parametrizations:
                 state[f"{name}.{tensor}"] = getattr(module, tensor).detach().clone()
     for name, value in state.items():
         if not value.is_floating_point() and name.endswith("weight"):
@@ -192,7 +192,7 @@ def _made(stock: Any, kind: str) -> nn.Module:
     """Return the empty open_clip model."""
     config = stock.config
     if kind == "clip":
-        made = CLIP(config.projection_dim, _clip_vision_cfg(config.vision_config), _clip_text_cfg(config.text_config))  # type: ignore[arg-type]
+        made = CLIP(config.projection_dim, _clip_vision_cfg(config.vision_config), _clip_text_cfg(config.text_config))
         _activate(made.visual.transformer.resblocks, config.vision_config.hidden_act)
         _activate(made.transformer.resblocks, config.text_config.hidden_act)
         return made
@@ -202,7 +202,7 @@ def _made(stock: Any, kind: str) -> nn.Module:
         return TextOnly(_text(stock, kind))
     if kind.startswith("siglip"):
         return VisionOnly(_siglip_vision(config, kind))
-    visual = _build_vision_tower(config.projection_dim, _clip_vision_cfg(config))  # type: ignore[arg-type]
+    visual = _build_vision_tower(config.projection_dim, _clip_vision_cfg(config))
     _activate(visual.transformer.resblocks, config.hidden_act)
     if not hasattr(stock, "visual_projection"):
         visual.proj = None
@@ -212,11 +212,11 @@ def _made(stock: Any, kind: str) -> nn.Module:
 def _text(stock: Any, kind: str) -> nn.Module:
     config = stock.config
     if kind.startswith("siglip"):
-        text = _build_text_tower(_siglip_width(config), _siglip_text_cfg(config))  # type: ignore[arg-type]
+        text = _build_text_tower(_siglip_width(config), _siglip_text_cfg(config))
     else:
         projected = hasattr(stock, "text_projection")
         cfg = _clip_text_cfg(config, **({} if projected else {"proj_type": "none"}))
-        text = _build_text_tower(config.projection_dim, cfg)  # type: ignore[arg-type]
+        text = _build_text_tower(config.projection_dim, cfg)
     _activate(text.transformer.resblocks, config.hidden_act)
     return text
 
@@ -233,7 +233,7 @@ def _siglip_width(text: Any) -> int:
 def _siglip(config: Any) -> nn.Module:
     vision, text = config.vision_config, config.text_config
     placeholder = {"layers": 1, "width": 8, "head_width": 8, "patch_size": 8, "image_size": 8}
-    made = CustomTextCLIP(_siglip_width(text), placeholder, _siglip_text_cfg(text), init_logit_bias=0.0)  # type: ignore[arg-type]
+    made = CustomTextCLIP(_siglip_width(text), placeholder, _siglip_text_cfg(text), init_logit_bias=0.0)
     _activate(made.text.transformer.resblocks, text.hidden_act)
     made.visual = _siglip_vision(vision, config.model_type)
     return made

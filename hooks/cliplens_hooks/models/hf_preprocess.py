@@ -93,7 +93,8 @@ def _from_cfg(cfg: dict[str, Any]) -> tuple[Callable[[Image.Image], Tensor], str
 
 def _check_size(preprocess: TransformersPreprocess, model: nn.Module, place: str) -> None:
     picture = Image.fromarray(np.zeros((48, 80, 3), dtype=np.uint8))
-    wanted = (3, *model.visual.image_size)  # type: ignore[union-attr]
+    visual: Any = model.visual
+    wanted = (3, *visual.image_size)
     try:
         found = tuple(preprocess(picture).shape)
     except Exception as error:

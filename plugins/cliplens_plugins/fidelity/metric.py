@@ -11,7 +11,7 @@ from cliplens.contracts import Need
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, PairedActs
 from cliplens.sites import MODALITIES, Modality
-from cliplens.tally import MetricOfParts, Sums
+from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.fidelity.neighbours import neighbours
 from cliplens_plugins.fidelity.variance import add_variance, explained_variance, explained_variance_legacy
 
@@ -50,9 +50,9 @@ class FidelityMetric(MetricOfParts):
             acts, back = _both(batch.acts, batch.reconstruction, side)
             add_variance(sums, acts, back)
 
-    def parts(self) -> dict[str, Sums]:
+    def parts(self) -> dict[str, Mergeable]:
         """Return the sums of each modality."""
-        return self._sides
+        return {str(side): sums for side, sums in self._sides.items()}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
         """The headline figures, a table of them per modality, and each latent's density."""

@@ -63,7 +63,7 @@ def attribute_latent_pairs(
     Raises:
         InputError: more than one pair, no dictionary for a tower, or what `attribute_latents` refuses.
     """
-    if len(image) != 1 or len(tokens) != 1 or clip.text is None:
+    if len(image) != 1 or len(tokens) != 1 or clip.text is None or clip.vision is None:
         raise InputError(
             expected="one image and one caption", found=f"{len(image)} and {len(tokens)}", fix="call it once per pair"
         )

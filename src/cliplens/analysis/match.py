@@ -40,8 +40,8 @@ def attribute_match(
     Raises:
         InputError: no text tower, or what `attribute_latents` refuses.
     """
-    if clip.text is None:
-        raise InputError(expected="a model with both towers", found="a vision tower only", fix="use attribute_latents")
+    if clip.text is None or clip.vision is None:
+        raise InputError(expected="a model with both towers", found="one tower only", fix="use attribute_latents")
     with torch.no_grad():
         seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
     return Match(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError, unknown_name
 from cliplens.hooked.head import affine
-from cliplens.hooked.norm import HookedLayerNorm
+from cliplens.hooked.norm import ClosedNorm, HookedLayerNorm
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.hooked.splicing import SplicedTower
 
@@ -42,7 +42,7 @@ class BankedTower(SplicedTower):
     """A tower that answers in concepts once it has been given a bank of them."""
 
     bank: Bank | None = None
-    ln_final: HookedLayerNorm
+    ln_final: HookedLayerNorm | ClosedNorm
 
     def set_bank(
         self,
@@ -75,9 +75,10 @@ class BankedTower(SplicedTower):
                 found=f"{list(embeddings.shape)} and {len(names)} names",
                 fix="embed the concepts with the other tower of this model",
             )
-        where = {"device": self.cfg.device, "dtype": self.cfg.dtype}
         chosen = _by_image(labels) if isinstance(labels, Tensor) else labels
-        self.bank = Bank(F.normalize(embeddings.detach().to(**where), dim=-1), names, scale, bias, chosen)
+        self.bank = Bank(
+            F.normalize(embeddings.detach().to(self.cfg.device, self.cfg.dtype), dim=-1), names, scale, bias, chosen
+        )
 
     def to_single_token(self, name: str) -> int:
         """Return the number of a concept.

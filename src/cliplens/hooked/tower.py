@@ -130,7 +130,7 @@ class HookedTower(BankedTower):
             InputError: the inputs are not what this tower reads, or logits are asked for without a bank.
         """
         if return_type not in (None, "embedding"):
-            return self.answer(inputs, return_type, loss_per_token)
+            return self.answer(self._received(inputs), return_type, loss_per_token)
         given = self._received(inputs)
         with self.evaluating():
             return self.compute(given, stop_at_layer)

@@ -62,6 +62,7 @@ def image_dataset(
         PairsError: too many images that cannot be opened.
     """
     decoder = _decoder(pairs, clip, "vision")
+    assert clip.vision is not None  # _decoder refuses a model without the tower
     held = Quarantine() if quarantine is None else quarantine
     places = np.concatenate(list(_good(decoder, held)))
     tokens = clip.vision.image_tokens(torch.from_numpy(places))

@@ -26,7 +26,8 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for part in module.modules():
             if is_wrapper(part):
-                _attribute(part, "forward", part._orig_mod.__call__, stack)  # type: ignore[union-attr]
+                original: Any = part._orig_mod
+                _attribute(part, "forward", original.__call__, stack)
             if part._compiled_call_impl is not None:
                 _attribute(part, "_compiled_call_impl", None, stack)
         yield

@@ -47,6 +47,8 @@ class FastMatryoshkaBatchTopKTrainingSAEConfig(MatryoshkaBatchTopKTrainingSAECon
 class _SparseBatchTopK(BatchTopKTrainingSAE):
     """The training step both classes share."""
 
+    topk_threshold: Tensor
+
     def initialize_weights(self) -> None:
         """Initialise as stock does, with the encoder in memory latent by latent, as its gradient is made."""
         super().initialize_weights()
