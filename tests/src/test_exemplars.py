@@ -42,7 +42,7 @@ def test_both_modalities_come_back(tmp_path: Path) -> None:
     assert loaded_texts is not None
     same(images, loaded_images)
     same(texts, loaded_texts)
-    assert all(isinstance(p.image, Path) for p in loaded_texts.pairs)
+    assert all(isinstance(p.source, Path) for p in loaded_texts.pairs)
 
 
 def test_tiny_pictures_keep_every_pixel(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_tiny_pictures_keep_every_pixel(tmp_path: Path) -> None:
     assert loaded is not None
     originals = {p.id: p.image for p in pairs}
     for pair in loaded.pairs:
-        assert isinstance(pair.image, Path)
-        assert pair.image.suffix == ".webp"
-        np.testing.assert_array_equal(np.asarray(Image.open(pair.image)), np.asarray(originals[pair.id]))
+        assert isinstance(pair.source, Path)
+        assert pair.source.suffix == ".webp"
+        np.testing.assert_array_equal(np.asarray(Image.open(pair.source)), np.asarray(originals[pair.id]))
 
 
 def test_large_pictures_become_small_webp(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_picture_that_is_gone_costs_only_itself(tmp_path: Path) -> None:
     save_exemplars(tmp_path / "e", Exemplars("image", tuple(pairs), np.arange(4)[None], np.ones((1, 4))), None)
     loaded, _ = load_exemplars(tmp_path / "e")
     assert loaded is not None
-    assert [p.image is not None for p, _ in loaded.of(0)] == [True, False, False, False]
+    assert [p.source is not None for p, _ in loaded.of(0)] == [True, False, False, False]
     assert [p.caption for p, _ in loaded.of(0)] == ["a", "b", "c", "d"]
 
 

@@ -76,7 +76,7 @@ def test_each_picture_stands_in_the_file_once(tmp_path: Path) -> None:
     pictures = block(page, "pictures-0")
     images, _ = load_exemplars(run.exemplars)
     assert images is not None
-    wanted = {images.pairs[p].image for p in images.at[:, :PER_LATENT].ravel() if p >= 0}
+    wanted = {images.pairs[p].source for p in images.at[:, :PER_LATENT].ravel() if p >= 0}
     assert len(set(pictures)) == len(pictures) == len(wanted)  # type: ignore[call-overload, arg-type]
 
 
