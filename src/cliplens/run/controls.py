@@ -104,7 +104,7 @@ def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> T
 def _of_means(values: np.ndarray, control: np.ndarray) -> dict[str, Any]:
     difference, low, high = mean_difference(values, control)
     means = [float(np.nanmean(x)) if not np.isnan(x).all() else NAN for x in (values, control)]
-    return _row(*means, difference, low, high)
+    return _row(means[0], means[1], difference, low, high)
 
 
 def _of_shares(value: Tally, control: Tally) -> dict[str, Any]:
@@ -114,7 +114,8 @@ def _of_shares(value: Tally, control: Tally) -> dict[str, Any]:
         counts.append((int(np.isin(classes, ("ImgD", "TextD")).sum()), int((classes != "dead").sum())))
     (hits, n), (other_hits, other_n) = counts
     shares = [h / m if m else NAN for h, m in counts]
-    return _row(*shares, *share_difference(hits, n, other_hits, other_n))
+    difference, low, high = share_difference(hits, n, other_hits, other_n)
+    return _row(shares[0], shares[1], difference, low, high)
 
 
 def _row(value: float, control: float, difference: float, low: float, high: float) -> dict[str, Any]:
