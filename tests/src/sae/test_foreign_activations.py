@@ -142,7 +142,7 @@ ODD: list[tuple[str, Tensors, Any, type[Exception], str]] = [
     ("config is null", PLAIN, "null", InputError, "names and values"),
     ("config is cut", PLAIN, '{"activation": "re', DamagedError, "a configuration in .*config.json"),
     ("config is empty", PLAIN, "", DamagedError, "a configuration"),
-    ("activation is a number", PLAIN, {"activation": 3}, InputError, "activation='3'"),
+    ("activation is a number", PLAIN, {"activation": 3}, InputError, "activation=3"),
     ("activation is a list", PLAIN, {"activation": ["topk"]}, InputError, "activation="),
     ("two activations", PLAIN, {"activation": "relu", "activation_fn": "topk", "k": K}, InputError, "one activation"),
     ("class and activation", PLAIN, {"architecture": "jumprelu", "activation": "topk"}, InputError, "one activation"),
