@@ -79,7 +79,7 @@ def test_scores_come_from_the_other_half_only() -> None:
     for batch in batches(truth, image, text):
         metric.update(batch)
     scoring = torch.tensor(held_out(pair_keys(IDS), 0.5, _SPLIT_SEED))
-    np.testing.assert_allclose(metric._scores()["pairs"], mds(image[scoring], text[scoring]).numpy(), atol=1e-13)
+    np.testing.assert_allclose(metric.scores()["pairs"], mds(image[scoring], text[scoring]).numpy(), atol=1e-13)
 
 
 def test_parts_merge() -> None:
