@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ NUMBERS = {name: torch.tensor(8) for name in ("input_resolution", "context_lengt
 
 
 @pytest.fixture
-def name(tmp_path: Path) -> str:
+def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A configuration open_clip knows for the length of a test."""
+    for registry in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
+        monkeypatch.setattr(open_clip.factory, registry, copy(getattr(open_clip.factory, registry)))
     (tmp_path / "tiny-checkpoint.json").write_text(
         json.dumps({"embed_dim": 32, "vision_cfg": VISION, "text_cfg": TEXT})
     )

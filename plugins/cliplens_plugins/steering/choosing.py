@@ -6,7 +6,7 @@ runs the best named latent is added.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Choice:
     """Whether the pair of this id is worth steering."""
 
 
+@runtime_checkable
 class Steerable(Protocol):
     """The parts of a run that choosing needs."""
 

@@ -78,8 +78,10 @@ def _rewrite(steering: Steering, site: Site) -> Rewrite:
     modality = site.modality
 
     def rewrite(acts: Tensor, special: Tensor | None) -> Tensor:
-        where = special.expand(len(acts)) if special is not None and len(special) == 1 else special
-        return steering(acts, modality, where)
+        # Some models keep pictures and their tiles on axes of their own.
+        rows = acts.flatten(0, -3) if acts.ndim > 3 else acts
+        where = special.expand(len(rows)) if special is not None and len(special) == 1 else special
+        return steering(rows, modality, where).reshape(acts.shape)
 
     return rewrite
 

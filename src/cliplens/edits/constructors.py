@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+
 from cliplens.edits.edit import Edit
+
+Index = int | np.integer
 
 Positions = Literal["all", "special", "others"] | Sequence[int]
 """All positions; CLS or EOT alone; all but CLS or EOT; or positions counted from 0."""
 Where = Literal["all", "firing"]
 
 
-def add(latents: Iterable[int], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
+def add(latents: Iterable[Index], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
     """Add `strength` to the latents' codes. `where="firing"` adds only where the latent fires.
 
     >>> add([17], 4.0)
@@ -19,18 +23,22 @@ def add(latents: Iterable[int], strength: float, *, where: Where = "all", positi
     return _edit("add", latents, strength, positions=positions, where=where)
 
 
-def set_to(latents: Iterable[int], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
+def set_to(latents: Iterable[Index], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
     """Set the latents' codes to `strength`."""
     return _edit("set", latents, strength, positions=positions, where=where)
 
 
-def scale(latents: Iterable[int], factor: float, *, positions: Positions = "all") -> Edit:
+def scale(latents: Iterable[Index], factor: float, *, positions: Positions = "all") -> Edit:
     """Multiply the latents' codes by `factor`."""
     return _edit("scale", latents, factor, positions=positions)
 
 
 def clamp(
-    latents: Iterable[int], low: float | None = None, high: float | None = None, *, positions: Positions = "all"
+    latents: Iterable[Index],
+    low: float | None = None,
+    high: float | None = None,
+    *,
+    positions: Positions = "all",
 ) -> Edit:
     """Keep the latents' codes between two bounds; one of them may be left open.
 
@@ -43,12 +51,18 @@ def clamp(
     return _edit("clamp", latents, 0.0, positions=positions, low=low, high=high)
 
 
-def ablate(latents: Iterable[int], *, positions: Positions = "all") -> Edit:
+def ablate(latents: Iterable[Index], *, positions: Positions = "all") -> Edit:
     """Set the latents' codes to 0."""
     return _edit("ablate", latents, 0.0, positions=positions)
 
 
-def replace(own: Iterable[int], targets: Iterable[int], strength: float, *, positions: Positions = "all") -> Edit:
+def replace(
+    own: Iterable[Index],
+    targets: Iterable[Index],
+    strength: float,
+    *,
+    positions: Positions = "all",
+) -> Edit:
     """Set the own latents' codes to 0 and add `strength` to the targets'. A latent in both is a target.
 
     >>> replace([1, 2], [2], 4.0)
@@ -61,7 +75,7 @@ def replace(own: Iterable[int], targets: Iterable[int], strength: float, *, posi
     return _edit("replace", [k for k in own if k not in chosen], strength, positions=positions, targets=chosen)
 
 
-def swap(latents: Iterable[int], alpha: float = 1.0, *, positions: Positions = "all") -> Edit:
+def swap(latents: Iterable[Index], alpha: float = 1.0, *, positions: Positions = "all") -> Edit:
     """Move the latents' codes towards those of a reference sample: z + alpha * mask * (z_ref - z).
 
     This is the control of Yan et al. (https://arxiv.org/abs/2502.14888).
@@ -69,9 +83,10 @@ def swap(latents: Iterable[int], alpha: float = 1.0, *, positions: Positions = "
     return _edit("swap", latents, alpha, positions=positions)
 
 
-def _edit(operation: str, latents: Iterable[int], strength: float, **options: object) -> Edit:
+def _edit(operation: str, latents: Iterable[Index], strength: float, **options: object) -> Edit:
     kept = {name: value for name, value in options.items() if value is not None and not _is_default(value)}
-    return Edit(operation, tuple(latents), strength, kept)
+    whole = tuple(int(k) if isinstance(k, np.integer) else k for k in latents)
+    return Edit(operation, whole, strength, kept)
 
 
 def _is_default(value: object) -> bool:

@@ -126,7 +126,8 @@ class BankedTower(SplicedTower):
                 fix="leave return_type out",
             )
         bank = self._the_bank()
-        inputs = self.checked(inputs)
+        if not isinstance(inputs, Tensor):
+            inputs = self.checked(inputs)
         logits = self._logits(self.encode(inputs)[1], bank)
         positions = inputs.shape[1] if inputs.ndim == 2 else self.cfg.n_ctx
         shown = logits.unsqueeze(1).expand(-1, positions, -1)

@@ -44,7 +44,7 @@ def prove(tower: AbstractTower) -> None:
             raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
         lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
         if lost:
-            raise _refusal(tower, f"hooks of somebody's on {lost[0]!r} that the hooked forward pass would not run")
+            raise _refusal(tower, f"hooks of yours on {lost[0]!r} that the hooked forward pass would not run")
         gap = _gap(got, wanted)
         if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
             raise _refusal(tower, _where(tower, inputs, gap))
@@ -122,7 +122,7 @@ class _Count:
 
 @contextmanager
 def _counted(stock: nn.Module) -> Iterator[dict[str, int]]:
-    """Count the calls of the modules that carry hooks of somebody's."""
+    """Count the calls of the modules that carry hooks of the user."""
     calls: dict[str, int] = {}
     with ExitStack() as handles:
         for name, module in stock.named_modules():

@@ -95,7 +95,7 @@ def _change(module: nn.Module) -> str | None:
     if replaced:
         return f"a {kind.__name__} whose {', '.join(sorted(set(replaced)))} was replaced"
     registered = sum(len(vars(module)[hooks]) for hooks in HOOKS)
-    return f"a {kind.__name__} with {registered} hooks of somebody's" if registered else None
+    return f"a {kind.__name__} with forward or backward hooks of yours ({registered})" if registered else None
 
 
 def _shadows(kind: type, name: str, value: Any) -> bool:

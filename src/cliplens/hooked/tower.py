@@ -130,7 +130,9 @@ class HookedTower(BankedTower):
             InputError: the inputs are not what this tower reads, or logits are asked for without a bank.
         """
         if return_type not in (None, "embedding"):
-            return self.answer(self._received(inputs), return_type, loss_per_token)
+            # Image tokens stay tokens here: they say which label belongs to an image.
+            kept = inputs if isinstance(inputs, Tensor) else self._received(inputs)
+            return self.answer(kept, return_type, loss_per_token)
         given = self._received(inputs)
         with self.evaluating():
             return self.compute(given, stop_at_layer)

@@ -119,7 +119,7 @@ def test_steering_by_words_at_top_level(folder: Path) -> None:
     opened = Run(RunFolder.open(folder))
     images = torch.stack([opened.clip.preprocess(p.image) for p in opened.held_out(3)])  # type: ignore[misc, arg-type]
     before = opened.clip.encode_image(images)
-    with cliplens.steer(opened.clip, folder, "red->blue", dose=2) as movement:
+    with cliplens.steer(opened.clip, folder, "red->blue", dose=2.0) as movement:
         after = opened.clip.encode_image(images)
     assert movement.activations > 0
     assert not torch.allclose(before, after)

@@ -40,7 +40,7 @@ def test_all_names_are_there_and_ids_are_files() -> None:
 
 def test_damaged_files_and_an_empty_name_are_set_aside_and_nothing_else(clip: HookedCLIP, tmp_path: Path) -> None:
     good = emoji()[:120]
-    images, captions = [p.image for p in good], list(good.captions)
+    images, captions = [p.source for p in good], list(good.captions)
     whole = images[5].read_bytes()  # type: ignore[union-attr]
     for place, content in ((5, whole[: len(whole) // 2]), (50, b"\x89PNG no more"), (90, b"")):
         images[place] = tmp_path / f"{place}.png"
