@@ -30,6 +30,8 @@ DRAWN = 4
 """Held-out pictures in a strip."""
 MEASURED = 48
 """Held-out pictures that success is measured on."""
+MEASURED_UNASKED = 16
+"""The same where no edit was asked for, as at the end of the demo, which must stay quick."""
 _CHANGED = "changed is the Kullback-Leibler divergence of the next token from dose 0, in nats"
 _PROXIES = "sharpness and burnt are proxies for picture quality; read them against dose 0"
 
@@ -172,7 +174,8 @@ def _on_the_generator(
     if aim is not None and request.measure is None and not _is_ready(generator):
         aim = None
     keep = _not_yet(aim, session) if request.judge is None else (lambda _: True)
-    count = max(MEASURED, request.pairs or DRAWN) if aim and request.judge is None else (request.pairs or DRAWN)
+    least = MEASURED if request.edit or request.edits else MEASURED_UNASKED
+    count = max(least, request.pairs or DRAWN) if aim and request.judge is None else (request.pairs or DRAWN)
     labels, given = samples_to_draw(run, request, keep, count)
     whole = through_generator(request, generator, run, steering, (labels, given))  # type: ignore[arg-type]
     shown = request.pairs or (len(labels) if request.prompts or request.images else DRAWN)
