@@ -1,4 +1,4 @@
-"""What does a harvest to disk cost over the two forwards alone?
+"""Time a harvest to disk against the two forward passes alone.
 
     python benchmarks/harvest.py [--model ViT-B-32] [--pairs 128] [--batch 32] [--rounds 5] [--device cuda]
 

@@ -1,4 +1,4 @@
-"""What does reading a batch through torch.compile buy?
+"""Time reading a batch with and without torch.compile.
 
     python benchmarks/harvest_compile.py [--model ViT-B-32] [--batch 32] [--rounds 9] [--device cuda]
 

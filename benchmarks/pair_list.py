@@ -1,4 +1,4 @@
-"""What does the list of pairs take in memory, and how long does it take to read?
+"""Measure the memory of a list of pairs and the time to read it.
 
     python benchmarks/pair_list.py [--pairs 3000000]
 

@@ -109,7 +109,7 @@ def grouped(acts: Tensor, own: np.ndarray, target: np.ndarray, move: Moved, dose
 def scene_edits(
     sample: Sample, moved: Scenes, rows: np.ndarray, modality: Modality, attribute: str
 ) -> dict[str, Tensor]:
-    """What is not an edit of an embedding: another word in the caption, or the scene drawn anew (the ceiling)."""
+    """Return activations of two references that edit no embedding: another caption, and the scene drawn anew."""
     after = embedded(sample_clip(), moved)
     acts = sample.of(modality)[rows]
     edits = {"the scene itself changed (ceiling)": after.of(modality)}
