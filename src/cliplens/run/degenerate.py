@@ -16,6 +16,7 @@ from cliplens.store import Cache
 
 FEWEST = 4
 """Fewest pairs to train on, and to score on."""
+_MOSTLY_DEAD = 0.5
 _BATCHES = 16
 _CONSTANT = 1e-6
 _WHAT = {"image": ("images", "image"), "text": ("captions", "text")}
@@ -45,13 +46,14 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
     )
 
 
-def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any]) -> list[str]:
+def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_sae: int) -> list[str]:
     """Return the warnings a reader must not miss.
 
     Args:
         cache: activations of the pairs.
         settings: what was asked.
         figures: headline figures of the metrics.
+        d_sae: number of latents.
     """
     constant = _constant(cache, settings)
     told = []
@@ -68,6 +70,12 @@ def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any]) ->
         ]
     if figures.get("alive") == 0:
         told.append("Warning: no latent fires on any held-out pair, so there is nothing to score or to name.")
+    alive = figures.get("alive")
+    if isinstance(alive, int) and 0 < alive < (1 - _MOSTLY_DEAD) * d_sae:
+        told.append(
+            f"Warning: {d_sae - alive:,} of {d_sae:,} latents ({1 - alive / d_sae:.0%}) fire on none of the pairs "
+            f"scored. Use more pairs, or a narrower dictionary (--d-sae {_power_of_two(alive)})."
+        )
     variance = figures.get("explained_variance")
     if isinstance(variance, float) and variance <= 0:
         told.append(
@@ -75,6 +83,10 @@ def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any]) ->
             "than their mean): its latents, names and scores say nothing about this model."
         )
     return told
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(least - 1, 1).bit_length()
 
 
 def _constant(cache: Cache, settings: Settings) -> list[Modality]:

@@ -1,10 +1,12 @@
 """The second step of a run: its dictionary, and the split of the pairs it is trained on."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt64
+from tqdm.auto import tqdm
 
 from cliplens import keys
 from cliplens.api import pick_device
@@ -18,6 +20,8 @@ Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
 MIN_STEPS = 400
 """BatchTopK's threshold is a slow average: below this many steps a saved dictionary fires far too much."""
 PASSES = 20
+ROWS_PER_LATENT = 20
+"""Training rows per latent from which the defaults leave few latents dead."""
 
 
 def trained_on(settings: Settings) -> Keep:
@@ -60,6 +64,21 @@ def planned_samples(settings: Settings, rows: int) -> int:
     return settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * rows)
 
 
+def width_note(rows: int, d_sae: int) -> str | None:
+    """Return a sentence on a dictionary that is wide for its training rows, None where it is not.
+
+    >>> width_note(rows=20_000, d_sae=1_000) is None
+    True
+    """
+    carried = rows // ROWS_PER_LATENT
+    if d_sae <= carried:
+        return None
+    return (
+        f"{rows:,} rows to train on carry about {carried:,} latents ({ROWS_PER_LATENT} rows each): many of the "
+        f"{d_sae:,} may never fire. Use more pairs, or a smaller --d-sae."
+    )
+
+
 def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
     """Train the dictionary of a run into its folder, going on from the newest checkpoint if asked.
 
@@ -74,8 +93,11 @@ def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bo
         seed=settings.seed,
         paired=needs_pairs(settings.architecture),
     )
+    config = training_config(settings, provider.d_in)
+    if (note := width_note(provider.rows, config.d_sae)) is not None:
+        tqdm.write(f"train: {note}", file=sys.stderr)
     train(
-        training_config(settings, provider.d_in),
+        config,
         provider,
         samples=planned_samples(settings, provider.rows),
         batch_size=settings.batch_size,

@@ -58,7 +58,7 @@ def score(context: RunContext, log: StepLog) -> None:
         save_positions(folder.exemplars, _positions(context, shown))
     with atomic_write(folder.latents) as partial:
         table.save(partial)
-    warned = warnings_of(context.cache, context.settings, found.figures)
+    warned = warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
     notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled)]
     tables = {**found.tables, **names.tables, TITLE: table_of(controlled)}
     write_json(folder.findings, {"tables": tables, "notes": notes, "failed": found.failed})

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import Provenance
+from cliplens.sae.architectures.faster import FAST_FROM, faster
 from cliplens.sae.architectures.paired import needs_pairs
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, resume_point, save_state
 from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import refuse_not_affine
 from cliplens.sae.provenance import write_provenance
+from cliplens.store.memory import reused_memory
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ def train(
     resume: bool = False,
     save_to: Path | None = None,
     wandb_project: str | None = None,
+    fast: bool | None = None,
     **trainer_options: Any,
 ) -> Dictionary:
     """Train a dictionary and return it.
@@ -67,6 +70,9 @@ def train(
         save_to: save the dictionary into this folder before the checkpoints are removed, so that a kill in between
             loses nothing.
         wandb_project: log to Weights & Biases under this project; None sends nothing.
+        fast: train `topk`, `batchtopk` and `matryoshka_batchtopk` with a step that touches the firing latents alone.
+            The losses are those of the stock class to rounding, and the dictionary is saved as stock. None does so from
+            1,024 latents on; False never does.
         trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
 
     Raises:
@@ -80,7 +86,9 @@ def train(
     _check_pairs(config, provider)
     config = _prepared(config, steps, str(device), provenance)
     asked = {"config": config.to_dict(), "samples": samples, "batch_size": batch_size, "lr": lr, "seed": seed}
-    with own_randomness(seed, device), _logged(wandb_project, asked) as logger:
+    if fast or (fast is None and config.d_sae >= FAST_FROM and not trainer_options.get("autocast")):
+        config = faster(config)
+    with own_randomness(seed, device), reused_memory(), _logged(wandb_project, asked) as logger:
         sae = get_sae_training_class(config.architecture())[0](config)
         settings = _settings(steps, batch_size, lr, str(device), logger, **trainer_options)
         trainer = SAETrainer(settings, sae, _Checked(provider, batch_size, config.d_in))

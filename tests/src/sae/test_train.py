@@ -7,6 +7,7 @@ from sae_lens import SAE
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.sae import Dictionary, dictionary_config, resume_point, train
+from cliplens.sae.architectures.faster import FAST_FROM
 from support.dictionaries import STOCK
 from support.streams import Provider, paired, provenance
 
@@ -209,3 +210,27 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(at: float, tmp_path: Path, cap
     resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True)
     assert "is damaged and passed over" in caplog.text
     assert torch.equal(weights(resumed), weights(trained(provider())))
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+def test_wide_dictionaries_train_with_the_sparse_step_to_the_stock_weights(architecture: str, tmp_path: Path) -> None:
+    config = dictionary_config(architecture, D_IN, FAST_FROM, k=4, dtype="float64")
+    made = {fast: train(config, provider(), samples=64 * 15, fast=fast) for fast in (None, False)}
+    for name, expected in made[False].sae.state_dict().items():
+        torch.testing.assert_close(made[None].sae.state_dict()[name], expected, atol=1e-8, rtol=1e-8)
+    made[None].save(tmp_path)
+    assert SAE.load_from_disk(tmp_path / "image").cfg.metadata.training_architecture == f"fast_{architecture}"
+
+
+def test_narrow_dictionaries_keep_the_stock_step_unless_asked() -> None:
+    stock, default = trained(provider(), fast=False), trained(provider())
+    assert torch.equal(weights(stock), weights(default))
+    assert not torch.equal(weights(stock), weights(trained(provider(), fast=True)))
+
+
+def test_a_training_begun_with_the_stock_step_resumes_with_the_sparse_one(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path, fast=False)
+    resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True, fast=True)
+    whole = trained(provider())
+    torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-3, rtol=1e-2)
