@@ -1,4 +1,4 @@
-"""Caption names: the phrase that the captions of top samples share and other captions do not."""
+"""Name latents with phrases that are frequent in the captions of top samples and rare in other captions."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,27 +11,28 @@ from cliplens_plugins.autointerp.contrast import contrastive_names
 
 @dataclass(frozen=True)
 class CaptionNamer(Namer):
-    """Contrastive n-grams. From images it reads the captions its top images come with, so both names come from words.
+    """Name latents with contrastive n-grams of captions.
 
-    It needs no shared space and no model at all, and says nothing of what is seen but never said.
+    The name from images uses the captions of the top images. No model and no shared space is needed, but a concept that
+    is visible and never mentioned in a caption gets no name.
     """
 
     name: ClassVar[str] = "captions"
     longest: int = 3
-    """Most words in a name."""
+    """Maximum number of words in a phrase."""
     parts: int = 2
-    """Most phrases in a name, as in `white / pale` (two words for one thing) or `one + arrow` (both)."""
+    """Maximum number of phrases in a name: `white / pale` (synonyms) or `one + arrow` (both at once)."""
     at_least: int = 3
-    """Top samples a latent must have."""
+    """Minimum number of top samples of a latent to be named."""
     least_score: float = 0.7
-    """Names that tell top captions from others no better than this AUROC are withheld."""
+    """Minimum AUROC of a name at separating top captions from other captions; names below it are withheld."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
-        """The phrase by which the captions of each latent's top images differ most from other captions."""
+        """Return, for each latent, the phrase that best separates the captions of its top images from others."""
         return self._names(evidence, "image")
 
     def from_captions(self, evidence: Evidence) -> list[Name]:
-        """The phrase by which each latent's top captions differ most from other captions."""
+        """Return, for each latent, the phrase that best separates its top captions from other captions."""
         return self._names(evidence, "text")
 
     def _names(self, evidence: Evidence, modality: Modality) -> list[Name]:

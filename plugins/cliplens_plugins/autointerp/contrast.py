@@ -1,9 +1,8 @@
-"""Contrastive words and n-grams: those that top captions hold and other captions do not.
+"""Find contrastive words and n-grams: frequent in top captions, rare in other captions.
 
-The score of an n-gram is (1 + share of top captions - share of other captions) / 2, which is the AUROC of telling the
-two apart by whether the n-gram is there. Ours; related to the log-odds of Monroe et al., "Fightin' Words" (2008).
-
-A word that stands in most of the other captions is part of no name (see `cliplens.naming.too_frequent`).
+The score of an n-gram is (1 + its share of top captions - its share of other captions) / 2. This is the AUROC of
+separating the two groups by the presence of the n-gram. The score is ours; it is related to the log-odds of Monroe et
+al., "Fightin' Words" (2008). Words that occur in most other captions are excluded (`cliplens.naming.too_frequent`).
 """
 
 from dataclasses import dataclass
@@ -20,33 +19,32 @@ from cliplens_plugins.autointerp.space import exemplars_of, filled, named_from
 
 _NOTHING = Name(None, float("nan"))
 _FUNCTION_WORD = 0.05
-"""How much better a function word must tell than a content word to be preferred, or to be a further part."""
+"""By how much the AUROC of a function word must exceed that of a content word to be preferred, or to be added."""
 _CANDIDATES = 16
 """Number of n-grams tried as parts of a name."""
 _WORTH = 0.04
-"""AUROC that a further part must add."""
+"""Minimum gain in AUROC for adding a part."""
 _LONGER = 0.02
-"""Bonus of each further word of an n-gram: of two that tell alike, the longer one says more."""
+"""Bonus per additional word of an n-gram: of two with equal AUROC, the longer one is more informative."""
 _BLOCK = 512
 
 
 def contrastive_names(
     evidence: Evidence, modality: Modality, *, longest: int, at_least: int, least_score: float, parts: int = 1
 ) -> list[Name]:
-    """Return the n-gram by which the captions of each latent's top samples differ most from other captions.
+    """Return, for each latent, the n-gram that best separates the captions of its top samples from other captions.
 
-    Where the evidence has a fixed vocabulary, names consist of its words and phrases alone.
+    Where the evidence has a fixed vocabulary, names use only its words and phrases.
 
     Args:
-        evidence: exemplars of `modality` with captions. The background gives the other captions; without it, the
-            captions of all other exemplars do.
-        modality: modality of the top samples; for images, the captions they come with are read.
-        longest: most words in an n-gram.
-        at_least: number of captions a latent must have.
-        least_score: names with a lower score are withheld.
-        parts: most n-grams in a name. A second one is added where both together tell clearly better than one. They are
-            joined by "/" where top captions hold one or the other (two words for one thing), by "+" where they hold
-            both (a conjunction).
+        evidence: exemplars of `modality` with captions. The other captions are those of the background or, without a
+            background, of all other exemplars.
+        modality: modality of the top samples; for images, the captions of the top images are used.
+        longest: maximum number of words in an n-gram.
+        at_least: minimum number of captions of a latent to be named.
+        least_score: names with a lower score (an AUROC) are withheld.
+        parts: maximum number of n-grams in a name. A second one is added where it raises the AUROC clearly. "/" joins
+            alternatives (a top caption holds one or the other), "+" joins a conjunction (a top caption holds both).
     """
     names = [_NOTHING] * evidence.d_sae
     exemplars = exemplars_of(evidence, modality)
@@ -73,13 +71,13 @@ def contrastive_names(
 
 @dataclass(frozen=True)
 class _Contrast:
-    """The names of many latents at once.
+    """Finds the names of many latents at once.
 
     Attributes:
         lexicon: n-grams of the exemplars' captions.
         others: the same n-grams in other captions; empty where there are none.
         spelling: how to write n-grams of a fixed vocabulary.
-        parts: most n-grams in a name.
+        parts: maximum number of n-grams in a name.
     """
 
     lexicon: Lexicon
@@ -106,7 +104,7 @@ class _Contrast:
     def _candidates(
         self, at: Int[np.ndarray, "latent top"]
     ) -> tuple[Int[np.ndarray, "latent candidate"], Float[np.ndarray, " latent"]]:
-        """Return the n-grams of each latent's top captions that tell best, best first, and the lift of the first."""
+        """Return the n-grams with the highest scores of each latent, best first, and the lift of the first."""
         used = at >= 0
         count = used.sum(axis=1)
         starts = np.cumsum([0, *count])
@@ -144,9 +142,9 @@ class _Contrast:
         inside: Bool[np.ndarray, "latent top candidate"],
         count: Int[np.ndarray, " latent"],
     ) -> tuple[Int[np.ndarray, "latent part"], Float[np.ndarray, " latent"]]:
-        """Add the n-gram with which the number of n-grams held tells top captions from others best, while that helps.
+        """Add n-grams greedily while the AUROC of the number of n-grams held by a caption rises.
 
-        Return the places of the chosen n-grams among the candidates (-1 for none), and the scores.
+        Return the indices of the chosen n-grams among the candidates (-1 for none), and the scores.
         """
         unique, number = np.unique(np.maximum(candidates, 0), return_inverse=True)
         outside = self.others.columns(unique)[:, number.reshape(candidates.shape)].transpose(1, 0, 2)
@@ -180,7 +178,7 @@ class _Contrast:
         count: int,
         score: float,
     ) -> Name:
-        """Return the name of one latent. Parts said together more often than chance are joined by "+", else by "/"."""
+        """Return the name of one latent; "+" joins parts that co-occur more often than chance, "/" joins others."""
         grams = [self.lexicon.words[candidates[p]] for p in places]
         held = inside[:, places].astype(np.float64)
         name = self.spelling.get(grams[0], grams[0])
@@ -200,7 +198,7 @@ class _Contrast:
 def _share_words(
     tokens: Int[np.ndarray, "ngram word"], candidates: Int[np.ndarray, "latent candidate"]
 ) -> Bool[np.ndarray, "latent candidate"]:
-    """Return which candidates hold a word of the first candidate."""
+    """Return which candidates share a word with the first candidate."""
     first = tokens[candidates[:, 0]][:, None, :, None]
     each = tokens[candidates][:, :, None, :]
     return ((first == each) & (first >= 0)).any(axis=(2, 3))
@@ -211,9 +209,9 @@ def _auroc_of_counts(
     outside: Int[np.ndarray, "latent other candidate"],
     count: Int[np.ndarray, " latent"],
 ) -> Float[np.ndarray, "latent candidate"]:
-    """Return the AUROC of small counts in top captions against those in other captions; ties count one half.
+    """Return the AUROC of small counts in top captions against counts in other captions; ties count one half.
 
-    The first `count` top captions of a latent count; the others hold nothing.
+    Only the first `count` top captions of a latent are valid.
     """
     below = np.zeros((len(inside), inside.shape[2]))
     won = np.zeros_like(below)

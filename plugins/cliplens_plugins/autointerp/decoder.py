@@ -1,8 +1,8 @@
-"""Decoder names: the word nearest to the latent's decoder row, as in DN-CBM (arXiv 2407.14499) and MSAE.
+"""Name latents with the word nearest to the decoder row, as in DN-CBM (arXiv 2407.14499) and MSAE.
 
-The dictionary must read the space both towers share (the final embedding). Elsewhere a decoder row cannot be compared
-with words, and no latent is named. A latent has one decoder row, so both its names are the same word; each is given
-only where the latent fires in that modality, and scored on its samples there.
+The dictionary must be trained on the final embedding, which both towers share; otherwise no latent is named. A latent
+has one decoder row, so its two names are the same word. Each name is given only if the latent fires in that modality,
+and is scored on the samples of that modality.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class DecoderNamer(NearestWordNamer):
     def nearest(
         self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
     ) -> Nearest | None:
-        """Return the words nearest to the decoder rows; None where the dictionary reads another space."""
+        """Return the words nearest to the decoder rows; None if the dictionary was not trained on the embedding."""
         if evidence.decoder.shape[1] != words.shape[1]:
             return None
         rows = unit(array(evidence.decoder))

@@ -25,7 +25,7 @@ class EndpointBackend(Backend):
         timeout: seconds to wait for an answer.
 
     Raises:
-        InputError: the model or the key is not in the environment.
+        InputError: CLIPLENS_ENDPOINT_MODEL or OPENAI_API_KEY is not set.
         MissingExtraError: the package openai is not installed.
     """
 
@@ -45,7 +45,7 @@ class EndpointBackend(Backend):
         self.where = f"the endpoint {without_password(str(self._client.base_url))}"
 
     def reply(self, messages: Messages) -> str:
-        """Return the text of the first choice."""
+        """Return the text of the first choice in the response."""
         create: Any = self._client.chat.completions.create  # the client's types know only its own message classes
         reply = create(model=self.model, messages=messages, temperature=0.0)
         return (reply.choices[0].message.content if reply.choices else None) or ""
@@ -53,7 +53,7 @@ class EndpointBackend(Backend):
 
 @dataclass(frozen=True)
 class EndpointNamer(LanguageModelNamer):
-    """Ask a model behind an endpoint for one name per latent and modality."""
+    """Name latents by asking a model behind an endpoint, once per latent and modality."""
 
     name: ClassVar[str] = "endpoint"
     parallel: int = 4
@@ -66,13 +66,13 @@ class EndpointNamer(LanguageModelNamer):
     """Number of failures in a row that stop the run."""
 
     def queue(self) -> tuple[QuestionQueue[Name], Backend]:
-        """Open the endpoint named in the environment."""
+        """Open the endpoint that the environment variables describe."""
         backend = EndpointBackend(parallel=self.parallel, retries=self.retries, timeout=self.timeout)
         return endpoint_queue(self.name, backend, self.give_up_after), backend
 
 
 def endpoint_queue(who: str, backend: Backend, give_up_after: int = 5) -> QuestionQueue[Any]:
-    """Return a queue that keeps the rate limit in CLIPLENS_ENDPOINT_PER_MINUTE.
+    """Return a queue that respects the rate limit in CLIPLENS_ENDPOINT_PER_MINUTE.
 
     Raises:
         InputError: the limit is not a number above 0.

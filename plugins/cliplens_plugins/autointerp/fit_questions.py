@@ -1,4 +1,4 @@
-"""The question how well a name fits each of some samples, and the three tests in its answer."""
+"""Ask how well a name fits each of several samples, and compute the three tests from the answer."""
 
 import json
 import re
@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = ("top", "silent", "near")
 
 @dataclass(frozen=True)
 class FitQuestion(Question[list[float]]):
-    """The question how well one name fits samples of one modality, each known to be top, silent or near."""
+    """Asks how well a name fits samples of one modality. Each sample is a top sample, a silent one or a near miss."""
 
     latent: int
     name: str
@@ -34,7 +34,7 @@ class FitQuestion(Question[list[float]]):
     samples: tuple[tuple[Kind, Pair], ...]
 
     def messages(self) -> Messages:
-        """Return the chat messages; they do not say which sample is of which kind."""
+        """Return the chat messages, which do not reveal the kind of a sample."""
         parts: list[dict[str, Any]] = [{"type": "text", "text": f"Description: {json.dumps(self.name)}"}]
         for number, (_, pair) in enumerate(self.samples, start=1):
             parts += [{"type": "text", "text": f"Sample {number}:"}, *sample_parts(pair, self.modality)]
@@ -44,7 +44,7 @@ class FitQuestion(Question[list[float]]):
         """Parse the numbers of an answer, one per sample; see `read_fits`.
 
         Raises:
-            ValueError: the number of fits is not the number of samples.
+            ValueError: the answer does not hold one number per sample.
         """
         fits = read_fits(text)
         if len(fits) != len(self.samples):
@@ -52,7 +52,7 @@ class FitQuestion(Question[list[float]]):
         return fits
 
     def scores(self, fits: Sequence[float] | None) -> dict[str, float]:
-        """Return the three tests of one answer; nan where there are too few samples, or no answer."""
+        """Return the score of each test from one answer; nan without an answer or with too few samples."""
         if fits is None:
             return dict.fromkeys(TESTS, float("nan"))
         of = {kind: [f for f, (k, _) in zip(fits, self.samples, strict=True) if k == kind] for kind in KINDS}

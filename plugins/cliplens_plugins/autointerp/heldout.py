@@ -1,6 +1,6 @@
-"""Test names on samples no name was made from, by embeddings and by the words of captions.
+"""Test names on held-out samples, with embeddings and with the words of captions.
 
-See `name_tests` for the tests. Names are tested in their own modality and in the other, by every judge.
+See `name_tests` for the tests. Every judge tests every name in its own modality and in the other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,20 +21,20 @@ from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of
 from cliplens_plugins.autointerp.view_judge import ViewJudge
 from cliplens_plugins.autointerp.views import Embed, EmbeddingView, View, WordsView, judge_view, own_view
 
-TITLE = "How well names hold on samples never used for naming"
+TITLE = "Tests of names on held-out samples"
 _RANGE, _UNTESTED = "[0, 1], 0.5 = chance", "unnamed, or too few held-out samples"
 _COLUMN = {"image": "name_image", "text": "name_text"}
 
 
 @dataclass(frozen=True)
 class HeldOutScorer(Scorer):
-    """Test every name by every judge. The columns hold detection, the table all three tests."""
+    """Test every name with every judge. The columns hold the detection test, the table all three tests."""
 
     name: ClassVar[str] = "held_out"
     judges: tuple[Judge, ...] = ()
-    """Independent judges that embed names and samples, besides the model itself and the words of captions."""
+    """Independent judges that embed names and samples, in addition to the model itself and the words of captions."""
     at_least: int = 3
-    """Number of held-out top samples a latent must have to be tested."""
+    """Minimum number of held-out top samples of a latent to be tested."""
     seed: int = 0
     """Seed of the shuffled names."""
 
@@ -46,7 +46,7 @@ class HeldOutScorer(Scorer):
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
         judges: Sequence[Judge] = (),
     ) -> Findings:
-        """Return columns name_image_score and name_text_score (detection, own modality), cross-modal ones, a table."""
+        """Return the columns of the detection test (own modality and cross-modal) and a table of all tests."""
         given: dict[Modality, list[str | None]] = {
             "image": living_names([n.text for n in from_images], evidence.alive),
             "text": living_names([n.text for n in from_captions], evidence.alive),
@@ -77,7 +77,7 @@ class HeldOutScorer(Scorer):
 
 
 def _columns(results: Sequence[NameTest], evidence: Evidence) -> tuple[dict[str, np.ndarray], tuple[Column, ...]]:
-    """Return detection by the least circular judge that sees the samples, as columns with intervals."""
+    """Return the detection test by the least circular judge that sees the samples, as columns with intervals."""
     columns: dict[str, np.ndarray] = {}
     schema: list[Column] = []
     best = {pair: r for pair in _pairs() if (r := _best(results, *pair)) is not None}
@@ -107,7 +107,7 @@ def _best(results: Sequence[NameTest], source: Modality, target: Modality) -> Na
 def _limits(
     scores: Float[np.ndarray, " d_sae"], modality: Modality, evidence: Evidence
 ) -> tuple[Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"]]:
-    """Return the limits of each latent's AUROC. Many latents have the same score and counts: each is computed once."""
+    """Return the confidence limits of each latent's AUROC, computed once per distinct score and counts."""
     exemplars = exemplars_of(evidence, modality)
     low, high = np.full(len(scores), np.nan), np.full(len(scores), np.nan)
     tested = np.flatnonzero(~np.isnan(scores))
@@ -144,7 +144,7 @@ def _notes(views: Sequence[View]) -> tuple[str, ...]:
 def _circular(views: Sequence[View]) -> tuple[str, ...]:
     if any(v.circular for v in views) and not any(not v.circular and "image" in v.modalities for v in views):
         return (
-            "Names were tested on images by the model's own text tower, which is circular: "
-            "it may call a name right for the very reason it is wrong. An independent judge was not given.",
+            "Names were tested on images by the model's own text tower, which is circular: a mistake of the model in a "
+            "name is repeated in the test. No independent judge was given.",
         )
     return ()

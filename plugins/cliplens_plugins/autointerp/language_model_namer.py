@@ -1,4 +1,4 @@
-"""Name latents by asking a language or vision-language model; the base of the namers that differ only in the model."""
+"""Name latents by asking a language or vision-language model: the base class of such namers."""
 
 import logging
 from abc import abstractmethod
@@ -16,21 +16,21 @@ _FAILED = Name(None, float("nan"), "no usable answer was given")
 
 @dataclass(frozen=True)
 class LanguageModelNamer(Namer):
-    """Ask for one name per latent and modality. The score of a name is the model's own confidence in it."""
+    """Asks a model for one name per latent and modality. The score of a name is the model's stated confidence."""
 
     shown: int = 8
     """Number of top samples in a question."""
     others: int = 6
     """Number of silent samples in a question."""
     at_least: int = 3
-    """Number of top samples a latent must have."""
+    """Minimum number of top samples of a latent to be named."""
 
     @abstractmethod
     def queue(self) -> tuple[QuestionQueue[Name], Backend]:
-        """Open the model: return the queue to ask and the backend behind it."""
+        """Open the model and return the question queue and its backend."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
-        """Name each latent from its top images, sent as data URLs; no names by a model that takes no pictures."""
+        """Name each latent from its top images, sent as data URLs. A model without image input gives no names."""
         return self._names(evidence, "image")
 
     def from_captions(self, evidence: Evidence) -> list[Name]:
@@ -44,7 +44,7 @@ class LanguageModelNamer(Namer):
             return names
         queue, backend = self.queue()
         if modality == "image" and not backend.sees:
-            log.warning("%s takes no pictures: no names from images", backend.model)
+            log.warning("%s accepts no images, so no latent is named from images", backend.model)
             return names
         about = f"{backend.model} on its top {modality} samples"
         for question, answer in zip(questions, queue.ask_all(questions, what="names"), strict=True):

@@ -1,12 +1,12 @@
-"""Test names by asking a model how well the name fits each of some samples, from 0 to 100.
+"""Test names by asking a model how well a name fits each of several samples, from 0 to 100.
 
 The judge is a language or vision-language model, behind an OpenAI-compatible endpoint or in a local folder, as in
-EleutherAI's delphi (https://github.com/EleutherAI/delphi). A question holds one name and, in an order drawn by the
-latent's number, top samples of the latent, samples it is silent on and near misses, all held out from naming. One
-answer gives all three tests (see `name_tests`). The same samples are asked about once more with another latent's name:
-shuffled names must score at chance.
+EleutherAI's delphi (https://github.com/EleutherAI/delphi). A question holds one name and held-out samples: top samples
+of the latent, samples on which it is silent, and near misses. Their order is shuffled with the latent's index as the
+seed. One answer gives all three tests (see `name_tests`). As a control, each question is repeated with the name of
+another latent.
 
-Opt-in: set `CLIPLENS_NAME_JUDGE` to "endpoint" or "transformers". Eight questions per latent that has both names.
+Opt-in: set `CLIPLENS_NAME_JUDGE` to "endpoint" or "transformers". A latent with both names costs eight questions.
 """
 
 import os
@@ -32,22 +32,22 @@ from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of, top_o
 
 VARIABLE = "CLIPLENS_NAME_JUDGE"
 BACKENDS: Mapping[str, Callable[[], Backend]] = {"endpoint": EndpointBackend, "transformers": LocalBackend}
-_TITLE = "How well names hold by asking"
+_TITLE = "Tests of names by asking a model"
 
 
 @dataclass(frozen=True)
 class LanguageModelScorer(Scorer):
-    """Test names by asking; does nothing unless `CLIPLENS_NAME_JUDGE` names a backend."""
+    """Tests names by asking a model. Does nothing unless `CLIPLENS_NAME_JUDGE` names a backend."""
 
     name: ClassVar[str] = "asked"
     each: int = 5
     """Number of top samples, of silent samples and of near misses in a question."""
     at_least: int = 3
-    """Number of held-out top samples a latent must have."""
+    """Minimum number of held-out top samples of a latent to be tested."""
     give_up_after: int = 5
     """Number of failures in a row that stop the run."""
     seed: int = 0
-    """Seed of the samples in a question and of the shuffled names."""
+    """Seed of the choice of samples and of the shuffled names."""
 
     def score(
         self,
@@ -57,7 +57,7 @@ class LanguageModelScorer(Scorer):
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
         judges: Sequence[Judge] = (),
     ) -> Findings:
-        """Return columns name_image_asked and name_text_asked (detection, own modality), and a table of all tests."""
+        """Return the columns of the detection test (own modality) and a table of all tests."""
         backend = _backend()
         if backend is None:
             return Findings()
@@ -81,7 +81,7 @@ class LanguageModelScorer(Scorer):
 
 
 class AskingJudge(NameJudge):
-    """Scores names by asking a backend about held-out samples.
+    """Scores names by asking a model about held-out samples.
 
     Args:
         backend: the model that answers.
@@ -102,7 +102,7 @@ class AskingJudge(NameJudge):
         self._near = neighbours(evidence.decoder, evidence.alive)
 
     def scores(self, lists: Sequence[Names], target: Modality) -> list[Scores]:
-        """Return the scores of all tests for each list of names; all questions are asked together."""
+        """Return the scores of all tests for each list of names. All questions are sent in one batch."""
         asked = [self._questions(names, target) for names in lists]
         answers = iter(
             self._queue.ask_all([q for questions in asked for q in questions], what=f"asking about {target}s")

@@ -1,4 +1,4 @@
-"""Count which words or n-grams stand in which caption."""
+"""Count the words and n-grams of captions."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -19,9 +19,9 @@ def ngrams(
 
     Args:
         caption: the caption.
-        longest: most words in an n-gram.
-        without: words that no n-gram may hold.
-        only: where given, return all n-grams of the caption that are in it, whatever they begin with.
+        longest: maximum number of words in an n-gram.
+        without: words that no n-gram may contain.
+        only: if given, return exactly the n-grams of the caption that are in this collection.
 
     >>> sorted(ngrams("the big red ball", 2))
     ['ball', 'big', 'big red', 'red', 'red ball', 'the']
@@ -40,12 +40,12 @@ def ngrams(
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The n-grams of a list of captions, frequent ones first, and which caption holds which."""
+    """The n-grams of a list of captions, most frequent first, and the captions that contain them."""
 
     words: tuple[str, ...]
     index: dict[str, int]
     holds: csr_matrix
-    """[caption, n-gram], 1 where a caption holds an n-gram."""
+    """Sparse [caption, n-gram] matrix: 1 where a caption contains an n-gram."""
     longest: int
 
     @classmethod
@@ -73,13 +73,13 @@ class Lexicon:
         return int(self.holds.shape[0])
 
     def held(self, captions: Int[np.ndarray, "..."], ngrams_: Int[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
-        """Return whether each caption holds the n-gram at the same position of the other array (broadcast)."""
+        """Return whether each caption contains the corresponding n-gram; the two index arrays broadcast."""
         asked = captions * np.int64(max(len(self.words), 1)) + ngrams_
         place = np.minimum(np.searchsorted(self._pairs, asked), max(len(self._pairs) - 1, 0))
         return self._pairs[place] == asked if len(self._pairs) else np.zeros(asked.shape, dtype=bool)
 
     def columns(self, ngrams_: Int[np.ndarray, " ngram"]) -> Bool[np.ndarray, "caption ngram"]:
-        """Return which captions hold some n-grams."""
+        """Return which captions contain each of the given n-grams."""
         return self._by_ngram[:, ngrams_].toarray().astype(bool)
 
     @cached_property
@@ -88,23 +88,23 @@ class Lexicon:
 
     @cached_property
     def _pairs(self) -> Int[np.ndarray, " held"]:
-        """caption * number of n-grams + n-gram, in ascending order."""
+        """Return `caption * number of n-grams + n-gram` of all entries, in ascending order."""
         caption = np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.holds.indptr))
         return caption * max(len(self.words), 1) + self.holds.indices
 
     @cached_property
     def all_counts(self) -> Float[np.ndarray, " ngram"]:
-        """How many of all captions hold each n-gram."""
+        """Number of captions that contain each n-gram."""
         return np.bincount(self.holds.indices, minlength=len(self.words)).astype(np.float64)
 
     @cached_property
     def is_function(self) -> Float[np.ndarray, " ngram"]:
-        """1 for a function word, 0 for others."""
+        """1 for n-grams that are a function word, 0 for others."""
         return np.array([w in function_words() for w in self.words], dtype=np.float64)
 
     @cached_property
     def tokens(self) -> Int[np.ndarray, "ngram word"]:
-        """The words of each n-gram, as numbers; -1 fills shorter ones."""
+        """Word indices of each n-gram, padded with -1."""
         numbers: dict[str, int] = {}
         longest = max((w.count(" ") + 1 for w in self.words), default=1)
         rows = np.full((len(self.words), longest), -1, dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Ask a transformers model in a local folder for names of latents; nothing is downloaded.
+"""Name latents by asking a transformers model in a local folder; nothing is downloaded.
 
-`CLIPLENS_LOCAL_MODEL` in the environment names the folder. A vision-language model such as LLaVA names from images and
-from captions, a plain language model from captions alone.
+The environment variable `CLIPLENS_LOCAL_MODEL` holds the path of the folder. A vision-language model such as LLaVA
+gives names from images and from captions, a language model only from captions.
 """
 
 import base64
@@ -25,10 +25,10 @@ _VARIABLE = "CLIPLENS_LOCAL_MODEL"
 
 
 class LocalBackend(Backend):
-    """A transformers model in a local folder. Answers one question at a time, by greedy decoding.
+    """A transformers model in a local folder, which answers one question at a time by greedy decoding.
 
     Raises:
-        InputError: no folder is named, or transformers cannot open a model in it.
+        InputError: CLIPLENS_LOCAL_MODEL is not set, or transformers cannot open a model in the folder.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -59,14 +59,14 @@ class LocalBackend(Backend):
 
 @dataclass(frozen=True)
 class TransformersNamer(LanguageModelNamer):
-    """Ask a local model for one name per latent and modality."""
+    """Name latents by asking a local model, once per latent and modality."""
 
     name: ClassVar[str] = "transformers"
     give_up_after: int = 20
     """Number of unreadable answers in a row that stop the run."""
 
     def queue(self) -> tuple[QuestionQueue[Name], Backend]:
-        """Open the model in the folder named in the environment."""
+        """Open the model in the folder CLIPLENS_LOCAL_MODEL."""
         backend = LocalBackend()
         queue = QuestionQueue[Name](self.name, backend, cache=answers_folder(), give_up_after=self.give_up_after)
         return queue, backend
@@ -84,13 +84,13 @@ def _named_folder() -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Identify the model by its folder and by the size and time of its files, which change when it is trained on."""
+    """Identify the model by its folder and by the sizes and modification times of its files."""
     files = sorted(f for f in folder.iterdir() if f.is_file())
     return json.dumps([str(folder.resolve()), [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]])
 
 
 def _opened(folder: Path) -> tuple[bool, Any, Any]:
-    """Return whether the model takes pictures, its processor or tokenizer, and the model in eval mode."""
+    """Return whether the model accepts images, its processor or tokenizer, and the model in eval mode."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -113,7 +113,7 @@ def _opened(folder: Path) -> tuple[bool, Any, Any]:
 
 
 def _turn(message: dict[str, Any], *, pictures: bool) -> dict[str, Any]:
-    """Return a message as chat templates take it: parts for models that take pictures, plain text for others."""
+    """Convert a message for a chat template: content parts for models that accept images, plain text for others."""
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not pictures:

@@ -1,4 +1,4 @@
-"""The question for the name of one latent, and the name in its answer."""
+"""Ask a model for the name of one latent, and parse the answer."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True)
 class NameQuestion(Question[Name]):
-    """The question for the name of one latent from its top samples in one modality."""
+    """Asks for the name of one latent from its top samples in one modality."""
 
     latent: int
     modality: Modality
@@ -36,7 +36,7 @@ class NameQuestion(Question[Name]):
     others: tuple[Pair, ...]
 
     def messages(self) -> Messages:
-        """Return the chat messages, with pictures as data URLs."""
+        """Return the chat messages, with images as data URLs."""
         parts: list[dict[str, Any]] = []
         for title, pairs in (("The feature fires on:", self.shown), ("It is silent on:", self.others)):
             parts.append({"type": "text", "text": title})
@@ -52,14 +52,15 @@ class NameQuestion(Question[Name]):
 def name_questions(
     evidence: Evidence, modality: Modality, *, shown: int, others: int, at_least: int
 ) -> list[NameQuestion]:
-    """Return a question for each living latent with `at_least` top samples.
+    """Return a question for each living latent with at least `at_least` top samples.
 
     Args:
         evidence: top samples and background.
-        modality: of the samples.
+        modality: modality of the samples.
         shown: number of top samples in a question.
-        others: number of background samples in a question on which the latent is silent, drawn by the latent's number.
-        at_least: number of top samples a latent must have.
+        others: number of background samples in a question on which the latent is silent, drawn with the latent's index
+            as the seed.
+        at_least: minimum number of top samples of a latent.
     """
     exemplars: Exemplars | None = evidence.images if modality == "image" else evidence.texts
     if exemplars is None:
@@ -93,7 +94,7 @@ def read_name(text: str) -> Name:
 
 
 def sample_parts(pair: Pair, modality: Modality) -> list[dict[str, Any]]:
-    """Return a sample as parts of a message; no parts for a picture that cannot be opened."""
+    """Return a sample as parts of a message; an empty list for an image that cannot be opened."""
     return _picture(pair) if modality == "image" else [_caption(pair)]
 
 

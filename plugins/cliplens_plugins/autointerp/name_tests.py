@@ -1,11 +1,11 @@
-"""Tests of names on samples that no name was made from, by any judge, with shuffled names as the control.
+"""Test names on held-out samples with any judge, with shuffled names as the control.
 
-- detection: does the name match top samples better than samples the latent is silent on? AUROC, chance 0.5. As in
-  EleutherAI's delphi (https://github.com/EleutherAI/delphi), but the judge gives a number, so no threshold is chosen.
-- fuzzing: does it match top samples better than near misses (see `near_misses`)? AUROC, chance 0.5.
+- detection: does the name match top samples better than samples on which the latent is silent? AUROC, chance 0.5. As
+  in EleutherAI's delphi (https://github.com/EleutherAI/delphi), but with a graded match, so no threshold is chosen.
+- fuzzing: does the name match top samples better than near misses (see `near_misses`)? AUROC, chance 0.5.
 - intruder: among four top samples and a silent one, does the silent one match least? Accuracy, chance 0.2; ties count
-  as misses. delphi's test (after Chang et al., "Reading Tea Leaves", 2009) shows no name; here the name makes a sample
-  the odd one out.
+  as errors. In delphi (after Chang et al., "Reading Tea Leaves", 2009) the judge sees no name; here the judge sees only
+  the name.
 """
 
 from abc import ABC, abstractmethod
@@ -25,11 +25,11 @@ SAMPLES: dict[Modality, str] = {"image": "images", "text": "captions"}
 Names = Sequence[str | None]
 """One name per latent; None for a latent without one."""
 Scores = Mapping[str, Float[np.ndarray, " d_sae"]]
-"""Test -> score of each latent's name; nan where it was not tested."""
+"""The score of each latent's name, by test; nan where a name was not tested."""
 
 
 class NameJudge(ABC):
-    """Scores names on samples. Subclasses differ in how a name is matched with a sample."""
+    """Scores names on samples. Subclasses define how a name is matched with a sample."""
 
     judge: str
     """Name of the judge, for the table."""
@@ -45,7 +45,7 @@ class NameJudge(ABC):
 
 @dataclass(frozen=True)
 class NameTest:
-    """One test of all names from one modality on samples of one modality, and of the same names shuffled."""
+    """Result of one test: all names from modality `source` on samples of modality `target`, and the shuffled names."""
 
     judge: str
     circular: bool
@@ -56,7 +56,7 @@ class NameTest:
     shuffled: Float[np.ndarray, " d_sae"]
 
     def row(self) -> dict[str, Any]:
-        """Return a row of the table: the mean over names with its interval, and the same for shuffled names."""
+        """Return a table row: the mean over names with its confidence interval, and the same for shuffled names."""
         mean, low, high = mean_interval(self.scores)
         control, control_low, control_high = mean_interval(self.shuffled)
         return {
@@ -74,12 +74,12 @@ class NameTest:
 
 
 def tested_names(judge: NameJudge, given: Mapping[Modality, Names], seed: int) -> list[NameTest]:
-    """Run all tests of the names from each modality on samples of each modality that the judge sees.
+    """Run all tests of the names from each modality on the samples of each modality that the judge sees.
 
     Args:
         judge: scores names.
-        given: the names from images and from captions.
-        seed: of the shuffled names.
+        given: names of all latents, by the modality that they were made from.
+        seed: seed of the shuffled names.
     """
     lists = [names for source in MODALITIES for names in (given[source], shuffle_names(given[source], seed))]
     found = {target: judge.scores(lists, target) for target in judge.modalities}
@@ -100,14 +100,14 @@ def tested_names(judge: NameJudge, given: Mapping[Modality, Names], seed: int) -
 
 
 def living_names(names: Sequence[str | None], alive: np.ndarray) -> list[str | None]:
-    """Return the names of living latents, None for dead ones."""
+    """Replace the names of dead latents with None."""
     return [name if lives else None for name, lives in zip(names, alive, strict=True)]
 
 
 def shuffle_names(names: Names, seed: int = 0) -> list[str | None]:
-    """Return the same names on other latents, as a control.
+    """Assign the names to other latents, as a control.
 
-    Every named latent gets a name that differs from its own; None where all names are equal.
+    Every named latent gets a name that differs from its own, or None if all names are equal.
 
     >>> shuffle_names(["red", None, "blue"])
     ['blue', None, 'red']

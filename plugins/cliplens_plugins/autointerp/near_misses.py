@@ -1,7 +1,7 @@
-"""Near misses for the fuzzing test: top samples of the latents with the nearest decoder rows.
+"""Choose near misses for the fuzzing test: top samples of latents with similar decoder rows.
 
-delphi marks the wrong tokens of a right sample. A latent of a pooled embedding has no tokens, so a near miss here is a
-whole sample: a top sample of a neighbouring latent that is none of the latent's own. Ours.
+Our deviation from delphi, which highlights wrong tokens of a top sample: a latent of a pooled embedding has no tokens,
+so a near miss is a whole sample, namely a top sample of a neighbouring latent that is no top sample of the latent.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ from cliplens.arrays import nearest_rows
 def neighbours(
     decoder: Float[Tensor, "d_sae d_in"], alive: np.ndarray, count: int = 5
 ) -> Int[np.ndarray, "d_sae near"]:
-    """Return the living latents whose decoder rows have the highest cosine with each living latent's, nearest first.
+    """Return, for each living latent, the living latents with the most similar decoder rows by cosine, nearest first.
 
-    A latent is never its own neighbour. The rows of dead latents are -1. There are fewer than `count` columns where
-    fewer other latents live.
+    A latent is not its own neighbour. Rows of dead latents are -1. If fewer than `count` other latents are alive, there
+    are fewer columns.
     """
     living = np.flatnonzero(alive)
     near, _ = nearest_rows(decoder[torch.from_numpy(living)], count)
@@ -30,14 +30,14 @@ def neighbours(
 def near_misses(
     at: Int[np.ndarray, "d_sae top"], latents: Int[np.ndarray, " latent"], near: Int[np.ndarray, "d_sae near"]
 ) -> Int[np.ndarray, "latent miss"]:
-    """Return, for some latents, the top samples of their neighbours that are none of their own top samples.
+    """Return, for the given latents, the top samples of their neighbours that are not their own top samples.
 
-    Each sample stands once in a row. Rows are in ascending order; -1 fills the end.
+    Each row holds distinct sample indices in ascending order, padded with -1.
 
     Args:
-        at: indices of each latent's top samples, -1 where there is none.
-        latents: the latents asked for.
-        near: each latent's neighbours.
+        at: indices of each latent's top samples, padded with -1.
+        latents: indices of the latents to return.
+        near: indices of each latent's neighbours.
     """
     theirs = np.where(near[latents, :, None] >= 0, at[near[latents]], -1).reshape(len(latents), -1)
     theirs = np.sort(theirs, axis=1)

@@ -1,4 +1,4 @@
-"""The base of namers that give a latent the word of the vocabulary nearest to it in the embedding space."""
+"""Name latents with the nearest vocabulary word in the embedding space: the base class of such namers."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from cliplens_plugins.autointerp.ranks import auroc_rows
 from cliplens_plugins.autointerp.space import Rows, Seen, blocks, filled, named_from, samples, word_rows
 
 TOLD = 4
-"""Number of nearest words that are kept: the name, and the next ones for its evidence."""
+"""Number of nearest words to keep: the first is the name, the others are listed in its evidence."""
 Nearest = tuple[Int[np.ndarray, "latent told"], Float[np.ndarray, "latent told"]]
 
 
 @dataclass(frozen=True)
 class NearestWordNamer(Namer):
-    """Give each latent its nearest word. Subclasses define how near a word is to a latent."""
+    """Names each latent with its nearest word. Subclasses define how near a word is to a latent."""
 
     at_least: int = 3
-    """Number of top samples a latent must have in the modality."""
+    """Minimum number of top samples of a latent in the modality."""
 
     @abstractmethod
     def nearest(
         self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
     ) -> Nearest | None:
-        """Return the indices of the `TOLD` nearest words of each latent, nearest first, and how near they are.
+        """Return the indices of the `TOLD` nearest words of each latent, nearest first, and their nearness.
 
-        None where words and latents cannot be compared.
+        Return None if words and latents cannot be compared.
         """
 
     @abstractmethod
     def told(self, nearness: float) -> str:
-        """Describe the evidence for a name, up to the next words."""
+        """Describe the evidence for a name, for example "nearest to its decoder row"."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
         """Name each latent that fires on images; the score is the AUROC on its top images."""
@@ -67,9 +67,9 @@ class NearestWordNamer(Namer):
 def nearest_words(
     directions: Float[np.ndarray, "latent d"], words: Float[np.ndarray, "word d"], mean: Float[np.ndarray, " d"]
 ) -> Nearest:
-    """Return the words with the highest product with each direction, about their mean nearness to `mean`.
+    """Return the words with the highest dot product with each direction, minus their dot product with `mean`.
 
-    A word that is near to every direction names none of them (hubness), so its product with `mean` is subtracted.
+    The subtraction removes hubness: words that are near to every direction would otherwise win everywhere.
     """
     count = min(TOLD, len(words))
     order = np.empty((len(directions), count), dtype=np.int64)
@@ -82,7 +82,7 @@ def nearest_words(
 
 
 def top_words(near: Float[np.ndarray, "latent word"], count: int) -> Nearest:
-    """Return the indices and values of the `count` highest words of each row, highest first, ties by index."""
+    """Return the indices and values of the `count` highest words of each row, highest first; ties by index."""
     best = np.sort(np.argpartition(-near, count - 1, axis=1)[:, :count], axis=1)
     values = np.take_along_axis(near, best, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
@@ -92,7 +92,7 @@ def top_words(near: Float[np.ndarray, "latent word"], count: int) -> Nearest:
 def _scores(
     seen: Seen, towards: Float[np.ndarray, "latent d"], latents: Int[np.ndarray, " latent"]
 ) -> Float[np.ndarray, " latent"]:
-    """Return the AUROC of each latent's top samples against the background, by their product with a word."""
+    """Return the AUROC of each latent's top samples against the background, by their dot product with its word."""
     exemplars, acts, background = seen
     mean = background.mean(axis=0)
     at = filled(exemplars.at[latents])

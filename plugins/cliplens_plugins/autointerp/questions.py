@@ -1,8 +1,8 @@
 """Ask a language model questions: a queue with a cache, retries and a rate limit, for any backend.
 
-Every usable answer is cached on disk under the hash of its question, so a run that was stopped asks only the open
-questions. A question that stays unanswered costs one answer. After several failures in a row the run stops and says
-how many answers are cached.
+Every usable answer is cached on disk under the hash of its question, so a resumed run asks only the open questions. A
+question without a usable answer is skipped. After several failures in a row the run stops and reports the number of
+cached answers.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from cliplens.files import atomic_write
 
 log = logging.getLogger(__name__)
 Messages = list[dict[str, Any]]
-"""Chat messages in OpenAI's form; pictures as data URLs."""
+"""Chat messages in OpenAI's format, with images as data URLs."""
 Answer = TypeVar("Answer")
 
 
 class Question(ABC, Generic[Answer]):
-    """A question to a language model. Its messages are made when it is sent, because they hold pictures."""
+    """A question to a language model. Its messages are built only when it is sent, because they hold images."""
 
     @abstractmethod
     def messages(self) -> Messages:
@@ -50,17 +50,17 @@ class Backend(ABC):
     """A language or vision-language model that answers chat messages."""
 
     model: str
-    """Name of the model, for people."""
+    """Name of the model, for messages."""
     identity: str
-    """Identifies the model among others of the same name; part of every question's hash."""
+    """Identifier that distinguishes models of the same name; part of every question's hash."""
     where: str
     """Where the model runs, for error messages."""
     parallel: int = 1
-    """Number of questions it takes at once."""
+    """Number of questions that may be asked at once."""
     sees: bool = True
-    """Whether it takes pictures."""
+    """Whether the model accepts images."""
     retries: int = 0
-    """How often a question is asked again when its answer cannot be read."""
+    """Number of times that a question is repeated if its answer cannot be parsed."""
 
     @abstractmethod
     def reply(self, messages: Messages) -> str:
@@ -68,7 +68,7 @@ class Backend(ABC):
 
 
 class QuestionQueue(Generic[Answer]):
-    """Send questions to a backend: cache, rate limit, retries and the count of failures.
+    """Sends questions to a backend with a cache, a rate limit, retries and a limit on failures.
 
     Args:
         who: name of the plugin that asks, for the log.
@@ -94,14 +94,14 @@ class QuestionQueue(Generic[Answer]):
         self._failures = self._kept = 0
 
     def ask_all(self, questions: Sequence[Question[Answer]], *, what: str = "questions") -> list[Answer | None]:
-        """Return the answers in order, None where there is none. Log the estimated cost first.
+        """Return the answers in order, None for questions without a usable one. Log the estimated cost first.
 
         Args:
             questions: the questions.
             what: label of the progress bar.
 
         Raises:
-            PluginError: several failures in a row.
+            PluginError: `give_up_after` questions failed in a row.
         """
         if not questions:
             return []
@@ -110,7 +110,7 @@ class QuestionQueue(Generic[Answer]):
             return list(tqdm(pool.map(self.ask, questions), total=len(questions), desc=what, delay=2))
 
     def ask(self, question: Question[Answer]) -> Answer | None:
-        """Return the answer, from the cache or the model; None when there is no usable one."""
+        """Return the answer from the cache or the model; None without a usable one."""
         messages = question.messages()
         file = self._file(messages)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: ask again
@@ -127,23 +127,23 @@ class QuestionQueue(Generic[Answer]):
         return answer
 
     def _estimate(self, questions: Sequence[Question[Answer]]) -> None:
-        """Log how many questions are open and about what they cost."""
+        """Log the number of open questions and their estimated cost."""
         asked = (q.messages() for q in questions)
         costs = [estimated_tokens(messages) for messages in asked if not self._file(messages).exists()]
         tokens = sum(costs)
         price = os.environ.get("CLIPLENS_ENDPOINT_PRICE")
         cost = "" if price is None else f", about {tokens / 1e6 * float(price):.2f} at {price} per million"
         log.warning(
-            "%s: %d questions to %s (%d more answered before), about %d tokens%s",
+            "%s: %d questions to %s (%d more are cached), about %d tokens%s",
             self._who, len(costs), self._backend.model, len(questions) - len(costs), tokens, cost,
         )  # fmt: skip
 
     def _usable(self, question: Question[Answer], messages: Messages) -> tuple[str, Answer]:
-        """Ask until the answer can be read, as often as the backend allows."""
+        """Ask until the answer can be parsed, at most `retries` times more."""
         for left in range(self._backend.retries, -1, -1):
             self._wait()
             try:
-                # A body cut short raises ValueError in a client, as an answer that cannot be read does here.
+                # A client raises ValueError for a truncated response, `read` for an answer that it cannot parse.
                 text = self._backend.reply(messages)
                 return text, question.read(text)
             except (ValueError, TypeError):
@@ -169,7 +169,7 @@ class QuestionQueue(Generic[Answer]):
             raise PluginError(
                 expected=f"answers from {self._backend.where}",
                 found=f"{failures} failures in a row, the last {type(error).__name__}: {said}",
-                fix=f"check that it runs, then run again: {kept} new answers are kept in {self._cache}",
+                fix=f"check that the model runs, then run again: {kept} new answers are cached in {self._cache}",
             ) from error
 
     def _file(self, messages: Messages) -> Path:
@@ -178,7 +178,7 @@ class QuestionQueue(Generic[Answer]):
 
 
 def without_password(text: str) -> str:
-    """Return the text with the user, password and query of every URL in it replaced by stars.
+    """Replace the user, password and query of every URL in a text with asterisks.
 
     >>> without_password("no answer from https://me:secret@host/v1?key=x")
     'no answer from https://***@host/v1?***'
@@ -187,12 +187,12 @@ def without_password(text: str) -> str:
 
 
 def answers_folder() -> Path:
-    """Return the folder of cached answers: CLIPLENS_ENDPOINT_CACHE, or one in the user's cache folder."""
+    """Return the folder of cached answers: CLIPLENS_ENDPOINT_CACHE, else a folder in the user's cache folder."""
     return Path(os.environ.get("CLIPLENS_ENDPOINT_CACHE") or Path.home() / ".cache" / "cliplens" / "endpoint")
 
 
 def estimated_tokens(messages: Messages) -> int:
-    """Estimate how many tokens a question costs: one per four characters, 255 per picture."""
+    """Estimate the number of tokens of a question: one per four characters, 255 per image."""
     count = 0
     for message in messages:
         content: Sequence[dict[str, Any]] | str = message["content"]

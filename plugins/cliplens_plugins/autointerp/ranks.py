@@ -1,4 +1,4 @@
-"""Tests of many names at once from the matches of a name with positive and negative samples, one row per latent."""
+"""Compute rank tests for many latents at once from matches with positive and negative samples, one row per latent."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from jaxtyping import Bool, Float
 from scipy.special import comb
 
 SHOWN = 4
-"""Number of top samples shown beside the intruder in the intruder test."""
+"""Number of top samples next to the intruder in the intruder test."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many negatives lie below each positive (`below`), and how many not above it (`upto`).
+    """Ranks of the positives among the negatives: `below` counts negatives < a positive, `upto` negatives <= it.
 
-    `matches` are the positives; entries outside `valid` mean nothing.
+    `matches` are the positives; entries where `valid` is false are padding.
     """
 
     matches: Float[np.ndarray, "latent positive"]
@@ -52,11 +52,11 @@ class Ranks:
             return np.where((positives > 0) & (self.negatives > 0), mean / (2 * self.negatives), np.nan)
 
     def intruder(self) -> Float[np.ndarray, " latent"]:
-        """Return the probability that an intruder matches less than each of `SHOWN` top samples.
+        """Return the probability that a random negative matches less than all of `SHOWN` random positives.
 
-        The expectation over all choices of one negative and `SHOWN` positives, computed exactly: the i-th lowest of n
-        positives is the lowest shown in C(n - i, SHOWN - 1) of C(n, SHOWN) choices. Ties count as misses. nan with
-        fewer than `SHOWN` positives or without negatives.
+        The expectation over all choices is exact: the i-th lowest of n positives is the lowest of those chosen in
+        C(n - i, SHOWN - 1) of C(n, SHOWN) choices. Ties count as errors. nan with fewer than `SHOWN` positives or
+        without negatives.
         """
         below = np.sort(np.where(self.valid, self.below, np.inf), axis=1)  # ranks rise with the matches
         positives = self.valid.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Samples and words in the embedding space both towers share, as unit rows."""
+"""Represent samples and words as unit vectors in the embedding space that both towers share."""
 
 from collections.abc import Iterator
 
@@ -12,21 +12,21 @@ from cliplens.sites import Modality
 Rows = Float[np.ndarray, "row d"]
 Seen = tuple[Exemplars, Float[np.ndarray, "sample d"], Float[np.ndarray, "background d"]]
 _BLOCK_NUMBERS = 4_000_000
-"""About how many float64 numbers a block of a computation holds: 32 MB."""
+"""Approximate number of float64 values in a block of a computation (32 MB)."""
 
 
 def array(acts: Float[Tensor, "row d"]) -> Rows:
-    """Convert to float64 numpy."""
+    """Convert to a float64 numpy array."""
     return acts.detach().cpu().double().numpy()
 
 
 def unit(acts: Rows) -> Rows:
-    """Divide each row by its length; zero rows stay zero."""
+    """Divide each row by its L2 norm; zero rows stay zero."""
     return acts / np.maximum(np.linalg.norm(acts, axis=1, keepdims=True), 1e-12)
 
 
 def blocks(count: int, numbers_each: int) -> Iterator[slice]:
-    """Return slices over `count` items, so that a block of items of `numbers_each` numbers fits into the cache.
+    """Return slices over `count` items such that a block, at `numbers_each` float64 values per item, stays small.
 
     >>> list(blocks(5, 2_000_000))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
@@ -36,15 +36,15 @@ def blocks(count: int, numbers_each: int) -> Iterator[slice]:
 
 
 def exemplars_of(evidence: Evidence, modality: Modality) -> Exemplars | None:
-    """Return the top samples in one modality."""
+    """Return the exemplars of a modality; None if there are none."""
     return evidence.images if modality == "image" else evidence.texts
 
 
 def samples(evidence: Evidence, modality: Modality) -> Seen | None:
-    """Return the exemplars of a modality, their unit embeddings and those of the background.
+    """Return the exemplars of a modality, their unit embeddings and the unit embeddings of the background.
 
-    None where exemplars or their embeddings are missing. Without a background, the exemplars of all latents serve as
-    the background.
+    Return None if exemplars or their embeddings are missing. Without a background, the exemplars of all latents are
+    used as the background.
     """
     exemplars = exemplars_of(evidence, modality)
     acts = evidence.image_acts if modality == "image" else evidence.text_acts
@@ -75,7 +75,7 @@ def named_from(exemplars: Exemplars, alive: Bool[np.ndarray, " d_sae"], at_least
 
 
 def filled(at: Int[np.ndarray, "latent top"]) -> Int[np.ndarray, "latent used"]:
-    """Drop the last columns in which no latent has a sample."""
+    """Drop trailing columns in which no latent has a sample."""
     used = np.flatnonzero((at >= 0).any(axis=0))
     return at[:, : used[-1] + 1 if len(used) else 0]
 
@@ -83,7 +83,7 @@ def filled(at: Int[np.ndarray, "latent top"]) -> Int[np.ndarray, "latent used"]:
 def directions(exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: Rows) -> Float[np.ndarray, "latent d"]:
     """Return the mean of each latent's top samples, weighted by activation."""
     at = filled(exemplars.at[latents])
-    # Activations that are all zero would leave nothing to divide by.
+    # The weights of a latent whose activations are all zero would sum to zero.
     weights = np.where(at >= 0, np.abs(exemplars.values[latents, : at.shape[1]]) + 1e-12, 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     means = np.empty((len(latents), acts.shape[1]))
@@ -93,9 +93,9 @@ def directions(exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: 
 
 
 class SilentSamples:
-    """The background samples on which each latent is silent, in one modality.
+    """Background samples of one modality on which each latent is silent.
 
-    Where the codes of the background are not known, every latent counts as silent on all of it.
+    If the codes of the background are not known, every latent counts as silent on the whole background.
     """
 
     def __init__(self, evidence: Evidence, modality: Modality) -> None:
@@ -112,7 +112,7 @@ class SilentSamples:
         return np.flatnonzero(self.mask(np.array([latent]))[0])
 
     def mask(self, latents: Int[np.ndarray, " latent"]) -> Bool[np.ndarray, "latent background"]:
-        """Return, for some latents, on which background samples each is silent."""
+        """Return on which background samples each of the given latents is silent."""
         silent = np.ones((len(latents), self._background), dtype=bool)
         counts = self._starts[latents + 1] - self._starts[latents]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -123,5 +123,5 @@ class SilentSamples:
 
     @property
     def counts(self) -> Int[np.ndarray, " d_sae"]:
-        """On how many background samples each latent is silent."""
+        """Number of background samples on which each latent is silent."""
         return self._background - np.diff(self._starts)

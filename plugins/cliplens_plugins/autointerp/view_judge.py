@@ -1,4 +1,4 @@
-"""Judge names by a `View`: the match of a name and a sample is a number that needs no question."""
+"""Judge names with a `View`, which computes the match of a name and a sample without asking a model."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from cliplens_plugins.autointerp.views import View
 
 
 class ViewJudge(NameJudge):
-    """Scores names by how well a `View` matches them with samples, many latents at a time.
+    """Scores names by their match with samples in a `View`, many latents at a time.
 
     Args:
-        view: the judge's embeddings of names and samples.
+        view: computes the match of names and samples.
         evidence: held-out samples.
-        near: each latent's neighbours, for near misses.
-        at_least: number of held-out top samples a latent must have.
+        near: indices of each latent's neighbours, for near misses.
+        at_least: minimum number of held-out top samples of a latent to be tested.
     """
 
     def __init__(self, view: View, evidence: Evidence, near: Int[np.ndarray, "d_sae near"], at_least: int) -> None:
@@ -57,7 +57,7 @@ class ViewJudge(NameJudge):
         target: Modality,
         silent: Bool[np.ndarray, "latent background"],
     ) -> list[dict[str, Float[np.ndarray, " latent"]]]:
-        """Return the scores of some latents."""
+        """Return the scores of a block of latents."""
         top, misses = at[latents], near_misses(at, latents, self._near)
         matches = self._view.match_exemplars(target, np.maximum(names, 0), np.concatenate([top, misses], axis=1))
         count, valid, missed = top.shape[1], top >= 0, misses >= 0

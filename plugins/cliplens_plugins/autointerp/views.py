@@ -1,10 +1,8 @@
-"""How a judge sees names and samples, and whether the judge is independent of the model studied.
+"""Compute the match of names and samples, one view per judge.
 
-Three kinds of judge test names here:
-
-- `clip`: the model studied, by its own text tower. Circular: it may accept a name for the very reason that it is wrong.
-- `words`: whether the words of the name stand in the caption. Independent of every model; sees captions only.
-- any `cliplens.judges` plug-in that embeds images and captions, for example another model.
+- `clip`: the text tower of the model studied. Circular: a mistake of the model in a name is repeated in the test.
+- `words`: the number of words of the name in the caption. Independent of every model; sees captions only.
+- any `cliplens.judges` plugin that embeds images and captions, for example another model.
 """
 
 from abc import ABC, abstractmethod
@@ -29,14 +27,14 @@ _Acts = dict[Modality, tuple[Float[np.ndarray, "sample d"] | None, Float[np.ndar
 
 
 class View(ABC):
-    """How well names match samples, by one judge. Higher is better; only matches of one name are compared."""
+    """Matches of names with samples by one judge. Higher is better; only matches of the same name are comparable."""
 
     judge: str
     """Name of the judge."""
     circular: bool
     """Whether the judge is the model studied."""
     name_indices: Mapping[str, int]
-    """Index of each name, for the methods."""
+    """Index of each name; the methods take these indices."""
     modalities: Sequence[Modality]
     """The modalities whose samples the judge sees."""
 
@@ -44,7 +42,7 @@ class View(ABC):
     def match_exemplars(
         self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
     ) -> Float[np.ndarray, "list latent sample"]:
-        """Return the match of each latent's name, by several lists of names, with exemplars chosen for each latent."""
+        """Return the match of each latent's name, for several lists of names, with the exemplars `at` of the latent."""
 
     @abstractmethod
     def match_background(
@@ -55,12 +53,12 @@ class View(ABC):
     @property
     @abstractmethod
     def numbers_each(self) -> int:
-        """How many numbers the match of one sample takes in memory."""
+        """Number of float64 values that the match of one sample takes in memory."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Embeddings of one modality by a judge: of the exemplars' pairs and of the background, in their order."""
+    """A judge's embeddings of one modality: of the exemplars' pairs and of the background, in their order."""
 
     exemplars: Float[np.ndarray, "sample d"]
     background: Float[np.ndarray, "background d"]
@@ -68,7 +66,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class EmbeddingView(View):
-    """A judge that embeds names and samples: the match is the product of their rows."""
+    """A judge that embeds names and samples: the match is the dot product of their embeddings."""
 
     judge: str
     circular: bool
@@ -84,24 +82,24 @@ class EmbeddingView(View):
     def match_exemplars(
         self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
     ) -> Float[np.ndarray, "list latent sample"]:
-        """Return the products of name rows and sample rows."""
+        """Return the dot products of name embeddings and exemplar embeddings."""
         matched = self.samples[modality].exemplars[at] @ self._rows[names].transpose(1, 2, 0)  # type: ignore[attr-defined]
         return matched.transpose(2, 0, 1)
 
     def match_background(
         self, modality: Modality, names: Int[np.ndarray, " latent"]
     ) -> Float[np.ndarray, "latent background"]:
-        """Return the products of name rows and background rows."""
+        """Return the dot products of name embeddings and background embeddings."""
         return self._rows[names] @ self.samples[modality].background.T  # type: ignore[attr-defined]
 
     @property
     def numbers_each(self) -> int:
-        """The width of the embedding."""
+        """Width of the embedding."""
         return self._rows.shape[1]  # type: ignore[attr-defined]
 
 
 class WordsView(View):
-    """The judge `words`: the match is how many words of the name stand in the caption. It sees no images."""
+    """The judge `words`: the match is the number of words of the name in the caption. It sees no images."""
 
     judge = "words"
     circular = False
@@ -119,7 +117,7 @@ class WordsView(View):
     def match_exemplars(
         self, modality: Modality, names: Int[np.ndarray, "list latent"], at: Int[np.ndarray, "latent sample"]
     ) -> Float[np.ndarray, "list latent sample"]:
-        """Return how many words of the name each caption holds."""
+        """Return the number of words of the name in each exemplar's caption."""
         found = np.empty((*names.shape, at.shape[1]))
         held = self._exemplars[at.ravel()]
         for n, row in enumerate(names):
@@ -130,12 +128,12 @@ class WordsView(View):
     def match_background(
         self, modality: Modality, names: Int[np.ndarray, " latent"]
     ) -> Float[np.ndarray, "latent background"]:
-        """Return how many words of the name each background caption holds."""
+        """Return the number of words of the name in each background caption."""
         return (self._names[names] @ self._background.T).toarray()
 
 
 def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
-    """Return the view of the model studied. Names made of vocabulary words use the evidence's word embeddings."""
+    """Return the view of the model studied. Names made of vocabulary words reuse the evidence's word embeddings."""
     acts: _Acts = {}
     apart = evidence.background_acts
     for modality in MODALITIES:
@@ -147,9 +145,9 @@ def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
 
 
 def judge_view(judge: Judge, evidence: Evidence, names: Sequence[str]) -> View:
-    """Return the view of an independent judge, which embeds the pictures itself.
+    """Return the view of an independent judge, which embeds the samples itself.
 
-    A judge that cannot embed words sees no samples: it is not asked.
+    The view of a judge that cannot embed words has no modalities, so it tests no names.
     """
     said = judge.embed(None, list(names), list(names)).text if judge.embeds_words else None
     if said is None:
@@ -163,7 +161,7 @@ def judge_view(judge: Judge, evidence: Evidence, names: Sequence[str]) -> View:
 
 
 def _known(evidence: Evidence, names: Sequence[str]) -> dict[str, Float[np.ndarray, " d"]]:
-    """Return the mean direction of a name's words, for names all of whose words are in the vocabulary."""
+    """Return the mean embedding of each name's words, for names made only of vocabulary words."""
     rows = word_rows(evidence)
     if rows is None:
         return {}
@@ -174,14 +172,14 @@ def _known(evidence: Evidence, names: Sequence[str]) -> dict[str, Float[np.ndarr
 
 
 def _named(names: Sequence[str], acts: Rows) -> dict[str, Float[np.ndarray, " d"]]:
-    """Centre the names on their common mean, because what is common to all text says nothing about one name."""
+    """Centre the names on their mean, because the part shared by all texts does not distinguish names."""
     rows = unit(acts)
     rows = unit(rows - rows.mean(axis=0)) if len(rows) > 1 else rows
     return dict(zip(names, rows, strict=True))
 
 
 def _centred(acts: _Acts) -> dict[Modality, Samples]:
-    """Centre the samples on the mean of the background, so that the modality gap decides nothing."""
+    """Centre the samples on the mean of the background, which removes the modality gap."""
     found: dict[Modality, Samples] = {}
     for modality, (own, apart) in acts.items():
         if own is not None and apart is not None and len(own) and len(apart):
@@ -191,7 +189,7 @@ def _centred(acts: _Acts) -> dict[Modality, Samples]:
 
 
 def _words_held(texts: Sequence[str], lexicon: Mapping[str, int]) -> csr_matrix:
-    """Return a [text, word] matrix: 1 where a text holds a word."""
+    """Return a sparse [text, word] matrix: 1 where a text contains a word."""
     held = [sorted(lexicon[word] for word in set(words(text)) & lexicon.keys()) for text in texts]
     starts = np.cumsum([0, *map(len, held)])
     columns = np.array([word for row in held for word in row], dtype=np.int64)

@@ -1,13 +1,13 @@
-"""Vocabulary names: the word that tells a latent's top samples from other samples best.
+"""Name latents with the vocabulary word that best separates their top samples from other samples.
 
-From images: the word whose embedding is nearest to the direction from the background to the latent's top images, in the
-space both towers share. This is the decoder-direction naming of DN-CBM (arXiv 2407.14499) and MSAE, with the direction
-measured on samples, so that it also works where the dictionary reads inside a tower.
-From captions: the word whose share of top captions exceeds its share of other captions most, and a second word where
-both together tell clearly more: `white / pale` (two words for one thing), `one + arrow` (both at once).
+From images: the word whose embedding is nearest to the direction from the background mean to the latent's top images,
+in the space that both towers share. This is the decoder-direction naming of DN-CBM (arXiv 2407.14499) and MSAE, but
+with a direction measured on samples, so it also works for dictionaries trained inside a tower.
+From captions: the word whose share of top captions most exceeds its share of other captions. A second word is added
+where it raises the AUROC clearly: `white / pale` (synonyms), `one + arrow` (both at once).
 
-The score of a name is the AUROC of telling the samples it was made from apart from the background by the name alone. It
-is optimistic, because the samples were seen. `cliplens.naming.name_latents` tests names on samples that were not.
+The score of a name is its AUROC at separating the samples it was made from from the background. It is optimistic,
+because it is measured on those samples. `cliplens.naming.name_latents` also tests names on held-out samples.
 """
 
 from dataclasses import dataclass
@@ -25,25 +25,26 @@ from cliplens_plugins.autointerp.space import Rows, Seen, directions, unit
 
 @dataclass(frozen=True)
 class VocabularyNamer(Namer):
-    """Name each latent with a word of the vocabulary; no name where fewer than `at_least` samples fire."""
+    """Name each latent with a vocabulary word. Latents with fewer than `at_least` top samples get no name."""
 
     name: ClassVar[str] = "vocabulary"
     at_least: int = 3
-    """Number of top samples a latent must have."""
+    """Minimum number of top samples of a latent to be named."""
     least_image_score: float = 0.8
-    """Lowest AUROC on the top images with which a name from images is given.
+    """Minimum AUROC of a name from images; names below it are withheld.
 
-    On the embedded world right image names score above .85, and the nearest words to what no word names below .76.
+    On the embedded world, correct image names score above .85, and the nearest words to a concept that has no word
+    score below .76.
     """
     least_caption_score: float = 0.7
-    """The same for names from captions, whose score is lower where a concept has several words."""
+    """Minimum AUROC of a name from captions. It is lower because a concept with several words scores lower."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
         """Name each latent with the word nearest to the direction of its top images."""
         return _TopImages(self.at_least).names(evidence, "image", least_score=self.least_image_score)
 
     def from_captions(self, evidence: Evidence) -> list[Name]:
-        """Name each latent with the word, or two, by which its top captions differ most from other captions."""
+        """Name each latent with the one or two words that best separate its top captions from other captions."""
         least = self.least_caption_score
         return contrastive_names(evidence, "text", longest=1, at_least=self.at_least, least_score=least, parts=2)
 

@@ -1,13 +1,13 @@
-"""Soft-WPMI names of CLIP-Dissect (Oikarinen and Weng, ICLR 2023, https://arxiv.org/abs/2204.10965).
+"""Name latents with soft-WPMI of CLIP-Dissect (Oikarinen and Weng, ICLR 2023, https://arxiv.org/abs/2204.10965).
 
-With p(w | x) the softmax over words of temperature * cos(x, w), and B_k the fuzzy set of the latent's top samples, the
-r-th of R belonging to it with a probability p_r that falls evenly from .998 to .97:
+p(w | x) is the softmax over words of temperature * cos(x, w). B_k is the fuzzy set of the top samples of latent k; the
+r-th of R samples belongs to it with probability p_r, which falls linearly from .998 to .97. Then
 
     log p(w | B_k) = sum over r of log(1 + p_r * (p(w | x_r) - 1))
     soft-WPMI[k, w] = log p(w | B_k) - lam * log p(w),      p(w) = mean over latents of p(w | B_k)
 
-Our deviations: cosines are taken about the means of samples and of words, because the modality gap and words near to
-everything would decide otherwise; captions are treated as the authors treat images.
+Our deviations: samples and words are centred on their means before taking cosines, which removes the modality gap and
+hub words; captions are treated as the authors treat images.
 """
 
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ def soft_wpmi(
     temperature: float = 10.0,
     lam: float = 1.0,
 ) -> Float[np.ndarray, "latent word"]:
-    """Return the soft-WPMI of each word for each of the latents.
+    """Return the soft-WPMI of each word for each of the given latents.
 
     Args:
         similarity: cosine of each sample with each word.
         exemplars: top samples of all latents, among the samples.
-        latents: the latents asked for.
-        temperature: of the softmax over words.
-        lam: weight of the probability of the word itself.
+        latents: indices of the latents to return.
+        temperature: temperature of the softmax over words.
+        lam: weight of the log probability of the word.
     """
     normaliser = logsumexp(temperature * similarity, axis=1)
     return _soft_wpmi(similarity, normaliser, exemplars, np.asarray(latents), temperature, lam)
@@ -54,7 +54,7 @@ def _soft_wpmi(
     temperature: float,
     lam: float,
 ) -> Float[np.ndarray, "latent word"]:
-    """Return the soft-WPMI of some words; the softmax of a sample over all words has the log normaliser given."""
+    """Return the soft-WPMI of a block of words; `normaliser` is the log-sum-exp of each sample over all words."""
     likely = np.exp(temperature * similarity - normaliser[:, None])
     at = filled(exemplars.at[latents])
     count = (at >= 0).sum(axis=1, keepdims=True)
@@ -68,18 +68,18 @@ def _soft_wpmi(
 
 @dataclass(frozen=True)
 class SoftWpmiNamer(NearestWordNamer):
-    """Name each latent with the word of the greatest soft-WPMI."""
+    """Name each latent with the word of the highest soft-WPMI."""
 
     name: ClassVar[str] = "wpmi"
     temperature: float = 10.0
     """Temperature of the softmax over words; 10 as in the authors' code."""
     lam: float = 1.0
-    """Weight of the probability of the word itself."""
+    """Weight of the log probability of the word."""
 
     def nearest(
         self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
     ) -> Nearest | None:
-        """Return the words with the greatest soft-WPMI, a block of words at a time."""
+        """Return the words with the highest soft-WPMI."""
         exemplars, acts, background = seen
         rows = unit(acts - background.mean(axis=0))
         normaliser = np.full(len(rows), -np.inf)

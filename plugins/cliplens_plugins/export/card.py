@@ -21,7 +21,7 @@ sae = SAE.load_from_disk("{{ id }}")   # raw activations of the {{ "vision" if i
 {% endfor %}
 ```
 
-`shared/` is the same dictionary for activations whose modality mean was taken away; the means lie beside it.
+`shared/` is the same dictionary for activations whose modality mean was subtracted; the folder also holds the means.
 Activations must come from the same weights and preprocessing: sha256 of the weights
 `{{ model.get("weights_sha256", "unknown") }}`, of the preprocessing `{{ model.get("preprocess_sha256", "unknown") }}`.
 
@@ -32,9 +32,9 @@ Activations must come from the same weights and preprocessing: sha256 of the wei
 | {{ name.replace("_", " ") }} | {{ figure(summary[name]) }} |
 {% endfor %}
 
-`latents.parquet` has a row per latent: modality scores, monosemanticity, names and how well the names hold on samples
-they were not made from; each column says in its metadata what it is. ImgD, CrossD and TextD are by fixed cuts of a
+`latents.parquet` has one row per latent: modality scores, monosemanticity, names, and scores of the names on held-out
+samples. The metadata of each column describes it. ImgD, CrossD and TextD are the classes by fixed cuts of a
 reimplementation of the Modality Dominance Score.
 
-Not said here: under which licence the pairs and the model stand. Add it before you share this folder.
+This card does not state the licences of the pairs and of the model. Add them before you share this folder.
 """

@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Export a run for other tools.")
-Folder = Annotated[Path, typer.Argument(help="A run folder.")]
-Out = Annotated[Path, typer.Option(help="Folder or file to write.")]
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Export a run for other tools.\n\nExample: cliplens export table runs/first --out latents.csv",
+)
+Folder = Annotated[Path, typer.Argument(help="Run folder of a finished run.")]
+Out = Annotated[Path, typer.Option(help="Folder (or, for `table`, file) to write. A folder must be missing or empty.")]
 
 
 @app.command()
@@ -15,9 +19,12 @@ def neuronpedia(
     folder: Folder,
     out: Out,
     release: Annotated[str, typer.Option(help="Name of the release on Neuronpedia.")] = "cliplens",
-    creator_id: Annotated[str, typer.Option(help="Id of the Neuronpedia account that will import it.")] = "cliplens",
+    creator_id: Annotated[str, typer.Option(help="Id of the Neuronpedia account that imports it.")] = "cliplens",
 ) -> None:
-    """Write Neuronpedia's import files: features, activations, explanations; pictures and metrics beside them."""
+    """Write Neuronpedia's import files (features, activations, explanations), with pictures and metrics next to them.
+
+    Example: cliplens export neuronpedia runs/first --out neuronpedia
+    """
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.neuronpedia import export_neuronpedia
 
@@ -28,11 +35,16 @@ def neuronpedia(
 def huggingface(
     folder: Folder,
     out: Out,
-    pictures: Annotated[bool, typer.Option(help="Write thumbnails of the top samples too.")] = True,
-    push_to: Annotated[str | None, typer.Option("--push", help="Upload as this repository (owner/name).")] = None,
-    public: Annotated[bool, typer.Option(help="Make the uploaded repository public.")] = False,
+    pictures: Annotated[bool, typer.Option(help="Also write thumbnails of the top samples.")] = True,
+    push_to: Annotated[
+        str | None, typer.Option("--push", help="Upload the folder as this Hugging Face repository (owner/name).")
+    ] = None,
+    public: Annotated[bool, typer.Option(help="Make the uploaded repository public; it is private otherwise.")] = False,
 ) -> None:
-    """Write a folder that SAELens loads, with a model card. Uploads only with --push."""
+    """Write a folder that SAELens loads, with a model card. Upload it only with --push.
+
+    Example: cliplens export huggingface runs/first --out card --no-pictures
+    """
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.huggingface import export_huggingface, push
 
@@ -44,7 +56,10 @@ def huggingface(
 
 @app.command()
 def table(folder: Folder, out: Out) -> None:
-    """Write the latent table as .csv or .parquet."""
+    """Write the latent table as .csv or .parquet, by the ending of --out.
+
+    Example: cliplens export table runs/first --out latents.csv
+    """
     from cliplens.errors import InputError
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder
@@ -52,7 +67,11 @@ def table(folder: Folder, out: Out) -> None:
 
     run = RunFolder.open(folder)
     if not run.latents.exists():
-        raise InputError(expected=f"a scored run in {folder}", found="no latents", fix="let the run finish first")
+        raise InputError(
+            expected=f"a scored run in {folder}",
+            found="no latents.parquet",
+            fix="finish the run with cliplens run, then export it",
+        )
     _tell(export_table(LatentTable.load(run.latents), out))
 
 

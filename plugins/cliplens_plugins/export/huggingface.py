@@ -1,7 +1,7 @@
-"""Export a run as a folder for the Hugging Face hub, in the layout `SAE.from_pretrained(repo, sae_id)` reads.
+"""Export a run as a folder for the Hugging Face hub, in the layout that `SAE.from_pretrained(repo, sae_id)` reads.
 
-image/  text/   the dictionary for raw activations of one tower, each a SAELens folder of its own
-shared/         the dictionary itself (for centred activations), with the modality means beside it
+image/, text/   SAELens folders of the dictionary for raw activations of one tower
+shared/         SAELens folder of the dictionary for centred activations, with the modality means
 latents.parquet, exemplars/, README.md
 """
 
@@ -25,26 +25,30 @@ _PARTS = ("image", "text")
 
 
 def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> Path:
-    """Write dictionary, table and exemplars of a run into `out`, with a model card; upload nothing.
+    """Write the dictionary, the table and the exemplars of a run into `out`, with a model card. Return `out`.
 
-    The dictionary is opened and written again, so a damaged one is refused. Absolute local paths are left out of every
-    file, and links are not followed.
+    Nothing is uploaded. The dictionary is opened and written anew, so a damaged one is refused. Absolute local paths
+    are removed from every file, and links are not followed.
 
     Args:
-        run: a finished run with a dictionary of its own.
-        out: the folder to make; must be missing or empty.
-        pictures: write the exemplars' thumbnails too. Leave them out where you may not share the pictures.
+        run: a finished run that trained a dictionary.
+        out: folder to create; must be missing or empty.
+        pictures: also write the exemplars' thumbnails. Set it to False if you may not share the images.
 
     Raises:
-        InputError: there is no dictionary in the run, or `out` is not empty.
-        DamagedError: a file of the dictionary was altered, is cut or cannot be read; nothing is written then.
+        InputError: the run holds no dictionary, or `out` is not empty.
+        DamagedError: a file of the dictionary is altered, truncated or unreadable. Nothing is written.
     """
     if not (run.sae / "cfg.json").exists():
         raise InputError(
-            expected=f"a dictionary in {run.sae}", found="none", fix="train one, or export the folder given to --sae"
+            expected=f"a dictionary in {run.sae}",
+            found="none",
+            fix="train one with cliplens run, or share the folder that was given to --sae",
         )
     if out.exists() and any(out.iterdir()):
-        raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
+        raise InputError(
+            expected=f"{out} to be missing or empty", found="files in it", fix="choose another folder with --out"
+        )
     verify_folder(run.sae)
     dictionary = _shareable(Dictionary.load(run.sae))
     out.mkdir(parents=True, exist_ok=True)
@@ -81,12 +85,12 @@ def _shareable(dictionary: Dictionary) -> Dictionary:
 
 
 def _links_and_leftovers(folder: str, names: list[str]) -> list[str]:
-    """Return the names that are not copied: links, which may lead anywhere, and partial files."""
+    """Return the names that are not copied: links, which may point outside the run, and partial files."""
     return [name for name in names if (Path(folder) / name).is_symlink() or name.startswith(".")]
 
 
 def model_card(run: RunFolder, ids: list[str]) -> str:
-    """Return the model card: what the dictionary is, how to load it, its figures and its limits."""
+    """Return the model card: a description of the dictionary, how to load it, its figures and its limits."""
     summary = without_local_paths(read_json(run.summary)) if run.summary.exists() else {}
     settings = without_local_paths(run.read_settings())
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True)
@@ -96,9 +100,9 @@ def model_card(run: RunFolder, ids: list[str]) -> str:
 
 
 def push(folder: Path, name: str, *, private: bool = True) -> str:
-    """Upload an exported folder as the model repository `name`; return its address.
+    """Upload an exported folder as the model repository `name`; return its URL.
 
-    Needs a login made with `hf auth login`; nothing here reads or stores a token.
+    Requires a login with `hf auth login`; cliplens neither reads nor stores a token.
 
     Raises:
         MissingExtraError: huggingface_hub is not installed.
@@ -107,7 +111,7 @@ def push(folder: Path, name: str, *, private: bool = True) -> str:
         from huggingface_hub import HfApi
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            expected="huggingface_hub", found="no such package", fix="run pip install huggingface_hub"
+            expected="the package huggingface_hub", found="no such package", fix="run pip install huggingface_hub"
         ) from error
     hub = HfApi()
     hub.create_repo(name, private=private, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Leave the folders of this machine out of files that are shared."""
+"""Remove local paths from files that are shared."""
 
 import re
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ _INSIDE = re.compile(r"(?<![\w/:.~-])(?:file://)?~?/(?:[^/\s\"'<>|]+/)+")
 
 
 def without_local_paths(content: Any) -> Any:
-    """Return JSON-like content in which absolute local paths are reduced to their last part.
+    """Return JSON-like content with every absolute local path reduced to its last component.
 
-    Addresses (`https://...`) and relative paths stay as they are.
+    URLs (`https://...`) and relative paths are unchanged.
 
     >>> without_local_paths({"pairs": "/home/me/data/pairs.csv", "model": "hf:/home/me/clip", "d_sae": 64})
     {'pairs': 'pairs.csv', 'model': 'hf:clip', 'd_sae': 64}

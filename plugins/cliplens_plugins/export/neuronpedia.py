@@ -8,11 +8,12 @@
 The layout is that of SAEDashboard's `neuronpedia_export.py`, and of Neuronpedia's own exports for the explanations.
 `assets/neuronpedia.schema.json` defines the fields of a line.
 
-Neuronpedia knows tokens only. A caption is its tokens, a picture its patches, `Image_patch_0`, `Image_patch_1`, ...,
-row by row, each with the latent's activation where the run kept it (dictionaries read inside the towers). A pooled
-latent has one activation per sample: a picture is then one pseudo-token, `Image_<id>`, and a caption's activation
-stands on its last word, as at EOT. What Neuronpedia has no field for is written beside these files: the pictures in
-`images/`, which activation shows which picture in `images.jsonl`, modality and metrics in `latents.jsonl`.
+Neuronpedia represents every sample as tokens. A caption is written as its tokens; an image is written as its patches,
+`Image_patch_0`, `Image_patch_1`, ..., in row order. Each token has the latent's activation, if the run kept activations
+by position (dictionaries trained inside the towers). A latent of pooled activations has one activation per sample: an
+image is then one pseudo-token, `Image_<id>`, and the activation of a caption is put on its last word, as at EOT.
+Data for which Neuronpedia has no field are written to additional files: the images to `images/`, the image of each
+activation to `images.jsonl`, modality and metrics to `latents.jsonl`.
 """
 
 import gzip
@@ -37,9 +38,9 @@ from cliplens_plugins.export.local_paths import without_local_paths
 
 CREATOR = "cliplens"
 MOST_TOKENS = 1024
-"""Most tokens of an activation that Neuronpedia takes."""
+"""Maximum number of tokens of an activation on Neuronpedia."""
 MOST_CHARACTERS = 512
-"""Most characters of an explanation that Neuronpedia takes."""
+"""Maximum number of characters of an explanation on Neuronpedia."""
 _ASKED = re.compile(r"^(?P<model>.+) on its top (?:image|text) samples$")
 _HISTOGRAMS = ("hist_image", "hist_text")
 _ALIGNED = [f"neuron_alignment_{part}" for part in ("indices", "values", "l1")]
@@ -47,30 +48,36 @@ _CORRELATED = [f"correlated_{of}_{part}" for of in ("neurons", "features") for p
 _LOGITS = ["neg_str", "neg_values", "pos_str", "pos_values"]
 _LOGITS += ["logits_hist_data_bar_heights", "logits_hist_data_bar_values"]
 _LISTS = (*_ALIGNED, *_CORRELATED, *_LOGITS, "decoder_weights_dist", "vector")
-"""Fields of a feature that a latent over images and captions has nothing for: they are about logits and neurons."""
+"""Fields of a feature about logits and neurons, which are empty for a latent of images and captions."""
 
 
 def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", creator_id: str = CREATOR) -> Path:
-    """Write the layout into `out`, which must be missing or empty; return the folder of the source.
+    """Write Neuronpedia's import files into `out`; return the folder of the source, `{out}/{model}/{source}`.
 
     Args:
         run: a scored run.
-        out: the folder to write.
-        release: its name on Neuronpedia.
-        creator_id: of the Neuronpedia account that will import it.
+        out: folder to create; must be missing or empty.
+        release: name of the release on Neuronpedia.
+        creator_id: id of the Neuronpedia account that imports it.
 
     Raises:
         InputError: the run is not scored yet, or `out` is not empty.
     """
     if not run.latents.exists() or not (run.exemplars / TABLE).exists():
-        raise InputError(expected=f"a scored run in {run.path}", found="no latents", fix="let the run finish first")
+        raise InputError(
+            expected=f"a scored run in {run.path}",
+            found="no latents.parquet",
+            fix="finish the run with cliplens run, then export it",
+        )
     if out.exists() and any(out.iterdir()):
-        raise InputError(expected=f"{out} to be missing or empty", found="files", fix="give another --out")
+        raise InputError(
+            expected=f"{out} to be missing or empty", found="files in it", fix="choose another folder with --out"
+        )
     table, asked = LatentTable.load(run.latents), without_local_paths(run.read_settings().get("asked", {}))
     model, hook = str(asked.get("model", "clip")).replace("/", "-"), str(asked.get("hook", "hook_embedding"))
     source = f"{_layer(hook)}-{release}"
     folder = out / model / source
-    # The run's own time, so that one run always gives the same bytes.
+    # Use the time of the run, not of the export, so that exporting a run twice gives the same bytes.
     made = {"createdAt": datetime.fromtimestamp(int(run.latents.stat().st_mtime), UTC).isoformat()}
     by = {"creatorId": creator_id, **made}
     pairs = str(asked.get("pairs", "")) or None
@@ -132,7 +139,7 @@ def _feature(table: LatentTable, latent: int, strongest: float) -> dict[str, Any
 
 
 def _explanation(table: LatentTable, latent: int, namer: str) -> dict[str, Any] | None:
-    """Return the name of a latent as an explanation, with the model that was asked for it; None without a name."""
+    """Return the name of a latent as an explanation, with the model that gave it; None without a name."""
     name = str(table["name"][latent]) if "name" in table else UNNAMED
     if name == UNNAMED or not name.strip():
         return None
@@ -146,7 +153,7 @@ def _explanation(table: LatentTable, latent: int, namer: str) -> dict[str, Any] 
 
 
 def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
-    """Return what Neuronpedia has no field for."""
+    """Return the values of a latent for which Neuronpedia has no field."""
     name = str(table["name"][latent]) if "name" in table else UNNAMED
     single = [c for c in table if table[c].ndim == 1 and table[c].dtype.kind in "fiu" and c != "latent"]
     metrics = {c: value for c in single if (value := _number(table, c, latent)) is not None}
@@ -157,7 +164,7 @@ def _beside(table: LatentTable, latent: int) -> dict[str, Any]:
 def _activations(
     exemplars: Exemplars, latent: int, heat: Mapping[tuple[Modality, int, int], PositionActivations]
 ) -> Iterable[tuple[dict[str, Any], Pair | None]]:
-    """Yield a line per top sample, and the pair whose picture belongs to it."""
+    """Yield a line per top sample, with the pair whose image it shows, if any."""
     modality = exemplars.modality
     for rank, (pair, value) in enumerate(exemplars.of(latent)):
         tokens, values = _most_tokens(*_tokens(pair, value, modality, heat.get((modality, latent, rank))))
@@ -192,13 +199,13 @@ def _tokens(
 
 
 def _most_tokens(tokens: list[str], values: list[float]) -> tuple[list[str], list[float]]:
-    """Return at most `MOST_TOKENS` tokens in a row, around the one with the highest activation."""
+    """Return at most `MOST_TOKENS` consecutive tokens around the one with the highest activation."""
     start = max(0, min(int(np.argmax(values)) - MOST_TOKENS // 2, len(tokens) - MOST_TOKENS))
     return tokens[start : start + MOST_TOKENS], values[start : start + MOST_TOKENS]
 
 
 def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
-    """Write the thumbnails, and which activation shows which."""
+    """Write the thumbnails, and a file that maps activations to thumbnails."""
     rows = []
     for activation, pair in shown:
         if isinstance(pair.source, Path):
@@ -213,5 +220,5 @@ def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
 def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
-    # No time stamp in the gzip header: the same run gives the same bytes.
+    # Write no time stamp into the gzip header, so that exporting a run twice gives the same bytes.
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)

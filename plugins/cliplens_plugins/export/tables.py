@@ -10,17 +10,16 @@ from cliplens.files import atomic_write
 from cliplens.records import LatentTable
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, in full width too."""
+"""Characters that start a formula in a spreadsheet, in ASCII and full width."""
 
 
 def export_table(table: LatentTable, path: Path) -> Path:
     """Write the table to a .csv file (missing values are empty) or a .parquet file (with the schema); return `path`.
 
-    Names and other texts may hold anything. In a .csv file, a text that a spreadsheet would run as a formula gets an
-    apostrophe in front.
+    In a .csv file, an apostrophe is put before texts that a spreadsheet would run as a formula.
 
     Raises:
-        InputError: `path` has another ending.
+        InputError: `path` does not end in .csv or .parquet.
     """
     if path.suffix == ".parquet":
         with atomic_write(path) as partial:
@@ -34,7 +33,7 @@ def export_table(table: LatentTable, path: Path) -> Path:
         raise InputError(
             expected="a path ending in .csv or .parquet",
             found=str(path),
-            fix="give --out a path with one of these endings",
+            fix="end the path given to --out with .csv or .parquet",
         )
     return path
 
@@ -47,7 +46,7 @@ def _plain(values: np.ndarray) -> list[object]:
 
 
 def _no_formula(text: str) -> str:
-    """Return the text with an apostrophe in front where a spreadsheet would run it as a formula.
+    """Put an apostrophe before a text that a spreadsheet would run as a formula.
 
     >>> _no_formula("=HYPERLINK(1)"), _no_formula("a = b")
     ("'=HYPERLINK(1)", 'a = b')

@@ -1,6 +1,7 @@
-"""Fidelity: what the dictionary keeps of the activations, what the model can still do with it, and whether it lasts.
+"""Measure the fidelity of a dictionary.
 
-`FidelityMetric` streams the figures; `downstream` splices the dictionary into the model; `stability` compares seeds.
+`FidelityMetric` computes explained variance, L0 and dead latents during a run. `downstream` measures the tasks of the
+model with the dictionary spliced in. `stability` compares dictionaries of different seeds.
 """
 
 from cliplens.deprecation import deprecated_names

@@ -1,4 +1,4 @@
-"""`cliplens fidelity`: what the model can still do with a run's dictionary in its way, and whether its latents last."""
+"""`cliplens fidelity`: measure the model with a run's dictionary spliced in, and the stability of its latents."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +10,20 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def fidelity(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
     against: Annotated[
-        Path | None, typer.Option(help="Another run, of another seed: are the same latents found again?")
+        Path | None,
+        typer.Option(help="Run folder with another seed: report the share of latents that it also finds."),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Scored pairs to match.")] = 512,
+    pairs: Annotated[int, typer.Option(help="Number of scored pairs for retrieval and contrastive loss.")] = 512,
 ) -> None:
-    """Retrieval and contrastive loss with the dictionary spliced in, beside the model and both ablations.
+    """Measure retrieval and contrastive loss of the model with the dictionary spliced in.
 
-    Also: latents whose top samples are the same or contained in another's, and with --against the share of latents the
-    other run finds again, per modality class. Writes RUN/fidelity.json.
+    The same figures are given for the model alone, for zero ablation and for mean ablation. Also lists latents that
+    share their top samples with another latent. With --against, the share of latents that the other run also finds is
+    given per modality class. Writes RUN/fidelity.json.
+
+    Example: cliplens fidelity runs/first --against runs/second
     """
     from cliplens.files import write_json
     from cliplens.run import OpenedRun
@@ -35,7 +39,7 @@ def fidelity(
 
 
 def fidelity_tables(run: Any, other: Any, pairs: int) -> dict[str, list[dict[str, Any]]]:
-    """Title -> rows, of an `OpenedRun`, and of another to compare with or None."""
+    """Return the tables of an `OpenedRun` by title; `other` is a second `OpenedRun` for the stability, or None."""
     from cliplens.exemplars import load_exemplars
     from cliplens_plugins.fidelity.downstream import downstream
     from cliplens_plugins.fidelity.stability import contained, duplicates, stability

@@ -1,8 +1,8 @@
-"""What the model can still do with the dictionary in its way: retrieval, contrastive loss and zero-shot accuracy.
+"""Measure retrieval, contrastive loss and zero-shot accuracy of a model with a dictionary spliced in.
 
-The dictionary is spliced in where it was trained, in either tower or both, at any hook. Beside it stand the model
-itself and two baselines at the same hooks: zero ablation and mean ablation. A dictionary that gives back what it is
-given costs exactly nothing; one that gives zeros costs exactly what zero ablation does.
+The dictionary is spliced in at the hooks it was trained on, in one tower or both. The baselines are the model alone
+and, at the same hooks, zero ablation and mean ablation. A perfect reconstruction gives exactly the figures of the
+model; an all-zero reconstruction gives exactly those of zero ablation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,20 +40,20 @@ def downstream(
     classes: Classes | None = None,
     batch_size: int = 64,
 ) -> dict[str, dict[str, float]]:
-    """Figures of the model, of the model with the dictionary, and of both ablations.
+    """Measure the model, the model with the dictionary spliced in, and the model under both ablations.
 
     Args:
         clip: the model.
         images: preprocessed images.
-        tokens: their captions' tokens, in step.
-        dictionaries: what `clip.saes` takes: a cliplens `Dictionary`, SAELens SAEs.
-        sites: where they read, for the ablations.
-        classes: a zero-shot task over the same images.
-        batch_size: rows at a time.
+        tokens: tokens of their captions, in the same order.
+        dictionaries: the dictionaries as `clip.saes` accepts them: a cliplens `Dictionary` or SAELens SAEs.
+        sites: the sites of the dictionaries, which are ablated.
+        classes: a zero-shot task on the same images.
+        batch_size: pairs per forward.
 
     Returns:
-        Condition ("model", "dictionary", "zero ablation", "mean ablation") -> figure -> value; each with
-        `contrastive_loss` and R@1, 5, 10 both ways, and `zero_shot` where there are classes.
+        Figures by condition ("model", "dictionary", "zero ablation", "mean ablation"). Each condition has
+        `contrastive_loss` (nats), recall at 1, 5 and 10 in both directions and, with `classes`, `zero_shot` accuracy.
     """
     shown = _Shown(clip, images, tokens, classes, batch_size)
     conditions: dict[str, Callable[[], AbstractContextManager[Any]]] = {
@@ -72,17 +72,17 @@ def downstream(
 
 
 class _Shown:
-    """What the model is shown, batch by batch, under whatever is hooked in at the time."""
+    """Evaluates the model on a fixed set of images and captions, under the hooks attached at the time."""
 
     def __init__(
         self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, batch_size: int
     ) -> None:
         self.clip, self.images, self.tokens, self.classes, self.batch_size = clip, images, tokens, classes, batch_size
         self._shared: dict[str, Any] = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
-        """Pairs with equal pixels show one picture; pairs with equal tokens say one text, to the model."""
+        """Pairs with equal pixels count as one image, pairs with equal tokens as one caption."""
 
     def figures(self) -> dict[str, float]:
-        """All figures, as things stand."""
+        """Return all figures under the hooks attached now."""
         clip = self.clip
         image = torch.cat([clip.encode_image(x, normalize=True) for x in self._cut(self.images)])
         text = self._texts(self.tokens)
@@ -96,7 +96,7 @@ class _Shown:
         return figures
 
     def mean(self, site: Site) -> Float[Tensor, "pos d"]:
-        """Mean activation of a site, position by position."""
+        """Return the mean activation of a site at each position."""
         tower, given = self.clip.towers[site.side], self.images if site.side == "vision" else self.tokens
         total = [tower.read(x, [site.hook])[site.hook].double().sum(0) for x in self._cut(given)]
         return torch.stack(total).sum(0) / len(given)

@@ -1,4 +1,4 @@
-"""How strongly each latent fires: a histogram of its activations per modality, in bins that any batch agrees on."""
+"""Count the activations of each latent in a histogram per modality, with fixed bins."""
 
 from typing import ClassVar
 
@@ -15,11 +15,11 @@ from cliplens.tally import MetricOfParts, Sums
 BINS = 40
 _PER_OCTAVE, _LOWEST = 2, -12
 EDGES: Float[np.ndarray, " edge"] = 2.0 ** (np.arange(BINS + 1) / _PER_OCTAVE + _LOWEST)
-"""Two bins per octave from 2^-12 to 2^8. What is weaker falls into the first bin, what is stronger into the last."""
+"""Two bins per octave from 2^-12 to 2^8. Weaker activations are counted in the first bin, stronger ones in the last."""
 
 
 class HistogramMetric(MetricOfParts):
-    """Counts of activations per latent, modality and bin. Bins are fixed beforehand, so that counts merge exactly."""
+    """Counts activations per latent, modality and bin. The bins are fixed, so counts of different batches add up."""
 
     name: ClassVar[str] = "histogram"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -28,7 +28,7 @@ class HistogramMetric(MetricOfParts):
         self._counts = Sums()
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is not None:
@@ -40,14 +40,14 @@ class HistogramMetric(MetricOfParts):
         return {"counts": self._counts}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """A row of counts per latent, for each modality seen."""
+        """Return a column of counts per bin for each modality seen."""
         seen = self._counts.names()
         columns = {f"hist_{side}": self._counts[side].cpu().numpy() for side in seen}
         return Findings(columns, tuple(_column(side) for side in seen))
 
 
 def _cells(codes: SparseCodes) -> Int64[Tensor, " firing"]:
-    """Latent and bin of each firing as one number; negative activations count by their size."""
+    """Return the latent and the bin of each firing as one index; negative activations count by absolute value."""
     octave = codes.values.detach().abs().double().log2()
     bins = ((octave - _LOWEST) * _PER_OCTAVE).floor().clamp(0, BINS - 1).long()
     return codes.latents * BINS + bins

@@ -1,4 +1,4 @@
-"""How much of the activations the dictionary keeps, and with how many latents."""
+"""Measure explained variance, sparsity and dead latents of a dictionary."""
 
 from typing import Any, ClassVar
 
@@ -17,20 +17,20 @@ from cliplens_plugins.fidelity.variance import add_variance, explained_variance,
 
 _DENSITY = Column(
     "density",
-    "Share of samples, images and captions together, the latent fires on.",
+    "Share of samples (images and captions together) on which the latent fires.",
     "fraction",
     "[0, 1]",
     "no samples",
 )
 
 _NEIGHBOURS = [
-    Column("neighbours", "Numbers of the latents with the nearest decoder rows, nearest first.", unit="index"),
-    Column("neighbour_cosine", "Cosine of the decoder row with each of them.", range="[-1, 1]"),
+    Column("neighbours", "Indices of the latents with the most similar decoder rows, nearest first.", unit="index"),
+    Column("neighbour_cosine", "Cosine of the decoder row with that of each neighbour.", range="[-1, 1]"),
 ]
 
 
 class FidelityMetric(MetricOfParts):
-    """Explained variance (pooled, per modality, legacy), L0, dead latents, cosine: of the dictionary as a whole."""
+    """Explained variance (pooled, per modality, legacy), L0, dead latents and cosine similarity of a dictionary."""
 
     name: ClassVar[str] = "fidelity"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -39,7 +39,7 @@ class FidelityMetric(MetricOfParts):
         self._sides: dict[str, Sums] = {side: Sums() for side in MODALITIES}
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is None:
@@ -55,10 +55,10 @@ class FidelityMetric(MetricOfParts):
         return {str(side): sums for side, sums in self._sides.items()}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The headline figures, a table of them per modality, and each latent's density."""
+        """Return the headline figures, a table of them per modality, and each latent's density and neighbours."""
         seen = {side: sums for side, sums in self._sides.items() if "coded" in sums}
         if not seen:
-            return Findings(notes=("No codes were seen, so nothing is said about fidelity.",))
+            return Findings(notes=("Fidelity was not measured, because there were no codes.",))
         pooled = _figures(list(seen.values()))
         figures: dict[str, Any] = dict(pooled)
         rows: list[dict[str, Any]] = [{"data": "all", **pooled}]
@@ -80,9 +80,9 @@ def _both(acts: PairedActs, reconstruction: PairedActs, side: Modality) -> tuple
     x, back = acts.of(side), reconstruction.of(side)
     if x is None or back is None:
         raise InputError(
-            expected=f"activations and reconstruction of every {side} that has codes",
+            expected=f"activations and reconstructions of every {side} that has codes",
             found="codes alone",
-            fix="give tally batches with acts and reconstruction",
+            fix="pass batches with acts and reconstruction to tally",
         )
     return x, back
 

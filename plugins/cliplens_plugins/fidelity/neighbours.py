@@ -1,4 +1,4 @@
-"""The nearest latents of each latent, by the cosine of their decoder rows."""
+"""Find the nearest neighbours of each latent by the cosine of decoder rows."""
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -12,8 +12,8 @@ NEIGHBOURS = 5
 def neighbours(
     decoder: Float[Tensor, "d_sae d_in"], count: int = NEIGHBOURS
 ) -> tuple[Int64[np.ndarray, "d_sae neighbour"], Float[np.ndarray, "d_sae neighbour"]]:
-    """Return the latents with the nearest decoder rows of each latent, nearest first, and the cosines, in [-1, 1].
+    """Return, for each latent, the latents with the most similar decoder rows, nearest first, and their cosines.
 
-    Fewer than `count` where there are fewer other latents.
+    Cosines are in [-1, 1]. If there are fewer than `count` other latents, there are fewer columns.
     """
     return nearest_rows(decoder, count)

@@ -1,7 +1,7 @@
-"""Do two dictionaries find the same latents? Hungarian matching between seeds, and duplicates within one.
+"""Compare the latents of two dictionaries, and find duplicates within one.
 
-Decoder rows of two dictionaries are paired so that the sum of cosines is largest (Paulo and Belrose, 2501.16615); the
-mean cosine of pairs is the stability, given per modality class of the first dictionary too.
+Decoder rows are matched one to one so that the sum of cosines is largest (Hungarian matching; Paulo and Belrose, arXiv
+2501.16615). The stability is the mean cosine of matched latents, over all latents and per modality class.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,19 @@ from cliplens.errors import MismatchError
 
 @dataclass(frozen=True)
 class Matching:
-    """`partner[k]`: the other dictionary's latent paired with latent k (-1: none left); `cosine[k]`: how alike."""
+    """A one-to-one matching of the latents of two dictionaries."""
 
     partner: Int[np.ndarray, " d_sae"]
+    """Index of the other dictionary's latent matched with each latent; -1 if none is left."""
     cosine: Float[np.ndarray, " d_sae"]
+    """Cosine of the two decoder rows; nan if none is left."""
 
 
 def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_latent d_in"]) -> Matching:
-    """Pair the latents of two dictionaries one to one, by the cosine of their decoder rows.
+    """Match the latents of two dictionaries one to one, by the cosine of their decoder rows.
 
     Returns:
-        Partners and cosines, in [-1, 1]; -1 and nan where the other dictionary is smaller and none is left.
+        Partners and cosines, in [-1, 1]; -1 and nan for latents left over because the other dictionary is smaller.
     """
     a, b = (torch.nn.functional.normalize(d.detach().double(), dim=1).cpu().numpy() for d in (decoder, other))
     alike = a @ b.T
@@ -42,23 +44,23 @@ def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_l
 def stability(
     decoder: Tensor, other: Tensor, classes: Sequence[str] | np.ndarray | None = None, *, alike: float = 0.7
 ) -> list[dict[str, str | float | int]]:
-    """How much of one dictionary another finds again, in all and per class.
+    """Return how many latents of a dictionary are also found by another, over all latents and per class.
 
     Args:
-        decoder: [d_sae, d_in].
-        other: of another seed, of the same width.
-        classes: a class per latent of the first, such as the column `modality`; dead latents had better be left out.
-        alike: the cosine from which a latent counts as found again.
+        decoder: decoder of the dictionary, [d_sae, d_in]; preferably only living latents.
+        other: decoder of a dictionary of another seed, [d_sae, d_in] with the same d_in.
+        classes: class of each latent of the first dictionary, such as the column `modality`.
+        alike: minimum cosine of a latent that counts as found again.
 
     Returns:
-        Rows with `class`, `latents`, `mean_cosine` and `found_again`, the share above `alike`.
+        Rows with `class`, `latents`, `mean_cosine` and `found_again`, the share with a cosine of at least `alike`.
 
     Raises:
-        MismatchError: the dictionaries are of different width.
+        MismatchError: the dictionaries have different d_in.
     """
     if decoder.shape[1] != other.shape[1]:
         raise MismatchError(
-            expected="dictionaries over one space",
+            expected="two dictionaries with the same d_in",
             found=f"d_in {decoder.shape[1]} and {other.shape[1]}",
             fix="compare dictionaries trained at the same hook of the same model",
         )
@@ -76,11 +78,11 @@ def stability(
 
 
 def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[tuple[int, int, float]]:
-    """Pairs of latents whose sets of top samples overlap: (latent, latent, Jaccard index), the most alike first.
+    """Return pairs of latents whose sets of top samples overlap, as (latent, latent, Jaccard index), highest first.
 
     Args:
-        top: places of each latent's top samples, -1 where there are fewer (`Exemplars.at`).
-        least: the Jaccard index from which a pair is listed.
+        top: indices of each latent's top samples, padded with -1 (`Exemplars.at`).
+        least: minimum Jaccard index of a listed pair.
     """
     latent, rank = np.nonzero(top >= 0)
     held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
@@ -93,9 +95,11 @@ def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[t
 
 
 def contained(top: Int[np.ndarray, "latent top"], least: float = 0.8) -> list[tuple[int, int, float]]:
-    """The hierarchy: (narrow latent, broad latent, share of the narrow one's top samples the broad one fires on too).
+    """Return latents whose top samples are mostly top samples of a broader latent.
 
-    Only pairs where the broad latent has more top samples than the narrow one are listed.
+    Returns:
+        Triples (narrow latent, broad latent, share of the narrow one's top samples that are also the broad one's), for
+        pairs in which the broad latent has more top samples than the narrow one.
     """
     latent, rank = np.nonzero(top >= 0)
     held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))

@@ -1,10 +1,10 @@
-"""Explained variance, in the form that is right and in the one that is not.
+"""Compute the explained variance over the whole data, and SAELens' legacy form for comparison.
 
-    1 - sum |x - x_hat|^2 / sum |x - mean|^2        over the whole data
+    explained variance = 1 - sum |x - x_hat|^2 / sum |x - mean|^2
 
-The pooled mean of images and captions counts the gap between them as variance, so each modality is also scored about
-its own mean. The legacy form, the mean over tokens of 1 - |x - x_hat|^2 / |x - batch mean|^2 (SAELens'
-`explained_variance_legacy`), is kept beside them: it has read 0.98 where the true one was 0.78.
+The pooled mean counts the gap between the modalities as variance, so each modality is also scored about its own mean.
+The legacy form (`explained_variance_legacy` of SAELens) is the mean over tokens of 1 - |x - x_hat|^2 / |x - batch
+mean|^2. It can be too high: we have seen 0.98 where the explained variance was 0.78.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ VARIES = 1e-11
 
 
 def add_variance(sums: Sums, acts: Float[Tensor, "row d_in"], reconstruction: Float[Tensor, "row d_in"]) -> None:
-    """Add what both forms need of a batch."""
+    """Add the sums of a batch that both forms need."""
     x, back = acts.double(), reconstruction.double()
     mean = x.mean(0)
     along, square = torch.mv(x, mean), (x * x).sum(1)
@@ -38,16 +38,16 @@ def add_variance(sums: Sums, acts: Float[Tensor, "row d_in"], reconstruction: Fl
 def _cosine(
     x2: Float[Tensor, " row"], back2: Float[Tensor, " row"], error: Float[Tensor, " row"]
 ) -> Float[Tensor, " row"]:
-    """From squared lengths and the squared distance; 0 where a side is zero."""
+    """Return cosines from squared lengths and squared distances; 0 where either vector is zero."""
     lengths = (x2 * back2).sqrt()
     return torch.where(lengths > 0, (x2 + back2 - error) / (2 * lengths).clamp_min(1e-300), 0.0)
 
 
 def explained_variance(sides: Sequence[Sums]) -> float:
-    """Return the explained variance about the mean of all the sides given, pooled.
+    """Return the explained variance about the pooled mean of the given modalities.
 
-    Range (-inf, 1]; below 0 where the mean would explain more. nan where the data do not vary: where the variance is
-    less than 1e-11 of the mean square, which one pass in float64 cannot tell from rounding.
+    Range (-inf, 1]; below 0 where the mean alone would be a better reconstruction. nan where the data are constant up
+    to rounding (variance below 1e-11 of the mean square).
     """
     if not sides:
         return float("nan")
@@ -60,6 +60,6 @@ def explained_variance(sides: Sequence[Sums]) -> float:
 
 
 def explained_variance_legacy(sides: Sequence[Sums]) -> float:
-    """Mean of per-token ratios about the mean of each batch; depends on how the data were cut into batches."""
+    """Return the mean over tokens of the explained variance about the batch mean. It depends on the batch size."""
     rows = sum(float(s["legacy_rows"]) for s in sides)
     return sum(float(s["legacy"]) for s in sides) / rows if rows else float("nan")

@@ -1,6 +1,6 @@
-"""Generators: models that draw pictures from embeddings, so that an edit can be seen.
+"""Generate images from embeddings, to show the effect of an edit.
 
-`world` draws the embedded world's pictures; its weights ship here.
+The generator `world` draws images of the embedded world. Its weights are part of the package.
 """
 
 from cliplens.deprecation import deprecated_names

@@ -1,8 +1,7 @@
-"""The network of the embedded generator: a small diffusion transformer that predicts the clean picture.
+"""Define the network of the embedded generator: a small diffusion transformer that predicts the clean image.
 
-The transformer is that of https://arxiv.org/abs/2212.09748. The state at time t is `t * picture + (1 - t) * noise`; the
-velocity of flow matching (https://arxiv.org/abs/2210.02747) follows from the predicted picture as
-`(picture - state) / (1 - t)`.
+The architecture is DiT (https://arxiv.org/abs/2212.09748). The state at time t is `t * image + (1 - t) * noise`. The
+velocity of flow matching (https://arxiv.org/abs/2210.02747) is `(predicted image - state) / (1 - t)`.
 """
 
 import math
@@ -33,15 +32,15 @@ class PainterConfig:
 
     @property
     def tokens(self) -> int:
-        """Return the number of patches of a picture."""
+        """Number of patches of an image."""
         return (self.side // self.patch) ** 2
 
 
 class Painter(nn.Module):
-    """Predicts the clean picture from noisy picture, time, embedding and layout.
+    """Predicts the clean image from the noisy image, the time, an embedding and the layout.
 
-    Each token knows its position within its cell and how far clockwise its cell is from the first copy. It paints one
-    colour through a mask over a ground, so that outlines need not be learned again for every colour and background.
+    Each token is given its position within its cell, and the clockwise distance of its cell from the first copy. Its
+    output is a mask, a foreground colour and a background, so that outlines are shared by all colours and backgrounds.
     """
 
     cell_of: Int[Tensor, " token"]
@@ -75,7 +74,7 @@ class Painter(nn.Module):
         embedding: Float[Tensor, "sample d_embed"],
         layout: "SceneLayout",
     ) -> Pictures:
-        """Return the predicted clean picture."""
+        """Return the predicted clean image."""
         return self.draw(state, time, self.condition(embedding), layout)
 
     def draw(
@@ -85,7 +84,7 @@ class Painter(nn.Module):
         scene: Float[Tensor, "sample width"],
         layout: "SceneLayout",
     ) -> Pictures:
-        """Return the predicted clean picture from an encoding of the scene: of an embedding, or of its factors."""
+        """Return the predicted clean image from an encoding of the scene (of an embedding or of its factors)."""
         given = F.silu(scene + self.tilt(layout.tilt) + self.time(_waves(time, self.config.width)))
         modulation = self.modulate(given)[:, None].chunk(6, dim=-1)
         clockwise = (self.cell_of - layout.anchor[:, None]) % _CELLS
@@ -103,14 +102,14 @@ class Painter(nn.Module):
 
 @dataclass(frozen=True)
 class SceneLayout:
-    """Properties of a picture that embeddings do not hold: the quadrant of the first copy, and the tilt."""
+    """Properties of an image that embeddings do not encode: the quadrant of the first copy, and the tilt."""
 
     anchor: Int[Tensor, " sample"]
     tilt: Int[Tensor, " sample"]
 
 
 class _Block(nn.Module):
-    """A transformer block; one modulation is shared by all blocks, each adds a table of its own (https://arxiv.org/abs/2310.00426)."""
+    """A transformer block. All blocks share one modulation, to which each adds its own table (https://arxiv.org/abs/2310.00426)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -137,7 +136,7 @@ class _Block(nn.Module):
 
 
 def _cells(side: int) -> tuple[Int[Tensor, " token"], Int[Tensor, " token"]]:
-    """Return per token of a square grid its cell, clockwise from the upper left, and its index in the cell."""
+    """Return the cell of each token of a square grid, clockwise from the upper left, and its index in the cell."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     half = side // 2
     right, low = x // half, y // half

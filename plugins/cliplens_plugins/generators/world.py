@@ -1,4 +1,4 @@
-"""The embedded generator: pictures of the embedded world from embeddings of its default model."""
+"""Generate images of the embedded world from embeddings of its default model."""
 
 import json
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
 
 
 class WorldGenerator(Generator):
-    """Flow matching, conditioned on a final embedding of `world`, of a picture or of a caption.
+    """Flow matching, conditioned on a final embedding of the model `world`, of an image or of a caption.
 
-    Properties that the embedding does not hold (where the copies lie, how they are tilted) are drawn from the seed, as
-    is everything a caption leaves open. The condition is normalised first. Row i of two calls with one seed starts from
-    the same noise and layout, so the two pictures differ by their conditions alone.
+    The condition is normalised first. Properties that the embedding does not encode (the positions and the tilt of the
+    copies) are drawn from the seed. Row i starts from the same noise and layout in every call with the same seed, so
+    two images with the same row and seed differ only by their conditions.
     """
 
     name: ClassVar[str] = "world"
@@ -36,7 +36,7 @@ class WorldGenerator(Generator):
 
     @cached_property
     def painter(self) -> Painter:
-        """The network in float32 on the CPU, read when first used."""
+        """The network in float32 on the CPU, loaded on first use."""
         with safe_open(self._weights, framework="pt") as file:
             config = PainterConfig(**json.loads(file.metadata()["config"]))
         painter = Painter(config)
@@ -46,20 +46,21 @@ class WorldGenerator(Generator):
     def generate(
         self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
     ) -> Sequence[Image.Image]:
-        """Return one picture of 48 x 48 pixels per row, bit-identical for the same rows, seed and number of threads.
+        """Return one image of 48 x 48 pixels per row, bit-identical for the same rows, seed and number of threads.
 
         Options:
-            steps: Euler steps, 8 by default.
-            anchor, tilt: a layout instead of the seed's: quadrant 0 to 3 clockwise from the upper left, tilt 0 to 2.
+            steps: number of Euler steps, 8 by default.
+            anchor: quadrant of the first copy, 0 to 3 clockwise from the upper left; drawn from the seed by default.
+            tilt: tilt of the copies, 0 to 2; drawn from the seed by default.
 
         Raises:
-            InputError: the condition has another width than the model's embeddings, or an option is unknown.
-            NonFiniteError: the condition holds nan or inf, or a row of zeros.
+            InputError: the width of the condition is not that of the model's embeddings, or an option is unknown.
+            NonFiniteError: the condition contains nan, inf or an all-zero row.
         """
         unknown = sorted(options.keys() - {"steps", "anchor", "tilt"})
         if unknown:
             raise InputError(
-                expected="the options steps, anchor and tilt", found=f"{unknown}", fix="leave the others out"
+                expected="no options but steps, anchor and tilt", found=f"{unknown}", fix="remove the other options"
             )
         unit = _unit(condition.to("cpu", torch.float32), self.painter.config.d_embed)
         noise, layout = _drawn(len(unit), seed, self.painter.config)
@@ -72,7 +73,7 @@ class WorldGenerator(Generator):
 def sample(
     painter: Painter, unit: Float[Tensor, "sample d_embed"], noise: Pictures, layout: SceneLayout, *, steps: int
 ) -> Pictures:
-    """Return pictures made from noise by Euler steps along the predicted velocity; the last ends at the prediction."""
+    """Integrate noise to images by Euler steps along the predicted velocity; the last step ends at the prediction."""
     state = noise
     scaled = scaled_condition(unit)
     for step in range(steps):
@@ -83,16 +84,16 @@ def sample(
 
 
 def scaled_condition(unit: Float[Tensor, "sample d_embed"]) -> Float[Tensor, "sample d_embed"]:
-    """Return unit-norm embeddings scaled to root mean square 1, the input of the network."""
+    """Scale unit-norm embeddings to root mean square 1, as the network expects."""
     return unit * unit.shape[1] ** 0.5
 
 
 def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor, "sample d_in"]:
     if condition.shape[1] != d_embed:
         raise InputError(
-            expected=f"final embeddings of the embedded model, {d_embed} wide",
-            found=f"{condition.shape[1]}",
-            fix="give embeddings of load('world')",
+            expected=f"final embeddings of the embedded model, of width {d_embed}",
+            found=f"embeddings of width {condition.shape[1]}",
+            fix="pass embeddings of cliplens.load('world')",
         )
     norm = condition.norm(dim=1, keepdim=True)
     bad = (~(norm.isfinite() & (norm > 0))).nonzero()[:, 0]
@@ -100,7 +101,7 @@ def _unit(condition: Float[Tensor, "sample d_in"], d_embed: int) -> Float[Tensor
         raise NonFiniteError(
             expected="embeddings that are finite and not zero",
             found=f"row {int(bad[0])} with norm {float(norm[int(bad[0])])}",
-            fix="look at the edit that made them",
+            fix="check the edit that produced this row",
         )
     return condition / norm
 

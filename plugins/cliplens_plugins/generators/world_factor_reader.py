@@ -1,7 +1,7 @@
-"""A small convolutional network that reads the factors of a picture of the world, to judge generated pictures.
+"""Classify the factors of images of the world with a small convolutional network, to judge generated images.
 
-It learns from pictures of the world alone and never meets the models it judges. Its weights ship in `assets`; training
-it anew takes about four minutes on one core.
+The network is trained only on rendered images of the world, never on those of the models that it judges. Its weights
+are in `assets`. Training it again takes about four minutes on one core.
 """
 
 import json
@@ -21,14 +21,14 @@ from tqdm.auto import tqdm
 from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, draw_scenes, render
 
 FACTORS_READ = (*SHARED, *IMAGE_ONLY)
-"""Factors that a picture shows."""
+"""Factors that are visible in an image."""
 READER_SEED = 2_000_000
 
 _BATCH = 64
 
 
 class WorldFactorReader(nn.Module):
-    """Reads every factor a picture of the world shows."""
+    """Classifies every factor that is visible in an image of the world."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,13 +37,13 @@ class WorldFactorReader(nn.Module):
         self.heads = nn.Linear(128 * 9, sum(len(FACTORS[name].values) for name in FACTORS_READ))
 
     def forward(self, pictures: Float[Tensor, "picture 3 48 48"]) -> dict[str, Float[Tensor, "picture value"]]:
-        """Return logits per factor of pictures with pixels from -1 to 1."""
+        """Return logits per factor of images with pixels in [-1, 1]."""
         logits = self.heads(self.body(pictures))
         return dict(zip(FACTORS_READ, logits.split([len(FACTORS[n].values) for n in FACTORS_READ], dim=1), strict=True))
 
     @torch.no_grad()
     def read(self, images: Sequence[Image.Image]) -> dict[str, Int[np.ndarray, " picture"]]:
-        """Return, per factor and picture, the index of the value in `FACTORS[name].values`."""
+        """Return, for each factor, the index in `FACTORS[name].values` of the value that each image shows."""
         pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
         parts = [self(_inputs(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
         return {name: torch.cat([part[name].argmax(dim=1) for part in parts]).numpy() for name in FACTORS_READ}
@@ -60,7 +60,7 @@ def _inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "pict
 
 
 def train_factor_reader(*, steps: int = 1500, seed: int = 0) -> WorldFactorReader:
-    """Train a reader from scratch on pictures drawn for it."""
+    """Train a reader from scratch on newly rendered images."""
     torch.manual_seed(seed)
     reader = WorldFactorReader()
     optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.01)
@@ -81,7 +81,7 @@ def _dtype(tensor: Tensor) -> torch.dtype:
 
 
 def load_factor_reader(path: Path, *, steps: int = 1500, seed: int = 0) -> WorldFactorReader:
-    """Return the reader kept at `path`; where there is none, train one and keep it there."""
+    """Load the reader saved at `path`. If there is none, train one and save it there."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         trained = train_factor_reader(steps=steps, seed=seed)

@@ -1,4 +1,4 @@
-"""The attribute reader of the embedded world: the contract that steering is scored through."""
+"""Read the factors of images of the embedded world, to score steering."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,25 @@ WEIGHTS = Path(__file__).parent / "assets" / "world_factor_reader.safetensors"
 
 
 class WorldReader(AttributeReader):
-    """Reads the factors of a picture of the world with the network that ships here.
+    """Reads the factors of images of the world with a network that is part of the package.
 
-    The environment variable `CLIPLENS_JUDGE` names another file of weights, for a network trained anew.
+    Set the environment variable `CLIPLENS_JUDGE` to the path of other weights to use them instead.
     """
 
     name: ClassVar[str] = "world"
 
     @property
     def values(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the values of each factor a picture shows."""
+        """Return the possible values of each visible factor."""
         return {name: FACTORS[name].values for name in FACTORS_READ}
 
     @property
     def ready(self) -> bool:
-        """Return whether the weights are there; otherwise they are trained on first use."""
+        """Return whether the weights exist; otherwise they are trained on first use."""
         return weights_file().is_file()
 
     def read(self, images: Sequence[Image.Image]) -> Mapping[str, Int[np.ndarray, " image"]]:
-        """Return the index of the value each picture shows, per factor."""
+        """Return, for each factor, the index of the value that each image shows."""
         return self._network.read(images)
 
     @cached_property
@@ -45,6 +45,6 @@ class WorldReader(AttributeReader):
 
 
 def weights_file() -> Path:
-    """Return the file of weights: `CLIPLENS_JUDGE`, or the one that ships here."""
+    """Return the path of the weights: `CLIPLENS_JUDGE`, else the file in the package."""
     named = os.environ.get("CLIPLENS_JUDGE")
     return Path(named) if named else WEIGHTS

@@ -1,4 +1,4 @@
-"""Training of the embedded generator and of the network that reads its pictures.
+"""Train the embedded generator, or the network that reads the factors of its images.
 
 `python -m cliplens_plugins.generators.world_training {generator,reader} --out FILE`
 """
@@ -31,32 +31,32 @@ from cliplens_plugins.generators.world_factor_reader import load_factor_reader
 
 GENERATOR_SEED = 3_000_000
 DRAWN = (*SHARED, "texture", "tint", "light")
-"""What the first part of training tells the painter; layout is told in both parts, grain is never drawn."""
+"""Factors that condition the first part of training. The layout conditions both parts; grain is never drawn."""
 
 _IMITATION_STEPS = 1_500
 
 
 @dataclass(frozen=True)
 class PainterRecipe:
-    """How the generator is trained: first it learns to draw, told the factors; then to draw what an embedding holds."""
+    """Training settings of the generator. Part one conditions it on the factors, part two on embeddings."""
 
     config: PainterConfig = field(default_factory=PainterConfig)
     drawing_steps: int = 1_000
     reading_steps: int = 600
     batch: int = 64
     learning_rate: float = 2e-3
-    """Flat in the first part, falling in the second."""
+    """Constant in the first part, decaying in the second."""
     warm_up: int = 100
     scenes: int = 24_576
-    """Embedded once for the second part; each time a scene comes round it is drawn in another layout."""
+    """Number of scenes of the second part. Each is embedded once, and drawn in a new layout each time it is used."""
     condition_noise: float = 0.2
-    """Per dimension, the condition having root mean square 1: edited embeddings lie beside the true ones."""
+    """Standard deviation of the noise added to a condition of root mean square 1, so that edited embeddings work."""
     from_captions: float = 0.25
-    """Share of samples of the second part conditioned on the caption's embedding."""
+    """Share of samples in the second part that are conditioned on the embedding of the caption."""
     object_weight: float = 4.0
-    """Extra weight of pixels an object covers or borders on."""
+    """Additional weight of pixels inside or next to an object in the loss."""
     average: float = 0.998
-    """Of the running mean of the weights, which is what is kept."""
+    """Decay of the running mean of the weights; the mean is what is saved."""
     seed: int = 0
 
 
@@ -64,20 +64,20 @@ Report = Callable[[int, nn.ModuleDict], None]
 
 
 class ToldFactors(nn.Module):
-    """The scene as the factors tell it; only the first part of training needs it."""
+    """Encodes a scene from its factors; used only in the first part of training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.tables = nn.ModuleDict({name: nn.Embedding(len(FACTORS[name].values), width) for name in DRAWN})
 
     def forward(self, scenes: Scenes) -> Float[Tensor, "sample width"]:
-        """The sum of one vector per factor."""
+        """Return the sum of one learned vector per factor."""
         told = [table(torch.from_numpy(scenes[name])) for name, table in self.tables.items()]
         return torch.stack(told).sum(dim=0)
 
 
 def learn_to_draw(recipe: PainterRecipe, *, report: Report | None = None) -> tuple[Painter, ToldFactors]:
-    """First part: a painter that draws what it is told, factor by factor."""
+    """Train a painter conditioned on the factors of a scene (part one)."""
     torch.manual_seed(recipe.seed)
     painter, told = Painter(recipe.config), ToldFactors(recipe.config.width)
     order = np.random.default_rng(recipe.seed)
@@ -94,7 +94,7 @@ def learn_to_draw(recipe: PainterRecipe, *, report: Report | None = None) -> tup
 def learn_to_read(
     painter: Painter, told: ToldFactors, clip: HookedCLIP, recipe: PainterRecipe, *, report: Report | None = None
 ) -> Painter:
-    """Second part: the same painter, told by embeddings; its reader starts from what the factors would have told."""
+    """Train the painter conditioned on embeddings (part two); its reader is initialised by imitating `told`."""
     torch.manual_seed(recipe.seed + 1)
     painter.requires_grad_(True)
     scenes = draw_scenes(recipe.scenes, seed=GENERATOR_SEED + recipe.seed + 1)
@@ -121,7 +121,7 @@ def _optimised(
     schedule: Callable[[int, int], float],
     report: Report | None,
 ) -> nn.ModuleDict:
-    """The running mean of the module's weights over the steps, in eval mode."""
+    """Train a module; return it with the running mean of its weights, in eval mode."""
     mean = copy.deepcopy(module).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
     for step in tqdm(range(steps), desc="training the generator", delay=2):
@@ -145,7 +145,7 @@ def _imitate(
     scenes: Scenes,
     recipe: PainterRecipe,
 ) -> None:
-    """Fit the reader of embeddings to what the factors would have told."""
+    """Fit the reader of embeddings to the encoding of the factors by `told`."""
     optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3)
     with torch.no_grad():
         target = told(scenes)
@@ -163,7 +163,7 @@ def _imitate(
 def _loss(
     painter: Painter, recipe: PainterRecipe, scenes: Scenes, known: Float[Tensor, "sample width"]
 ) -> Float[Tensor, ""]:
-    """Weighted squared error of the predicted clean picture."""
+    """Return the weighted squared error of the predicted clean image."""
     picture = _pixels(render(scenes))
     time = torch.rand(len(scenes))
     mix = time[:, None, None, None]
@@ -175,18 +175,20 @@ def _loss(
 
 
 def _relaid(scenes: Scenes, order: np.random.Generator) -> Scenes:
-    """The scenes in other layouts and without grain: the embedding shall not be asked where things lie."""
+    """Return the scenes in random layouts and without grain, which embeddings need not encode."""
     n = len(scenes)
     return scenes.replaced(position=order.integers(4, size=n), tilt=order.integers(TILTS, size=n), grain=0)
 
 
 @torch.no_grad()
 def _conditions(clip: HookedCLIP, scenes: Scenes) -> Float[Tensor, "2 scene d_embed"]:
-    """Embeddings of the pictures and of the captions, as the network takes them."""
+    """Return the embeddings of the images and of the captions of scenes, scaled for the network."""
     preprocess, tokenizer = clip.preprocess, clip.tokenizer
     if preprocess is None or tokenizer is None:
         raise InputError(
-            expected="a model with its preprocess and tokenizer", found="one without", fix="train on load('world')"
+            expected="a model with preprocess and tokenizer",
+            found="a model without",
+            fix="train on cliplens.load('world')",
         )
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     for start in tqdm(range(0, len(scenes), 256), desc="embedding scenes", delay=2):
@@ -221,7 +223,7 @@ def _follow(mean: nn.Module, leader: nn.Module, keep: float) -> None:
 
 
 def save_painter(painter: Painter, path: Path, recipe: PainterRecipe) -> None:
-    """Write float16 safetensors; sizes and recipe travel as metadata."""
+    """Write the weights as float16 safetensors, with the sizes and the recipe as metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().to(torch.float16).contiguous() for k, v in painter.state_dict().items()}
     metadata = {"config": json.dumps(asdict(painter.config)), "recipe": json.dumps(asdict(recipe))}
@@ -243,7 +245,7 @@ def generator(out: Annotated[Path, typer.Option(help="File to write.")], seed: i
 
 @app.command()
 def reader(out: Annotated[Path, typer.Option(help="File to write.")], seed: int = 0, steps: int = 1500) -> None:
-    """Train the network that reads the factors of pictures."""
+    """Train the network that reads the factors of images."""
     load_factor_reader(out, seed=seed, steps=steps)
 
 

@@ -1,4 +1,4 @@
-"""Monosemanticity: whether the samples a latent fires on are alike, to an encoder that is not the one studied."""
+"""Measure monosemanticity: the similarity, to an independent encoder, of the samples on which a latent fires."""
 
 from cliplens_plugins.monosemanticity.embsim import embsim as embsim
 from cliplens_plugins.monosemanticity.embsim_metric import EmbSimMetric as EmbSimMetric

@@ -1,4 +1,4 @@
-"""Which samples a latent's top ones are compared with: m of all samples, drawn anew for every latent and seed."""
+"""Draw the random samples with which the top samples of a latent are compared."""
 
 import numpy as np
 from jaxtyping import Int
@@ -7,9 +7,9 @@ SEEDS = 5
 
 
 def drawn(n_samples: int, m: int, n_latents: int, seeds: int = SEEDS) -> Int[np.ndarray, "latent seed m"]:
-    """m different samples out of `n_samples` for every latent and seed; none where there are fewer than m samples.
+    """Draw `m` distinct sample indices for every latent and seed; an empty array if there are fewer than `m` samples.
 
-    The first ones of a draw are a fair draw too, so one draw serves every smaller m.
+    The first k indices of a draw are a uniform draw of k, so one draw can be used for every smaller m.
     """
     if n_samples < m:
         return np.zeros((n_latents, 0, m), np.int64)

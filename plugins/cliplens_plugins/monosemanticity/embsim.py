@@ -1,9 +1,9 @@
-"""EmbSim (Yan et al., arXiv 2502.14888): how alike a latent's top samples are to a judge, above random samples.
+"""Compute EmbSim (Yan et al., arXiv 2502.14888): the similarity of a latent's top samples above that of random samples.
 
     EmbSim = 1/(m(m-1)) * sum over i != j of (S+[i,j] - S-[i,j]),        S = Z Z^T
 
-Z+ holds unit-norm judge embeddings of the top m samples, Z- of m random ones of all samples. A reimplementation: the
-paper published no code. `plain` leaves the baseline out.
+Z+ holds unit-norm judge embeddings of the top m samples, Z- those of m random samples. This is a reimplementation: the
+paper published no code.
 """
 
 import numpy as np
@@ -19,32 +19,32 @@ Similarities = Float[np.ndarray, "latent m m"]
 
 
 def embsim_score(plus: Similarities, minus: Similarities) -> Similarities:
-    """How much more alike than the baseline."""
+    """Return the similarity minus that of the baseline."""
     return plus - minus
 
 
 def plain_score(plus: Similarities, minus: Similarities) -> Similarities:
-    """How alike."""
+    """Return the similarity without the baseline."""
     return plus
 
 
 def embsim(activations: Array, embeddings: Array, m: int = 20, *, plain: bool = False, seeds: int = SEEDS) -> Array:
-    """EmbSim of every latent.
+    """Return EmbSim of every latent.
 
     Args:
         activations: [sample, latent], torch or numpy.
-        embeddings: [sample, d_judge], normalised here.
-        m: how many top samples.
-        plain: leave out the baseline.
-        seeds: baselines to average over.
+        embeddings: judge embeddings, [sample, d_judge]; normalised internally.
+        m: number of top samples.
+        plain: leave out the baseline, the second term.
+        seeds: number of random baselines to average over.
 
     Returns:
-        [latent], float64, of the kind given. Range [-2, 2] ([-1, 1] when plain), 0 = like random samples; nan where
-        fewer than m samples fire.
+        [latent], float64, torch or numpy as the input. Range [-2, 2] ([-1, 1] with `plain`); 0 = as similar as random
+        samples. nan for latents that fire on fewer than m samples.
 
     Raises:
-        InputError: the rows differ in number, or an embedding is zero.
-        NonFiniteError: nan or inf among the activations or embeddings.
+        InputError: the numbers of rows differ, or an embedding is zero.
+        NonFiniteError: the activations or embeddings contain nan or inf.
 
     Source: Yan et al., arXiv 2502.14888 (reimplementation).
     """
@@ -52,7 +52,7 @@ def embsim(activations: Array, embeddings: Array, m: int = 20, *, plain: bool = 
 
 
 def scored(score: Score, activations: Array, embeddings: Array, m: int, seeds: int) -> Array:
-    """A similarity score of every latent whose top samples and baselines are rows of the same data."""
+    """Return a similarity score of every latent; top samples and baselines are rows of the same data."""
     acts = as_double(activations, "activations", ("sample", "latent"))
     judged = unit_rows(as_double(embeddings, "judge embeddings", ("sample", "d_judge")))
     check_same_rows(acts, judged, "activations and judge embeddings")
@@ -66,7 +66,7 @@ def scored(score: Score, activations: Array, embeddings: Array, m: int, seeds: i
 
 
 class _Similar:
-    """S+ of latents from the places of their top samples."""
+    """Computes S+ of latents from the indices of their top samples."""
 
     def __init__(self, judged: Float[Tensor, "sample d_judge"]) -> None:
         self.rows: Float[np.ndarray, "sample d_judge"] = judged.cpu().numpy()

@@ -1,7 +1,7 @@
-"""EmbSim and WinRate in one streaming pass.
+"""Compute EmbSim and WinRate in one streaming pass.
 
-What is kept is bounded: per judge and modality the embeddings of the top 20 samples of every latent and of the top 50
-of a draw of 1,024 latents, over which the table of sensitivity to m is made; never more than there are pairs.
+Memory is bounded: per judge and modality, the metric keeps the embeddings of the top 20 samples of every latent, and of
+the top 50 samples of up to 1,024 random latents for the table of sensitivity to m.
 """
 
 from collections.abc import Mapping
@@ -28,14 +28,17 @@ SENSITIVITY = (10, 20, 30, 50)
 _SOURCE = "Yan et al., arXiv 2502.14888; reimplementation"
 _SCORES: dict[str, Score] = {"embsim": embsim_score, "winrate": winrate_score}
 _ABOUT = {
-    "embsim": ("similarity of the top 20 samples to each other above that of random ones", "[-2, 2]"),
-    "winrate": ("how often two of the top 20 samples are more alike than two random ones, 0.5 by chance", "[0, 1]"),
+    "embsim": ("mean similarity of two of the top 20 samples, minus that of two random samples", "[-2, 2]"),
+    "winrate": (
+        "probability that two of the top 20 samples are more similar than two random ones (chance 0.5)",
+        "[0, 1]",
+    ),
 }
 _OF = {"image": "images", "text": "captions", "cross": "images against captions"}
 
 
 class EmbSimMetric(MetricOfParts):
-    """EmbSim and WinRate per modality, and across modalities where one judge embeds both; sensitivity to m."""
+    """EmbSim and WinRate per modality, and across modalities if one judge embeds both; also the sensitivity to m."""
 
     name: ClassVar[str] = "embsim"
     needs: ClassVar[frozenset[Need]] = frozenset({"judge"})
@@ -43,10 +46,10 @@ class EmbSimMetric(MetricOfParts):
     def __init__(self, top: tuple[int, ...] = SENSITIVITY) -> None:
         self._top = top
         self._seen = PartPerKey(partial(_top_embeddings, top=max(top)))
-        """One per judge and modality, keyed `judge/modality`."""
+        """Top samples by judge and modality, with keys `judge/modality`."""
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         for judge, embeddings in batch.judged.items():
             for side in MODALITIES:
                 codes, judged = batch.codes.of(side), embeddings.of(side)
@@ -58,7 +61,7 @@ class EmbSimMetric(MetricOfParts):
         return {"seen": self._seen}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The columns at m = 20, and the medians at every m over a draw of latents."""
+        """Return the columns for m = 20, and a table of medians for every m over a random draw of latents."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, Any]] = []
@@ -76,7 +79,7 @@ class EmbSimMetric(MetricOfParts):
         return Findings(columns, tuple(schema), {}, tables)
 
     def _comparison(self, judge: str, what: str) -> "_Comparison | None":
-        """None where the judge has not seen what is asked for, or embeds the modalities apart."""
+        """Return None if the judge has not seen these samples, or embeds the modalities in different spaces."""
         ends = ("image", "text") if what == "cross" else (what, what)
         if not all(f"{judge}/{end}" in self._seen for end in ends):
             return None
@@ -91,7 +94,7 @@ def _top_embeddings(key: str, top: int) -> TopEmbeddings:
 
 
 class _Comparison:
-    """Top samples of two ends compared with each other: one modality with itself, or images with captions."""
+    """Compares the top samples of one modality with each other, or those of images with those of captions."""
 
     def __init__(self, judge: str, what: str, left: TopEmbeddings, right: TopEmbeddings, top: int) -> None:
         self.judge, self.what = judge, what
@@ -104,7 +107,7 @@ class _Comparison:
         self._draws = drawn(n_pool, min(top, n_pool), len(self._tops[0]))
 
     def scores(self, m: int) -> dict[str, np.ndarray]:
-        """Both scores of every latent at one m."""
+        """Return both scores of every latent for one m."""
         tops = self._tops[0][:, :m], self._tops[1][:, :m]
         draws = self._draws if m <= self._draws.shape[2] else self._draws[:, :0]
         counts = self._of_different_pairs if self.what == "cross" else None

@@ -1,4 +1,4 @@
-"""The monosemanticity columns of the latent table."""
+"""Compute the monosemanticity columns of the latent table."""
 
 from typing import ClassVar
 
@@ -20,9 +20,9 @@ _SEEN_AS = {"image": "images", "text": "captions"}
 
 
 class MonosemanticityMetric(MetricOfParts):
-    """MS of every latent per modality and judge, and MMS between modalities where one judge embeds both.
+    """MS of every latent per modality and judge, and MMS between modalities if one judge embeds both.
 
-    Each picture and each caption text counts once. The first judge's columns are `ms_image` and `ms_text`; those of
+    Each image and each caption text counts once. The columns of the first judge are `ms_image` and `ms_text`; those of
     further judges end in the judge's name.
     """
 
@@ -31,12 +31,12 @@ class MonosemanticityMetric(MetricOfParts):
 
     def __init__(self) -> None:
         self._scores = PartPerKey(_no_scores)
-        """One per judge and modality, keyed `judge/modality`."""
+        """Sums of MS by judge and modality, with keys `judge/modality`."""
         self._own = PartPerKey(_no_sums)
-        """Sums over own pairs, one per judge."""
+        """Sums over pairs of an image with its own caption, by judge."""
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         units = batch.codes.known_units
         first = {"image": units.first_image, "text": units.first_caption}
         for judge, given in batch.judged.items():
@@ -49,11 +49,11 @@ class MonosemanticityMetric(MetricOfParts):
                 add_own_pairs(self._own[judge], batch.codes, embeddings, units.first_pair)
 
     def parts(self) -> dict[str, Mergeable]:
-        """Return the sums of MS, and those over own pairs."""
+        """Return the sums of MS and those over own pairs."""
         return {"scores": self._scores, "own": self._own}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """One column per judge and modality, and the medians."""
+        """Return a column per judge and modality, and the medians as figures."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, str | float | int]] = []
@@ -82,7 +82,7 @@ class MonosemanticityMetric(MetricOfParts):
 def _each_once(
     codes: SparseCodes, judged: Float[Tensor, "row d_judge"], first: Bool[np.ndarray, " row"]
 ) -> tuple[SparseCodes, Float[Tensor, "kept d_judge"]]:
-    """Return the rows of the first pair that shows each picture, or says each text: a sample counts once."""
+    """Keep the first row of each distinct image or text, so that a sample counts once."""
     return (codes, judged) if first.all() else (codes.take(first), judged[torch.as_tensor(first)])
 
 

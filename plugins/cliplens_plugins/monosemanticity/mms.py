@@ -1,10 +1,10 @@
-"""MMS, the cross-modal MonoSemanticity score (Kaushik et al., arXiv 2601.20028).
+"""Compute MMS, the cross-modal MonoSemanticity score (Kaushik et al., arXiv 2601.20028).
 
     MMS = <sum_i a_i e_i, sum_j b_j f_j> / (sum a * sum b)
 
-a, b: activations on images and captions, each divided by its maximum (which cancels); e, f: unit-norm embeddings of
-both by one judge. Own pairs, i = j, are left out of both sums by default: an image is like its own caption whatever the
-latent.
+a and b are the activations on images and captions, each divided by its maximum (which cancels); e and f are unit-norm
+embeddings of both by one judge. Our deviation: own pairs (i = j) are excluded from both sums by default, because an
+image is similar to its own caption for any latent.
 """
 
 import numpy as np
@@ -20,18 +20,19 @@ from cliplens.tally import Sums
 def mms(
     image_codes: Array, text_codes: Array, image_embeddings: Array, text_embeddings: Array, *, own_pairs: bool = False
 ) -> Array:
-    """Cross-modal MonoSemanticity score of every latent.
+    """Return the cross-modal MonoSemanticity score of every latent.
 
     Args:
         image_codes: [pair, latent], torch or numpy, not negative.
-        text_codes: [pair, latent], in step.
-        image_embeddings: [pair, d_judge], by a judge that embeds both modalities.
+        text_codes: [pair, latent], in the same order of pairs.
+        image_embeddings: [pair, d_judge], by a judge that embeds both modalities in one space.
         text_embeddings: [pair, d_judge], by the same judge.
-        own_pairs: keep each image with its own caption.
+        own_pairs: also count each image with its own caption.
 
     Returns:
-        [latent], float64, of the kind given. Range [-1, 1]; nan where the latent does not fire on both modalities (of
-        different pairs, when own pairs are left out).
+        [latent], float64, torch or numpy as the input. Range [-1, 1]; 1 = all images and captions on which the latent
+        fires have the same embedding. nan for latents that do not fire on both modalities (in different pairs, unless
+        `own_pairs`).
 
     Source: Kaushik et al., arXiv 2601.20028.
     """
@@ -55,26 +56,25 @@ def mms_score(
     *,
     own_pairs: bool = False,
 ) -> Float[Tensor, " latent"]:
-    """MMS from the sums sum a e, sum b f, sum a, sum b and, of own pairs, sum a b and sum a b cos(e, f)."""
+    """Return MMS from the sums of a e, b f, a and b, and from those of a b and a b cos(e, f) over own pairs."""
     top, weight = (ae * bf).sum(1), a * b
     if not own_pairs:
         top, weight = top - ab_alike, weight - ab
-    # The two sums are differences: what is left of a product when a latent fires on own pairs alone is rounding.
+    # Both terms are differences. If a latent fires only on own pairs, what remains of them is rounding error.
     defined = weight > 1e-12 * (a * b)
     return torch.where(defined, top / torch.where(defined, weight, 1.0), torch.nan)
 
 
 def one_space(embeddings: PairedActs) -> bool:
-    """Whether a judge embeds images and captions in one space: both are there, and equally wide."""
+    """Return whether the embeddings of images and captions are both present and have the same width."""
     image, text = embeddings.image, embeddings.text
     return image is not None and text is not None and image.shape[1] == text.shape[1]
 
 
 def add_own_pairs(sums: Sums, codes: PairedCodes, embeddings: PairedActs, first: Bool[np.ndarray, " row"]) -> None:
-    """Add what MMS needs to leave own pairs out: sum a b and sum a b cos(e, f), of unit-norm embeddings.
+    """Add the sums over own pairs that MMS subtracts: a b and a b cos(e, f), for unit-norm embeddings.
 
-    A picture with several captions has several own pairs; `first` says which rows are the first of their picture and
-    caption.
+    An image with several captions has several own pairs; `first` marks the first row of each image and caption.
     """
     assert embeddings.image is not None
     assert embeddings.text is not None

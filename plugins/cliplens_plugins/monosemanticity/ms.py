@@ -1,13 +1,12 @@
-"""The MonoSemanticity score (Pach et al., arXiv 2504.02821), exact and in one pass.
+"""Compute the MonoSemanticity score (Pach et al., arXiv 2504.02821), exactly and in one pass.
 
-With a the activations of a latent min-max scaled to [0, 1] over the data and e unit-norm judge embeddings:
+Let a be the activations of a latent, min-max scaled to [0, 1] over the data, and e unit-norm judge embeddings. Then
 
     MS = sum over i<j of a_i a_j cos(e_i, e_j)  /  sum over i<j of a_i a_j
        = (|sum a e|^2 - sum a^2) / ((sum a)^2 - sum a^2)
 
-The authors visit every pair of samples, O(M^2); the right-hand side is O(M) and mergeable. Prior art for the identity:
-MonoLoss, arXiv 2602.12403. The scale by (max - min) cancels, so only the shift by the minimum has to be known; it is
-recovered afterwards from sums.
+The authors visit every pair of samples, O(M^2); the second form is O(M) and mergeable (also in MonoLoss, arXiv
+2602.12403). The division by (max - min) cancels. The shift by the minimum is applied at the end, to the sums.
 """
 
 import torch
@@ -22,19 +21,20 @@ _SPARSE = 0.1
 
 
 def ms(activations: Array, embeddings: Array) -> Array:
-    """MonoSemanticity score of every latent.
+    """Return the MonoSemanticity score of every latent.
 
     Args:
         activations: [sample, latent], torch or numpy.
-        embeddings: [sample, d_judge], by an encoder independent of the model studied; normalised here, in float64.
+        embeddings: [sample, d_judge], by an encoder independent of the model studied; normalised internally, in
+            float64.
 
     Returns:
-        [latent], float64, of the kind given. Range [-1, 1], 1 = all samples it fires on look alike to the judge;
-        nan unless at least two samples exceed the latent's minimum.
+        [latent], float64, torch or numpy as the input. Range [-1, 1]; 1 = all samples on which the latent fires have
+        the same judge embedding. nan unless at least two samples exceed the latent's minimum.
 
     Raises:
-        InputError: the rows differ in number, or an embedding is zero.
-        NonFiniteError: nan or inf among the activations or embeddings.
+        InputError: the numbers of rows differ, or an embedding is zero.
+        NonFiniteError: the activations or embeddings contain nan or inf.
 
     Source: Pach et al., arXiv 2504.02821; the one-pass form also in arXiv 2602.12403.
     """
@@ -61,7 +61,7 @@ def ms(activations: Array, embeddings: Array) -> Array:
 def _product(
     scaled: Float[Tensor, "row latent"], judged: Float[Tensor, "row d_judge"]
 ) -> Float[Tensor, "latent d_judge"]:
-    """sum over rows of a e, by way of the non-zero entries where they are few: dictionary codes are."""
+    """Return the sum over rows of a e; uses a sparse product if few entries are non-zero, as in dictionary codes."""
     if scaled.device.type != "cpu" or int(scaled.count_nonzero()) > _SPARSE * scaled.numel():
         return scaled.T @ judged
     return torch.as_tensor(csr_matrix(scaled.numpy()).T @ judged.numpy())
@@ -73,6 +73,6 @@ def score(
     weighted: Float[Tensor, "latent d_judge"],
     exceeding: Tensor,
 ) -> Float[Tensor, " latent"]:
-    """MS from sum a, sum a^2, sum a e of activations shifted to minimum 0, and the count of those above it."""
+    """Return MS from the sums of a, a^2 and a e of activations shifted to minimum 0, and the number above 0."""
     value = ((weighted * weighted).sum(1) - square) / (total * total - square)
     return torch.where(exceeding >= 2, value, torch.nan)

@@ -1,4 +1,4 @@
-"""The streamed form of MS: sums over sparse codes, with the min shift recovered at the end."""
+"""Compute MS in a stream: sums over sparse codes, shifted by the minimum at the end."""
 
 from collections.abc import Mapping
 
@@ -13,25 +13,25 @@ from cliplens.tally import Sums
 from cliplens_plugins.monosemanticity.ms import score
 
 RESOLVED = 1e-9
-"""Least part of the mean square that may be spread above the minimum: below it one pass in float64 cannot tell."""
+"""Minimum spread above the latent's minimum, relative to the mean square; a smaller one is rounding in float64."""
 
 
 class OnePassMS:
-    """MS of all latents in one modality by one judge, streamed. Equal to `ms` on the dense codes, and mergeable.
+    """MS of all latents in one modality by one judge, streamed and mergeable. Equal to `ms` on the dense codes.
 
-    The shift by the minimum is a difference of large sums: where a latent fires everywhere with a spread of less than
-    about 3e-5 of its minimum, the score is nan.
+    The shift by the minimum subtracts large sums. The score is nan for a latent that fires on every sample with a
+    spread below about 3e-5 of its minimum.
     """
 
     def __init__(self) -> None:
         self._sums = Sums()
         self._low = torch.zeros(0, dtype=torch.float64)
-        """The least value each latent fired with; inf while it never did."""
+        """Smallest activation of each latent when it fires; inf if it never fired."""
         self._at_low = torch.zeros(0, dtype=torch.int64)
-        """How many firings have that value."""
+        """Number of firings with that activation."""
 
     def update(self, codes: SparseCodes, embeddings: Float[Tensor, "row d_judge"]) -> None:
-        """Take in codes and the judge's unit-norm float64 embeddings (`unit_rows`) of the same samples."""
+        """Add codes and the judge's unit-norm float64 embeddings (`unit_rows`) of the same samples."""
         judged = embeddings.cpu()
         latents, acts = codes.latents.cpu(), codes.values.detach().double().cpu()
         self._sums.add("rows", codes.n_rows)
@@ -48,32 +48,32 @@ class OnePassMS:
         self._lower(low, at_low)
 
     def merge(self, other: "OnePassMS") -> None:
-        """Take in what another instance has seen."""
+        """Add the sums of another instance."""
         self._sums.merge(other._sums)
         if len(other._low):
             self._lower(other._low, other._at_low)
 
     def state(self) -> dict[str, Tensor]:
-        """All that was seen."""
+        """Return the sums as tensors."""
         return {**self._sums.state(), "low": self._low.clone(), "at_low": self._at_low.clone()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from tensors that `state` returned."""
         self._low, self._at_low = state["low"].clone(), state["at_low"].clone()
         self._sums.load_state({k: v for k, v in state.items() if k not in ("low", "at_low")})
 
     @property
     def weighted(self) -> Float[Tensor, "latent d_judge"]:
-        """sum a e of every latent."""
+        """Sum of a e of every latent."""
         return self._sums["ae"]
 
     @property
     def total(self) -> Float[Tensor, " latent"]:
-        """sum a of every latent."""
+        """Sum of a of every latent."""
         return self._sums["a"]
 
     def scores(self) -> Float[Tensor, " latent"]:
-        """Return MS of every latent; nan unless two samples exceed its minimum by more than rounding."""
+        """Return MS of every latent; nan unless two samples exceed its minimum by more than rounding error."""
         sums = self._sums
         n, on = sums["rows"], sums["on"]
         silent = n - on

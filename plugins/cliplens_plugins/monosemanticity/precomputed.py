@@ -1,4 +1,4 @@
-"""Embeddings computed elsewhere, from a file: any judge in the world, as long as it can write numpy or safetensors."""
+"""Judge with embeddings from a file, computed by any other model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,11 @@ from cliplens.records import PairedActs
 
 
 class PrecomputedJudge(Judge):
-    """Embeddings by pair id.
+    """A judge that looks up embeddings by pair id.
 
     Args:
-        source: an .npz with `ids` (strings) and `image`, `text` ([row, d]; either may be missing). No pickles are read.
+        source: path of an .npz file with `ids` (strings) and `image`, `text` ([row, d]; one of them may be missing).
+            Pickled objects are refused.
     """
 
     name: ClassVar[str] = "file"
@@ -32,19 +33,21 @@ class PrecomputedJudge(Judge):
     def embed(
         self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
     ) -> PairedActs:
-        """Unit-norm embeddings of the pairs named; what was computed, whether or not the samples are given.
+        """Return the unit-norm embeddings of the pairs `ids`, of both modalities as far as the file has them.
+
+        `images` and `captions` are ignored.
 
         Raises:
-            InputError: there is no such file, or it lacks what it should hold.
-            MismatchError: a pair is not in it.
+            InputError: the file does not exist, or lacks `ids` or both of `image` and `text`.
+            MismatchError: a pair is not in the file.
         """
         place, held = self._open()
         missing = [i for i in ids if i not in place]
         if missing:
             raise MismatchError(
                 expected=f"embeddings of every pair in {self._source}",
-                found=f"none of {missing[0]!r} and {len(missing) - 1} others",
-                fix="compute them for these pairs too, under the ids of quarantine.jsonl and the report",
+                found=f"no embedding of {missing[0]!r} and {len(missing) - 1} other pairs",
+                fix="add embeddings of these pairs, with the pair ids that the report and quarantine.jsonl show",
             )
         rows = torch.tensor([place[i] for i in ids], dtype=torch.int64)
         return PairedActs(tuple(ids), *(held[side][rows] if side in held else None for side in ("image", "text")))
@@ -53,7 +56,11 @@ class PrecomputedJudge(Judge):
         if self._held is None:
             path = Path(self._source)
             if not self._source or not path.exists():
-                raise InputError(expected="an .npz file of embeddings", found=repr(self._source), fix="give its path")
+                raise InputError(
+                    expected="the path of an .npz file of embeddings",
+                    found=repr(self._source),
+                    fix="pass --judge file=PATH.npz",
+                )
             try:
                 self._held = _read(path)
             except CliplensError:
@@ -69,7 +76,9 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
     with np.load(path, allow_pickle=False) as file:
         if "ids" not in file or not {"image", "text"} & set(file):
             raise InputError(
-                expected=f"'ids' and 'image' or 'text' in {path}", found=str(sorted(file)), fix="write both"
+                expected=f"'ids' and 'image' or 'text' in {path}",
+                found=f"the arrays {sorted(file)}",
+                fix="write 'ids' and at least one of 'image' and 'text' with numpy.savez",
             )
         row_of = {str(i): n for n, i in enumerate(file["ids"])}
         sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}

@@ -1,4 +1,4 @@
-"""The similarities EmbSim and WinRate are made of: S+ among a latent's top samples, S- among random ones."""
+"""Compute the similarities of EmbSim and WinRate: S+ among a latent's top samples, S- among random samples."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Score = Callable[[Float[np.ndarray, "latent m m"], Float[np.ndarray, "latent m m"]], Float[np.ndarray, "latent m m"]]
-"""What each entry of S+ scores against its entry of S-."""
+"""Function of S+ and S- that gives the score of each entry."""
 _CHUNK = 256
 
 
@@ -20,15 +20,15 @@ def averaged(
     draws: Int[np.ndarray, "latent seed longest"],
     counts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Float[np.ndarray, " latent"]:
-    """Mean score of every latent over i != j and over its baselines; nan where fewer than m samples fire.
+    """Return the mean score of every latent over i != j and over its baselines; nan if fewer than m samples fire.
 
     Args:
-        score: what an entry scores.
-        tops: places of the top samples on either end; -1 where fewer fire.
-        similar: S+ of some latents from their places, [latent, m] each.
-        pool: similarities of the samples baselines are drawn from.
-        draws: which of those, for every latent and seed.
-        counts: which entries count beside i != j, from the same places.
+        score: function of S+ and S- that gives the score of each entry.
+        tops: indices of the top samples for the rows and for the columns of S+, padded with -1.
+        similar: computes S+ of some latents from the indices of their top samples, [latent, m] each.
+        pool: similarities of the samples from which baselines are drawn.
+        draws: indices into `pool` of the baselines, for every latent and seed.
+        counts: computes, from the same indices, which entries count; all with i != j by default.
     """
     n_latents, m = tops[0].shape
     out = np.full(n_latents, np.nan)
@@ -53,7 +53,7 @@ def averaged(
 
 
 def top_samples(activations: Float[Tensor, "sample latent"], m: int) -> Int[np.ndarray, "latent m"]:
-    """The m strongest samples of each latent, ties in the order given; -1 where fewer fire."""
+    """Return the indices of the m strongest samples of each latent, ties in order of samples; padded with -1."""
     order = torch.argsort(activations, dim=0, descending=True, stable=True)[:m]
     fires = torch.take_along_dim(activations, order, 0) > 0
     top = np.full((activations.shape[1], m), -1)

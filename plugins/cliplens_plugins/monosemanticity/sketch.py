@@ -1,4 +1,4 @@
-"""What is kept of a stream to compare top samples with random ones: a few embeddings, however many the pairs."""
+"""Keep a bounded number of embeddings of a stream: those of top samples and those of random samples."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,14 +15,14 @@ from cliplens.tally import Mergeable, TopSamples, joined_states, load_joined
 
 POOL = 1024
 FULL = 1024
-"""Latents whose longest lists are kept: enough for the medians that show how scores depend on the length."""
+"""Number of latents with long lists of top samples, for the medians in the table of sensitivity to m."""
 _SEED = 20
 
 
 class Pool:
-    """A uniform draw of the distinct samples: those with the smallest hashed ids. Mergeable, of bounded size.
+    """A uniform draw of distinct samples: those with the smallest hashed ids. Mergeable and of bounded size.
 
-    Rows that show one picture, or say one text, count as one sample: the row with the smallest hashed id stands for it.
+    Rows with the same image or the same text count as one sample, represented by the row with the smallest hashed id.
     """
 
     def __init__(self, size: int = POOL) -> None:
@@ -34,7 +34,7 @@ class Pool:
     def update(
         self, ids: UInt64[np.ndarray, " row"], keys: UInt64[np.ndarray, " row"], rows: Float[Tensor, "row d"]
     ) -> None:
-        """Take in samples with the keys of their ids and those of their pictures or texts."""
+        """Add samples with the hashes of their ids and of their images or texts."""
         rank = hashed(ids, _SEED)
         if len(self.rank) == self.size:
             nearer = rank < self.rank[-1]
@@ -42,7 +42,7 @@ class Pool:
         self._take(rank, keys, rows)
 
     def merge(self, other: "Pool") -> None:
-        """Take in the samples of another instance."""
+        """Add the samples of another instance."""
         self._take(other.rank, other.keys, other.rows)
 
     def state(self) -> dict[str, Tensor]:
@@ -69,26 +69,26 @@ class Pool:
 
 
 def most_of(d_sae: int, top: int, usual: int) -> Int64[np.ndarray, " d_sae"]:
-    """How many samples to keep of each latent: `top` of the first `FULL` by hashed number, `usual` of the others."""
+    """Return the number of samples to keep of each latent: `top` for `drawn_latents`, `usual` for the others."""
     kept = np.full(d_sae, min(usual, top))
     kept[drawn_latents(d_sae)] = top
     return kept
 
 
 def drawn_latents(d_sae: int) -> Int64[np.ndarray, " drawn"]:
-    """A uniform draw of `FULL` latents, or all of them."""
+    """Return the indices of `FULL` latents drawn uniformly, or of all latents if there are fewer."""
     return np.sort(np.argsort(hashed(np.arange(d_sae, dtype=np.uint64), _SEED), kind="stable")[:FULL])
 
 
 class TopEmbeddings:
-    """The top samples of each latent in one modality with their embeddings, and a pool of random ones."""
+    """The embeddings of each latent's top samples in one modality, and a pool of random ones."""
 
     def __init__(self, modality: Modality, top: int, usual: int) -> None:
         self.samples = TopSamples(modality, top, partial(most_of, top=top, usual=usual))
         self.pool = Pool()
 
     def update(self, codes: PairedCodes, embeddings: Float[Tensor, "row d"]) -> None:
-        """Take in codes and unit-norm embeddings of the same pairs."""
+        """Add codes and unit-norm embeddings of the same pairs."""
         own = codes.of(self.samples.modality)
         assert own is not None
         units = codes.known_units
@@ -98,7 +98,7 @@ class TopEmbeddings:
         self.samples.add(codes.ids, own, embeddings, keys)
 
     def merge(self, other: "TopEmbeddings") -> None:
-        """Take in what another instance has seen."""
+        """Add the samples of another instance."""
         self.pool.merge(other.pool)
         self.samples.merge(other.samples)
 
@@ -114,6 +114,6 @@ class TopEmbeddings:
         return {"top": self.samples, "pool": self.pool}
 
     def rows(self) -> Float[Tensor, "sample d"]:
-        """The embeddings of `samples.ids`, in that order."""
+        """Embeddings of `samples.ids`, in that order."""
         payload = self.samples.payload
         return self.pool.rows[:0] if payload is None else payload

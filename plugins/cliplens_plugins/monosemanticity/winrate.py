@@ -1,8 +1,8 @@
-"""WinRate (Yan et al., arXiv 2502.14888): how often two top samples of a latent are more alike than two random ones.
+"""Compute WinRate (Yan et al., arXiv 2502.14888): how often two top samples are more similar than two random samples.
 
     WinRate = 1/(m(m-1)) * sum over i != j of 1[ S+[i,j] > S-[i,j] ]        0.5 = chance
 
-S+ and S- as in EmbSim. A reimplementation: the paper published no code.
+S+ and S- are those of EmbSim. This is a reimplementation: the paper published no code.
 """
 
 from cliplens.arrays import Array
@@ -11,25 +11,26 @@ from cliplens_plugins.monosemanticity.embsim import Similarities, scored
 
 
 def winrate_score(plus: Similarities, minus: Similarities) -> Similarities:
-    """1 where more alike than the baseline."""
+    """Return 1 where the similarity exceeds that of the baseline, else 0."""
     return (plus > minus).astype(float)
 
 
 def winrate(activations: Array, embeddings: Array, m: int = 20, *, seeds: int = SEEDS) -> Array:
-    """WinRate of every latent.
+    """Return WinRate of every latent.
 
     Args:
         activations: [sample, latent], torch or numpy.
-        embeddings: [sample, d_judge], normalised here.
-        m: how many top samples.
-        seeds: baselines to average over.
+        embeddings: judge embeddings, [sample, d_judge]; normalised internally.
+        m: number of top samples.
+        seeds: number of random baselines to average over.
 
     Returns:
-        [latent], float64, of the kind given. Range [0, 1], 0.5 = chance; nan where fewer than m samples fire.
+        [latent], float64, torch or numpy as the input. Range [0, 1], 0.5 = chance; nan for latents that fire on fewer
+        than m samples.
 
     Raises:
-        InputError: the rows differ in number, or an embedding is zero.
-        NonFiniteError: nan or inf among the activations or embeddings.
+        InputError: the numbers of rows differ, or an embedding is zero.
+        NonFiniteError: the activations or embeddings contain nan or inf.
 
     Source: Yan et al., arXiv 2502.14888 (reimplementation).
     """

@@ -1,6 +1,6 @@
-"""Show a run folder as one page: figures, tables and a card per latent, in a single file that opens without network.
+"""Show a run folder as one HTML page with figures, tables and a card per latent; the page works offline.
 
-`RatePage` is a page for blind rating of latents; `cliplens agree` evaluates the answers.
+`RatePage` writes a page for blind rating of latents. `cliplens agree` evaluates the answers.
 """
 
 from cliplens_plugins.report.html import FolderReport as FolderReport

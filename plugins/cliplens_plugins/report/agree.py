@@ -1,8 +1,8 @@
-"""Agreement of raters with each other, and of the metrics with the raters.
+"""Compute the agreement of raters with each other and with the metrics.
 
-Between raters: Krippendorff's alpha (Krippendorff, "Content Analysis", 2004; by the library `krippendorff`), 1 = full
-agreement, 0 = chance, with a bootstrap interval over latents. Between raters and metrics, over latents: the modality
-most raters chose against the class of each rule, and rank correlations of the mean answer with each metric.
+Between raters: Krippendorff's alpha ("Content Analysis", 2004; by the library `krippendorff`), 1 = full agreement, 0 =
+chance, with a bootstrap interval over latents. Between raters and metrics: how often the class by each rule is the
+modality that most raters chose, and the rank correlation of the mean answer with each metric.
 """
 
 import json
@@ -26,7 +26,7 @@ CODES: Mapping[str, tuple[Level, tuple[str, ...]]] = {
     "modality": ("nominal", ("image", "both", "text", "unsure")),
     "name": ("ordinal", ("wrong", "partly", "right")),
 }
-"""Question -> level of measurement and answers, in order. "unsure" counts as no answer."""
+"""Level of measurement and answers in order, by question. "unsure" counts as no answer."""
 CLASS_OF = {"image": "ImgD", "both": "CrossD", "text": "TextD"}
 RULES = ("modality", "modality_paper", "modality_significant")
 _MEASURES = {
@@ -39,18 +39,19 @@ _SIDE = {"image": 1.0, "both": 0.5, "text": 0.0}
 
 @dataclass(frozen=True)
 class Ratings:
-    """The answers of one rater: latent -> question -> answer."""
+    """The answers of one rater."""
 
     rater: str
     run: str
     answers: Mapping[int, Mapping[str, str]]
+    """Answers by latent and question."""
 
 
 def read_ratings(path: Path) -> Ratings:
-    """Read a file that the rating page saved.
+    """Read a file of answers that the rating page saved.
 
     Raises:
-        InputError: the file is of another kind, or holds an answer the page does not offer.
+        InputError: the file has another format, or contains an answer that the page does not offer.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,14 +76,14 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
     alpha is nan where fewer than two raters answered the same latent, or where all answers are equal.
 
     Raises:
-        MismatchError: the ratings are of different runs.
+        MismatchError: the ratings belong to different runs.
     """
     runs = {r.run for r in ratings}
     if len(runs) > 1:
         raise MismatchError(
             expected="ratings of one run",
             found=f"{len(runs)} runs: {', '.join(sorted(runs))}",
-            fix="give the files of one run",
+            fix="pass only files of one run",
         )
     rows = []
     for question, (level, _) in CODES.items():
@@ -103,10 +104,10 @@ def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int =
 
 
 def agreement_with_metrics(ratings: Sequence[Ratings], table: LatentTable) -> list[dict[str, Any]]:
-    """Return a row per question and column of the latent table: how well the column agrees with the raters.
+    """Return the agreement of the latent table with the raters, one row per question and column.
 
-    For the classes: the share of latents whose class is the modality most raters chose (no ties, no "unsure"). For
-    numbers: Spearman's rank correlation with the mean answer.
+    For columns of classes: the share of latents whose class is the modality that most raters chose; ties and "unsure"
+    are left out. For columns of numbers: Spearman's rank correlation with the mean answer.
     """
     rows: list[dict[str, Any]] = []
     chosen = majority(ratings)
@@ -128,7 +129,7 @@ def agreement_with_metrics(ratings: Sequence[Ratings], table: LatentTable) -> li
 
 
 def majority(ratings: Sequence[Ratings]) -> dict[int, str]:
-    """Return the modality most raters chose for each latent; latents with a tie are left out."""
+    """Return the modality that most raters chose for each latent; latents with a tie are left out."""
     chosen: dict[int, str] = {}
     for latent in sorted({k for r in ratings for k in r.answers}):
         given = Counter(r.answers.get(latent, {}).get("modality", "unsure") for r in ratings)
@@ -168,7 +169,7 @@ def _interval(table: Float[np.ndarray, "rater latent"], level: Level, draws: int
 
 
 def _mean_answer(ratings: Sequence[Ratings], question: str) -> dict[int, float]:
-    """Return the mean of the answers as numbers, for each latent; the modality is 0 captions, 1/2 both, 1 pictures."""
+    """Return the mean of the answers as numbers for each latent; modality is coded 0 captions, 1/2 both, 1 pictures."""
     codes = _SIDE if question == "modality" else {a: float(n) for n, a in enumerate(CODES[question][1])}
     means: dict[int, float] = {}
     for latent in sorted({k for r in ratings for k in r.answers}):

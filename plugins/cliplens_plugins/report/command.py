@@ -1,4 +1,4 @@
-"""`cliplens agree`: how well raters agree with each other and with the metrics."""
+"""`cliplens agree`: compute the agreement of raters with each other and with the metrics."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,13 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def agree(
-    folder: Annotated[Path, typer.Argument(help="Run folder whose rate.html was answered.")],
-    ratings: Annotated[list[Path], typer.Argument(help="ratings-*.json saved by the page, one per rater.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder whose rate.html the raters answered.")],
+    ratings: Annotated[list[Path], typer.Argument(help="Files ratings-*.json saved by the page, one per rater.")],
 ) -> None:
-    """Compute agreement between raters (Krippendorff's alpha) and between raters and metrics."""
+    """Compute the agreement between raters (Krippendorff's alpha), and between raters and metrics.
+
+    Example: cliplens agree runs/first ratings-anna.json ratings-ben.json
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -34,7 +37,7 @@ def agree(
         raise MismatchError(
             expected=f"ratings of the run in {folder}",
             found=f"ratings of another run by {', '.join(sorted(others))}",
-            fix="give the folder whose rate.html these raters answered",
+            fix="pass the folder whose rate.html these raters answered",
         )
     console = Console()
     parts = {

@@ -1,4 +1,4 @@
-"""Read the content of the page from the files of a run folder. A part whose file is missing is left out."""
+"""Read the content of the page from the files of a run folder. Parts whose files are missing are left out."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Content:
-    """Everything the page shows."""
+    """The content of the page."""
 
     settings: Mapping[str, Any]
     summary: Mapping[str, Any]
@@ -40,7 +40,7 @@ class Content:
     table: LatentTable | None
     exemplars: dict[Modality, Exemplars] = field(default_factory=dict)
     positions: Positions = field(default_factory=dict)
-    """Where in the exemplars the latents fire; empty for dictionaries of pooled embeddings."""
+    """Activations of the latents at each position of the exemplars; empty for dictionaries of pooled embeddings."""
     steering: Mapping[str, Any] = field(default_factory=dict)
     """The content of steering.json, with its strip of pictures as a data URI."""
 
@@ -62,7 +62,7 @@ class Content:
 
     @property
     def warnings(self) -> list[str]:
-        """The notes a reader must not miss: figures that cannot be trusted."""
+        """Notes on figures that cannot be trusted, shown at the top."""
         return [note for note in self.notes if note.startswith(WARNING)]
 
     @property
@@ -127,7 +127,7 @@ class Content:
 
 
 def read_content(run: RunFolder) -> Content:
-    """Read everything a run folder holds for the page."""
+    """Read the content of the page from a run folder."""
     findings = read_json(run.findings) if run.findings.exists() else {}
     exemplars = load_exemplars(run.exemplars) if (run.exemplars / TABLE).exists() else (None, None)
     positions = load_positions(run.exemplars)
@@ -146,7 +146,7 @@ def read_content(run: RunFolder) -> Content:
 
 
 def _steering(run: RunFolder) -> dict[str, Any]:
-    """Read the settings, the measured rows and the strip of a steering; empty where there was none."""
+    """Read the settings, the measured rows and the strip of pictures of a steering; empty without one."""
     found = run.steering / "steering.json"
     if not found.exists():
         return {}
@@ -167,7 +167,7 @@ def _lines(run: RunFolder) -> list[dict[str, Any]]:
 def _listed(
     exemplars: Exemplars, place: dict[str, int], pairs: dict[str, list[Any]], shown: Mapping[str, int]
 ) -> list[list[int | float | None]]:
-    """Return for each latent pair, value, pair, value, ... strongest first."""
+    """Return [pair index, activation, pair index, activation, ...] for each latent, strongest first."""
     here = []
     for pair in exemplars.pairs:
         if pair.id not in place:

@@ -107,10 +107,10 @@ _CHANGED, _INTERVAL = " changed", "95 %"
 
 
 def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
-    """Draw success and side effects of steering against the dose; "" where nothing was measured.
+    """Draw success and side effects of steering against the dose; return "" if nothing was measured.
 
-    Success has its interval. There is one line per attribute that should stay; the one that changed most is drawn
-    strong and named.
+    Success is drawn with its interval. Each attribute that should stay has a line; the one that changed most is
+    labelled and emphasised.
     """
     if not aim or len(measured) < 2 or aim not in measured[0]:
         return ""
@@ -134,7 +134,7 @@ def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
         for x, dose in zip(at, doses, strict=True)
     ]
     about = f"Share of pictures read as {aim} against the dose"
-    says = f", with the attribute that changed most beside it ({worst})" if worst else ""
+    says = f", and the share in which the attribute {worst} changed" if worst else ""
     return (
         f'<svg class="histogram doses" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(about + says)}">'
         f"<title>{escape(about + says)}</title>{''.join(parts)}"
@@ -143,7 +143,7 @@ def dose_curve(measured: Sequence[Mapping[str, Any]], aim: str | None) -> str:
 
 
 def worst_of(measured: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the attribute that steering changed most at any dose, of those that should stay."""
+    """Return, of the attributes that should stay, the one that steering changed most at any dose."""
     names = [n for n in (measured[0] if measured else {}) if n.endswith(_CHANGED)]
     found = max(names, key=lambda n: max(float(row[n]) for row in measured), default=None)
     return found and found.removesuffix(_CHANGED)

@@ -10,17 +10,17 @@ from cliplens.sites import MODALITIES, Modality
 LEVELS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
 """Digits of an activation, as a share of the latent's largest, in 63 steps."""
 MOST_CHARACTERS = 6_000_000
-"""Most characters in the page. Every latent's strongest sample is packed before any latent's second."""
+"""Maximum number of characters in the page. Every latent's strongest sample is packed before any latent's second."""
 
 
 def packed_heat(
     positions: Positions, exemplars: Mapping[Modality, Exemplars], place: Mapping[str, int], latents: int
 ) -> dict[str, Any]:
-    """Return, for each modality, what the page needs to shade samples.
+    """Return, for each modality, the data with which the page shades samples.
 
-    `largest` is the largest activation of each latent, `levels` the packed activations of its samples by rank. `grid`
-    is the number of rows and columns of patches; `spans` are the characters of the tokens (start, end, start, end, ...)
-    by the pair's index in the page.
+    `largest` is the largest activation of each latent; `levels` are the packed activations of its samples, by rank.
+    `grid` is the number of rows and columns of patches. `spans` holds the character offsets of the tokens (start, end,
+    start, end, ...) by the pair's index in the page.
     """
     found: dict[str, Any] = {}
     for modality in MODALITIES:

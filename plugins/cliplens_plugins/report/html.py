@@ -1,7 +1,7 @@
 """Write the page: template, style sheet, script and data in one file, or in a folder with the pictures as files.
 
-The page's Content-Security-Policy allows the page's own script, known by its hash, and pictures inside the file (or in
-its folder). Nothing else can run or be fetched, whatever a caption or a name holds.
+The page's Content-Security-Policy allows only the page's own script, identified by its hash, and pictures inside the
+file (or in its folder). No caption or name can run code or fetch anything.
 """
 
 import base64
@@ -31,12 +31,12 @@ class HtmlReport(Reporter):
 
     name: ClassVar[str] = "html"
     picture_megabytes: float = 24.0
-    """Largest size of all pictures in the file, in megabytes. Beyond it, weaker samples have no picture."""
+    """Maximum total size of the pictures in the file, in megabytes. Beyond it, weaker samples are shown without."""
 
     def write(self, folder: Path) -> Path:
         """Write the report of a run folder into the folder; return its path.
 
-        Only `run.toml` must be there. Parts that the run has not made yet are left out.
+        Only `run.toml` is required. Parts that the run has not written yet are left out.
         """
         run = RunFolder.open(folder)
         content = read_content(run)
@@ -49,7 +49,7 @@ class HtmlReport(Reporter):
 
 @dataclass(frozen=True)
 class FolderReport(Reporter):
-    """Write `report/index.html`, with every picture as a file beside it that is read when it comes into view."""
+    """Write `report/index.html`, with every picture as a separate file that is loaded when it comes into view."""
 
     name: ClassVar[str] = "folder"
 

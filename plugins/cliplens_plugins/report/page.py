@@ -1,4 +1,4 @@
-"""Parts of both pages: assets, templates that escape, JSON that cannot end its element."""
+"""Share parts of the two pages: assets, escaping templates, and JSON that is safe inside a script element."""
 
 import json
 from importlib.resources import files
@@ -27,7 +27,7 @@ def environment() -> Environment:
 
 
 def embedded(content: Any) -> Markup:
-    """Return JSON that is safe inside a script element: no character in it can end the element or start another."""
+    """Return JSON that is safe inside a script element: it cannot end the element or start another one."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)

@@ -19,8 +19,8 @@ PER_LATENT = 8
 def picture_table(exemplars: dict[Modality, Exemplars], most_bytes: int) -> tuple[list[str], dict[str, int]]:
     """Return data URIs of the `PER_LATENT` strongest samples of each latent, and pair id -> index of its URI.
 
-    Every latent's first picture comes before any latent's second, so a small budget is shared fairly. Two pairs with
-    the same picture share one entry.
+    Every latent's first picture is added before any latent's second, so that a small budget is shared evenly. Pairs
+    with the same picture share one entry.
     """
     images = exemplars.get("image")
     if images is None:

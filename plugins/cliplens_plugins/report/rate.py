@@ -1,4 +1,4 @@
-"""Write a page for blind rating of latents: it shows whole pairs, no scores, no classes, and not which half fired.
+"""Write a page for blind rating of latents. It shows whole pairs, without scores, classes or the modality that fired.
 
 Three questions per latent: Is this one concept? Is it in the pictures, in the captions, or in both? Is the name right?
 Answers stay in the browser until they are saved as a JSON file. `cliplens agree` reads the files of several raters.
@@ -34,7 +34,7 @@ class RatePage(Reporter):
 
     name: ClassVar[str] = "rate"
     latents: int = 48
-    """Number of latents a rater sees, drawn evenly from the classes, in an order that hides the class."""
+    """Number of latents to rate, drawn evenly from the classes and shown in random order."""
     shown: int = 8
     """Number of pairs per latent."""
     seed: int = 0
@@ -49,7 +49,11 @@ class RatePage(Reporter):
         run = RunFolder.open(folder)
         content = read_content(run)
         if content.table is None or not content.exemplars:
-            raise InputError(expected=f"a scored run in {folder}", found="no exemplars", fix="let the run finish first")
+            raise InputError(
+                expected=f"a scored run in {folder}",
+                found="no exemplars",
+                fix="finish the run with cliplens run, then write the page",
+            )
         page = run.path / "rate.html"
         cards = [self._card(content, k) for k in self._chosen(content)]
         script = asset("rate.js")
@@ -69,7 +73,7 @@ class RatePage(Reporter):
         return page
 
     def _chosen(self, content: Content) -> list[int]:
-        """Return living latents, drawn class by class in turn and shuffled, both by the hash of the latent's number."""
+        """Return living latents, drawn from each class in turn and shuffled, both by a hash of the latent's index."""
         assert content.table is not None
         draw = hashed_uniform(pair_keys([f"latent {k}" for k in range(len(content.table))]), self.seed)
         classes = content.table["modality"] if "modality" in content.table else np.full(len(content.table), "CrossD")
@@ -80,7 +84,7 @@ class RatePage(Reporter):
         return sorted((int(k) for k in turns[: self.latents]), key=lambda k: -draw[k])
 
     def _card(self, content: Content, latent: int) -> dict[str, Any]:
-        """Return what a rater sees of a latent: whole pairs of both modalities' top samples, taken in turn."""
+        """Return the card of a latent: pairs from the top samples of both modalities, alternating."""
         assert content.table is not None
         pairs: dict[str, Pair] = {}
         ranked = [_top(content.exemplars.get(m), latent) for m in ("image", "text")]
@@ -98,9 +102,10 @@ class RatePage(Reporter):
 
 
 def identity(run: RunFolder) -> str:
-    """Return a short hash of what raters see of the latents: their names, and the ids of their top samples.
+    """Return a short hash of the names of the latents and of the ids of their top samples.
 
-    Ratings of other latents are refused by it. Versions of libraries are no part of it.
+    It identifies the latents that were rated, so that ratings of other latents are refused. It does not depend on
+    versions of libraries.
 
     Raises:
         DamagedError: the exemplars cannot be read.
@@ -117,7 +122,7 @@ def identity(run: RunFolder) -> str:
 
 
 def former_identity(run: RunFolder) -> str:
-    """Return the hash that ratings saved by earlier versions carry: that of run.toml."""
+    """Return the hash of run.toml, which identifies the run in ratings saved by earlier versions."""
     return hashlib.blake2b(run.toml.read_bytes(), digest_size=8).hexdigest()
 
 

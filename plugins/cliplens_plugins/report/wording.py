@@ -1,4 +1,4 @@
-"""Write numbers for the page."""
+"""Format numbers for the page."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 MISSING = "–"
 _NARROW_SPACE = "\u202f"
 _SMALL = 5e-4
-"""Below it three decimals would show 0."""
+"""Numbers below it would be shown as 0 with three decimals."""
 
 
 def count(value: Any) -> str:
@@ -19,7 +19,7 @@ def count(value: Any) -> str:
 
 
 def figure(value: Any) -> str:
-    """Return any value of a table as text: fractions with three decimals, or as a power of ten where these are all 0.
+    """Format any value of a table: fractions with three decimals, or in scientific notation if these are all 0.
 
     >>> figure(0.1234), figure(-0.00012), figure(0.0), figure(True), figure(None)
     ('0.123', '-1.2e-04', '0.000', 'yes', '–')

@@ -120,7 +120,7 @@ def test_the_cost_is_logged_before_the_first_question(
 ) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PRICE", "2.5")
     EndpointNamer().from_captions(evidence)
-    assert "10 questions to tiny (0 more answered before)" in caplog.text
+    assert "10 questions to tiny (0 more are cached)" in caplog.text
     assert "per million" in caplog.text
 
 
