@@ -1,7 +1,7 @@
-"""Modality: where a latent fires, and how sure that is.
+"""Measure in which modality each latent fires, with confidence intervals.
 
-`mds(image_codes, text_codes)` scores every latent, `classify` and `classify_fixed` turn scores into classes; the
-metrics do the same in one streaming pass, for the latent table.
+`mds(image_codes, text_codes)` scores every latent. `classify` and `classify_fixed` turn scores into classes. The
+metrics compute the same in one streaming pass, for the latent table.
 """
 
 from cliplens_plugins.modality.bridge import BridgeMetric as BridgeMetric

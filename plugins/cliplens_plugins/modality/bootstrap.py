@@ -1,4 +1,4 @@
-"""Bootstrap replicates of the Modality Dominance Score, as sums that stream and merge."""
+"""Compute bootstrap replicates of the Modality Dominance Score from sums that can be streamed and merged."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from cliplens.tally import Sums
 
 
 def add_replicates(sums: Sums, codes: PairedCodes, n_replicates: int) -> None:
-    """Add a batch: per latent and replicate, the weights of its firing pairs and their weighted ratios."""
+    """Add a batch: for each latent and replicate, the weights of its firing pairs and their weighted ratios."""
     joint = codes.joint
     weights = poisson_weights(codes.keys, n_replicates)
     image, text = joint.image.double().abs(), joint.text.double().abs()

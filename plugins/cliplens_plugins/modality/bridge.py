@@ -1,13 +1,13 @@
-"""The bridge between image and caption latents (Papadimitriou et al., arXiv 2504.11695):
+"""Compute the bridge between image and caption latents (Papadimitriou et al., arXiv 2504.11695).
 
     B[j, k] = E[I_j T_k] * <D_j, D_k>
 
-how much latent j on the image and latent k on its caption fire together, and how near their decoder rows are. Of each
-latent only the strongest partner is reported: for an ImgD latent among the TextD ones, and back.
+The first factor is large if latent j fires on images whose captions make latent k fire; the second is the similarity of
+their decoder rows. Only the strongest partner is reported: of an ImgD latent among the TextD latents, and vice versa.
 
-Which latents are ImgD and TextD is known when all pairs are seen, and E[I_j T_k] of all j and k, even kept sparse,
-grows towards d_sae^2 numbers: no exact form is smaller. So the expectation is taken over a draw of pairs (`PairsDraw`):
-all of them while their codes fit into its budget, beyond that a uniform draw by hashed id, however many more there are.
+The classes are known only after the last pair, and E[I_j T_k] of all j and k takes up to d_sae^2 numbers. The
+expectation is therefore taken over a bounded draw of pairs (`PairsDraw`): all pairs while their codes fit, else a
+uniform draw by hashed id.
 """
 
 from typing import ClassVar
@@ -29,12 +29,13 @@ _SOURCE = "Papadimitriou et al., arXiv 2504.11695"
 _COLUMNS = (
     Column(
         "bridge_partner",
-        "Of an ImgD latent the TextD latent it bridges to best, of a TextD latent the ImgD one; -1: neither, or none.",
+        "For an ImgD latent, the TextD latent with the strongest bridge, and vice versa; -1 for other latents, or "
+        "without a partner.",
         source=_SOURCE,
     ),
     Column(
         "bridge",
-        "Strength of that bridge: E[I_j T_k] <D_j, D_k>, over a draw of up to 4,194,304 firings.",
+        "Strength of that bridge, E[I_j T_k] <D_j, D_k>, over a draw of up to 4,194,304 firings.",
         nan="no partner",
         source=_SOURCE,
     ),
@@ -46,7 +47,10 @@ def bridge(
     text_codes: Float[Tensor, "pair d_sae"],
     decoder: Float[Tensor, "d_sae d_in"],
 ) -> Float[Tensor, "d_sae d_sae"]:
-    """The whole bridge matrix, float64: for small dictionaries. Range: any number; 0 where two never fire together."""
+    """Return the whole bridge matrix in float64, for small dictionaries.
+
+    Entry [j, k] is unbounded; it is 0 if latent j never fires on an image while latent k fires on its caption.
+    """
     together = image_codes.double().T @ text_codes.double() / len(image_codes)
     return together * (decoder.double() @ decoder.double().T)
 
@@ -62,7 +66,7 @@ class BridgeMetric(MetricOfParts):
         self._sums = Sums()
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         self._draw.update(batch.codes)
         add_ratios(self._sums, batch.codes)
 
@@ -71,9 +75,9 @@ class BridgeMetric(MetricOfParts):
         return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """Each dominant latent's partner, and the strongest bridges."""
+        """Return the partner of each ImgD and TextD latent as columns, and a table of the strongest bridges."""
         if "any" not in self._sums or decoder is None:
-            return Findings(notes=("Bridges need pairs and the dictionary's decoder.",))
+            return Findings(notes=("Bridges were not computed: they need pairs and the dictionary's decoder.",))
         classes = classify_fixed(VARIANTS["pairs"](self._sums).cpu().numpy())
         on_images = self._draw.matrix("image", classes == "ImgD")
         between = (on_images.T @ self._draw.matrix("text", classes == "TextD")).tocoo()

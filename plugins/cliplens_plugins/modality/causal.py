@@ -1,12 +1,12 @@
-"""Causal modality (ours): how much a latent matters to matching when it is ablated in one tower, the other, or both.
+"""Measure the causal modality (ours): the effect on matching of ablating a latent in one tower, the other, or both.
 
-The latent's part of an activation, code times decoder row, is taken out at the embedding the dictionary reads; the
-dictionary's error stays. The effect is what the true pair loses against the other pairs of the batch,
+The contribution of the latent (code times decoder row) is subtracted from the embedding on which the dictionary was
+trained; the reconstruction error is kept. The effect is the change of the log probability of the true pair,
 
     effect = mean over m of L(m) after - L(m) before,        L(m) = log softmax over captions of scale * cos, at m
 
-averaged over both directions of retrieval, and set against random directions of the same size in the same rows. At any
-other hook, the model has to be run again: `causal_splice`.
+averaged over both directions of retrieval. The control ablates random directions of the same size in the same rows.
+For dictionaries at other hooks, the model is run again: see `causal_splice`.
 """
 
 from collections.abc import Hashable, Sequence
@@ -25,18 +25,19 @@ TOWERS = ("image", "text", "both")
 
 @dataclass(frozen=True)
 class CausalEffect:
-    """Change of the mean log probability of the true pair, in nats; below 0 = the latent helps matching.
-
-    `image`, `text`, `both`: ablated there. `random`: mean over matched random directions, and its standard deviation.
-    """
+    """Change of the mean log probability of the true pair, in nats; below 0 = the latent helps matching."""
 
     image: float
+    """Effect of ablating the latent in the image tower."""
     text: float
+    """Effect of ablating the latent in the text tower."""
     both: float
+    """Effect of ablating the latent in both towers."""
     random: dict[str, tuple[float, float]]
+    """Mean and standard deviation of the effect of matched random directions, by tower ("image", "text", "both")."""
 
     def beyond_random(self, tower: str) -> float:
-        """The effect there, less the mean effect of matched random directions where there are any."""
+        """Return the effect in a tower minus the mean effect of the random directions, if there are any."""
         mean = self.random[tower][0]
         effect: float = getattr(self, tower)
         return effect if mean != mean else effect - mean  # noqa: PLR0124
@@ -55,25 +56,25 @@ def causal_effect(
     image_ids: Sequence[Hashable] | None = None,
     caption_ids: Sequence[Hashable] | None = None,
 ) -> CausalEffect:
-    """Ablate one latent at the shared embedding and see what matching loses.
+    """Ablate one latent at the final embedding and measure the change in matching.
 
     Args:
         image_acts: raw embeddings of the images (not centred).
-        text_acts: of the captions, in step.
-        image_code: the latent's activation on each image.
-        text_code: on each caption.
-        direction: its decoder row.
-        scale: the model's logit scale, already exponentiated.
-        n_random: how many matched random directions.
-        seed: of those directions.
-        image_ids: equal for pairs that show the same picture; None: all pictures differ.
-        caption_ids: equal for pairs that say the same text; None: all texts differ.
+        text_acts: raw embeddings of the captions, in the same order of pairs.
+        image_code: activation of the latent on each image.
+        text_code: activation of the latent on each caption.
+        direction: decoder row of the latent.
+        scale: logit scale of the model, already exponentiated.
+        n_random: number of matched random directions.
+        seed: seed of the random directions.
+        image_ids: equal for pairs with the same image; None if all images differ.
+        caption_ids: equal for pairs with the same caption; None if all captions differ.
 
     Raises:
-        InputError: fewer than two pairs, so there is nothing to confuse a pair with.
+        InputError: there are fewer than two pairs, so no other pair to match with.
     """
     if len(image_acts) < 2:
-        raise InputError(expected="at least two pairs", found=str(len(image_acts)), fix="give more pairs")
+        raise InputError(expected="at least two pairs", found=str(len(image_acts)), fix="pass more pairs")
     generator = torch.Generator().manual_seed(seed)
     sides = [x.double() for x in (image_acts, text_acts)]
     codes = [c.double()[:, None] for c in (image_code, text_code)]
@@ -107,10 +108,13 @@ def pair_log_probability(
     scale: float,
     others: Bool[Tensor, "pair pair"] | None = None,
 ) -> float:
-    """Return the mean log probability of the true pair, over both directions, of unit-norm embeddings; in nats.
+    """Return the mean log probability of the true pair, over both directions of retrieval, in nats.
 
-    `others` says which captions are right for an image besides its own (`cliplens.tasks.other_right_pairs`): they are
-    no alternatives to it and are left out.
+    Args:
+        image: unit-norm embeddings of the images.
+        text: unit-norm embeddings of their captions.
+        scale: logit scale of the model, already exponentiated.
+        others: other correct captions of each image (`cliplens.tasks.other_right_pairs`), left out of the softmax.
     """
     logits = scale * image @ text.T
     if others is not None:

@@ -1,11 +1,11 @@
-"""Causal modality (ours) with the dictionary spliced in at any hook of either tower.
+"""Measure the causal modality (ours) with the dictionary spliced in at any hook of either tower.
 
-A latent is ablated in the image tower, the text tower, or both, the dictionary's error kept: where nothing is ablated
-the model's own output flows on, bit for bit. What the ablation took out of an activation has a size; the control takes
-as much out along a random direction, at the same positions of the same samples. Two things are measured, in nats:
+A latent is ablated in the image tower, the text tower, or both. The reconstruction error is kept, so without an
+ablation the output is bit-identical to the model's. The control subtracts a random direction of the same norm at the
+same positions of the same samples. Two log probabilities are measured, in nats:
 
-    matching    mean over pairs of log softmax(scale * cos) at the own pair, averaged over both directions
-    zero_shot   mean over images of log softmax(scale * cos) over class prompts at the own class
+    matching    mean over pairs of log softmax(scale * cos) at the true pair, averaged over both directions
+    zero_shot   mean over images of log softmax(scale * cos) over class prompts at the true class
 
 Only samples on which a latent fires are run again.
 """
@@ -33,7 +33,7 @@ _ACTS, _OUTPUT = "hook_sae_acts_post", "hook_sae_output"
 
 @dataclass(frozen=True)
 class LatentEffect:
-    """What ablating one latent does. `zero_shot` is None without classes."""
+    """Effect of ablating one latent. `zero_shot` is None without classes."""
 
     latent: int
     matching: CausalEffect
@@ -41,9 +41,10 @@ class LatentEffect:
 
     @property
     def modality(self) -> float:
-        """Share of the image tower in what matching changes, in [0, 1]: the causal counterpart of the modality score.
+        """Share of the image tower in the change of matching, in [0, 1]: the causal counterpart of the modality score.
 
-        nan where neither ablation changes anything. Whether it matters at all, the random directions tell.
+        nan if neither ablation changes matching. Compare `matching` with its random directions to see if the latent
+        matters at all.
         """
         image, text = abs(self.matching.image), abs(self.matching.text)
         return image / (image + text) if image + text > 0 else float("nan")
@@ -62,31 +63,32 @@ def causal_effects(
     batch_size: int = 64,
     seed: int = 0,
 ) -> list[LatentEffect]:
-    """Ablate latents one by one in each tower and see what matching, and zero-shot classification, lose.
+    """Ablate latents one by one in each tower and measure the change in matching and in zero-shot classification.
 
     Args:
         clip: the model.
         images: preprocessed images.
-        tokens: their captions' tokens, in step.
-        dictionaries: what `clip.saes` takes: a cliplens `Dictionary`, or SAELens SAEs, at most one per tower.
-        latents: which latents.
-        classes: prompts' tokens and the class of each image.
-        n_random: matched random directions per latent.
-        batch_size: rows at a time.
-        seed: of the random directions.
+        tokens: tokens of their captions, in the same order.
+        dictionaries: the dictionaries as `clip.saes` accepts them: a cliplens `Dictionary` or SAELens SAEs, at most one
+            per tower.
+        latents: indices of the latents.
+        classes: tokens of the class prompts, and the class of each image.
+        n_random: number of matched random directions per latent.
+        batch_size: pairs per forward.
+        seed: seed of the random directions.
 
     Returns:
-        One entry per latent. An effect below 0 says the latent helps; a tower without a dictionary has effect 0.
+        One effect per latent. Below 0 = the latent helps; a tower without a dictionary has effect 0.
 
     Raises:
-        InputError: fewer than two pairs, images and captions out of step, no such latent, or two dictionaries in one
-        tower.
+        InputError: there are fewer than two pairs, the numbers of images and captions differ, a latent is out of range,
+            or a tower has two dictionaries.
     """
     if len(images) < 2 or len(images) != len(tokens):
         raise InputError(
             expected="at least two images with a caption each",
             found=f"{len(images)} images and {len(tokens)} captions",
-            fix="give pairs",
+            fix="pass one caption per image",
         )
     with clip.saes(dictionaries, use_error_term=True):
         given: dict[str, Tensor] = {"image": images, "text": tokens}
@@ -116,7 +118,7 @@ def _effect(shown: "_Shown", measured: "_Measured", latent: int, n_random: int, 
 
 @dataclass(frozen=True)
 class _Taken:
-    """What an ablation took out: of which samples, and how much at each position."""
+    """What an ablation subtracted: the samples concerned, and the norm at each position."""
 
     rows: Int[np.ndarray, " firing_sample"]
     size: Float[Tensor, "firing_sample *pos"]
@@ -124,7 +126,7 @@ class _Taken:
 
 
 class _Shown:
-    """What the model is shown, of images, captions and prompts, while the dictionaries are spliced in."""
+    """Runs the model on images, captions and prompts while the dictionaries are spliced in."""
 
     def __init__(self, clip: HookedCLIP, given: dict[str, Tensor], batch_size: int) -> None:
         self._clip, self._given, self._batch_size = clip, given, batch_size
@@ -139,12 +141,14 @@ class _Shown:
                 self._fires[what] = torch.cat(seen)
 
     def ablated(self, latent: int) -> tuple[dict[str, Tensor], dict[str, _Taken]]:
-        """Embeddings with the latent's activation at zero, and what that took out."""
+        """Return the embeddings with the latent's activation set to zero, and what that subtracted."""
         out, taken = dict(self.clean), {}
         for what, fires in self._fires.items():
             if not 0 <= latent < fires.shape[1]:
                 raise InputError(
-                    expected=f"a latent from 0 to {fires.shape[1] - 1}", found=str(latent), fix="give one that is there"
+                    expected=f"a latent from 0 to {fires.shape[1] - 1}",
+                    found=str(latent),
+                    fix="choose a latent of this dictionary",
                 )
             rows = np.flatnonzero(fires[:, latent].cpu().numpy())
             if not len(rows):
@@ -159,7 +163,7 @@ class _Shown:
         return out, taken
 
     def along_random(self, taken: dict[str, _Taken], generator: torch.Generator) -> dict[str, Tensor]:
-        """Embeddings with as much taken out along a random direction; prompts along that of the captions."""
+        """Return the embeddings with the same norms subtracted along a random direction per tower."""
         out = dict(self.clean)
         drawn: dict[Modality, Tensor] = {}
         for what, lost in taken.items():
@@ -193,16 +197,16 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Matching and zero-shot classification before and after."""
+    """Measures matching and zero-shot classification before and after an ablation."""
 
     clean: dict[str, Tensor]
     labels: Int[Tensor, " image"] | None
     scale: float
     others: Bool[Tensor, "pair pair"]
-    """Captions that are right for an image besides its own: pairs with equal images, or equal tokens."""
+    """Other correct captions of each image: those of pairs with equal images or equal tokens."""
 
     def effects(self, changed: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-        """What is measured -> where it is ablated -> change, in nats."""
+        """Return the changes in nats by measure ("matching", "zero_shot") and tower ("image", "text", "both")."""
         towers = {"image": {"image"}, "text": {"text", "prompt"}, "both": {"image", "text", "prompt"}}
         before = self._log_probabilities(self.clean)
         out: dict[str, dict[str, float]] = {what: {} for what in before}
@@ -229,7 +233,7 @@ def _places(clip: HookedCLIP) -> dict[Modality, str]:
             raise InputError(
                 expected="at most one dictionary per tower",
                 found=f"{places[side]} and {name}",
-                fix="ablate one at a time",
+                fix="ablate with one of them at a time",
             )
         places[side] = name
     return places

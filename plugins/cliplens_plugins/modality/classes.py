@@ -1,8 +1,8 @@
-"""From scores to classes: `ImgD`, `TextD`, `CrossD`, and `dead` for latents that never fire (nan).
+"""Turn scores into classes: `ImgD`, `TextD`, `CrossD`, and `dead` for latents that never fire (nan).
 
-Two rules, always reported side by side. The paper's, mean and standard deviation of the living latents, always finds
-some dominant latents, whatever the model, and none at all where half of the scores are 0 and half are 1. The fixed cuts
-have neither fault, but know nothing of the dictionary at hand.
+Two rules are reported side by side. The paper's rule cuts at one standard deviation from the mean of the living
+latents. It finds dominant latents in any model, and none if half of the scores are 0 and half are 1. Fixed cuts avoid
+both faults, but do not adapt to the dictionary.
 """
 
 from collections import Counter
@@ -17,20 +17,21 @@ from cliplens.errors import InputError
 
 CLASSES = ("ImgD", "TextD", "CrossD", "dead")
 DECIDED = (*CLASSES[:3], "undecided", "dead")
-"""Classes where significance is asked for: `undecided` is neither one class nor another."""
+"""Classes by significance. `undecided`: the evidence does not decide between the other classes."""
 LOW, HIGH = 0.2, 0.8
 _ROUNDING = 1e-12
-"""Mean and deviation are rounded sums: a score this near to mu ± tau sigma lies on the boundary, which is CrossD's."""
+"""Scores this near to mu ± tau sigma count as on the boundary (CrossD), because mu and sigma are rounded."""
 
 
 def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0) -> np.ndarray:
-    """The paper's classes: above mu + tau sigma `ImgD`, below mu - tau sigma `TextD`, else `CrossD`; nan is `dead`.
+    """Classify by the paper's rule: above mu + tau sigma `ImgD`, below mu - tau sigma `TextD`, else `CrossD`.
 
-    mu and sigma: mean and population standard deviation over living latents. Boundaries belong to CrossD.
+    mu and sigma are the mean and the population standard deviation over living latents. Scores on a boundary are
+    `CrossD`; nan is `dead`.
 
     Args:
         scores: [latent], modality scores, nan = never fires.
-        tau: how many standard deviations from the mean; not negative.
+        tau: number of standard deviations from the mean, at least 0.
 
     Returns:
         [latent], numpy strings.
@@ -42,7 +43,9 @@ def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0
     """
     if not tau >= 0:
         raise InputError(
-            expected="tau of 0 or more", found=str(tau), fix="give the number of standard deviations, 1.0 in the paper"
+            expected="tau of 0 or more",
+            found=str(tau),
+            fix="pass the number of standard deviations, 1.0 in the paper",
         )
     values = _scores(scores).astype(np.float64)
     living = values[~np.isnan(values)]
@@ -55,14 +58,14 @@ def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0
 def classify_fixed(
     scores: np.ndarray | Tensor | Sequence[Any], low: float | int = LOW, high: float | int = HIGH
 ) -> np.ndarray:
-    """Classes by fixed cuts: below `low` `TextD`, above `high` `ImgD`, else `CrossD`; nan is `dead`.
+    """Classify by fixed cuts: below `low` `TextD`, above `high` `ImgD`, else `CrossD`; nan is `dead`.
 
-    Boundaries belong to CrossD. Scores are compared in their own precision, so that 0.8 in float32 is not above 0.8.
+    Scores on a cut are `CrossD`. They are compared in their own precision, so that 0.8 in float32 is not above 0.8.
 
     Args:
         scores: [latent], modality scores, nan = never fires.
-        low: the cut below which captions dominate.
-        high: the cut above which images dominate.
+        low: scores below this cut are `TextD`.
+        high: scores above this cut are `ImgD`.
 
     Returns:
         [latent], numpy strings.
@@ -73,12 +76,12 @@ def classify_fixed(
     Source: ours.
     """
     if not low <= high:
-        raise InputError(expected="a low cut not above the high one", found=f"{low} and {high}", fix="swap them")
+        raise InputError(expected="low <= high", found=f"low {low} and high {high}", fix="swap the two cuts")
     return _cut(_scores(scores), low, high)
 
 
 def class_counts(classes: np.ndarray) -> dict[str, int]:
-    """Return how many latents are of each class; `undecided` is counted where there are any.
+    """Return the number of latents in each class; `undecided` is left out if there are none.
 
     >>> class_counts(np.array(["ImgD", "dead", "ImgD"]))
     {'ImgD': 2, 'TextD': 0, 'CrossD': 0, 'dead': 1}
@@ -94,7 +97,7 @@ def _scores(scores: np.ndarray | Tensor | Sequence[Any]) -> np.ndarray:
         raise InputError(
             expected="one score per latent",
             found=f"an array of shape {values.shape}",
-            fix="give scores of shape [latent]",
+            fix="pass scores of shape [latent]",
         )
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 

@@ -1,7 +1,8 @@
-"""Co-firing (ours): the phi coefficient between "fires on the image" and "fires on the caption" of a pair.
+"""Measure co-firing (ours): the phi coefficient between "fires on the image" and "fires on the caption" of a pair.
 
-It says whether a latent stands for something both modalities carry, where the modality score only says where the latent
-fires: the best separator of shared from single-modality latents when a dictionary splits shared concepts in two halves.
+The modality score measures only where a latent fires; co-firing measures whether it fires on both halves of the same
+pairs. It separates shared from single-modality latents even if the dictionary splits shared concepts between two
+latents.
 """
 
 import torch
@@ -14,7 +15,7 @@ from cliplens_plugins.modality.sums import sums_of_codes
 
 
 def phi(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Phi from sums: (p11 - p1 p2) / sqrt(p1 (1-p1) p2 (1-p2)); 0 where a side is constant, nan for the dead."""
+    """Return phi = (p11 - p1 p2) / sqrt(p1 (1-p1) p2 (1-p2)); 0 if a modality is constant, nan for dead latents."""
     n, both = sums["pairs"].double(), sums["fires_both"].double()
     image, text = sums["fires_image"].double(), sums["fires_text"].double()
     spread = (image * (n - image) * text * (n - text)).sqrt()
@@ -23,18 +24,19 @@ def phi(sums: Sums) -> Float[Tensor, " d_sae"]:
 
 
 def cofiring(image_codes: Array, text_codes: Array) -> Array:
-    """Phi between image and caption firing of every latent.
+    """Return the phi coefficient between firing on the image and firing on the caption, for every latent.
 
     Args:
         image_codes: [pair, latent], torch or numpy.
-        text_codes: [pair, latent], in step.
+        text_codes: [pair, latent], in the same order of pairs.
 
     Returns:
-        [latent], float64, of the kind given. Range [-1, 1]; 0 where a side is constant; nan = never fires.
+        [latent], float64, torch or numpy as the input. Range [-1, 1]; 0 if the latent fires on all or none of the
+        images, or of the captions; nan if it never fires.
 
     Raises:
         InputError: the shapes differ.
-        NonFiniteError: nan or inf among the codes.
+        NonFiniteError: the codes contain nan or inf.
 
     Source: ours.
     """

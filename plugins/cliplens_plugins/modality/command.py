@@ -1,4 +1,4 @@
-"""`cliplens causal`: which latents of a run matter to matching, in which tower."""
+"""`cliplens causal`: measure the effect of ablating latents of a run, in each tower."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,26 +10,29 @@ USUAL = 16
 LEGEND = (
     "image, text, both: change of the log probability of the own pair, in nats, with the latent ablated in that tower. "
     "Below 0: matching gets worse without the latent, so the latent helps. Above 0: matching gets better without it. "
-    "random, spread: mean and deviation of the change in both towers along random directions of the same size; a "
-    "latent within them does not matter. causal: share of the image tower in the change, 1 = images, 0 = captions."
+    "random, spread: mean and standard deviation of the change along random directions of the same size in both "
+    "towers; an effect within them is no evidence. causal: share of the image tower in the change, 1 = images, "
+    "0 = captions."
 )
 
 
 @app.command()
 def causal(
-    folder: Annotated[Path, typer.Argument(help="A run folder, of both towers.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder of a finished run on both towers.")],
     latents: Annotated[
-        str | None, typer.Option(help="Their numbers, as 3,17,29; default the 16 that fire most.")
+        str | None, typer.Option(help="Latents to ablate, such as 3,17,29; default: the 16 that fire most.")
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Scored pairs to look at.")] = 256,
-    random: Annotated[int, typer.Option(help="Matched random directions per latent.")] = 10,
+    pairs: Annotated[int, typer.Option(help="Number of scored pairs to measure on.")] = 256,
+    random: Annotated[int, typer.Option(help="Number of matched random directions per latent.")] = 10,
 ) -> None:
     """Ablate latents in the image tower, the text tower or both, and measure the change in matching (nats per pair).
 
-    Below 0 means that matching gets worse without the latent: the latent helps. The dictionary is spliced in where it
-    was trained, its error kept. `causal` is the image tower's share of the change (the causal counterpart of mds);
-    `random` and `spread` are mean and deviation of the change, in both towers, along random directions of the same
-    size: a latent within them does not matter. Writes RUN/causal.json.
+    Below 0, matching gets worse without the latent: the latent helps. The dictionary is spliced in at the hooks it was
+    trained on, and its reconstruction error is kept. `causal` is the image tower's share of the change, the causal
+    counterpart of mds. `random` and `spread` are the mean and the standard deviation of the change along random
+    directions of the same size in both towers; an effect within them is no evidence. Writes RUN/causal.json.
+
+    Example: cliplens causal runs/first --latents 3,17,29
     """
     from cliplens.errors import InputError
     from cliplens.files import write_json
@@ -41,7 +44,9 @@ def causal(
         chosen = None if latents is None else [int(number) for number in latents.split(",")]
     except ValueError as error:
         raise InputError(
-            expected="--latents as numbers, 3,17,29", found=repr(latents), fix="separate them with commas"
+            expected="--latents as numbers such as 3,17,29",
+            found=repr(latents),
+            fix="separate the numbers with commas",
         ) from error
     rows = causal_rows(run, chosen, pairs, random)
     write_json(folder / "causal.json", {"pairs": pairs, "random": random, "latents": rows})
@@ -50,7 +55,7 @@ def causal(
 
 
 def causal_rows(run: Any, latents: list[int] | None, pairs: int, random: int) -> list[dict[str, Any]]:
-    """A row per latent of an `OpenedRun`: its effects beside what the table says of it."""
+    """Return one row per latent of an `OpenedRun`: its effects, with its name and scores from the table."""
     import numpy as np
 
     from cliplens_plugins.modality.causal_splice import causal_effects

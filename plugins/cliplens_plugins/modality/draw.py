@@ -1,7 +1,7 @@
-"""A draw of pairs with their codes, of bounded size: for what has to look at two latents of a pair at once.
+"""Keep a bounded, uniform draw of pairs with their codes, for statistics over pairs of latents.
 
-Pairs are taken in the order of their hashed ids for as long as their firings fit into a budget. So the draw is uniform,
-no order of batches or merges matters, and all pairs are in it as long as the budget lasts.
+Pairs are kept in the order of their hashed ids while their firings fit into a budget. The draw is therefore uniform and
+does not depend on the order of batches or merges. It holds all pairs if they fit.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from cliplens.records import PairedActs, PairedCodes, SparseCodes
 from cliplens.sites import MODALITIES, Modality
 
 FIRINGS = 1 << 22
-"""Firings kept: those of 65,536 pairs with 32 on either side; about 50 MB."""
+"""Default budget in firings: 65,536 pairs with 32 firings per modality; about 50 MB."""
 _SEED = 83
 _NO_LIMIT = np.uint64(2**64 - 1)
 
 
 @dataclass
 class _Side:
-    """Firings of one modality, each with the number of its pair in the draw, and a payload per pair."""
+    """Firings of one modality, each with the index of its pair in the draw, and a payload per pair."""
 
     rows: Int32[np.ndarray, " firing"]
     latents: Int32[np.ndarray, " firing"]
@@ -33,7 +33,7 @@ class _Side:
     payload: Float[np.ndarray, "row d"]
 
     def of_kept(self, kept: Bool[np.ndarray, " row"]) -> "_Side":
-        """That of the pairs kept, numbered anew."""
+        """Return the firings and payloads of the kept pairs, with new indices."""
         mine = kept[self.rows]
         number = np.cumsum(kept, dtype=np.int32) - 1
         payload = self.payload[kept] if len(self.payload) else self.payload
@@ -41,17 +41,17 @@ class _Side:
 
 
 class PairsDraw:
-    """The codes of as many pairs as fit into the budget, those with the smallest hashed ids. Mergeable.
+    """The codes of the pairs with the smallest hashed ids, as many as fit into a budget. Mergeable.
 
     Args:
-        firings: the budget, of both modalities together.
-        pairs: the most pairs to keep, if that is fewer.
+        firings: budget in firings of both modalities together.
+        pairs: maximum number of pairs, as a second limit.
     """
 
     def __init__(self, firings: int = FIRINGS, pairs: int | None = None) -> None:
         self._firings, self._pairs = firings, pairs
         self._limit = _NO_LIMIT
-        """From this hash on, no pair is kept: one with it has not found room."""
+        """Pairs with this hash or a larger one are not kept, because such a pair did not fit before."""
         self._rank = np.zeros(0, np.uint64)
         self._sides: dict[Modality, _Side] = {m: _none() for m in MODALITIES}
         self._buffered: list[tuple[UInt64[np.ndarray, " row"], dict[Modality, _Side]]] = []
@@ -59,7 +59,7 @@ class PairsDraw:
         self.d_sae = 0
 
     def update(self, codes: PairedCodes, payload: PairedActs | None = None) -> None:
-        """Take in a batch of paired codes, and a payload per row that is kept with it."""
+        """Add a batch of paired codes, with an optional payload per row."""
         self.d_sae = codes.d_sae
         rank = hashed(codes.keys, _SEED)
         near = rank < self._limit
@@ -68,7 +68,7 @@ class PairsDraw:
             self._buffer(rank[near], {m: side.of_kept(near) for m, side in sides.items()})
 
     def merge(self, other: "PairsDraw") -> None:
-        """Take in another's."""
+        """Add the pairs of another draw."""
         other._compact()
         self.d_sae = self.d_sae or other.d_sae
         self._limit = min(self._limit, other._limit)
@@ -76,14 +76,14 @@ class PairsDraw:
         self._compact()
 
     def state(self) -> dict[str, Tensor]:
-        """All that is kept."""
+        """Return the kept pairs as tensors."""
         self._compact()
         held = {f"{m}.{k}": torch.tensor(v) for m, side in self._sides.items() for k, v in vars(side).items()}
         numbers = np.concatenate([[self._limit], self._rank]).astype(np.uint64)
         return {**held, "rank": torch.as_tensor(numbers.view(np.int64)), "d_sae": torch.tensor(self.d_sae)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from tensors that `state` returned."""
         fresh = PairsDraw(self._firings, self._pairs)
         numbers = state["rank"].cpu().numpy().view(np.uint64)
         fresh.d_sae, fresh._limit, fresh._rank = int(state["d_sae"]), numbers[0], numbers[1:].copy()
@@ -93,18 +93,18 @@ class PairsDraw:
 
     @property
     def n_pairs(self) -> int:
-        """How many pairs are in the draw."""
+        """Number of pairs in the draw."""
         self._compact()
         return len(self._rank)
 
     @property
     def ranks(self) -> UInt64[np.ndarray, " pair"]:
-        """The hash of the picture of each pair in the draw, in the order of `matrix`."""
+        """Hash of the picture of each pair in the draw, in the order of `matrix`."""
         self._compact()
         return np.sort(self._rank)
 
     def matrix(self, modality: Modality, chosen: Bool[np.ndarray, " d_sae"]) -> csr_array:
-        """Codes of the draw, [pair, d_sae], float64, the chosen latents only; in the order of the hashes."""
+        """Return the codes of the chosen latents, [pair, d_sae] in float64; pairs in the order of their hashes."""
         self._compact()
         side = self._sides[modality]
         mine = chosen[side.latents]
@@ -113,7 +113,7 @@ class PairsDraw:
         return held[np.argsort(self._rank, kind="stable")]
 
     def payload(self, modality: Modality) -> Float[np.ndarray, "pair d"]:
-        """Return the payloads of the pairs in the draw, row by row with `matrix`."""
+        """Return the payload of each pair in the draw, in the order of `matrix`."""
         self._compact()
         return self._sides[modality].payload[np.argsort(self._rank, kind="stable")]
 
@@ -167,6 +167,6 @@ def _none() -> _Side:
 
 
 def _stacked(parts: list[np.ndarray]) -> np.ndarray:
-    """One below the other; where there is nothing, its width is not known."""
+    """Concatenate along rows; empty arrays are skipped, because their width is unknown."""
     known = [part for part in parts if len(part)]
     return np.concatenate(known) if known else parts[0]

@@ -1,14 +1,13 @@
-"""The modality gap (Liang et al., arXiv 2203.02053): how far apart image and text embeddings lie, with and without the
-latents that fire in one modality only.
+"""Measure the modality gap (Liang et al., arXiv 2203.02053), with and without the latents of one modality.
 
-| figure | what it is | source |
+| figure | definition | source |
 |---|---|---|
 | `centroid` | distance of the two means of unit-norm embeddings | arXiv 2203.02053 |
 | `separable` | AUROC of the projection on the difference of means: about .5 = one cloud, 1 = two | ours |
 | `energy` | 2 E|x-y| - E|x-x'| - E|y-y'|, the energy distance of the two clouds | Szekely and Rizzo 2013 |
 
-`separable` is cross-fitted: the means come from four fifths of the rows, the AUROC from the other fifth. On the rows it
-was fitted on, the projection would tell any two samples of one distribution apart, the better the wider they are.
+`separable` is cross-fitted: the means come from four fifths of the rows, the AUROC from the other fifth. On the rows
+from which the means are computed, the projection separates even two samples of the same distribution.
 """
 
 import numpy as np
@@ -26,25 +25,26 @@ FOLDS = 5
 def modality_gap(
     image: Tensor | np.ndarray, text: Tensor | np.ndarray, *, units: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Return the gap between two sets of embeddings, each normalised to length 1 first.
+    """Return the gap between two sets of embeddings, which are normalised to length 1 first.
 
     Args:
         image: [row, d], torch or numpy.
         text: [row, d]; the rows need not be pairs.
-        units: of pairs in step, the picture of each row (any labels): the rows of one picture stay in one fold.
+        units: for rows that are pairs, a label of the picture of each row; rows with the same label stay in one fold.
 
     Returns:
-        `centroid` in [0, 2], `separable` in [0, 1], `energy` >= 0. `separable` is nan with fewer than two rows a side.
+        `centroid` in [0, 2], `separable` in [0, 1], `energy` >= 0. `separable` is nan with fewer than two rows of
+        either modality.
 
     Raises:
-        InputError: the widths differ, or a side is empty.
+        InputError: the widths differ, or there are no images or no captions.
     """
     sides = [torch.nn.functional.normalize(as_double(x, "embeddings", ("row", "d")), dim=1) for x in (image, text)]
     if sides[0].shape[1] != sides[1].shape[1] or not min(len(s) for s in sides):
         raise InputError(
-            expected="embeddings of both modalities, of one width",
-            found=" and ".join(str(tuple(s.shape)) for s in sides),
-            fix="read both at the shared embedding",
+            expected="image and text embeddings of equal width",
+            found="shapes " + " and ".join(str(tuple(s.shape)) for s in sides),
+            fix="use the final embeddings, which both towers share",
         )
     x, y = sides
     energy = 2 * torch.cdist(x, y).mean() - torch.cdist(x, x).mean() - torch.cdist(y, y).mean()
@@ -56,14 +56,14 @@ def modality_gap(
 
 
 def _folds(n: int, units: np.ndarray | None) -> Int64[np.ndarray, " row"]:
-    """Return a fold for every row; rows of one unit share theirs."""
+    """Return the fold of every row; rows of one unit are in the same fold."""
     number = np.arange(n) if units is None else np.unique(units, return_inverse=True)[1]
     folds: np.ndarray = number % FOLDS
     return folds
 
 
 def _separable(x: Float[Tensor, "row d"], y: Float[Tensor, "other d"], of_x: np.ndarray, of_y: np.ndarray) -> float:
-    """Return the mean AUROC over folds; the direction of each fold comes from the rows of the others."""
+    """Return the mean AUROC over folds; the direction for each fold comes from the rows of the other folds."""
     found = []
     for fold in range(FOLDS):
         in_x, in_y = torch.as_tensor(of_x == fold), torch.as_tensor(of_y == fold)
@@ -79,6 +79,6 @@ def without_latents(
     decoder: Float[Tensor, "d_sae d_in"],
     removed: Bool[np.ndarray, " d_sae"],
 ) -> Float[Tensor, "row d_in"]:
-    """Activations with what the removed latents wrote taken out; what the dictionary does not explain stays."""
+    """Subtract the contributions (code times decoder row) of the removed latents; the reconstruction error is kept."""
     gone = torch.as_tensor(removed, device=codes.device)
     return acts - codes[:, gone].to(acts.dtype) @ decoder[gone].to(acts.dtype)

@@ -1,4 +1,4 @@
-"""The modality gap of a run: as it is, and with the latents taken out that fire in one modality only."""
+"""Measure the modality gap of a run, with and without the latents of one modality."""
 
 from typing import ClassVar
 
@@ -24,11 +24,12 @@ _SEED = 29
 
 
 class GapMetric(MetricOfParts):
-    """The gap between raw image and caption activations of up to 1,024 pairs, drawn by id.
+    """The gap between raw image and caption activations of up to 1,024 pairs, drawn by hashed id.
 
-    Three times: as they are, less what ImgD and TextD latents (fixed cuts) write, and, as the control, less what as
-    many CrossD latents write, drawn by number. What the dictionary does not explain stays. A dictionary trained on
-    centred activations has no latents for the gap of the means: the towers' means make it, so it stays.
+    It is measured on the activations as they are, after subtracting the contributions of ImgD and TextD latents (fixed
+    cuts), and, as the control, after subtracting those of as many CrossD latents. The reconstruction error is kept. If
+    the dictionary was trained on centred activations, the difference of the means is in no latent, so most of the gap
+    remains.
     """
 
     name: ClassVar[str] = "gap"
@@ -39,7 +40,7 @@ class GapMetric(MetricOfParts):
         self._sums = Sums()
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         self._draw.update(batch.codes, batch.raw)
         add_ratios(self._sums, batch.codes)
 
@@ -48,9 +49,9 @@ class GapMetric(MetricOfParts):
         return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The table of gaps; two are only compared where both towers' activations are of one width."""
+        """Return the table of gaps; empty if the activations of the two towers differ in width."""
         if decoder is None or "any" not in self._sums:
-            return Findings(notes=("The modality gap needs pairs and the dictionary's decoder.",))
+            return Findings(notes=("The modality gap was not measured: it needs pairs and the dictionary's decoder.",))
         classes = classify_fixed(VARIANTS["pairs"](self._sums).cpu().numpy())
         one_sided = (classes == "ImgD") | (classes == "TextD")
         removed = {"as they are": np.zeros(len(classes), dtype=bool), "without ImgD and TextD latents": one_sided}

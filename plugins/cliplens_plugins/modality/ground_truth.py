@@ -1,9 +1,9 @@
-"""How well the modality scores recover the truth, where the truth is known (the embedded world).
+"""Compare the modality scores with the ground truth, where it is known (the embedded world). Ours.
 
-Pairs are split in two by id. On one half each latent is labelled with the factor value its activation correlates with
-best (images: shared and image-only factors; captions: shared and text-only factors), and left unlabelled where no
-correlation reaches .35. On the other half the scores are computed and compared with the labels' modality: `CrossD` for
-shared factors, `ImgD` for image-only, `TextD` for text-only ones. Ours.
+Pairs are split into halves by id. On one half, each latent is labelled with the factor value with which its activation
+correlates best (on images: shared and image-only factors; on captions: shared and text-only factors), or left
+unlabelled if no correlation reaches .35. On the other half, the scores are computed and compared with the modality of
+the label: `CrossD` for shared factors, `ImgD` for image-only ones, `TextD` for text-only ones.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from cliplens_plugins.modality.sums import add_pairs
 
 MIN_CORRELATION = 0.35
 ONE_SIDED = 0.05
-"""A latent fires in one modality only when its firing ratio is this near to 0 or 1."""
+"""A latent counts as single-modality if its firing ratio is within this distance of 0 or 1."""
 _SPLIT_SEED = 35
 CLASS_OF: dict[Sharing, str] = {"shared": "CrossD", "image": "ImgD", "text": "TextD"}
 _SEEN: dict[Modality, tuple[Sharing, ...]] = {"image": ("shared", "image"), "text": ("shared", "text")}
@@ -38,7 +38,7 @@ _SEEN: dict[Modality, tuple[Sharing, ...]] = {"image": ("shared", "image"), "tex
 
 @dataclass(frozen=True)
 class LatentLabels:
-    """What each latent stands for: a factor and a value of it, by its best correlation. Factor -1: unlabelled."""
+    """The factor value with which each latent correlates best. Unlabelled latents have factor -1."""
 
     factors: tuple[str, ...]
     factor: Int[np.ndarray, " d_sae"]
@@ -47,11 +47,11 @@ class LatentLabels:
 
     @property
     def labelled(self) -> Bool[np.ndarray, " d_sae"]:
-        """Which latents have a label."""
+        """Whether each latent has a label."""
         return self.factor >= 0
 
     def classes(self, sharing: Mapping[str, Sharing]) -> np.ndarray:
-        """The class each labelled latent ought to get; empty for the others."""
+        """Return the true class of each labelled latent; an empty string for the others."""
         of_factor = np.array([*(CLASS_OF[sharing[f]] for f in self.factors), ""], dtype="<U6")
         return of_factor[self.factor]
 
@@ -69,10 +69,14 @@ class GroundTruthMetric(MetricOfParts):
         self._truth: GroundTruth | None = None
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         truth, codes = batch.truth, batch.codes
         if truth is None or codes.image is None or codes.text is None:
-            raise InputError(expected="pairs with ground truth", found="a batch without", fix="leave this metric out")
+            raise InputError(
+                expected="pairs with ground truth",
+                found="a batch without",
+                fix="use this metric only with pairs of the embedded world",
+            )
         self._truth = truth
         scoring = held_out(codes.keys, 0.5, _SPLIT_SEED)
         add_pairs(self._scoring, codes, scoring)
@@ -86,17 +90,17 @@ class GroundTruthMetric(MetricOfParts):
             self._add_side(side, getattr(codes, side), ~scoring, values, truth)
 
     def parts(self) -> dict[str, Sums]:
-        """Return the sums of both halves, and those of all pairs. The truth is no state: it comes with every batch."""
+        """Return the sums of both halves and of all pairs. The truth is not stored, because every batch has it."""
         return {"labelling": self._labelling, "scoring": self._scoring, "every": self._every}
 
     def merge(self, other: Metric) -> None:
-        """Take in what another instance of the same class has seen, the truth included."""
+        """Add the sums and the truth of another instance."""
         super().merge(other)
         if isinstance(other, GroundTruthMetric):
             self._truth = self._truth or other._truth
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The labels as columns, and the tables of recovery and coverage."""
+        """Return the labels as columns, and the tables of recovery and coverage."""
         truth = self._truth
         if truth is None:
             return Findings(notes=("No pairs with ground truth were seen.",))
@@ -125,7 +129,7 @@ class GroundTruthMetric(MetricOfParts):
         """Return the label of each latent, computed on the labelling half.
 
         Args:
-            least: the correlation a latent must reach with a factor's value to be labelled.
+            least: minimum correlation with a factor value for a label.
         """
         assert self._truth is not None
         factors = tuple(self._truth.factors)
@@ -158,7 +162,7 @@ class GroundTruthMetric(MetricOfParts):
                 sums.add_per_latent(f"{side}.{factor}", cell, acts, codes.d_sae * n_values)
 
     def _best(self, factor: str) -> tuple[np.ndarray, np.ndarray]:
-        """Each latent's best correlation with a value of the factor, over the sides that carry it, and which value."""
+        """Return each latent's best correlation with a value of the factor in either modality, and that value."""
         sides = [s for s in _SEEN if f"{s}.{factor}" in self._labelling]
         correlations = np.concatenate([self._correlations(side, factor) for side in sides], axis=1)
         safe = np.where(np.isnan(correlations), -np.inf, correlations)
@@ -177,11 +181,11 @@ class GroundTruthMetric(MetricOfParts):
         return np.where(np.isfinite(result), result, np.nan)
 
     def _alive(self) -> Bool[np.ndarray, " d_sae"]:
-        """Return which latents fire on any pair scored, as the column `alive` has it."""
+        """Return which latents fire on any scored pair, as in the column `alive`."""
         return (self._every["fires"] > 0).cpu().numpy()
 
     def scores(self) -> dict[str, Float[np.ndarray, " d_sae"]]:
-        """Return every modality score, computed on the scoring half; nan where a latent never fires."""
+        """Return every modality score on the scoring half; nan where a latent never fires."""
         scores = {name: variant(self._scoring).cpu().numpy() for name, variant in VARIANTS.items()}
         return {**scores, "cofiring": phi(self._scoring).cpu().numpy()}
 
@@ -206,7 +210,7 @@ def _note(figures: Mapping[str, Any], n_shared: int) -> str:
 
 
 def _recovery(name: str, score: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """One score against the labels: three-class accuracy by both cuts, and AUROC of shared against single-modality."""
+    """Return a table row of one score: accuracy of the three classes by both rules, and AUROC of shared latents."""
     known = (classes != "") & ~np.isnan(score)
     evenness = score if name == "cofiring" else -np.abs(score - 0.5)
     row: dict[str, Any] = {"score": name, "auroc": _auroc(evenness[known], classes[known] == "CrossD")}

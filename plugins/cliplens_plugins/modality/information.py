@@ -1,18 +1,18 @@
-"""What image and caption say of a target together: redundancy, unique parts and synergy, for every latent.
+"""Compute the partial information decomposition of each latent about a binary target.
 
-Partial information decomposition (Williams and Beer, arXiv 1004.2515) of I(A, B; Y), in bits, with A = the latent fires
-on the image, B = it fires on the caption, Y = a binary target (a label, or "the pair is retrieved"):
+The information I(A, B; Y) in bits (Williams and Beer, arXiv 1004.2515) is split into redundancy, two unique parts and
+synergy. A = the latent fires on the image, B = it fires on the caption, Y = the target (a label, or "the pair is
+retrieved"):
 
     redundancy + unique_image = I(A; Y)        redundancy + unique_text = I(B; Y)        all four = I(A, B; Y)
 
-| redundancy | what it is | source |
+| redundancy | definition | source |
 |---|---|---|
 | `i_min` | expected least specific information, sum_y p(y) min_S I(Y=y; S) | Williams and Beer, arXiv 1004.2515 |
 | `mmi` | min(I(A; Y), I(B; Y)) | Barrett, Phys. Rev. E 91, 052802 (2015) |
 
 Information estimated from counts is biased upwards, by (|S|-1)(|Y|-1) / (2 N ln 2) bits for a source S (Miller 1955;
-Panzeri and Treves 1996); it is subtracted, and nothing is left below zero. The control is the same with the target
-shuffled.
+Panzeri and Treves 1996). The bias is subtracted, and negative results are set to 0. The control shuffles the target.
 """
 
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from cliplens.keys import hashed_uniform, pair_keys
 
 REDUNDANCIES = ("i_min", "mmi")
 PerLatent = np.ndarray | np.floating[Any]
-"""One number per latent, or a bare number where counts of one latent were given."""
+"""One number per latent, or a scalar for the counts of a single latent."""
 
 
 @dataclass(frozen=True)
 class Atoms:
-    """The four parts of I(A, B; Y), in bits, per latent; each in [0, 1] up to the error of estimation."""
+    """The four parts of I(A, B; Y) of each latent, in bits; each in [0, 1] up to estimation error."""
 
     redundancy: PerLatent
     unique_image: PerLatent
@@ -44,7 +44,7 @@ def counts_of(
     text_fires: Bool[np.ndarray, "pair latent"],
     target: Bool[np.ndarray, " pair"],
 ) -> Float[np.ndarray, "latent 2 2 2"]:
-    """How many pairs have each combination of firing on the image, firing on the caption, and target."""
+    """Count the pairs with each combination of (fires on the image, fires on the caption, target), for each latent."""
     cells = [
         [[(a & b & y[:, None]).sum(0) for y in (~target, target)] for b in (~text_fires, text_fires)]
         for a in (~image_fires, image_fires)
@@ -53,24 +53,28 @@ def counts_of(
 
 
 def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool = True) -> Atoms:
-    """The atoms from counts of (image fires, caption fires, target).
+    """Decompose the information in counts of (fires on the image, fires on the caption, target).
 
     Args:
-        counts: [..., 2, 2, 2], not negative; probabilities do as well when `corrected` is False.
-        redundancy: which definition of what both sources say.
-        corrected: subtract the bias of estimation.
+        counts: [..., 2, 2, 2], not negative; with `corrected=False`, probabilities are accepted too.
+        redundancy: definition of the redundancy, "i_min" or "mmi".
+        corrected: subtract the estimation bias.
 
     Returns:
-        Atoms of shape [...], in bits; nan where there are no counts.
+        Parts of shape [...], in bits; nan where all counts are 0.
 
     Raises:
-        UnknownNameError: there is no such redundancy.
+        UnknownNameError: `redundancy` is not a known definition.
         InputError: the last axes are not 2, 2, 2.
     """
     if redundancy not in REDUNDANCIES:
         raise unknown_name("redundancy", redundancy, REDUNDANCIES)
     if counts.shape[-3:] != (2, 2, 2):
-        raise InputError(expected="counts of shape [..., 2, 2, 2]", found=str(counts.shape), fix="count with counts_of")
+        raise InputError(
+            expected="counts of shape [..., 2, 2, 2]",
+            found=f"shape {counts.shape}",
+            fix="compute the counts with counts_of",
+        )
     n = counts.sum((-3, -2, -1))
     with np.errstate(invalid="ignore"):
         p = counts / n[..., None, None, None]
@@ -85,13 +89,13 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
         of_both = of_both - _bias(both, n)
     shared = np.minimum(shared, np.minimum(of_image, of_text))
     without_synergy = of_image + of_text - shared
-    # The parts are estimated apart and would not add up: the whole is at least what its parts say.
+    # Each information is corrected separately, so I(A, B; Y) may fall below the sum of its parts; raise it to that sum.
     synergy = np.maximum(of_both, without_synergy) - without_synergy
     return Atoms(shared, of_image - shared, of_text - shared, synergy)
 
 
 def shuffled(target: Bool[np.ndarray, " pair"], ids: tuple[str, ...], seed: int = 0) -> Bool[np.ndarray, " pair"]:
-    """The target dealt out to the pairs anew, by their ids alone: the control every atom must beat."""
+    """Permute the target over the pairs, in an order that depends only on their ids and the seed: the control."""
     order = np.argsort(hashed_uniform(pair_keys(ids), seed), kind="stable")
     again = np.argsort(hashed_uniform(pair_keys(ids), seed + 1), kind="stable")
     out = np.empty_like(target)
@@ -100,7 +104,7 @@ def shuffled(target: Bool[np.ndarray, " pair"], ids: tuple[str, ...], seed: int 
 
 
 def _information(joint: Float[np.ndarray, "*latents source target"]) -> PerLatent:
-    """I(S; Y) in bits of a joint distribution."""
+    """Return I(S; Y) of a joint distribution, in bits."""
     apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
     return _plog(joint, joint, apart).sum((-2, -1))
 
@@ -108,7 +112,7 @@ def _information(joint: Float[np.ndarray, "*latents source target"]) -> PerLaten
 def _i_min(
     image: Float[np.ndarray, "*latents source target"], text: Float[np.ndarray, "*latents source target"]
 ) -> PerLatent:
-    """sum_y p(y) min over sources of I(Y=y; S), with I(Y=y; S) = sum_s p(s|y) log p(y|s)/p(y)."""
+    """Return sum_y p(y) min over sources of I(Y=y; S), with I(Y=y; S) = sum_s p(s|y) log2 p(y|s)/p(y)."""
 
     def weighted_specific(joint: np.ndarray) -> np.ndarray:
         apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
@@ -124,7 +128,7 @@ def _plog(weight: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarra
 
 
 def _bias(joint: Float[np.ndarray, "*latents source target"], n: PerLatent) -> PerLatent:
-    """Expected excess of I(S; Y) estimated from n samples: by the values of S and Y that occur."""
+    """Return the bias of I(S; Y) estimated from n samples, from the numbers of values of S and Y that occur."""
     sources, targets = (joint.sum(-1) > 0).sum(-1), (joint.sum(-2) > 0).sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (sources - 1) * (targets - 1) / (2 * n * np.log(2))

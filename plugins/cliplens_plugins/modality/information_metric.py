@@ -1,4 +1,4 @@
-"""What image and caption say of a target together, streamed: eight counts per latent."""
+"""Stream the partial information decomposition of each latent about targets: eight counts per latent."""
 
 from typing import Any, ClassVar
 
@@ -20,21 +20,21 @@ _SOURCE = {
     "mmi": "Barrett, Phys. Rev. E 91, 052802 (2015)",
 }
 _SAY = {
-    "redundancy": "What firing on the image and firing on the caption both say of the target",
-    "unique_image": "What firing on the image alone says of the target",
-    "unique_text": "What firing on the caption alone says of the target",
-    "synergy": "What only the two together say of the target",
+    "redundancy": "Information that firing on the image and firing on the caption share about the target",
+    "unique_image": "Information about the target in firing on the image alone",
+    "unique_text": "Information about the target in firing on the caption alone",
+    "synergy": "Information about the target that only image and caption firing together give",
 }
 
 
 class InformationMetric(MetricOfParts):
     """Partial information decomposition of (fires on the image, fires on the caption) about each target of the pairs.
 
-    The first target's columns have the plain names, those of others carry the target's name behind. The control deals
-    the target out to the pairs anew, 20 times: given the counts, that is a draw from the hypergeometric distribution.
+    Columns of further targets end in the target's name. The control shuffles the target over the pairs 20 times; given
+    the counts, a shuffle is a draw from the hypergeometric distribution.
 
     Args:
-        redundancy: `i_min` or `mmi`, for the columns; the table has both.
+        redundancy: definition of the redundancy in the columns, "i_min" or "mmi"; the table has both.
     """
 
     name: ClassVar[str] = "information"
@@ -48,17 +48,17 @@ class InformationMetric(MetricOfParts):
         self._true = PartPerKey(_no_sums)
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         _add(self._every, batch.codes, np.ones(len(batch.codes), dtype=bool))
         for target, holds in batch.targets.items():
             _add(self._true[target], batch.codes, holds)
 
     def parts(self) -> dict[str, Mergeable]:
-        """Return the counts over all pairs, and those over the pairs that hold each target."""
+        """Return the counts over all pairs, and over the pairs for which each target is true."""
         return {"every": self._every, "true": self._true}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The atoms of the first target as columns, and their means over living latents beside the control."""
+        """Return the parts as columns, and a table of their means over living latents with the control."""
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []
         rows: list[dict[str, Any]] = []
@@ -76,13 +76,13 @@ class InformationMetric(MetricOfParts):
             rows += [_row(target, rule, [atoms], living) for rule, atoms in by_rule.items()]
             rows.append(_row(target, f"{self._redundancy}, target shuffled", controls, living))
         if not rows:
-            return Findings(notes=("Nothing was asked about the pairs, so there is no information to decompose.",))
+            return Findings(notes=("Information was not decomposed, because the pairs have no target.",))
         figures = {t: float(self._true[t]["pairs"]) / float(self._every["pairs"]) for t in self._true}
-        tables = {"What image and caption say of a target, mean bits per living latent": rows}
+        tables = {"Information of image and caption about a target, mean bits per living latent": rows}
         return Findings(columns, tuple(schema), {"targets": figures}, tables)
 
     def counts(self, target: str) -> Float[np.ndarray, "latent 2 2 2"]:
-        """How many pairs have each combination of firing on the image, firing on the caption, and target."""
+        """Return the number of pairs with each combination of (fires on the image, fires on the caption, target)."""
         every, true = _cells(self._every), _cells(self._true[target])
         return np.stack([every - true, true], axis=-1)
 
@@ -91,7 +91,7 @@ class InformationMetric(MetricOfParts):
         atoms = [
             Column(f"pid_{n}{suffix}", f"{say}: {target}.", "bits", "[0, 1]", nan, source) for n, say in _SAY.items()
         ]
-        about = f"The sum of the four parts where the target, {target}, is dealt out anew: what chance gives."
+        about = f"Control: the sum of the four parts with the target, {target}, shuffled over the pairs."
         return [*atoms, Column(f"pid_shuffled{suffix}", about, "bits", "[0, 1]", nan)]
 
 
@@ -100,7 +100,7 @@ def _no_sums(target: str) -> Sums:
 
 
 def _add(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"]) -> None:
-    """Add the chosen pairs: how many there are, and per latent how many fire on the image, the caption, both."""
+    """Add the number of chosen pairs and, per latent, of those that fire on the image, on the caption, on both."""
     joint = codes.joint
     of_chosen = torch.as_tensor(chosen, device=joint.rows.device)[joint.rows]
     image, text = (joint.image > 0) & of_chosen, (joint.text > 0) & of_chosen
@@ -117,7 +117,7 @@ def _cells(sums: Sums) -> Float[np.ndarray, "latent 2 2"]:
 
 
 def _shuffled(counts: Float[np.ndarray, "latent 2 2 2"]) -> list[Float[np.ndarray, "latent 2 2 2"]]:
-    """The counts with the target dealt out to the pairs anew."""
+    """Return the counts for shuffled targets, one per repetition of the control."""
     cells = counts.sum(-1).reshape(len(counts), 4).astype(np.int64)
     n_true = counts[..., 1].sum((1, 2)).astype(np.int64)
     out = []

@@ -1,16 +1,16 @@
-"""The 95 % interval of MDS: bootstrap percentiles where there are enough firings, else a Wilson interval.
+"""Compute the 95 % interval of MDS: bootstrap percentiles if the latent fires often enough, else a Wilson interval.
 
-Percentile intervals under-cover for rare or near-unimodal latents: with 20 firings at a true score of .97 they hold it
-half of the time. There the Wilson score interval is used, made for means of values in [0, 1] by an effective number
+Percentile intervals under-cover for rare or near-unimodal latents: with 20 firings and a true score of .97, they hold
+it half of the time. The Wilson score interval, extended to means of values in [0, 1], uses an effective number of pairs
 
     n_eff = n m (1 - m) / s^2,        m, s^2: mean and variance after adding one pair at 0 and one at 1
 
-of pairs: n where ratios are 0 and 1 only, more where they vary less. It covers about nominally or more: it errs wide.
+which is n for ratios of 0 and 1 only, and larger for less variable ratios. Its coverage is nominal or above.
 
-Where several pairs show one picture, the picture is the unit. The bootstrap draws whole pictures. In the Wilson
-interval n s^2 becomes the sum over pictures of (D_c - n_c m')^2 (see `pictures`), and the two added pairs become
-pictures of usual size. The number of pictures decides whether percentiles are trusted. With one pair per picture
-nothing changes.
+Where several pairs show the same picture, the picture is the unit. The bootstrap draws whole pictures. In the Wilson
+interval, n s^2 becomes the sum over pictures of (D_c - n_c m')^2 (see `pictures`), and the two added pairs become
+pictures of average size. The number of pictures decides which interval is used. With one pair per picture, all this
+equals the plain form.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from cliplens_plugins.modality.bootstrap import replicates
 from cliplens_plugins.modality.pictures import PerLatent, PictureSums
 
 ENOUGH_FIRINGS = 200
-"""Fewest pictures on which a latent must fire for percentiles to be trusted."""
+"""Minimum number of pictures on which a latent must fire for the percentile interval."""
 ENOUGH_MINORITY = 10.0
-"""Least expected number of pictures on the minor side of a latent, n min(R, 1 - R), for percentiles to be trusted."""
+"""Minimum expected number of pictures in the minor modality, n min(R, 1 - R), for the percentile interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Bounds per latent; `wilson` flags the latents with too few firings, or too one-sided ones, for percentiles."""
+    """Confidence limits per latent. `wilson` marks latents that fire too rarely or one-sidedly for percentiles."""
 
     low: Float[np.ndarray, " d_sae"]
     high: Float[np.ndarray, " d_sae"]
@@ -51,10 +51,10 @@ def ratio_interval(
 
     Args:
         n: number of firing pairs of each latent.
-        d1: sum of d = ratio - 1/2 over them.
-        d2: sum of d^2.
-        level: coverage of the interval.
-        pictures: sums over pictures, where several pairs may show one picture.
+        d1: sum of d = ratio - 1/2 over the firing pairs.
+        d2: sum of d^2 over the firing pairs.
+        level: nominal coverage of the interval.
+        pictures: sums over pictures; None if every pair has its own picture.
 
     Returns:
         Lower and upper limits in [0, 1]; nan where n is 0.
@@ -72,7 +72,7 @@ def ratio_interval(
 
 
 def _effective(n: PerLatent, d1: PerLatent, sums: PictureSums) -> PerLatent:
-    """Return n_eff with pictures as the units; one of usual size (the mean over pairs) is added at 0 and at 1."""
+    """Return n_eff with pictures as the units; a picture of average size (over pairs) is added at 0 and at 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         size = sums.n2 / n
         padded_d = d1 / (n + 2 * size)
@@ -81,10 +81,10 @@ def _effective(n: PerLatent, d1: PerLatent, sums: PictureSums) -> PerLatent:
 
 
 def effective_pairs(sums: Sums, pictures: PictureSums) -> PerLatent:
-    """Return the number of independent pairs that say as much of each latent's score as its firing pairs do.
+    """Return the effective number of independent pairs of each latent.
 
-    It is the number of firing pairs where each shows a picture of its own, and near the number of pictures where all
-    captions of a picture agree.
+    It is the number of firing pairs if each has its own picture, and near the number of pictures if all captions of a
+    picture agree.
     """
     n, d1 = sums["any"].double().cpu().numpy(), sums["d1"].cpu().numpy()
     alone = PictureSums(n, n, d1, sums["d2"].cpu().numpy())
@@ -99,7 +99,7 @@ def interval(sums: Sums, drawn: Sums, pictures: PictureSums | None = None) -> In
     Args:
         sums: sums over pairs.
         drawn: sums of the bootstrap replicates.
-        pictures: sums over pictures; None: every pair shows a picture of its own.
+        pictures: sums over pictures; None if every pair has its own picture.
     """
     n = sums["any"].double()
     low, high = (x.cpu().numpy() for x in ratio_interval(n, sums["d1"], sums["d2"], pictures=pictures))

@@ -1,16 +1,16 @@
-"""The Modality Dominance Score (Yan et al., "The Multi-Faceted Monosemanticity in Multimodal Representations",
-arXiv 2502.14888): where a latent fires, from 0 (captions only) to 1 (images only). A reimplementation: the paper's code
-was not published, and its equations could not be checked word for word, so each plausible reading is a named variant.
+"""Compute the Modality Dominance Score (Yan et al., "The Multi-Faceted Monosemanticity in Multimodal Representations",
+arXiv 2502.14888), from 0 (the latent fires on captions only) to 1 (on images only). This is a reimplementation: the
+paper published no code, and its text allows several readings, each of which is a named variant.
 
-The default, `pairs`, with I and T the activations of latent k on image and caption of pair m:
+The default is `pairs`. I and T are the activations of latent k on image and caption of pair m:
 
     R[k] = mean over {m : |I[m,k]| + |T[m,k]| > 0} of  |I[m,k]| / (|I[m,k]| + |T[m,k]|)
 
-| variant | what it is | source |
+| variant | definition | source |
 |---|---|---|
-| `pairs` | mean of per-pair ratios, silent pairs skipped | arXiv 2502.14888 |
+| `pairs` | mean of the ratios of pairs, silent pairs skipped | arXiv 2502.14888 |
 | `half` | silent pairs count as one half | reading of the same |
-| `eps` | an epsilon in the denominator, silent pairs count as 0; kept to show how it fails | reading of the same |
+| `eps` | epsilon in the denominator, silent pairs count as 0; fails on sparse codes | reading of the same |
 | `ratio_of_means` | E abs(I) / (E abs(I) + E abs(T)) | Papadimitriou et al., arXiv 2504.11695 |
 | `energy` | E I^2 / (E I^2 + E T^2) | Dhimoila et al., arXiv 2602.06218 |
 | `firing` | P(I>0) / (P(I>0) + P(T>0)) | ours |
@@ -31,20 +31,20 @@ _Score = Callable[[Sums], Float[Tensor, " d_sae"]]
 
 
 def mds(image_codes: Array, text_codes: Array, *, variant: str = "pairs") -> Array:
-    """Modality Dominance Score of every latent.
+    """Return the Modality Dominance Score of every latent.
 
     Args:
-        image_codes: [pair, latent], torch or numpy; signed codes are scored by size.
-        text_codes: [pair, latent], in step with the images, by the same dictionary.
+        image_codes: [pair, latent], torch or numpy; of signed codes, the absolute value counts.
+        text_codes: [pair, latent], by the same dictionary, in the same order of pairs.
         variant: one of `VARIANTS`.
 
     Returns:
-        [latent], float64, of the kind given. Range [0, 1], 1 = fires on images only; nan = never fires.
+        [latent], float64, torch or numpy as the input. Range [0, 1], 1 = fires on images only; nan = never fires.
 
     Raises:
         InputError: the shapes differ.
-        UnknownNameError: there is no such variant.
-        NonFiniteError: nan or inf among the codes.
+        UnknownNameError: `variant` is not in `VARIANTS`.
+        NonFiniteError: the codes contain nan or inf.
 
     Source: Yan et al., arXiv 2502.14888 (reimplementation); other variants as in this module's table.
     """
@@ -54,32 +54,32 @@ def mds(image_codes: Array, text_codes: Array, *, variant: str = "pairs") -> Arr
 
 
 def pairs(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Mean of per-pair ratios, silent pairs skipped: the default."""
+    """Return the mean of the ratios of pairs, silent pairs skipped; the default."""
     return 0.5 + sums["d1"] / sums["any"]
 
 
 def half(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Mean of per-pair ratios, silent pairs counted as one half."""
+    """Return the mean of the ratios of pairs, silent pairs counted as one half."""
     return _living(0.5 + sums["d1"] / sums["pairs"], sums)
 
 
 def eps(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """The naive ratio with an epsilon in the denominator: silent pairs count as 0, so sparse latents look like text."""
+    """Return the mean ratio with an epsilon in the denominator; silent pairs count as 0, so sparse latents look TextD."""
     return _living(sums["eps"] / sums["pairs"], sums)
 
 
 def ratio_of_means(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Mean image activation over the sum of both means."""
+    """Return the mean image activation divided by the sum of both means."""
     return sums["image"] / (sums["image"] + sums["text"])
 
 
 def energy(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Mean square of image activations over the sum of both; the source calls latents outside [.05, .95] unimodal."""
+    """Return the mean squared image activation divided by the sum of both mean squares."""
     return sums["image2"] / (sums["image2"] + sums["text2"])
 
 
 def firing(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Image firing rate over the sum of both."""
+    """Return the image firing rate divided by the sum of both rates."""
     return sums["fires_image"].double() / (sums["fires_image"] + sums["fires_text"])
 
 

@@ -1,4 +1,4 @@
-"""The modality columns of the latent table."""
+"""Compute the modality columns of the latent table."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -35,9 +35,9 @@ _VARIANT_OF = {
 
 
 class ModalityMetric(MetricOfParts):
-    """Where each latent fires: MDS with all its variants, co-firing, firing rates, and classes by both rules.
+    """MDS with all its variants, co-firing, firing rates, and classes by both rules, for every latent.
 
-    With one modality only, `alive` and its firing rate are all that can be said.
+    With codes of one modality only, the columns are `alive` and the firing rate.
     """
 
     name: ClassVar[str] = "mds"
@@ -51,7 +51,7 @@ class ModalityMetric(MetricOfParts):
         self._draw = PairsDraw()
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add a batch."""
         for side in MODALITIES:
             codes = batch.codes.of(side)
             if codes is not None:
@@ -65,9 +65,9 @@ class ModalityMetric(MetricOfParts):
                 add_replicates(self._drawn, batch.codes, self._n_replicates)
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """The columns, the class table by both rules, and what to keep in mind when reading them."""
+        """Return the columns, a table of class counts by each rule, and notes on how to read them."""
         if "any" not in self._sides:
-            return Findings(notes=("No codes were seen, so nothing is said about modality.",))
+            return Findings(notes=("Modality was not measured, because there were no codes.",))
         columns: dict[str, np.ndarray] = {"alive": (self._sides["any"] > 0).cpu().numpy()}
         for side in MODALITIES:
             columns[f"fire_{side}"] = self._rate(side)

@@ -1,15 +1,15 @@
-"""The permutation null of MDS: image and caption of a pair are exchangeable, so each pair's labels may be swapped.
+"""Test MDS against the null hypothesis that image and caption of a pair are exchangeable.
 
-Swapping turns a ratio r into 1 - r, so under the null sum d with d = r - 1/2 is a sum of fixed sizes |d| with random
-signs. Drawing B permutations cannot give a p below 1/(B+1), too coarse for thousands of latents. The tail of such a sum
-is bounded analytically instead, with t = |sum d| / sqrt(sum d^2):
+Swapping the two turns a ratio r into 1 - r. Under the null hypothesis, the sum of d = r - 1/2 is therefore a sum of
+fixed magnitudes |d| with random signs. Drawing B permutations cannot give p below 1/(B+1), which is too coarse for
+thousands of latents. Instead, the tail of the sum is bounded analytically, with t = |sum d| / sqrt(sum d^2):
 
     p = min(1, 2 c (1 - Phi(t)), 2 exp(-t^2 / 2)),        c = 1 / (4 (1 - Phi(sqrt 2))) = 3.178...
 
-the first by Bentkus and Dzindzalieta ("A tight Gaussian bound for weighted sums of Rademacher random variables",
-Bernoulli 21, 2015; equality at two equal terms), the second by Hoeffding. So p is never smaller than the exact
-permutation p, and about three times as large where many pairs fire: false discoveries stay below nominal, at little
-cost in power. Pairs that show one picture are swapped together: |d| is the size of their sum.
+The first bound is by Bentkus and Dzindzalieta ("A tight Gaussian bound for weighted sums of Rademacher random
+variables", Bernoulli 21, 2015; equality at two equal terms), the second by Hoeffding. So p is never below the exact
+permutation p, and about three times as large if many pairs fire: the false discovery rate stays below nominal, at a
+small cost in power. Pairs with the same picture are swapped together, so their d are added first.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ _C = float(1 / (4 * ndtr(-np.sqrt(2.0))))
 
 
 def swap_p(d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"]) -> Float[np.ndarray, " d_sae"]:
-    """Two-sided p of "images and captions are exchangeable" from sum d and sum d^2; 1 where all ratios are 1/2."""
+    """Return the two-sided p of the null hypothesis from the sums of d and d^2; 1 where all ratios are 1/2."""
     t: np.ndarray = torch.where(d2 > 0, d1.abs() / d2.clamp_min(1e-300).sqrt(), 0.0).cpu().numpy()
     gaussian = np.log(2 * _C) + log_ndtr(-t)
     hoeffding = np.log(2.0) - t * t / 2
@@ -34,7 +34,7 @@ def swap_p(d1: Float[Tensor, " d_sae"], d2: Float[Tensor, " d_sae"]) -> Float[np
 
 
 def swap_q(sums: Sums, pictures: PictureSums) -> Float[np.ndarray, " d_sae"]:
-    """Return q of every living latent against the swap null, by Benjamini and Hochberg over latents; nan for the dead.
+    """Return the q value of every living latent (Benjamini-Hochberg over latents); nan for dead latents.
 
     All pairs of a picture are swapped together.
     """
@@ -51,20 +51,20 @@ def classify_significant(
     both_fire: Bool[np.ndarray, " d_sae"],
     level: float = 0.05,
 ) -> np.ndarray:
-    """Return the class of each latent where the evidence decides it, else `undecided`.
+    """Return the class of each latent if the evidence decides it, else `undecided`.
 
-    `ImgD` where q <= level and the whole interval lies above the upper cut; `TextD` likewise below the lower cut;
-    `CrossD` where the whole interval lies between the cuts and the latent fires in both modalities; `dead` where the
-    score is nan. The null says 1/2, so a small q alone is no class.
+    `ImgD` if q <= level and the whole interval is above the upper cut; `TextD` likewise below the lower cut; `CrossD`
+    if the whole interval is between the cuts and the latent fires in both modalities; `dead` if the score is nan. A
+    small q alone decides no class, because it only excludes a score of 1/2.
 
     Args:
         scores: MDS of each latent, nan = never fires.
-        low: lower limit of its interval.
-        high: upper limit of its interval.
-        q: its q value.
+        low: lower limit of the interval of each latent.
+        high: upper limit of the interval of each latent.
+        q: q value of each latent.
         cuts: the lower and the upper cut.
-        both_fire: whether it fires on an image and on a caption.
-        level: the largest q that is significant.
+        both_fire: whether each latent fires on an image and on a caption.
+        level: largest q that is significant.
     """
     sure = q <= level
     crossed = both_fire & (low >= cuts[0]) & (high <= cuts[1])

@@ -1,14 +1,14 @@
-"""Sums per latent over pictures, where several pairs show one picture.
+"""Compute sums over pictures for each latent, for data in which several pairs show the same picture.
 
-Five captions of one picture are no five independent pairs: an interval that counts them so is too narrow. What the
-interval and the null of MDS need instead are sums over pictures c, with n_c firing pairs and D_c the sum of their
+Five captions of one picture are not five independent pairs; an interval that counts them as such is too narrow. The
+interval and the test of MDS therefore use sums over pictures c, with n_c firing pairs and D_c the sum of their
 d = ratio - 1/2:
 
     pictures   number of pictures on which the latent fires
     n2, nd, d2 sum of n_c^2, of n_c D_c, of D_c^2
 
-The pairs of a picture may come in any batch, so the sums are taken over a draw of whole pictures (`PairsDraw`): all of
-them while their codes fit into its budget. Beyond it the sums of the draw are scaled up to all firing pairs.
+The pairs of a picture may come in different batches, so the sums are taken over a draw of whole pictures (`PairsDraw`):
+all pictures if their codes fit into its budget. Otherwise the sums of the draw are scaled up to all firing pairs.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PerLatent = Float[np.ndarray, " d_sae"]
 
 @dataclass(frozen=True)
 class PictureSums:
-    """Sums over pictures; where every picture has one pair they are the sums over pairs."""
+    """Sums over pictures of each latent. If every picture has one pair, they equal the sums over pairs."""
 
     pictures: PerLatent
     n2: PerLatent
@@ -34,7 +34,7 @@ class PictureSums:
 
     @property
     def repeated(self) -> np.ndarray:
-        """Return which latents fire on several pairs of some picture."""
+        """Which latents fire on several pairs of the same picture."""
         repeated: np.ndarray = self.n2 > self.pictures
         return repeated
 
@@ -54,7 +54,7 @@ def picture_sums(sums: Sums, draw: PairsDraw) -> PictureSums:
     scale = np.where(n_drawn > 0, n / np.maximum(n_drawn, 1), 0.0)
     drawn_sums = {"pictures": n_c.sign(), "n2": n_c.power(2), "nd": n_c * d_c, "d2": d_c.power(2)}
     found = {name: scale * _total(matrix) for name, matrix in drawn_sums.items()}
-    # A latent that fires outside the draw alone is taken to repeat itself as much as the others do.
+    # For a latent that fires only outside the draw, assume the average number of firing pairs per picture.
     size = found["n2"].sum() / max(n_drawn.sum(), 1)
     missed = {"pictures": n / size, "n2": n * size, "nd": d1 * size, "d2": d2 * size}
     once, unseen = found["n2"] <= found["pictures"], n_drawn == 0

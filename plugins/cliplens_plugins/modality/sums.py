@@ -1,11 +1,11 @@
-"""The sums per latent that every modality score is made of. They add up over batches and merge over machines.
+"""Compute the sums per latent from which all modality scores follow. They add up over batches and machines.
 
 | name | sum over pairs of | |
 |---|---|---|
-| `pairs` | 1 | how many pairs were seen (a single number) |
-| `any` | 1[abs(I) + abs(T) > 0] | pairs in which the latent fires in at least one modality |
+| `pairs` | 1 | number of pairs (a single number) |
+| `any` | 1[abs(I) + abs(T) > 0] | pairs on which the latent fires in at least one modality |
 | `fires_image`, `fires_text`, `fires_both` | 1[I > 0], 1[T > 0], both | firings |
-| `d1`, `d2`, `d3` | d, d^2, d^3 with d = abs(I)/(abs(I)+abs(T)) - 1/2 | over firing pairs; mirroring is exact |
+| `d1`, `d2`, `d3` | d, d^2, d^3 with d = abs(I)/(abs(I)+abs(T)) - 1/2 | over firing pairs |
 | `image`, `text` | abs(I), abs(T) | |
 | `image2`, `text2` | I^2, T^2 | |
 | `eps` | abs(I)/(abs(I)+abs(T)+eps) | the naive ratio |
@@ -26,7 +26,7 @@ _BLOCK = 1 << 22
 
 
 def add_pairs(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"] | None = None) -> None:
-    """Add a batch of paired codes, or the chosen rows of it."""
+    """Add a batch of paired codes, or only its chosen rows."""
     joint = codes.joint
     latents, image, text, n_pairs = joint.latents, joint.image, joint.text, len(codes)
     if chosen is not None:
@@ -38,7 +38,7 @@ def add_pairs(sums: Sums, codes: PairedCodes, chosen: Bool[np.ndarray, " row"] |
 
 
 def add_ratios(sums: Sums, codes: PairedCodes) -> None:
-    """Add what the default score alone needs: `any` and `d1`."""
+    """Add only the sums of the default score, `any` and `d1`."""
     joint = codes.joint
     size_i, size_t = joint.image.double().abs(), joint.text.double().abs()
     sums.add_per_latent("any", joint.latents, None, codes.d_sae)
@@ -50,21 +50,21 @@ def sums_of_codes(image_codes: np.ndarray | Tensor, text_codes: np.ndarray | Ten
 
     Raises:
         InputError: the shapes differ.
-        NonFiniteError: the codes hold nan or inf.
+        NonFiniteError: the codes contain nan or inf.
     """
     image = as_double(image_codes, "image codes", ("pair", "latent"))
     text = as_double(text_codes, "text codes", ("pair", "latent"))
     if image.shape != text.shape:
         raise InputError(
-            expected="image and text codes of one shape",
-            found=f"{tuple(image.shape)} and {tuple(text.shape)}",
+            expected="image and text codes of equal shape",
+            found=f"shapes {tuple(image.shape)} and {tuple(text.shape)}",
             fix="encode image i and caption i of every pair with one dictionary",
         )
     return dense_sums(image, text)
 
 
 def dense_sums(image_codes: Float[Tensor, "pair d_sae"], text_codes: Float[Tensor, "pair d_sae"]) -> Sums:
-    """The sums of whole code matrices, block by block of rows."""
+    """Return the sums of whole code matrices, computed in blocks of rows."""
     sums = Sums()
     n_pairs, d_sae = image_codes.shape
     sums.add("pairs", n_pairs)

@@ -71,7 +71,7 @@ def test_columns_equal_the_functions_on_the_slow_counts() -> None:
     assert found.figures["targets"]["coin"] == pytest.approx(
         np.mean(np.concatenate([b.targets["coin"] for b in batches]))
     )
-    rows = found.tables["What image and caption say of a target, mean bits per living latent"]
+    rows = found.tables["Information of image and caption about a target, mean bits per living latent"]
     assert [(r["target"], r["redundancy"]) for r in rows[:3]] == [
         ("shared", "i_min"),
         ("shared", "mmi"),
