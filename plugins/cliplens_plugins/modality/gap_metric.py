@@ -49,7 +49,7 @@ class GapMetric(MetricOfParts):
         return {"draw": self._draw, "sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """Return the table of gaps; empty if the activations of the two towers differ in width."""
+        """Return the table of gaps, with and without the latents of one modality."""
         if decoder is None or "any" not in self._sums:
             return Findings(notes=("The modality gap was not measured: it needs pairs and the dictionary's decoder.",))
         classes = classify_fixed(VARIANTS["pairs"](self._sums).cpu().numpy())

@@ -64,7 +64,7 @@ def half(sums: Sums) -> Float[Tensor, " d_sae"]:
 
 
 def eps(sums: Sums) -> Float[Tensor, " d_sae"]:
-    """Return the mean ratio with an epsilon in the denominator; silent pairs count as 0, so sparse latents look TextD."""
+    """Return the mean ratio with an epsilon in the denominator; silent pairs count as 0, which biases it to TextD."""
     return _living(sums["eps"] / sums["pairs"], sums)
 
 
