@@ -1,4 +1,4 @@
-"""Steering: edits of a dictionary's latents, attached to CLIP, diffusion pipelines and multimodal language models.
+"""Steer CLIP, diffusion pipelines and multimodal language models by editing the latents of a dictionary.
 
     from cliplens.edits import LatentSteering, ablate, add
 

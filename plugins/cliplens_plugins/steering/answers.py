@@ -1,4 +1,4 @@
-"""Answers of a steered multimodal language model over doses: words and the distribution of the next token."""
+"""Generate the answers of a steered multimodal language model over doses."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _TOP = 5
 
 
 def is_answering(folder: Path) -> bool:
-    """Return whether a folder holds a model of transformers that answers questions about pictures."""
+    """Return whether a folder holds a transformers model that answers questions about pictures."""
     if not (folder / "config.json").is_file():
         return False
     from transformers import AutoConfig
@@ -41,11 +41,11 @@ def answers(
 ) -> list[dict[str, Any]]:
     """Return one row per sample and dose; the first dose must be 0.
 
-    `answer` is the greedy answer, `next` the likeliest next tokens with their log-probabilities, and `changed` the
-    Kullback-Leibler divergence of the next token's distribution from dose 0, in nats, at least 0.
+    `answer` is the greedy answer, `next` the most likely next tokens with their log probabilities, and `changed` the
+    Kullback-Leibler divergence of the next-token distribution from dose 0, in nats, at least 0.
 
     Raises:
-        InputError: there is no picture or no question, or their numbers do not match.
+        InputError: there are no images or no questions, or their numbers do not match.
     """
     asked = _paired(questions, images)
     processor, model = _opened(folder)
@@ -76,9 +76,9 @@ def _paired(questions: Sequence[str], images: Sequence[Path]) -> list[tuple[str,
     fits = questions and images and (len(questions) == len(images) or 1 in (len(questions), len(images)))
     if not fits:
         raise InputError(
-            expected="as many questions as pictures, or one of either",
+            expected="as many questions as images, or one of either",
             found=f"{len(questions)} --prompt and {len(images)} --image",
-            fix="give --image cat.png --prompt 'What is this?'",
+            fix="pass for example --image cat.png --prompt 'What is this?'",
         )
     n = max(len(questions), len(images))
     return [(questions[i % len(questions)], images[i % len(images)]) for i in range(n)]

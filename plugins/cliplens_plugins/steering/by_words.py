@@ -1,4 +1,4 @@
-"""Steering by words: `cliplens.steer(target, run, "red->blue", dose=2)`."""
+"""Steer with an edit given in words: `cliplens.steer(target, run, "red->blue", dose=2)`."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +27,7 @@ def steer_by_words(
     part: str | None = None,
     window: Window | None = None,
 ) -> AbstractContextManager[Movement]:
-    """Return the context that steers a target with the dictionary and the names of a run. See `cliplens.steer`."""
+    """Return a context that steers a target with the dictionary and the names of a run. See `cliplens.steer`."""
     opened = Run(run.folder if isinstance(run, OpenedRun) else RunFolder.open(run))
     where: dict[str, Any] = {"site": site, "part": part, "window": window}
     ports = find_ports(target, LatentSteering(opened.dictionary, []), **where)

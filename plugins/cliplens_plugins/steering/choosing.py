@@ -1,7 +1,7 @@
-"""An edit to begin with, for a run whose user named none: `cliplens demo` ends with it.
+"""Choose an edit for a run if the user gives none, as at the end of `cliplens demo`.
 
-On the embedded world one value of an attribute is turned into another, red into blue where latents say so. On other
-runs the best named latent is added.
+On the embedded world, the edit changes one value of an attribute into another, such as red into blue. On other runs, it
+adds the latent with the best name.
 """
 
 from collections.abc import Callable
@@ -25,20 +25,20 @@ STRENGTH = "2x"
 
 @dataclass(frozen=True)
 class Choice:
-    """An edit with its aim."""
+    """A chosen edit with its aim."""
 
     text: str
-    """As it would be written on the command line."""
+    """The edit as written on the command line."""
     edits: tuple[Edit, ...]
     aim: str
     """attribute=value where it is known, else the latent's name."""
     starts_from: Callable[[str], bool]
-    """Whether the pair of this id is worth steering."""
+    """Function of a pair id: whether the edit can have an effect on the pair."""
 
 
 @runtime_checkable
 class Steerable(Protocol):
-    """The parts of a run that choosing needs."""
+    """The parts of a run that `choose` needs."""
 
     @property
     def asked(self) -> Settings: ...
@@ -49,10 +49,10 @@ class Steerable(Protocol):
 
 
 def choose(run: Steerable, modality: Modality) -> Choice:
-    """Return an edit that is likely to be seen.
+    """Return an edit that is likely to have a visible effect.
 
     Raises:
-        InputError: no latent fires.
+        InputError: no latent of the run fires.
     """
     if str(run.asked.pairs).startswith(WORLD_PREFIX):
         for attribute, own, target in PAIRS_OF_VALUES:
@@ -88,7 +88,7 @@ def _by_name(table: LatentTable, level: Level) -> Choice:
         raise InputError(
             expected="a run with a latent that fires, where no edit is given",
             found="none",
-            fix="give --edit, for example --edit '17=+4'",
+            fix="pass --edit, for example --edit '17=+4'",
         )
     best = max(firing, key=lambda k: (bool(names[k]) and names[k] != "unnamed", scores[k], -k))
     strength = 2 * (level(best) or 1.0)

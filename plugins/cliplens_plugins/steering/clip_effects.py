@@ -1,4 +1,4 @@
-"""Effects of steering on CLIP's embeddings: zero-shot readings, retrieval, and shifts of the cosine with texts."""
+"""Measure effects of steering on CLIP embeddings: zero-shot classes, retrieval, and changes of cosines with texts."""
 
 from collections.abc import Mapping
 
@@ -12,23 +12,23 @@ from cliplens.tasks import nearest_prototype
 from cliplens.tasks import retrieval as retrieval  # noqa: PLC0414  exported here too
 
 Banks = Mapping[str, Float[Tensor, "value d_embed"]]
-"""Attribute -> one text embedding per value. Values of one attribute must share their contexts to compare fairly."""
+"""Text embeddings of the values of each attribute. All values of an attribute must use the same prompt templates."""
 
 
 def zero_shot(embeddings: Float[Tensor, "sample d_embed"], banks: Banks) -> dict[str, Int[np.ndarray, " sample"]]:
-    """Return, per attribute, the value whose text is nearest to each sample by cosine."""
+    """Return, for each attribute, the index of the value whose text has the highest cosine with each sample."""
     return {name: nearest_prototype(embeddings, bank).cpu().numpy() for name, bank in banks.items()}
 
 
 def cosine_shift(
     before: Float[Tensor, "sample d_embed"], after: Float[Tensor, "sample d_embed"], banks: Banks
 ) -> dict[str, Float[np.ndarray, " value"]]:
-    """Return the mean change of the cosine with the text of each value, per attribute, in [-2, 2]."""
+    """Return, for each attribute, the mean change of the cosine with the text of each value, in [-2, 2]."""
     moved = F.normalize(after, dim=-1) - F.normalize(before, dim=-1)
     return {name: (moved @ F.normalize(bank, dim=-1).T).mean(0).cpu().numpy() for name, bank in banks.items()}
 
 
 @torch.no_grad()
 def mean_prompts(embeddings: Float[Tensor, "value context d_embed"]) -> Float[Tensor, "value d_embed"]:
-    """Return one unit-norm embedding per value: the mean over contexts that all values share."""
+    """Return one unit-norm embedding per value: the mean over the prompt templates."""
     return F.normalize(F.normalize(embeddings, dim=-1).mean(1), dim=-1)

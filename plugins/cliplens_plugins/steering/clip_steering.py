@@ -1,4 +1,4 @@
-"""Steering CLIP itself over doses: zero-shot classification and retrieval, and how far embeddings move."""
+"""Steer CLIP itself over doses: measure zero-shot classification, retrieval, and the change of embeddings."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
 PAIRS = 256
-"""Held-out pairs that are steered, if no other number is asked for."""
+"""Default number of held-out pairs to steer."""
 _BATCH = 64
 NOTES = (
     "moved: mean of 1 - cosine with the embedding at dose 0",
@@ -30,7 +30,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Samples:
-    """What is steered: pictures, captions, or both in step."""
+    """The samples to steer: images, captions, or pairs of both."""
 
     labels: list[str]
     images: list[Image.Image] | None
@@ -52,7 +52,7 @@ def samples_of(run: Run, request: SteeringRequest, keep: Any) -> Samples:
         raise InputError(
             expected="held-out pairs to steer",
             found=f"none in {run.asked.pairs} that can be read",
-            fix="give --prompt or --image",
+            fix="pass --prompt or --image",
         )
     towers = run.clip.towers
     images = [open_image(pair) for pair in chosen] if run.pairs.has_images and "vision" in towers else None
@@ -85,7 +85,7 @@ def over_doses(
         rows.append(row)
     notes = [note.format(n=len(samples.labels)) for note in NOTES]
     if truth is not None:
-        notes.append("accuracy: on the pairs whose caption says exactly one class")
+        notes.append("accuracy: on the pairs whose caption names exactly one class")
     return rows, notes
 
 
@@ -115,7 +115,7 @@ def _classified(
 
 
 def _named_classes(captions: Sequence[str] | None, classes: Sequence[str]) -> Int64[np.ndarray, " sample"] | None:
-    """Return the class that each caption says, -1 where it says none or several; None when no caption says one."""
+    """Return the class that each caption names, -1 if it names none or several; None if no caption names one."""
     if not captions or not classes:
         return None
     says = np.array([[bool(re.search(rf"\b{re.escape(c)}\b", text, re.I)) for c in classes] for text in captions])

@@ -1,4 +1,4 @@
-"""`with steer(target, steering):` attaches steering to any model it can be attached to."""
+"""Attach steering to a model: `with steer(target, steering):`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ from cliplens_plugins.steering.ports.port import Port
 from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 SUPPORTED = (
-    "give a HookedCLIP or one of its towers; a diffusers pipeline with a CLIP encoder, such as "
+    "pass a HookedCLIP or one of its towers; a diffusers pipeline with a CLIP encoder, such as "
     "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline or FluxPipeline; a CLIP encoder of "
     "transformers; or a multimodal language model of transformers, such as LLaVA or Qwen2.5-VL"
 )
@@ -32,7 +32,7 @@ def steer(
     part: str | None = None,
     window: Window | None = None,
 ) -> Iterator[Movement]:
-    """Steer a model while the context is open. Afterwards the model is as before, hooks and attributes included.
+    """Steer a model while the context is open. Afterwards the model is restored, including hooks and attributes.
 
         with steer(pipeline, LatentSteering(dictionary, [add([17], 4.0)])) as movement:
             pipeline("a red circle")
@@ -44,21 +44,21 @@ def steer(
         target: a `HookedCLIP` or one of its towers; a diffusers pipeline; a CLIP encoder of transformers; a multimodal
             language model of transformers.
         steering: the rewrite to apply.
-        site: the site to steer; None takes the sites the dictionary was made on. A `HookedCLIP` is steered at all of
-            them, other targets must have exactly one.
-        part: the part of a pipeline ("text_encoder", "text_encoder_2", "image_embeds", "image_encoder"); None takes
-            the first that has the site in the dictionary's width.
+        site: the site to steer; None means the sites on which the dictionary was trained. A `HookedCLIP` is steered at
+            all of them; other targets must have exactly one of them.
+        part: the part of a pipeline ("text_encoder", "text_encoder_2", "image_embeds", "image_encoder"); None means the
+            first part that has the site with the dictionary's width.
         window: the part of the denoising to steer, from 0 (noise) to 1 (picture); None is all of it. Pipelines only.
 
     Yields:
-        The movement: how often activations were rewritten, and how far they and the conditioning moved.
+        The movement: the number of rewrites, and the relative change of the activations and of the conditioning.
 
     Raises:
-        MismatchError: the site is not as wide as the dictionary.
-        InputError: it is not clear where to steer, or the target has no such site.
-        NoEffectError: the site does not move what the rest of the target reads, or the call hands over conditioning
-            that was made already, so that no encoder runs.
-        UnknownNameError: the target has no such hook; the nearest are listed.
+        MismatchError: the width of the site is not that of the dictionary.
+        InputError: no site is given and the target has none or several of the dictionary's sites.
+        NoEffectError: the rest of the target does not depend on the site, or the call passes precomputed conditioning
+            (such as `prompt_embeds`), so that no encoder runs.
+        UnknownNameError: the target has no such hook; similar names are listed.
 
     Warns:
         NoEffectWarning: the model ran and nothing changed.
@@ -78,7 +78,7 @@ def _rewrite(steering: Steering, site: Site) -> Rewrite:
     modality = site.modality
 
     def rewrite(acts: Tensor, special: Tensor | None) -> Tensor:
-        # Some models keep pictures and their tiles on axes of their own.
+        # Some models have separate axes for pictures and for their tiles.
         rows = acts.flatten(0, -3) if acts.ndim > 3 else acts
         where = special.expand(len(rows)) if special is not None and len(special) == 1 else special
         return steering(rows, modality, where).reshape(acts.shape)
@@ -94,23 +94,23 @@ def find_ports(
     part: str | None = None,
     window: Window | None = None,
 ) -> list[Port]:
-    """Return the ports where a steering enters a target. Raises as `steer` does."""
+    """Return the ports at which a steering is attached to a target. Raises the errors of `steer`."""
     chosen = _sites(target, steering, Site.parse(site) if isinstance(site, str) else site)
     if diffusion.is_pipeline(target):
         return [diffusion.port(target, s, part=part, width=steering.d_in, window=window) for s in chosen]
     if part is not None or window is not None:
         raise InputError(
-            expected="a diffusers pipeline, where part= or window= is given",
+            expected="a diffusers pipeline, since part= or window= is given",
             found=type(target).__name__,
-            fix="leave part= and window= out",
+            fix="remove part= and window=",
         )
     ports = [_port(target, s) for s in chosen]
     for found in ports:
         if found.width != steering.d_in:
             raise MismatchError(
-                expected=f"a site as wide as the dictionary, {steering.d_in}",
+                expected=f"a site of the dictionary's width, {steering.d_in}",
                 found=f"{found.site} of width {found.width}",
-                fix="steer the site the dictionary was made on",
+                fix="steer the site on which the dictionary was trained",
             )
     return ports
 
@@ -136,8 +136,8 @@ def _sites(target: Any, steering: Steering, asked: Site | None) -> list[Site]:
     if not candidates:
         raise InputError(
             expected="a site to steer at",
-            found="a dictionary that does not say where it was made",
-            fix="give site='...'",
+            found="a dictionary without a record of its site",
+            fix="pass site=, for example site='text.blocks.10.hook_resid_post'",
         )
     offered = [s for s in candidates if _offers(target, s)]
     if not offered:

@@ -1,4 +1,4 @@
-"""Pictures over doses: from the embedded generator, or from a diffusers pipeline."""
+"""Draw pictures over doses, with the embedded generator or with a diffusers pipeline."""
 
 import inspect
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Strip:
     labels: list[str]
     columns: list[Pictures]
     movement: list[dict[str, float]] = field(default_factory=list)
-    """Per dose, how far activations and conditioning moved."""
+    """Relative change of activations and conditioning, by dose."""
 
     def distances(self) -> list[float]:
         """Return the mean absolute pixel difference of each column from the first, in [0, 1]."""
@@ -56,7 +56,7 @@ def through_generator(
     *,
     control: bool = False,
 ) -> Strip:
-    """Draw the steered embeddings of samples of a run; as a control, embeddings moved as far in a random direction."""
+    """Draw the steered embeddings of samples of a run; with `control`, embeddings moved equally far at random."""
     draw = registry.find("generators", generator).make(Generator)
     labels, given = samples
     columns, movement = [], []
@@ -92,7 +92,7 @@ def through_pipeline(request: SteeringRequest, pipeline: Any, steering: LatentSt
 
 
 def _inputs(request: SteeringRequest, pipeline: Any) -> dict[str, Any]:
-    """Return the pipeline's arguments, of those it takes."""
+    """Return the arguments of the request that the pipeline accepts."""
     takes = inspect.signature(pipeline.__call__).parameters
     images = [Image.open(path).convert("RGB") for path in request.images]
     given: dict[str, Any] = {"num_inference_steps": request.steps}
@@ -109,9 +109,9 @@ def _inputs(request: SteeringRequest, pipeline: Any) -> dict[str, Any]:
     unknown = [name for name in given if name not in takes]
     if unknown:
         raise InputError(
-            expected=f"options that {type(pipeline).__name__} takes",
-            found=", ".join(unknown),
-            fix="leave out the option for it: --prompt, --image, --negative, --guidance or --size",
+            expected=f"options that {type(pipeline).__name__} accepts",
+            found=f"a value for {', '.join(unknown)}",
+            fix="remove the option that sets it: --prompt, --image, --negative, --guidance or --size",
         )
     return given
 
@@ -121,10 +121,10 @@ def _has_ip_adapter(pipeline: Any) -> bool:
 
 
 def open_pipeline(request: SteeringRequest) -> Any:
-    """Open a diffusers pipeline from a folder or a single-file checkpoint, weights from safetensors only.
+    """Open a diffusers pipeline from a folder or a single-file checkpoint, with weights in safetensors only.
 
     Raises:
-        InputError: there is no pipeline, or its weights cannot be read.
+        InputError: the path holds no pipeline, or its weights cannot be read.
     """
     import diffusers
 
@@ -138,7 +138,7 @@ def open_pipeline(request: SteeringRequest) -> Any:
         raise InputError(
             expected="a folder with a model_index.json, as diffusers saves pipelines",
             found=str(path),
-            fix="give the folder that pipeline.save_pretrained wrote",
+            fix="pass the folder that pipeline.save_pretrained wrote",
         )
     options |= {"local_files_only": True, "use_safetensors": True, "variant": request.variant or _variant(path)}
     options |= dict.fromkeys(_left_out(path))
@@ -160,13 +160,13 @@ def _opened(read: Any, path: Path) -> Any:
 
 
 def _left_out(path: Path) -> list[str]:
-    """Return the parts a pipeline was saved without, such as T5; diffusers wants to be told of them."""
+    """Return the parts that a pipeline was saved without, such as T5; diffusers requires their names."""
     parts = read_json(path / "model_index.json")
     return [name for name, value in parts.items() if isinstance(value, list) and value and value[0] is None]
 
 
 def _variant(path: Path) -> str | None:
-    """Return the variant of a folder that holds its weights in one variant only, such as fp16."""
+    """Return the variant of the weights, such as fp16, if the folder holds only that one; else None."""
     names = [p.name for p in path.glob("*/*.safetensors")]
     variants = {name.split(".")[1] for name in names if name.count(".") > 1 and "-of-" not in name.split(".")[1]}
     plain = any(name.count(".") == 1 for name in names)

@@ -1,4 +1,4 @@
-"""Success and side effects of steering: shares of samples whose reading changed, with intervals, over doses."""
+"""Measure success and side effects of steering: shares of samples whose reading changed, with intervals, by dose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from cliplens.keys import hashed_uniform
 from cliplens.statistics import wilson_interval
 
 Reading = Mapping[str, Int[np.ndarray, " sample"]]
-"""Attribute -> index of the value read off each sample, by a network, by zero-shot prompts or by a person."""
+"""Index of the value read off each sample (by a network, zero-shot prompts or a person), by attribute."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Effect:
 
     dose: float
     success: Share
-    """Samples read as the target; only samples that were not read so before count."""
+    """Share of samples read as the target after steering, among those that were not before."""
     changed: Mapping[str, Share]
-    """Other attribute -> samples whose reading differs from dose 0. Side effects."""
+    """Side effects: share of samples whose reading differs from dose 0, by other attribute."""
 
     @property
     def worst(self) -> float:
@@ -40,7 +40,7 @@ class Effect:
 
 
 def share_of(hits: Bool[np.ndarray, " sample"]) -> Share:
-    """Return the share of samples that hit, with its score interval (Wilson 1927)."""
+    """Return the share of true entries with its Wilson score interval (1927)."""
     n = len(hits)
     share = float(np.mean(hits)) if n else np.nan
     low, high = wilson_interval(share, n)
@@ -54,10 +54,10 @@ def effect(
 
     Args:
         before: readings without steering, from the same seeds.
-        after: readings with it.
+        after: readings with steering.
         attribute: the attribute to change.
         target: its wanted value, for all samples or for each.
-        dose: the dose, kept in the result.
+        dose: the dose, stored in the result.
     """
     wanted = np.broadcast_to(np.asarray(target), before[attribute].shape)
     rows = before[attribute] != wanted
@@ -68,9 +68,9 @@ def effect(
 def dose_slope(
     doses: Sequence[float], hits: Bool[np.ndarray, "dose sample"], *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the least-squares slope of success per unit of dose, with a 95 % percentile bootstrap over samples.
+    """Return the least-squares slope of success per unit of dose, and its 95 % bootstrap limits.
 
-    The same samples are steered at every dose, so whole samples are drawn. nan with fewer than two doses or no samples.
+    The bootstrap draws samples with all their doses. nan with fewer than two doses or without samples.
     """
     n = hits.shape[1]
     if len(doses) < 2 or n == 0:
@@ -84,7 +84,7 @@ def dose_slope(
 
 
 def dose_of_breach(effects: Sequence[Effect], limit: float = 0.1) -> float:
-    """Return the dose at which the worst side effect passes the limit, linear between doses; inf if it never does."""
+    """Return the dose at which the worst side effect exceeds the limit, interpolated linearly; inf if it never does."""
     ordered = sorted(effects, key=lambda e: e.dose)
     for before, after in zip([None, *ordered], ordered, strict=False):
         if after.worst > limit:
@@ -96,6 +96,6 @@ def dose_of_breach(effects: Sequence[Effect], limit: float = 0.1) -> float:
 
 
 def best_within(effects: Sequence[Effect], limit: float = 0.1) -> Effect | None:
-    """Return the effect with most success among those whose side effects stay within the limit; None without one."""
+    """Return the effect with the most success among those with all side effects within the limit; None without one."""
     kept = [e for e in effects if e.worst <= limit]
     return max(kept, key=lambda e: e.success.share) if kept else None

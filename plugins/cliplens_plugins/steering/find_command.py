@@ -1,4 +1,4 @@
-"""`cliplens find`: which latents of a run stand for some words."""
+"""`cliplens find`: find the latents of a run for some words."""
 
 import os
 from pathlib import Path
@@ -11,18 +11,21 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def find(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
     words: Annotated[str, typer.Argument(help="One or more words, such as red.")],
     modality: Annotated[
         Literal["image", "text"] | None,
-        typer.Option(help="Whose codes are compared with the captions; default images where it reads them."),
+        typer.Option(help="Compare the codes of images or of captions with the words; default image, if available."),
     ] = None,
-    count: Annotated[int, typer.Option(help="How many latents to show.")] = 10,
+    count: Annotated[int, typer.Option(help="Number of latents to show.")] = 10,
 ) -> None:
-    """Find the latents of a run that stand for some words: cliplens find run/ red
+    """Find the latents of a run that represent some words.
 
-    Ranked by their name, by their code of the words themselves, by how well their codes go with captions that say the
-    words (evidence), and by how often they fire there (reach). Edits such as red=+2x take all latents marked good.
+    Latents are ranked by their name, by their code when the words are encoded, by the correlation of their codes with
+    captions that contain the words (evidence), and by the share of those captions on which they fire (reach). An edit
+    such as red=+2x uses all latents marked good.
+
+    Example: cliplens find runs/first red
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The page of a steering session: one file with a slider over doses per sample, the figures and the edit."""
+"""Write the page of a steering session: one HTML file with a slider over doses, the figures and the edit."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Edits as text, as people write them on the command line.
+"""Parse edits as written on the command line.
 
     red=+4          add 4 to the latents named red         red=-4        subtract 4
     red=+2x         add twice their typical level          17=3          set latent 17 to 3
@@ -6,10 +6,10 @@
     red->blue=+2x   set red to 0, add blue                 3,8,12=off    several latents
     class:ImgD~1    swap all ImgD latents with the reference's (--reference), alpha 1; also class:random/20
 
-Words resolve to all latents that are good candidates for them (`cliplens find`). The typical level of a latent given by
-number is the median code of its top samples; of one given by words, its mean code where captions say the words. A
-strength without x goes to the candidate of the highest level, and to the others in proportion. Between two words, the
-candidates of both get the difference of their mean codes: at 1x, red pictures get the mean codes of blue ones.
+Words resolve to all latents marked good by `cliplens find`. The typical level of a latent given by number is the median
+code of its top samples; that of a latent given by words is its mean code on captions that contain the words. A strength
+without x applies to the candidate with the highest level; the others are edited in proportion. An edit between two
+words adds the difference of mean codes to the candidates of both: at 1x, red pictures get the mean codes of blue ones.
 """
 
 import re
@@ -23,45 +23,45 @@ from cliplens.records import LatentTable
 from cliplens_plugins.steering.selection import by_class, by_name
 
 Level = Callable[[int], float | None]
-"""Latent -> its typical code; None when that is not known."""
+"""Function of a latent that returns its typical code, or None if unknown."""
 _FORM = re.compile(r"^(?P<who>.+?)(?:->(?P<target>.+?))?(?P<how>=|~)(?P<what>[^=~]+)$")
 _NUMBER = re.compile(r"^(?P<sign>[+\-*]?)(?P<number>\d*\.?\d+)(?P<unit>x?)$")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The latents that one side of an edit means."""
+    """The latents on one side of an edit."""
 
     latents: tuple[int, ...]
     levels: tuple[float | None, ...]
-    """The unit of each latent's strength."""
+    """Typical code of each latent, the unit of strengths that end in x; None if unknown."""
     means: Sequence[float] | None = None
-    """Mean code of every latent where captions say the words; None where that is not known."""
+    """Mean code of every latent on captions that contain the words; None if unknown."""
 
     @property
     def shares(self) -> list[float]:
-        """Return each level relative to the largest; 1 where levels are not known."""
+        """Return each level relative to the largest; 1 for all if levels are unknown."""
         known = [abs(v) for v in self.levels if v]
         return [abs(v) / max(known) if v else 1.0 for v in self.levels] if known else [1.0] * len(self.latents)
 
 
 Find = Callable[[str], Group]
-"""Words -> the latents that stand for them, with their levels."""
+"""Function of words that returns their latents with their levels."""
 
 
 def parse_edit(text: str, table: LatentTable | None = None, level: Level | None = None) -> Edit:
-    """Return the single edit of a string whose latents are numbers, a class or the name of one latent.
+    """Parse a string that is a single edit of latents given by number, class or name.
 
     >>> parse_edit("17=+4").latents
     (17,)
 
     Args:
         text: one of the forms above.
-        table: names and classes of the latents; None knows numbers only.
+        table: names and classes of the latents; without it, only numbers are accepted.
         level: typical codes, for strengths that end in x.
 
     Raises:
-        InputError: it has none of the forms, or uses names or x where they are not known.
+        InputError: the text has none of the forms, or uses names or x without `table` or `level`.
         UnknownNameError: no latent has the name.
     """
 
@@ -78,24 +78,24 @@ def parse_edit(text: str, table: LatentTable | None = None, level: Level | None 
 def parse_edits(
     text: str, find: Find | None = None, *, table: LatentTable | None = None, level: Level | None = None
 ) -> list[Edit]:
-    """Return the edits a string means; one for latents that share a strength.
+    """Parse a string into edits, one for each distinct strength.
 
     Args:
         text: one of the forms above.
-        find: words -> latents; None knows numbers and classes only.
+        find: finds the latents of words; without it, only numbers and classes are accepted.
         table: classes of the latents.
         level: typical codes of latents given by number, for strengths that end in x.
 
     Raises:
-        InputError: it has none of the forms, or uses words or x where they are not known.
-        UnknownNameError: no latent stands for the words.
+        InputError: the text has none of the forms, or uses words or x without `find` or `level`.
+        UnknownNameError: no latent represents the words.
     """
     found = _FORM.match(text.strip())
     if found is None:
         raise _unreadable(text)
     what = found["what"].strip()
     if found["how"] == "=" and what != "off":
-        _number(text, what)  # a strength that cannot be read is refused before latents are looked for
+        _number(text, what)  # refuse an unreadable strength before searching for latents
     own = _group(found["who"].strip(), find, table, level)
     if found["how"] == "~":
         return [edits.swap(own.latents, _number(text, what)[1])]
@@ -125,7 +125,7 @@ def _group(who: str, find: Find | None, table: LatentTable | None, level: Level 
     else:
         return find(who)
     known = [v for v in (level(k) for k in latents) if v is not None] if level is not None else []
-    mean = sum(known) / len(known) if known else None  # several numbers are one group of one strength
+    mean = sum(known) / len(known) if known else None  # several numbers share one strength
     return Group(latents, (mean,) * len(latents))
 
 
@@ -139,20 +139,20 @@ def _of_class(wanted: str, table: LatentTable) -> list[int]:
 
 
 def _strengths(text: str, group: Group, number: float) -> list[float]:
-    """Return the strength of each latent: `number` levels, or `number` in the dictionary's own units."""
+    """Return the strength of each latent: `number` typical levels, or `number` in the units of the codes."""
     if not text.rstrip().endswith("x"):
         return [number * share for share in group.shares]
     if any(v is None for v in group.levels):
         raise InputError(
-            expected="latents whose typical level is known, for a strength that ends in x",
-            found=f"{text!r}, none known",
-            fix="give the strength without x, in the dictionary's own units",
+            expected="latents with a known typical level, since the strength ends in x",
+            found=f"{text!r}, whose latents have none",
+            fix="write the strength without x, in the units of the codes",
         )
     return [number * float(v) for v in group.levels if v is not None]
 
 
 def _between(own: Group, target: Group, number: float, *, in_levels: bool) -> list[Edit]:
-    """Return edits that add the difference of mean codes to the candidates of both sides, the largest first."""
+    """Return edits that add the difference of mean codes to the candidates of both sides, largest first."""
     assert own.means is not None
     assert target.means is not None
     gap = {k: float(target.means[k] - own.means[k]) for k in (*own.latents, *target.latents)}
@@ -171,7 +171,7 @@ def _replaced(own: Group, target: Group, strengths: Sequence[float]) -> list[Edi
 
 
 def _together(latents: Sequence[int], strengths: Sequence[float]) -> list[tuple[list[int], float]]:
-    """Group latents of one strength, in order."""
+    """Group latents of equal strength, in order."""
     by_strength: dict[float, list[int]] = {}
     for latent, strength in zip(latents, strengths, strict=True):
         by_strength.setdefault(strength, []).append(latent)
@@ -187,9 +187,9 @@ def _number(text: str, what: str) -> tuple[str, float]:
 
 def _no_names(who: str) -> InputError:
     return InputError(
-        expected="latents by number, where there is no table of names",
+        expected="latents given by number, since there is no table of names",
         found=repr(who),
-        fix="give numbers such as 17=+4, or a run folder that names its latents",
+        fix="pass numbers such as 17=+4, or a run folder whose latents have names",
     )
 
 
@@ -197,5 +197,5 @@ def _unreadable(text: str) -> InputError:
     return InputError(
         expected="an edit such as red=+4, red=+2x, 17=3, red=*0.5, red=off, red->blue=+2x or class:ImgD~1",
         found=repr(text),
-        fix="write it in one of these forms",
+        fix="rewrite it in one of these forms",
     )

@@ -1,4 +1,4 @@
-"""A strip of pictures over doses, and two proxies of picture quality."""
+"""Save strips of pictures over doses, and compute two proxies of picture quality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,9 +40,10 @@ def save_strip(
 
 
 def sharpness(picture: Image.Image) -> float:
-    """Return the variance of the Laplacian of the grey picture, grey from 0 to 1; it falls with blur, rises with noise.
+    """Return the variance of the Laplacian of the grey image with values in [0, 1].
 
-    A proxy (Pech-Pacheco et al., 2000): compare it with the picture at dose 0 only.
+    It falls with blur and rises with noise. A proxy of quality (Pech-Pacheco et al., 2000): compare it only with the
+    picture at dose 0.
     """
     grey = _grey(picture)
     inner = grey[1:-1, 1:-1]
@@ -51,7 +52,7 @@ def sharpness(picture: Image.Image) -> float:
 
 
 def burnt(picture: Image.Image) -> float:
-    """Return the share of colour values at either end of the scale, in [0, 1]; it rises when a picture burns."""
+    """Return the share of saturated colour values (at 0 or 255), in [0, 1]; it rises when a picture is overexposed."""
     values = np.asarray(picture.convert("RGB"))
     return float(np.mean((values == 0) | (values == 255)))
 

@@ -1,4 +1,4 @@
-"""Reading pictures: an `AttributeReader` that knows the attributes, or an independent two-tower model and a phrase."""
+"""Judge pictures with an `AttributeReader`, or by their similarity with a phrase to an independent model."""
 
 import warnings
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ def attributes(
 ) -> tuple[list[dict[str, Any]], float | None]:
     """Return success and side effects per dose, against the pictures at dose 0, and the suggested dose.
 
-    The suggested dose has the most success of those at which no other attribute changes in more than 10 % of pictures;
-    None when there is none. Both are empty when every sample shows the target already.
+    The suggested dose has the most success among those at which no other attribute changes in more than 10 % of the
+    pictures; None without such a dose. If every sample shows the target at dose 0, there are no rows and no dose.
 
     Args:
         reader: name in the entry-point group `cliplens.readers`.
         wanted: "attribute=value".
-        doses: one per column, 0 among them.
-        columns: pictures per dose, the same samples in each.
+        doses: dose of each column; 0 must be one of them.
+        columns: pictures of the same samples, by dose.
 
     Raises:
-        UnknownNameError: no such attribute or value.
-        InputError: not of the form attribute=value.
+        UnknownNameError: the reader has no such attribute or value.
+        InputError: `wanted` does not have the form attribute=value.
     """
     judge = registry.find("readers", reader).make(AttributeReader)
     name, _, value = wanted.partition("=")
@@ -37,7 +37,7 @@ def attributes(
         raise InputError(
             expected="--measure attribute=value, or a phrase together with --judge",
             found=repr(wanted),
-            fix="give colour=blue",
+            fix="pass for example --measure colour=blue",
         )
     if name not in judge.values:
         raise unknown_name("attribute", name, judge.values)
@@ -62,16 +62,16 @@ def attributes(
 def similarities(
     judge: str, phrase: str, prompts: Sequence[str], columns: Sequence[Sequence[Image.Image]]
 ) -> list[dict[str, Any]]:
-    """Return the mean cosine of the pictures with a phrase (the aim) and with their own prompts (what should stay).
+    """Return, for each dose, the mean cosine of the pictures with a phrase (the aim) and with their own prompts.
 
     Args:
-        judge: as `cliplens.registry.judge` takes it, for example "open_clip:ViT-B-32|laion2b_s34b_b79k".
-        phrase: the aim.
-        prompts: one per picture of a column, or none.
-        columns: pictures per dose.
+        judge: spec of a judge, as in `cliplens.registry.judge`; for example "open_clip:ViT-B-32|laion2b_s34b_b79k".
+        phrase: description of the intended effect.
+        prompts: one prompt per picture of a column, or an empty sequence.
+        columns: pictures by dose.
 
     Raises:
-        InputError: the judge embeds images or words only.
+        InputError: the judge does not embed both images and words in one space.
     """
     eye = _judge_of_pictures(judge)
     said = [phrase, *prompts]
@@ -83,7 +83,7 @@ def similarities(
             raise InputError(
                 expected="a judge that embeds pictures and words in one space",
                 found=repr(judge),
-                fix="give for example --judge 'open_clip:ViT-B-32|WEIGHTS'",
+                fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
             )
         row: dict[str, Any] = {f"cosine with {phrase!r}": float((images @ texts[0]).mean())}
         if prompts:
@@ -93,7 +93,7 @@ def similarities(
 
 
 def _judge_of_pictures(spec: str) -> Judge:
-    """Return the judge of a spec; the bare name of a model, as `--judge` took before, is one of kind open_clip."""
+    """Return the judge of a spec. The bare name of a model (deprecated) means a judge of kind open_clip."""
     if spec.partition(":")[0] in {plugin.name for plugin in registry.plugins("judges")}:
         return registry.judge(spec)
     warnings.warn(f"--judge {spec} is now --judge open_clip:{spec}", DeprecationWarning, stacklevel=2)

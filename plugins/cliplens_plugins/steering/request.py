@@ -1,4 +1,4 @@
-"""The options of one steering session."""
+"""Hold and check the options of one steering session."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,31 +44,33 @@ class SteeringRequest:
             raise InputError(
                 expected="a run folder, or --pipeline together with --sae",
                 found="neither" if self.pipeline is None else "--pipeline alone",
-                fix="give the folder of an earlier run, or a pipeline and a dictionary",
+                fix="pass the folder of an earlier run, or --pipeline and --sae",
             )
         if not self.edit and self.edits is None and self.run is None:
-            raise InputError(expected="something to do", found="no --edit and no --edits", fix="give --edit '17=+4'")
+            raise InputError(
+                expected="an edit", found="neither --edit nor --edits", fix="pass for example --edit '17=+4'"
+            )
         if self.pipeline is not None and not self.prompts and not self.images:
             raise InputError(
-                expected="something to draw or to ask",
-                found="no --prompt and no --image",
-                fix="give --prompt 'a ring', or --image FILE",
+                expected="a prompt or an image",
+                found="neither --prompt nor --image",
+                fix="pass for example --prompt 'a ring', or --image FILE",
             )
         if self.pipeline is not None and self.measure is not None and self.judge is None:
             raise InputError(
-                expected="--judge MODEL, which compares pictures with a phrase",
+                expected="--judge, to compare pictures with the phrase of --measure",
                 found=f"--measure {self.measure!r} alone",
-                fix="give --judge, for example --judge open_clip:ViT-B-32",
+                fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
             )
         if self.pairs is not None and self.pairs < 1:
-            raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="give --pairs 4")
+            raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="pass --pairs 4")
         for path in self.images:
             if not path.is_file():
                 raise InputError(
-                    expected="a picture file", found=f"no file {path}", fix="give --image an existing file"
+                    expected="an image file", found=f"no file {path}", fix="pass --image the path of an existing file"
                 )
 
     @property
     def ordered_doses(self) -> tuple[float, ...]:
-        """The doses with 0 among them, to compare with."""
+        """The doses in order, with dose 0 added for comparison if it is missing."""
         return self.doses if 0.0 in self.doses else (0.0, *self.doses)

@@ -1,4 +1,4 @@
-"""Choosing latents to edit: by name, by modality class, or by their correlation with a label."""
+"""Select latents by name, by modality class, or by their correlation with a label."""
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ CLASSES = ("ImgD", "TextD", "CrossD")
 
 
 def by_name(table: LatentTable, name: str) -> list[int]:
-    """Return the latents of that name or synonym, best `name_score` first; letter case does not matter.
+    """Return the latents with a name or synonym, highest `name_score` first; letter case is ignored.
 
     A name such as "red / crimson" is found by "red" too. `OpenedRun.find` also weighs evidence and reach.
 
     Raises:
-        UnknownNameError: no latent has the name; the nearest names are listed.
-        InputError: the name is empty, or "unnamed", which is no name.
+        UnknownNameError: no latent has the name; similar names are listed.
+        InputError: the name is empty or "unnamed".
     """
     matches, _ = name_matches(table, name)
     found = [int(k) for k in np.flatnonzero(matches == 1.0)]
@@ -42,15 +42,15 @@ def by_class(
     """Return the living latents of a modality class: "ImgD", "TextD", "CrossD", "all", or "random".
 
     Args:
-        table: with the column that says the class.
-        wanted: the class; "random" draws `count` living latents, the control for a class of that size.
-        column: "modality" (fixed cuts), or "modality_paper", "modality_significant".
-        seed: of the random draw.
-        count: how many at random.
+        table: latent table with the column `column`.
+        wanted: the class; "random" draws `count` living latents, as the control for a class of that size.
+        column: column of classes: "modality" (fixed cuts), "modality_paper" or "modality_significant".
+        seed: seed of the random draw.
+        count: number of random latents.
 
     Raises:
-        UnknownNameError: no such class.
-        InputError: "random" without a count.
+        UnknownNameError: there is no such class.
+        InputError: `wanted` is "random" and `count` is None.
     """
     if wanted not in (*CLASSES, "all", "random"):
         raise unknown_name("modality class", wanted, (*CLASSES, "all", "random"))
@@ -60,16 +60,18 @@ def by_class(
         return [int(k) for k in living]
     if wanted == "random":
         if count is None:
-            raise InputError(expected="how many latents to draw at random", found="no count", fix="give count=")
+            raise InputError(
+                expected="the number of latents to draw at random", found="no count", fix="pass for example count=20"
+            )
         drawn = np.random.default_rng(seed).choice(living, size=min(count, len(living)), replace=False)
         return sorted(int(k) for k in drawn)
     return [int(k) for k in living if classes[k] == wanted]
 
 
 def label_correlation(codes: SparseCodes, positive: Bool[np.ndarray, " row"]) -> Float[np.ndarray, " d_sae"]:
-    """Return the Pearson correlation of each latent's code with a yes-no label, in [-1, 1]; nan where one is constant.
+    """Return the Pearson correlation of each latent's code with a binary label, in [-1, 1]; nan if either is constant.
 
-    Choose latents on one split and score them on another.
+    Select latents on one split of the data and score them on another.
     """
     label = torch.from_numpy(np.asarray(positive)).to(torch.float64)
     values = codes.values.double().cpu()
@@ -88,7 +90,7 @@ def label_correlation(codes: SparseCodes, positive: Bool[np.ndarray, " row"]) ->
 def best_latents(
     codes: SparseCodes, values: Int[np.ndarray, " row"], n_values: int, *, least: float = 0.0
 ) -> list[int | None]:
-    """Return, for each value of a factor, the latent that correlates best with it; None below `least`."""
+    """Return, for each value of a factor, the latent with the highest correlation; None if it is below `least`."""
     best: list[int | None] = []
     for value in range(n_values):
         found = np.nan_to_num(label_correlation(codes, values == value), nan=-1.0)
@@ -98,7 +100,7 @@ def best_latents(
 
 
 def typical_level(codes: SparseCodes) -> Float[np.ndarray, " d_sae"]:
-    """Return the mean code of each latent over the rows where it fires; nan where it never does. The unit of a dose."""
+    """Return the mean code of each latent over the rows on which it fires, the unit of a dose; nan if it never does."""
     ones = torch.ones_like(codes.values, dtype=torch.float64)
     empty = torch.zeros(codes.d_sae, dtype=torch.float64, device=codes.values.device)
     count = empty.index_add(0, codes.latents, ones)

@@ -1,4 +1,4 @@
-"""One steering session: edits over doses, what came out and how far it moved, all in one folder."""
+"""Run one steering session: apply edits over doses, measure the effect, and write one folder."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,18 +27,18 @@ from cliplens_plugins.steering.sources import Run
 
 Rows = list[dict[str, Any]]
 DRAWN = 4
-"""Held-out pictures in a strip."""
+"""Number of held-out pictures in a strip."""
 MEASURED = 48
-"""Held-out pictures that success is measured on."""
+"""Number of held-out pictures on which success is measured."""
 MEASURED_UNASKED = 16
-"""The same where no edit was asked for, as at the end of the demo, which must stay quick."""
-_CHANGED = "changed is the Kullback-Leibler divergence of the next token from dose 0, in nats"
-_PROXIES = "sharpness and burnt are proxies for picture quality; read them against dose 0"
+"""The same number without an edit from the user, as at the end of the demo, which must be fast."""
+_CHANGED = "changed: Kullback-Leibler divergence of the next-token distribution from dose 0, in nats"
+_PROXIES = "sharpness and burnt are proxies of picture quality; compare them with dose 0"
 
 
 @dataclass
 class _Session:
-    """A request with everything it needs opened."""
+    """A request with its run and dictionary opened."""
 
     request: SteeringRequest
     run: Run | None
@@ -46,11 +46,11 @@ class _Session:
     modality: Modality
     choice: Choice | None = None
     taken: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Words -> the latents they resolved to."""
+    """The latents that words resolved to, by words."""
 
     @property
     def generator(self) -> str | None:
-        """The generator that can draw this run's embeddings; None when CLIP itself is steered."""
+        """The generator that can draw this run's embeddings; None if CLIP itself is steered."""
         assert self.run is not None
         if self.request.generator is not None:
             return None if self.request.generator == "none" else self.request.generator
@@ -58,7 +58,7 @@ class _Session:
 
     @property
     def aim(self) -> str | None:
-        """attribute=value or a phrase: what the edit is meant to do, where that is known."""
+        """The intended effect of the edit, as attribute=value or a phrase; None if unknown."""
         return self.request.measure or (self.choice.aim if self.choice else None)
 
     def steering(self) -> LatentSteering:
@@ -89,20 +89,22 @@ class _Session:
             return None
         if self.run is None:
             raise InputError(
-                expected="a run folder, whose model encodes the reference", found="--reference alone", fix="give a run"
+                expected="a run folder, whose model encodes the reference",
+                found="--reference without a run",
+                fix="pass the folder of a finished run",
             )
         path = Path(self.request.reference)
         return self.run.codes(Image.open(path).convert("RGB") if path.is_file() else self.request.reference)
 
 
 def do(request: SteeringRequest) -> dict[str, Any]:
-    """Steer, draw or answer, and measure.
+    """Steer a model over doses and measure the effect.
 
-    Writes strip.png (of pictures), edits.json, steering.json and steering.html into `request.out` and returns the
-    content of steering.json.
+    Writes strip.png (for pictures), edits.json, steering.json and steering.html into `request.out`. Returns the content
+    of steering.json.
 
     Raises:
-        InputError: the options do not go together; names the option to change.
+        InputError: the options cannot be combined; the message names the one to change.
     """
     session = _open(request)
     steering = session.steering()
@@ -145,7 +147,7 @@ def _open(request: SteeringRequest) -> _Session:
 
 
 def _done(session: _Session, steering: LatentSteering) -> tuple[list[str], Rows, list[str], dict[str, Any]]:
-    """Return labels, rows of figures, notes and what else belongs in steering.json."""
+    """Return labels, rows of figures, notes and further entries of steering.json."""
     request = session.request
     if request.pipeline is not None and is_answering(request.pipeline):
         doses = tuple(sorted(request.ordered_doses, key=abs))
@@ -167,7 +169,7 @@ def _done(session: _Session, steering: LatentSteering) -> tuple[list[str], Rows,
 def _on_the_generator(
     session: _Session, generator: str, steering: LatentSteering
 ) -> tuple[list[str], Rows, list[str], dict[str, Any]]:
-    """Draw a strip of a few pictures, and measure success on more of them where the generator has a reader."""
+    """Draw a strip of a few pictures, and measure success on more pictures if the generator has a reader."""
     run, request = session.run, session.request
     assert run is not None
     aim = session.aim if request.judge else _aim(session, generator)
@@ -185,7 +187,7 @@ def _on_the_generator(
     if aim is not None and request.judge is None:
         figures, suggested = readers.attributes(generator, aim, request.ordered_doses, whole.columns)
         if not figures:
-            return strip.labels, rows, [*notes, f"{aim} is what every sample shows already"], more
+            return strip.labels, rows, [*notes, f"every sample already shows {aim} at dose 0"], more
         rows = [{**row, **extra} for row, extra in zip(rows, figures, strict=True)]
         notes.append(f"{aim}: share of {len(labels)} held-out pictures read so, by a network that saw pictures only")
         more |= {"suggested_dose": suggested, "measured_on": len(labels)}
@@ -197,7 +199,7 @@ def _on_the_generator(
 
 
 def _aim(session: _Session, generator: str) -> str | None:
-    """Return the aim as attribute=value: asked for, chosen, or the last word of an edit such as red->blue."""
+    """Return the aim as attribute=value: from --measure, from the chosen edit, or from the target of red->blue."""
     if session.aim is not None:
         return session.aim
     try:
@@ -210,7 +212,7 @@ def _aim(session: _Session, generator: str) -> str | None:
 
 
 def _is_ready(generator: str) -> bool:
-    """Return whether the generator's reader can read pictures at once, without being trained first."""
+    """Return whether the generator's reader is trained already."""
     try:
         return bool(getattr(registry.find("readers", generator).make(AttributeReader), "ready", True))
     except (PluginError, InputError):
@@ -218,7 +220,7 @@ def _is_ready(generator: str) -> bool:
 
 
 def _not_yet(aim: str | None, session: _Session) -> Any:
-    """Return whether a pair is worth steering: it shows the value the edit starts from, or not yet the target."""
+    """Return a function of a pair id: whether the pair shows the value to change, or does not show the target yet."""
     if session.choice is not None:
         return session.choice.starts_from
     run = session.run
@@ -236,7 +238,7 @@ def _not_yet(aim: str | None, session: _Session) -> Any:
 
 
 def _of_pictures(session: _Session, strip: Strip) -> tuple[Rows, list[str]]:
-    """Return figures of the pictures themselves: movement, distance from dose 0, proxies of quality, similarity."""
+    """Return figures of the pictures: movement, distance from dose 0, proxies of quality, similarity."""
     request, doses = session.request, session.request.ordered_doses
     distances = _from_dose_0(strip, doses)
     rows: Rows = [
@@ -264,10 +266,10 @@ def _from_dose_0(strip: Strip, doses: Sequence[float]) -> list[float]:
 
 
 def _standing_still(rows: Rows, column: str) -> list[str]:
-    """Return a note when no dose moved anything."""
+    """Return a note if no dose changed anything."""
     moved = [row[column] for row in rows if row["dose"] != 0 and column in row]
     if moved and all(value == 0 for value in moved):
-        return ["no effect: nothing moved at any dose; the edited latents may not fire on these samples"]
+        return ["no effect: nothing changed at any dose; the edited latents may not fire on these samples"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""A finished run opened for steering: its model, its dictionary, samples to steer, and latents by words."""
+"""Open a finished run for steering: its model, its dictionary, samples to steer, and latents by words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.parsing import Group
 
 MOST = 24
-"""Latents that words resolve to, at most."""
+"""Maximum number of latents that words resolve to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +33,21 @@ class Run(OpenedRun):
 
     @property
     def scored(self) -> bool:
-        """Return whether its latents have names and classes yet."""
+        """Return whether the latents have names and classes yet."""
         return self.folder.latents.exists()
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Return the modalities that the dictionary reads and the pairs have."""
+        """Return the modalities that both the dictionary and the pairs have."""
         source = self.dictionary.provenance
         read = {Site.parse(name).modality for name in source.sites} if source else set(MODALITIES)
         has = {"image": self.pairs.has_images, "text": self.pairs.has_captions}
         return tuple(m for m in MODALITIES if m in read and has[m])
 
     def held_out(self, count: int, keep: Callable[[str], bool] = lambda _: True) -> list[Pair]:
-        """Return the first pairs the dictionary was not trained on, of those whose ids are to be kept.
+        """Return the first `count` pairs that were held out from training and for whose ids `keep` is true.
 
-        Pairs that the run has quarantined are passed over.
+        Pairs that the run has quarantined are skipped.
         """
         pairs = self.pairs
         kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.held_out))
@@ -57,7 +57,7 @@ class Run(OpenedRun):
     def held_out_samples(
         self, count: int, keep: Callable[[str], bool] = lambda _: True
     ) -> tuple[list[str], list[Image.Image] | list[str]]:
-        """Return ids and pictures of held-out pairs; their captions where the run has no images.
+        """Return ids and images of held-out pairs, or their captions if the run has no images.
 
         Raises:
             InputError: no held-out pair is left.
@@ -67,17 +67,17 @@ class Run(OpenedRun):
             raise InputError(
                 expected="held-out pairs to steer",
                 found=f"none in {self.asked.pairs} that can be read",
-                fix="give --prompt or --image",
+                fix="pass --prompt or --image",
             )
         if "image" not in self.modalities:
             return [pair.id for pair in chosen], [str(pair.caption) for pair in chosen]
         return [pair.id for pair in chosen], [open_image(pair) for pair in chosen]
 
     def group(self, words: str, modality: Modality) -> Group:
-        """Return the latents that stand for the words, the strongest first, with their mean codes where they are said.
+        """Return the latents that represent the words, strongest first, with mean codes on captions that contain them.
 
         Raises:
-            UnknownNameError: no latent does; the nearest names are listed.
+            UnknownNameError: no latent represents the words; similar names are listed.
         """
         good = [c for c in self.find(words, self.dictionary.d_sae, modality=modality) if c.good]
         level = self.level(modality)
@@ -87,28 +87,32 @@ class Run(OpenedRun):
         return Group(tuple(strongest), tuple(units[k] for k in strongest), None if means is None else tuple(means))
 
     def chosen_edit(self) -> Choice:
-        """Return an edit to begin with.
+        """Choose an edit for the run.
 
         Raises:
             InputError: the run was not scored, or none of its latents fires.
         """
         if not self.scored:
-            raise InputError(expected="an edit", found="none, and a run without scores", fix="give --edit '17=+4'")
+            raise InputError(
+                expected="an edit, or a scored run for which one can be chosen",
+                found="no --edit and a run without scores",
+                fix="pass for example --edit '17=+4'",
+            )
         modality: Modality = "image" if "image" in self.modalities else "text"
         return choose(self, modality)
 
     def level(self, modality: Modality) -> "Levels":
-        """Return a function that gives the typical code of a latent: the median over its top samples."""
+        """Return a function of a latent that returns its typical code, the median over its top samples."""
         images, texts = load_exemplars(self.folder.exemplars)
         found = images if modality == "image" else texts
         other = texts if modality == "image" else images
         return Levels(*(None if e is None else e.values for e in (found, other)))
 
     def site(self, modality: Modality) -> Site:
-        """Return the site where the dictionary reads that modality.
+        """Return the dictionary's site of a modality.
 
         Raises:
-            InputError: it does not read it.
+            InputError: the dictionary has no site of this modality.
         """
         source = self.dictionary.provenance
         sites = [Site.parse(name) for name in source.sites] if source else [Site(SIDE_OF[modality], "hook_embedding")]
@@ -116,16 +120,16 @@ class Run(OpenedRun):
             if site.modality == modality:
                 return site
         raise InputError(
-            expected=f"a dictionary that reads {modality}s",
-            found=f"one made on {', '.join(map(str, sites))}",
-            fix="give --prompt for captions, --image or --pairs for images, as the dictionary has them",
+            expected=f"a dictionary trained on {modality} activations",
+            found=f"one trained on {', '.join(map(str, sites))}",
+            fix="pass --prompt to steer captions, or --image or --pairs to steer images, as the dictionary allows",
         )
 
     @torch.no_grad()
     def embed(
         self, samples: Sequence[Image.Image] | Sequence[str], steering: Steering | None = None
     ) -> Float[Tensor, "sample d_embed"]:
-        """Return final embeddings of pictures or captions, with the steering applied inside the tower."""
+        """Return the final embeddings of images or captions, with the steering applied inside the tower."""
         modality: Modality = "text" if isinstance(samples[0], str) else "image"
         site = self.site(modality)
         if steering is None:
@@ -135,14 +139,14 @@ class Run(OpenedRun):
 
     @torch.no_grad()
     def embedded_in_batches(self, samples: Sequence[Any], size: int) -> Float[Tensor, "sample d_embed"]:
-        """Return final embeddings of pictures or captions, `size` of them at a time."""
+        """Return the final embeddings of images or captions, computed in batches of `size`."""
         modality: Modality = "text" if isinstance(samples[0], str) else "image"
         parts = [self._embedded(samples[n : n + size], modality) for n in range(0, len(samples), size)]
         return torch.cat(parts)
 
     @torch.no_grad()
     def codes(self, sample: Image.Image | str) -> Float[Tensor, "1 d_sae"]:
-        """Return the codes of one picture or caption, to swap with."""
+        """Return the codes of one image or caption, as the reference of a swap."""
         modality: Modality = "text" if isinstance(sample, str) else "image"
         site = self.site(modality)
         tower, inputs = self._inputs([sample], modality)
@@ -163,13 +167,13 @@ class Run(OpenedRun):
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """Typical codes by latent, of one modality first and of the other where that one is silent."""
+    """Typical codes of latents in one modality, or in the other for latents that do not fire in the first."""
 
     own: np.ndarray | None
     other: np.ndarray | None
 
     def __call__(self, latent: int) -> float | None:
-        """The median code of the latent's top samples; None when it has none."""
+        """Return the median code of the latent's top samples; None without top samples."""
         for values in (self.own, self.other):
             if values is not None:
                 fired = values[latent][values[latent] > 0]

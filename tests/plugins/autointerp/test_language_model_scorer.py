@@ -73,7 +73,7 @@ def test_failed_requests_are_repeated_until_every_name_has_a_score(
 def test_a_stopped_run_asks_only_the_open_questions(server: Server, evidence: Evidence) -> None:
     scorer = LanguageModelScorer(give_up_after=3)
     server.fails_after = 7
-    with pytest.raises(PluginError, match=r"failures in a row.*new answers are kept"):
+    with pytest.raises(PluginError, match=r"failures in a row.*new answers are cached"):
         scorer.score(NONE, NAMES, evidence, None)
     kept, server.fails_after = server.answered, None
     assert kept > 0

@@ -99,4 +99,4 @@ def test_codes_without_activations_are_named() -> None:
     batch = batches({"image": data()["image"]})[0]
     bare = Batch(PairedActs(batch.ids, None, None), batch.codes, PairedActs(batch.ids, None, None))
     (failed,) = tally([bare], [FidelityMetric()], decoder=None).failed
-    assert "Fix: give tally batches with acts and reconstruction" in failed["error"]
+    assert "Fix: pass batches with acts and reconstruction to tally" in failed["error"]

@@ -246,7 +246,7 @@ def test_a_measured_steering_has_a_curve(page: Any) -> None:
     assert page.execute_script("return document.querySelectorAll('.doses .dot').length") == 3
     label = page.execute_script("return document.querySelector('.doses').getAttribute('aria-label')")
     assert label.startswith("Share of pictures read as colour=red against the dose")
-    assert label.endswith("changed most beside it (shape)")
+    assert label.endswith("the share in which the attribute shape changed")
     assert page.execute_script("return !!document.querySelector('.doses .band')")
 
 

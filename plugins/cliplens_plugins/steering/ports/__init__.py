@@ -1,1 +1,1 @@
-"""Where steering enters a model: one file per kind of target, each giving a `Port` for a site."""
+"""Attach steering to models: one file per kind of target, each of which returns a `Port` for a site."""

@@ -1,4 +1,4 @@
-"""Modules that went through `torch.compile`: hooks inside them are not called, so they run uncompiled while steered."""
+"""Run modules compiled by `torch.compile` uncompiled while they are steered, because compiled code skips hooks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,22 +7,22 @@ from typing import Any
 from torch import nn
 
 Change = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]] | None]
-"""(module, args, kwargs) -> new args and kwargs; None leaves them."""
+"""Function of (module, args, kwargs) that returns new args and kwargs, or None to keep them."""
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return the module inside `torch.compile(module)`; other modules as they are."""
+    """Return the module inside `torch.compile(module)`; return other modules unchanged."""
     return module._orig_mod if is_wrapper(module) else module  # type: ignore[return-value]
 
 
 def is_wrapper(module: Any) -> bool:
-    """Return whether a module is what `torch.compile(module)` returns."""
+    """Return whether a module is a wrapper returned by `torch.compile`."""
     return isinstance(module, nn.Module) and "_orig_mod" in module._modules
 
 
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
-    """Run a module and everything inside it without compiled code while the context is open."""
+    """Run a module and its submodules without compiled code while the context is open."""
     with ExitStack() as stack:
         for part in module.modules():
             if is_wrapper(part):
@@ -55,7 +55,7 @@ def _changed(module: nn.Module, call: Callable[..., Any], change: Change) -> Cal
 
 
 def _attribute(module: nn.Module, name: str, value: Any, stack: ExitStack) -> None:
-    """Set an attribute of this one object until the stack closes."""
+    """Set an attribute of this object until the stack closes."""
     had, before = name in module.__dict__, module.__dict__.get(name)
 
     def put_back() -> None:

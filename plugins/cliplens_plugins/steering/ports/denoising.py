@@ -1,4 +1,4 @@
-"""The denoiser's input: windows in time, and a check that the conditioning it gets was steered."""
+"""Control the denoiser's input: windows in time, and a check that its conditioning was steered."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -12,14 +12,14 @@ from cliplens_plugins.steering.ports.compiled import before_call
 from cliplens_plugins.steering.ports.movement import Movement, tensors_in
 
 Window = tuple[float, float]
-"""From and to, as fractions of the noise schedule: (0, 1) is all of it, (0, 0.3) the noisiest third."""
+"""Start and end as fractions of the noise schedule: (0, 1) is all of it, (0, 0.3) its noisiest 30 %."""
 DENOISERS = ("unet", "transformer", "prior")
 _OPEN = "_cliplens_window"
 _REMEMBERED = 8
 
 
 def denoiser_of(pipeline: Any, name: str | None = None) -> nn.Module | None:
-    """Return the network that removes the noise, by name or the first there is; None without one."""
+    """Return the denoising network, by attribute name or the first found; None without one."""
     for attribute in (name,) if name else DENOISERS:
         found = getattr(pipeline, attribute, None)
         if isinstance(found, nn.Module):
@@ -28,10 +28,10 @@ def denoiser_of(pipeline: Any, name: str | None = None) -> nn.Module | None:
 
 
 class Conditioning:
-    """The steered conditioning of one context, and the plain one it stands for.
+    """The steered conditioning of one context, and the corresponding unsteered one.
 
-    At the denoiser's input it refuses to run on conditioning that was not steered and, outside the window, puts the
-    plain conditioning back row by row.
+    A hook at the denoiser's input refuses conditioning that was not steered and, outside the window, replaces steered
+    conditioning with the unsteered one, row by row.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Conditioning:
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._swapped: list[tuple[Tensor, Tensor]] = []
         scheduler = getattr(pipeline, "scheduler", None) or pipeline.prior_scheduler
-        # Flux gives its network times from 0 to 1; others count the scheduler's training steps.
+        # Flux passes times from 0 to 1 to its network; other pipelines pass steps of the training schedule.
         of_one = type(denoiser).__name__.startswith("Flux")
         self._steps = 1 if of_one else int(getattr(scheduler.config, "num_train_timesteps", 1000))
         if window is not None:
@@ -55,7 +55,7 @@ class Conditioning:
         before_call(denoiser, self._at_the_input, stack)
 
     def remember(self, steered: Any, plain: Any | None) -> None:
-        """Keep steered conditioning, and the plain one where a window needs it."""
+        """Keep steered conditioning, and the unsteered one if a window needs it."""
         self.accept()
         new = tensors_in(steered)
         self._made = [*self._made, *new][-_REMEMBERED * max(1, len(new)) :]
@@ -64,11 +64,11 @@ class Conditioning:
             self._swapped = []
 
     def accept(self) -> None:
-        """Let the next denoising run: its conditioning was steered."""
+        """Allow the next denoising, because its conditioning was steered."""
         self._ready = True
 
     def _begins(self, timestep: float) -> bool:
-        """Return whether this timestep begins another denoising than the one before."""
+        """Return whether this timestep begins a new denoising."""
         return self._first is None or self._last is None or (timestep >= self._first and timestep > self._last)
 
     def made_here(self, given: Tensor) -> bool:
@@ -92,7 +92,7 @@ class Conditioning:
         return tuple(self._plain(a) for a in args), {name: self._plain(v) for name, v in kwargs.items()}
 
     def _time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-        """Return the noise level the denoiser is called at, from 1 (noise) to 0 (picture)."""
+        """Return the noise level at which the denoiser is called, from 1 (noise) to 0 (image)."""
         if "timestep_ratio" in kwargs:
             return float(torch.as_tensor(kwargs["timestep_ratio"]).float().max())
         given = kwargs["timestep"] if "timestep" in kwargs else args[1]
@@ -102,8 +102,8 @@ class Conditioning:
         if not self._ready:
             raise NoEffectError(
                 expected=f"a call in which {self._site} runs, so that it can be steered",
-                found="conditioning that was made already, outside the steering: the site never ran",
-                fix="give the prompt or the picture itself in place of prompt_embeds, image_embeds or "
+                found="conditioning that was computed before, outside the steering context",
+                fix="pass the prompt or the image itself in place of prompt_embeds, image_embeds or "
                 "ip_adapter_image_embeds",
             )
 
@@ -118,7 +118,7 @@ class Conditioning:
             if seen is value:
                 return swapped
         swapped = self._restored(value)
-        # Pipelines hand the same tensor to every step, so this is computed once per call.
+        # Pipelines pass the same tensor at every step, so this is computed once per call.
         self._swapped.append((value, swapped))
         return swapped
 
@@ -133,28 +133,28 @@ class Conditioning:
 
 
 def check_window(window: Window | None) -> None:
-    """Refuse a window that is no part of [0, 1].
+    """Check that a window (from, to) is a part of [0, 1].
 
     Raises:
-        InputError: not 0 <= from < to <= 1.
+        InputError: 0 <= from < to <= 1 does not hold.
     """
     if window is not None and not 0.0 <= window[0] < window[1] <= 1.0:
         raise InputError(
             expected="a window (from, to) with 0 <= from < to <= 1",
             found=str(window),
-            fix="give for example (0.0, 0.5)",
+            fix="pass for example (0.0, 0.5)",
         )
 
 
 def _rows_like(value: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[Tensor, Tensor]]:
-    """Yield steered and plain rows of as many numbers as the rows of `value`."""
+    """Yield the steered and unsteered tensors whose rows have as many numbers as those of `value`."""
     for steered, plain in pairs:
         if _is_like(value, steered):
             yield from zip(steered.flatten(1), plain.flatten(1), strict=True)
 
 
 def _is_like(value: Tensor, steered: Tensor) -> bool:
-    """Return whether the rows of two tensors have as many numbers."""
+    """Return whether the rows of two tensors have equally many numbers."""
     if min(value.ndim, steered.ndim) < 2 or not len(value) or steered.shape[-1] != value.shape[-1]:
         return False
     return steered[0].numel() == value[0].numel()
@@ -163,9 +163,9 @@ def _is_like(value: Tensor, steered: Tensor) -> bool:
 def _claim_window(pipeline: Any, stack: ExitStack) -> None:
     if _OPEN in pipeline.__dict__:
         raise InputError(
-            expected="one window in time on a pipeline",
-            found="a second one inside the first",
-            fix="put both edits into one steering, or leave one window out",
+            expected="one steering window on a pipeline",
+            found="a second window inside the first",
+            fix="put both edits into one steering, or remove one window",
         )
     pipeline.__dict__[_OPEN] = True
     stack.callback(pipeline.__dict__.pop, _OPEN)

@@ -1,4 +1,4 @@
-"""Diffusers pipelines: the conditioning of the prompt is steered; the denoiser and all else stay as they are.
+"""Steer diffusers pipelines: the conditioning of the prompt is rewritten, the denoiser and the rest are unchanged.
 
 | part                 | rewritten                                | pipelines                                         |
 |----------------------|------------------------------------------|---------------------------------------------------|
@@ -8,10 +8,10 @@
 | `image_embeds`       | the image embedding, wherever it is from | StableUnCLIPPipeline, ...Img2ImgPipeline          |
 | `image_encoder`      | the encoder of the reference image       | IP-Adapter, unCLIP from images, ImageVariation    |
 
-Each pipeline encodes its prompt in one method, and there each encoder runs for the prompt first and for the negative
-prompt second. Only the first run is steered, so negative prompts stay as they are. The first time, and always with a
-window, the prompt is encoded plain as well: the two are compared, and a site that does not move the conditioning is
-refused. Nothing is left behind when the context ends.
+Each pipeline encodes its prompt in one method, in which each encoder runs first for the prompt and then for the
+negative prompt. Only the first run is steered, so negative prompts are unchanged. On the first call, and on every call
+with a window, the prompt is also encoded without steering. The two results are compared, and a site that does not
+change the conditioning is refused. Everything is restored when the context ends.
 """
 
 import inspect
@@ -44,12 +44,12 @@ _EMBEDDINGS = ("hook_projected", "hook_embedding")
 
 
 def is_pipeline(target: Any) -> bool:
-    """Return whether the target is a diffusers pipeline with a denoiser; diffusers is not imported to find out."""
+    """Return whether the target is a diffusers pipeline with a denoiser, without importing diffusers."""
     return hasattr(target, "components") and denoiser_of(target) is not None and callable(target)
 
 
 def parts_of(pipeline: Any, site: Site) -> list[str]:
-    """Return the parts of a pipeline on the site's side, the likeliest first."""
+    """Return the parts of a pipeline on the site's side, the most likely first."""
     if site.side == "text":
         return [p for p in TEXT_PARTS if _encoder(pipeline, p) is not None and _method(pipeline, p) is not None]
     parts = ["image_embeds"] if hasattr(pipeline, "noise_image_embeddings") and site.hook in _EMBEDDINGS else []
@@ -68,14 +68,14 @@ def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Win
     Args:
         pipeline: a diffusers pipeline.
         site: the site to steer.
-        part: the part of the pipeline; None takes the first that has the site in the right width.
+        part: the part of the pipeline; None means the first that has the site with this width.
         width: width of the dictionary.
-        window: the part of the denoising to steer; None is all of it.
+        window: the part of the denoising to steer; None means all of it.
 
     Raises:
-        MismatchError: no part of the pipeline has the site in that width.
-        UnknownNameError: no such part, or no such site in any part.
-        InputError: the window is no part of [0, 1].
+        MismatchError: no part of the pipeline has the site with this width.
+        UnknownNameError: the pipeline has no such part, or no part has such a site.
+        InputError: the window is not a part of [0, 1].
     """
     check_window(window)
     parts = parts_of(pipeline, site)
@@ -93,9 +93,9 @@ def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Win
             return found
     widths = ", ".join(f"{p} {f.width}" for p, f in zip(having, ports, strict=True))
     raise MismatchError(
-        expected=f"a part of the pipeline as wide as the dictionary, {width}",
+        expected=f"a part of the pipeline of the dictionary's width, {width}",
         found=widths,
-        fix="steer the pipeline whose encoder the dictionary was made on",
+        fix="steer a pipeline with the encoder on which the dictionary was trained",
     )
 
 
@@ -149,10 +149,10 @@ def _encoder_attached(
 
 
 def _is_ready(given: dict[str, Any], conditioning: Conditioning, method: str) -> bool:
-    """Return whether conditioning was handed in ready, made in this very context.
+    """Return whether the call passes conditioning that was computed in this context.
 
     Raises:
-        InputError: it was made elsewhere, so that no encoder would run.
+        InputError: the conditioning was computed elsewhere, so no encoder would run.
     """
     ready = [(name, given[name]) for name in _READY if given.get(name) is not None]
     if not ready:
@@ -162,15 +162,15 @@ def _is_ready(given: dict[str, Any], conditioning: Conditioning, method: str) ->
         return True
     raise InputError(
         expected="a prompt or a picture, so that its encoder runs and can be steered",
-        found=f"{ready[0][0]}, made already",
-        fix=f"give the prompt or the picture itself, or call pipeline.{method} inside the steering context",
+        found=f"{ready[0][0]}, which was computed before",
+        fix=f"pass the prompt or the picture itself, or call pipeline.{method} inside the steering context",
     )
 
 
 def _is_negative(
     original: Callable[..., Any], given: dict[str, Any], prompts: list[Any], conditioning: Conditioning
 ) -> bool:
-    """Return whether this call encodes a negative prompt, for pipelines that encode it in a call of its own."""
+    """Return whether this call encodes a negative prompt, for pipelines that encode it in a separate call."""
     if "prompt" not in given or "negative_prompt" in inspect.signature(original).parameters:
         return False
     if conditioning.fresh:
@@ -212,7 +212,7 @@ def _embeds_attached(
 
 
 def _noise(embeds: Tensor, given: dict[str, Any]) -> Tensor:
-    """Draw the noise the pipeline would draw, once for both kinds of conditioning."""
+    """Draw the noise that the pipeline would draw, once for steered and unsteered conditioning."""
     from diffusers.utils.torch_utils import randn_tensor
 
     if given.get("noise") is not None:
@@ -224,7 +224,7 @@ def _noise(embeds: Tensor, given: dict[str, Any]) -> Tensor:
 
 @contextmanager
 def _generator_rewound(generator: Any) -> Iterator[None]:
-    """Put random number generators back where they were, so that a second encoding draws the same noise."""
+    """Restore the state of random number generators, so that a second encoding draws the same noise."""
     given = [g for g in (generator if isinstance(generator, list) else [generator]) if g is not None]
     states = [g.get_state() for g in given]
     with torch.random.fork_rng(devices=[]):
@@ -234,7 +234,7 @@ def _generator_rewound(generator: Any) -> Iterator[None]:
 
 
 def _replaced(pipeline: Any, name: str, method: Callable[..., Any], stack: ExitStack) -> None:
-    """Put a method in front of the pipeline's own, on this one object, until the stack closes."""
+    """Wrap a method of this pipeline object until the stack closes."""
     original = getattr(pipeline, name)
     before = pipeline.__dict__.get(name)
 

@@ -1,4 +1,4 @@
-"""CLIP itself: sites of a `HookedCLIP` or of one of its towers."""
+"""Steer CLIP itself: sites of a `HookedCLIP` or of one of its towers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 
 def offers(target: Any, site: Site) -> bool:
-    """Return whether the target has the side."""
+    """Return whether the target has the tower of the site."""
     if isinstance(target, HookedCLIP):
         return site.side in target.towers
     return isinstance(target, HookedTower) and target.cfg.side == site.side
@@ -25,7 +25,7 @@ def port(target: Any, site: Site) -> Port:
     """Return the port of a site.
 
     Raises:
-        UnknownNameError: there is no such hook; the nearest are listed.
+        UnknownNameError: there is no such hook; similar names are listed.
     """
     tower: HookedTower = target.towers[site.side] if isinstance(target, HookedCLIP) else target
 
@@ -44,7 +44,7 @@ def port(target: Any, site: Site) -> Port:
 
 @contextmanager
 def _inputs_kept(tower: HookedTower, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Keep the inputs of a tower: hooks see activations only, and every way into a tower calls `checked`."""
+    """Keep the inputs of a tower. Hooks only see activations, but every forward of a tower calls `checked`."""
     before, original = tower.__dict__.get("checked"), tower.checked
 
     def checked(inputs: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ def _inputs_kept(tower: HookedTower, seen: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _rewritten(tower: HookedTower, rewrite: Rewrite, activation: Tensor, inputs: Tensor | None) -> Tensor:
-    if activation.ndim == 4:  # heads lie side by side in a dictionary
+    if activation.ndim == 4:  # a dictionary reads all heads concatenated
         return rewrite(activation.flatten(2), _special(tower, activation, inputs)).unflatten(2, activation.shape[2:])
     if activation.ndim != 3:
         raise MismatchError(
             expected="a site with one row per position",
             found=f"activations {list(activation.shape)}",
-            fix="choose another hook",
+            fix="choose a hook of shape [batch, pos, d]",
         )
     return rewrite(activation, _special(tower, activation, inputs))
 

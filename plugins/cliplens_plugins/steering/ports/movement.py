@@ -1,4 +1,4 @@
-"""How far steering moved a model: counted while it runs, so that an edit without effect cannot pass for success."""
+"""Measure the change made by steering while the model runs, to detect edits without effect."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,22 +13,23 @@ from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 
 class NoEffectWarning(UserWarning):
-    """Steering was open, the model ran, and nothing changed."""
+    """The model ran while steered, and nothing changed."""
 
 
 class Movement:
-    """What one steering context changed. `with steer(...) as movement:` yields it; read it during or after the block.
+    """The change made in one steering context, as yielded by `with steer(...) as movement:`.
 
-    A relative movement is the Frobenius norm of the change divided by that of the plain tensor; 0 means no change.
+    Read it during or after the block. A relative movement is the Frobenius norm of the change, divided by that of the
+    unsteered tensor; 0 means no change.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
-        """The site, as warnings name it."""
+        """Name of the site in warnings."""
         self.calls = 0
-        """How many times activations were rewritten."""
+        """Number of times that activations were rewritten."""
         self.runs = 0
-        """How many times the model ran, where that is counted."""
+        """Number of times that the model ran, where that is counted."""
         self._changed: Tensor | None = None
         self._before: Tensor | None = None
         self._conditioning: float | None = None
@@ -42,16 +43,16 @@ class Movement:
 
     @property
     def conditioning(self) -> float:
-        """Relative movement of what the rest of the model reads; nan where that is not measured."""
+        """Relative movement of the conditioning, the input of the rest of the model; nan if not measured."""
         return float("nan") if self._conditioning is None else self._conditioning
 
     @property
     def compared(self) -> bool:
-        """Whether the conditioning was compared with the plain one."""
+        """Whether the conditioning was compared with the unsteered one."""
         return self._conditioning is not None
 
     def counted(self, rewrite: Rewrite) -> Rewrite:
-        """Return the same rewrite, counting its calls and how far it moves activations."""
+        """Wrap a rewrite to count its calls and measure its relative movement."""
 
         def rewritten(acts: Tensor, special: Tensor | None) -> Tensor:
             new = rewrite(acts, special)
@@ -66,7 +67,7 @@ class Movement:
         return rewritten
 
     def compare(self, plain: Any, steered: Any) -> float:
-        """Compare the plain with the steered conditioning, keep the relative movement and return it."""
+        """Compare unsteered and steered conditioning; store and return the relative movement."""
         changed, before = 0.0, 0.0
         for p, s in zip(tensors_in(plain), tensors_in(steered), strict=True):
             changed += float((s.float() - p.float()).square().sum())
@@ -75,27 +76,27 @@ class Movement:
         return self._conditioning
 
     def refuse_unread(self, site: str, reader: str, instead: str) -> None:
-        """Refuse a site that was rewritten and did not move the conditioning.
+        """Check that rewriting the site changed the conditioning.
 
         Raises:
-            NoEffectError: names the site and one that is read.
+            NoEffectError: the site was rewritten, and the conditioning did not change.
         """
         if self.calls and self.activations > 0 and self.conditioning == 0:
             raise NoEffectError(
-                expected=f"a site that {reader} reads",
-                found=f"{site}, whose edit has no effect: the activations moved by {self.activations:.3g} and what "
-                f"{reader} reads did not move",
+                expected=f"a site on which the input of {reader} depends",
+                found=f"{site}, whose edit has no effect: the activations moved by {self.activations:.3g}, and the "
+                f"input of {reader} did not change",
                 fix=instead,
             )
 
     @contextmanager
     def told(self) -> Iterator["Movement"]:
-        """Warn at the end of the block when the model ran and nothing changed."""
+        """Warn at the end of the block if the model ran and nothing changed."""
         yield self
         if self.runs and not self.calls:
             _warn(f"{self.what} was not steered: the model ran {self.runs} times and never computed that site")
         elif self.calls and self.activations == 0:
-            _warn(f"steering {self.what} changed nothing: no code was edited, for example because no latent fired")
+            _warn(f"steering {self.what} changed nothing, for example because none of the edited latents fired")
 
 
 def tensors_in(value: Any) -> list[Tensor]:

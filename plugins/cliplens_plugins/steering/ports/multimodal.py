@@ -1,7 +1,7 @@
-"""Multimodal language models of transformers: edits inside the vision tower change the answer.
+"""Steer the vision tower inside a multimodal language model of transformers, which changes its answers.
 
-The vision tower feeds a language model. The first time, the model runs plain up to the language model as well, so that
-the two inputs can be compared; a site that does not move them is refused.
+On the first call, the model also runs without steering, up to the language model. The two inputs of the language model
+are compared, and a site that does not change them is refused.
 """
 
 from collections.abc import Iterator
@@ -23,17 +23,17 @@ _LANGUAGE = ("language_model", "text_model")
 
 
 def vision_tower_of(target: Any) -> nn.Module | None:
-    """Return the vision tower inside a multimodal model; None when there is none of a kind we know."""
+    """Return the vision tower of a multimodal model; None if there is none of a known type."""
     return _held(target, _TOWERS, lambda tower: transformers_clip.side_of(tower) == "vision")
 
 
 def language_model_of(target: Any) -> nn.Module | None:
-    """Return the language model inside a multimodal model; None when there is none."""
+    """Return the language model of a multimodal model; None if there is none."""
     return _held(target, _LANGUAGE, lambda language: transformers_clip.side_of(language) is None)
 
 
 def offers(target: Any, site: Site) -> bool:
-    """Return whether the target is a multimodal language model with a vision tower, and the site lies in one."""
+    """Return whether the site is a vision site and the target a multimodal language model with a vision tower."""
     if site.side != "vision" or not isinstance(target, nn.Module):
         return False
     return vision_tower_of(target) is not None and language_model_of(target) is not None
@@ -43,7 +43,7 @@ def port(target: Any, site: Site) -> Port:
     """Return the port of a site of the vision tower.
 
     Raises:
-        UnknownNameError: the tower has no such site; the nearest are listed.
+        UnknownNameError: the tower has no such site; similar names are listed.
     """
     tower = vision_tower_of(target)
     assert tower is not None
@@ -86,11 +86,11 @@ def _attached(target: nn.Module, tower: nn.Module, site: Site, rewrite: Rewrite,
 
 
 class _Reached(Exception):  # noqa: N818  it stops a forward pass and is no error
-    """The forward pass has reached the language model."""
+    """Raised when the forward pass reaches the language model."""
 
 
 def _inputs_of(language: nn.Module, root: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return what the language model is given when the whole model runs on these arguments, and run no further."""
+    """Run the model on these arguments up to the language model; return the inputs of the language model."""
     found: dict[str, Any] = {}
 
     def reached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def _inputs_of(language: nn.Module, root: nn.Module, args: tuple[Any, ...], kwar
 
 
 def _conditioning(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the arguments that can hold what a picture became; caches and position embeddings cannot."""
+    """Return the arguments that can hold image features, leaving out caches and position embeddings."""
     return [
         *args,
         *(v for k, v in sorted(kwargs.items()) if "past" not in k and "position" not in k and "mask" not in k),

@@ -1,4 +1,4 @@
-"""A site of a target model where activations can be rewritten while a context is open."""
+"""Define a port: a site of a target model at which activations can be rewritten."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,8 +12,11 @@ from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 @dataclass(frozen=True)
 class Port:
-    """One site of one target. Inside the context `attach(rewrite, movement)` the target is steered; afterwards it is as
-    before. `movement` takes the number of runs and the comparison of what the rest of the target reads."""
+    """One site of one target.
+
+    The target is steered inside the context `attach(rewrite, movement)` and restored afterwards. The context records
+    the number of runs and the relative movement of the conditioning in `movement`.
+    """
 
     site: Site
     width: int

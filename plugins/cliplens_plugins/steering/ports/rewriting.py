@@ -1,15 +1,15 @@
-"""Functions that rewrite activations, and their adaptation to embeddings."""
+"""Adapt functions that rewrite activations to embeddings."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
 Rewrite = Callable[[Tensor, Tensor | None], Tensor]
-"""(activations [batch, pos, d], position of CLS or EOT [batch] or None) -> new activations."""
+"""Function of activations [batch, pos, d] and the position of CLS or EOT [batch] (or None); returns activations."""
 
 
 def on_direction(rewrite: Rewrite) -> Rewrite:
-    """Return a rewrite of unnormalised embeddings by a dictionary made on unit-norm ones; lengths are kept."""
+    """Adapt a rewrite of unit-norm embeddings to unnormalised ones, whose norms are kept."""
 
     def rewritten(acts: Tensor, special: Tensor | None) -> Tensor:
         length = acts.norm(dim=-1, keepdim=True).clamp_min(1e-12)

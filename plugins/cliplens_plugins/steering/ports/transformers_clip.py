@@ -1,6 +1,6 @@
-"""CLIP-like encoders of transformers: text encoders of Stable Diffusion, image encoders of unCLIP, IP-Adapter, LLaVA.
+"""Steer CLIP-like encoders of transformers, such as those of Stable Diffusion, unCLIP, IP-Adapter and LLaVA.
 
-Site names are TransformerLens' own. In these modules they are:
+Sites have the hook names of TransformerLens. They correspond to these modules:
 
 | site                       | module                                                                       |
 |----------------------------|------------------------------------------------------------------------------|
@@ -15,8 +15,8 @@ Site names are TransformerLens' own. In these modules they are:
 
 The towers of Qwen2-VL, 2.5-VL and 3-VL keep their layers in `blocks`, with `attn` and `mlp`, and have the block sites.
 
-Hooks go before any that are there: transformers records `hidden_states` with hooks of its own, and a pipeline that
-reads `hidden_states[-2]` must read the steered one.
+Hooks are put before existing ones: transformers records `hidden_states` with its own hooks, and a pipeline that uses
+`hidden_states[-2]` must get the steered ones.
 """
 
 import re
@@ -35,11 +35,11 @@ from cliplens_plugins.steering.ports.rewriting import Rewrite, on_direction, wit
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(hook_\w+)$")
 _IN_BLOCK = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
-_LEGACY_EOS = 2  # configs older than transformers#24773 say 2 and mean: the highest id
+_LEGACY_EOS = 2  # in configs older than transformers#24773, the id 2 means the highest id of the sequence
 
 
 def side_of(model: nn.Module) -> Side | None:
-    """Return which tower a transformers module is; None when it is neither."""
+    """Return which tower a transformers module is; None if it is neither."""
     inner = inner_of(model)
     if inner is None:
         return None
@@ -76,7 +76,7 @@ def port(model: nn.Module, site: Site) -> Port:
     """Return the port of a site.
 
     Raises:
-        UnknownNameError: this module has no such site; the nearest are listed.
+        UnknownNameError: this module has no such site; similar names are listed.
     """
     known = hooks_of(model)
     if site.hook not in known:
@@ -97,8 +97,8 @@ def attached(model: nn.Module, hook: str, rewrite: Rewrite, *, first_call_only: 
     Args:
         model: the encoder.
         hook: the hook name.
-        rewrite: activations -> new activations.
-        first_call_only: whether later calls of the module stay plain.
+        rewrite: function that returns the new activations.
+        first_call_only: whether only the first call of the module is steered.
     """
     with ExitStack() as stack:
         if first_call_only:
@@ -189,7 +189,7 @@ def _output_of_rows(rewrite: Rewrite) -> Change:
 
 
 def _special_reader(model: nn.Module, stack: ExitStack) -> Special:
-    """Return a function that gives the position of CLS or EOT in the samples now running through the module."""
+    """Return a function that returns the position of CLS or EOT in the current batch of the module."""
     inner = inner_of(model)
     if side_of(model) == "vision":
         has_cls = hasattr(getattr(inner, "embeddings", None), "class_embedding")
@@ -233,7 +233,7 @@ def _attention(layer: Any) -> nn.Module:
 
 
 def _rewritten(acts: Tensor, rewrite: Rewrite, special: Special) -> Tensor:
-    """Rewrite activations; towers that pack all pictures into one sequence have no batch axis."""
+    """Rewrite activations, adding a batch axis for towers that pack all images into one sequence."""
     return rewrite(acts[None], None)[0] if acts.ndim == 2 else rewrite(acts, special())
 
 
