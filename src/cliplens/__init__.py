@@ -1,11 +1,11 @@
-"""cliplens: take CLIP apart with TransformerLens and SAELens.
+"""cliplens: interpret CLIP models with TransformerLens and SAELens.
 
     clip = cliplens.load("ViT-B-32", pretrained="laion2b_s34b_b79k")      # or "world": embedded, no download
     logits, cache = clip.run_with_cache(images, tokens, names_filter="vision.blocks.9.hook_resid_post")
     provider = cliplens.activations(clip, cliplens.read_pairs("captions.csv"))
-    trainer = SAETrainer(cfg=cfg, sae=sae, data_provider=provider)         # SAELens' own
+    trainer = SAETrainer(cfg=cfg, sae=sae, data_provider=provider)         # of SAELens
 
-Nothing heavy is imported until one of these names is used.
+Heavy packages such as torch are imported only when one of these names is used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The processes of one run, as `torchrun` starts them. One process alone is a group of one."""
+"""Coordinate the processes of one run, as started by `torchrun`. A single process is a group of one."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=14)
-"""Ranks finish hours apart on slow disks. torchrun notices a dead rank; this timeout does not have to."""
+"""Timeout of waiting, which is long because ranks may finish hours apart; torchrun detects dead ranks."""
 
 
 def is_distributed() -> bool:
@@ -22,14 +22,14 @@ def is_distributed() -> bool:
 
 @dataclass(frozen=True)
 class Group:
-    """This process among the processes of one run: its rank and their number."""
+    """The rank of this process in a run, and the number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def current(cls) -> "Group":
-        """Return the group of this process, joining the one that torchrun's variables announce."""
+        """Return the group of this process; join it first if torchrun's environment variables are set."""
         distributed = torch.distributed
         if not distributed.is_available():
             return cls()
@@ -41,7 +41,7 @@ class Group:
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def wait(self) -> None:
-        """Wait until every process of the group has called this."""
+        """Wait until every process of the group has called this method."""
         if self.size > 1:
             torch.distributed.all_reduce(torch.zeros(1))
 
@@ -56,7 +56,7 @@ class Group:
 
 
 def shards(items: Iterable[T]) -> Iterator[T]:
-    """Yield every n-th item, starting at this process's rank, in a group of n processes; all items without a group."""
+    """Yield this process's share of the items: every n-th, starting at its rank, in a group of n processes."""
     if not is_distributed():
         yield from items
         return
@@ -74,7 +74,7 @@ def gather_objects(item: T) -> list[T]:
 
 
 def broadcast_tensors(state: dict[str, Tensor], source: int) -> dict[str, Tensor]:
-    """Return the named tensors of rank `source`, on every rank. Other ranks' names, shapes and values are ignored."""
+    """Return the named tensors of rank `source` on every rank. The `state` of other ranks is ignored."""
     device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
     mine = torch.distributed.get_rank() == source
     header = [[(name, tuple(t.shape), t.dtype) for name, t in state.items()] if mine else None]

@@ -1,20 +1,20 @@
-"""The errors a user can meet. Every message has one form: `Expected X, but found Y. Fix: Z.`
+"""Define the errors that users can meet. Every message has the form `Expected X, but found Y. Fix: Z.`
 
 CliplensError
-├── InputError (ValueError)        something given cannot be used as it is
-│   ├── UnknownNameError           model, tag, hook, metric, namer: the nearest names are listed
-│   ├── PairsError                 pairs that cannot be read, or too many bad ones
-│   │   └── BadPairError           one pair that cannot be used; `reason` says why
-│   ├── BadPictureError            one picture that cannot be opened; `reason` says why
-│   └── MismatchError              two things that do not belong together (a dictionary and another model's hook)
-├── NonFiniteError (ArithmeticError)  nan or inf in activations: names batch, site and first pair
-├── NoEffectError (RuntimeError)   a model ran and an edit could not have any effect: names the site
-├── DamagedError                   a file that was altered or cut since it was written
-├── UnsafeFileError                a pickle that is more than tensors
-├── MachineError                   a full disk, no permission, no memory, no such device, a busy folder
-├── InternalError                  an exception that cliplens did not foresee: report it
-└── PluginError                    somebody's plugin failed: names it, its distribution and its error
-    └── MissingExtraError          a part whose optional dependencies are not installed
+├── InputError (ValueError)        an argument, option or file cannot be used
+│   ├── UnknownNameError           unknown model, tag, hook, metric or namer; similar names are listed
+│   ├── PairsError                 the pairs cannot be read, or too many are bad
+│   │   └── BadPairError           one pair cannot be used; `reason` says why
+│   ├── BadPictureError            one picture cannot be opened; `reason` says why
+│   └── MismatchError              two things do not fit together, such as a dictionary and a hook of another model
+├── NonFiniteError (ArithmeticError)  nan or inf in activations; names the batch, the site and the first pair
+├── NoEffectError (RuntimeError)   an edit cannot have any effect on the model; names the site
+├── DamagedError                   a file was altered or truncated after it was written
+├── UnsafeFileError                a pickle contains more than tensors
+├── MachineError                   full disk, missing permission, no memory, no such device, or a folder in use
+├── InternalError                  an exception that cliplens does not know; please report it
+└── PluginError                    a plugin failed; names the plugin, its distribution and its error
+    └── MissingExtraError          the optional dependencies of a part are not installed
 """
 
 import difflib
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 
 class CliplensError(Exception):
-    """Root of every error cliplens raises on purpose. `expected`, `found` and `fix` hold the parts of the message."""
+    """Base class of all errors that cliplens raises. `expected`, `found` and `fix` are the parts of the message."""
 
     def __init__(self, *, expected: str, found: str, fix: str) -> None:
         self.expected, self.found, self.fix = (part.strip().rstrip(".") for part in (expected, found, fix))
@@ -30,24 +30,24 @@ class CliplensError(Exception):
 
 
 class InputError(CliplensError, ValueError):
-    """Something given cannot be used as it is."""
+    """An argument, option or file that cannot be used."""
 
 
 class UnknownNameError(InputError):
-    """A name nobody answers to."""
+    """An unknown name."""
 
 
 class PairsError(InputError):
-    """Pairs that cannot be read, or too many bad ones."""
+    """Pairs that cannot be read, or too many bad pairs."""
 
 
 class BadPairError(PairsError):
-    """One pair that cannot be used. `reason` is what quarantine.jsonl holds."""
+    """One pair that cannot be used. `reason` is the reason written to quarantine.jsonl."""
 
     def __init__(self, pair_id: str, reason: str) -> None:
         self.pair_id, self.reason = pair_id, reason
         super().__init__(
-            expected=f"an image and a caption for pair {pair_id!r}", found=reason, fix="mend or remove the pair"
+            expected=f"an image and a caption for pair {pair_id!r}", found=reason, fix="repair or remove the pair"
         )
 
 
@@ -56,27 +56,27 @@ class BadPictureError(InputError):
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
-        super().__init__(expected="a picture that can be opened", found=reason, fix="mend or replace the picture")
+        super().__init__(expected="a picture that can be opened", found=reason, fix="repair or replace the picture")
 
 
 class MismatchError(InputError):
-    """Two things that do not belong together."""
+    """Two things that do not fit together, such as a dictionary and a hook of another width."""
 
 
 class NonFiniteError(CliplensError, ArithmeticError):
-    """nan or inf where numbers are needed."""
+    """nan or inf where finite numbers are required."""
 
 
 class NoEffectError(CliplensError, RuntimeError):
-    """An edit that could not have any effect on the model that ran."""
+    """An edit that cannot have any effect on the model."""
 
 
 class DamagedError(CliplensError):
-    """A file altered or cut since it was written."""
+    """A file that was altered or truncated after it was written."""
 
 
 class UnsafeFileError(CliplensError):
-    """A pickle that holds more than tensors."""
+    """A pickle that contains more than tensors."""
 
 
 class MachineError(CliplensError):
@@ -84,11 +84,11 @@ class MachineError(CliplensError):
 
 
 class InternalError(CliplensError):
-    """An exception that cliplens did not foresee."""
+    """An exception that cliplens does not know."""
 
 
 class PluginError(CliplensError):
-    """A plugin failed, or is not what its entry point says."""
+    """A plugin failed, or its entry point gives an object of the wrong kind."""
 
 
 class MissingExtraError(PluginError):
@@ -96,7 +96,7 @@ class MissingExtraError(PluginError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for an unknown name; it lists the known names nearest to it.
+    """Return the error for an unknown name, which lists the most similar known names.
 
     >>> print(unknown_name("model", "ViT-B32", ["ViT-B-32", "RN50"]))
     Expected the name of a model (2 known), but found 'ViT-B32'. Fix: use one of the nearest: 'ViT-B-32'.
@@ -112,7 +112,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 5) -> list[str]:
-    """Return the known names most similar to `name`, best first. Letter case does not matter.
+    """Return the known names most similar to `name`, most similar first; letter case is ignored.
 
     >>> nearest_names("vit-b32", ["RN50", "ViT-B-32", "ViT-B-16"])
     ['ViT-B-32', 'ViT-B-16']

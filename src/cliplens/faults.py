@@ -1,7 +1,7 @@
-"""Turn faults of the machine into errors of cliplens: the one place where the command line gets its words from.
+"""Translate exceptions of the machine into errors of cliplens, for the command line.
 
-A fault is anything that a disk, a permission, the memory, a device, a lost process or a damaged file can raise. What
-none of the rules here knows becomes an `InternalError`, so that no command ends with a raw traceback.
+They come from the disk, permissions, memory, devices, lost processes and damaged files. Any other exception becomes an
+`InternalError`, so that no command ends with a raw traceback.
 """
 
 import errno
@@ -28,7 +28,7 @@ _DISK: tuple[tuple[set[int], type[CliplensError], str, str], ...] = (
         "raise the limit with ulimit -n, or lower --workers",
     ),
 )
-"""Codes of the operating system -> error, what was expected, what to do."""
+"""Error numbers of the operating system, with the error class, what was expected and the fix."""
 _UNREADABLE = {
     "ArrowException",
     "BadZipFile",
@@ -51,7 +51,7 @@ _LOST = ("dataloader worker", "process pool was terminated", "gloo", "nccl", "co
 
 
 class Interrupted(BaseException):
-    """A signal asked the process to end. `number` is the signal's."""
+    """The process received a signal to end; `number` is that of the signal."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -59,7 +59,7 @@ class Interrupted(BaseException):
 
 
 def in_words(error: BaseException) -> CliplensError:
-    """Return the error of cliplens that says in words what `error` says in code.
+    """Return the error of cliplens that describes an exception in plain words.
 
     >>> in_words(PermissionError(13, "Permission denied", "run.toml")).expected
     'permission to use run.toml'
@@ -74,7 +74,7 @@ def in_words(error: BaseException) -> CliplensError:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The error, then the errors it was raised from."""
+    """Return the error, followed by the errors that it was raised from."""
     links: list[BaseException] = []
     waiting = [error]
     while waiting and len(links) < 16:
@@ -100,7 +100,7 @@ def _memory(error: BaseException) -> CliplensError | None:
     return MachineError(
         expected="enough memory for a batch",
         found=_short(error) or "the memory is used up",
-        fix="lower --forward-batch (reading), --batch-size (training), --d-sae or --workers, or use --dtype bfloat16",
+        fix="lower --forward-batch (harvest), --batch-size (training), --d-sae or --workers, or use --dtype bfloat16",
     )
 
 
@@ -120,7 +120,9 @@ def _disk(error: BaseException) -> CliplensError | None:
             return kind(expected=expected.format(where=where), found=what, fix=fix)
     if isinstance(error, ConnectionError | TimeoutError):
         what = _short(error) or type(error).__name__
-        return MachineError(expected="an answer over the network", found=what, fix="check the connection and run again")
+        return MachineError(
+            expected="an answer over the network", found=what, fix="check the connection and run the command again"
+        )
     return MachineError(
         expected=f"{where} to be readable and writable", found=what, fix="check the disk and run the same command again"
     )
@@ -139,7 +141,7 @@ def _full(where: str, what: str) -> CliplensError:
     return MachineError(
         expected=f"room on the disk for {where}",
         found=f"{what}{free}",
-        fix="free some space and run the same command again (cliplens run: with --resume), or choose another folder",
+        fix="free some space and run the same command again (cliplens run with --resume), or choose another folder",
     )
 
 
@@ -148,7 +150,7 @@ def _device(error: BaseException) -> CliplensError | None:
     if not (isinstance(error, RuntimeError | AssertionError) and any(m in said for m in _DEVICE)):
         return None
     return MachineError(
-        expected="the device that was asked for", found=_short(error), fix="leave --device out, or give --device cpu"
+        expected="the requested device", found=_short(error), fix="remove --device, or pass --device cpu"
     )
 
 
@@ -169,9 +171,9 @@ def _unreadable(error: BaseException) -> CliplensError | None:
     if not known and not names & _UNREADABLE:
         return None
     return DamagedError(
-        expected="files that can be read as what their names say",
+        expected="files that match their file type",
         found=f"{type(error).__name__}: {_short(error)}",
-        fix="run cliplens verify on the run folder, or give another file",
+        fix="run cliplens verify on the run folder, or pass another file",
     )
 
 
@@ -180,20 +182,20 @@ def _internal(error: BaseException) -> CliplensError:
     ours = [frame for frame in frames if f"{os.sep}cliplens" in frame.filename] or frames
     where = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
     return InternalError(
-        expected="the command to end well",
+        expected="the command to succeed",
         found=f"{type(error).__name__}: {_short(error)}{where}",
-        fix="run it again with --debug and report the traceback as an issue",
+        fix="run the command again with --debug and report the traceback as an issue",
     )
 
 
 def _short(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters."""
+    """Return the first line of an error message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else ""
 
 
 def size(count: int | float) -> str:
-    """Return a number of bytes in a unit people read.
+    """Format a number of bytes with a decimal unit.
 
     >>> size(700), size(5_300_000), size(72e9)
     ('700 bytes', '5.3 MB', '72 GB')

@@ -1,7 +1,7 @@
-"""Read and write files whole. Every file of a run goes through here, so that a kill or a full disk loses nothing.
+"""Read and write files atomically. All files of a run are written here, so that a kill or a full disk loses nothing.
 
-A file is written under a hidden name, forced to disk (`fsync`), renamed, and the rename is forced to disk too. Readers
-see the old content or the new, never a part. This is the only place to change for another kind of storage.
+A file is written under a hidden name, flushed to disk (`fsync`) and renamed; the rename is flushed too. Readers see
+either the old or the new content. Another kind of storage needs changes only in this file.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(partial|old)")
 
 
 def partial_path(path: Path) -> Path:
-    """Return the hidden path that `path` is written under: `.NAME.PID.partial` in the same folder."""
+    """Return the hidden path under which `path` is written first: `.NAME.PID.partial` in the same folder."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path to write to. The file takes `path`'s place when the block ends without an error, else it goes."""
+    """Yield a path to write to. The file replaces `path` when the block ends without an error, else it is deleted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill. It takes `folder`'s place when the block ends without an error, else it goes."""
+    """Yield a new folder to fill. It replaces `folder` when the block ends without an error, else it is deleted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,13 +63,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def move(partial: Path, path: Path) -> None:
-    """Rename a file or folder onto its final name and force the rename to disk."""
+    """Rename a file or folder to its final name and flush the rename to disk."""
     partial.replace(path)
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Force a file or a folder to disk. Folders cannot be opened on every system; there nothing is done."""
+    """Flush a file or folder to disk. On systems that cannot open folders, do nothing for a folder."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except (PermissionError, IsADirectoryError):
@@ -86,40 +86,42 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; nan becomes null, so that every JSON reader can read it."""
+    """Write a JSON file atomically; nan and inf become null, as standard JSON has neither."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read a JSON file.
 
     Raises:
-        DamagedError: the file is not JSON.
+        DamagedError: the file is not valid JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(
-            expected=f"JSON in {path}", found=str(error), fix="delete the file and run the command that made it again"
+            expected=f"JSON in {path}",
+            found=str(error),
+            fix="delete the file and run the command that wrote it again",
         ) from error
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hash of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files and folders whose process is gone, anywhere in `folder`.
+    """Remove partial files and folders of processes that ended, anywhere in `folder`.
 
-    A dictionary moved aside by a process that died before the new one took its place is moved back.
+    If a process ended after moving a folder aside and before replacing it, the old folder is moved back.
     """
     for path in sorted(folder.rglob(".*"), reverse=True):
         found = _PARTIAL.fullmatch(path.name)

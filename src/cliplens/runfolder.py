@@ -1,4 +1,4 @@
-"""The names of the files in a run folder. docs/run-folder.md specifies them."""
+"""Define the file names in a run folder, which docs/run-folder.md specifies."""
 
 import tomllib
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ __getattr__ = deprecated_names(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run. `docs/run-folder.md` says what is in each."""
+    """The files of a run. `docs/run-folder.md` specifies their contents."""
 
     path: Path
 
@@ -33,53 +33,55 @@ class RunFolder:
         """Open a folder that holds a run.
 
         Raises:
-            InputError: there is no run.toml in it.
+            InputError: the folder has no run.toml.
         """
         folder = cls(Path(path))
         if not folder.toml.exists():
             raise InputError(
-                expected="a run folder (one with a run.toml)", found=str(path), fix="give the --out of an earlier run"
+                expected="a run folder, which contains run.toml",
+                found=str(path),
+                fix="pass the folder given to --out in an earlier run",
             )
         return folder
 
     @property
     def toml(self) -> Path:
-        """Path of the settings: options, versions, hashes."""
+        """Settings of the run: options, versions, hashes."""
         return self.path / "run.toml"
 
     @property
     def activations(self) -> Path:
-        """One folder per tower and hook."""
+        """Folder of activations, with one folder per tower and hook."""
         return self.path / "activations"
 
     @property
     def sae(self) -> Path:
-        """The dictionary, in SAELens' own format."""
+        """Folder of the dictionary, in SAELens' format."""
         return self.path / "sae"
 
     @property
     def checkpoints(self) -> Path:
-        """Where an interrupted training goes on."""
+        """Folder of checkpoints from which an interrupted training resumes."""
         return self.path / "checkpoints"
 
     @property
     def quarantine(self) -> Path:
-        """One line per bad pair."""
+        """File with one line per bad pair."""
         return self.path / "quarantine.jsonl"
 
     @property
     def latents(self) -> Path:
-        """One row per latent."""
+        """Table with one row per latent."""
         return self.path / "latents.parquet"
 
     @property
     def exemplars(self) -> Path:
-        """Thumbnails and captions of the top samples."""
+        """Folder of thumbnails and captions of the top samples."""
         return self.path / "exemplars"
 
     @property
     def findings(self) -> Path:
-        """Small tables and notes of the metrics, as JSON, for the report."""
+        """Tables and notes of the metrics, as JSON, for the report."""
         return self.path / "findings.json"
 
     @property
@@ -89,23 +91,23 @@ class RunFolder:
 
     @property
     def summary(self) -> Path:
-        """The headline figures."""
+        """Headline figures, as JSON."""
         return self.path / "summary.json"
 
     @property
     def report(self) -> Path:
-        """One page to look at."""
+        """The report, one HTML page."""
         return self.path / "report.html"
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write run.toml; TOML has no null, so what is None is left out."""
+        """Write run.toml. None values are left out, because TOML has no null."""
         write_text(self.toml, tomli_w.dumps(_without_none(settings)))
 
     def read_settings(self) -> dict[str, Any]:
         """Read run.toml.
 
         Raises:
-            DamagedError: it cannot be read, or does not say what was asked.
+            DamagedError: the file cannot be read, or lacks the options of the run.
         """
         try:
             found = tomllib.loads(self.toml.read_text(encoding="utf-8"))
@@ -119,7 +121,7 @@ class RunFolder:
         return DamagedError(
             expected=f"the settings of a run in {self.toml}",
             found=found,
-            fix=f"write it again: cliplens run --resume --out {self.path} with the options of the run",
+            fix=f"write it again with cliplens run --resume --out {self.path} and the options of the run",
         )
 
 

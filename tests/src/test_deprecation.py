@@ -1,7 +1,7 @@
 import pytest
 
 from cliplens import errors
-from cliplens.deprecation import deprecated_names
+from cliplens.deprecation import deprecated_names, renamed_keywords
 
 forward = deprecated_names("cliplens.old", {"Gone": "cliplens.errors:InputError", "home": "cliplens.errors"})
 
@@ -19,3 +19,22 @@ def test_an_old_module_is_forwarded_too():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         forward("other")
+
+
+@renamed_keywords(old="new", former="other")
+def function(new: int, *, other: int = 0) -> tuple[int, int]:
+    return new, other
+
+
+def test_an_old_keyword_warns_and_is_passed_under_its_new_name():
+    with pytest.warns(DeprecationWarning, match="'former' of function is now 'other'") as caught:
+        assert function(1, former=2) == (1, 2)
+    assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="'old' of function is now 'new'"):
+        assert function(old=3) == (3, 0)
+    assert function(new=4, other=5) == (4, 5)
+
+
+def test_an_argument_under_both_names_is_a_type_error():
+    with pytest.raises(TypeError, match="'new' under its old name 'old'"):
+        function(new=1, old=2)

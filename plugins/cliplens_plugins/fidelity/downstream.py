@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.hooked import HookedCLIP
 from cliplens.shapes import Images, Tokens
 from cliplens.sites import Site
@@ -30,6 +31,7 @@ class Classes:
 
 
 @torch.no_grad()
+@renamed_keywords(batch_size="forward_batch")
 def downstream(
     clip: HookedCLIP,
     images: Images,
@@ -38,7 +40,7 @@ def downstream(
     sites: Sequence[Site],
     *,
     classes: Classes | None = None,
-    batch_size: int = 64,
+    forward_batch: int = 64,
 ) -> dict[str, dict[str, float]]:
     """Measure the model, the model with the dictionary spliced in, and the model under both ablations.
 
@@ -49,13 +51,13 @@ def downstream(
         dictionaries: the dictionaries as `clip.saes` accepts them: a cliplens `Dictionary` or SAELens SAEs.
         sites: the sites of the dictionaries, which are ablated.
         classes: a zero-shot task on the same images.
-        batch_size: pairs per forward.
+        forward_batch: pairs per forward.
 
     Returns:
         Figures by condition ("model", "dictionary", "zero ablation", "mean ablation"). Each condition has
         `contrastive_loss` (nats), recall at 1, 5 and 10 in both directions and, with `classes`, `zero_shot` accuracy.
     """
-    shown = _Shown(clip, images, tokens, classes, batch_size)
+    shown = _Shown(clip, images, tokens, classes, forward_batch)
     conditions: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "model": nullcontext,
         "dictionary": partial(clip.saes, dictionaries),
@@ -75,9 +77,9 @@ class _Shown:
     """Evaluates the model on a fixed set of images and captions, under the hooks attached at the time."""
 
     def __init__(
-        self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, batch_size: int
+        self, clip: HookedCLIP, images: Images, tokens: Tokens, classes: Classes | None, forward_batch: int
     ) -> None:
-        self.clip, self.images, self.tokens, self.classes, self.batch_size = clip, images, tokens, classes, batch_size
+        self.clip, self.images, self.tokens, self.classes, self.batch = clip, images, tokens, classes, forward_batch
         self._shared: dict[str, Any] = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
         """Pairs with equal pixels count as one image, pairs with equal tokens as one caption."""
 
@@ -105,8 +107,8 @@ class _Shown:
         return torch.cat([self.clip.encode_text(x, normalize=True) for x in self._cut(tokens)])
 
     def _cut(self, rows: Tensor) -> Iterator[Tensor]:
-        for start in range(0, len(rows), self.batch_size):
-            yield rows[start : start + self.batch_size].to(self.clip.device)
+        for start in range(0, len(rows), self.batch):
+            yield rows[start : start + self.batch].to(self.clip.device)
 
 
 def _zero(activation: Tensor, hook: Any) -> Tensor:

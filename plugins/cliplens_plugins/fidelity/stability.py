@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import MismatchError
 
 
@@ -41,8 +42,9 @@ def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_l
     return Matching(partner, cosine)
 
 
+@renamed_keywords(alike="least")
 def stability(
-    decoder: Tensor, other: Tensor, classes: Sequence[str] | np.ndarray | None = None, *, alike: float = 0.7
+    decoder: Tensor, other: Tensor, classes: Sequence[str] | np.ndarray | None = None, *, least: float = 0.7
 ) -> list[dict[str, str | float | int]]:
     """Return how many latents of a dictionary are also found by another, over all latents and per class.
 
@@ -50,10 +52,10 @@ def stability(
         decoder: decoder of the dictionary, [d_sae, d_in]; preferably only living latents.
         other: decoder of a dictionary of another seed, [d_sae, d_in] with the same d_in.
         classes: class of each latent of the first dictionary, such as the column `modality`.
-        alike: minimum cosine of a latent that counts as found again.
+        least: minimum cosine of a latent that counts as found again.
 
     Returns:
-        Rows with `class`, `latents`, `mean_cosine` and `found_again`, the share with a cosine of at least `alike`.
+        Rows with `class`, `latents`, `mean_cosine` and `found_again`, the share with a cosine of at least `least`.
 
     Raises:
         MismatchError: the dictionaries have different d_in.
@@ -72,7 +74,7 @@ def stability(
     for name, members in groups.items():
         known = cosine[members & ~np.isnan(cosine)]
         mean = float(known.mean()) if len(known) else float("nan")
-        found = float((known >= alike).mean()) if len(known) else float("nan")
+        found = float((known >= least).mean()) if len(known) else float("nan")
         rows.append({"class": name, "latents": int(members.sum()), "mean_cosine": mean, "found_again": found})
     return rows
 

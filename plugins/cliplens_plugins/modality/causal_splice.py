@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.sites import MODALITY_OF, Modality
@@ -51,6 +52,7 @@ class LatentEffect:
 
 
 @torch.no_grad()
+@renamed_keywords(batch_size="forward_batch")
 def causal_effects(
     clip: HookedCLIP,
     images: Float[Tensor, "image channel height width"],
@@ -60,7 +62,7 @@ def causal_effects(
     *,
     classes: tuple[Int[Tensor, "prompt context"], Int[Tensor, " image"]] | None = None,
     n_random: int = 10,
-    batch_size: int = 64,
+    forward_batch: int = 64,
     seed: int = 0,
 ) -> list[LatentEffect]:
     """Ablate latents one by one in each tower and measure the change in matching and in zero-shot classification.
@@ -74,7 +76,7 @@ def causal_effects(
         latents: indices of the latents.
         classes: tokens of the class prompts, and the class of each image.
         n_random: number of matched random directions per latent.
-        batch_size: pairs per forward.
+        forward_batch: pairs per forward.
         seed: seed of the random directions.
 
     Returns:
@@ -94,7 +96,7 @@ def causal_effects(
         given: dict[str, Tensor] = {"image": images, "text": tokens}
         if classes is not None:
             given["prompt"] = classes[0]
-        shown = _Shown(clip, given, batch_size)
+        shown = _Shown(clip, given, forward_batch)
         labels = None if classes is None else classes[1]
         scale = float(clip.model.logit_scale.exp())  # type: ignore[operator]
         others = other_right_pairs(len(images), ids_of_rows(images), ids_of_rows(tokens))
@@ -128,8 +130,8 @@ class _Taken:
 class _Shown:
     """Runs the model on images, captions and prompts while the dictionaries are spliced in."""
 
-    def __init__(self, clip: HookedCLIP, given: dict[str, Tensor], batch_size: int) -> None:
-        self._clip, self._given, self._batch_size = clip, given, batch_size
+    def __init__(self, clip: HookedCLIP, given: dict[str, Tensor], forward_batch: int) -> None:
+        self._clip, self._given, self._batch = clip, given, forward_batch
         self._places = _places(clip)
         self._fires: dict[str, Bool[Tensor, "sample d_sae"]] = {}
         self.clean: dict[str, Float[Tensor, "sample d"]] = {}
@@ -171,7 +173,7 @@ class _Shown:
             if side not in drawn:
                 direction = torch.randn(lost.width, generator=generator, dtype=torch.float64)
                 drawn[side] = direction / direction.norm()
-            sizes = iter(lost.size.split(self._batch_size))
+            sizes = iter(lost.size.split(self._batch))
             hook = partial(_less, sizes, drawn[side])
             out[what] = self._with(what, lost.rows, self._run(what, lost.rows, output=hook))
         return out
@@ -191,8 +193,8 @@ class _Shown:
 
     def _cut(self, what: str, rows: np.ndarray) -> Iterator[Tensor]:
         given = self._given[what]
-        for start in range(0, len(rows), self._batch_size):
-            yield given[torch.as_tensor(rows[start : start + self._batch_size])].to(self._clip.device)
+        for start in range(0, len(rows), self._batch):
+            yield given[torch.as_tensor(rows[start : start + self._batch])].to(self._clip.device)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.keys import hashed_uniform
 from cliplens.statistics import wilson_interval
 
@@ -65,20 +66,21 @@ def effect(
     return Effect(dose, share_of((after[attribute] == wanted)[rows]), changed)
 
 
+@renamed_keywords(resamples="draws")
 def dose_slope(
-    doses: Sequence[float], hits: Bool[np.ndarray, "dose sample"], *, resamples: int = 1000, seed: int = 0
+    doses: Sequence[float], hits: Bool[np.ndarray, "dose sample"], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Return the least-squares slope of success per unit of dose, and its 95 % bootstrap limits.
 
-    The bootstrap draws samples with all their doses. nan with fewer than two doses or without samples.
+    The bootstrap draws samples with all their doses, `draws` times. nan with fewer than two doses or without samples.
     """
     n = hits.shape[1]
     if len(doses) < 2 or n == 0:
         return (np.nan, np.nan, np.nan)
     centred = np.asarray(doses, dtype=float) - np.mean(doses)
     per_sample: Float[np.ndarray, " sample"] = centred @ hits.astype(float) / np.sum(centred**2)
-    places = np.arange(resamples * n, dtype=np.uint64)
-    drawn = (hashed_uniform(places, seed) * n).astype(np.int64).reshape(resamples, n)
+    places = np.arange(draws * n, dtype=np.uint64)
+    drawn = (hashed_uniform(places, seed) * n).astype(np.int64).reshape(draws, n)
     low, high = np.quantile(per_sample[drawn].mean(1), [0.025, 0.975])
     return float(per_sample.mean()), float(low), float(high)
 

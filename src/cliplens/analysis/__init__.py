@@ -1,4 +1,4 @@
-"""What makes an image and a caption match, by latents, heads and blocks; and what heads look at."""
+"""Attribute image-text similarities to latents, heads and blocks, and score attention patterns of heads."""
 
 from cliplens.analysis.heads import attribute_heads as attribute_heads
 from cliplens.analysis.latent_pairs import LatentPairs as LatentPairs

@@ -12,26 +12,27 @@ _TINY = 1e-12
 
 
 def attribute_heads(tower: HookedTower, inputs: Tensor, towards: Float[Tensor, "batch d_embed"]) -> Attribution:
-    """What each head and each MLP contributes directly to the cosine between each input and a direction.
+    """Return the direct contribution of each head and MLP to the cosine between each input and a direction.
 
-    The stream behind the last block is the sum of what was embedded and of all that heads and MLPs wrote; through the
-    final norm with its scale held, and over the output's length, so is the similarity (as in `attribute_latents`, and
-    with the same limits; the decomposition of Gandelsman et al., arXiv 2310.05916, by head).
+    The final residual stream is the sum of the embeddings and the outputs of all heads and MLPs. With the scale of the
+    final norm and the norm of the output held fixed, the cosine is therefore a sum too, exact for this input. Indirect
+    effects through later blocks are not attributed; see `attribute_latents`. This is the decomposition of Gandelsman et
+    al., arXiv 2310.05916, by head.
 
     Args:
         tower: `clip.vision` or `clip.text`.
         inputs: images, or token ids.
-        towards: unit-norm, one per input: the other tower's embedding, `encode(...)[1]`.
+        towards: one unit-norm direction per input, usually the embedding of its match by the other tower.
 
     Returns:
-        parts in units of cosine similarity, positions summed, named as TransformerLens does: embed, pos_embed,
-        L0H0 ..., 0_mlp_out ... Where a norm stands between a block's heads and the stream the block has one part,
-        0_attn_out. rest: "attention biases", "head offset" (norm offsets, projection biases, a
-        pooler's MLP).
+        An attribution in units of cosine similarity, summed over positions. The parts have TransformerLens' names:
+        embed, pos_embed, L0H0, ..., 0_mlp_out, ... A block with a norm between its heads and the stream has one part,
+        such as 0_attn_out. `rest` holds "attention biases" and "head offset" (norm offsets, projection biases, the MLP
+        of a pooler).
 
     Raises:
-        InputError: the tower's blocks are closed, or its head is not affine even with its norms held.
-        MismatchError: row counts differ.
+        InputError: the tower does not expose its blocks, or its head is not affine with its norms held fixed.
+        MismatchError: `towards` has another number of rows than `inputs`.
     """
     check_open(tower)
     check_towards(towards, inputs, tower)

@@ -1,4 +1,4 @@
-"""Which latent of the image meets which latent of the caption: one similarity as a table."""
+"""Attribute the similarity of one image and one caption to pairs of latents."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +10,35 @@ from torch import Tensor
 from cliplens.analysis.latents import SplicedSAE, attributed
 from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import direct_path
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP, HookedTower
 
 
 @dataclass(frozen=True)
 class LatentPairs:
-    """`pairs.sum() + image_alone.sum() + text_alone.sum() + rest` is the cosine similarity of one pair."""
+    """The contributions of pairs of latents to one cosine similarity.
+
+    `pairs.sum() + image_alone.sum() + text_alone.sum() + rest` equals `similarity` up to rounding.
+    """
 
     image_latents: Int[Tensor, " k"]
+    """Indices of the latents that contribute to the image embedding."""
     text_latents: Int[Tensor, " l"]
+    """Indices of the latents that contribute to the caption embedding."""
     pairs: Float[Tensor, "k l"]
-    """What image latent and text latent contribute together: the product of what each writes to its embedding."""
+    """Dot product of the contributions of an image latent and a text latent to their embeddings."""
     image_alone: Float[Tensor, " k"]
-    """Image latents with all of the caption that no latent carries (bias, error, elsewhere, offset)."""
+    """Dot product of each image latent's contribution with the part of the caption embedding outside all latents."""
     text_alone: Float[Tensor, " l"]
-    """Text latents with all of the image that no latent carries."""
+    """Dot product of each text latent's contribution with the part of the image embedding outside all latents."""
     rest: float
+    """Dot product of the two parts outside all latents."""
     similarity: float
+    """Cosine similarity of the pair, in [-1, 1]."""
 
     def top(self, count: int = 10) -> list[tuple[int, int, float]]:
-        """The strongest meetings, (image latent, text latent, contribution)."""
+        """Return the `count` strongest pairs of latents as (image latent, text latent, contribution)."""
         strongest = self.pairs.flatten().abs().topk(min(count, self.pairs.numel())).indices
         rows, columns = strongest // self.pairs.shape[1], strongest % self.pairs.shape[1]
         return [
@@ -39,48 +47,57 @@ class LatentPairs:
         ]
 
 
+@renamed_keywords(of_image="image_dictionary", of_text="text_dictionary")
 def attribute_latent_pairs(
     clip: HookedCLIP,
-    image: Tensor,
-    tokens: Tensor,
+    image: Float[Tensor, "batch 3 height width"],
+    tokens: Int[Tensor, "batch context"],
     dictionary: Any = None,
     *,
-    of_image: Any = None,
-    of_text: Any = None,
+    image_dictionary: Any = None,
+    text_dictionary: Any = None,
 ) -> LatentPairs:
-    """One image and one caption: what each latent of the one contributes with each latent of the other.
+    """Attribute the similarity of one image and one caption to pairs of an image latent and a text latent.
 
-    Both embeddings are taken apart as in `attribute_latents` (norms and lengths held); their product is a double sum.
+    Both embeddings are split into contributions of latents as in `attribute_latents`, with norms held fixed. Their dot
+    product is then a double sum over image latents and text latents.
 
     Args:
         clip: a model with both towers.
-        image: [1, 3, height, width].
-        tokens: [1, context].
-        dictionary: a cliplens `Dictionary` for both; `of_image` and `of_text` go before it.
-        of_image: a dictionary for the vision tower.
-        of_text: a dictionary for the text tower.
+        image: one preprocessed image, [1, 3, height, width].
+        tokens: token ids of one caption, [1, context].
+        dictionary: a cliplens `Dictionary` for both towers.
+        image_dictionary: a dictionary for the vision tower, used in place of `dictionary`.
+        text_dictionary: a dictionary for the text tower, used in place of `dictionary`.
 
     Raises:
-        InputError: more than one pair, no dictionary for a tower, or what `attribute_latents` refuses.
+        InputError: there is more than one pair, a tower has no dictionary, or `attribute_latents` refuses it.
+        MismatchError: a dictionary does not have the width of its hook.
     """
     if len(image) != 1 or len(tokens) != 1 or clip.text is None or clip.vision is None:
         raise InputError(
-            expected="one image and one caption", found=f"{len(image)} and {len(tokens)}", fix="call it once per pair"
+            expected="one image, one caption and a model with both towers",
+            found=f"{len(image)} images, {len(tokens)} captions and {_towers(clip)}",
+            fix="call attribute_latent_pairs once per pair, with a model that has both towers",
         )
-    seen = _vectors(clip.vision, image, dictionary if of_image is None else of_image)
-    read = _vectors(clip.text, tokens, dictionary if of_text is None else of_text)
+    seen = _vectors(clip.vision, image, dictionary if image_dictionary is None else image_dictionary)
+    read = _vectors(clip.text, tokens, dictionary if text_dictionary is None else text_dictionary)
     (k, u, u_rest), (m, v, v_rest) = _active(seen), _active(read)
     similarity = float((seen.similarity * read.similarity).sum())
     return LatentPairs(k, m, u @ v.T, u @ v_rest, v @ u_rest, float(u_rest @ v_rest), similarity)
 
 
+def _towers(clip: HookedCLIP) -> str:
+    return "one tower" if clip.text is None or clip.vision is None else "both towers"
+
+
 def _vectors(tower: HookedTower, inputs: Tensor, dictionary: Any) -> Attribution:
-    """What each latent writes to each coordinate of the unit-norm embedding: rows are coordinates."""
+    """Return the contribution of each latent to each coordinate of the unit-norm embedding; rows are coordinates."""
     if dictionary is None:
         raise InputError(
             expected=f"a dictionary for the {tower.cfg.side} tower",
             found="none",
-            fix="give dictionary=, of_image=, of_text=",
+            fix="pass dictionary=, or image_dictionary= and text_dictionary=",
         )
     reader = SplicedSAE.of(dictionary, tower, None)
     d = tower.cfg.d_embed

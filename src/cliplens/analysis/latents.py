@@ -22,36 +22,35 @@ def attribute_latents(
     *,
     hook: str | None = None,
 ) -> Attribution:
-    """What each latent contributes to the cosine between each input and a direction of the shared space.
+    """Return the direct contribution of each latent to the cosine between each input and a direction.
 
-    At `hook_embedding` the embedding is a sum: codes times decoder rows, decoder bias, error; the similarity is each
-    one's product with `towards`, exactly. Earlier, at a residual hook, the stream behind the last block is the stream
-    there plus what later blocks add; through the final layer norm with its scale held at the value it had (and the
-    length of the output likewise) the similarity is again a sum, exact for this input:
+    At `hook_embedding`, the embedding is the sum of codes times decoder rows, decoder bias and reconstruction error, so
+    the cosine is the sum of their dot products with `towards`. At a residual hook, the final residual stream is the
+    stream at the hook plus the outputs of later blocks. With the scale of the final norm and the norm of the output
+    held fixed, the cosine is again a sum, exact for this input:
 
         similarity = sum over latents + decoder bias + error + elsewhere + head offset
 
-    `elsewhere` is what reaches the output past the hook, later blocks among it. So only the direct path is attributed:
-    a latent at a patch position that acts through attention counts as nothing here, and its effect as `elsewhere`.
-    What a latent would do through later blocks, or with norms free, is a question for ablation
-    (`run_with_hooks_with_saes`). Held scales are TransformerLens' convention; an attribution can therefore be larger
-    than the change an ablation makes.
+    `elsewhere` is everything that does not pass through the hook's direct path, such as the outputs of later blocks. A
+    latent at a patch position that acts through attention therefore contributes 0 here. To measure effects through
+    later blocks, or with norms recomputed, ablate the latent (`run_with_hooks_with_saes`). Holding scales fixed is
+    TransformerLens' convention; an attribution can therefore exceed the effect of an ablation.
 
     Args:
         tower: `clip.vision` or `clip.text`.
         inputs: images, or token ids.
-        towards: unit-norm, one per input: the other tower's embedding, `encode(...)[1]`.
-        dictionary: a cliplens `Dictionary`, or a SAELens SAE or transcoder that reads raw activations of this tower.
-        hook: where it reads and writes; None: as its metadata or provenance says.
+        towards: one unit-norm direction per input, usually the embedding of its match by the other tower.
+        dictionary: a cliplens `Dictionary`, or a SAELens SAE or transcoder trained on raw activations of this tower.
+        hook: hook name of the dictionary; by default from its metadata or provenance.
 
     Returns:
-        parts [batch, d_sae] in units of cosine similarity, positions summed; rest: "decoder bias", "error" (for a
-        transcoder everything its latents do not carry, a skip connection included), "elsewhere",
-        "head offset" (norm offsets, projection biases and, behind an attention pooler, what its MLP adds).
+        An attribution with parts [batch, d_sae] in units of cosine similarity, summed over positions. `rest` holds
+        "decoder bias", "error" (for a transcoder, everything outside its latents, such as a skip connection),
+        "elsewhere" and "head offset" (norm offsets, projection biases, the MLP of an attention pooler).
 
     Raises:
-        InputError: the hook is none whose activations add up in the output, or the decoder is not affine.
-        MismatchError: widths or row counts differ.
+        InputError: activations at the hook do not add to the output linearly, or the decoder is not affine.
+        MismatchError: the hook has not the width of the dictionary, or `towards` not the rows of `inputs`.
     """
     check_towards(towards, inputs, tower)
     reader = SplicedSAE.of(dictionary, tower, hook)
@@ -61,16 +60,18 @@ def attribute_latents(
 
 @dataclass(frozen=True)
 class SplicedSAE:
-    """A dictionary as it stands at a hook of one tower."""
+    """An SAE or transcoder at a hook of one tower."""
 
     sae: Any
     reads: str
+    """Hook name of its input."""
     writes: str
+    """Hook name of its output; differs from `reads` for transcoders."""
     d_head: int
 
     @classmethod
     def of(cls, dictionary: Any, tower: HookedTower, hook: str | None) -> "SplicedSAE":
-        """The stock SAE in question, and where it reads and writes."""
+        """Return the SAE of a dictionary for this tower, with its hook names checked."""
         side = tower.cfg.side
         provenance = getattr(dictionary, "provenance", None)
         sae = dictionary if isinstance(dictionary, nn.Module) else dictionary.folded(MODALITY_OF[side])
@@ -79,7 +80,11 @@ class SplicedSAE:
         reads = hook or next(of_provenance, None) or getattr(metadata, "hook_name", None)
         writes = reads if hook else getattr(metadata, "hook_name_out", None) or reads
         if not reads or not writes:
-            raise InputError(expected="a dictionary that says where it reads", found="none", fix="give hook=...")
+            raise InputError(
+                expected="a dictionary with a hook name in its metadata",
+                found="none",
+                fix="pass hook=, for example hook='blocks.10.hook_resid_post'",
+            )
         _check_all_heads(metadata)
         told = None if hook or sae is not dictionary else getattr(metadata, "clip_tower", None)
         own = cls(sae, tower.tower_of(reads, told)[1], tower.tower_of(writes, told)[1], tower.cfg.d_head)
@@ -87,34 +92,34 @@ class SplicedSAE:
         return own
 
     def check(self, tower: HookedTower) -> None:
-        """Refuse a hook of another width.
+        """Check that the hooks have the widths of the dictionary.
 
         Raises:
-            MismatchError: says both.
+            MismatchError: a hook has another width.
         """
         cfg = self.sae.cfg
         for hook, width in ((self.reads, cfg.d_in), (self.writes, getattr(cfg, "d_out", cfg.d_in))):
             if tower.width(hook) != width:
                 raise MismatchError(
-                    expected=f"a hook of width {width}, the dictionary's",
+                    expected=f"a hook of width {width}, that of the dictionary",
                     found=f"{tower.cfg.side}.{hook} of width {tower.width(hook)}",
-                    fix=f"give the hook it was made on, in one of {SIDES}",
+                    fix=f"pass the hook on which the dictionary was trained, in the right tower of {SIDES}",
                 )
 
     @torch.no_grad()
     def encode(self, rows: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_sae"]:
-        """Codes, dense."""
+        """Return the dense codes of rows of activations."""
         codes = self.sae.encode(self._shaped(rows))
         return codes.to_dense() if codes.is_sparse else codes
 
     def decode(self, codes: Float[Tensor, "row d_sae"], rows: Tensor) -> Float[Tensor, "row d_out"]:
-        """The reconstruction of the codes; `rows` go through the encoder first, which keeps what some norms need."""
+        """Return the reconstruction from codes. `rows` are encoded first, because some decoders need their norms."""
         with torch.no_grad():
             self.sae.encode(self._shaped(rows))
         return self.sae.decode(codes).flatten(1)
 
     def gradient(self, codes: Tensor, rows: Tensor, directions: Tensor) -> Float[Tensor, "row d_sae"]:
-        """What a unit of each latent adds to the reconstruction's product with the directions."""
+        """Return the derivative of the reconstruction's dot product with the directions by each code."""
         with torch.enable_grad():
             codes = codes.detach().clone().requires_grad_()
             rebuilt = self.decode(codes, rows)
@@ -126,7 +131,7 @@ class SplicedSAE:
 
 
 def attributed(path: DirectPath, read: Tensor, reader: SplicedSAE, towards: Towards) -> Attribution:
-    """The shares of latents and of the rest along a direct path."""
+    """Return the contributions of latents and of the rest along a direct path."""
     directions = path.directions(towards)
     counts: Bool[Tensor, "batch pos"] = directions.abs().amax(-1) > 0
     sample = counts.nonzero()[:, 0]
@@ -152,8 +157,8 @@ def _check_decoder(reader: SplicedSAE, codes: Tensor, rows: Tensor, here: Tensor
     if not torch.allclose(whole, summed.to(whole.dtype), rtol=1e-3, atol=1e-4):
         raise InputError(
             expected="a decoder that is affine in the codes",
-            found=f"{type(reader.sae).__name__}, whose is not",
-            fix="attribute with a dictionary of another architecture",
+            found=f"the non-affine decoder of {type(reader.sae).__name__}",
+            fix="use a dictionary of another architecture",
         )
 
 
@@ -162,7 +167,7 @@ def _check_all_heads(metadata: Any) -> None:
         raise InputError(
             expected="a dictionary over all heads of the hook",
             found=f"one over head {metadata.hook_head_index} alone",
-            fix="attribute by heads instead (attribute_heads), or splice it in and ablate",
+            fix="call attribute_heads, or splice the dictionary in and ablate its latents",
         )
 
 

@@ -1,4 +1,4 @@
-"""A similarity taken apart: parts that sum to it."""
+"""Hold an attribution: parts that add up to a similarity."""
 
 from dataclasses import dataclass, field
 
@@ -9,29 +9,28 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Attribution:
-    """Parts of one cosine similarity per row; `parts.sum(1)` and all of `rest` add up to `similarity`.
+    """Contributions to one cosine similarity per row. `parts.sum(1)` and all of `rest` add up to `similarity`.
 
-    Values are in units of cosine similarity. They say what the parts contribute to this number as the model computed
-    it, with norms held at the values they had; they do not say what the number would be without a part, because then
-    norms, attention and later blocks would answer too. Ablate through hooks to learn that.
+    Values are in units of cosine similarity, with norms held fixed at their values in this forward pass. A contribution
+    is not the effect of an ablation, which also changes norms, attention and later blocks.
     """
 
     parts: Float[Tensor, "batch part"]
-    """What is attributed to: latents, or heads and blocks, in the order of `names`."""
+    """Contributions of latents, or of heads and MLPs, in the order of `names`."""
     similarity: Float[Tensor, " batch"]
-    """The model's own, in [-1, 1]."""
+    """Cosine similarity as computed by the model, in [-1, 1]."""
     rest: dict[str, Float[Tensor, " batch"]] = field(default_factory=dict)
-    """What no part carries, each by its name."""
+    """Contributions of everything else, by name."""
     names: tuple[str, ...] | None = None
-    """What the parts are called; None: their numbers (latents)."""
+    """Names of the parts; None for latents, which are named by their index."""
 
     @property
     def total(self) -> Float[Tensor, " batch"]:
-        """Everything added up: equal to `similarity` up to rounding."""
+        """Sum of all contributions, equal to `similarity` up to rounding."""
         return self.parts.sum(1) + torch.stack([torch.zeros_like(self.similarity), *self.rest.values()]).sum(0)
 
     def top(self, row: int = 0, count: int = 10) -> list[tuple[str, float]]:
-        """The parts that move this row's similarity most, up or down, strongest first."""
+        """Return the `count` parts with the largest absolute contribution to a row, as (name, contribution)."""
         values = self.parts[row]
         strongest = values.abs().topk(min(count, len(values))).indices.tolist()
         return [(self._name(i), float(values[i])) for i in strongest if values[i] != 0]

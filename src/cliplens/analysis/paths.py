@@ -1,4 +1,4 @@
-"""The direct path from a hook to the similarity: what is there, and in which direction it counts."""
+"""Compute the direct path from a hook to the similarity, which is linear with norms held fixed."""
 
 import re
 from collections.abc import Callable
@@ -22,32 +22,37 @@ KINDS = f"{', '.join(_HEAD_HOOKS)}, a block's residual hooks, hook_attn_out, hoo
 
 @dataclass(frozen=True)
 class DirectPath:
-    """An activation whose product with a direction is a share of the similarity with `towards`."""
+    """The similarity with `towards` as a linear function of the activation at a hook.
+
+    similarity = sum over positions of acts * directions + offset + elsewhere
+    """
 
     acts: Float[Tensor, "batch pos width"]
-    """The activation at the hook, heads side by side."""
+    """Activation at the hook, heads concatenated."""
     directions: Callable[[Towards], Float[Tensor, "batch pos width"]]
+    """Gradient of the similarity with respect to the activation."""
     offset: Callable[[Towards], Float[Tensor, " batch"]]
-    """What the head adds whatever the stream: norm offsets, projection biases."""
+    """Contribution of norm offsets and projection biases of the head."""
     elsewhere: Callable[[Towards], Float[Tensor, " batch"]]
-    """What reaches the head past this hook: embeddings, other blocks, other heads."""
+    """Contribution of everything that does not pass through this hook: embeddings, other blocks, other heads."""
     similarity: Callable[[Towards], Float[Tensor, " batch"]]
+    """Cosine similarity as computed by the model."""
 
 
 def direct_path(
     tower: HookedTower, inputs: Tensor, hook: str, reads: str | None = None, copies: int = 1
 ) -> tuple[DirectPath, Tensor]:
-    """The direct path from a hook, and the activation at `reads` (the hook itself when None), for one batch.
+    """Return the direct path from a hook, and the activation at `reads` (by default at the hook), for one batch.
 
-    With `copies` each input stands so many times in a row, run only once: for several directions per input.
+    With `copies`, each input is repeated that many times after the forward pass, for several directions per input.
 
     Raises:
-        UnknownNameError: no such hook.
-        InputError: what stands at the hook reaches the output only through something that is not linear.
+        UnknownNameError: the tower has no such hook.
+        InputError: the path from the hook to the output is not linear, even with norms held fixed.
     """
     tower.check_names([hook, *([reads] if reads else [])])
     if not (_STREAM.match(hook) or _INNER.match(hook) or hook in _HEAD_HOOKS):
-        raise InputError(expected=f"one of {KINDS}", found=repr(hook), fix="attribute at one of these")
+        raise InputError(expected=f"one of {KINDS}", found=repr(hook), fix="pass one of these hook names")
     last = f"blocks.{tower.cfg.n_layers - 1}.hook_resid_post"
     names = list(dict.fromkeys([hook, reads or hook, "hook_projected", *([] if hook in _HEAD_HOOKS else [last])]))
     with torch.no_grad():
@@ -98,7 +103,7 @@ def _in_stream(tower: HookedTower, hook: str, acts: Tensor, head: FrozenHead) ->
 
 
 def _writes(tower: HookedTower, hook: str, acts: Tensor) -> Callable[[Tensor], Tensor]:
-    """How a direction in the stream looks at the hook."""
+    """Return a function that maps a direction in the residual stream to the hook's activation space."""
     inner = _INNER.match(hook)
     if inner is None:
         if hook == "hook_pos_embed" and not tower.adds_pos_embed:
@@ -113,16 +118,16 @@ def _writes(tower: HookedTower, hook: str, acts: Tensor) -> Callable[[Tensor], T
 
 def _check_direct(block: Any, hook: str, acts: Tensor) -> None:
     if block.post_norm or (hook.endswith("hook_z") and block.after_attn is not None):
-        raise _not_direct(hook, "a norm behind the branch")
+        raise _not_direct(hook, "a norm after the branch")
     if hook.endswith("hook_z") and not torch.equal(block.attn.pre_output(acts), acts):
-        raise _not_direct(hook, "a norm or scale behind the heads")
+        raise _not_direct(hook, "a norm or scale after the heads")
 
 
 def _not_direct(hook: str, between: str) -> InputError:
     return InputError(
-        expected="a hook whose activation adds to the stream directly",
-        found=f"{hook}, with {between} in between",
-        fix="attribute at the block's attn_out or mlp_out",
+        expected="a hook whose activation is added to the residual stream linearly",
+        found=f"{hook}, which is followed by {between}",
+        fix="use hook_attn_out or hook_mlp_out of the block",
     )
 
 
@@ -131,21 +136,21 @@ def _flat(acts: Tensor) -> Tensor:
 
 
 def check_towards(towards: Tensor, inputs: Tensor, tower: HookedTower) -> None:
-    """Refuse directions that do not pair with the inputs row by row, or that are no directions.
+    """Check that there is one unit-norm direction per input.
 
     Raises:
-        MismatchError: another shape.
-        InputError: not of norm 1.
+        MismatchError: the shape is not [input, d_embed].
+        InputError: a direction has not norm 1.
     """
     if towards.shape != (len(inputs), tower.cfg.d_embed):
         raise MismatchError(
             expected=f"one direction per input, [{len(inputs)}, {tower.cfg.d_embed}]",
-            found=str(list(towards.shape)),
-            fix="pair inputs and directions row by row",
+            found=f"shape {list(towards.shape)}",
+            fix="pass one direction for each input, in the same order",
         )
     if not torch.allclose(towards.norm(dim=-1), torch.ones_like(towards[:, 0]), atol=1e-2):
         raise InputError(
             expected="unit-norm embeddings of the other tower",
             found=f"norms from {float(towards.norm(dim=-1).min()):.3g} to {float(towards.norm(dim=-1).max()):.3g}",
-            fix="encode with normalize=True",
+            fix="compute them with encode_text or encode_image and normalize=True",
         )

@@ -1,8 +1,8 @@
-"""What heads look at: how much of a head's attention goes where a pattern says.
+"""Score attention heads by how much of their attention follows a pattern.
 
-TransformerLens' `detect_head` asks for a causal model and a text shorter than the context; CLIP's captions always fill
-it, and images are read in all directions. The score here is its default ("mul") one, over the positions that count: a
-caption from start to end token without the padding, and all of an image.
+TransformerLens' `detect_head` requires a causal model and a text shorter than the context. CLIP pads captions to the
+context, and its vision tower is not causal. The score here is the default ("mul") score of `detect_head` over valid
+positions: captions from start to end token without padding, and all positions of an image.
 """
 
 from collections.abc import Callable
@@ -29,22 +29,22 @@ def head_scores(
     exclude_bos: bool = False,
     exclude_current_token: bool = False,
 ) -> Float[Tensor, "layer head"]:
-    """The fraction of each head's attention that goes to the places of a pattern, averaged over inputs.
+    """Return the fraction of each head's attention that follows a pattern, averaged over inputs.
 
     Args:
         tower: `clip.vision` or `clip.text`.
         inputs: images, or token ids.
-        pattern: a name in `PATTERNS`, or true where a query (row) is to look at a key (column).
-        exclude_bos: leave out attention to the first position (start token, class token), in both counts.
-        exclude_current_token: leave out attention of a position to itself, in both counts.
+        pattern: a name in `PATTERNS`, or a mask that is true where a query (row) should attend to a key (column).
+        exclude_bos: exclude attention to the first position (start token, class token) from both sums.
+        exclude_current_token: exclude attention of each position to itself from both sums.
 
     Returns:
-        Scores in [0, 1]; nan where no attention counts.
+        Scores in [0, 1]; nan if no attention is left to count.
 
     Raises:
-        UnknownNameError: no pattern of that name for this tower.
-        InputError: the tower's blocks are closed.
-        MismatchError: a pattern of another size than the tower's attention.
+        UnknownNameError: there is no pattern of that name for this tower.
+        InputError: the tower does not expose its blocks.
+        MismatchError: the mask has not the size of the tower's attention.
     """
     check_open(tower)
     checked = tower.checked(inputs)
@@ -59,9 +59,9 @@ def head_scores(
     def score(attention: Tensor, hook: Any) -> None:
         if attention.shape[-2:] != counts.shape[-2:]:
             raise MismatchError(
-                expected=f"a pattern {list(attention.shape[-2:])}, query by key",
-                found=str(list(counts.shape[-2:])),
-                fix="count class token and registers, or the whole context",
+                expected=f"a pattern of shape {list(attention.shape[-2:])}, query by key",
+                found=f"shape {list(counts.shape[-2:])}",
+                fix="include class token and registers of images, or the whole context of captions",
             )
         kept = attention * counts.unsqueeze(1)
         scores[hook.layer()] = ((kept * places.unsqueeze(1)).sum((2, 3)) / kept.sum((2, 3))).mean(0)
@@ -79,17 +79,17 @@ def _places(tower: HookedTower, inputs: Tensor, pattern: str | Tensor) -> Places
     if pattern not in known:
         raise unknown_name(f"pattern for the {tower.cfg.side} tower", pattern, known)
     places = known[pattern](tower, inputs)
-    more = _positions(tower, inputs) - places.shape[-1]  # an appended class token, which no pattern of words reaches
+    more = _positions(tower, inputs) - places.shape[-1]  # an appended class token, which no text pattern includes
     return F.pad(places, (0, more, 0, more))
 
 
 def _counted(tower: HookedTower, inputs: Tensor, n: int) -> Places:
-    """True where query and key are both part of the input."""
+    """Return a mask that is true where query and key are both valid positions of the input."""
     if tower.cfg.side == "vision":
         return torch.ones(1, n, n, dtype=torch.bool, device=inputs.device)
     end = tower.special_position(inputs).to(inputs.device)
     inside = torch.arange(n, device=inputs.device) <= end.unsqueeze(1)
-    if n > inputs.shape[1]:  # read at an appended token, so that the end of the words is where padding begins
+    if n > inputs.shape[1]:  # the tower appends a class token, so captions end where padding begins
         inside[:, :-1] = inputs != getattr(getattr(tower, "tokenizer", None), "pad_token_id", 0)
     return inside.unsqueeze(1) & inside.unsqueeze(2)
 
@@ -103,12 +103,12 @@ def _next(tower: HookedTower, tokens: Tensor) -> Places:
 
 
 def _duplicate(tower: HookedTower, tokens: Tensor) -> Places:
-    """The same word earlier."""
+    """Return a mask of earlier positions with the same token."""
     return (tokens.unsqueeze(2) == tokens.unsqueeze(1)).tril(-1)
 
 
 def _induction(tower: HookedTower, tokens: Tensor) -> Places:
-    """The word after the same word earlier."""
+    """Return a mask of positions that follow an earlier occurrence of the same token."""
     after = torch.roll(_duplicate(tower, tokens), 1, dims=2)
     after[:, :, 0] = False
     return after.tril()
@@ -126,12 +126,12 @@ def _self(tower: HookedTower, inputs: Tensor) -> Places:
 
 
 def _special(tower: HookedTower, inputs: Tensor) -> Places:
-    """Class token and registers; start and end token."""
+    """Return a mask of class token and registers, or of start and end token."""
     return special_mask(tower, inputs).unsqueeze(1).expand(-1, _positions(tower, inputs), -1)
 
 
 def _by_patch(near: Callable[[Tensor, Tensor], Tensor]) -> Pattern:
-    """A pattern among patches, from the rows and columns that lie between key and query."""
+    """Return a pattern over patches; `near` takes the row and column offsets from query to key."""
 
     def pattern(tower: HookedTower, images: Tensor) -> Places:
         height, width = _grid(tower)
@@ -152,7 +152,9 @@ def _grid(tower: HookedTower) -> tuple[int, int]:
     height = round((patches * size[0] / size[1]) ** 0.5)
     if height == 0 or patches % height:
         raise InputError(
-            expected="patches in rows and columns", found=f"{patches} of them", fix="give the pattern as a matrix"
+            expected="patches in rows and columns",
+            found=f"{patches} patches, which form no rectangle",
+            fix="pass the pattern as a mask [query, key]",
         )
     return height, patches // height
 
@@ -191,4 +193,4 @@ PATTERNS: dict[Side, dict[str, Pattern]] = {
         "same_column": _by_patch(lambda down, right: right == 0),
     },
 }
-"""Named patterns. The first four for text are TransformerLens' own kinds, by its names, and one more."""
+"""Named patterns of each tower. The names that end in _head are those of TransformerLens' `detect_head`."""

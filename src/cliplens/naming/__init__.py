@@ -1,7 +1,4 @@
-"""Names of latents: the evidence they are made from, the vocabulary, and the columns they become.
-
-`name_latents` runs a namer and its tests; `name_columns` turns names into columns of the latent table.
-"""
+"""Name latents: `name_latents` runs a namer and tests its names, `name_columns` makes columns of the latent table."""
 
 from cliplens.deprecation import deprecated_names
 from cliplens.naming.columns import IMAGE_DOMINATED as IMAGE_DOMINATED

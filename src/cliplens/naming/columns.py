@@ -1,7 +1,7 @@
-"""Columns of the latent table from the names of a namer.
+"""Make the name columns of the latent table.
 
-Each latent has a name from images and a name from captions, made separately. Their agreement is a column of its own,
-because a latent whose two names differ is not one concept.
+Each latent has a name from images and a name from captions, made separately. Their agreement has its own column: two
+different names suggest that the latent is not one concept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,8 +37,8 @@ def name_columns(
         from_images: one name per latent, from its top images.
         from_captions: one name per latent, from its top captions.
         alive: which latents fire at all; all by default.
-        by: the namer's name, for the schema.
-        image_share: see `chosen_modality`.
+        by: name of the namer, for the schema.
+        image_share: each latent's share of activation on images; see `chosen_modality`.
     """
     living = np.ones(len(from_images), dtype=bool) if alive is None else np.asarray(alive, dtype=bool)
     nothing = Name(None, float("nan"))
@@ -67,8 +67,8 @@ def chosen_modality(
 ) -> list[Modality | None]:
     """Return the modality whose name is the final one, for each latent; None where neither has a name.
 
-    Words that top captions share are better evidence than nearness in an embedding. So the name from captions is
-    chosen where there is one, unless more than `IMAGE_DOMINATED` of the latent's activation is on images.
+    The name from captions is chosen if there is one, because shared words are better evidence than nearness in an
+    embedding. If more than `IMAGE_DOMINATED` of the latent's activation is on images, the name from images is chosen.
 
     Args:
         from_images: one name per latent, from its top images.
@@ -84,10 +84,9 @@ def chosen_modality(
 
 
 def name_agreement(image: str | None, text: str | None) -> float:
-    """Return the number of words two names share, as a fraction of the words of the shorter name.
+    """Return the number of words that two names share, as a fraction of the words of the shorter name. Ours.
 
-    In [0, 1]: 1 when the shorter name is contained in the other, 0 when no word is shared, nan when a name is missing.
-    Ours.
+    Range [0, 1]; 1 = the longer name contains all words of the shorter one; nan if a name is missing.
 
     >>> name_agreement("red circle", "Circle")
     1.0
@@ -118,24 +117,24 @@ def _figures(best: Sequence[Name], agreement: Float[np.ndarray, " d_sae"], livin
 
 def _schema(by: str) -> tuple[Column, ...]:
     source = f"namer {by!r}" if by else "ours"
-    scored = "AUROC of telling top samples from others by the name alone, as the namer sees it"
+    scored = "AUROC of the name at separating the top samples it was made from from others, as computed by the namer"
     return (
         Column(
             "name",
-            "the final name: from captions where there is one, unless images dominate the latent",
+            "final name: the one from captions if there is one, unless images dominate the latent",
             nan="'unnamed': no evidence",
             source=source,
         ),
         Column("name_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),
         Column(
             "name_agreement",
-            "shared words of both names, as a fraction of the shorter name's",
+            "number of words that both names share, as a fraction of the words of the shorter name",
             range="[0, 1]",
             nan="a name is missing",
         ),
-        Column("name_image", "name made from the top images alone", nan="'unnamed'", source=source),
+        Column("name_image", "name made only from the top images", nan="'unnamed'", source=source),
         Column("name_image_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),
-        Column("name_text", "name made from the top captions alone", nan="'unnamed'", source=source),
+        Column("name_text", "name made only from the top captions", nan="'unnamed'", source=source),
         Column("name_text_score", scored, range="[0, 1], 0.5 = chance", nan="unnamed", source=source),
-        Column("name_evidence", "what speaks for the name, in the namer's words", source=source),
+        Column("name_evidence", "the namer's evidence for the name", source=source),
     )

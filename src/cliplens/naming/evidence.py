@@ -1,4 +1,4 @@
-"""Evidence in two halves, one to name latents from and one to test the names on."""
+"""Split evidence into two halves, one to make names from and one to test them on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from cliplens.records import Evidence, Exemplars, Pair, PairedActs, PairedCodes,
 
 
 def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidence]:
-    """Split the evidence into two halves that share no picture: one to name from, one to test names on.
+    """Split the evidence into two halves without a common picture: one to make names from, one to test them on.
 
-    The half of a pair depends on its `image_id` and on `seed` alone.
+    The half of a pair depends only on its `image_id` and on `seed`.
     """
     return _half(evidence, seed, first=True), _half(evidence, seed, first=False)
 
 
 def image_share(evidence: Evidence) -> Float[np.ndarray, " d_sae"] | None:
-    """Return each latent's activation on background images, as a share of that on background images and captions.
+    """Return each latent's activation on background images, divided by that on background images and captions.
 
-    In [0, 1]; 0.5 where the latent fires on neither. None where the codes of one modality are not known.
+    Range [0, 1]; 0.5 for latents that fire on neither. None if the codes of one modality are not known.
     """
     codes = evidence.background_codes
     if codes is None or codes.image is None or codes.text is None:
@@ -79,7 +79,7 @@ def _codes_where(codes: PairedCodes, rows: Int64[Tensor, " kept"]) -> PairedCode
 
 
 def _rows_of(codes: SparseCodes, rows: Int64[Tensor, " kept"]) -> SparseCodes:
-    """Return some rows of sparse codes, in increasing order, without making the dense matrix."""
+    """Return some rows of sparse codes, given in increasing order, without building the dense matrix."""
     rows = rows.to(codes.rows.device)
     new_index = torch.full((codes.n_rows,), -1, dtype=torch.int64, device=codes.rows.device)
     new_index[rows] = torch.arange(len(rows), device=codes.rows.device)

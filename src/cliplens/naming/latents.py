@@ -25,17 +25,17 @@ def name_latents(
     embed: Embed | None = None,
     judges: Sequence[Judge] = (),
 ) -> Findings:
-    """Name every latent from one half of the evidence, and test the names on the other.
+    """Name every latent from one half of the evidence, and test the names on the other half.
 
     Args:
-        evidence: split by `split_evidence`; without scorers the namer gets all of it.
-        namer: makes one name from images and one from captions.
-        scorers: add their columns and tables. `name_score` is the held-out score where a scorer gives one.
-        embed: the model's own embedding of any text, for scorers.
+        evidence: the whole evidence; it is split by `split_evidence`, unless there are no scorers.
+        namer: gives each latent one name from images and one from captions.
+        scorers: tests of the names, which add columns and tables. If one gives a held-out score, it is `name_score`.
+        embed: the studied model's embedding of texts, for scorers.
         judges: independent encoders, for scorers.
 
     Raises:
-        PluginError: the number of names the namer gave is not the number of latents.
+        PluginError: the namer does not return one name per latent.
     """
     naming, testing = split_evidence(evidence) if scorers else (evidence, evidence)
     given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
@@ -54,7 +54,7 @@ def name_latents(
 
 
 def _with_tested_score(found: Findings, chosen: Sequence[Modality | None]) -> Findings:
-    """Add the tested score of the final name and its limits, where a scorer gave those of each name."""
+    """Add the held-out score of the final name and its limits, if a scorer gave those of both names."""
     columns, schema = dict(found.columns), {c.name: c for c in found.schema}
     for suffix, about in (("score", "Tested score"), ("score_low", "Lower limit"), ("score_high", "Upper limit")):
         of = {"image": columns.get(f"name_image_{suffix}"), "text": columns.get(f"name_text_{suffix}")}

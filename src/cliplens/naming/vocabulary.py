@@ -1,4 +1,4 @@
-"""Words of captions: how a caption is split, the default vocabulary, and embeddings of words in context."""
+"""Split captions into words, choose the default vocabulary, and embed words in context."""
 
 import re
 from collections import Counter
@@ -11,19 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 AT_MOST = 0.6
-"""Share of captions above which a word names nothing.
+"""Maximum share of captions that contain a word of a name.
 
-A word in a share p of all captions tells top captions from others with an AUROC of at most 1 - p / 2. Above 0.6 that is
-below 0.7, the lowest score with which a name from captions is given.
+A word in a share p of all captions separates top captions from others with an AUROC of at most 1 - p / 2. For p > 0.6
+this is below 0.7, the minimum score of a name from captions.
 """
 _ENOUGH = 20
-"""Number of captions from which on such a share is known well enough to drop words."""
+"""Minimum number of captions to estimate that share from; with fewer, no word is dropped."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 @cache
 def function_words() -> frozenset[str]:
-    """Return the English words that name nothing visible: articles, pronouns, auxiliaries. An asset of the package."""
+    """Return the English function words (articles, pronouns, auxiliaries, ...) from the list in the package."""
     lines = (files("cliplens") / "assets" / "function_words.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
@@ -38,7 +38,7 @@ def words(caption: str) -> list[str]:
 
 
 def too_frequent(captions: Iterable[str], at_most: float = AT_MOST) -> frozenset[str]:
-    """Return the words that stand in more than a share `at_most` of the captions; none of fewer than 20 captions.
+    """Return the words in more than a share `at_most` of the captions; no words if there are fewer than 20 captions.
 
     >>> sorted(too_frequent(["a photo of a dog", "a photo of a cat"] * 10))
     ['a', 'of', 'photo']
@@ -52,14 +52,14 @@ def caption_vocabulary(
 ) -> tuple[str, ...]:
     """Return the default vocabulary: the words of the captions, most frequent first.
 
-    Function words are left out, and words of more than a share `at_most` of the captions (where there are at least 20
-    captions), because they tell no caption from another.
+    Function words are left out. So are words in more than a share `at_most` of the captions (if there are at least 20),
+    because they do not distinguish captions.
 
     Args:
-        captions: the captions of the pairs themselves.
+        captions: the captions of the pairs.
         most: maximum number of words.
-        at_least: minimum number of captions that hold a word. Ignored where no word reaches it.
-        at_most: maximum share of captions that hold a word, in [0, 1].
+        at_least: minimum number of captions that contain a word. Ignored if no word reaches it.
+        at_most: maximum share of captions that contain a word, in [0, 1].
 
     >>> caption_vocabulary(["a red dog", "the red cat", "a cat and the dog", "red"])
     ('red', 'cat', 'dog')
@@ -78,18 +78,18 @@ def in_context(
     *,
     enough: int = 8,
 ) -> Float[Tensor, "word d_embed"]:
-    """Return embeddings of words as they are used in captions, a better direction than that of the bare word.
+    """Return embeddings of words as used in captions, which are better directions than those of the bare words.
 
-    The context embedding of a word is the mean embedding of the captions that hold it, minus the mean of all captions.
-    It is blended with the embedding of the bare word, minus the mean of all bare words. With n captions the context
-    has the weight n / (n + enough). Both parts have unit length before blending. Ours; related to prompt ensembling,
-    with the captions at hand as prompts.
+    The context embedding of a word is the mean embedding of the captions that contain it, minus the mean of all
+    captions. It is averaged with the embedding of the bare word, minus the mean of all bare words; both have unit norm.
+    With n captions, the weight of the context is n / (n + enough). Ours; related to prompt ensembling, with captions as
+    prompts.
 
     Args:
         vocabulary: words or phrases.
         captions: batches of captions with their embeddings.
         alone: embeddings of the bare words, in the order of `vocabulary`.
-        enough: number of captions at which context and bare word have the same weight.
+        enough: number of captions at which context and bare word have equal weights.
     """
     index_of = {" ".join(words(word)): n for n, word in enumerate(vocabulary)}
     longest = max((len(words(word)) for word in vocabulary), default=1)
@@ -117,7 +117,7 @@ def in_context(
 
 
 def _document_counts(captions: Iterable[str]) -> tuple[Counter[str], int]:
-    """Return how many captions hold each word, and how many captions there are."""
+    """Return the number of captions that contain each word, and the number of captions."""
     counts: Counter[str] = Counter()
     total = 0
     for caption in captions:

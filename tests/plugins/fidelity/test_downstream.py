@@ -44,8 +44,10 @@ def test_an_identity_dictionary_costs_nothing_and_a_zero_one_what_ablation_costs
     classes = Classes(tiny_tokens(3, seed=5), torch.arange(12) % 3)
     site = Site.parse(hook)
     width = clip.width(site)
-    same = downstream(clip, images, tokens, [control(width, hook, zero=False)], [site], classes=classes, batch_size=5)
-    none = downstream(clip, images, tokens, [control(width, hook, zero=True)], [site], classes=classes, batch_size=5)
+    same = downstream(
+        clip, images, tokens, [control(width, hook, zero=False)], [site], classes=classes, forward_batch=5
+    )
+    none = downstream(clip, images, tokens, [control(width, hook, zero=True)], [site], classes=classes, forward_batch=5)
     assert same["dictionary"] == same["model"]
     assert none["dictionary"] == none["zero ablation"]
     assert same["mean ablation"]["contrastive_loss"] != same["model"]["contrastive_loss"]
@@ -125,7 +127,7 @@ def test_every_condition_agrees_with_hooks_written_by_hand() -> None:
     sae.dtype = torch.float64
     sae.W_dec.mul_(0.7)
     sae.b_enc.fill_(-0.05)
-    found = downstream(clip, images, tokens, [sae], [Site.parse(hook)], batch_size=4)
+    found = downstream(clip, images, tokens, [sae], [Site.parse(hook)], forward_batch=4)
     _, cache = clip.run_with_cache(images, tokens, names_filter=hook)
     edits = {
         "model": lambda x, hook: x,

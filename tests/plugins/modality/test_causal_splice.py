@@ -73,7 +73,7 @@ def test_agrees_with_ablation_by_hand_at_any_hook(hooks: tuple[str, ...]) -> Non
     clip, images, tokens = tiny()
     saes = {h: dictionary(clip.width(cliplens.sites.Site.parse(h)), h, seed=n) for n, h in enumerate(hooks)}
     before = clip.encode_image(images), clip.encode_text(tokens)
-    found = causal_effects(clip, images, tokens, list(saes.values()), range(6), n_random=2, batch_size=5)
+    found = causal_effects(clip, images, tokens, list(saes.values()), range(6), n_random=2, forward_batch=5)
     for one in found:
         expected = slow(clip, images, tokens, saes, one.latent)
         assert {t: getattr(one.matching, t) for t in expected} == pytest.approx(expected, abs=1e-10)

@@ -228,7 +228,7 @@ def test_both_towers_take_the_same_number_apart(clip: HookedCLIP) -> None:
     expected = similarity(clip, images, tokens)
     embedding = made("standard", "hook_embedding", 32)
     deep = made("topk", "text.blocks.2.hook_resid_post", 48)
-    match = attribute_match(clip, images, tokens, image=embedding, text=deep)
+    match = attribute_match(clip, images, tokens, image_dictionary=embedding, text_dictionary=deep)
     for view in (match.image, match.text):
         close(view.total, expected)
     close(match.similarity, expected)
@@ -244,11 +244,15 @@ def test_both_towers_take_the_same_number_apart(clip: HookedCLIP) -> None:
 def test_latent_pairs_sum_and_their_margins_are_the_one_sided_attributions(clip: HookedCLIP, hooks: Any) -> None:
     images, tokens = pairs(1)
     saes = [made("topk", hook, t.width(hook)) for hook, t in zip(hooks, (clip.vision, clip.text), strict=True)]
-    found = attribute_latent_pairs(clip, images, tokens, of_image=saes[0], of_text=saes[1])
+    found = attribute_latent_pairs(clip, images, tokens, image_dictionary=saes[0], text_dictionary=saes[1])
     total = found.pairs.sum() + found.image_alone.sum() + found.text_alone.sum() + found.rest
     close(total[None], similarity(clip, images, tokens))
     close(torch.tensor([found.similarity], dtype=torch.float64), similarity(clip, images, tokens))
-    match = attribute_match(clip, images, tokens, image=saes[0], text=saes[1])
+    with pytest.warns(DeprecationWarning, match="'image' of attribute_match is now 'image_dictionary'"):
+        match = attribute_match(clip, images, tokens, image=saes[0], text_dictionary=saes[1])
+    with pytest.warns(DeprecationWarning, match="'of_image' of attribute_latent_pairs is now 'image_dictionary'"):
+        old = attribute_latent_pairs(clip, images, tokens, of_image=saes[0], text_dictionary=saes[1])
+    assert old.similarity == found.similarity
     close(found.pairs.sum(1) + found.image_alone, match.image.parts[0, found.image_latents])
     close(found.pairs.sum(0) + found.text_alone, match.text.parts[0, found.text_latents])
     k, m, value = found.top(1)[0]
