@@ -42,7 +42,7 @@ def test_causal_effects_of_a_run(finished: RunFolder) -> None:
     assert len(causal_rows(OpenedRun(finished), None, 16, 0)) == 16
     refused = CliRunner().invoke(causal_app, [str(finished.path), "--latents", "1;2"])
     assert isinstance(refused.exception, InputError)
-    assert "separate them with commas" in str(refused.exception)
+    assert "separate the numbers with commas" in str(refused.exception)
 
 
 def test_fidelity_of_a_run_against_itself(finished: RunFolder) -> None:

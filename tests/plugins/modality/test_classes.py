@@ -59,7 +59,7 @@ def test_nothing_alive() -> None:
 def test_refusals() -> None:
     with pytest.raises(InputError, match=r"Expected tau of 0 or more, but found -1"):
         classify(np.zeros(2), tau=-1)
-    with pytest.raises(InputError, match="Fix: swap them"):
+    with pytest.raises(InputError, match="Fix: swap the two cuts"):
         classify_fixed(np.zeros(2), low=0.9, high=0.1)
     with pytest.raises(InputError, match="one score per latent"):
         classify(np.zeros((2, 2)))

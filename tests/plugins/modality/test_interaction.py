@@ -147,7 +147,7 @@ def test_taking_out_the_latents_that_make_the_gap_closes_it() -> None:
 
 
 def test_gap_refusals() -> None:
-    with pytest.raises(InputError, match=r"of one width, but found \(2, 3\) and \(2, 4\)"):
+    with pytest.raises(InputError, match=r"of equal width, but found shapes \(2, 3\) and \(2, 4\)"):
         modality_gap(torch.zeros(2, 3), torch.zeros(2, 4))
 
 

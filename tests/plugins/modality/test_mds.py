@@ -160,7 +160,7 @@ def test_shapes_that_differ_are_refused_with_words() -> None:
     with pytest.raises(InputError) as error:
         mds(np.zeros((3, 2)), np.zeros((3, 4)))
     assert str(error.value) == (
-        "Expected image and text codes of one shape, but found (3, 2) and (3, 4). "
+        "Expected image and text codes of equal shape, but found shapes (3, 2) and (3, 4). "
         "Fix: encode image i and caption i of every pair with one dictionary."
     )
 

@@ -62,7 +62,7 @@ def test_from_the_command_line(place: Path, tmp_path: Path) -> None:
 def test_questions_and_pictures_must_go_together(place: Path) -> None:
     one = ed.LatentSteering(tiny_dictionary(16, 24, sites=(SITE,)), [ed.add([5], 1.0)])
     for questions, images in (([], ["one"]), (["a"], []), (["a", "b"], ["one", "two", "one"])):
-        with pytest.raises(InputError, match="as many questions as pictures, or one of either"):
+        with pytest.raises(InputError, match="as many questions as images, or one of either"):
             answers(place / "llava", questions, [place / f"{n}.png" for n in images], one, (0.0, 1.0))
 
 

@@ -114,12 +114,12 @@ def test_heads_lie_side_by_side(clip: HookedCLIP) -> None:
 
 def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
     narrow = ed.LatentSteering(tiny_dictionary(16, 40), [ed.ablate([1])])
-    with pytest.raises(InputError, match="does not say where it was made"), s.steer(clip, narrow):
+    with pytest.raises(InputError, match="without a record of its site"), s.steer(clip, narrow):
         pass
     for kind, words, target, where in (
         (MismatchError, "a site as wide as the dictionary, 16", clip, {"site": "vision.hook_embedding"}),
         (UnknownNameError, r"blocks\.1\.hook_resid_post", clip, {"site": "vision.blocks.1.hook_resid_pots"}),
-        (InputError, "where part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
+        (InputError, "since part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
         (
             InputError,
             r"found Linear\. Fix: give a HookedCLIP",

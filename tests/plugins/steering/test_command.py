@@ -52,10 +52,10 @@ def test_a_strip_over_doses_and_what_was_done(folder: Path, tmp_path: Path) -> N
     ("arguments", "words"),
     [
         (["--edit", "3=+6"], "a run folder, or --pipeline together with --sae"),
-        (["--pipeline", "PIPELINE", "--sae", "SAE"], "no --edit and no --edits"),
-        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6"], "no --prompt and no --image"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE"], "neither --edit nor --edits"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6"], "neither --prompt nor --image"),
         (["--pipeline", "SAE", "--sae", "SAE", "--edit", "3=+6", "--prompt", "a"], "model_index.json"),
-        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "red=+6", "--prompt", "a"], "latents by number"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "red=+6", "--prompt", "a"], "latents given by number"),
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--dose", "one"], "numbers with ','"),
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--window", "1"], "a window FROM:TO"),
     ],

@@ -128,7 +128,7 @@ def test_edits_nobody_can_read_are_refused_in_words() -> None:
             s.parse_edit(text, TABLE)
     with pytest.raises(UnknownNameError, match="'red'"):
         s.parse_edit("rde=+4", TABLE)
-    with pytest.raises(InputError, match="latents by number"):
+    with pytest.raises(InputError, match="latents given by number"):
         s.parse_edit("red=+4")
-    with pytest.raises(InputError, match="typical level is known"):
+    with pytest.raises(InputError, match="a known typical level"):
         s.parse_edit("ring=+2x", TABLE, lambda _: None)

@@ -273,7 +273,7 @@ def test_the_papers_control_mixes_a_prompt_with_a_reference_picture(unclip: Any)
 
 def test_what_cannot_be_steered_is_refused_in_words(sd: Any) -> None:
     embeds = torch.zeros(1, tiny.CONTEXT, tiny.WIDTH)
-    with pytest.raises(InputError, match="prompt_embeds, made already"), s.steer(sd, text_steering()):
+    with pytest.raises(InputError, match="prompt_embeds, which was computed before"), s.steer(sd, text_steering()):
         sd(prompt_embeds=embeds, negative_prompt_embeds=embeds, num_inference_steps=1)
     text, late = text_steering(), (0.0, 0.2)
     for kind, words, target, steering, more in (
@@ -285,7 +285,7 @@ def test_what_cannot_be_steered_is_refused_in_words(sd: Any) -> None:
         with pytest.raises(kind, match=words), s.steer(target, steering, **more):
             pass
     twice = s.steer(sd, text, window=late), s.steer(sd, text, window=late)
-    with pytest.raises(InputError, match="one window in time"), twice[0], twice[1]:
+    with pytest.raises(InputError, match="one steering window"), twice[0], twice[1]:
         pass
     assert "encode_prompt" not in vars(sd)
     assert "_cliplens_window" not in vars(sd)

@@ -295,7 +295,7 @@ def refusals(clip: HookedCLIP) -> list[Any]:
         (InputError, "one image", lambda: attribute_latent_pairs(clip, inputs, tiny_tokens(1), sae)),
         (
             InputError,
-            "adds to the stream",
+            "added to the residual stream",
             lambda: attribute_latents(tower, inputs, towards, places),
         ),
     ]
