@@ -1,4 +1,4 @@
-"""The functions of the package: load, wrap, read_pairs, activations, and datasets for SAELens' own runner."""
+"""Define the functions of the package: load, wrap, read_pairs, activations, steer, and datasets for SAELens' runner."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -39,15 +39,20 @@ def load(
     """Load a CLIP-like model with hooks on both towers.
 
     Args:
-        name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world" and
-            "world-plain". `cliplens models` lists what is known.
-        pretrained: a tag of that model ("laion2b_s34b_b79k") or a local weights file. Only a tag may reach the network.
-        device: None picks cuda, mps or cpu.
+        name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world" or
+            "world-plain". `cliplens models` lists all known names.
+        pretrained: a pretrained tag of the model ("laion2b_s34b_b79k"), which may be downloaded, or a local weights
+            file.
+        device: the device; by default the first available of cuda, mps and cpu.
         dtype: "float32", "float64", "float16" or "bfloat16".
-        check: as in `wrap`.
+        check: whether to compare hooked and unhooked outputs of unknown model classes; see `wrap`.
 
     Raises:
-        UnknownNameError: no installed source knows the model, tag or dtype; the nearest names are listed.
+        UnknownNameError: the model, tag or dtype is unknown; similar names are listed.
+
+    >>> clip = load("world")
+    >>> clip.vision.cfg.n_layers, clip.vision.cfg.d_model
+    (4, 64)
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
@@ -65,22 +70,23 @@ def wrap(
     tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
     check: bool = True,
 ) -> HookedCLIP:
-    """Put hooks on a model object you already have. The object is never altered.
+    """Add hooks to an existing model object. The object is never changed.
 
-    open_clip and timm models share their weights with the towers, so later changes reach them. A transformers model is
-    copied: transformers keeps q, k and v apart where open_clip packs them, so later changes of it are not seen; wrap it
-    again. A model inside `torch.compile`, DataParallel, DistributedDataParallel or a `PeftModel` is taken out of it.
+    open_clip and timm models share their weights with the towers, so later changes of the weights are seen. The weights
+    of a transformers model are copied (open_clip packs q, k and v, transformers does not), so wrap it again after a
+    change. `torch.compile`, DataParallel, DistributedDataParallel and `PeftModel` wrappers are removed first.
 
     Args:
-        model: an open_clip model, or any model an installed source recognises.
-        preprocess: picture -> Float[Tensor, "3 height width"]; None takes the one the model's configuration describes.
-        tokenizer: captions -> Int64[Tensor, "caption context"]; None takes the model's own.
-        check: compare hooked with un-hooked once on two random inputs, where the model is not exactly made of classes
-            the adapters know (a subclass, a replaced method, a LoRA, a forward hook of yours).
+        model: an open_clip model, or any model that an installed source recognises.
+        preprocess: function from a picture to Float[Tensor, "3 height width"]; by default the one that the model's
+            configuration describes.
+        tokenizer: function from captions to Int64[Tensor, "caption context"]; by default that of the model.
+        check: compare hooked and unhooked outputs on two random inputs if the model has parts that the adapters do not
+            know exactly: a subclass, a replaced method, a LoRA, or a forward hook.
 
     Raises:
         InputError: no installed source recognises the model.
-        MismatchError: hooked and un-hooked differ; names the first block and why.
+        MismatchError: hooked and unhooked outputs differ; the message names the first block that differs, and why.
     """
     model = unwrapped(model)
     for _, source in registry.made("models", ModelSource):
@@ -88,7 +94,7 @@ def wrap(
         if loaded is not None:
             return _hooked(_with_own(loaded, preprocess, tokenizer), check)
     raise InputError(
-        expected="a model one of the installed sources recognises",
+        expected="a model that an installed source recognises",
         found=f"{type(model).__module__}.{type(model).__qualname__}",
         fix="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
     )
@@ -104,24 +110,24 @@ def steer(
     part: str | None = None,
     window: tuple[float, float] | None = None,
 ) -> AbstractContextManager[Any]:
-    """Steer a model by words, with the dictionary and the names of a run, while the context is open.
+    """Return a context in which a model is steered with the dictionary and the names of a run.
 
         with cliplens.steer(pipeline, "run/", "red->blue", dose=2) as movement:
             pipeline("a red circle")
 
     Args:
         target: a `HookedCLIP`, a diffusers pipeline, a CLIP encoder or a multimodal language model of transformers.
-        run: the folder of a finished run, or a run opened already.
-        edit: an edit as `cliplens steer --edit` takes it; without a strength, as in "red->blue", one typical level.
-        dose: how much of the edit; 0 changes nothing.
-        site: the site to steer; None takes the sites the run's dictionary was made on.
+        run: the folder of a finished run, or an opened run.
+        edit: an edit as in `cliplens steer --edit`; without a strength, as in "red->blue", it is one typical level.
+        dose: factor on the strength of the edit; 0 changes nothing.
+        site: the site to steer; by default the sites on which the run's dictionary was trained.
         part: the part of a pipeline, such as "text_encoder_2".
         window: the part of the denoising to steer, from 0 (noise) to 1 (picture).
 
     Raises:
-        InputError: the edit cannot be read, or the target has no such site.
-        UnknownNameError: no latent stands for a word of the edit.
-        NoEffectError: the site does not move what the rest of the target reads.
+        InputError: the edit cannot be parsed, or the target has no such site.
+        UnknownNameError: no latent represents a word of the edit.
+        NoEffectError: the rest of the target does not depend on the site.
     """
     by_words = registry.find("steering", "by_words").load()
     context: AbstractContextManager[Any] = by_words(target, run, edit, dose=dose, site=site, part=part, window=window)
@@ -133,7 +139,7 @@ def _with_own(
     preprocess: Callable[[Image.Image], Tensor] | None,
     tokenizer: Callable[[Sequence[str]], Tensor] | None,
 ) -> LoadedModel:
-    """Return the model with the user's preprocess and tokenizer, which are part of its identity."""
+    """Replace preprocess and tokenizer of a model by the user's, and update its identity."""
     if preprocess is None and tokenizer is None:
         return loaded
     own = replace(loaded, preprocess=preprocess or loaded.preprocess, tokenizer=tokenizer or loaded.tokenizer)
@@ -163,7 +169,7 @@ def _hooked(loaded: LoadedModel, check: bool) -> HookedCLIP:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for; None picks cuda (under torchrun each process its own), mps or cpu, in that order."""
+    """Return the given device, or else the first available of cuda (one per process under torchrun), mps and cpu."""
     if device is not None:
         return torch.device(device)
     if torch.cuda.is_available():
@@ -185,24 +191,24 @@ def read_pairs(
     orientation: Orientation = AS_SEEN.orientation,
     max_pixels: int = AS_SEEN.max_pixels,
 ) -> Pairs:
-    """Return images and captions in step.
+    """Read pairs of images and captions. Images are opened only when they are used.
 
     Args:
         source: a CSV or TSV file, JSONL, COCO captions JSON, a folder of images with .txt captions, WebDataset tars
             (path or glob), parquet or a `save_to_disk` folder, "hf:owner/name@split" (downloads), or "world:N" for N
             pairs of the embedded world ("world:N:SEED" for other pairs). Also a `datasets.Dataset`, a pandas frame, or
             a list of (image, caption).
-        image_column: column of images; None looks for the usual names.
-        caption_column: column of captions; None looks for the usual names.
-        id_column: column of ids; None makes ids from file names and rows.
-        image_root: folder image paths are relative to; None is the file's own folder.
+        image_column: column of images; by default a column with a usual name.
+        caption_column: column of captions; by default a column with a usual name.
+        id_column: column of ids; by default ids are made from file names and rows.
+        image_root: folder to which image paths are relative; by default that of the file.
         modalities: "image" accepts data without captions, "text" data without images.
-        delimiter: character between the cells of a table, or "tab"; None finds it.
-        quoting: "auto" takes quotation marks that nothing closes as text, "minimal" sets such rows aside, "none" takes
-            every quotation mark as text.
+        delimiter: character between the cells of a table, or "tab"; by default it is detected.
+        quoting: "auto" reads unclosed quotation marks as text, "minimal" quarantines such rows, "none" reads all
+            quotation marks as text.
         background: colour behind transparent pixels; "drop" ignores transparency, as open_clip does.
-        orientation: "upright" turns pictures as their EXIF data says; "stored" does not, as open_clip.
-        max_pixels: larger pictures are set aside instead of decoded.
+        orientation: "upright" rotates pictures as their EXIF data say; "stored" does not, as in open_clip.
+        max_pixels: pictures with more pixels are quarantined.
 
     Raises:
         PairsError: the source cannot be read as pairs.
@@ -230,10 +236,10 @@ def read_pairs(
 
 
 def parse_world(path: str) -> tuple[int, int]:
-    """Return number of pairs and seed of a "world:N" or "world:N:SEED" path.
+    """Return the number of pairs and the seed of a path "world:N" or "world:N:SEED".
 
     Raises:
-        InputError: it has another form, or asks for no pairs.
+        InputError: the path has another form, or N is 0.
 
     >>> parse_world("world:512:3")
     (512, 3)
@@ -241,7 +247,9 @@ def parse_world(path: str) -> tuple[int, int]:
     parts = path.removeprefix(WORLD_PREFIX).split(":")
     if len(parts) > 2 or not all(p.isascii() and p.isdigit() for p in parts) or not int(parts[0]):
         raise InputError(
-            expected="world:N or world:N:SEED, with N of 1 or more", found=repr(path), fix="write world:20480"
+            expected="world:N or world:N:SEED, with N of 1 or more",
+            found=repr(path),
+            fix="pass for example world:20480",
         )
     return int(parts[0]), int(parts[1]) if len(parts) > 1 else 0
 
@@ -259,21 +267,22 @@ def activations(
 ) -> Provider:
     """Return endless shuffled batches of activation rows, the `data_provider` of `sae_lens.SAETrainer`.
 
-    The order of the rows follows from the seed alone. Pairs that cannot be used are left out.
+    The order of the rows depends only on the seed. Pairs that cannot be used are left out.
 
     Args:
         clip: the model.
         pairs: images and captions (see `read_pairs`).
         hook: a hook name for both towers ("hook_embedding"), or a site of one ("vision.blocks.9.hook_resid_post").
-        modalities: rows of both modalities for one dictionary, or of one.
-        centre: subtract each modality's mean; the means stay at `provider.means` and go into the saved dictionary.
+        modalities: rows of "both" modalities for one dictionary, or only of "image" or "text".
+        centre: subtract each modality's mean. The means are in `provider.means` and are saved with the dictionary.
         batch_size: rows per batch, SAELens' `train_batch_size_samples`.
-        token: which position stands for a sample: "auto" (CLS, EOT), "cls", "eot", "mean", "patches", "all".
-        seed: of the shuffle.
+        token: position of a sample to use: "auto" (CLS of images, EOT of captions), "cls", "eot", "mean" over
+            positions, or "patches" or "all" (one row per position).
+        seed: seed of the shuffle.
 
     Raises:
-        MismatchError: both modalities asked for at hooks of different width.
-        UnknownNameError: no such hook; the nearest are listed.
+        MismatchError: the hook has different widths in the two towers.
+        UnknownNameError: there is no such hook; similar names are listed.
     """
     return provider_of(
         clip, pairs, sites_of(hook, modalities), token=token, centre=centre, batch_size=batch_size, seed=seed
@@ -281,21 +290,21 @@ def activations(
 
 
 def caption_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
-    """Return captions as a tokenised dataset for `LanguageModelSAETrainingRunner(override_model=clip.text)`."""
+    """Return the captions as a tokenised dataset for `LanguageModelSAETrainingRunner(override_model=clip.text)`."""
     from cliplens.store import caption_dataset as build
 
     return build(pairs, clip)
 
 
 def image_dataset(pairs: Pairs, clip: HookedCLIP) -> "datasets.Dataset":
-    """Return images as image-index tokens for `LanguageModelSAETrainingRunner(override_model=clip.vision)`."""
+    """Return the images as image-index tokens for `LanguageModelSAETrainingRunner(override_model=clip.vision)`."""
     from cliplens.store import image_dataset as build
 
     return build(pairs, clip)
 
 
 def install() -> None:
-    """Make `model_class_name="HookedCLIP"` known to SAELens' own model loading. It is not done on import."""
+    """Register `model_class_name="HookedCLIP"` with SAELens' model loading. Importing cliplens does not do this."""
     from cliplens.sae import install as install_in_sae_lens
 
     install_in_sae_lens(load)

@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command has set its threads."""
+"""Define the command line. Heavy packages are imported only after a command has set its threads."""
 
 import inspect
 import os
@@ -29,7 +29,7 @@ console = Console(highlight=False)
 
 
 class _PluginCommands(TyperGroup):
-    """Commands of installed plugins beside our own; a plugin is imported only when its command is asked for."""
+    """Adds the commands of installed plugins. A plugin is imported only when its command is used."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *sorted(e.name for e in entry_points(group=COMMANDS))]
@@ -44,14 +44,14 @@ class _PluginCommands(TyperGroup):
 
 
 class _ManyFiles(TyperCommand):
-    """A command whose `--embeddings` takes every file that follows it."""
+    """A command whose `--embeddings` accepts several files."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _each_file(args))
 
 
 def _each_file(args: Sequence[str]) -> list[str]:
-    """Write `--embeddings A B` as `--embeddings A --embeddings B`.
+    """Rewrite `--embeddings A B` as `--embeddings A --embeddings B`.
 
     >>> _each_file(["--embeddings", "a.npy", "b.npy", "--k", "8"])
     ['--embeddings', 'a.npy', '--embeddings', 'b.npy', '--k', '8']
@@ -70,7 +70,7 @@ def _plugin_command(name: str) -> Any:
     from cliplens import registry
 
     command = get_command(registry.find("commands", name).make(typer.Typer))
-    command.name = name  # a group of commands does not know what it is called here
+    command.name = name  # a plugin's group of commands has no name of its own
     return command
 
 
@@ -79,9 +79,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Take CLIP apart into features, say to which modality each belongs, name them, and use them.\n\n"
-    "Start with [bold]cliplens demo[/]: under a minute, no network. "
-    "Then [bold]cliplens run --model ViT-B-32 --pretrained laion2b_s34b_b79k --pairs captions.csv --out run/[/].",
+    help="Train sparse dictionaries on CLIP models, score the modality of each latent, name latents, and steer models "
+    "with them.\n\n"
+    "Start with [bold]cliplens demo[/], which takes under a minute and needs no network. "
+    "Then try [bold]cliplens run --model ViT-B-32 --pretrained laion2b_s34b_b79k --pairs captions.csv --out run/[/].",
 )
 
 
@@ -89,20 +90,26 @@ app = typer.Typer(
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, after any command.")] = False,
 ) -> None:
-    """Options of every command."""
+    """Set the options of every command."""
 
 
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.", rich_help_panel=MACHINE)]
-Out = Annotated[Path, typer.Option(help="Folder for everything the run writes.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Number of CPU threads; default all cores.", rich_help_panel=MACHINE)
+]
+Out = Annotated[Path, typer.Option(help="Run folder to write, such as runs/first.")]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in --out; only what is missing or changed is done.")
+    bool, typer.Option("--resume", help="Continue the run in --out: do only the steps that are missing or changed.")
 ]
 Redo = Annotated[
     bool,
-    typer.Option("--redo", help="With --resume: replace results of hours, or of other pairs or another model."),
+    typer.Option(
+        "--redo",
+        help="Continue the run in --out even if that replaces hours of work, or results of other pairs or another "
+        "model.",
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Check everything, print what would be done and why, write nothing.")
+    bool, typer.Option("--dry-run", help="Check everything and print which steps would run and why; write nothing.")
 ]
 TRAINING = (
     "architecture",
@@ -122,7 +129,7 @@ SCORING = ("namer", "vocabulary", "judge", "target")
 def _with_settings(
     leave_out: Sequence[str] = (), required: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each field of `Settings`; it receives them as `settings`."""
+    """Return a decorator that adds an option for each field of `Settings`; the command receives `settings`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
@@ -158,20 +165,27 @@ def _parameter(setting: Field[Any], required: bool) -> inspect.Parameter:
 
 
 def _bound(setting: Field[Any], end: str) -> int | None:
-    """A bound of a numeric option, as the option's own type: an integer's bound is no float."""
+    """Return a bound of a numeric option, in the type of the option."""
     return setting.metadata.get(end)
 
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder to write; default a new cliplens-demo.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to write; default cliplens-demo, or cliplens-demo-2, ...")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="world, or world-plain, its twin without single-modality factors.")
+        str, typer.Option(help="world, or world-plain, the same model without single-modality factors.")
     ] = "world",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     threads: Threads = None,
 ) -> None:
-    """The main job on the embedded world: a tiny CLIP and pairs whose factors are known. Under a minute, no network."""
+    """Run everything on the embedded world, a tiny CLIP with pairs whose factors are known.
+
+    Takes under a minute and needs no network.
+
+    Example: cliplens demo --out runs/demo
+    """
     _set_threads(threads)
     from cliplens.run import run, write_report
 
@@ -188,7 +202,12 @@ def demo(
 def run_command(
     *, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False
 ) -> None:
-    """Pairs -> activations -> dictionary -> modality scores -> names -> report, in one folder."""
+    """Harvest activations, train a dictionary, score and name its latents, and write a report, in one folder.
+
+    Example: cliplens run --model ViT-B-32 --pretrained laion2b_s34b_b79k --pairs captions.csv --out runs/first
+
+    Without any data: cliplens run --pairs world:4096 --out runs/world
+    """
     _do(settings, out, resume, redo, dry_run)
 
 
@@ -197,34 +216,49 @@ def run_command(
 def harvest(
     *, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False
 ) -> None:
-    """Read activations into --out/activations and stop: for `torchrun --nproc-per-node N -m cliplens harvest ...`."""
+    """Harvest activations into --out/activations, and stop. Several processes can share the work.
+
+    Example: torchrun --nproc-per-node 4 -m cliplens harvest --model ViT-B-32 --pairs captions.csv --out runs/first
+    """
     _do(settings, out, resume, redo, dry_run, until="harvest")
 
 
 @app.command(cls=_ManyFiles)
 @_with_settings(leave_out=("sae", "layout", *SCORING))
 def train(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False) -> None:
-    """Harvest activations and train a dictionary; no scores. `cliplens run --resume` with the same options goes on."""
+    """Harvest activations and train a dictionary, without scores. Continue with `cliplens run --resume`.
+
+    Example: cliplens train --pairs world:4096 --d-sae 512 --out runs/world
+    """
     _do(settings, out, resume, redo, dry_run, until="train")
 
 
 @app.command(cls=_ManyFiles)
 @_with_settings(leave_out=TRAINING, required=("sae",))
 def score(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False) -> None:
-    """Score a dictionary made elsewhere: modality, monosemanticity, fidelity, names, report."""
+    """Score and name the latents of an existing dictionary on all pairs, and write a report.
+
+    Example: cliplens score --sae my-sae/ --model ViT-B-32 --pairs captions.csv --out runs/scored
+    """
     _do(settings, out, resume, redo, dry_run)
 
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
-    form: Annotated[str, typer.Option(help="Which report (entry points cliplens.reports).")] = "html",
-    rate: Annotated[bool, typer.Option("--rate", help="A blinded page for people to rate latents on.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
+    form: Annotated[str, typer.Option(help="Kind of report: html, folder, rate, or that of a plugin.")] = "html",
+    rate: Annotated[
+        bool, typer.Option("--rate", help="Write a page for blind rating of latents; the same as --form rate.")
+    ] = False,
     as_folder: Annotated[
-        bool, typer.Option("--folder", help="A page with its pictures as files beside it: for large runs.")
+        bool,
+        typer.Option("--folder", help="Write the pictures as separate files, for large runs; same as --form folder."),
     ] = False,
 ) -> None:
-    """Write the report of a run again, as one file or as a folder, or a page for people to rate its latents on."""
+    """Write the report of a run again, as one file or as a folder, or write a page for rating its latents.
+
+    Example: cliplens report runs/first --folder
+    """
     _set_threads(None)
     from cliplens.run import write_report
     from cliplens.runfolder import RunFolder
@@ -234,10 +268,12 @@ def report(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Compare every file of a run with the hashes of what was written; name what is missing or damaged, and the remedy.
+def verify(folder: Annotated[Path, typer.Argument(help="Run folder to check.")]) -> None:
+    """Compare every file of a run with its recorded hash; list missing and damaged files and how to repair them.
 
-    Exits with 1 where something is.
+    The exit code is 1 if any file is missing or damaged.
+
+    Example: cliplens verify runs/first
     """
     _set_threads(None)
     from cliplens import run
@@ -251,18 +287,21 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
     for one in bad:
         console.print(f"[red]{one.name}[/] {one.problem}", soft_wrap=True)
     parsed = sum(not one.known for one in checked)
-    console.print(f"{len(checked):,} files, {parsed:,} of them only read because no hash of them is recorded")
+    console.print(f"{len(checked):,} files checked, {parsed:,} of them only by reading, because no hash is recorded")
     if bad:
         console.print(f"{len(bad)} missing or damaged. Fix: {run.resume_command(opened)}", soft_wrap=True, markup=False)
         raise typer.Exit(1)
-    console.print("All whole.")
+    console.print("No file is missing or damaged.")
 
 
 @app.command()
 def models(
-    containing: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+    containing: Annotated[str, typer.Argument(help="Show only names that contain this text.")] = "",
 ) -> None:
-    """What can be hooked, and how deep: heads (everything), blocks, or stages."""
+    """List the models that can be hooked, and which hooks they have: heads (all hooks), blocks, or stages.
+
+    Example: cliplens models ViT-B
+    """
     _set_threads(None)
     from cliplens import registry
     from cliplens.contracts import ModelSource
@@ -295,7 +334,7 @@ def _do(
 ) -> None:
     from cliplens import run
 
-    # torchrun with --max-restarts starts the same command again, and that command cannot know of it.
+    # torchrun --max-restarts repeats the same command, which must then resume.
     resume = resume or redo or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     if dry_run:
         _tell_plan(run.dry_run(settings, out, resume=resume, redo=redo, until=until))
@@ -326,7 +365,7 @@ def _new_folder(wanted: Path) -> Path:
 
 
 def _set_threads(threads: int | None) -> None:
-    """Before torch is imported: OpenMP reads its settings once, and threads that spin steal each other's time."""
+    """Set the number of threads. Call this before importing torch, because OpenMP reads its settings only once."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
@@ -356,7 +395,7 @@ def _tell(folder: Any) -> None:
 
 
 def _harvested(folder: Any) -> str:
-    """What lies in the cache, and what does not."""
+    """Return a summary of the harvested activations."""
     from cliplens.files import read_json
 
     found = read_json(folder.activations / "manifest.json")
@@ -398,22 +437,22 @@ def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _guarded(command: Callable[[], Any]) -> None:
-    """Run a command; whatever goes wrong is said in one sentence, and exits with 2 (130 after a signal)."""
+    """Run a command. Print any error in one sentence and exit with 2; exit with 128 + its number after a signal."""
     from cliplens.faults import Interrupted, in_words
 
     def interrupt(number: int, frame: Any) -> None:
         raise Interrupted(number)
 
-    with suppress(ValueError, OSError):  # only the main thread may
+    with suppress(ValueError, OSError):  # only the main thread may set signal handlers
         signal.signal(signal.SIGTERM, interrupt)
     try:
         command()
     except (Interrupted, KeyboardInterrupt) as stopped:
         number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
-        _tell_error("Interrupted", f"by {signal.Signals(number).name}. A run goes on with --resume.")
+        _tell_error("Interrupted", f"by {signal.Signals(number).name}. Continue a run with --resume.")
         sys.exit(128 + number)
     except BrokenPipeError:
-        sys.stderr.close()  # what was printed into went away: nothing is left to say
+        sys.stderr.close()  # the reader of the output is gone, so print nothing more
         sys.exit(1)
     except Exception as error:
         if os.environ.get("CLIPLENS_TRACEBACK"):
@@ -429,7 +468,7 @@ def _tell_error(kind: str, words: str) -> None:
 
 
 def main() -> None:
-    """Run the `cliplens` command. `--debug`, anywhere, shows where an error was raised."""
+    """Run the `cliplens` command. `--debug` at any position shows the traceback of an error."""
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         os.environ["CLIPLENS_TRACEBACK"] = "1"

@@ -59,7 +59,7 @@ class PrecomputedJudge(Judge):
                 raise InputError(
                     expected="the path of an .npz file of embeddings",
                     found=repr(self._source),
-                    fix="pass --judge file=PATH.npz",
+                    fix="pass --judge file:PATH.npz",
                 )
             try:
                 self._held = _read(path)

@@ -116,7 +116,7 @@ def test_one_modality_alone_has_a_page(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Expected a run folder, which contains run.toml"):
+    with pytest.raises(InputError, match="Expected a run folder, which contains run"):
         HtmlReport().write(tmp_path)
 
 
