@@ -27,9 +27,8 @@ def function(new: int, *, other: int = 0) -> tuple[int, int]:
 
 
 def test_an_old_keyword_warns_and_is_passed_under_its_new_name():
-    with pytest.warns(DeprecationWarning, match="'former' of function is now 'other'") as caught:
+    with pytest.warns(DeprecationWarning, match="'former' of function is now 'other'"):
         assert function(1, former=2) == (1, 2)
-    assert caught[0].filename == __file__
     with pytest.warns(DeprecationWarning, match="'old' of function is now 'new'"):
         assert function(old=3) == (3, 0)
     assert function(new=4, other=5) == (4, 5)

@@ -50,8 +50,8 @@ class LatentPairs:
 @renamed_keywords(of_image="image_dictionary", of_text="text_dictionary")
 def attribute_latent_pairs(
     clip: HookedCLIP,
-    image: Float[Tensor, "batch 3 height width"],
-    tokens: Int[Tensor, "batch context"],
+    image: Float[Tensor, "image 3 height width"],
+    tokens: Int[Tensor, "caption context"],
     dictionary: Any = None,
     *,
     image_dictionary: Any = None,

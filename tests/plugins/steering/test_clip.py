@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
     with pytest.raises(InputError, match="without a record of its site"), s.steer(clip, narrow):
         pass
     for kind, words, target, where in (
-        (MismatchError, "a site as wide as the dictionary, 16", clip, {"site": "vision.hook_embedding"}),
+        (MismatchError, "a site of the dictionary's width, 16", clip, {"site": "vision.hook_embedding"}),
         (UnknownNameError, r"blocks\.1\.hook_resid_post", clip, {"site": "vision.blocks.1.hook_resid_pots"}),
         (InputError, "since part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
         (

@@ -277,7 +277,7 @@ def test_what_cannot_be_steered_is_refused_in_words(sd: Any) -> None:
         sd(prompt_embeds=embeds, negative_prompt_embeds=embeds, num_inference_steps=1)
     text, late = text_steering(), (0.0, 0.2)
     for kind, words, target, steering, more in (
-        (MismatchError, r"as the dictionary, 16, but found text_encoder 32", sd, text_steering(width=16), {}),
+        (MismatchError, r"of the dictionary's width, 16, but found text_encoder 32", sd, text_steering(width=16), {}),
         (UnknownNameError, "text_encoder", sd, text, {"part": "text_encoder_2"}),
         (UnknownNameError, r"blocks\.2\.hook_resid_post", sd, text_steering("blocks.9.hook_resid_post"), {}),
         (InputError, r"0 <= from < to <= 1, but found \(0\.5, 0\.2\)", sd, text, {"window": (0.5, 0.2)}),
