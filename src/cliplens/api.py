@@ -52,7 +52,7 @@ def load(
 
     >>> clip = load("world")
     >>> clip.vision.cfg.n_layers, clip.vision.cfg.d_model
-    (4, 64)
+    (3, 96)
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
