@@ -1,6 +1,5 @@
-"""Both towers together: the joint model, whose hooks carry `vision.` and `text.` before the towers' own names."""
+"""The joint model of two towers. Its hook names start with `vision.` or `text.`."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,11 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from cliplens.errors import BadPairError, InputError, MismatchError
+from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.bank import ConceptLabels
 from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import JointCache
+from cliplens.hooked.hook_view import HookView
 from cliplens.hooked.identity import LiveIdentity
+from cliplens.hooked.inputs import required, stacked_images, token_ids
 from cliplens.hooked.part import active, borrow, hook_point
 from cliplens.hooked.root import HookFn
 from cliplens.hooked.splice import Splice
@@ -28,36 +29,12 @@ from cliplens.records import ModelIdentity, Pair
 from cliplens.shapes import Images, Logits, Tokens
 from cliplens.sites import SIDES, Side, Site
 
-_LAYER = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-
-
-class HookView:
-    """A hook point as a hook sees it that was added at the joint model: under its joint name."""
-
-    def __init__(self, name: str, point: HookPoint) -> None:
-        self.name = name
-        self._point = point
-
-    def layer(self) -> int:
-        """The block the hook lies in.
-
-        Raises:
-            ValueError: it lies in none.
-        """
-        found = _LAYER.search(self.name)
-        if found is None:
-            raise ValueError(f"{self.name} lies in no block")
-        return int(found.group(1))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._point, name)
-
 
 class HookedCLIP(Splicing):
     """A two-tower model with hooks on both towers.
 
-    `clip(images, tokens)` are the logits of the stock model: scaled, and with its bias where it has one. The stock
-    model is `clip.model`; it shares its weights with the towers and is itself unaltered.
+    `clip(images, tokens)` returns the logits of the stock model, `scale * cosine + bias`. The stock model is
+    `clip.model`. It shares its weights with the towers and is not altered.
     """
 
     tokenizer: Callable[[Sequence[str]], Tensor] | None
@@ -89,54 +66,54 @@ class HookedCLIP(Splicing):
 
     @property
     def towers(self) -> dict[Side, HookedTower]:
-        """The towers there are."""
+        """The towers of the model, by side."""
         both: dict[Side, HookedTower | None] = {"vision": self.vision, "text": self.text}
         return {side: tower for side, tower in both.items() if tower is not None}
 
     @property
     def hook_dict(self) -> dict[str, HookPoint]:
-        """All hook points by joint name; what is spliced into a tower shows here at once."""
+        """All hook points by joint name, those of spliced dictionaries included."""
         return {**self._joined("hook_dict"), "hook_logits": self.hook_logits}
 
     @property
     def mod_dict(self) -> dict[str, nn.Module]:
-        """All hooked parts by joint name."""
+        """All hooked modules by joint name."""
         return {**self._joined("mod_dict"), "hook_logits": self.hook_logits}
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the weights."""
+        """The device of the weights."""
         return self._first.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return the dtype of the residual stream, the vision tower's where there are two."""
+        """The dtype of the residual stream (of the vision tower where there are two towers)."""
         return self._first.input_dtype
 
     @property
     def identity(self) -> ModelIdentity:
-        """Return which model this is; the hash of the weights follows changes of them."""
+        """The name of the model and the hash of its weights as they are now."""
         return self._identity.now()
 
     def train(self, mode: bool = True) -> "HookedCLIP":
-        """Do nothing: towers run in eval mode. Use `clip.model.train()` for the mode of the stock model itself."""
+        """Do nothing: towers run in eval mode. `clip.model.train()` changes the mode of the stock model."""
         return self
 
     def setup(self) -> None:
-        """Name the towers' hook points anew."""
+        """Set the names of the hook points of both towers again."""
         for tower in self.towers.values():
             tower.setup()
 
     def forward(self, images: Inputs | None, tokens: Inputs | None, stop_at_layer: int | None = None) -> Logits | None:
-        """Image-text logits.
+        """Return the image-text logits.
 
         Args:
             images: preprocessed images or pictures, or None to run the text tower alone.
             tokens: token ids or captions, or None to run the vision tower alone.
-            stop_at_layer: stops both towers there.
+            stop_at_layer: block that both towers stop before.
 
         Returns:
-            The logits; None when a tower did not run to its end or did not run.
+            The logits of every image with every caption; None when a tower was stopped or got no inputs.
         """
         if stop_at_layer is not None:
             for tower, inputs in self._given(images, tokens):
@@ -162,27 +139,27 @@ class HookedCLIP(Splicing):
         return self.hook_logits(logits) if active(self.hook_logits) else logits
 
     def logit_scale_and_bias(self) -> tuple[Tensor, Tensor | None]:
-        """Return what cosines are multiplied by to give logits, and what is added (None where nothing is).
+        """Return `scale` and `bias` of the logits, `scale * cosine + bias`; the bias is None where the model has none.
 
         Raises:
-            InputError: the model has no `logit_scale`, so its logits are not known.
+            InputError: the model has no `logit_scale`.
         """
         scale = getattr(self.model, "logit_scale", None)
         if not isinstance(scale, Tensor):
             raise InputError(
-                expected="a joint model with `logit_scale`, the logarithm of what cosines are multiplied by",
+                expected="a joint model with `logit_scale`, the logarithm of the scale of its logits",
                 found=f"{type(self.model).__name__} without one",
                 fix="register it on the model (a 0-d tensor), or compare clip.encode_image with clip.encode_text",
             )
         return scale.exp(), getattr(self.model, "logit_bias", None)
 
     def encode_image(self, image: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
-        """Return image embeddings, as open_clip's method does: unnormalised unless asked."""
+        """Return image embeddings, as open_clip's method of this name; of unit norm if `normalize`."""
         tower = self._tower("vision")
         return tower.encode(image)[1] if normalize else tower(image)
 
     def encode_text(self, text: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
-        """As open_clip's: text embeddings, unnormalised unless asked."""
+        """Return text embeddings, as open_clip's method of this name; of unit norm if `normalize`."""
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
 
@@ -196,14 +173,12 @@ class HookedCLIP(Splicing):
             InputError: the model has no preprocess or no tokenizer.
         """
         several = list(pairs)
-        images, tokens = None, None
-        if self.vision is not None and _all_have("image", [(p.id, p.source) for p in several]):
-            preprocess = self._needed("preprocess", self.preprocess)
-            images = torch.stack([preprocess(pair.image) for pair in several]).to(self.device, self.dtype)
-        if self.text is not None and _all_have("caption", [(p.id, p.caption) for p in several]):
-            tokenizer = self._needed("tokenizer", self.tokenizer)
-            tokens = tokenizer([str(pair.caption) for pair in several]).long().to(self.device)
-        return images, tokens
+        images = None if self.vision is None else stacked_images(several, self.preprocess)
+        tokens = None if self.text is None else token_ids(several, self.tokenizer)
+        return (
+            None if images is None else images.to(self.device, self.dtype),
+            None if tokens is None else tokens.to(self.device),
+        )
 
     @torch.no_grad()
     def class_prototypes(
@@ -218,11 +193,7 @@ class HookedCLIP(Splicing):
         Raises:
             InputError: the model has no text tower or tokenizer, or no class or template is given.
         """
-        if self.tokenizer is None:
-            raise InputError(
-                expected="a model with a tokenizer", found="none", fix="give cliplens.wrap(model, tokenizer=...)"
-            )
-        tokenizer = self.tokenizer
+        tokenizer = required("tokenizer", self.tokenizer)
         return class_prototypes(lambda texts: self.encode_text(tokenizer(texts)), classes, templates)
 
     @torch.no_grad()
@@ -248,10 +219,14 @@ class HookedCLIP(Splicing):
     def set_text_bank(
         self, captions: Sequence[str], labels: ConceptLabels | Int[Tensor, " image"] | None = None
     ) -> None:
-        """Give the vision tower captions to answer in: a zero-shot classifier with the model's own scale and bias.
+        """Make the vision tower a zero-shot classifier over these captions, with the model's own scale and bias.
+
+        Args:
+            captions: one class per caption.
+            labels: the right class of each image, for losses of the classifier.
 
         Raises:
-            InputError: the model came without a text tower or a tokenizer.
+            InputError: the model has no text tower or no tokenizer.
         """
         text: Any = self._tower("text")
         scale, bias = self.logit_scale_and_bias()
@@ -264,16 +239,16 @@ class HookedCLIP(Splicing):
         )
 
     def width(self, site: Site | str) -> int:
-        """How wide one row at the site is.
+        """Return the width of one row of activations at the site.
 
         Raises:
-            UnknownNameError: there is no such hook.
+            UnknownNameError: no hook has that name.
         """
         site = Site.parse(site) if isinstance(site, str) else site
         return self._tower(site.side).width(site.hook)
 
     def hook_for(self, name: str, hook: HookFn) -> HookFn:
-        """Hooks added at the joint model are told the joint name."""
+        """Return the hook such that it is called with the joint name of its hook point."""
 
         def told(activation: Any, *, hook: HookPoint) -> Any:
             return original(activation, hook=HookView(name, hook))
@@ -283,18 +258,18 @@ class HookedCLIP(Splicing):
 
     @property
     def splices(self) -> dict[str, Splice]:
-        """What is spliced into either tower now, by the joint name of the hook each one writes."""
+        """The dictionaries spliced into the towers, by the joint name of the hook that each writes."""
         return self._joined("splices")
 
     def prefixes(self) -> tuple[str, ...]:
-        """Those of the towers there are."""
+        """Return the prefixes of joint hook names: `vision.` and `text.`, or the one of the only tower."""
         return tuple(f"{side}." for side in self.towers)
 
     def check_compatible(self, dictionary: Any, hooks: Sequence[str]) -> None:
-        """Refuse a dictionary that says it was made on other weights, or on other sites than these.
+        """Check that a dictionary was trained on these weights and at these hooks, as far as its metadata say.
 
         Raises:
-            MismatchError: says both.
+            MismatchError: it was trained on other weights or at other hooks.
         """
         if not isinstance(dictionary, nn.Module):
             dictionary.check(self, [Site.parse(name) for name in hooks])
@@ -302,33 +277,41 @@ class HookedCLIP(Splicing):
         made_on = getattr(getattr(dictionary.cfg, "metadata", None), "weights_sha256", None)
         if made_on is not None and made_on != self.identity.weights_sha256:
             raise MismatchError(
-                expected=f"a dictionary made on this model, {self.identity.name} ({self.identity.weights_sha256[:12]})",
-                found=f"one made on weights {made_on[:12]}",
-                fix="load the model it was made on",
+                expected=f"a dictionary trained on {self.identity.name} ({self.identity.weights_sha256[:12]})",
+                found=f"one trained on weights {made_on[:12]}",
+                fix="load the model that the dictionary was trained on",
             )
 
     def tower_of(self, hook: str, side: str | None) -> tuple[HookedTower, str]:
-        """The tower a joint name means, or that a dictionary names beside a bare one."""
+        """Return the tower of a hook, and the name of the hook in that tower.
+
+        Args:
+            hook: a joint name, or a name within a tower.
+            side: the tower of a name without prefix.
+
+        Raises:
+            InputError: the name has no prefix and `side` is None, or the model has no such tower.
+        """
         first = hook.partition(".")[0]
         named = first if first in SIDES else side
         if named not in SIDES:
             raise InputError(
-                expected="a dictionary that names its tower, in clip_tower or before its hook_name",
+                expected="a dictionary whose metadata name the tower, in clip_tower or as a prefix of hook_name",
                 found=f"hook_name={hook!r}, clip_tower={side!r}",
-                fix="give add_sae(..., hook='vision." + hook + "'), or splice it into clip.vision or clip.text",
+                fix="pass add_sae(..., hook='vision." + hook + "'), or add the dictionary to clip.vision or clip.text",
             )
         return self._tower(named).tower_of(hook, side if first not in SIDES else None)
 
     def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> JointCache:
-        """Joint names, with each tower's own cache as `.vision` and `.text`."""
+        """Return a cache with joint names, and with the cache of each tower as `.vision` and `.text`."""
         return JointCache(activations, self.towers, has_batch_dim)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The stock model's own state dict."""
+        """Return the state dict of the stock model."""
         return self.model.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load weights into the stock model the towers share."""
+        """Load weights into the stock model, and so into the towers."""
         return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
 
     @property
@@ -341,16 +324,9 @@ class HookedCLIP(Splicing):
             raise InputError(
                 expected=f"a model with a {side} tower",
                 found=f"one with {', '.join(self.towers)} only",
-                fix="use that one",
+                fix="use a tower that the model has",
             )
         return tower
-
-    def _needed(self, name: str, tool: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-        if tool is None:
-            raise InputError(
-                expected=f"a model with its {name}", found="none", fix=f"pass it: cliplens.wrap(model, {name}=...)"
-            )
-        return tool
 
     def _given(self, images: Inputs | None, tokens: Inputs | None) -> Iterator[tuple[HookedTower, Inputs]]:
         if images is not None:
@@ -361,11 +337,3 @@ class HookedCLIP(Splicing):
     def _joined(self, which: str) -> dict[str, Any]:
         parts = ([(f"{side}.{n}", m) for n, m in getattr(t, which).items()] for side, t in self.towers.items())
         return dict(chain.from_iterable(parts))
-
-
-def _all_have(what: str, given: Sequence[tuple[str, object]]) -> bool:
-    """Whether all pairs, rather than none, have an image or a caption."""
-    without = [pair_id for pair_id, value in given if value is None]
-    if without and len(without) < len(given):
-        raise BadPairError(without[0], f"no {what}")
-    return bool(given) and not without

@@ -10,8 +10,8 @@ from cliplens.pairs.dialect import Quoting as Quoting
 from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import open_image as open_image
 from cliplens.pairs.labels import read_labels as read_labels
-from cliplens.pairs.pairs import ImageColumn as ImageColumn
-from cliplens.pairs.pairs import LazyImages as LazyImages
+from cliplens.pairs.lazy import ImageColumn as ImageColumn
+from cliplens.pairs.lazy import LazyImages as LazyImages
 from cliplens.pairs.pairs import Pairs as Pairs
 from cliplens.pairs.quarantine import Quarantine as Quarantine
 from cliplens.pairs.read import read_pairs as read_pairs

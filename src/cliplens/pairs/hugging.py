@@ -15,7 +15,8 @@ from jaxtyping import Int64
 from cliplens.errors import PairsError
 from cliplens.pairs.cells import BadCaption, Caption, captions_of, id_of, image_of
 from cliplens.pairs.columns import Columns, picture_column, which_columns
-from cliplens.pairs.pairs import LazyImages, Pairs
+from cliplens.pairs.lazy import LazyImages
+from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Growing, Strings
 from cliplens.records import ImageSource
 from cliplens.sites import Modalities

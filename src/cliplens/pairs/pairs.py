@@ -2,47 +2,24 @@
 
 import hashlib
 import operator
-import re
-from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import SupportsIndex, overload
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
+from cliplens.keys import first_id
 from cliplens.pairs.account import RowAccount
+from cliplens.pairs.ids import printable, unique_ids
+from cliplens.pairs.lazy import ImageColumn, LazyImages
 from cliplens.pairs.same import representatives
 from cliplens.pairs.strings import Files, Strings, print_of_image
 from cliplens.pictures import AS_SEEN, BadPicture, PictureOptions
 from cliplens.records import ImageSource, Pair
-
-_FURTHER = re.compile(r"#\d+$")
-
-
-class LazyImages(Sequence[ImageSource | None]):
-    """A column of images that are fetched when they are used: from a tar, from a dataset, by drawing them."""
-
-    @property
-    @abstractmethod
-    def sha256(self) -> str:
-        """Hash of what the images are, for `Pairs.sha256`, without reading them all."""
-
-    def keys(self) -> Int64[np.ndarray, " image"]:
-        """Return a number per image that is equal for the same picture; by default all differ."""
-        return np.arange(len(self), dtype=np.int64)
-
-
-class ImageColumn(LazyImages):
-    """A lazy column that returns many images at once faster than one by one."""
-
-    @abstractmethod
-    def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:
-        """Return the images of the rows as RGB, with the same pixels as opened one by one."""
 
 
 class Pairs(Sequence[Pair]):
@@ -85,7 +62,7 @@ class Pairs(Sequence[Pair]):
         opening: PictureOptions = AS_SEEN,
     ) -> None:
         self.name, self.notes, self.opening, self.unit = name, tuple(notes), opening, unit
-        given = _printable(ids if isinstance(ids, Strings) else Strings.of(map(str, ids)))
+        given = printable(ids if isinstance(ids, Strings) else Strings.of(map(str, ids)))
         self._ids = unique_ids(given)
         self._images = _compact(images)
         self._captions = None if captions is None else Strings.of(captions)
@@ -270,7 +247,7 @@ class Pairs(Sequence[Pair]):
         if isinstance(self._images, Files | LazyImages):
             return self._images.keys()
         if self._images is None:
-            return np.fromiter((hash(_FURTHER.sub("", str(i))) for i in self._ids), np.int64, len(self._ids))
+            return np.fromiter((hash(first_id(str(i))) for i in self._ids), np.int64, len(self._ids))
         prints = ((n, hash(print_of_image(image))) for n, image in enumerate(self._images))
         unlike = {n for n, image in enumerate(self._images) if image is None or isinstance(image, BadPicture)}
         return np.fromiter((hash((n,)) if n in unlike else key for n, key in prints), np.int64, len(self._ids))
@@ -309,39 +286,6 @@ class Pairs(Sequence[Pair]):
             raise IndexError(f"pair {at} of {len(self)}")
         at %= len(self)
         return at if self._rows is None else int(self._rows[at])
-
-
-def unique_ids(ids: Strings) -> Strings:
-    """Return the ids with `#1`, `#2`, ... appended to the second and later ones of the same name, in order."""
-    # Hashes first: eight bytes for each id show, in all but a freak case, whether there is anything to do.
-    keys = np.fromiter(map(hash, ids.raw()), np.int64, len(ids))
-    ordered = np.sort(keys)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    return Strings.of(_renamed(ids, np.isin(keys, twice))) if len(twice) else ids
-
-
-def _renamed(ids: Strings, perhaps: Bool[np.ndarray, " id"]) -> Iterator[str]:
-    taken = {name for name in ids if name is not None and _FURTHER.search(name)}
-    seen: dict[str, int] = {}
-    for given, again in zip(ids, perhaps, strict=True):
-        name = str(given)
-        count = seen.get(name, 0) if again else 0
-        fresh = f"{name}#{count}" if count else name
-        while count and fresh in taken:
-            count += 1
-            fresh = f"{name}#{count}"
-        if again:
-            seen[name] = count + 1
-        yield fresh
-
-
-def _printable(ids: Strings) -> Strings:
-    """Return the ids with bytes that are no text written as escapes, so that every id can be saved."""
-    try:
-        ids.check_text()
-    except pa.ArrowInvalid:
-        return Strings.of(str(i).encode("utf-8", "backslashreplace").decode() for i in ids)
-    return ids
 
 
 def _compact(images: Sequence[ImageSource | None] | None) -> Sequence[ImageSource | None] | None:

@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from cliplens.errors import PairsError
 from cliplens.pairs.cells import BadCaption, Caption, captions_of
 from cliplens.pairs.folder import IMAGE_SUFFIXES
-from cliplens.pairs.pairs import LazyImages, Pairs
+from cliplens.pairs.lazy import LazyImages
+from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Growing
 from cliplens.pictures import BadPicture
 

@@ -1,15 +1,12 @@
 """Which rows share a picture and which share a caption text: the independent units that statistics count."""
 
-import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
-from cliplens.keys import pair_keys, text_keys
-
-_FURTHER = re.compile(r"#\d+$")
+from cliplens.keys import first_id, pair_keys, text_keys
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Units:
         (True, [True, False, True])
         """
         every = np.ones(len(ids), dtype=bool)
-        first = np.array([_FURTHER.search(i) is None for i in ids], dtype=bool)
+        first = np.array([first_id(i) == i for i in ids], dtype=bool)
         return cls(pair_keys(ids), text_keys(ids), first, every, every)
 
     @classmethod

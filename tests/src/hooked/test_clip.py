@@ -94,7 +94,7 @@ def test_each_root_sees_its_own_names(clip: HookedCLIP) -> None:
     cache = clip.vision.run_with_cache(IMAGES)[1]
     assert cache["resid_pre", 0].shape == (4, 5, 64)
     assert not [name for name in cache if name.startswith("vision.")]
-    with pytest.raises(ValueError, match="lies in no block"):
+    with pytest.raises(ValueError, match="is not in a block"):
         clip.run_with_hooks(IMAGES, TOKENS, fwd_hooks=[("vision.hook_embed", look)])
 
 
