@@ -1,4 +1,4 @@
-"""Towers with hooks as TransformerLens models: the parts that families are built from, and the joint model.
+"""Towers with hooks, as TransformerLens models: the modules that adapters build towers from, and the joint model.
 
 No other package of cliplens imports TransformerLens.
 """

@@ -1,8 +1,7 @@
-"""Self-attention with hooks on every step, over whatever way the stock module keeps its weights.
+"""Self-attention with hooks on every step, for every layout of the stock module's weights.
 
-Where nobody looks inside, the stock module runs. Reading or writing q, k, v or z costs nothing more than torch's fused
-attention; scores and pattern force the explicit softmax; `hook_result`, each head's own contribution to the residual
-stream, is the one that is dear.
+Without an active hook the stock module runs. With hooks on q, k, v or z, torch's fused attention runs. Hooks on scores
+or pattern need the explicit softmax. `hook_result`, the contribution of each head to the residual stream, is expensive.
 """
 
 from abc import ABC, abstractmethod
@@ -23,12 +22,12 @@ LayerScale = Callable[[], Tensor | None]
 
 
 def no_layer_scale() -> None:
-    """Return None: for blocks without LayerScale."""
+    """Return None. Pass this function as `layer_scale` for blocks without LayerScale."""
     return
 
 
 class HookedAttention(HookedPart, ABC):
-    """q, k, v -> scores -> pattern -> z -> result, as TransformerLens names them.
+    """Self-attention with TransformerLens' hooks: q, k, v, attn_scores, pattern, z, result.
 
     `layer_scale` gives the block's LayerScale on this branch, if any. `forward`, `hook_result`, `W_O` and `b_O` include
     it, so that they are what the residual stream receives.
@@ -65,43 +64,43 @@ class HookedAttention(HookedPart, ABC):
 
     @abstractmethod
     def run_stock(self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]) -> Tensor:
-        """The stock module's own forward, before LayerScale."""
+        """Run the stock module's own forward, before LayerScale."""
 
     @abstractmethod
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Heads, Heads, Heads]:
-        """q, k and v."""
+        """Return q, k and v, each [batch, pos, head, d_head]."""
 
     @abstractmethod
     def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
-        """q and k after qk-norm and rotary position; the same q and k where the family has neither."""
+        """Apply qk-norm and rotary position embeddings to q and k. Return them unchanged if the family has neither."""
 
     @abstractmethod
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """The additive mask, broadcastable to [batch, head, query, key]; None where every position sees every other."""
+        """Return the additive mask, broadcastable to [batch, head, query, key]; None for full attention."""
 
     @abstractmethod
     def pre_output(self, z: Heads) -> Heads:
-        """z as the output projection receives it: after head scales and inner norm, where the family has them."""
+        """Apply head scales and the inner norm to z, before the output projection. Return z unchanged without them."""
 
     @property
     @abstractmethod
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """(weight [head * d_head, d_model], bias or None) of q, k and v."""
+        """Weight [head * d_head, d_model] and bias (or None) of the q, k and v projections."""
 
     @property
     @abstractmethod
     def out(self) -> tuple[Tensor, Tensor | None]:
-        """(weight [d_model, head * d_head], bias or None) of the output projection, without LayerScale."""
+        """Weight [d_model, head * d_head] and bias (or None) of the output projection, without LayerScale."""
 
     @property
     @abstractmethod
     def scale(self) -> float:
-        """What scores are multiplied by, 1 / sqrt(d_head) as a rule."""
+        """The factor of the attention scores, usually 1 / sqrt(d_head)."""
 
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """What attention adds to the residual stream (before a post-norm, if the block has one)."""
+        """Return the output that is added to the residual stream (before a post-norm, if the block has one)."""
         if self.is_unhooked():
             return self._scaled(self.run_stock(x, context))
         q, k, v = self.project(x)
@@ -188,18 +187,18 @@ class HookedAttention(HookedPart, ABC):
 
 
 class PackedAttention(HookedAttention):
-    """torch's `nn.MultiheadAttention`, batch first, queries, keys and values of one width."""
+    """Hooked `nn.MultiheadAttention`: batch first; queries, keys and values of one width."""
 
     stock: nn.MultiheadAttention
 
     def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """Through the module itself, so that torch may take its own fast path."""
+        """Call the stock module, so that torch can use its fast path."""
         mask = context["attn_mask"]
         mask = None if mask is None else mask.to(x.dtype)
         return self.stock(x, x, x, need_weights=False, attn_mask=mask)[0]
 
     def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
-        """One matrix product, three slices."""
+        """Return q, k and v from one matrix product."""
         packed = F.linear(x, packed_weights(self.stock)[0], self.stock.in_proj_bias)
         d = self.n_heads * self.d_head
         shape = (*x.shape[:2], self.n_heads, self.d_head)
@@ -210,11 +209,11 @@ class PackedAttention(HookedAttention):
         )
 
     def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
-        """Nothing to turn."""
+        """Return q and k unchanged."""
         return q, k
 
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """[query, key] as it is; [batch * head, query, key] unfolded."""
+        """Return a mask [query, key] unchanged; reshape one of [batch * head, query, key] to four axes."""
         mask = context["attn_mask"]
         if mask is None:
             return None
@@ -222,12 +221,12 @@ class PackedAttention(HookedAttention):
         return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
 
     def pre_output(self, z: Heads) -> Heads:
-        """Nothing between the heads and the projection."""
+        """Return z unchanged."""
         return z
 
     @property
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """Thirds of the packed projection."""
+        """The three parts of the packed projection."""
         weight, bias = packed_weights(self.stock)[0], self.stock.in_proj_bias
         biases = (None, None, None) if bias is None else bias.chunk(3)
         return tuple(zip(weight.chunk(3), biases, strict=True))

@@ -1,7 +1,7 @@
-"""A bank of concepts, which takes the place of the vocabulary a tower does not have.
+"""A bank of concepts: the vocabulary of a tower, which has none of its own.
 
-For a vision tower it holds embeddings of captions (a zero-shot classifier), for a text tower embeddings of images. With
-one, TransformerLens' `logit_attrs` and SAELens' evaluations, which ask for logits and losses, work on a tower.
+The bank of a vision tower holds embeddings of captions (a zero-shot classifier); that of a text tower, embeddings of
+images. `logit_attrs` of TransformerLens and the evaluations of SAELens need logits and losses: with a bank they work.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,21 +25,21 @@ RETURN_TYPES = ("logits", "loss", "both")
 
 @dataclass(frozen=True)
 class Bank:
-    """Concepts a tower's outputs are compared with."""
+    """The concepts that a tower's output is compared with."""
 
     embeddings: Float[Tensor, "concept d_embed"]
-    """Unit-norm, in the space both towers share."""
+    """Unit-norm embeddings in the joint embedding space."""
     names: tuple[str, ...]
     scale: float = 1.0
-    """Logits are `scale * cosine + bias`; the model's own logit scale."""
+    """Scale of the logits `scale * cosine + bias`."""
     bias: float = 0.0
-    """The model's own logit bias (SigLIP)."""
+    """Bias of the logits (SigLIP has one)."""
     labels: ConceptLabels | None = None
-    """The right concept of each input; None: the one the model picks when nobody interferes."""
+    """The correct concept of each input. None: the concept that the unedited model predicts."""
 
 
 class BankedTower(SplicedTower):
-    """A tower that answers in concepts once it has been given a bank of them."""
+    """A tower that returns logits over the concepts of its bank, if it has one."""
 
     bank: Bank | None = None
     ln_final: HookedLayerNorm | ClosedNorm
@@ -53,19 +53,19 @@ class BankedTower(SplicedTower):
         bias: float = 0.0,
         labels: ConceptLabels | Int[Tensor, " image"] | None = None,
     ) -> None:
-        """Register the concepts; embeddings are brought to norm 1.
+        """Register the concepts. Their embeddings are normalised.
 
         Args:
-            embeddings: the concepts, in the space both towers share.
-            names: names of the concepts; their numbers when None.
+            embeddings: embeddings of the concepts in the joint embedding space.
+            names: names of the concepts; None numbers them.
             scale: logits are `scale * cosine + bias`.
             bias: see `scale`.
-            labels: the right concept of each input, as a function of the inputs, or for image tokens as one number per
-                image. None: the concept the model itself picks when nobody interferes, so that a loss says how well an
-                edited model keeps to the original's answers, not how right they are.
+            labels: the correct concept of each input: a function of the inputs, or, for image tokens, one index per
+                image. None takes the prediction of the unedited model; the loss then measures how far an edit changes
+                the predictions, not how accurate they are.
 
         Raises:
-            MismatchError: the embeddings have another width, or there is not one name per embedding.
+            MismatchError: the embeddings have another width, or their number differs from that of the names.
         """
         names = tuple(str(i) for i in range(len(embeddings))) if names is None else tuple(names)
         d = self.cfg.d_embed
@@ -81,10 +81,10 @@ class BankedTower(SplicedTower):
         )
 
     def to_single_token(self, name: str) -> int:
-        """Return the number of a concept.
+        """Return the index of a concept.
 
         Raises:
-            UnknownNameError: the bank has no such concept.
+            UnknownNameError: the bank has no concept of that name.
         """
         bank = self._the_bank()
         if name not in bank.names:
@@ -94,30 +94,30 @@ class BankedTower(SplicedTower):
     def tokens_to_residual_directions(
         self, tokens: str | int | Int[Tensor, "*shape"]
     ) -> Float[Tensor, "*shape d_model"]:
-        """Return directions in the normalised final stream, as `ActivationCache.logit_attrs` wants them.
+        """Return the directions of concepts in the normalised final stream, for `ActivationCache.logit_attrs`.
 
-        The product of a normalised stream (`ln_final.hook_normalized`) with a concept's direction, plus `bank_offset`,
-        gives the unnormalised output's product with the concept's unit embedding: |output| times the cosine. It holds
-        where the tower reads its output (class token, end token); where it averages positions, for their average.
+        The dot product of the normalised stream (`ln_final.hook_normalized`) with a direction, plus `bank_offset`, is
+        |output| times the cosine of output and concept. This holds at the position that the tower reads its output from
+        (class token, end token), or for the mean over positions if the tower averages them.
 
         Raises:
-            InputError: no bank, or a head that is not final norm, pick or average, projection.
+            InputError: the tower has no bank, or its head is not: final norm, one position or their mean, projection.
         """
         gain, matrix, _ = self._head()
         directions = self._chosen_concepts(tokens) @ matrix.T
         return directions if gain is None else directions * gain
 
     def bank_offset(self, tokens: str | int | Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return what the norm's offset and the projection's bias add to each concept's product, for every input."""
+        """Return the constant part of each concept's dot product: from the norm's offset and the projection's bias."""
         return self._chosen_concepts(tokens) @ self._head()[2]
 
     def answer(self, inputs: Tensor, return_type: str, loss_per_token: bool = False) -> Any:
-        """Return logits over the bank [batch, pos, concept], the cross entropy or both, in a language model's shapes.
+        """Return logits over the bank [batch, pos, concept], their cross entropy or both, as a language model does.
 
-        The tower has one answer per input; it is shown at each of the `pos` positions the inputs have.
+        A tower has one output per input; its logits are repeated at each of the `pos` positions.
 
         Raises:
-            InputError: no bank, or no such `return_type`.
+            InputError: the tower has no bank, or `return_type` is unknown.
         """
         if return_type not in RETURN_TYPES:
             raise InputError(
@@ -150,9 +150,9 @@ class BankedTower(SplicedTower):
     def _the_bank(self) -> Bank:
         if self.bank is None:
             raise InputError(
-                expected="a tower with a bank of concepts: it has no vocabulary to give logits over",
+                expected="a tower with a bank of concepts, which logits need",
                 found="none",
-                fix="register one: clip.set_text_bank(captions), or tower.set_bank(embeddings, names)",
+                fix="register a bank with clip.set_text_bank(captions) or tower.set_bank(embeddings, names)",
             )
         return self.bank
 
@@ -163,7 +163,7 @@ class BankedTower(SplicedTower):
         return embeddings[self.to_single_token(tokens) if isinstance(tokens, str) else tokens]
 
     def _head(self) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Return the final norm's gain, the projection, and their offset."""
+        """Return the gain of the final norm, the projection, and the offset of both together."""
         norm = self._modules.get("ln_final")
         if norm is None or any(isinstance(m, HookedPooler) for m in self.modules()):
             raise InputError(
@@ -184,9 +184,9 @@ def _by_image(labels: Int[Tensor, " image"]) -> ConceptLabels:
     def of(inputs: Tensor) -> Int[Tensor, " batch"]:
         if inputs.is_floating_point():
             raise InputError(
-                expected="image tokens, which say which image is which",
+                expected="image tokens, which hold the index of each image",
                 found="float images",
-                fix="give the labels as a function of the inputs",
+                fix="pass labels as a function of the inputs",
             )
         return labels.to(inputs.device)[inputs[:, -1] - 1]
 

@@ -1,6 +1,6 @@
-"""The abstract surface of a tower, as caches, splices, banks and frozen heads see it.
+"""The abstract class of a tower, which caches, splices, banks and frozen heads are written against.
 
-It stands below them so that none of their files has to import the tower that is made of them.
+Their files import this one; the file of the tower imports theirs. So no import is circular.
 """
 
 from abc import abstractmethod
@@ -19,36 +19,36 @@ from cliplens.hooked.root import HookedRoot
 from cliplens.hooked.splice import Splice
 
 Inputs = Tensor | str | Image.Image | Sequence[str] | Sequence[Image.Image]
-"""Preprocessed images or pictures for a vision tower, token ids or captions for a text tower."""
+"""Preprocessed images or PIL images for a vision tower; token ids or captions for a text tower."""
 
 
 class AbstractTower(HookedRoot):
-    """One encoder with hooks: its measures, its steps from inputs to embedding, the dictionaries spliced into it."""
+    """An encoder with hooks: configuration, the steps from inputs to embedding, and spliced dictionaries."""
 
     stock: nn.Module
     level: HookLevel = "heads"
-    """How deep the hooks go: every head, every block, or the outputs of stages."""
+    """How deep hooks go: "heads" (inside blocks), "blocks" (their ends) or "stages" (outputs of stages)."""
     stack_name: str = "blocks"
-    """Name of the layers in the module tree and in hook names."""
+    """Name of the layers in the module tree and in hook names: "blocks" or "stages"."""
     adds_pos_embed: bool = True
     """Whether hook_embed + hook_pos_embed is the stream that enters block 0."""
     n_special: int = 1
-    """Leading positions of a vision tower that are no patches (class token, registers); unused for text."""
+    """Number of leading positions of a vision tower that are not patches (class token, registers)."""
 
     @property
     @abstractmethod
     def cfg(self) -> TowerConfig:
-        """Return the measures of the tower, with the device and dtype its weights have now."""
+        """The configuration of the tower, with the current device and dtype of its weights."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Return the device of the weights."""
+        """The device of the weights."""
 
     @property
     @abstractmethod
     def input_dtype(self) -> torch.dtype:
-        """Return the dtype of the residual stream."""
+        """The dtype of the residual stream."""
 
     @abstractmethod
     def run_stock(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
@@ -56,45 +56,45 @@ class AbstractTower(HookedRoot):
 
     @abstractmethod
     def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
-        """Run the forward pass that hooks can see, whether or not there are any."""
+        """Run the forward pass with hook points, even if no hook is active."""
 
     @abstractmethod
     def evaluating(self) -> AbstractContextManager[None]:
-        """Put the stock encoder into eval mode for a block, and give it its own mode back."""
+        """Put the stock encoder into eval mode for the `with` block, then restore its mode."""
 
     @abstractmethod
     def checked(self, inputs: Inputs) -> Tensor:
-        """Return the inputs on the device of the weights, or raise an error that says what was expected."""
+        """Return the inputs on the device of the weights; raise InputError if the tower cannot take them."""
 
     @abstractmethod
     def embed(self, inputs: Tensor) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
-        """Return the stream that enters block 0, and the keyword arguments every stock block takes beside it."""
+        """Return the stream that enters block 0, and the other keyword arguments of the stock blocks (a mask)."""
 
     @abstractmethod
     def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> Float[Tensor, "batch *pos d_pool"]:
-        """Reduce the last block's stream to one vector per sample, final norm included."""
+        """Reduce the stream after the last block to one vector per sample; apply the final norm."""
 
     @abstractmethod
     def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Float[Tensor, "batch *pos d_embed"]:
-        """Map the pooled vector into the space both towers share."""
+        """Map the pooled vector into the joint embedding space."""
 
     @abstractmethod
     def encode(self, inputs: Inputs) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
-        """Return the output as it is, and brought to unit length."""
+        """Return the output of the tower, unnormalised and of unit norm."""
 
     @abstractmethod
     def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
-        """Return the position that stands for the whole sample."""
+        """Return the position that represents each sample: class token or end token."""
 
     @abstractmethod
     def width(self, hook: str) -> int:
-        """Return the width of one row at the hook, heads side by side."""
+        """Return the width of one row of activations at the hook; heads are concatenated."""
 
     @property
     @abstractmethod
     def splices(self) -> dict[str, Splice]:
-        """Return the splices that are in place, by the name of the hook each one writes."""
+        """The dictionaries spliced in, by the name of the hook that each writes."""
 
     @abstractmethod
     def put_splice(self, hook: str, splice: Splice | None) -> None:
-        """Put a splice at a hook in the place of the one that is there; None only removes."""
+        """Attach a splice at a hook, in place of the one there; None only detaches."""

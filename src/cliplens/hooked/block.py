@@ -15,11 +15,12 @@ from cliplens.hooked.structure import called_as
 
 
 class HookedBlock(HookedPart):
-    """resid_mid = resid_pre + attn_out; resid_post = resid_mid + mlp_out, exactly.
+    """A residual block: resid_mid = resid_pre + attn_out, and resid_post = resid_mid + mlp_out, exactly.
 
-    Norms come before attention and MLP, or after them with `post_norm`. `hook_attn_out` and `hook_mlp_out` are what the
-    stream receives: after LayerScale, after a post-norm, and after `after_attn`, whatever else lies in between. `drops`
-    are the stock block's stochastic-depth modules, which do nothing outside training.
+    Norms are applied before attention and MLP, or after them with `post_norm`. `hook_attn_out` and `hook_mlp_out` hold
+    the terms added to the stream: after LayerScale, after a post-norm, and after `after_attn` (any further function of
+    the attention output). `drops` are the stochastic-depth modules of the stock block, which are the identity in eval
+    mode.
     """
 
     stock: nn.Module
@@ -54,7 +55,7 @@ class HookedBlock(HookedPart):
     def forward(
         self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The stock block itself where nobody looks inside."""
+        """Return the stream after the block. Without an active hook inside, the stock block runs."""
         if self.is_unhooked():
             return self.stock(x, **context)
         return called_as(self.stock, self._inside, x, **context)

@@ -1,4 +1,4 @@
-"""Caches: TransformerLens' own for a tower, and one for both towers that gives each tower's."""
+"""Activation caches: TransformerLens' class for a tower, and a cache of both towers."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from cliplens.sites import SIDES, Side
 
 
 class ClipActivationCache(ActivationCache):
-    """TransformerLens' cache over a tower; its decompositions sum to the residual stream here too.
+    """TransformerLens' cache for a tower. Its decompositions sum to the residual stream, as in TransformerLens.
 
-    Behind a `ln_pre` the raw position embeddings are no part of the stream: there `hook_embed` is the stream that
-    enters block 0, and the position embeddings are left out of every sum.
+    In towers with `ln_pre`, `hook_embed` is the stream that enters block 0 and already contains the position
+    embeddings. They are left out of every sum there.
     """
 
     def __init__(self, cache_dict: dict[str, Tensor], model: AbstractTower, has_batch_dim: bool = True) -> None:
@@ -25,12 +25,12 @@ class ClipActivationCache(ActivationCache):
             self.has_pos_embed = False
 
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> "ClipActivationCache":
-        """A cache of some of the samples, as in TransformerLens."""
+        """Return a cache of some of the samples, as in TransformerLens."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return ClipActivationCache(sliced.cache_dict, self.model, sliced.has_batch_dim)
 
     def compute_head_results(self) -> None:
-        """Each head's own contribution to the stream, from the cached z, as `hook_result` would give it."""
+        """Compute the contribution of each head to the stream (`hook_result`) from the cached z."""
         for layer, block in enumerate(self.model.blocks):
             name = f"blocks.{layer}.attn.hook_result"
             if name not in self.cache_dict:
@@ -43,7 +43,7 @@ class ClipActivationCache(ActivationCache):
         """As in TransformerLens.
 
         Raises:
-            InputError: the tower's blocks are closed, so that what attention and MLP add is not known.
+            InputError: the tower has no hooks inside its blocks.
         """
         check_open(self.model)
         return super().decompose_resid(*args, **kwargs)
@@ -52,7 +52,7 @@ class ClipActivationCache(ActivationCache):
         """As in TransformerLens.
 
         Raises:
-            InputError: a norm stands between the heads and the stream, so that heads do not add up.
+            InputError: a norm between the heads and the stream makes their sum non-linear.
         """
         self._check_parts_add_up("heads")
         return super().stack_head_results(*args, **kwargs)
@@ -61,7 +61,7 @@ class ClipActivationCache(ActivationCache):
         """As in TransformerLens.
 
         Raises:
-            InputError: a norm stands between the neurons and the stream, so that neurons do not add up.
+            InputError: a norm between the neurons and the stream makes their sum non-linear.
         """
         self._check_parts_add_up("neurons")
         return super().get_neuron_results(*args, **kwargs)
@@ -70,7 +70,7 @@ class ClipActivationCache(ActivationCache):
         """As in TransformerLens.
 
         Raises:
-            InputError: the final norm is asked for, and the tower applies it to pooled queries and not to the stream.
+            InputError: the final norm is requested, and the tower applies it to pooled queries, not to the stream.
         """
         if layer in (None, -1, self.model.cfg.n_layers):
             self._check_final_norm()
@@ -79,10 +79,10 @@ class ClipActivationCache(ActivationCache):
     def logit_attrs(
         self, residual_stack: Tensor, tokens: Any, incorrect_tokens: Any = None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """What each part of the stack adds to concepts of the tower's bank, as in TransformerLens.
+        """Return the contribution of each component of the stack to concepts of the bank, as in TransformerLens.
 
-        Where the tower reads its output, all parts' attributions and `bank_offset` sum to the unnormalised output's
-        product with the concept's unit embedding. Ids [batch] may go with a stack over all positions.
+        At the position that the tower reads its output from, the contributions and `bank_offset` sum to |output| times
+        the cosine of output and concept. Ids [batch] can be combined with a stack over all positions.
         """
         if residual_stack.ndim == 4:
             tokens, incorrect_tokens = _over_positions(tokens), _over_positions(incorrect_tokens)
@@ -94,8 +94,8 @@ class ClipActivationCache(ActivationCache):
             if block.post_norm or (parts == "heads" and block.after_attn is not None):
                 raise InputError(
                     expected=f"blocks whose {parts} write to the stream directly",
-                    found=f"block {layer}, where a norm stands in between",
-                    fix="use decompose_resid, whose attn_out and mlp_out do add up",
+                    found=f"block {layer}, with a norm in between",
+                    fix="use decompose_resid: attn_out and mlp_out add up",
                 )
 
     def _check_final_norm(self) -> None:
@@ -105,30 +105,30 @@ class ClipActivationCache(ActivationCache):
             return
         if scale.shape[-2] != 1 or any(isinstance(m, HookedPooler) for m in self.model.modules()):
             raise InputError(
-                expected="a tower whose final norm reads the stream, or an average of it",
-                found="one that normalises the queries of an attention pooler",
+                expected="a tower whose final norm is applied to the stream or to its mean",
+                found="a tower that normalises the queries of an attention pooler",
                 fix="decompose with apply_ln=False, or read hook_pooled",
             )
 
 
 def _normalises(norm: Any, stream: Tensor, scale: Tensor) -> bool:
-    """Whether the scale is this stream's own."""
+    """Return whether the final norm is computed from this stream."""
     centred = (stream - stream.mean(-1, keepdim=True) if norm.centred else stream).to(scale.dtype)
     own = (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
     return own.shape == scale.shape and torch.allclose(own, scale, rtol=0.05)
 
 
 def check_open(tower: AbstractTower) -> None:
-    """Refuse a tower that is hooked at the ends of its blocks or stages only.
+    """Check that the tower has hooks inside its blocks.
 
     Raises:
-        InputError: says how deep its hooks go.
+        InputError: it has hooks at the ends of its blocks or stages only; the message names its `level`.
     """
     if tower.level != "heads":
         raise InputError(
             expected="a tower with hooks inside its blocks, on heads and MLPs",
             found=f"{tower.cfg.model_name or tower.cfg.family}, {tower.cfg.side}, hooked at its {tower.level}",
-            fix="read what its hooks give, tower.hook_dict, or attribute at hook_embedding",
+            fix="read hooks listed in tower.hook_dict, or attribute at hook_embedding",
         )
 
 
@@ -137,7 +137,7 @@ def _over_positions(tokens: Any) -> Any:
 
 
 class JointCache(dict[str, Tensor]):
-    """Activations of both towers under joint names; `.vision` and `.text` are the towers' own caches."""
+    """Activations of both towers under joint names. `.vision` and `.text` are the caches of the towers."""
 
     def __init__(
         self, activations: dict[str, Tensor], towers: dict[Side, AbstractTower], has_batch_dim: bool = True
@@ -147,10 +147,10 @@ class JointCache(dict[str, Tensor]):
         self._has_batch_dim = has_batch_dim
 
     def __missing__(self, key: Any) -> Tensor:
-        """Return the activation of a bare name that only one tower has kept.
+        """Return the activation of a name without `vision.` or `text.`, if only one tower has it in the cache.
 
         Raises:
-            UnknownNameError: both towers have it, or neither; the nearest names are listed.
+            UnknownNameError: both towers have it, or neither (the nearest names are listed).
         """
         joined = [name for name in self if isinstance(key, str) and name.partition(".")[2] == key]
         if len(joined) == 1:
@@ -165,19 +165,19 @@ class JointCache(dict[str, Tensor]):
             raise UnknownNameError(
                 expected=f"the joint name of an activation, such as {next(iter(self), None)!r}",
                 found=repr(key),
-                fix=f"ask a tower's own cache, cache.vision[{key!r}] or cache.text[{key!r}]; joint names look like"
+                fix=f"use cache.vision[{key!r}] or cache.text[{key!r}], or a joint name such as"
                 " 'vision.blocks.1.hook_resid_post'",
             )
         raise unknown_name("activation in this cache", key, self)
 
     @property
     def vision(self) -> ClipActivationCache:
-        """The vision tower's cache, under the tower's own names."""
+        """The cache of the vision tower, under its own hook names."""
         return self._of("vision")
 
     @property
     def text(self) -> ClipActivationCache:
-        """The text tower's cache, under the tower's own names."""
+        """The cache of the text tower, under its own hook names."""
         return self._of("text")
 
     def _of(self, side: Side) -> ClipActivationCache:
@@ -185,7 +185,7 @@ class JointCache(dict[str, Tensor]):
             raise InputError(
                 expected=f"a model with a {side} tower",
                 found=f"towers {sorted(self._towers)} of {SIDES}",
-                fix="read those",
+                fix="read a tower that the model has",
             )
         prefix = f"{side}."
         own = {name.removeprefix(prefix): value for name, value in self.items() if name.startswith(prefix)}

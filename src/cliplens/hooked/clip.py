@@ -188,7 +188,7 @@ class HookedCLIP(Splicing):
 
         Args:
             classes: class names.
-            templates: sentences with `{}` where the class name goes.
+            templates: sentences with `{}` in place of the class name.
 
         Raises:
             InputError: the model has no text tower or tokenizer, or no class or template is given.
@@ -209,7 +209,7 @@ class HookedCLIP(Splicing):
         Args:
             images: preprocessed images.
             classes: class names.
-            templates: sentences with `{}` where the class name goes.
+            templates: sentences with `{}` in place of the class name.
 
         Raises:
             InputError: the model lacks a tower or a tokenizer, or no class or template is given.

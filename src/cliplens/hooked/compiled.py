@@ -1,9 +1,8 @@
-"""Reading with `torch.compile`: the same hooks at every batch, in one graph.
+"""Read activations with `torch.compile`: the same hooks for every batch, in one graph.
 
-TorchDynamo does not look at hooks that come and go. So a second tower is opened over the same weights, the hooks asked
-for stay on it for good, and what they see is returned from the compiled function. One graph serves one batch size; a
-smaller batch is filled up and its own rows are kept, so that no batch is compiled for by itself, and what a batch gives
-depends on nothing but the batch.
+TorchDynamo ignores hooks that are added later. So a second tower is opened over the same weights, with permanent hooks
+at the requested points, and the compiled function returns their activations. The graph has one batch size: a smaller
+batch is padded and its rows are cut out. So no batch causes a new compilation, and results depend on the batch only.
 """
 
 from collections.abc import Sequence
@@ -22,17 +21,17 @@ from cliplens.sites import Side
 
 
 class CompiledReading:
-    """What `HookedTower.read` gives, to rounding, for batches of up to `batch_size` rows.
+    """Compiled `HookedTower.read`, equal up to rounding, for batches of up to `batch_size` inputs.
 
-    Compiling happens at the first call and takes from seconds to a minute. Hooks and dictionaries of others are not
-    part of the graph: a tower that has some is refused.
+    The first call compiles, which takes seconds to a minute. Other hooks and spliced dictionaries are not part of the
+    graph: a call raises an error while the tower has some.
 
     Args:
         model: the stock model.
         tower: the tower whose hooks are named.
-        side: which one it is.
+        side: side of the tower.
         names: the hooks to read.
-        batch_size: rows the graph is made for.
+        batch_size: number of inputs the graph is compiled for.
     """
 
     def __init__(self, model: nn.Module, tower: HookedTower, side: Side, names: Sequence[str], batch_size: int) -> None:
@@ -53,18 +52,18 @@ class CompiledReading:
         self._run = torch.compile(_of_its_own(through), fullgraph=True, dynamic=False)
 
     def __call__(self, inputs: Tensor) -> dict[str, Float[Tensor, "batch pos ..."]]:
-        """Activations at the hooks, one row per input.
+        """Return the activations at the hooks, by hook name.
 
         Raises:
-            InputError: too many inputs at once, someone else reads or writes in the tower, or the tower is one that
-                `torch.compile` does not take as a whole.
+            InputError: the batch is too large, the tower has other hooks or dictionaries, or `torch.compile` cannot
+                compile it in one graph.
         """
         free = self.tower.is_unhooked()
         if len(inputs) > self.batch_size or not free:
             raise InputError(
-                expected=f"up to {self.batch_size} inputs and a tower without hooks of others, to read it compiled",
+                expected=f"at most {self.batch_size} inputs and a tower without other hooks, to read it compiled",
                 found=f"{len(inputs)} inputs, {'no hooks' if free else 'hooks or dictionaries in place'}",
-                fix="take the hooks out first, or read without compile",
+                fix="remove the hooks (reset_hooks, reset_saes), or read without compile",
             )
         missing = self.batch_size - len(inputs)
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
@@ -73,7 +72,7 @@ class CompiledReading:
                 read = self._run(self.tower.checked(filled.contiguous()))
         except torch._dynamo.exc.TorchDynamoException as error:
             raise InputError(
-                expected=f"a {self.tower.cfg.family} tower that torch.compile takes as a whole",
+                expected=f"a {self.tower.cfg.family} tower that torch.compile can compile in one graph",
                 found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
                 fix="read without compile",
             ) from error
@@ -81,6 +80,6 @@ class CompiledReading:
 
 
 def _of_its_own(function: FunctionType | Any) -> Any:
-    """The function with code nobody else has: graphs are kept, and counted, by code object."""
+    """Return a copy of the function with its own code object. torch stores and limits graphs per code object."""
     code = function.__code__.replace()
     return FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)

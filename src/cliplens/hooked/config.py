@@ -9,7 +9,7 @@ from cliplens.sites import Side
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """The measures of a tower. `device` and `dtype` are where its weights are now."""
+    """The configuration of a tower, under TransformerLens' names. `device` and `dtype` follow its weights."""
 
     model_name: str
     side: Side
@@ -20,9 +20,9 @@ class TowerConfig:
     d_head: int
     d_mlp: int
     n_ctx: int
-    """Positions: patches with class token, or the context length."""
+    """Number of positions: patches and class token, or the context length."""
     d_embed: int
-    """Width of the tower's output."""
+    """Width of the output of the tower."""
     eps: float = 1e-5
     act_fn: str = "gelu"
     normalization_type: str | None = "LN"

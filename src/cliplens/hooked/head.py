@@ -1,8 +1,8 @@
-"""The head of a tower, from the last block to the shared space, as an affine map: its norms are held at one scale.
+"""The head of a tower, from the last block to the joint embedding space, as an affine map with frozen norm scales.
 
-A final layer norm divides by a scale that depends on the whole stream; held at the value it had, norm, pooling and
-projection together are affine, and what each part of the stream adds to the output is its own product with one
-direction. This is TransformerLens' convention (cached scales) for direct logit attribution.
+The final layer norm divides by a scale that depends on the stream. With this scale frozen, norm, pooling and projection
+together are affine, and the contribution of each component of the stream is its dot product with one direction. This
+is TransformerLens' convention (cached scales) for direct logit attribution.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ _TOLERANCE = 1e-3
 
 
 class FrozenHead:
-    """The head of a tower for one batch: final norm, pooling, projection, with the norms' scales held.
+    """The head of a tower for one batch: final norm, pooling and projection, with the scales of norms frozen.
 
-    Of an attention pooler its pattern is held too, and what its MLP adds (SigLIP, PE), which then is part of `offset`.
+    The pattern of an attention pooler is frozen too, and so is the output of its MLP (SigLIP, PE), a part of `offset`.
 
     Args:
         tower: a tower of transformer blocks.
-        stream: the stream behind the last block, [batch, pos, d_model].
-        inputs: the checked inputs it came from (a caption is read at its end token).
+        stream: the stream after the last block.
+        inputs: the checked inputs of the stream; a caption is read at its end token.
 
     Raises:
-        InputError: the head is not affine even so (an MLP in it, or a norm without hooks), or gives no single vector.
+        InputError: the head is not affine even with frozen scales, or its output is not one vector per sample.
     """
 
     def __init__(self, tower: AbstractTower, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> None:
@@ -44,7 +44,7 @@ class FrozenHead:
         self.output: Float[Tensor, "batch d_embed"] = output
 
     def __call__(self, stream: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_embed"]:
-        """Apply the held head to a stream."""
+        """Apply the frozen head to a stream."""
         return self._run(stream, self._hold)
 
     def directions(self, towards: Float[Tensor, "batch d_embed"]) -> Float[Tensor, "batch pos d_model"]:
@@ -74,13 +74,13 @@ class FrozenHead:
         gap = (doubled - 2 * output + self.offset).norm()
         if not bool(gap <= _TOLERANCE * (output.norm() + self.offset.norm())):
             raise _refusal(
-                "a head that is affine once its final norm is held", "one that is not (attention pooling with an MLP?)"
+                "a head that is affine with frozen norms", "a head that is not (attention pooling with an MLP?)"
             )
 
 
 def _refusal(expected: str, found: str) -> InputError:
     return InputError(
-        expected=f"{expected}, so that parts of the stream add up in the output",
+        expected=f"{expected}, so that contributions add up to the output",
         found=found,
         fix="attribute at 'hook_pooled', 'hook_projected' or 'hook_embedding' instead",
     )
@@ -90,7 +90,7 @@ def _refusal(expected: str, found: str) -> InputError:
 def affine(
     function: Callable[[Tensor], Tensor], width: int, like: Tensor
 ) -> tuple[Float[Tensor, "width out"], Float[Tensor, " out"]]:
-    """Return the matrix and the offset of an affine function of rows [batch, width].
+    """Return the matrix and the offset of an affine function of rows.
 
     Raises:
         InputError: it is not affine.
@@ -99,5 +99,5 @@ def affine(
     offset = function(torch.zeros_like(eye[:1]))[0]
     once, twice = function(eye) - offset, function(2 * eye) - offset
     if not torch.allclose(2 * once, twice, rtol=_TOLERANCE, atol=_TOLERANCE * float(once.abs().max())):
-        raise _refusal("a projection that is affine", "one that is not")
+        raise _refusal("an affine projection", "a projection that is not affine")
     return once, offset

@@ -22,7 +22,7 @@ _PROBES = (
     "antidisestablishmentarianism " * 30,
     "",
 )
-"""Captions that tell tokenizers apart: letter case, scripts, digits, spaces, markup, truncation, nothing at all."""
+"""Captions on which tokenizers differ: letter case, scripts, digits, spaces, markup, truncation, empty text."""
 
 
 def identity_of(
@@ -47,7 +47,7 @@ def identity_of(
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """SHA-256 over every tensor of the state dict, by name: name, dtype, shape, bytes. Device does not matter."""
+    """Return the SHA-256 over name, dtype, shape and bytes of every tensor of the state dict. The device is ignored."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()
@@ -57,7 +57,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def tokenizer_sha256(tokenizer: Callable[[Sequence[str]], Tensor] | None) -> str:
-    """SHA-256 over the ids of fixed captions, so that what behaves alike is alike; "" without a tokenizer."""
+    """Return the SHA-256 over the token ids of fixed captions; "" without a tokenizer."""
     if tokenizer is None:
         return ""
     ids = tokenizer(list(_PROBES)).cpu().to(torch.int64).contiguous()
@@ -65,7 +65,7 @@ def tokenizer_sha256(tokenizer: Callable[[Sequence[str]], Tensor] | None) -> str
 
 
 def description(preprocess: Any) -> str:
-    """Describe a transform in words that are the same in every process."""
+    """Describe a transform by a text that is the same in every process."""
     if preprocess is None:
         return ""
     named = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
@@ -83,10 +83,10 @@ def adapters_in(model: nn.Module) -> str | None:
 
 
 class LiveIdentity:
-    """The identity of a model whose weights may be changed after it was opened.
+    """The identity of a model whose weights may change after it was opened.
 
-    A change in place (an optimiser step, `load_state_dict`, an adapter put in) is seen, and the weights are hashed anew
-    when the identity is next asked for. A move to another device or dtype is no change.
+    Changes in place (an optimiser step, `load_state_dict`, a new adapter) are detected; the weights are hashed again
+    when the identity is next read. Moving to another device or dtype is not a change.
     """
 
     def __init__(self, model: nn.Module, identity: ModelIdentity) -> None:
@@ -94,7 +94,7 @@ class LiveIdentity:
         self._versions, self._dtypes = _versions(model)
 
     def now(self) -> ModelIdentity:
-        """Return the identity of the weights as they are."""
+        """Return the identity of the current weights."""
         versions, dtypes = _versions(self._model)
         if versions != self._versions and dtypes == self._dtypes:
             self._identity = replace(
@@ -105,6 +105,6 @@ class LiveIdentity:
 
 
 def _versions(model: nn.Module) -> tuple[list[tuple[int, int]], set[torch.dtype]]:
-    """Return what tells weights changed in place from those that were not, and their dtypes."""
+    """Return version counters and dtypes of the weights; they differ after a change in place."""
     weights = list(model.parameters())
     return [(id(p), 0 if p.is_inference() else p._version) for p in weights], {p.dtype for p in weights}

@@ -1,4 +1,4 @@
-"""Layers whose inside stays closed: hooks on what enters and leaves them only."""
+"""Layers with hooks on their input and output only."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -12,7 +12,7 @@ MapLayout = Literal["NCHW", "NHWC"]
 
 
 class HookedLayer(HookedPart):
-    """A transformer block known at its two ends: `hook_resid_pre` and `hook_resid_post`, [batch, pos, d]."""
+    """A transformer block with hooks on input and output: `hook_resid_pre` and `hook_resid_post` [batch, pos, d]."""
 
     run: Callable[[Tensor, Mapping[str, Any]], Tensor]
 
@@ -22,7 +22,7 @@ class HookedLayer(HookedPart):
         self.hook_resid_pre, self.hook_resid_post = hook_point(d_model), hook_point(d_model)
 
     def forward(self, x: Float[Tensor, "batch pos d"], context: Mapping[str, Any]) -> Float[Tensor, "batch pos d"]:
-        """The stock block between its two hooks."""
+        """Run the stock block between its two hooks."""
         return self.hook_resid_post(self.run(self.hook_resid_pre(x), context))
 
 
@@ -38,7 +38,7 @@ class HookedStage(HookedPart):
         self.layout = layout
 
     def forward(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """The stock stage, in its own layout."""
+        """Run the stock stage; input and output keep its layout."""
         x = self.stock(x)
         if not active(self.hook_out):
             return x
@@ -49,5 +49,5 @@ class HookedStage(HookedPart):
 
 
 def as_rows(x: Float[Tensor, "batch a b c"], layout: MapLayout) -> Float[Tensor, "batch pos channel"]:
-    """A feature map with one axis of positions."""
+    """Return a feature map with height and width as one axis of positions."""
     return x.flatten(1, 2) if layout == "NHWC" else x.flatten(2).transpose(1, 2).contiguous()

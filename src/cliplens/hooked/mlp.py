@@ -1,4 +1,4 @@
-"""The feed-forward part with hooks, plain or gated."""
+"""MLPs with hooks, plain or gated."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from cliplens.hooked.weights import applied_bias, applied_weight, is_adapted
 
 
 class LinearRows:
-    """Some of the outputs of a linear layer, as a linear layer of their own: for weights that are packed together."""
+    """A linear layer made of some outputs of another one, for packed weights."""
 
     def __init__(self, linear: nn.Linear, start: int, stop: int) -> None:
         self.linear, self.rows = linear, slice(start, stop)
@@ -23,23 +23,23 @@ class LinearRows:
 
     @property
     def weight(self) -> Float[Tensor, "d_out d_in"]:
-        """Its rows of the weight."""
+        """These rows of the weight."""
         return applied_weight(self.linear)[self.rows]
 
     @property
     def bias(self) -> Float[Tensor, " d_out"] | None:
-        """Its part of the bias."""
+        """These entries of the bias."""
         bias = applied_bias(self.linear)
         return None if bias is None else bias[self.rows]
 
 
 class HookedMLP(HookedPart):
-    """hook_in -> W_in -> hook_pre -> activation -> hook_post -> W_out.
+    """An MLP with hooks: hook_in -> W_in -> hook_pre -> activation -> hook_post -> W_out.
 
     Gated: hook_post = act(hook_pre) * hook_pre_linear, where `fc_gate` gives hook_pre and `fc_in` hook_pre_linear, as
-    in TransformerLens. With a norm before W_out, `hook_mid` is what enters the norm, and hook_post what enters W_out;
-    `norm_in` comes before W_in, inside the stock module.
-    `layer_scale` is the block's LayerScale on this branch: `forward`, `W_out` and `b_out` carry it.
+    in TransformerLens. With a norm before W_out, `hook_mid` is the input of the norm and hook_post its output.
+    `norm_in` is a norm before W_in that is part of the stock module.
+    `layer_scale` returns the LayerScale of this branch; `forward`, `W_out` and `b_out` include it.
     """
 
     stock: nn.Module
@@ -76,7 +76,7 @@ class HookedMLP(HookedPart):
             self.hook_mid = hook_point(d_mlp)
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """What the MLP adds to the residual stream (before a post-norm, if the block has one)."""
+        """Return the output that is added to the residual stream (before a post-norm, if the block has one)."""
         if self.is_unhooked():
             return self._scaled(self.stock(x))
         return self._scaled(called_as(self.stock, self._inside, x))

@@ -9,11 +9,11 @@ from cliplens.hooked.structure import called_as
 
 
 class HookedLayerNorm(HookedPart):
-    """LN(x) = (x - mean) / scale * w + b, with scale = sqrt(var + eps).
+    """Layer norm with hooks: LN(x) = (x - mean) / scale * w + b, with scale = sqrt(var + eps).
 
-    `hook_scale` [batch, pos, 1] and `hook_normalized` [batch, pos, d], the latter before the affine part, as in
-    TransformerLens. Both are float32 where the stream is of lower precision, as the stock norm computes.
-    With `centred=False` the mean is not taken away (RMSNorm).
+    `hook_scale` [batch, pos, 1] holds the scale, `hook_normalized` [batch, pos, d] the value before `w` and `b`, as in
+    TransformerLens. Both are float32 if the stream has lower precision, as in the stock norm. With `centred=False` the
+    mean is not subtracted (RMSNorm).
     """
 
     stock: nn.Module
@@ -26,7 +26,7 @@ class HookedLayerNorm(HookedPart):
         self.hook_normalized = hook_point(d)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """The stock norm itself where nobody looks inside."""
+        """Return the normalised stream. Without an active hook the stock norm runs."""
         if self.is_unhooked():
             return self.stock(x)
         return called_as(self.stock, self._inside, x)
@@ -45,22 +45,22 @@ class HookedLayerNorm(HookedPart):
 
     @property
     def eps(self) -> float:
-        """What is added to the variance."""
+        """The constant added to the variance."""
         return self.stock.eps  # type: ignore[return-value]
 
     @property
     def w(self) -> Float[Tensor, " d"] | None:
-        """The gain; None where the norm has none."""
+        """The gain; None if the norm has none."""
         return getattr(self.stock, "weight", None)
 
     @property
     def b(self) -> Float[Tensor, " d"] | None:
-        """The offset; None where the norm has none."""
+        """The offset; None if the norm has none."""
         return getattr(self.stock, "bias", None)
 
 
 class ClosedNorm(HookedPart):
-    """A norm without hooks: an `nn.Identity` in the place of one."""
+    """A norm without hooks, such as an `nn.Identity` in its place."""
 
     stock: nn.Module
     w: None = None
@@ -76,5 +76,5 @@ class ClosedNorm(HookedPart):
 
 
 def hooked_norm(stock: nn.Module, d: int, *, centred: bool = True) -> HookedLayerNorm | ClosedNorm:
-    """Return a layer norm with hooks, or without any where an `nn.Identity` stands in its place."""
+    """Return a layer norm with hooks, or a `ClosedNorm` for an `nn.Identity`."""
     return ClosedNorm(stock) if isinstance(stock, nn.Identity) else HookedLayerNorm(stock, d, centred=centred)

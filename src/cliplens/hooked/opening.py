@@ -1,4 +1,4 @@
-"""A model's sides opened as towers, by the adapter that knows the family."""
+"""Open a side of a model as a tower, with the adapter of its family."""
 
 from torch import nn
 
@@ -10,16 +10,16 @@ from cliplens.sites import Side
 
 
 def open_tower(model: nn.Module, side: Side, *, check: bool = True) -> HookedTower | None:
-    """Open one side of a stock model as a tower; None where the model has no such side.
+    """Open one side of a stock model as a tower. Return None if the model has no such side.
 
     Args:
         model: the stock model.
         side: "vision" or "text".
-        check: compare the tower with the stock encoder first, where the encoder is not made of known classes only.
+        check: compare the tower with the stock encoder first, unless the encoder consists of known classes only.
 
     Raises:
-        InputError: no installed adapter opens it.
-        MismatchError: hooked and un-hooked differ; names the first block and why.
+        InputError: no installed adapter opens this side.
+        MismatchError: hooked and unhooked output differ; the message names the first block and the reason.
     """
     adapters = [adapter for _, adapter in registry.made("towers", Tower)]
     for adapter in adapters:
@@ -39,7 +39,7 @@ def open_tower(model: nn.Module, side: Side, *, check: bool = True) -> HookedTow
 
 
 def _has_side(model: nn.Module, side: Side) -> bool:
-    """Return whether a model has a side at all: a model of one encoder has the other only if it says so."""
+    """Return whether a model has this side. A model without `encode_text` counts as an image encoder."""
     return hasattr(model, "encode_text" if side == "text" else "encode_image") or (
         side == "vision" and not hasattr(model, "encode_text")
     )

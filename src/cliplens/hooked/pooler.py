@@ -1,4 +1,4 @@
-"""Attention pooling with hooks: a few learnt queries look at the whole stream."""
+"""Attention pooling with hooks: learnt queries attend to the whole stream."""
 
 from abc import ABC, abstractmethod
 
@@ -14,7 +14,7 @@ Heads = Float[Tensor, "batch pos head d_head"]
 
 
 class HookedPooler(HookedPart, ABC):
-    """hook_q [batch, query, head, d_head], hook_k, hook_v and hook_z alike, hook_pattern [batch, head, query, pos]."""
+    """Attention pooler: hook_q and hook_z [batch, query, head, d_head], hook_k and hook_v, hook_pattern."""
 
     stock: nn.Module
 
@@ -26,14 +26,14 @@ class HookedPooler(HookedPart, ABC):
 
     @abstractmethod
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Queries, Heads, Heads]:
-        """q, k and v, each [batch, pos or query, head, d_head]."""
+        """Return q [batch, query, head, d_head], and k and v [batch, pos, head, d_head]."""
 
     @abstractmethod
     def finish(self, z: Queries) -> Float[Tensor, "batch *query d_pool"]:
-        """The output from z."""
+        """Compute the output of the pooler from z."""
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *query d_pool"]:
-        """The stock pooler itself where nobody looks inside."""
+        """Return the pooled vectors. Without an active hook the stock pooler runs."""
         if self.is_unhooked():
             return self.stock(x)
         q, k, v = self.project(x)
@@ -47,14 +47,14 @@ class HookedPooler(HookedPart, ABC):
 
 
 def split_heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
-    """The last axis cut into heads."""
+    """Split the last axis into heads."""
     return x.reshape(*x.shape[:2], n_heads, -1)
 
 
 def multihead_project(
     attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
 ) -> tuple[Queries, Heads, Heads]:
-    """q, k and v of torch's module, whether its three weights are packed or apart."""
+    """Return q, k and v of an `nn.MultiheadAttention` with packed or separate weights."""
     weights: tuple[Tensor, ...] = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
     if attn.in_proj_weight is not None:
         weights = attn.in_proj_weight.chunk(3)
@@ -67,5 +67,5 @@ def multihead_project(
 
 
 def batch_of(query: Float[Tensor, "query d"], like: Tensor) -> Float[Tensor, "batch query d"]:
-    """The learnt queries once per sample."""
+    """Repeat the learnt queries for every sample."""
     return torch.as_tensor(query).unsqueeze(0).expand(len(like), -1, -1)

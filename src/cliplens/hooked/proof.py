@@ -1,8 +1,8 @@
-"""Prove that a tower gives what its stock model gives, with every hook read.
+"""Check that a tower with all hooks active has the same output as its stock model.
 
-An adapter computes inside a block what the stock block computes. It knows the stock classes. It cannot know a subclass,
-a replaced method or a LoRA that somebody put into a model. So a tower whose model is not made of stock classes only is
-run once on two random inputs, hooked and un-hooked, and refused where the two differ.
+An adapter recomputes the steps of a stock block. It cannot foresee a subclass, a replaced method or a LoRA. So a tower
+over a model with classes other than the stock ones is run once on two random inputs, hooked and unhooked. If the
+outputs differ, the tower raises an error.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,16 @@ from cliplens.hooked.base import AbstractTower
 from cliplens.hooked.structure import changes, has_hooks, in_eval_mode
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest |hooked - stock| / |stock| that is called rounding, by dtype."""
+"""Largest |hooked - stock| / |stock| that counts as rounding, by dtype."""
 PROBES = 2
 
 
 def prove(tower: AbstractTower) -> None:
-    """Run the tower hooked and un-hooked on random inputs and compare.
+    """Compare the hooked and the unhooked output of the tower on random inputs.
 
     Raises:
-        MismatchError: they differ, or forward hooks on the stock model are not run. Names the first block and why.
+        MismatchError: they differ, or forward hooks on the stock model would not run. The message names the first
+            block that differs and the reason.
     """
     if any(p.is_meta for p in tower.stock.parameters()):
         return
@@ -36,7 +37,7 @@ def prove(tower: AbstractTower) -> None:
             with _counted(tower.stock) as wanted_calls:
                 wanted = tower.run_stock(inputs)
         except (RuntimeError, NotImplementedError):
-            return  # it does not run un-hooked either: there is nothing to compare with
+            return  # The stock model does not run either: nothing to compare with.
         try:
             with _everything_read(tower), _counted(tower.stock) as calls:
                 got = tower.run_hooked(inputs)
@@ -44,14 +45,14 @@ def prove(tower: AbstractTower) -> None:
             raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
         lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
         if lost:
-            raise _refusal(tower, f"hooks of yours on {lost[0]!r} that the hooked forward pass would not run")
+            raise _refusal(tower, f"forward hooks on stock module {lost[0]!r}, which the hooked pass would skip")
         gap = _gap(got, wanted)
         if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
             raise _refusal(tower, _where(tower, inputs, gap))
 
 
 def probe_inputs(tower: AbstractTower) -> Tensor:
-    """Return two random images or captions the tower takes, the same at every call."""
+    """Return two random images or captions for the tower, the same at every call."""
     generator = torch.Generator().manual_seed(0)
     cfg = tower.cfg
     if cfg.side == "vision":
@@ -64,7 +65,7 @@ def probe_inputs(tower: AbstractTower) -> Tensor:
 
 def _refusal(tower: AbstractTower, found: str) -> MismatchError:
     return MismatchError(
-        expected=f"a {tower.cfg.side} tower that gives the same with and without hooks",
+        expected=f"a {tower.cfg.side} tower with the same output with and without hooks",
         found=found,
         fix="wrap the stock model without that change (merge a LoRA, remove the hooks), write a Tower adapter for it"
         " (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it nevertheless",
@@ -122,7 +123,7 @@ class _Count:
 
 @contextmanager
 def _counted(stock: nn.Module) -> Iterator[dict[str, int]]:
-    """Count the calls of the modules that carry hooks of the user."""
+    """Count the calls of the stock modules that have forward hooks."""
     calls: dict[str, int] = {}
     with ExitStack() as handles:
         for name, module in stock.named_modules():
@@ -134,7 +135,7 @@ def _counted(stock: nn.Module) -> Iterator[dict[str, int]]:
 
 @contextmanager
 def _everything_read(part: nn.Module) -> Iterator[None]:
-    """Read at every hook point within a part."""
+    """Activate every hook point inside a module."""
     with ExitStack() as handles:
         for module in part.modules():
             if isinstance(module, HookPoint):
@@ -148,7 +149,7 @@ def _look(module: nn.Module, given: Any, output: Tensor) -> None:
 
 @contextmanager
 def _own_hooks_aside(tower: AbstractTower) -> Iterator[None]:
-    """Take the hooks and dictionaries at the tower's hook points out for the block."""
+    """Remove the hooks and dictionaries at the tower's hook points for the `with` block."""
     kept = [(point, point._forward_hooks, point._backward_hooks) for point in tower.hook_dict.values()]
     pre = [(point, point._forward_pre_hooks) for point in tower.hook_dict.values()]
     try:

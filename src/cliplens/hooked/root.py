@@ -1,8 +1,8 @@
-"""The base class of a tower and of the joint model: a TransformerLens root that leaves other hooks and modules alone.
+"""The base class of a tower and of the joint model: a TransformerLens root that shares modules with a stock model.
 
-Three things differ from `HookedRootModule`. `setup` names only our own parts, so the stock modules inside stay as they
-were. The `hooks` context removes exactly the hooks it added, so that contexts of a tower and of the joint model nest
-in any order. Unknown names are refused, and the nearest are listed.
+It differs from `HookedRootModule` in three ways. `setup` names cliplens' modules only, so the stock modules stay
+unaltered. The `hooks` context removes exactly the hooks it added, so contexts of a tower and of the joint model can be
+nested in any order. Unknown names raise an error that lists the nearest names.
 """
 
 from abc import ABC, abstractmethod
@@ -22,21 +22,21 @@ HookFn = Callable[..., Any]
 
 
 class HookedRoot(HookedRootModule, ABC):
-    """A `HookedRootModule` whose hooks come and go without touching anyone else's."""
+    """A `HookedRootModule` that adds and removes its own hooks only."""
 
     @abstractmethod
     def hook_for(self, name: str, hook: HookFn) -> HookFn:
-        """Return the hook in the form in which it is added at the hook point `name`, so that it is passed that name."""
+        """Wrap a hook so that it is called with `name` as the name of its hook point."""
 
     @abstractmethod
     def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> Any:
-        """Wrap the dict of activations as the cache that `run_with_cache` returns."""
+        """Return the cache that `run_with_cache` returns, from a dict of activations."""
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuse names of hooks that do not exist.
+        """Check that hooks of these names exist.
 
         Raises:
-            UnknownNameError: with the nearest names.
+            UnknownNameError: a name is unknown; the message lists the nearest names.
         """
         for name in names:
             if name not in self.hook_dict:
@@ -64,7 +64,7 @@ class HookedRoot(HookedRootModule, ABC):
         reset_hooks_end: bool = True,
         clear_contexts: bool = False,
     ) -> Iterator["HookedRoot"]:
-        """Add hooks for a block; on leaving, these hooks and no others are removed."""
+        """Add hooks for a `with` block. On leaving, exactly these hooks are removed."""
         added: list[tuple[HookPoint, Direction, Any]] = []
         self.context_level += 1
         try:
@@ -91,11 +91,11 @@ class HookedRoot(HookedRootModule, ABC):
     ) -> tuple[Any, Any]:
         """Run and cache activations, as in TransformerLens.
 
-        Without a `names_filter` everything is kept but `hook_result`, which is d_model / d_head times as large as its
-        neighbours: name it, or ask for it always with `set_use_attn_result(True)`.
+        Without a `names_filter`, all activations are cached except `hook_result`, which is d_model / d_head times as
+        large as the others. Name it in `names_filter`, or call `set_use_attn_result(True)`.
 
         Raises:
-            UnknownNameError: a name in `names_filter` is no hook's.
+            UnknownNameError: `names_filter` contains an unknown name.
         """
         chosen = self._filter(names_filter)
         out, activations = super().run_with_cache(
@@ -111,7 +111,7 @@ class HookedRoot(HookedRootModule, ABC):
         remove_batch_dim: bool = False,
         cache: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Add hooks that fill the returned dict at every run until `reset_hooks`, as in TransformerLens."""
+        """Add hooks that fill the returned dict at every run, until `reset_hooks`, as in TransformerLens."""
         kept, fwd, bwd = self.get_caching_hooks(
             self._filter(names_filter), incl_bwd, device, remove_batch_dim=remove_batch_dim, cache=cache
         )
@@ -122,7 +122,7 @@ class HookedRoot(HookedRootModule, ABC):
         return kept
 
     def set_use_attn_result(self, use_attn_result: bool) -> None:
-        """Set whether a `run_with_cache` without a filter keeps every head's result (large)."""
+        """Set whether `run_with_cache` without a filter caches `hook_result` (large)."""
         self._use_attn_result = use_attn_result
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Masks of the positions of a tower's stream that are neither a patch nor a word."""
+"""Masks of the positions of a tower's stream that are neither patches nor words."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from cliplens.hooked.base import AbstractTower
 
 
 def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
-    """Return a mask that is True at the positions to leave out.
+    """Return a mask that is True at the positions to exclude.
 
     Args:
         tower: the tower that reads the inputs.
         inputs: checked inputs: images, or token ids [batch, context].
-        which: True for an image's class token and registers, and for a caption's start, end and padding (a padding id
-            that words follow is a word: CLIP pads with the id of "!"); or the token ids to leave out, of which images
-            know only 0, the id of their class token.
+        which: True for the class token and registers of an image, and for start, end and padding of a caption (a
+            padding id before the last word is a word: CLIP pads with the id of "!"). Or the token ids to exclude; an
+            image has only the id 0, of its class token.
 
     Raises:
-        InputError: ids that images do not have, or a text tower without a tokenizer to say which ids are special.
+        InputError: an id that images do not have, or a text tower without a tokenizer, so that special ids are unknown.
     """
     if tower.cfg.side == "vision":
         return _of_images(tower, inputs, which)
@@ -31,9 +31,9 @@ def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[in
 
 
 def all_but_one(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos"]:
-    """Return a mask that is True everywhere but at the class token or the end token.
+    """Return a mask that is True everywhere except at the class token or the end token [batch, pos].
 
-    A vision tower without a class token has no such place: there nothing is left out.
+    For a vision tower without a class token the mask is False everywhere.
     """
     if tower.cfg.side == "vision" and tower.n_special == 0:
         return torch.zeros(len(inputs), tower.cfg.n_ctx, dtype=torch.bool, device=inputs.device)
@@ -45,9 +45,9 @@ def all_but_one(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos
 def _of_images(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int]) -> Bool[Tensor, "batch pos"]:
     if not isinstance(which, bool) and set(which) - {0}:
         raise InputError(
-            expected="for images True, or [0], the id of the class token",
+            expected="exclude_special_tokens True, or [0], the id of the class token, for images",
             found=f"exclude_special_tokens={list(which)}",
-            fix="leave out other positions by a hook of your own",
+            fix="exclude other positions with a hook of your own",
         )
     place = torch.arange(tower.cfg.n_ctx, device=inputs.device)
     return (place < tower.n_special).expand(len(inputs), -1)
@@ -61,9 +61,9 @@ def _of_captions(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch po
     tokenizer = getattr(tower, "tokenizer", None)
     if tokenizer is None:
         raise InputError(
-            expected="a text tower with a tokenizer, which knows the special ids",
+            expected="a text tower with a tokenizer, which defines the special ids",
             found="none",
-            fix="give the ids: exclude_special_tokens=[...]",
+            fix="pass the ids: exclude_special_tokens=[...]",
         )
     framing = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
     padding = inputs == tokenizer.pad_token_id

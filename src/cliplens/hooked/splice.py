@@ -1,10 +1,9 @@
-"""One dictionary at one hook point of a tower.
+"""A dictionary attached to a hook point of a tower.
 
-The hook point stays where it is and stays the same object: the dictionary is a forward hook on it that runs before all
-others, so a hook's name always means what flows on from there. The dictionary's own hook points are never renamed and
-never shared: what shows in the tower as `blocks.1.hook_resid_post.hook_sae_acts_post` is a point of the
-splice, to which the dictionary's own point of that name is relayed while the tower runs. So one dictionary can stand in
-both towers at once, and is after a run what it was before.
+The hook point stays the same object. The dictionary is a forward hook that runs before all others, so other hooks read
+the replaced activation. The hook points of the dictionary are neither renamed nor shared: the tower's hook
+`blocks.1.hook_resid_post.hook_sae_acts_post` is a hook point of the splice, which the dictionary's hook point of that
+name forwards to while the tower runs. So one dictionary can be attached to both towers, and a run does not alter it.
 """
 
 from collections.abc import Iterator
@@ -29,11 +28,10 @@ INPUT, CODES, REBUILT, ERROR, OUTPUT = (
 
 
 class Splice:
-    """A dictionary, or a transcoder with its two hooks, in the place of an activation.
+    """A dictionary (or a transcoder with two hooks) that replaces an activation by its reconstruction.
 
-    `sae` is any module with `encode`, `decode` and `forward`. Activations of heads, [batch, pos, head, d], are laid
-    side by side for it, or cut down to the one head `head`. Where `passes` [batch, pos] is true the activation goes
-    past it.
+    `sae` is any module with `encode`, `decode` and `forward`. Activations of heads, [batch, pos, head, d], are
+    concatenated for it, or reduced to the head `head`. Where `passes` [batch, pos] is True the activation is kept.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class Splice:
             self._handles += [capture, self.source.register_forward_pre_hook(_Last(capture.id))]
 
     def detach(self) -> None:
-        """Detach from the hook point; other hooks on it stay."""
+        """Detach from the hook point. Other hooks on it stay."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -108,15 +106,15 @@ class Splice:
             return self._run(rows)
 
     def _run(self, rows: Tensor) -> Tensor:
-        # SAELens' own flag would add the error inside, where hooks on the codes could not be told from it.
+        # SAELens' own flag adds the error inside the SAE, where it would also undo edits of the codes.
         if getattr(self.sae, "use_error_term", False) and not hasattr(getattr(self.sae, "cfg", None), "d_out"):
             return self.sae.decode(self.sae.encode(rows))  # type: ignore[operator]
         return self.sae(rows)
 
     def _with_error(self, x: Tensor, out: Tensor, rows: Tensor, passes: Tensor | None) -> Tensor:
-        """Add to `out` the part of `x` that the dictionary, run without hooks, does not explain.
+        """Add the reconstruction error of the dictionary, run without hooks, to `out`.
 
-        Summed as x + (out - clean): where nobody interfered that is `x` itself, bit for bit.
+        Computed as x + (out - clean). Without edits this is `x`, bit for bit.
         """
         with torch.no_grad():
             clean = self._clean(out, rows, x)
@@ -153,7 +151,7 @@ class Splice:
             raise InputError(
                 expected="a transcoder's input hook that fires before its output hook",
                 found=f"{self.into.name} reached first",
-                fix="give the hook the transcoder reads as hook_name and the one it writes as hook_name_out",
+                fix="set hook_name to the hook that the transcoder reads and hook_name_out to the one it writes",
             )
         return given
 
@@ -174,7 +172,7 @@ class Splice:
 
 
 class _Relay:
-    """A forward hook that passes an activation on through another hook point."""
+    """A forward hook that passes an activation through another hook point."""
 
     def __init__(self, to: HookPoint) -> None:
         self.to = to
@@ -184,7 +182,7 @@ class _Relay:
 
 
 class _Last:
-    """A forward pre-hook that makes one forward hook the last, so that it sees what all others left."""
+    """A forward pre-hook that moves one forward hook to the end, so that it sees the result of all others."""
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -195,7 +193,7 @@ class _Last:
 
 @contextmanager
 def _silenced(sae: nn.Module, points: dict[str, HookPoint]) -> Iterator[None]:
-    """Run the dictionary without its hook points for a block."""
+    """Switch the hook points of the dictionary off for the `with` block."""
     try:
         for name in points:
             setattr(sae, name, nn.Identity())

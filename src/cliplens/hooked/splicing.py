@@ -1,4 +1,4 @@
-"""Dictionaries in the forward pass of a tower or of the joint model, by SAELens' own method names."""
+"""Splice dictionaries into the forward pass of a tower or of the joint model, with SAELens' method names."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -21,36 +21,37 @@ _WITH_POSITIONS = ("blocks.", "ln_pre.", "ln_final.", "hook_pos_embed")
 
 
 class Splicing(HookedRoot):
-    """A root that dictionaries can be spliced into: stock SAELens SAEs and transcoders, or anything with their methods.
+    """A root that takes dictionaries: stock SAELens SAEs and transcoders, or modules with the same methods.
 
-    A dictionary says itself where it belongs: `cfg.metadata.hook_name`, for a transcoder `hook_name_out` too, with the
-    tower in front (`vision.blocks.1.hook_resid_post`) or beside it in `clip_tower`. At a tower the bare name will do.
-    A cliplens `Dictionary` goes in as it is: each tower gets the copy that reads its raw activations, at the site it
-    was trained on. One trained on a single token of each sample (its `token` is auto, cls or eot) stands at that
-    position only, one trained on patches leaves out the others; SAELens' own stand at every position.
+    The hook is read from the dictionary: `cfg.metadata.hook_name` (and `hook_name_out` of a transcoder), either a joint
+    name (`vision.blocks.1.hook_resid_post`) or a name within the tower in `clip_tower`. A tower needs no `clip_tower`.
+
+    A cliplens `Dictionary` can be passed directly: each tower gets the copy for its raw activations, at the site it was
+    trained on. If it was trained on one token per sample (its `token` is auto, cls or eot), it is applied at that
+    position only; if on patches, at patches only. SAELens' dictionaries are applied at every position.
     """
 
     @abstractmethod
     def tower_of(self, hook: str, side: str | None) -> tuple[AbstractTower, str]:
-        """The tower a hook name means, and its name there. `side` is what a dictionary says of its tower, if it does.
+        """Return the tower of a hook and the name of the hook in it. `side` is the dictionary's `clip_tower`, or None.
 
         Raises:
-            InputError: it is not clear which tower is meant.
-            MismatchError: another tower is meant than this one.
-            UnknownNameError: there is no such hook.
+            InputError: neither the name nor `side` names a tower.
+            MismatchError: the name or `side` names another tower than this one.
+            UnknownNameError: no hook has that name.
         """
 
     @property
     @abstractmethod
     def splices(self) -> dict[str, Splice]:
-        """What is spliced in now, by the name of the hook each one writes."""
+        """The spliced dictionaries, by the name of the hook that each writes."""
 
     def check_compatible(self, dictionary: Any, hooks: Sequence[str]) -> None:
-        """Refuse a dictionary that was made on another model, as far as that can be known here."""
+        """Check that a dictionary was trained on this model, as far as its metadata say."""
 
     @property
     def acts_to_saes(self) -> dict[str, nn.Module]:
-        """The dictionaries spliced in now, by the name of the hook each one reads."""
+        """The spliced dictionaries, by the name of the hook that each reads."""
         return {self._read_by(name, splice): splice.sae for name, splice in self.splices.items()}
 
     def add_sae(
@@ -61,30 +62,30 @@ class Splicing(HookedRoot):
         *,
         hook: str | None = None,
     ) -> None:
-        """Splice a dictionary in, until `reset_saes`. One that wrote to the same hook before makes way.
+        """Splice a dictionary in until `reset_saes`. It replaces one that writes to the same hook.
 
         Args:
             sae: a SAELens SAE or transcoder, a cliplens `Dictionary`, or any module with `encode`, `decode`, `forward`,
                 `cfg.d_in` and `cfg.metadata.hook_name`.
-            use_error_term: add what the dictionary does not explain, so that the output is the model's own as long as
-                nobody changes a code; None: as the dictionary says.
-            exclude_special_tokens: leave the class token, start, end and padding as they are; or the ids to leave.
-                Hooks with one position per sample (pooled, projected, normalised embeddings) have nothing to leave out.
-            hook: where to splice it in, whatever its metadata says.
+            use_error_term: add the reconstruction error, so that the output changes only if codes are edited. None
+                reads the setting of the dictionary.
+            exclude_special_tokens: True keeps the activations at the class token, start, end and padding; or the token
+                ids to keep. It has no effect at hooks with one position per sample (pooled, projected, embedding).
+            hook: name of the hook, in place of the one in the metadata.
 
         Raises:
             UnknownNameError: there is no such hook.
-            MismatchError: the hook is of another width than the dictionary, or in another tower; or the dictionary
-                was made on another model.
+            MismatchError: the hook has another width than the dictionary or lies in another tower, or the dictionary
+                was trained on another model.
         """
         for prepared in self._prepared(sae, hook):
             prepared.tower.put_splice(prepared.writes, prepared.splice(use_error_term, exclude_special_tokens))
 
     def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
-        """Take out the dictionaries that read or write the named hooks; all of them when None.
+        """Remove the dictionaries that read or write the named hooks; None removes all.
 
         Raises:
-            InputError: nothing is spliced in there.
+            InputError: no dictionary is at one of these hooks.
         """
         named = [act_names] if isinstance(act_names, str) else act_names
         present = {name: {name, self._read_by(name, splice)} for name, splice in self.splices.items()}
@@ -93,7 +94,7 @@ class Splicing(HookedRoot):
                 raise InputError(
                     expected=f"a hook with a dictionary, one of {sorted(self.acts_to_saes)}",
                     found=repr(wanted),
-                    fix="look at acts_to_saes",
+                    fix="pass a key of acts_to_saes",
                 )
         for name, names in present.items():
             if named is None or names & set(named):
@@ -108,7 +109,7 @@ class Splicing(HookedRoot):
         use_error_term: bool | None = None,
         exclude_special_tokens: bool | list[int] = False,
     ) -> Iterator["Splicing"]:
-        """Dictionaries that are spliced in within the block; afterwards what was there before is there again."""
+        """Splice dictionaries in for a `with` block. On leaving, the previous dictionaries are restored."""
         before: list[tuple[AbstractTower, str, Splice | None]] = []
         try:
             for sae in saes if isinstance(saes, Sequence) else [saes]:
@@ -130,7 +131,7 @@ class Splicing(HookedRoot):
         exclude_special_tokens: bool | list[int] = False,
         **options: Any,
     ) -> Any:
-        """One forward pass with dictionaries spliced in."""
+        """Run a forward pass with dictionaries spliced in."""
         with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
             return self(*inputs, **options)
 
@@ -143,7 +144,7 @@ class Splicing(HookedRoot):
         exclude_special_tokens: bool | list[int] = False,
         **options: Any,
     ) -> tuple[Any, Any]:
-        """`run_with_cache` with dictionaries spliced in: the cache holds their hooks too."""
+        """Run with dictionaries spliced in and cache activations, those of their hook points included."""
         with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
             return self.run_with_cache(*inputs, **options)
 
@@ -158,7 +159,7 @@ class Splicing(HookedRoot):
         bwd_hooks: Sequence[tuple[NameOrFilter, HookFn]] = (),
         **options: Any,
     ) -> Any:
-        """`run_with_hooks` with dictionaries spliced in: hooks reach their codes by name."""
+        """Run with dictionaries spliced in and with hooks, which may name hook points of the dictionaries."""
         with self.saes(saes, reset_saes_end, use_error_term, exclude_special_tokens):
             return self.run_with_hooks(*inputs, fwd_hooks=list(fwd_hooks), bwd_hooks=list(bwd_hooks), **options)
 
@@ -169,13 +170,15 @@ class Splicing(HookedRoot):
         return name.removesuffix(local) + str(splice.source.name)
 
     def _prepared(self, sae: Any, hook: str | None) -> "list[Prepared]":
-        """Where a dictionary goes, checked; a `Dictionary` may go into both towers."""
+        """Return checked dictionaries with their hooks; a `Dictionary` of both modalities gives one per tower."""
         if isinstance(sae, nn.Module):
             self.check_compatible(sae, [hook] if hook else [])
             return [self._placed(sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
         if getattr(sae, "folded", None) is None:
             raise InputError(
-                expected="a SAELens SAE, a cliplens Dictionary or a module like them", found=repr(sae), fix="give one"
+                expected="a SAELens SAE, a cliplens Dictionary or a module with encode, decode and forward",
+                found=repr(sae),
+                fix="pass a dictionary of one of these kinds",
             )
         made_on = sae.provenance
         names = [hook] if hook else self.own_sites(made_on.sites if made_on else ())
@@ -184,15 +187,15 @@ class Splicing(HookedRoot):
         return [self._placed(sae.folded(MODALITY_OF[self.tower_of(n, None)[0].cfg.side]), n, token) for n in names]
 
     def own_sites(self, sites: Sequence[str]) -> list[str]:
-        """Those of a dictionary's sites that lie here.
+        """Return the sites of a dictionary that lie in this root.
 
         Raises:
-            MismatchError: none does.
+            MismatchError: none of them does.
         """
         own = [name for name in sites if f"{name.partition('.')[0]}." in self.prefixes()]
         if not own:
             raise MismatchError(
-                expected="a dictionary that was made on a site of this model",
+                expected="a dictionary that was trained on a site of this model",
                 found=f"one made on {', '.join(sites) or 'sites it does not tell'}",
                 fix="give add_sae(..., hook=...)",
             )
@@ -200,7 +203,7 @@ class Splicing(HookedRoot):
 
     @abstractmethod
     def prefixes(self) -> tuple[str, ...]:
-        """What joint names of hooks in here begin with."""
+        """Return the prefixes of joint hook names in this root."""
 
     def _placed(self, sae: Any, hook: str | None, token: str | None) -> "Prepared":
         metadata = _metadata(sae, hook)
@@ -216,7 +219,7 @@ class Splicing(HookedRoot):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dictionary and its place in a tower."""
+    """A dictionary with its tower and hook."""
 
     sae: nn.Module
     tower: AbstractTower
@@ -226,7 +229,7 @@ class Prepared:
     token: str | None
 
     def splice(self, use_error_term: bool | None, exclude: bool | list[int]) -> Splice:
-        """The splice, not yet in."""
+        """Return the splice, not yet attached."""
         with_error = bool(getattr(self.sae, "use_error_term", False)) if use_error_term is None else use_error_term
         positions = self.writes.startswith(_WITH_POSITIONS) or self.writes == "hook_embed"
         return Splice(
@@ -241,7 +244,7 @@ class Prepared:
 
 
 class SplicedTower(Splicing, AbstractTower):
-    """The tower's part in it: holds the splices, and tells them which positions are special."""
+    """A tower with splices. It tells them which positions are special."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,11 +252,11 @@ class SplicedTower(Splicing, AbstractTower):
 
     @property
     def splices(self) -> dict[str, Splice]:
-        """What is spliced in now, by the name of the hook each one writes."""
+        """The spliced dictionaries, by the name of the hook that each writes."""
         return self._splices
 
     def put_splice(self, hook: str, splice: Splice | None) -> None:
-        """Splice in what is given, in the place of what is there."""
+        """Attach a splice at a hook, in place of the one there; None only detaches."""
         present = self._splices.pop(hook, None)
         if present is not None:
             present.detach()
@@ -263,11 +266,11 @@ class SplicedTower(Splicing, AbstractTower):
         self.setup()
 
     def prefixes(self) -> tuple[str, ...]:
-        """`vision.` or `text.`."""
+        """Return `vision.` or `text.`."""
         return (f"{self.cfg.side}.",)
 
     def tower_of(self, hook: str, side: str | None) -> tuple[Any, str]:
-        """This tower, and the hook's name without the tower's in front."""
+        """Return this tower and the name of the hook without prefix."""
         own: str = self.cfg.side
         first, _, rest = hook.partition(".")
         name = rest if first in SIDES else hook
@@ -276,13 +279,13 @@ class SplicedTower(Splicing, AbstractTower):
             raise MismatchError(
                 expected=f"a dictionary of the {own} tower",
                 found=f"one for {meant}.{name}",
-                fix=f"splice it into the {meant} tower, or into the joint model",
+                fix=f"add it to the {meant} tower or to the joint model",
             )
         self.check_names([name])
         return self, name
 
     def mark_special(self, inputs: Tensor) -> None:
-        """Tell the splices which positions of these inputs go past them."""
+        """Tell the splices at which positions of these inputs to keep the activations."""
         for splice in self._splices.values():
             masks = []
             if splice.exclude is not False:
@@ -296,7 +299,7 @@ def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:
     found = getattr(getattr(sae, "cfg", None), "metadata", None)
     if hook is None and not getattr(found, "hook_name", None):
         raise InputError(
-            expected="a dictionary that says where it belongs, in cfg.metadata.hook_name",
+            expected="a dictionary with the name of its hook in cfg.metadata.hook_name",
             found=f"{type(sae).__name__} without",
             fix="set it, for example 'vision.blocks.9.hook_resid_post', or give add_sae(..., hook=...)",
         )
@@ -308,7 +311,7 @@ def _check_same_tower(tower: Any, reads: str, into: Any, writes: str) -> None:
         raise InputError(
             expected="a transcoder that reads and writes one tower",
             found=f"{tower.cfg.side}.{reads} and {into.cfg.side}.{writes}",
-            fix="run it between two runs of the towers instead",
+            fix="use a transcoder within one tower, or call this one on cached activations",
         )
 
 
@@ -319,7 +322,7 @@ def _check_width(sae: Any, which: str, tower: AbstractTower, hook: str, head: in
     wanted = getattr(sae.cfg, which, width)
     if wanted != width:
         raise MismatchError(
-            expected=f"a hook of width {which}={wanted}, as the dictionary has it",
+            expected=f"a hook of width {wanted}, the dictionary's {which}",
             found=f"{tower.cfg.side}.{hook} of width {width}",
-            fix="splice it in where it was trained, or train one on this hook",
+            fix="splice it in at the hook it was trained on, or train one on this hook",
         )

@@ -1,7 +1,7 @@
-"""Look at the modules of a stock model: how they are put together, and what somebody changed in them.
+"""Inspect the modules of a stock model, and find changes made to them.
 
-A tower is proved against its stock model once (`cliplens.hooked.proof`). The proof holds as long as the structure
-stays: the same modules of the same classes, nothing replaced on them, the same hooks. The walk is kept cheap because it
+A tower is compared with its stock model once (`cliplens.hooked.proof`). The result holds as long as the structure is
+the same: modules, their classes, replaced attributes and hooks. The walk over the modules must be cheap, because it
 runs at every hooked forward pass.
 """
 
@@ -14,11 +14,11 @@ from torch import nn
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 KNOWN = frozenset({"torch", "open_clip", "timm", "transformers", "cliplens", "cliplens_hooks"})
-"""Packages whose classes the adapters are tested on."""
+"""Packages with the module classes that the adapters are tested on."""
 
 
 def modules_of(stock: nn.Module) -> list[nn.Module]:
-    """Return a module and all its descendants; one that is shared by two parents comes twice."""
+    """Return a module and all its descendants. A module with two parents is listed twice."""
     found, waiting = [], [stock]
     while waiting:
         module = waiting.pop()
@@ -28,9 +28,9 @@ def modules_of(stock: nn.Module) -> list[nn.Module]:
 
 
 def structure(stock: nn.Module) -> list[Any]:
-    """Return what has to stay for a proof to hold; compare two of them with `==`.
+    """Return a description of the modules. While it is equal (`==`), a comparison with the stock model stays valid.
 
-    Every module, its class, the class's forward, the number of attributes it has of its own and its hooks.
+    It lists every module with its class, the class's forward, the number of its own attributes and its hooks.
     """
     found: list[Any] = []
     for module in modules_of(stock):
@@ -44,7 +44,7 @@ def structure(stock: nn.Module) -> list[Any]:
 
 @contextmanager
 def in_eval_mode(stock: nn.Module) -> Iterator[None]:
-    """Put every module of a stock model into eval mode for the block; on leaving each has the mode it had."""
+    """Put every module of a stock model into eval mode for the `with` block, then restore each mode."""
     flipped = [module for module in modules_of(stock) if module.__dict__["training"]]
     try:
         for module in flipped:
@@ -56,13 +56,13 @@ def in_eval_mode(stock: nn.Module) -> Iterator[None]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Return whether somebody registered hooks on a stock module."""
+    """Return whether a stock module has forward hooks or pre-hooks."""
     own = module.__dict__
     return bool(own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"])
 
 
 def called_as(stock: nn.Module, compute: Any, *given: Any, **named: Any) -> Any:
-    """Call `compute` in the place of the module's forward, so that hooks on the module run as ever."""
+    """Call `compute` in place of the module's forward. Hooks on the module run as usual."""
     if not (has_hooks(stock) or stock.__dict__["_backward_pre_hooks"]):
         return compute(*given, **named)
     before = stock.__dict__.get("forward")
@@ -77,7 +77,7 @@ def called_as(stock: nn.Module, compute: Any, *given: Any, **named: Any) -> Any:
 
 
 def changes(stock: nn.Module) -> dict[str, str]:
-    """Return what differs from the stock classes, by module name: classes, methods, hooks, parametrisations."""
+    """Return the differences from the stock classes by module name: classes, methods, hooks, parametrisations."""
     return {name: why for name, module in stock.named_modules() if (why := _change(module)) is not None}
 
 

@@ -1,4 +1,4 @@
-"""What every text tower does: takes token ids, and speaks to SAELens like a language model."""
+"""The base class of text towers, with the interface that SAELens expects of a language model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from cliplens.hooked.tower import HookedTower
 
 
 class TokenizerShim:
-    """A CLIP tokenizer under the names SAELens asks a Hugging Face tokenizer for."""
+    """A CLIP tokenizer with the methods of a Hugging Face tokenizer that SAELens calls."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -29,7 +29,7 @@ class TokenizerShim:
         return self.tokenizer(list(captions))
 
     def decode(self, ids: Any) -> str:
-        """The caption the ids spell."""
+        """Return the caption of these token ids."""
         speaks = self.tokenizer if hasattr(self.tokenizer, "decode") else self.tokenizer.tokenizer
         return str(speaks.decode(ids))
 
@@ -39,11 +39,11 @@ def _first(inner: Any, *names: str) -> int | None:
 
 
 class HookedTextTower(HookedTower):
-    """A tower over token ids [batch, context]."""
+    """A tower whose inputs are token ids [batch, context]."""
 
     tokenizer: TokenizerShim | None
     any_length: bool = False
-    """Whether captions shorter than the context may come unpadded."""
+    """Whether token ids may be shorter than the context (not padded)."""
 
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__(stock, cfg)
@@ -55,7 +55,7 @@ class HookedTextTower(HookedTower):
         return self.token_embedding()
 
     def token_embedding(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The weights of the stock embedding; families that keep them elsewhere give `get_input_embeddings`."""
+        """The stock token embedding. Families that store it elsewhere override `get_input_embeddings`."""
         stock: Any = self.stock
         found = stock.get_input_embeddings() if hasattr(stock, "get_input_embeddings") else stock.token_embedding
         return found.weight
@@ -68,23 +68,23 @@ class HookedTextTower(HookedTower):
         truncate: bool = True,
         padding_side: str | None = None,
     ) -> Int[Tensor, "batch context"]:
-        """Token ids of captions: always start, text, end and padding to the full context, as CLIP reads them.
+        """Return the token ids of captions: start, text, end, and padding to the context length, as CLIP does.
 
         Raises:
-            InputError: the model came without a tokenizer.
+            InputError: the model has no tokenizer.
         """
         if self.tokenizer is None:
             raise InputError(
-                expected="a model with a tokenizer", found="none", fix="give one: cliplens.wrap(model, tokenizer=...)"
+                expected="a model with a tokenizer", found="none", fix="pass it: cliplens.wrap(model, tokenizer=...)"
             )
         tokens = self.tokenizer([captions] if isinstance(captions, str) else captions)
         return tokens.to(self.device) if move_to_device else tokens
 
     def checked(self, inputs: Inputs) -> Int[Tensor, "batch context"]:
-        """Return token ids on the device of the weights; captions are tokenised first.
+        """Return token ids on the device of the weights. Captions are tokenised first.
 
         Raises:
-            InputError: `inputs` are floats, rows of another length than the context, or no captions.
+            InputError: `inputs` are floats, token ids of another length than the context, or not captions.
         """
         if not isinstance(inputs, Tensor):
             inputs = self._tokenised(inputs)
@@ -95,7 +95,7 @@ class HookedTextTower(HookedTower):
             raise InputError(
                 expected=f"token ids, integers [batch, {n}], for the text tower",
                 found=f"{inputs.dtype} {list(inputs.shape)}",
-                fix="put captions through clip.tokenizer (images go to clip.vision)",
+                fix="tokenise captions with clip.tokenizer; pass images to clip.vision",
             )
         return inputs.to(self.device)
 
@@ -105,6 +105,6 @@ class HookedTextTower(HookedTower):
             raise InputError(
                 expected="token ids or captions for the text tower",
                 found=f"{type(captions).__name__} {str(captions)[:60]!r}",
-                fix="give a string or a list of strings; pictures go to clip.vision",
+                fix="pass a string or a list of strings; pass images to clip.vision",
             )
         return self.to_tokens(given)

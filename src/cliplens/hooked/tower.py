@@ -1,8 +1,8 @@
-"""A tower: one encoder of a two-tower model as a TransformerLens root.
+"""A tower: one encoder of a two-tower model, as a TransformerLens root.
 
-`tower(inputs)` is the stock encoder's output, unnormalised, bit for bit as long as nobody reads or writes. Families
-subclass `HookedVisionTower` or `HookedTextTower` and say how inputs become a stream, how a stream becomes one vector,
-and where the blocks are; everything else is here.
+`tower(inputs)` is the unnormalised output of the stock encoder, bit for bit while no hook is active. An adapter
+subclasses `HookedVisionTower` or `HookedTextTower`. It sets the blocks and defines `embed` (inputs to stream), `pool`
+(stream to one vector) and `project`. The rest is defined here.
 """
 
 import re
@@ -32,14 +32,14 @@ _TINY = 1e-12
 
 
 class HookedTower(BankedTower):
-    """One encoder with hooks.
+    """An encoder with hooks.
 
-    Weights are shared with the stock module, which is never altered. It always runs in eval mode, whatever mode the
-    module is in; the module keeps its mode.
+    Weights are shared with the stock module, which is not altered. The tower always runs in eval mode; the stock module
+    keeps its own mode.
     """
 
     _proved: list[Any] | None = None
-    """The structure of the stock module that the tower was proved with; None where nothing is compared."""
+    """The structure of the stock module when the tower was compared with it; None if it never is."""
 
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__()
@@ -50,20 +50,20 @@ class HookedTower(BankedTower):
 
     @property
     def cfg(self) -> TowerConfig:
-        """The measures of the tower, with the device and dtype its weights have now."""
+        """The configuration of the tower, with the current device and dtype of its weights."""
         return replace(self._cfg, device=self.device, dtype=self.input_dtype)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.stock.parameters()).device
 
     def belongs_to(self, model_name: str) -> None:
-        """Say which model the tower is of."""
+        """Set the name of the model of the tower."""
         self._cfg = replace(self._cfg, model_name=model_name)
 
     def setup(self) -> None:
-        """Name the hook points; stock modules keep what they have."""
+        """Set the names of the hook points. Stock modules are not altered."""
         self.hook_dict = named_points(self)
         for name, hook in self.hook_dict.items():
             hook.name = name
@@ -78,16 +78,16 @@ class HookedTower(BankedTower):
             module.training = False
 
     def train(self, mode: bool = True) -> "HookedTower":
-        """Do nothing: a tower runs in eval mode. The mode of the stock model is its owner's business."""
+        """Do nothing: a tower runs in eval mode. Set the mode of the stock model on the stock model."""
         return self
 
     def prove(self) -> None:
-        """Compare the tower with its stock encoder, and again whenever the encoder's structure has changed.
+        """Compare the tower with its stock encoder now, and again after every change of the encoder's structure.
 
-        An encoder made of known classes, unchanged, is not run; any other is run once with every hook read.
+        An unchanged encoder of known classes is not run. Any other is run once with every hook active.
 
         Raises:
-            MismatchError: the two differ; names the first block and why.
+            MismatchError: the outputs differ; the message names the first block and the reason.
         """
         if changes(self.stock):
             prove(self)
@@ -95,12 +95,12 @@ class HookedTower(BankedTower):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Put the stock encoder into eval mode for a block, and give it its own mode back."""
+        """Put the stock encoder into eval mode for the `with` block, then restore its mode."""
         with in_eval_mode(self.stock):
             yield
 
     def is_unhooked(self) -> bool:
-        """Whether nobody reads or writes anywhere in the tower."""
+        """Return whether the tower has no hooks and no spliced dictionaries."""
         return not active(*self._points)
 
     def forward(
@@ -113,24 +113,23 @@ class HookedTower(BankedTower):
         padding_side: str | None = None,
         loss_per_token: bool = False,
     ) -> Any:
-        """The stock encoder's output, or with `stop_at_layer` the stream that enters that block.
+        """Return the output of the stock encoder, or the stream that enters block `stop_at_layer`.
 
         Args:
-            inputs: images [batch, 3, height, width], pictures, or image tokens with an `image_source`; token ids or
-                captions for text.
-            stop_at_layer: run the blocks before this one only; `n_layers` gives the stream before the final norm;
-                negative counts from the end, as in TransformerLens.
-            return_type: "embedding" (None means the same); with a bank of concepts also "logits", "loss" or "both",
-                see `answer`.
-            prepend_bos: taken for SAELens' sake; tokens come with their start token already.
-            padding_side: taken for SAELens' sake, like `prepend_bos`.
-            loss_per_token: whether losses come one per position.
+            inputs: vision: preprocessed images, PIL images, or image tokens with an `image_source`; text: token ids or
+                captions.
+            stop_at_layer: run only the blocks before this one, as in TransformerLens. `n_layers` returns the stream
+                before the final norm; negative numbers count from the end.
+            return_type: "embedding" or None; with a bank of concepts also "logits", "loss" or "both" (see `answer`).
+            prepend_bos: ignored; SAELens passes it. Token ids already contain the start token.
+            padding_side: ignored; SAELens passes it.
+            loss_per_token: return one loss per position.
 
         Raises:
-            InputError: the inputs are not what this tower reads, or logits are asked for without a bank.
+            InputError: the inputs are of another kind or shape, or logits are requested without a bank.
         """
         if return_type not in (None, "embedding"):
-            # Image tokens stay tokens here: they say which label belongs to an image.
+            # Image tokens are not looked up here: the bank needs them to find the labels of the images.
             kept = inputs if isinstance(inputs, Tensor) else self._received(inputs)
             return self.answer(kept, return_type, loss_per_token)
         given = self._received(inputs)
@@ -138,7 +137,7 @@ class HookedTower(BankedTower):
             return self.compute(given, stop_at_layer)
 
     def compute(self, inputs: Tensor, stop_at_layer: int | None = None) -> Tensor:
-        """Run the forward pass on checked inputs, in the mode the stock encoder is in."""
+        """Run the forward pass on checked inputs, in the current mode of the stock encoder."""
         if stop_at_layer is None:
             return self._encode(inputs)[0]
         self._check_structure()
@@ -147,15 +146,15 @@ class HookedTower(BankedTower):
 
     @property
     def stack(self) -> nn.ModuleList:
-        """The layers, each called with the stream and the context."""
+        """The layers. Each is called with the stream and the context returned by `embed`."""
         return self.get_submodule(self.stack_name)
 
     def rows(self, stream: Tensor) -> Float[Tensor, "batch pos d_model"]:
-        """The stream with one axis of positions, whatever the layers pass among themselves."""
+        """Return the stream as [batch, pos, d], from the layout that the layers use."""
         return stream if stream.ndim == 3 else stream.flatten(2).transpose(1, 2)
 
     def encode(self, inputs: Inputs) -> tuple[Float[Tensor, "batch *pos d_embed"], Float[Tensor, "batch *pos d_embed"]]:
-        """The output unnormalised, and normalised as `hook_embedding` left it."""
+        """Return the unnormalised output, and the unit-norm embedding after `hook_embedding`."""
         given = self._received(inputs)
         with self.evaluating():
             projected, embedding = self._encode(given)
@@ -164,14 +163,13 @@ class HookedTower(BankedTower):
     def read(
         self, inputs: Inputs, names: Sequence[str], stop_at_layer: int | None = None
     ) -> dict[str, Float[Tensor, "batch pos ..."]]:
-        """Activations at the named hooks, and nothing computed past the last of them.
+        """Return the activations at the named hooks, without computing anything after the last of them.
 
-        The quick way where `run_with_cache` is the comfortable one: handles go straight onto the hook points. Gradients
-        are as the caller set them.
+        It is faster than `run_with_cache`. Gradients are computed unless the caller switched them off.
 
         Raises:
-            UnknownNameError: a name is no hook's.
-            InputError: `stop_at_layer` leaves out a named hook.
+            UnknownNameError: no hook has that name.
+            InputError: a named hook lies after `stop_at_layer`.
         """
         self.check_names(names)
         stop = self.stop_after(names) if stop_at_layer is None else stop_at_layer
@@ -186,12 +184,12 @@ class HookedTower(BankedTower):
             raise InputError(
                 expected=f"a stop_at_layer past {', '.join(sorted(set(names) - set(got)))}",
                 found=f"stop_at_layer={stop}",
-                fix="leave stop_at_layer out: it is found from the names",
+                fix="leave stop_at_layer out; it is derived from the names",
             )
         return {name: got[name] for name in names}
 
     def stop_after(self, names: Sequence[str]) -> int | None:
-        """The smallest `stop_at_layer` with which all the named hooks still fire; None when the head must run."""
+        """Return the smallest `stop_at_layer` at which all the named hooks fire; None if the head must run."""
         stops = [0]
         for name in names:
             layer = re.match(rf"{self.stack_name}\.(\d+)\.", name)
@@ -201,10 +199,10 @@ class HookedTower(BankedTower):
         return max(stops)
 
     def width(self, hook: str) -> int:
-        """How wide one row at the hook is (heads side by side).
+        """Return the width of one row of activations at the hook; heads are concatenated.
 
         Raises:
-            UnknownNameError: there is no such hook.
+            UnknownNameError: no hook has that name.
             InputError: rows at this hook have no fixed width (attention scores and patterns).
         """
         self.check_names([hook])
@@ -218,17 +216,17 @@ class HookedTower(BankedTower):
         return width
 
     def hook_for(self, name: str, hook: HookFn) -> HookFn:
-        """At the tower, a hook point's own name is the name asked for."""
+        """Return the hook unchanged: hook points of a tower carry the names they are found under."""
         return hook
 
     def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> ClipActivationCache:
-        """TransformerLens' cache."""
+        """Return TransformerLens' cache."""
         return ClipActivationCache(activations, self, has_batch_dim)
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
-        """All that output biases of attention and MLP added to the stream before `layer`, as in TransformerLens."""
+        """Return the sum of the output biases of attention and MLP before `layer`, as in TransformerLens."""
         total = torch.zeros(self._cfg.d_model, device=self.device, dtype=self.input_dtype)
         block: Any
         for i, block in enumerate(self.stack):
@@ -250,7 +248,7 @@ class HookedTower(BankedTower):
         return self._encode_hooked(inputs)
 
     def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
-        """Run the forward pass that hooks can see, whether or not there are any."""
+        """Run the forward pass with hook points, even if no hook is active."""
         return self._encode_hooked(inputs)[0]
 
     def _check_structure(self) -> None:
@@ -261,8 +259,8 @@ class HookedTower(BankedTower):
             return
         if _modules(now) != _modules(self._proved):
             raise MismatchError(
-                expected="the modules the model had when it was wrapped",
-                found="others (a LoRA injected, a layer replaced or a method of a class changed since)",
+                expected="the same modules as when the model was wrapped",
+                found="changed modules (an injected LoRA, a replaced layer or a replaced method)",
                 fix="wrap the model again: cliplens.wrap(clip.model)",
             )
         self.prove()
@@ -295,5 +293,5 @@ class HookedTower(BankedTower):
 
 
 def _modules(proved: list[Any]) -> list[Any]:
-    """Return what a structure says of modules and classes, without attributes and hooks."""
+    """Return the modules and classes of a structure, without attributes and hooks."""
     return [entry for entry in proved if not isinstance(entry, int | tuple)]

@@ -1,4 +1,4 @@
-"""What every vision tower does: takes images, or ids of images where a source of images is attached."""
+"""The base class of vision towers. They take images, or indices of images in an attached source."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ ImageLookup = Callable[[Int[Tensor, " batch"]], Float[Tensor, "batch 3 height wi
 
 
 class HookedVisionTower(HookedTower):
-    """A tower over images.
+    """A tower whose inputs are images.
 
-    SAELens feeds models integer tokens only. Attach an `image_source` and the tower takes *image tokens*: one row per
-    image, position 0 holding 0 (the class token's id) and every other position the image's number plus one, so that
-    `context_size`, `seqpos_slice` and `exclude_special_tokens=[0]` mean what they mean for text.
+    SAELens passes integer tokens only. With an `image_source` attached, the tower takes *image tokens*: one row per
+    image, with 0 (the id of the class token) at position 0 and the index of the image plus one at every other position.
+    So `context_size`, `seqpos_slice` and `exclude_special_tokens=[0]` have the same meaning as for text.
     """
 
     image_source: ImageLookup | None
@@ -35,22 +35,22 @@ class HookedVisionTower(HookedTower):
         self.hook_patch_embed = hook_point(cfg.d_model)
 
     def image_tokens(self, numbers: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
-        """Image tokens for images by their number in the attached source."""
+        """Return the image tokens of images, given by their indices in the attached source."""
         tokens = (numbers + 1).unsqueeze(1).repeat(1, self._cfg.n_ctx)
         tokens[:, : self.n_special] = 0
         return tokens
 
     def to_tokens(self, numbers: Int[Tensor, " batch"], **ignored: object) -> Int[Tensor, "batch pos"]:
-        """The same under TransformerLens' name."""
+        """Return the image tokens, as `image_tokens`; TransformerLens' name."""
         return self.image_tokens(numbers)
 
     def checked(self, inputs: Inputs) -> Float[Tensor, "batch 3 height width"]:
         """Return images on the device of the weights.
 
-        Pictures are put through the model's preprocess first; image tokens are looked up.
+        PIL images are preprocessed first. Image tokens are looked up in the source.
 
         Raises:
-            InputError: `inputs` are no images of the right size, no pictures and no image tokens.
+            InputError: `inputs` are neither images of the right size nor PIL images nor image tokens.
         """
         if not isinstance(inputs, Tensor):
             inputs = self._preprocessed(inputs)
@@ -63,12 +63,12 @@ class HookedVisionTower(HookedTower):
                 if size
                 else "float [batch, 3, h, w]",
                 found=f"{inputs.dtype} {list(inputs.shape)}",
-                fix="put each PIL image through clip.preprocess and stack them",
+                fix="preprocess each PIL image with clip.preprocess and stack the results",
             )
         return inputs.to(device=self.device, dtype=self.input_dtype)
 
     def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
-        """Position 0, where the class token stands.
+        """Return position 0, the position of the class token, for every image.
 
         Raises:
             InputError: this tower has no class token.
@@ -77,7 +77,7 @@ class HookedVisionTower(HookedTower):
             raise InputError(
                 expected="a vision tower with a class token",
                 found=f"{self._cfg.model_name or self._cfg.family}, which pools its patches",
-                fix="choose the token 'mean' or 'patches', or read hook_pooled or hook_embedding",
+                fix="pass token='mean' or token='patches', or read hook_pooled or hook_embedding",
             )
         return torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device)
 
@@ -87,13 +87,13 @@ class HookedVisionTower(HookedTower):
             raise InputError(
                 expected="preprocessed images or PIL pictures for the vision tower",
                 found=f"{type(pictures).__name__} {str(pictures)[:60]!r}",
-                fix="open files with PIL.Image.open; captions go to clip.text",
+                fix="open files with PIL.Image.open; pass captions to clip.text",
             )
         if self.preprocess is None or not given:
             raise InputError(
-                expected="one picture or more, and a model with a preprocess for them",
+                expected="at least one picture, and a model with a preprocess",
                 found="no pictures" if not given else f"{len(given)} pictures and no preprocess",
-                fix="give one with cliplens.wrap(model, preprocess=...), or pass preprocessed images",
+                fix="pass it: cliplens.wrap(model, preprocess=...), or pass preprocessed images",
             )
         return torch.stack([self.preprocess(picture) for picture in given])
 
@@ -102,13 +102,13 @@ class HookedVisionTower(HookedTower):
             raise InputError(
                 expected="float images [batch, 3, height, width] for the vision tower",
                 found=f"integers, {tokens.dtype} {list(tokens.shape)}",
-                fix="preprocess images, or attach clip.vision.image_source to look images up by number",
+                fix="preprocess the images, or set clip.vision.image_source to pass indices of images",
             )
         alike = tokens.ndim == 2 and bool((tokens[:, 1:] == tokens[:, -1:]).all()) and bool((tokens[:, -1] > 0).all())
         if not alike:
             raise InputError(
-                expected="image tokens: [batch, pos], every position but the first holding the image's number plus one",
-                found=f"{list(tokens.shape)} with other contents",
+                expected="image tokens [batch, pos]: 0 at the first position, the image's index plus one at the others",
+                found=f"{list(tokens.shape)} with other values",
                 fix="make them with clip.vision.image_tokens(numbers)",
             )
         return self.image_source(tokens[:, -1].cpu() - 1)

@@ -1,4 +1,4 @@
-"""Read the weight a linear layer really applies, where a LoRA or another adapter lies around it."""
+"""Read the effective weight of a linear layer, with a LoRA or another adapter merged in."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ def is_adapted(module: Any) -> bool:
 
 
 def applied_weight(linear: Any) -> Float[Tensor, "d_out d_in"]:
-    """Return the matrix a linear layer multiplies by: its own weight, or that of layer and adapter together.
+    """Return the effective weight of a linear layer: of the layer, or of layer and adapter together.
 
-    An adapted layer is measured: it is applied to the unit vectors, which holds for every adapter that stays linear.
+    With an adapter, the layer is applied to the unit vectors. This is exact for every linear adapter.
     """
     if not is_adapted(linear):
         return linear.weight
@@ -25,7 +25,7 @@ def applied_weight(linear: Any) -> Float[Tensor, "d_out d_in"]:
 
 
 def applied_bias(linear: Any) -> Float[Tensor, " d_out"] | None:
-    """Return the offset a linear layer adds."""
+    """Return the effective bias of a linear layer; None if it has none."""
     if not is_adapted(linear):
         return linear.bias
     return linear.get_base_layer().bias
@@ -48,5 +48,5 @@ def packed_weights(attn: Any) -> tuple[Tensor, Tensor]:
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """Return the layer inside an adapter, or the layer itself."""
+    """Return the layer inside an adapter; without an adapter, the layer itself."""
     return module.get_base_layer() if is_adapted(module) else module  # type: ignore[operator]

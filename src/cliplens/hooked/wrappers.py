@@ -1,4 +1,4 @@
-"""Take a model out of the wrappers people put around one."""
+"""Find the model inside wrappers such as `torch.compile` and DistributedDataParallel."""
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -12,7 +12,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Weights stay shared. LoRA layers stay in the model.
 
     Raises:
-        InputError: the wrapper is FullyShardedDataParallel, whose weights are not all here, or no module at all.
+        InputError: `model` is not a module, or the wrapper is FullyShardedDataParallel, which splits the weights.
     """
     if not isinstance(model, nn.Module):
         raise InputError(
@@ -36,8 +36,8 @@ def _inside(model: nn.Module) -> nn.Module | None:
         return model.get_base_model()  # type: ignore[operator]
     if kinds.get("FullyShardedDataParallel") == "torch":
         raise InputError(
-            expected="a model whose weights are all in this process",
-            found="FullyShardedDataParallel, which holds a part of them",
-            fix="save the full state dict, load it into the plain model and wrap that",
+            expected="a model with all its weights in this process",
+            found="FullyShardedDataParallel, which holds a part of the weights",
+            fix="save the full state dict, load it into the plain model, and wrap the plain model",
         )
     return None

@@ -1,4 +1,4 @@
-"""Zero-shot classification: class names become sentences, and their mean embedding is the prototype of the class."""
+"""Zero-shot classification. The prototype of a class is the mean embedding of its name in several templates."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ TEMPLATES = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-"""The seven templates OpenAI found best on ImageNet; open_clip calls them SIMPLE_IMAGENET_TEMPLATES."""
+"""The seven templates that OpenAI found best on ImageNet (SIMPLE_IMAGENET_TEMPLATES in open_clip)."""
 _BATCH = 256
 
 
@@ -30,9 +30,9 @@ def class_prototypes(
     """Return one unit-norm prototype per class: the mean of the unit-norm embeddings of its sentences.
 
     Args:
-        encode: captions -> embeddings.
+        encode: function from captions to embeddings.
         classes: class names.
-        templates: sentences with `{}` where the class name goes.
+        templates: sentences with `{}` in place of the class name.
 
     Raises:
         InputError: no class or no template is given, or a template has no `{}`.
@@ -46,21 +46,27 @@ def class_prototypes(
 def classify(
     image: Float[Tensor, "image d_embed"], prototypes: Float[Tensor, "class d_embed"]
 ) -> Int64[Tensor, " image"]:
-    """Return the class of the nearest prototype of each image."""
+    """Return the index of the nearest prototype of each image, by cosine."""
     return tasks.nearest_prototype(image, prototypes)
 
 
 def _check(classes: Sequence[str], templates: Sequence[str]) -> None:
     if isinstance(classes, str) or not len(classes):
         raise InputError(
-            expected="a list of class names, at least one", found=repr(classes), fix="give for example ['cat', 'dog']"
+            expected="a list of class names, at least one",
+            found=repr(classes),
+            fix="pass a list such as ['cat', 'dog']",
         )
     if isinstance(templates, str) or not len(templates):
         raise InputError(
-            expected="a list of templates, at least one", found=repr(templates), fix="give ['a photo of a {}.']"
+            expected="a list of templates, at least one",
+            found=repr(templates),
+            fix="pass a list such as ['a photo of a {}.']",
         )
     without = [t for t in templates if "{}" not in t]
     if without:
         raise InputError(
-            expected="templates with {} for the class name", found=repr(without[0]), fix="write 'a photo of a {}.'"
+            expected="templates with {} in place of the class name",
+            found=repr(without[0]),
+            fix="write it like 'a photo of a {}.'",
         )

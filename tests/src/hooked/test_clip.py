@@ -240,7 +240,7 @@ def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
         ),
         (lambda c: c.vision.add_hook("nope", print), UnknownNameError, "found 'nope'"),
         (lambda c: c(TOKENS, IMAGES), InputError, "image_source"),
-        (lambda c: c.text(IMAGES), InputError, "images go to clip.vision"),
+        (lambda c: c.text(IMAGES), InputError, "pass images to clip.vision"),
         (lambda c: c.text(TOKENS[:, :5]), InputError, r"integers \[batch, 8\]"),
         (lambda c: c.vision(torch.zeros(2, 3, 16, 16)), InputError, r"float \[batch, 3, 32, 32\]"),
         (lambda c: c.vision(IMAGES, stop_at_layer=7), InputError, "between -3 and 3"),
