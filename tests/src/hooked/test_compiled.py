@@ -74,5 +74,7 @@ def test_a_tower_that_cannot_be_compiled_is_named(clip: HookedCLIP, inputs, monk
         return x
 
     read._run = torch.compile(breaks, fullgraph=True)
-    with pytest.raises(InputError, match=r"Expected a .* tower that torch.compile can compile in one graph.*read without comp"):
+    with pytest.raises(
+        InputError, match=r"Expected a .* tower that torch.compile can compile in one graph.*read without"
+    ):
         read(inputs("text", 4))
