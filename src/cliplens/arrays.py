@@ -1,4 +1,4 @@
-"""Torch or numpy in, the same kind out; float64 in between, where differences of large sums are safe."""
+"""Convert torch and numpy arrays to float64 for computing, and back to the kind that was passed."""
 
 from typing import TypeVar
 
@@ -32,28 +32,28 @@ def as_double(values: np.ndarray | Tensor, name: str, axes: tuple[str, ...]) -> 
         raise InputError(
             expected=f"{name} of shape [{', '.join(axes)}]",
             found=f"shape {tuple(tensor.shape)}",
-            fix=f"give an array with one row per {axes[0]}",
+            fix=f"pass an array with one row per {axes[0]}",
         )
     tensor = tensor.to(torch.float64)
     if not bool(torch.isfinite(tensor).all()):
         raise NonFiniteError(
             expected=f"finite numbers as {name}",
             found="nan or inf",
-            fix="find the samples they come from and leave those out",
+            fix="remove the samples with nan or inf",
         )
     return tensor
 
 
 def like(result: Tensor, given: Array) -> Array:
-    """Return the result as a tensor where `given` is a tensor, else as a numpy array."""
+    """Return the result as a tensor if `given` is a tensor, else as a numpy array."""
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 
 
 def unit_rows(embeddings: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
-    """Return the rows scaled to length 1, in float64.
+    """Return the rows scaled to norm 1, in float64.
 
     Raises:
-        InputError: a row is zero, so it has no direction.
+        InputError: a row is zero.
 
     >>> unit_rows(torch.tensor([[3.0, 4.0]]))
     tensor([[0.6000, 0.8000]], dtype=torch.float64)
@@ -62,9 +62,7 @@ def unit_rows(embeddings: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
     norms = rows.norm(dim=1, keepdim=True)
     if bool((norms == 0).any()):
         row = int((norms[:, 0] == 0).nonzero()[0, 0])
-        raise InputError(
-            expected="embeddings that have a direction", found=f"zeros in row {row}", fix="leave that sample out"
-        )
+        raise InputError(expected="embeddings that are not zero", found=f"zeros in row {row}", fix="remove that sample")
     return rows / norms
 
 
@@ -78,7 +76,7 @@ def check_same_rows(a: Tensor, b: Tensor, name: str) -> None:
         raise InputError(
             expected=f"{name} for the same samples",
             found=f"{len(a)} and {len(b)} rows",
-            fix="give row i of both for sample i",
+            fix="pass arrays whose row i belongs to sample i",
         )
 
 
@@ -87,8 +85,8 @@ def nearest_rows(
 ) -> tuple[Int64[np.ndarray, "row near"], Float[np.ndarray, "row near"]]:
     """Return the other rows with the highest cosine with each row, nearest first, and the cosines, in [-1, 1].
 
-    There are fewer than `count` columns where there are fewer other rows. Only `block` rows of the matrix of cosines
-    are in memory at a time.
+    If there are fewer than `count` other rows, there are fewer columns. Only `block` rows of the matrix of cosines are
+    in memory at a time.
 
     >>> nearest_rows(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1)[0].ravel()
     array([1, 0, 1])

@@ -1,19 +1,19 @@
-"""What a plugin implements. Each contract is an abstract class with no implemented method to override.
+"""The abstract classes that plugins implement.
 
-A plugin is a class named in an entry point of its own package; `cliplens.registry` makes one instance, without
-arguments, and checks it against the contract.
+A plugin is a class in any package, named in an entry point. `cliplens.registry` calls the class without arguments and
+checks that the instance is of the abstract class of its group.
 
-| entry-point group    | contract                  | what it is                                                 |
+| entry-point group    | abstract class            | purpose                                                    |
 |----------------------|---------------------------|------------------------------------------------------------|
 | `cliplens.towers`    | `Tower`                   | opens one side of a model with hooks                       |
 | `cliplens.models`    | `ModelSource`             | finds models by name, recognises model objects             |
 | `cliplens.metrics`   | `Metric`                  | sees batches, gives columns of the latent table            |
-| `cliplens.namers`    | `Namer`                   | says in words what a latent is                             |
-| `cliplens.scorers`   | `Scorer`                  | tests those words on samples they were not made from       |
+| `cliplens.namers`    | `Namer`                   | names latents                                              |
+| `cliplens.scorers`   | `Scorer`                  | tests names on held-out samples                            |
 | `cliplens.judges`    | `Judge`                   | an encoder independent of the model studied                |
 | `cliplens.generators`| `Generator`               | makes pictures or text from an edited embedding            |
 | `cliplens.readers`   | `AttributeReader`         | reads attributes off pictures, to score steering           |
-| `cliplens.reports`   | `Reporter`                | turns a run folder into something to look at               |
+| `cliplens.reports`   | `Reporter`                | writes a report of a run folder                            |
 | `cliplens.commands`  | a `typer.Typer`           | a command of the command line                              |
 """
 
@@ -36,12 +36,13 @@ from cliplens.sites import Side
 HookLevel = Literal["heads", "blocks", "stages"]
 """How deep hooks go: attention heads (everything), blocks of a transformer, or stages of a convolutional tower."""
 Need = Literal["pairs", "judge", "truth", "targets", "raw"]
-"""An optional part of a batch that a metric cannot do without."""
+"""An optional field of `Batch` that a metric requires: "pairs" (both modalities), "judge" (embeddings by judges),
+"truth" (known attributes), "targets" (labels to compare with), "raw" (activations before the dictionary)."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A line of `cliplens models`: what a name opens, and how deep its hooks go."""
+    """One line of `cliplens models`: a model name, its families, and the level of its hooks."""
 
     name: str
     pretrained: tuple[str, ...]
@@ -53,7 +54,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A stock model with what belongs to it. The module is never altered."""
+    """A stock model with its preprocess, tokenizer and identity. The module is never altered."""
 
     module: nn.Module
     preprocess: Callable[[Image.Image], Tensor] | None
@@ -68,15 +69,15 @@ class Tower(ABC):
 
     @abstractmethod
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Return whether this adapter knows the given side of the model."""
+        """Return whether this adapter can open the given side of the model. Return False for unknown subclasses."""
 
     @abstractmethod
     def open(self, model: nn.Module, side: Side) -> nn.Module:
-        """Return the hooked tower, its weights shared with the model, the model itself unaltered."""
+        """Return the hooked tower. It shares its weights with the model, which must not be altered."""
 
 
 class ModelSource(ABC):
-    """Finds models by name, and recognises model objects it can complete with preprocess, tokenizer and identity."""
+    """Loads models by name, and recognises model objects and finds their preprocess, tokenizer and identity."""
 
     @abstractmethod
     def models(self) -> Sequence[ModelCard]:
@@ -84,48 +85,53 @@ class ModelSource(ABC):
 
     @abstractmethod
     def knows(self, name: str) -> bool:
-        """Return whether `load` understands the name."""
+        """Return whether `load` can load a model of this name."""
 
     @abstractmethod
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """Return the model, in eval mode, on the device, in the dtype."""
+        """Load a model in eval mode, on the device and in the dtype."""
 
     @abstractmethod
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """Complete a model object made elsewhere; return None when this source does not recognise it."""
+        """Return a model object with preprocess, tokenizer and identity; None if this source does not recognise it."""
 
 
 class Metric(ABC):
-    """Sees every batch once and keeps sums that merge: no order of batches or of merges may matter beyond 1e-12."""
+    """Scores every latent in one pass over the batches.
+
+    It keeps sums. The result must not depend on the order of batches, or on the order of merges, by more than 1e-12.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
-    """What batches must carry: both modalities, judge embeddings, ground truth, something asked about the pairs, raw
-    activations. Skipped, with a note, where missing."""
+    """The optional fields of `Batch` that the metric requires. Without them it is skipped, with a note."""
 
     @abstractmethod
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add one batch to the sums."""
 
     @abstractmethod
     def merge(self, other: "Metric") -> None:
-        """Take in what another instance of this metric has seen."""
+        """Add the sums of another instance of this metric."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Return everything seen so far as tensors (counts int64, sums float64), to save or to send."""
+        """Return the sums as tensors (counts int64, sums float64), to save them or send them to another process."""
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
+        """Replace the sums by those that `state` returned."""
 
     @abstractmethod
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """Return columns, figures and tables of everything seen so far."""
+        """Return columns of the latent table, headline figures and tables, from the sums.
+
+        `decoder` holds the decoder rows of the dictionary; None if they are unknown.
+        """
 
 
 class Namer(ABC):
-    """Names latents, from images and from captions apart."""
+    """Names latents: one name from images and one from captions."""
 
     name: ClassVar[str]
 
@@ -139,7 +145,7 @@ class Namer(ABC):
 
 
 class Scorer(ABC):
-    """Tests names on samples that no name was made from."""
+    """Tests names on samples that were not used to make them."""
 
     name: ClassVar[str]
 
@@ -152,28 +158,29 @@ class Scorer(ABC):
         embed: Callable[[Sequence[str]], Float[Tensor, "text d_embed"]] | None,
         judges: Sequence["Judge"] = (),
     ) -> Findings:
-        """Return columns and tables about the names, one of each list per latent.
+        """Return columns and tables about the names. Both lists hold one name per latent.
 
-        `embed` gives the model's own final embedding of any text; None without a text tower. `judges` are independent.
+        `embed` returns the model's final embeddings of texts; None without a text tower. `judges` are independent
+        encoders.
         """
 
 
 class Judge(ABC):
-    """An encoder independent of the model studied. Embeddings are unit-norm rows; None where it has no such side."""
+    """An encoder that is independent of the model studied, to judge similarity."""
 
     name: ClassVar[str]
     embeds_words: ClassVar[bool] = True
-    """Whether it embeds any text, not only that of given pairs. Only then is it asked about names."""
+    """Whether it can embed any text. If False (stored embeddings of given pairs), it is not used to test names."""
 
     @abstractmethod
     def embed(
         self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
     ) -> PairedActs:
-        """Embeddings of the given samples."""
+        """Return unit-norm embeddings, one row per sample; None in place of a modality that it cannot embed."""
 
 
 class Generator(ABC):
-    """Makes samples from a condition; the same seed and condition give the same sample, bit for bit."""
+    """Makes pictures from a condition. The same seed and condition give the same picture, bit for bit."""
 
     name: ClassVar[str]
 
@@ -185,14 +192,14 @@ class Generator(ABC):
 
 
 class AttributeReader(ABC):
-    """Reads attributes off pictures, to measure whether steering reached its target and what else changed."""
+    """Reads attributes of pictures, to measure whether steering reached its target and what else it changed."""
 
     name: ClassVar[str]
 
     @property
     @abstractmethod
     def values(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the names of the values of each attribute."""
+        """The names of the values of each attribute."""
 
     @abstractmethod
     def read(self, images: Sequence[Image.Image]) -> Mapping[str, Int[np.ndarray, " image"]]:
@@ -200,13 +207,13 @@ class AttributeReader(ABC):
 
 
 class Reporter(ABC):
-    """Turns a run folder into something to look at."""
+    """Writes a report of a run folder."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def write(self, folder: Path) -> Path:
-        """Read the run folder, write the report into it, return its path."""
+        """Read the run folder, write the report into it, and return the path of the report."""
 
 
 CONTRACTS: dict[str, type] = {
@@ -220,6 +227,6 @@ CONTRACTS: dict[str, type] = {
     "readers": AttributeReader,
     "reports": Reporter,
 }
-"""Entry-point group, without `cliplens.` -> the contract its plugins keep."""
+"""The abstract class of each entry-point group (the name without `cliplens.`)."""
 
 __getattr__ = deprecated_names(__name__, {"Reader": "cliplens.contracts:AttributeReader"})

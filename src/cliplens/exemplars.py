@@ -1,4 +1,4 @@
-"""Save and load exemplars: a table of top samples, thumbnails, and where in a sample a latent fires.
+"""Save and load exemplars: a table of top samples, thumbnails, and activations by position.
 
 `exemplars.parquet` has one row per sample of a latent, `images/` holds thumbnails.
 
@@ -121,7 +121,7 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
 
 
 def save_positions(folder: Path, positions: Positions) -> None:
-    """Write where the latents fire in their exemplars, beside the exemplars; an empty mapping leaves no file."""
+    """Write the activations of latents at each position of their exemplars; remove the file for an empty mapping."""
     if not positions:
         (folder / POSITIONS).unlink(missing_ok=True)
         return
@@ -137,7 +137,7 @@ def save_positions(folder: Path, positions: Positions) -> None:
 
 
 def load_positions(folder: Path) -> dict[tuple[Modality, int, int], PositionActivations]:
-    """Read what `save_positions` wrote; empty where there is no file.
+    """Read the activations that `save_positions` wrote; empty without a file.
 
     Raises:
         DamagedError: the file cannot be read.
@@ -207,7 +207,7 @@ def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, without waiting for the disk, because thumbnails are many."""
+    """Write a file atomically, without waiting for the disk, because there are many thumbnails."""
     if file.exists() and file.stat().st_size == len(content):
         return
     partial = file.with_name(f".{file.name}.partial")
@@ -216,7 +216,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _file_stem(pair_id: str) -> str:
-    """Return letters that every file system takes, and a hash that tells similar ids apart."""
+    """Return a file name that is valid on every file system, with a hash that distinguishes similar ids."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", pair_id)[-40:].lower()
     return f"{readable}-{hashlib.blake2b(pair_id.encode(), digest_size=4).hexdigest()}"
 

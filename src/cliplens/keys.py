@@ -1,7 +1,7 @@
-"""Draw random numbers from ids of pairs, so that no result depends on the order of the pairs.
+"""Derive random numbers from ids of pairs, so that no result depends on the order of the pairs.
 
-Splits, bootstrap weights, sign flips and sample choices use these: equal ids give equal numbers on every machine and in
-every process.
+Splits, bootstrap weights, sign flips and samples use them. Equal ids give equal numbers on every machine and in every
+process.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ _PILLOW_LIMIT = threading.Lock()
 
 @dataclass(frozen=True)
 class BadPicture:
-    """Take the place of a picture in a source whose entry cannot be a picture; `reason` says why."""
+    """An entry of a source that cannot be a picture, with the reason."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""From entry points to contracts. A plugin that fails is named, with its distribution and its error."""
+"""Find plugins through entry points. Errors name the plugin, its distribution and the cause."""
 
 import logging
 import warnings
@@ -24,12 +24,12 @@ class Plugin:
 
     @property
     def name(self) -> str:
-        """Its name in the group."""
+        """The name of the entry point."""
         return self.entry.name
 
     @property
     def distribution(self) -> str:
-        """The installed package it comes from."""
+        """The installed package that provides the plugin."""
         return self.entry.dist.name if self.entry.dist else "an unknown distribution"
 
     def load(self) -> Any:
@@ -37,7 +37,7 @@ class Plugin:
 
         Raises:
             MissingExtraError: it needs a package that is not installed.
-            PluginError: importing it failed.
+            PluginError: the import failed.
         """
         try:
             return self.entry.load()
@@ -54,7 +54,7 @@ class Plugin:
         """Return one instance, checked against its contract.
 
         Raises:
-            PluginError: it is no class, cannot be made without arguments, or does not keep the contract.
+            PluginError: the class cannot be called without arguments, or the instance is not of the abstract class.
         """
         made = self.load()
         if isinstance(made, type):
@@ -72,7 +72,7 @@ class Plugin:
         return made
 
     def failed(self, what: str, error: Exception) -> PluginError:
-        """Return the error that names this plugin as the culprit."""
+        """Return an error that names this plugin and the cause."""
         return PluginError(
             expected=f"the plugin {self.name!r} of {self.distribution} to work",
             found=f"it {what}: {type(error).__name__}: {error}",
@@ -91,7 +91,7 @@ def find(group: str, name: str) -> Plugin:
     """Return the plugin of that name.
 
     Raises:
-        UnknownNameError: there is none; the nearest names are listed.
+        UnknownNameError: no plugin has that name; the message lists the nearest names.
     """
     by_name = {p.name: p for p in plugins(group)}
     if name not in by_name:
@@ -100,13 +100,13 @@ def find(group: str, name: str) -> Plugin:
 
 
 def judge(spec: str) -> Any:
-    """Return the judge of a spec: the name of an entry point, and behind a colon the source it is made from.
+    """Return the judge of a spec: the name of an entry point and, after a colon, the argument of its class.
 
     `sentences`, `timm:vit_small_patch14_dinov2|/path/model.safetensors`, `open_clip:local-dir:/path`, `file:/path.npz`.
 
     Raises:
-        UnknownNameError: there is no such kind of judge.
-        PluginError: it could not be made.
+        UnknownNameError: no judge has that name.
+        PluginError: the class raised an error.
     """
     from cliplens.contracts import Judge
 
@@ -125,8 +125,8 @@ def judge(spec: str) -> Any:
 def made(group: str, contract: type[T]) -> Iterator[tuple[Plugin, T]]:
     """Yield every plugin of the group as an instance of `contract`.
 
-    A plugin that fails is logged by name and the others go on; one whose extra is not installed is passed over in
-    silence. Plugins that are still registered in the former group of this one work too, with a `DeprecationWarning`.
+    A plugin that fails is logged and skipped. A plugin with a missing optional package is skipped without a message.
+    Plugins registered in the former group of this one still work, with a `DeprecationWarning`.
     """
     for plugin in plugins(group):
         instance = _tried(plugin, contract, group)

@@ -1,4 +1,4 @@
-"""Shapes that recur in signatures, each defined once.
+"""Array types of the signatures, each defined once.
 
 Axis names: batch, pos, d_model; row (a pair after a token choice), d_in, d_sae.
 """

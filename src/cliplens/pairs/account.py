@@ -7,7 +7,7 @@ from cliplens.errors import PairsError
 
 @dataclass(frozen=True)
 class RowAccount:
-    """What became of the rows of a source: `rows = used + quarantined + left_out`, which is checked.
+    """Counts of the rows of a source. `rows = used + quarantined + left_out` is checked.
 
     >>> print(RowAccount(rows=100, used=97, quarantined=3, left_out=0))
     100 rows: 97 used, 3 quarantined
@@ -16,9 +16,9 @@ class RowAccount:
     rows: int
     """Rows (records, images of a folder, samples of shards) in the source."""
     used: int
-    """Rows that gave at least one usable pair."""
+    """Rows with at least one usable pair."""
     quarantined: int
-    """Rows none of whose pairs can be used."""
+    """Rows without a usable pair."""
     left_out: int
     """Rows left out on request, by a limit or by taking part of the pairs."""
     unit: str = "row"

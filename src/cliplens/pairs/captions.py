@@ -1,4 +1,4 @@
-"""Tokenise captions, and count those that are cut to the context."""
+"""Tokenise captions, and count those that are truncated to the context length."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,17 +12,17 @@ Tokenizer = Callable[[Sequence[str]], Tensor]
 
 @dataclass(frozen=True)
 class Tokenised:
-    """Token ids of captions, and how many captions were cut to fit the context."""
+    """Token ids of captions, and the number of captions that were truncated."""
 
     tokens: Int64[Tensor, "caption context"]
     truncated: int
 
 
 def tokenised(captions: Sequence[str], tokenizer: Tokenizer) -> Tokenised:
-    """Return the token ids of captions, cut and padded by the tokenizer.
+    """Return the token ids of captions, truncated and padded by the tokenizer.
 
-    A caption counts as cut when a context that is longer by one changes its tokens. With a tokenizer that takes no
-    `context_length`, every caption that fills the context counts as cut.
+    A caption counts as truncated if a context longer by one changes its tokens. With a tokenizer without the argument
+    `context_length`, every caption that fills the context counts as truncated.
     """
     tokens = tokenizer(list(captions)).long()
     pad = int(getattr(tokenizer, "pad_token_id", 0) or 0)

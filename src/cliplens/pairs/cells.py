@@ -14,7 +14,7 @@ from cliplens.pictures import BadPicture, PictureSource
 
 @dataclass(frozen=True)
 class BadCaption:
-    """Take the place of a caption that is not text; `reason` says why."""
+    """A caption that is not text, with the reason."""
 
     reason: str
 

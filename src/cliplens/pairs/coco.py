@@ -32,7 +32,7 @@ def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modal
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except (ValueError, RecursionError) as error:
-        raise PairsError(expected=f"JSON in {path}", found=str(error), fix="mend the file") from error
+        raise PairsError(expected=f"JSON in {path}", found=str(error), fix="correct the JSON in the file") from error
     if isinstance(found, dict) and isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
         return _coco_pairs(path, found["images"], found["annotations"], root or _coco_folder(path), modalities)
     if isinstance(found, list) and any(isinstance(row, dict) for row in found):
@@ -92,7 +92,7 @@ def _captions_by_image(annotations: list[Any]) -> tuple[dict[Any, list[Any]], li
 
 
 def _key(value: Any) -> Any:
-    """An id as it can be looked up; containers are never equal to an image's id."""
+    """Return an id for look-ups; a list or an object never equals an image's id."""
     return id_of(value)
 
 

@@ -22,12 +22,12 @@ IMAGE_NAMES = ("image", "image_path", "filepath", "file_path", "file", "file_nam
 CAPTION_NAMES = ("caption", "captions", "text", "title", "sentence", "description", "alt", "name")
 ID_NAMES = ("id", "pair_id", "image_id", "key", "uid")
 PICTURE_NAMES = ("image_id", "img_id", "imgid", "cocoid", "coco_id")
-"""Columns that say which rows show the same picture."""
+"""Usual names of columns whose values are equal in rows of the same picture."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be read as the header says, with the reason and those of its cells that can be trusted."""
+    """A row that does not match the header, with the reason and the cells that could be read."""
 
     reason: str
     cells: Mapping[str, Any] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class PairsBuilder:
             row: number of the row of the source.
             pair_id: its id; None takes the image's file name, else the source's name and the row.
             image: a file name below the root, or any other source.
-            caption: the caption, None, or why it is none.
+            caption: the caption, None, or a `BadCaption`.
             picture_id: equal for pairs of one picture; None compares the images.
         """
         index = len(self._rows)

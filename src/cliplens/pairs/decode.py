@@ -57,7 +57,7 @@ class Decoder:
 
     def __getitem__(self, indices: Int64[np.ndarray, " pair"]) -> Decoded:
         found = self._decoded(indices, split=True)
-        # A preprocess that does more than its steps say is applied whole.
+        # The steps of this preprocess are not all it does: apply the whole of it.
         return found if found is not None else self._decoded(indices, split=False)  # type: ignore[return-value]
 
     def _decoded(self, indices: Int64[np.ndarray, " pair"], *, split: bool) -> Decoded | None:

@@ -41,7 +41,7 @@ class Dialect:
 
 @dataclass
 class Lines:
-    """One row: its cells, the line it begins on, and why they cannot be trusted, if so."""
+    """One row: its cells, its first line, and the reason if the cells are unreliable."""
 
     line: int
     cells: list[str]
@@ -49,7 +49,7 @@ class Lines:
 
 
 def delimiter_named(given: str | None) -> str | None:
-    """Return the delimiter a user wrote: the character itself, or its name such as "tab".
+    """Return a delimiter, given as the character itself or by name, such as "tab".
 
     Raises:
         PairsError: it is neither.
@@ -67,14 +67,14 @@ def delimiter_named(given: str | None) -> str | None:
 
 
 def encoding_of(path: Path) -> str:
-    """Return the encoding a byte-order mark names; UTF-8 without one."""
+    """Return the encoding of the byte-order mark of a file; UTF-8 without one."""
     with path.open("rb") as file:
         start = file.read(4)
     return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
 def lines_of(path: Path, dialect: Dialect) -> Iterator[str]:
-    """Iterate over the lines of a text file; bytes that are no text become lone surrogates."""
+    """Iterate over the lines of a text file; invalid bytes become lone surrogates."""
     errors = "surrogateescape" if dialect.encoding.startswith("utf-8") else "backslashreplace"
     with path.open(encoding=dialect.encoding, errors=errors, newline="") as file:
         yield from file
@@ -166,7 +166,7 @@ class Rows:
             self._shapes[_shape(row.cells[self.key])] += 1
 
     def _looks_like_a_row(self, line: str, own: str) -> bool:
-        """Whether a line within quotation marks is as wide as a row and begins as rows begin."""
+        """Return whether a line within quotation marks has the number of cells and the beginning of a row."""
         width = len(self.header)
         cells = _split(_bare(line), self.dialect.delimiter)
         if width < 2 or len(cells) != width:
@@ -259,7 +259,7 @@ def is_malformed(text: str, delimiter: str | None) -> bool:
 
 
 def _closing(text: str, at: int) -> int:
-    """Index of the mark that closes a cell whose text begins at `at`; -1 when there is none."""
+    """Return the index of the mark that closes a cell whose text begins at `at`; -1 without one."""
     while True:
         end = text.find('"', at)
         if end < 0 or text[end + 1 : end + 2] != '"':
@@ -276,12 +276,12 @@ def _bare(line: str) -> str:
 
 
 def _shape(cell: str) -> str:
-    """The cell with words and numbers made alike: `img_12.png` becomes `a_0.png`."""
+    """Return the shape of a cell, with one letter per word and one digit per number: `a_0.png` for `img_12.png`."""
     suffix = _SUFFIX.search(cell)
     stem = cell[: suffix.start()] if suffix else cell
     return _NUMBER.sub("0", _WORD.sub("a", stem)) + (suffix.group().lower() if suffix else "")
 
 
 def _tells(shape: str) -> bool:
-    """Whether a shape is that of a file name, an id or a URL rather than of words."""
+    """Return whether a shape is that of a file name, an id or a URL, not of words."""
     return "0" in shape or "://" in shape or bool(_SUFFIX.search(shape))

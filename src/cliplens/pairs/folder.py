@@ -45,7 +45,7 @@ def read_folder(folder: Path, modalities: Modalities) -> Pairs:
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
-    """Relative names of all files, and of the folders that cannot be read."""
+    """Return the relative names of all files, and of the folders that cannot be read."""
     files, unreadable = [], []
 
     def failed(error: OSError) -> None:

@@ -127,7 +127,7 @@ def from_dataset(
 def _captions(
     dataset: "datasets.Dataset", caption: str | None
 ) -> tuple[Int64[np.ndarray, " pair"], Strings | None, dict[int, str]]:
-    """Row and caption of each pair, one per row or one for each of a row's captions, and what is no caption."""
+    """Return the row and the caption of each pair (a row may have several captions), and the bad captions."""
     every = np.arange(len(dataset), dtype=np.int64)
     if caption is None:
         return every, None, {}

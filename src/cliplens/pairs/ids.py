@@ -1,4 +1,4 @@
-"""Ids of pairs: unique, and such that every one can be saved."""
+"""Make ids of pairs unique, and valid text that can be saved."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from cliplens.pairs.strings import Strings
 
 def unique_ids(ids: Strings) -> Strings:
     """Return the ids with `#1`, `#2`, ... appended to the second and later ones of the same name, in order."""
-    # Hashes first: eight bytes for each id show, in all but a freak case, whether there is anything to do.
+    # Hashes need eight bytes per id, and show whether any id is repeated.
     keys = np.fromiter(map(hash, ids.raw()), np.int64, len(ids))
     ordered = np.sort(keys)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -35,7 +35,7 @@ def _renamed(ids: Strings, perhaps: Bool[np.ndarray, " id"]) -> Iterator[str]:
 
 
 def printable(ids: Strings) -> Strings:
-    """Return the ids with bytes that are no text written as escapes, so that every id can be saved."""
+    """Return the ids with invalid bytes written as escapes, so that every id can be saved."""
     try:
         ids.check_text()
     except pa.ArrowInvalid:

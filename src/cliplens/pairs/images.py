@@ -1,4 +1,4 @@
-"""Open the image, or take the caption, of one pair, or say why it cannot be used."""
+"""Open the image of a pair, or return its caption; raise an error with the reason if it cannot be used."""
 
 from PIL import Image
 

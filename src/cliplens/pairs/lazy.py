@@ -15,7 +15,7 @@ class LazyImages(Sequence[ImageSource | None]):
     @property
     @abstractmethod
     def sha256(self) -> str:
-        """Hash of what the images are, for `Pairs.sha256`, without reading them all."""
+        """Hash that identifies the images, for `Pairs.sha256`, computed without reading them all."""
 
     def keys(self) -> Int64[np.ndarray, " image"]:
         """Return a number per image that is equal for the same picture; by default all differ."""

@@ -37,7 +37,7 @@ class Pairs(Sequence[Pair]):
         rows: row of the source each pair comes from; None numbers them as the pairs.
         n_rows: rows in the source, those without pairs included; None when every row gave a pair.
         unit: what a row is called: "row", "image", "sample".
-        image_keys: numbers equal for pairs of one picture; None asks the images.
+        image_keys: numbers that are equal for pairs of one picture; None compares the images.
         notes: remarks about how the source was read, to be shown to the user.
         opening: how images are opened.
 
@@ -72,7 +72,7 @@ class Pairs(Sequence[Pair]):
                 raise PairsError(
                     expected=f"one {what} per id ({len(self._ids)})",
                     found=f"{len(column)}",
-                    fix=f"give every pair its {what}, or None where it has none",
+                    fix=f"pass one {what} per pair, or None for pairs without one",
                 )
         self._source_rows = rows
         self._n_rows = (
@@ -153,17 +153,17 @@ class Pairs(Sequence[Pair]):
 
     @property
     def has_images(self) -> bool:
-        """Whether there is a column of images at all."""
+        """Whether the pairs have a column of images."""
         return self._images is not None
 
     @property
     def has_captions(self) -> bool:
-        """Whether there is a column of captions at all."""
+        """Whether the pairs have a column of captions."""
         return self._captions is not None
 
     @property
     def has_pixels(self) -> bool:
-        """Whether the images are drawn in memory, many at once."""
+        """Whether `pixels` returns many images at once."""
         return isinstance(self._images, ImageColumn)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
@@ -181,7 +181,7 @@ class Pairs(Sequence[Pair]):
         return self._with(notes=(*self.notes, *notes))
 
     def account(self, bad: Container[str] | None = None) -> RowAccount:
-        """Return what became of the rows of the source.
+        """Return the counts of used, quarantined and left-out rows of the source.
 
         Args:
             bad: ids of the pairs that were found unusable. None, before any pair was opened, counts those that are
@@ -205,9 +205,9 @@ class Pairs(Sequence[Pair]):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over ids, captions and what the images are: names and sizes of files, pixels of images in memory.
+        """Hash over ids, captions and images: names and sizes of files, pixels of images in memory.
 
-        A file's bytes are not read: an image altered in place without changing its size goes unnoticed.
+        Files are not read: a change that keeps the size of a file is not detected.
         """
         digest = hashlib.sha256()
         images = self._images
@@ -235,7 +235,7 @@ class Pairs(Sequence[Pair]):
         return str(self._ids[int(self._group("caption")[row])])
 
     def _group(self, what: str) -> Int64[np.ndarray, " pair"]:
-        """For each pair of the whole source, the row of the pair that stands for its picture or caption."""
+        """Return, for each pair of the source, the row of the first pair with the same picture or caption."""
         if what not in self._shared:
             keys = self._keys_of_images() if what == "image" else self._keys_of_captions()
             self._shared[what] = representatives(keys, lambda row: str(self._ids[row]))
@@ -289,7 +289,7 @@ class Pairs(Sequence[Pair]):
 
 
 def _compact(images: Sequence[ImageSource | None] | None) -> Sequence[ImageSource | None] | None:
-    """Return paths as their names alone, and any other images as they are."""
+    """Return a list of paths as a column of names; return other images unchanged."""
     if not isinstance(images, list | tuple) or not all(i is None or isinstance(i, Path) for i in images):
         return images
     return Files(Path(), Strings.of(None if i is None else str(i) for i in images))

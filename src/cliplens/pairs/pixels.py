@@ -31,7 +31,7 @@ class Scale:
 
     @torch.no_grad()
     def apply(self, pixels: UInt8[Tensor, "image height width 3"]) -> Float[Tensor, "image 3 height width"]:
-        """Return what torchvision's `ToTensor` and `Normalize` make of the pictures, bit for bit, on their device."""
+        """Apply torchvision's `ToTensor` and `Normalize` to the pictures on their device, bit for bit."""
         images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32)
         # CUDA multiplies by the rounded reciprocal of a Python number, but divides by a tensor.
         images.div_(torch.full((1,), 255.0, device=images.device))
@@ -50,7 +50,7 @@ class Pictures:
         return len(self.values)
 
     def on(self, device: torch.device | str = "cpu") -> Float[Tensor, "image channel height width"]:
-        """Return the pictures as the model takes them, on a device."""
+        """Return the pictures on a device, as float tensors for the model."""
         moved = self.values.to(device, non_blocking=True)
         return moved if self.scale is None else self.scale.apply(moved)
 

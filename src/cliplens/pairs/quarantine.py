@@ -1,4 +1,4 @@
-"""Set bad pairs aside with the reason. A few never stop a run; more than `max_bad` do."""
+"""Collect bad pairs with the reason. A run stops if more than a fraction `max_bad` are bad."""
 
 import json
 from pathlib import Path
@@ -38,14 +38,14 @@ class Quarantine:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Pair id -> why it cannot be used, in the order they were found."""
+        """The reason by pair id, in the order in which they were found."""
         return dict(self._reasons)
 
     def __contains__(self, pair_id: str) -> bool:
         return pair_id in self._reasons
 
     def add(self, pair: Pair, reason: str) -> None:
-        """Set a pair aside; one already set aside keeps its reason."""
+        """Add a bad pair. A pair that was added before keeps its reason."""
         if pair.id in self._reasons:
             return
         self._reasons[pair.id] = reason
@@ -73,7 +73,7 @@ class Quarantine:
         raise PairsError(
             expected=f"at most {allowed} bad pairs among {total} (a fraction of {self.max_bad:g})",
             found=f"{self.count}: {first}{more}",
-            fix=f"mend or remove them{where}, or raise max_bad (--max-bad)",
+            fix=f"correct or remove them{where}, or raise max_bad (--max-bad)",
         )
 
 

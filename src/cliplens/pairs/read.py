@@ -69,7 +69,7 @@ def read_pairs(
         opening: how images are opened: background, orientation, largest size.
 
     Raises:
-        PairsError: there is no such file, no reader for its kind, a column is missing, or there is not a single pair.
+        PairsError: the file is missing or of an unknown kind, a column is missing, or the source has no pair.
 
     >>> read_pairs([("a.png", "a cat"), ("b.png", "a dog")]).captions
     ['a cat', 'a dog']
@@ -140,5 +140,5 @@ def _from_path(  # noqa: PLR0911  one line per source
     raise PairsError(
         expected=KNOWN,
         found=f"a file ending in {source.suffix or 'nothing'!r} at {source}",
-        fix="convert it, or give it the ending that says what it is",
+        fix="convert the file, or rename it with the ending of its format",
     )

@@ -7,9 +7,9 @@ from jaxtyping import Int64
 
 
 def representatives(keys: Int64[np.ndarray, " pair"], id_at: Callable[[int], str]) -> Int64[np.ndarray, " pair"]:
-    """Return for each pair the index of the pair that stands for its group of equal keys.
+    """Return, for each pair, the index of the representative of its group: the pair with the smallest id.
 
-    The pair with the smallest id stands for its group, so that the order of the pairs does not matter.
+    Pairs with equal keys form a group. The result does not depend on the order of the pairs.
 
     >>> ids = ["b", "a", "c"]
     >>> representatives(np.array([7, 7, 9]), ids.__getitem__).tolist()

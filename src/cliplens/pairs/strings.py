@@ -21,7 +21,7 @@ _AT_ONCE = 2**13
 class Strings(Sequence[str | None]):
     """A read-only column of strings or None, in memory or in a mapped file.
 
-    Any Python string comes back as it was given, including lone surrogates of odd file names.
+    Every Python string is returned unchanged, lone surrogates of invalid file names included.
     """
 
     def __init__(self, stored: pa.ChunkedArray) -> None:
@@ -103,7 +103,7 @@ class Growing:
 class Files(Sequence[PictureSource | None]):
     """Image files below a folder, by name; None where a pair has no image.
 
-    `others` holds, by index, images that are no files: bytes, pictures in memory, or why there is no picture.
+    `others` holds, by index, images that are not files: bytes, pictures in memory, or a `BadPicture`.
     """
 
     def __init__(self, root: Path, names: Strings, others: Mapping[int, PictureSource] | None = None) -> None:

@@ -80,7 +80,7 @@ def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = 
 
 
 def _missing(pattern: str, found: dict[str, list[str]]) -> list[str]:
-    """A note on the shards of a range that are not there."""
+    """Return a note on the missing shards of a range."""
     gone = [Path(part).name for part, paths in found.items() if not paths]
     if not gone:
         return []
@@ -98,7 +98,7 @@ class _Sample:
 
 @dataclass
 class _Member:
-    """A file of a sample that matters: its name without the ending, and what it holds."""
+    """A file of a sample that is used: its name without the ending, and its content."""
 
     stem: str
     ending: str
@@ -107,7 +107,7 @@ class _Member:
 
 
 class TarImages(LazyImages):
-    """Images in tars by shard, offset and size; every process opens the shards for itself.
+    """Images in tars, by shard, offset and size. Every process opens the shards itself.
 
     A location of -1, -1, -1 means no image.
     """
@@ -157,7 +157,7 @@ class TarImages(LazyImages):
 
 
 def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sample]:
-    """The samples of a shard: consecutive files whose names are equal up to the first dot."""
+    """Iterate over the samples of a shard: consecutive files with the same name up to the first dot."""
     key, members = "", list[_Member]()
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -173,18 +173,20 @@ def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sam
                 elif member.image is not None:
                     members.append(member)
                 elif not members:
-                    members.append(_Member(member.stem, ""))  # a sample of other files only is a sample too
+                    members.append(
+                        _Member(member.stem, "")
+                    )  # A sample without image and caption counts as a sample too.
     except (tarfile.TarError, OSError) as error:
         raise PairsError(
             expected=f"a plain tar at {shard}",
             found=str(error),
-            fix="mend it, or unpack it if it is compressed",
+            fix="download it again, or unpack it if it is compressed",
         ) from error
     yield from _grouped(key, members, caption_key)
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The files of a tar. A tar that was cut ends at the cut, its last file too short to be read as an image."""
+    """Iterate over the files of a tar. A truncated tar ends early; its last file cannot be read as an image."""
     seen = 0
     while True:
         try:
@@ -202,7 +204,7 @@ def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _member(number: int, info: tarfile.TarInfo) -> tuple[str, _Member]:
-    """WebDataset's key, which ends at the first dot of the file's name, and the file."""
+    """Return WebDataset's key (the name up to the first dot) and the file."""
     path = PurePosixPath(info.name)
     first, _, rest = path.name.partition(".")
     stem, _, ending = path.name.rpartition(".") if rest else (path.name, "", "")
@@ -212,7 +214,7 @@ def _member(number: int, info: tarfile.TarInfo) -> tuple[str, _Member]:
 
 
 def _grouped(key: str, members: list[_Member], caption_key: str | None) -> Iterator[_Sample]:
-    """One sample of the files of a key; several where names with further dots (`img.v1.png`) pair up by themselves."""
+    """Group the files of a key into samples: one, or several if names with more dots (`img.v1.png`) form pairs."""
     if not members:
         return
     by_stem: dict[str, list[_Member]] = {}

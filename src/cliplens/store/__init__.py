@@ -1,4 +1,4 @@
-"""Activations kept: the cache on disk, and the provider that feeds training from it."""
+"""The cache of activations on disk, and the provider of training batches."""
 
 from cliplens.distributed import Group as Group
 from cliplens.store.cache import Cache as Cache

@@ -23,7 +23,7 @@ _VALUES_PER_BATCH = 2**28
 
 @dataclass(frozen=True)
 class ShardSchema:
-    """What a site's shard files hold: `column` [context_size, d_in] per pair, and token ids where positions are."""
+    """Columns of a site's shard files: `column` [context_size, d_in] per pair and, with positions, token ids."""
 
     column: str
     context_size: int
@@ -84,14 +84,14 @@ class ShardSchema:
 
 @dataclass(frozen=True)
 class Written:
-    """A file as it was written."""
+    """Size and hash of a written file."""
 
     sha256: str
     bytes: int
 
 
 class HashedStream:
-    """An Arrow stream written to `path` batch by batch and hashed on the way."""
+    """An Arrow stream that is written to `path` batch by batch and hashed while writing."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file: IO[bytes] = path.open("wb")
@@ -142,7 +142,7 @@ class HashedStream:
 
 
 class ShardFile:
-    """The activations in a shard file, mapped from disk, nothing copied until it is asked for."""
+    """The activations in a shard file, memory-mapped."""
 
     def __init__(self, path: Path, column: str) -> None:
         try:
@@ -190,5 +190,5 @@ def _damaged(path: Path, error: Exception) -> DamagedError:
     return DamagedError(
         expected=f"an Arrow stream in {path}",
         found=f"{type(error).__name__}: {error}".splitlines()[0],
-        fix="run the same harvest again (cliplens run: with --resume): it redoes this shard alone",
+        fix="run the same harvest again (cliplens run --resume): it rewrites this shard only",
     )

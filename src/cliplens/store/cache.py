@@ -1,4 +1,4 @@
-"""A cache of activations on disk: every site of a harvest, pairs in step."""
+"""A cache of activations on disk, with the rows of all sites in the same order of pairs."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ Keep = Callable[[UInt64[np.ndarray, " pair"]], Bool[np.ndarray, " pair"]]
 
 @dataclass(frozen=True)
 class Block:
-    """Pairs of one shard that lie near each other, by their place in the shard, ascending."""
+    """Neighbouring pairs of one shard, by their ascending positions in the shard."""
 
     shard: int
     kept: Int64[np.ndarray, " pair"]
@@ -50,7 +50,7 @@ class Cache:
         """Open the cache in a folder.
 
         Args:
-            verify: read every byte and compare hashes; else only sizes are looked at.
+            verify: compare the hashes of all files; False compares sizes only.
 
         Raises:
             InputError: there is no cache, or it is not finished.
@@ -60,7 +60,9 @@ class Cache:
         found = read_plan(path)
         if found is None:
             raise InputError(
-                expected="a folder with a cache", found=f"no manifest.json in {path}", fix="harvest into it"
+                expected="a folder with a cache",
+                found=f"no manifest.json in {path}",
+                fix="write a cache there with harvest, or correct the path",
             )
         plan, complete = found
         records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
@@ -68,7 +70,7 @@ class Cache:
             raise InputError(
                 expected=f"a finished cache in {path}",
                 found=f"{len(records)} of {plan.n_shards} shards",
-                fix="run the same harvest again: it goes on where it stopped",
+                fix="run the same harvest again: it continues where it stopped",
             )
         for record in records:
             damage = record.damage(path, by_hash=verify)
@@ -76,7 +78,7 @@ class Cache:
                 raise DamagedError(
                     expected=f"shard {record.shard} of {path} as it was written",
                     found=damage,
-                    fix="run the same harvest again: it redoes this shard alone",
+                    fix="run the same harvest again: it rewrites this shard only",
                 )
         return cls(path, plan, records)
 
@@ -104,12 +106,12 @@ class Cache:
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
-        """The id of every pair kept, in the order of the cache: strings, some hundred bytes each."""
+        """The id of every pair in the order of the cache: strings, about a hundred bytes each."""
         return tuple(i for n in self.plan.names for i in self._pairs(n)["id"].to_pylist())
 
     @cached_property
     def indices(self) -> Int64[np.ndarray, " pair"]:
-        """Index of each pair in the pairs the cache was made from: the permutation, bad pairs left out."""
+        """Index of each pair in the pairs that were harvested: the permutation without bad pairs."""
         return np.concatenate([self._pairs(n)["place"].to_numpy() for n in self.plan.names]).astype(np.int64)
 
     @cached_property
@@ -118,12 +120,12 @@ class Cache:
         return np.concatenate([pair_keys(self._read_ids(n)) for n in self.plan.names])
 
     def by_picture(self, image_ids: Sequence[str]) -> "Cache":
-        """Return the same cache with the key of each pair's picture in place of the key of its id.
+        """Return the same cache with keys derived from the picture of each pair, not from its id.
 
-        So splits by key keep all pairs of a picture together, where the ids alone do not tell which pairs share one.
+        Splits by key then keep all pairs of a picture together.
 
         Args:
-            image_ids: of every pair the cache was made from, equal for pairs of the same picture.
+            image_ids: one id per harvested pair, equal for pairs of the same picture.
         """
         keys = pair_keys(image_ids)[self.indices]
         again = copy.copy(self)
@@ -142,7 +144,7 @@ class Cache:
         raise unknown_name("site in this cache", str(site), [str(s) for s in self.sites])
 
     def folder_of(self, site: Site | str) -> Path:
-        """Return the folder SAELens' ActivationsStore opens as `cached_activations_path`."""
+        """Return the folder of a site, for `cached_activations_path` of SAELens' ActivationsStore."""
         return self.folder / str(self.site(site).site)
 
     def provenance(self, sites: Sequence[Site], *, centred: bool) -> Provenance:
@@ -165,15 +167,15 @@ class Cache:
         Args:
             image: a vision site, or None.
             text: a text site, or None.
-            keep: which pairs, by key; None keeps all.
+            keep: function from keys to a mask of the pairs to keep; None keeps all.
             batch_size: pairs per batch; with many rows per pair a batch has as many ids as rows.
         """
         if image is None and text is None:
-            raise InputError(expected="a site to read", found="none", fix="give image=, text= or both")
+            raise InputError(expected="a site to read", found="none", fix="pass image=, text= or both")
         many = [str(s) for s in (image, text) if s is not None and self.site(s).token in ("patches", "all")]
         if many and image is not None and text is not None:
             raise InputError(
-                expected="one row per pair where both towers are read in step",
+                expected="one row per pair when both towers are read",
                 found=f"many rows per pair at {', '.join(many)}",
                 fix="read the towers one at a time",
             )
@@ -196,17 +198,17 @@ class Cache:
             offset += record.rows
 
     def rows(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
-        """Return the rows of a block at a site, float32, padding left out."""
+        """Return the rows of a block at a site without padding, float32."""
         return self.stored(block, site).float()
 
     def stored(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
-        """Return the rows of a block at a site in the dtype on disk, padding left out."""
+        """Return the rows of a block at a site without padding, in the dtype on disk."""
         if not len(block.kept):
             return torch.zeros(0, self.site(site).schema.d_in)
         first, last = int(block.kept[0]), int(block.kept[-1]) + 1
         found = self._file(str(site), block.shard).read(first, last)
         whole = last - first == len(block.kept)
-        # The file is mapped read-only: torch wants memory of its own, and converts halves faster than NumPy does.
+        # The file is mapped read-only, so torch needs a copy. It converts float16 faster than NumPy.
         acts = torch.from_numpy(found.copy() if whole else found[block.kept - first])
         if self._padded(site):
             real = np.arange(acts.shape[1]) < self.counts(block, site)[:, None]
@@ -214,7 +216,7 @@ class Cache:
         return acts.reshape(-1, acts.shape[2])
 
     def counts(self, block: Block, site: Site) -> Int64[np.ndarray, " pair"]:
-        """Return number of rows each pair of a block has at a site."""
+        """Return the number of rows of each pair of a block at a site."""
         if self._padded(site):
             return self._lengths(block.shard)[block.kept]
         return np.full(len(block.kept), self.site(site).schema.context_size, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Embeddings without a model: arrays from files stand in for a model whose activations were read elsewhere."""
+"""Use embeddings from files in place of a model."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from cliplens.sites import MODALITIES, SIDES, Modality, Side, Site
 from cliplens.stream import ReadBatch, SiteActs, SiteReader
 
 HOOK = "hook_embedding"
-"""The hook the embeddings stand for: the final embedding of each tower."""
+"""The hook of the embeddings: the final embedding of each tower."""
 _NAMES: Mapping[Modality, tuple[str, ...]] = {
     "image": ("image", "images", "image_embeddings", "image_embeds", "image_features", "vision", "img"),
     "text": ("text", "texts", "text_embeddings", "text_embeds", "text_features", "caption", "captions"),
@@ -31,9 +31,9 @@ _KINDS = "npy, npz, parquet or safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Embeddings of images and captions, row i of both of the same pair; takes the place of a model in a run.
+    """Embeddings of images and captions, used in place of a model in a run. Row i of both belongs to the same pair.
 
-    It has no towers: `vision` and `text` are None, so whatever needs a model says so.
+    It has no towers: `vision` and `text` are None.
     """
 
     image_rows: Float[np.ndarray, "image d_image"] | None
@@ -59,9 +59,9 @@ class Embeddings:
             )
         if len({rows.shape[1] for rows in given.values()}) > 1:
             raise MismatchError(
-                expected="embeddings of one width, which one dictionary can read",
+                expected="embeddings of images and captions with the same width",
                 found=", ".join(f"{m}: {rows.shape[1]}" for m, rows in given.items()),
-                fix="save the embeddings after the projections, where both towers meet, or read one modality (--tower)",
+                fix="save the embeddings after the projections into the joint space, or read one modality (--tower)",
             )
         if self.ids is not None and len(self.ids) != len(self):
             raise MismatchError(
@@ -77,12 +77,12 @@ class Embeddings:
 
     @property
     def device(self) -> torch.device:
-        """Where activations are given: always the CPU."""
+        """The CPU."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype activations are given in."""
+        """The dtype of the embeddings."""
         return torch.float32
 
     @property
@@ -92,7 +92,7 @@ class Embeddings:
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """An identity made of the hash of the arrays, so that a dictionary knows what it was trained on."""
+        """An identity with the hash of the arrays in place of that of weights."""
         digest = hashlib.sha256()
         for modality in MODALITIES:
             rows = self.of(modality)
@@ -144,7 +144,7 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
 
 
 def _by_file(unnamed: Mapping[str, np.ndarray], modality: Modality) -> str | None:
-    """The array whose name speaks of a modality, else the first whose name speaks of none."""
+    """Return the array whose name contains the modality, else the first whose name contains none."""
     speaks = {n: [m for m in MODALITIES if any(word in n.casefold() for word in _NAMES[m])] for n in unnamed}
     own = (n for n, of in speaks.items() if of == [modality])
     neutral = (n for n, of in speaks.items() if len(of) != 1)
@@ -215,14 +215,14 @@ def _checked(rows: np.ndarray, modality: Modality) -> Float[np.ndarray, "pair d"
 
 
 class EmbeddingsReader(SiteReader):
-    """Read the rows of `Embeddings` as a `SiteReader` reads activations of a model.
+    """Read rows of `Embeddings`, with the interface of `SiteReader`.
 
     Args:
         embeddings: the arrays.
         sites: `vision.hook_embedding`, `text.hook_embedding` or both.
 
     Raises:
-        InputError: another site is asked for.
+        InputError: another site is requested.
     """
 
     def __init__(self, embeddings: Embeddings, sites: Sequence[Site]) -> None:
@@ -232,7 +232,7 @@ class EmbeddingsReader(SiteReader):
         wrong = [str(s) for s in self.sites if s.hook != HOOK or embeddings.of(s.modality) is None]
         if wrong:
             raise InputError(
-                expected=f"sites the embeddings stand for: {', '.join(f'{side}.{HOOK}' for side in SIDES)}",
+                expected=f"sites of the embeddings: {', '.join(f'{side}.{HOOK}' for side in SIDES)}",
                 found=", ".join(wrong),
                 fix=f"leave --hook at {HOOK}, or run on a model with --model and --pairs",
             )
@@ -240,12 +240,12 @@ class EmbeddingsReader(SiteReader):
         self.widths = {site: rows.shape[1] for site, rows in self._rows.items()}
 
     def decoder(self, pairs: Pairs) -> "EmbeddingsDecoder":
-        """Return a decoder that sets pairs with nan or inf in their embeddings aside."""
+        """Return a decoder that marks pairs with nan or inf in their embeddings as bad."""
         if len(pairs) != len(self.clip):
             raise MismatchError(
                 expected=f"one pair per row of the embeddings ({len(self.clip)})",
                 found=f"{len(pairs)} pairs",
-                fix="give captions, images or pairs in the order of the rows, one each",
+                fix="pass one caption, image or pair per row, in the order of the rows",
             )
         return EmbeddingsDecoder(pairs, [rows.numpy() for rows in self._rows.values()])
 
@@ -258,7 +258,7 @@ class EmbeddingsReader(SiteReader):
 
 
 class EmbeddingsDecoder(Decoder):
-    """Give the pairs of a batch without opening an image."""
+    """Decode the pairs of a batch without opening images."""
 
     def __init__(self, pairs: Pairs, rows: Sequence[Float[np.ndarray, "pair _"]]) -> None:
         super().__init__(pairs, None, False)
@@ -277,5 +277,5 @@ class EmbeddingsDecoder(Decoder):
 
 def _needed(embeddings: Embeddings, modality: Modality) -> np.ndarray:
     rows = embeddings.of(modality)
-    assert rows is not None  # sites without rows were refused
+    assert rows is not None  # __init__ checked that every site has rows.
     return rows

@@ -1,6 +1,6 @@
 """Read activations of a model on pairs into a cache on disk.
 
-Shards are written whole or not at all, a harvest goes on where it stopped, and processes share the shards.
+Shards are written atomically. A harvest that was stopped continues where it stopped. Processes divide the shards.
 """
 
 import shutil
@@ -61,28 +61,28 @@ def harvest(
     """Read every site for every pair, once, into a cache. Run again after any interruption it goes on where it
     stopped, and the cache is, bit for bit, what an uninterrupted run writes.
 
-    Under `torchrun` every process takes its share of the shards; the cache is the same as one process makes.
+    Under `torchrun` the processes divide the shards. The cache is the same as that of one process.
 
     Args:
-        clip: the model, or embeddings that stand for one.
-        pairs: what to show it; bad pairs are left out of the cache, listed in it, and set aside in the quarantine.
-        sites: several of both towers are read in one pass, which stops at the deepest.
-        folder: where the cache goes; docs/cache-format.md says what lies in it.
+        clip: the model, or `Embeddings`.
+        pairs: images and captions. Bad pairs are not in the cache; it lists them, and the quarantine collects them.
+        sites: sites of one or both towers. Each tower runs once per batch and stops after its deepest site.
+        folder: folder of the cache; docs/cache-format.md specifies its files.
         token: see `cliplens.stream.SiteReader`; "patches" and "all" keep many positions per pair.
         dtype: "float16" or "float32", on disk.
         batch_size: pairs per forward pass.
-        shard_pairs: pairs per shard; None takes as many as fill 256 MB, and at least 64 shards of a large set.
+        shard_pairs: pairs per shard; None fills shards of at most 256 MB and makes at least 64 shards of a large set.
         shuffle: "all" permutes all pairs, "local" only within a shard (for sources that are slow out of order), "none".
         seed: of the permutation.
-        quarantine: None stops at the usual fraction of bad pairs.
+        quarantine: collects bad pairs; None allows 1 % of them.
         workers: processes that decode images.
         autocast: see `cliplens.stream.SiteReader`; part of the plan, as it changes the bytes.
-        compile: read through `torch.compile`, one graph for each tower; part of the plan too.
-        verify: compare the hashes of shards already there, and redo the damaged ones; False trusts their sizes.
+        compile: use `torch.compile`, one graph per tower; part of the plan.
+        verify: compare the hashes of existing shards and rewrite damaged ones; False compares sizes only.
 
     Raises:
-        InputError: the disk has no room for it.
-        MismatchError: the folder holds another harvest.
+        InputError: the disk has too little space.
+        MismatchError: the folder holds a cache made by another plan.
         NonFiniteError: nan or inf in activations, or beyond the range of float16.
         PairsError: too many bad pairs.
     """
@@ -115,10 +115,10 @@ def harvest(
 
 
 def _prepare(path: Path, plan: Plan, group: Group) -> None:
-    """Check the folder, remove what a killed harvest left, and write the manifest if it is missing or damaged.
+    """Check the folder, remove unfinished files, and write the manifest if it is missing or damaged.
 
-    The first process does it for all. Without a manifest, the records of finished shards say by which plan they were
-    made, so that a kill or a damaged manifest loses none of them.
+    Only the first process does this. Records of finished shards contain the hash of their plan, so a missing or damaged
+    manifest does not invalidate them.
     """
     there = _readable_plan(path)
     if there is not None:
@@ -128,9 +128,9 @@ def _prepare(path: Path, plan: Plan, group: Group) -> None:
     visible = {p.name for p in path.iterdir() if not p.name.startswith(".")} if path.is_dir() else set()
     if there is None and visible - {MANIFEST, "shards", "pairs", *(str(s.site) for s in plan.sites)}:
         raise MismatchError(
-            expected="an empty or new folder, or one with this cache",
+            expected="a new folder, an empty folder, or the folder of this cache",
             found=f"{path} with other files in it",
-            fix="give another folder",
+            fix="pass another folder",
         )
     path.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path)
@@ -167,14 +167,14 @@ def _check_room(path: Path, plan: Plan) -> None:
         _say(f"{size(need)} to write into {path}, {size(free)} free")
     if need > free:
         raise InputError(
-            expected=f"room for {size(need)} in {path}",
+            expected=f"{size(need)} of free space in {path}",
             found=f"{size(free)} free",
-            fix="free some, choose fewer hooks or pairs, or one position per pair (token='auto')",
+            fix="free disk space, choose fewer hooks or pairs, or store one position per pair (token='auto')",
         )
 
 
 def _missing(path: Path, plan: Plan, shards: Iterable[int], *, verify: bool) -> Iterator[int]:
-    """Yield the shards that are not there, or no longer as they were written."""
+    """Yield the shards that are missing or damaged."""
     for shard in shards:
         try:
             record = ShardRecord.load(path, shard)
@@ -196,7 +196,7 @@ def _say(what: str) -> None:
 
 
 class _Batches(Iterable[Indices]):
-    """The batches of shards, in order; no batch lies in two shards."""
+    """The batches of shards, in order. A batch never spans two shards."""
 
     def __init__(self, plan: Plan, shards: Sequence[int]) -> None:
         self.plan, self.shards = plan, shards
@@ -205,7 +205,7 @@ class _Batches(Iterable[Indices]):
         return sum(self.of(n) for n in self.shards)
 
     def of(self, shard: int) -> int:
-        """Return number of batches of a shard."""
+        """Return the number of batches of a shard."""
         return -(-self.plan.pairs_in(shard) // self.plan.batch_size)
 
     def __iter__(self) -> Iterator[Indices]:
@@ -225,7 +225,7 @@ def _write_shards(
     workers: int,
     group: Group,
 ) -> None:
-    """The model runs here; casting, hashing and writing run in a thread beside it."""
+    """Run the model; cast, hash and write in another thread."""
     batches = _Batches(plan, todo)
     decoded = decoded_batches(decoder, batches, workers)
     if todo and reader.compiled and group.rank == 0:
@@ -249,7 +249,7 @@ def _write_shards(
                         waiting.popleft().result()
                 waiting.append(pool.submit(draft.commit))
             except BaseException:
-                # What waits may still be written to: let it end before the files go.
+                # Wait for pending writes before removing the files.
                 while waiting:
                     waiting.popleft().exception()
                 draft.abandon()
@@ -259,7 +259,7 @@ def _write_shards(
 
 
 def _bar(plan: Plan, todo: Sequence[int], group: Group) -> "tqdm[Never]":
-    """Progress over this process' share, what is there already included; the first process shows its own."""
+    """Return a progress bar over the shards of this process, finished ones included. The first process shows it."""
     whole, ahead = (sum(map(plan.pairs_in, shards)) for shards in (plan.names[group.rank :: group.size], todo))
     share = f" (process 1 of {group.size})" if group.size > 1 else ""
     return tqdm(
@@ -273,7 +273,7 @@ def _bar(plan: Plan, todo: Sequence[int], group: Group) -> "tqdm[Never]":
 
 
 def _set_aside(path: Path, plan: Plan, pairs: Pairs, held: Quarantine) -> None:
-    """The bad pairs of finished shards go to the quarantine too, and count."""
+    """Add the bad pairs of finished shards to the quarantine."""
     for number in plan.names:
         record = ShardRecord.load(path, number)
         for place, reason in () if record is None else record.bad:

@@ -1,4 +1,4 @@
-"""Training batches straight from a model, without a cache."""
+"""Training batches read from a model, without a cache."""
 
 from collections.abc import Iterator, Sequence
 
@@ -39,10 +39,10 @@ def provider_of(
         sites: one site, or one of each tower.
         token: see `cliplens.stream.SiteReader`.
         forward_batch: pairs per forward pass.
-        quarantine: where bad pairs go.
+        quarantine: collects bad pairs; None allows 1 % of them.
 
     Raises:
-        MismatchError: the sites differ in width: one dictionary cannot read both.
+        MismatchError: the sites differ in width.
         PairsError: too many bad pairs.
     """
     reader = SiteReader(clip, sites, token)
@@ -93,19 +93,19 @@ def _read_all(
 
 
 def _rows_per_pair(reader: SiteReader, pairs: Pairs) -> int:
-    """Rows a pair gives at most, all sites together, from the first pair that can be read."""
+    """Return the largest number of rows of a pair over all sites, from the first pair that can be read."""
     decoder = reader.decoder(pairs)
     for place in range(len(decoder)):
         decoded = decoder[np.array([place], dtype=np.int64)]
         if decoded.ids:
             return sum(found.acts.shape[1] for found in reader.read(decoded).sites.values())
     raise InputError(
-        expected="at least one good pair", found=f"none in {pairs.name!r}", fix="check where the images lie"
+        expected="at least one good pair", found=f"none in {pairs.name!r}", fix="check the paths of the images"
     )
 
 
 class LiveRows(RowSource):
-    """Rows the model gives when they are asked for; a unit is a pair, a bad pair gives none."""
+    """Rows computed by the model on demand. A unit is a pair; a bad pair has no rows."""
 
     def __init__(self, reader: SiteReader, pairs: Pairs, forward_batch: int, rows_per_pair: int, workers: int) -> None:
         self._reader = reader

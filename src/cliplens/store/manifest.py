@@ -1,4 +1,4 @@
-"""The manifest of a cache and the record of each shard: what was planned, and what lies on disk."""
+"""The manifest of a cache (its plan), and the record of each shard (its files)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What lies in one shard; written last, so that a shard with a record is whole."""
+    """The content of one shard. It is written last, so a shard with a record is complete."""
 
     shard: int
     rows: int
     truncated: int
     bad: tuple[tuple[int, str], ...]
-    """Place in the pairs, and reason, of each pair that was left out."""
+    """Index and reason of each bad pair."""
     files: Mapping[str, Written]
-    """File, relative to the cache -> what was written."""
+    """Size and hash of each file, by its path relative to the cache."""
     plan: str | None = None
-    """Hash of the plan it was made by; None in caches of version 0.1.0."""
+    """Hash of the plan; None in caches of version 0.1.0."""
 
     def save(self, folder: Path) -> None:
         """Write the record."""
@@ -34,7 +34,7 @@ class ShardRecord:
 
     @classmethod
     def load(cls, folder: Path, shard: int) -> "ShardRecord | None":
-        """Return the record of a shard; None when the shard was never finished.
+        """Return the record of a shard; None if the shard was not finished.
 
         Raises:
             DamagedError: the record cannot be read.
@@ -55,7 +55,7 @@ class ShardRecord:
             ) from error
 
     def damage(self, folder: Path, *, by_hash: bool) -> str | None:
-        """Return the first file that is not what was written, and why; None when all are."""
+        """Return the first damaged or missing file with the reason; None if all files are intact."""
         for name, written in self.files.items():
             path = folder / name
             if not path.is_file():
@@ -74,7 +74,7 @@ def record_path(folder: Path, shard: int) -> Path:
 
 
 def shard_name(shard: int, n_shards: int) -> str:
-    """Return a shard's file name, the one `datasets` would give it."""
+    """Return the file name of a shard, as `datasets` names shards."""
     return f"data-{shard:05d}-of-{n_shards:05d}.arrow"
 
 
@@ -82,8 +82,8 @@ def read_plan(folder: Path) -> tuple[Plan, bool] | None:
     """Return the plan of the cache in a folder and whether it is complete; None when there is no cache.
 
     Raises:
-        DamagedError: the manifest is not one.
-        InputError: it is of a format this version does not know.
+        DamagedError: the manifest cannot be read.
+        InputError: the format is unknown to this version.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -114,23 +114,23 @@ def check_same_plan(folder: Path, there: Plan, asked: Plan) -> None:
     """Check that a folder holds no cache made by another plan.
 
     Raises:
-        MismatchError: says what differs.
+        MismatchError: it does; the message lists the differences.
     """
     if there.pictures is None:
-        asked = replace(asked, pictures=None)  # written before the way pictures are opened was recorded
+        asked = replace(asked, pictures=None)  # Older caches do not record how pictures were opened.
     if there.sha256 == asked.sha256:
         return
     old, new = there.as_json(), asked.as_json()
     differs = [f"{k}: {old.get(k)!r} there, {new.get(k)!r} asked" for k in old | new if old.get(k) != new.get(k)]
     raise MismatchError(
-        expected=f"the cache in {folder} to be of this very harvest",
+        expected=f"a cache in {folder} made by this plan",
         found="; ".join(differs),
-        fix="give another folder, or delete this one",
+        fix="pass another folder, or delete this one",
     )
 
 
 def write_totals(path: Path, plan: Plan) -> None:
-    """Write the totals, and beside each site's shards the files that `datasets` and a reader of one folder need."""
+    """Write the totals, and the files that `datasets` needs into the folder of each site."""
     records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]
     if len(records) < plan.n_shards:
         return

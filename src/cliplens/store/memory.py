@@ -9,14 +9,14 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of glibc's `mallopt`."""
 _NEVER = 2**31 - 1
 _USUAL = 2**25
-"""32 MiB, where glibc's own adjustment ends."""
+"""32 MiB, the upper limit of glibc's dynamic adjustment."""
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system where the C library keeps it (glibc); do nothing elsewhere.
+    """Return freed memory to the system (glibc only; elsewhere do nothing).
 
-    Batches are made in one thread and freed in another. glibc then keeps more and more pieces that fit no later batch,
-    about 2 kB per pair. It looks like a leak and is none.
+    Batches are allocated in one thread and freed in another. glibc then keeps more and more fragments, about 2 kB per
+    pair, which looks like a memory leak.
     """
     trim = _of_glibc("malloc_trim")
     if trim is not None:
@@ -25,10 +25,10 @@ def trim_memory() -> None:
 
 @contextmanager
 def reused_memory() -> Iterator[None]:
-    """Keep freed memory in the process inside the block, for the next tensor of the same size; glibc only.
+    """Keep freed memory in the process for the `with` block, to reuse it (glibc only).
 
-    A training step makes and frees the same large tensors. glibc maps each one anew and gives it back when it is freed,
-    so the system has to clear its pages every time. At 16,384 latents this takes about a third of a stock step.
+    A training step allocates and frees the same large tensors. By default glibc maps and unmaps each one, and the
+    system clears its pages every time. With 16,384 latents this takes about a third of a stock step.
     """
     tune = _of_glibc("mallopt")
     if tune is None:

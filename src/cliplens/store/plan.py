@@ -1,4 +1,4 @@
-"""The plan of a cache: everything that decides its bytes, made before the first pair is read."""
+"""The plan of a cache: all settings that determine its bytes, made before the first pair is read."""
 
 import hashlib
 import json
@@ -28,17 +28,17 @@ _PROBED = 64
 
 @dataclass(frozen=True)
 class SitePlan:
-    """A site and the form of its shard files."""
+    """A site and the schema of its shard files."""
 
     site: Site
     schema: ShardSchema
     token: str
-    """What was chosen: cls, eot, single (the hook has one position), mean, patches or all."""
+    """The token choice: cls, eot, single (the hook has one position), mean, patches or all."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides a cache's bytes. Two caches with equal plans are equal."""
+    """All settings that determine the bytes of a cache. Two caches with equal plans are equal."""
 
     model: ModelIdentity
     pairs: str
@@ -48,14 +48,14 @@ class Plan:
     token: str
     dtype: str
     compute: str
-    """How the model ran: its dtype, then options such as autocast."""
+    """The dtype of the model, then options such as autocast."""
     batch_size: int
     shard_pairs: int
     shuffle: str
     """"all": one permutation of all pairs. "local": shards in order, pairs permuted in each. "none": as they come."""
     seed: int
     pictures: str | None = None
-    """How picture files were opened (`cliplens.pictures.PictureOptions`); None where none were, and in older caches."""
+    """How picture files are opened (`cliplens.pictures.PictureOptions`); None without files, and in old caches."""
 
     @property
     def n_shards(self) -> int:
@@ -64,7 +64,7 @@ class Plan:
 
     @property
     def names(self) -> range:
-        """The shards' numbers."""
+        """The numbers of the shards."""
         return range(self.n_shards)
 
     @property
@@ -73,7 +73,7 @@ class Plan:
         return sum(s.schema.bytes_per_pair for s in self.sites) + 64
 
     def pairs_in(self, shard: int) -> int:
-        """Return number of pairs a shard is made of, bad ones included."""
+        """Return the number of pairs of a shard, bad ones included."""
         return min(self.shard_pairs, self.n_pairs - shard * self.shard_pairs)
 
     def indices(self, shard: int) -> Int64[np.ndarray, " pair"]:
@@ -125,11 +125,11 @@ def plan_harvest(
     shuffle: str,
     seed: int,
 ) -> Plan:
-    """Return the plan of a harvest: the form of each site, from the first pair that can be read, and the shards.
+    """Return the plan of a harvest: the schema of each site, from the first pair that can be read, and the shards.
 
     Raises:
-        InputError: a dtype that cannot be stored.
-        UnknownNameError: an unknown kind of shuffle.
+        InputError: the dtype cannot be stored.
+        UnknownNameError: `shuffle` is unknown.
         PairsError: none of the first pairs can be read.
     """
     if dtype not in ("float16", "float32"):
@@ -166,7 +166,7 @@ def _compute(reader: SiteReader) -> str:
 
 
 def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePlan]:
-    """The form of each site, from the first pair that can be read."""
+    """Return the schema of each site, from the first pair that can be read."""
     bad: list[tuple[Pair, str]] = []
     for place in range(min(len(decoder), _PROBED)):
         decoded = decoder[np.array([place], dtype=np.int64)]
@@ -179,9 +179,9 @@ def _probe(reader: SiteReader, decoder: Decoder, dtype: str) -> Iterator[SitePla
         raise PairsError(
             expected=f"a good pair among the first {_PROBED}",
             found=f"none; pair {pair.id!r}: {reason}{what}",
-            fix="check where images and captions lie: --image-root, --image-column, --caption-column",
+            fix="check the paths and columns: --image-root, --image-column, --caption-column",
         )
-    # The form is the same without compiling, which a finished harvest need not wait for.
+    # The schema does not depend on compiling. So a finished harvest is not compiled again.
     plain = SiteReader(reader.clip, reader.sites, reader.token) if reader.compiled else reader
     batch = plain.read(decoded)
     for site, found in batch.sites.items():

@@ -1,8 +1,8 @@
 """Endless shuffled batches of activation rows for `SAETrainer`.
 
 An epoch visits every row once. Its units (blocks of a cache, pairs of a live model) are permuted and cut into windows
-that fill a preallocated buffer. Batches are drawn from one window while the next is filled in a thread. The order
-follows from the seed and four numbers, so a provider that is resumed gives the same batches bit for bit.
+that fill a preallocated buffer. Batches are drawn from one window while a thread fills the next. The order depends on
+the seed and four numbers only, so a resumed provider returns the same batches, bit for bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,9 @@ BUFFER_BYTES = 2**30
 
 @dataclass
 class _Buffer:
-    """A window of rows, and the order they are drawn in.
+    """A window of rows, and the order in which they are drawn.
 
-    Where whole pairs are drawn, `together[i]` are the places of pair i's rows.
+    If whole pairs are drawn, `together[i]` holds the positions of the rows of pair i.
     """
 
     rows: Float[Tensor, "row d_in"]
@@ -38,16 +38,16 @@ class _Buffer:
     order: Int64[Tensor, " draw"]
 
     def take(self, start: int, count: int) -> Float[Tensor, "row d_in"]:
-        """Return the rows of `count` draws: of pairs, all images before all captions."""
+        """Return the rows of `count` draws. If pairs are drawn, all images come before all captions."""
         drawn = self.order[start : start + count]
         return self.rows.index_select(0, drawn if self.together is None else self.together[drawn].T.reshape(-1))
 
 
 class Provider(Iterator[Tensor]):
-    """Batches [batch_size, d_in], float32, without end.
+    """Iterate endlessly over shuffled batches [batch_size, d_in], float32.
 
-    `epoch` counts the epochs finished before the last batch, `samples` the rows given. `paired` batches hold whole
-    pairs: the images' rows first, then the captions' rows of the same pairs in the same order.
+    `epoch` is the number of epochs finished before the last batch; `samples`, the number of rows returned. Batches of a
+    `paired` provider hold whole pairs: first the images, then the captions of the same pairs in the same order.
     """
 
     def __init__(
@@ -97,23 +97,24 @@ class Provider(Iterator[Tensor]):
         buffer_rows: int | None = None,
         device: torch.device | str = "cpu",
     ) -> "Provider":
-        """Return a provider of batches of a cache.
+        """Return a provider of the rows of a cache.
 
         Args:
-            cache: what `harvest` wrote.
+            cache: a cache, as returned by `harvest`.
             image: a vision site, or None.
             text: a text site, or None.
-            keep: which pairs, by key (training leaves out those that scoring needs).
-            centre: subtract each modality's mean over the pairs kept.
+            keep: function from keys to a mask of the pairs to keep; None keeps all. Training leaves out pairs for
+                scoring.
+            centre: subtract the mean of each modality over these pairs.
             batch_size: rows per batch.
-            seed: of the order.
-            paired: whole pairs in each batch, images first.
-            buffer_rows: rows that are shuffled among each other; None takes as many as 1 GiB holds.
-            device: where the buffer lies and the batches come out.
+            seed: seed of the order.
+            paired: draw whole pairs; each batch holds images first, then captions.
+            buffer_rows: number of rows shuffled at a time; None takes as many as fit into 1 GiB.
+            device: device of the buffer and of the batches.
 
         Raises:
             MismatchError: the sites differ in width.
-            UnknownNameError: a site that was not harvested.
+            UnknownNameError: a site was not harvested.
         """
         sites = by_modality([s for s in (image, text) if s is not None])
         check_same_width({s: cache.site(s).schema.d_in for s in sites.values()})
@@ -142,7 +143,7 @@ class Provider(Iterator[Tensor]):
         provenance: Provenance | None = None,
         device: torch.device | str = "cpu",
     ) -> "Provider":
-        """Return a provider of batches of activations in memory; the whole of them is one window."""
+        """Return a provider of activations in memory, shuffled over all rows."""
         check_same_width({m: rows.shape[1] for m in ("image", "text") if (rows := acts.of(m)) is not None})
         source = MemoryRows(acts)
         means = means_of(source) if centre else None
@@ -160,7 +161,7 @@ class Provider(Iterator[Tensor]):
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch, all modalities together (for a live model: at most)."""
+        """Number of rows of an epoch, over all modalities (an upper bound for rows computed on demand)."""
         return int(self._sizes.sum())
 
     @torch.no_grad()
@@ -168,7 +169,7 @@ class Provider(Iterator[Tensor]):
         """Return the next batch.
 
         Raises:
-            MismatchError: SAELens' trainer, which draws it, was told another batch size.
+            MismatchError: the caller is a SAELens trainer with another batch size.
         """
         if not self._trainer_seen:
             self._trainer_seen = check_trainer(self.batch_size)
@@ -176,7 +177,7 @@ class Provider(Iterator[Tensor]):
         parts: list[Tensor] = []
         while missing:
             buffer = self._here()
-            # Taken out at once: the window's buffer may be filled anew while the batch goes on in the next one.
+            # Copy now: the buffer may be refilled while the batch continues in the next window.
             parts.append(buffer.take(self._offset, missing).view(self._together, -1, self.d_in))
             self._offset += parts[-1].shape[1]
             missing -= parts[-1].shape[1]
@@ -185,23 +186,23 @@ class Provider(Iterator[Tensor]):
         return whole.reshape(self.batch_size, self.d_in)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the provider, as plain numbers."""
+        """Return the position in the data, as plain numbers."""
         at = {"epoch": self.epoch, "window": self._window, "offset": self._offset, "samples": self.samples}
         return {**at, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken: the next batch is, bit for bit, the one that would have come.
+        """Continue from a `state_dict`: the next batch is, bit for bit, the one that would have followed.
 
         Raises:
-            MismatchError: the state is of a provider made otherwise.
+            MismatchError: the state belongs to a provider with other arguments.
         """
         mine = self._identity()
         differs = [f"{k}: {state.get(k)!r} there, {v!r} here" for k, v in mine.items() if state.get(k) != v]
         if differs:
             raise MismatchError(
-                expected="the state of a provider made as this one",
+                expected="the state of a provider with the same arguments",
                 found="; ".join(differs),
-                fix="make it the same way",
+                fix="make this provider with the arguments of the first one",
             )
         self.epoch, self.samples = int(state["epoch"]), int(state["samples"])
         self._window, self._offset = int(state["window"]), int(state["offset"])
@@ -219,14 +220,18 @@ class Provider(Iterator[Tensor]):
         }
 
     def _here(self) -> _Buffer:
-        """The buffer of the window drawn from, moving on to the next window where this one is empty."""
+        """Return the current buffer; move on to the next window if this one is used up."""
         if self._buffer is None:
             self._buffer = self._fetch()
         empty = 0
         while self._offset >= len(self._buffer.order):
             empty = 0 if len(self._buffer.order) else empty + 1
             if empty > len(self._windows):
-                raise InputError(expected="rows to give", found="none: every pair is bad", fix="look at the quarantine")
+                raise InputError(
+                    expected="at least one row",
+                    found="none, because every pair is bad",
+                    fix="read the reasons in the quarantine",
+                )
             self._advance()
             self._buffer = self._fetch()
         return self._buffer
@@ -238,9 +243,9 @@ class Provider(Iterator[Tensor]):
             self._windows = self._plan_epoch(self.epoch)
 
     def _fetch(self) -> _Buffer:
-        """The window that is due, filled ahead where there is a thread for it."""
+        """Return the next window, filled ahead of time if a thread is used."""
         if self._buffer is not None and len(self._windows) == 1:
-            # The whole of the rows is one window: only the order is new.
+            # All rows fit into one window: only the order changes.
             return replace(self._buffer, order=self._order(len(self._buffer.order)))
         due = (self.epoch, self._window)
         if self._coming is not None and self._coming[0] == due:
@@ -262,7 +267,7 @@ class Provider(Iterator[Tensor]):
 
     @torch.no_grad()
     def _fill(self, units: Int64[np.ndarray, " unit"], due: tuple[int, int], rows: Tensor | None) -> _Buffer:
-        """Read units into a buffer, centred, each modality's rows where they come."""
+        """Read units into a buffer and centre the rows of each modality."""
         if rows is None:
             rows = torch.empty(self._capacity + int(self._sizes.max(initial=0)), self.d_in, device=self._device)
         used = 0
@@ -285,7 +290,7 @@ class Provider(Iterator[Tensor]):
         return torch.randperm(count, generator=_generator(self._seed, epoch, window + 1)).to(self._device)
 
     def _plan_epoch(self, epoch: int) -> list[Int64[np.ndarray, " unit"]]:
-        """The units of each window of an epoch."""
+        """Return the units of each window of an epoch."""
         if int(self._sizes.sum()) <= self._capacity:
             return [np.arange(len(self._sizes))]
         order = torch.randperm(len(self._sizes), generator=_generator(self._seed, epoch, 0)).numpy()
@@ -310,10 +315,12 @@ class Provider(Iterator[Tensor]):
                 fix="choose another batch_size",
             )
         if not int(self._sizes.sum()):
-            raise InputError(expected="rows to give", found="none", fix="check which pairs are kept")
+            raise InputError(
+                expected="at least one row", found="none", fix="check the function keep, which keeps no pair"
+            )
 
 
 def _generator(seed: int, epoch: int, window: int) -> torch.Generator:
-    """A generator of its own for every window of every epoch."""
+    """Return the random generator of a window of an epoch."""
     mixed = np.random.SeedSequence([seed & 0xFFFFFFFF, epoch, window]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

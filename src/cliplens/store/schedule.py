@@ -1,8 +1,8 @@
 """Check that SAELens' trainer and the provider that feeds it agree on the batch size.
 
 `SAETrainer` counts rows but plans its learning rate in steps of `train_batch_size_samples`. With smaller batches the
-schedule ends early and the rest of the training runs at rate 0, without a word. SAELens hands a provider nothing but
-`next(provider)`, so the trainer is found among the callers.
+schedule ends early, and the rest of the training runs at rate 0. SAELens calls `next(provider)` without arguments, so
+the trainer is looked up among the callers.
 """
 
 import sys
@@ -13,10 +13,10 @@ _DEPTH = 12
 
 
 def check_trainer(batch_size: int) -> bool:
-    """Compare a provider's batch size with that of the trainer that asks for a batch; return whether there is one.
+    """Compare the batch size of a provider with that of the calling trainer; return whether there is a trainer.
 
     Raises:
-        MismatchError: the trainer was told another batch size.
+        MismatchError: the trainer has another batch size.
     """
     frame = sys._getframe(1)
     for _ in range(_DEPTH):

@@ -1,4 +1,4 @@
-"""Write one shard: hidden files that take their names only when all of it is on disk."""
+"""Write one shard atomically."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ _FLOAT16_MAX = 65504.0
 
 
 class ShardWriter:
-    """A shard while it is written: hidden files that take their names only when all of it is on disk."""
+    """A shard that is being written: hidden files, which are renamed once all of them are on disk."""
 
     def __init__(self, folder: Path, plan: Plan, shard: int) -> None:
         self.folder, self.plan, self.shard = folder, plan, shard
@@ -37,7 +37,7 @@ class ShardWriter:
         """Append one batch.
 
         Raises:
-            NonFiniteError: nan or inf, before or after the cast.
+            NonFiniteError: a value is nan or inf, before or after the cast.
         """
         self.bad += [(place, reason) for place, (_, reason) in zip(_bad_places(decoded), decoded.bad, strict=True)]
         if read is None:
@@ -59,7 +59,7 @@ class ShardWriter:
         sites: Mapping[Site, tuple[Shaped[np.ndarray, "pair ..."], Int32[np.ndarray, "pair ..."] | None]],
         lengths: Int32[np.ndarray, " pair"] | None,
     ) -> None:
-        """Append pairs: per site, values as they are stored and token ids."""
+        """Append pairs: for each site, the values in the stored dtype and the token ids."""
         self.rows += len(ids)
         for plan in self.plan.sites:
             for batch in plan.schema.record_batches(*sites[plan.site]):
@@ -70,7 +70,7 @@ class ShardWriter:
         self._pairs.add(pa.RecordBatch.from_arrays(columns, schema=_pairs_schema(self.keeps_lengths)))
 
     def commit(self) -> None:
-        """Force everything to disk under its own name, the record last."""
+        """Flush all files to disk and rename them, the record last."""
         files = {}
         for folder, stream in [("pairs", self._pairs), *((str(s), f) for s, f in self._sites.items())]:
             files[f"{folder}/{self.name}"] = stream.finish()
@@ -118,7 +118,7 @@ def _cast(found: SiteActs, plan: SitePlan, number: int) -> Shaped[np.ndarray, "p
 
 
 def _token_ids(plan: SitePlan, found: SiteActs, read: ReadBatch) -> Int32[np.ndarray, "pair pos"]:
-    """Captions: their token ids. Images: 0 where CLS stands, else the image's place in the pairs, plus 1."""
+    """Return the token ids of captions. For images: 0 at the class token, else the index of the pair plus 1."""
     if plan.site.side == "text" and read.tokens is not None:
         return read.tokens.numpy().astype(np.int32)
     ids = np.repeat((read.decoded.indices + 1)[:, None], plan.schema.context_size, axis=1).astype(np.int32)

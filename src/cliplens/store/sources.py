@@ -1,4 +1,4 @@
-"""Sources of a provider's rows: memory and the cache on disk. `live` adds the model itself."""
+"""Sources of the rows of a provider: memory and the cache on disk. `live` adds the model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _MOST_BLOCKS = 2**16
 
 
 class RowSource(ABC):
-    """Activation rows in units that can be read in any order; a unit gives the same rows whenever it is read."""
+    """Activation rows in units. Units can be read in any order; a unit always has the same rows."""
 
     modalities: tuple[Modality, ...]
     d_in: int
@@ -29,15 +29,15 @@ class RowSource(ABC):
     @property
     @abstractmethod
     def sizes(self) -> Int64[np.ndarray, " unit"]:
-        """Rows of each unit, all modalities together: as many as there will be, or, for a live source, at most."""
+        """Number of rows of each unit, over all modalities (an upper bound for rows computed on demand)."""
 
     @abstractmethod
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
-        """Return the rows of the units, in order, any dtype; rows of both modalities in step where they are."""
+        """Return the rows of the units, in order, in any dtype. Row i of both modalities belongs to the same pair."""
 
 
 class MemoryRows(RowSource):
-    """Rows that lie in memory."""
+    """Rows in memory."""
 
     def __init__(self, acts: PairedActs) -> None:
         rows = {m: acts.of(m) for m in MODALITIES}
@@ -58,10 +58,10 @@ class MemoryRows(RowSource):
 
 
 class CachedRows(RowSource):
-    """Rows of a cache, in blocks of neighbours, which the cache has shuffled as it was written.
+    """Rows of a cache, in blocks of neighbouring pairs (a harvest shuffles the pairs).
 
     Args:
-        window: rows that will lie in the buffer together: blocks are small enough that many of them do.
+        window: rows of a window of the provider; blocks are much smaller.
     """
 
     def __init__(self, cache: Cache, sites: Mapping[Modality, Site], keep: Keep | None, window: int) -> None:
@@ -84,7 +84,7 @@ class CachedRows(RowSource):
 
 
 def means_of(source: RowSource) -> dict[Modality, Float[Tensor, " d_in"]]:
-    """Return the mean row of each modality, float32, summed in float64."""
+    """Return the mean row of each modality, summed in float64, as float32."""
     sums = {m: torch.zeros(source.d_in, dtype=torch.float64) for m in source.modalities}
     counts = dict.fromkeys(source.modalities, 0)
     for chunk in source.read(np.arange(len(source.sizes))):
@@ -110,7 +110,7 @@ def by_modality(sites: Sequence[Site]) -> dict[Modality, Site]:
             )
         out[site.modality] = site
     if not out:
-        raise InputError(expected="a site to read", found="none", fix="give a hook")
+        raise InputError(expected="a site to read", found="none", fix="pass at least one site")
     return out
 
 
@@ -122,7 +122,7 @@ def check_same_width(widths: Mapping[Any, int]) -> None:
     """
     if len(set(widths.values())) > 1:
         raise MismatchError(
-            expected="sites of one width, which one dictionary can read",
+            expected="sites of the same width for one dictionary",
             found=", ".join(f"{s}: {w}" for s, w in widths.items()),
-            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower only",
+            fix="choose hook_embedding or hook_projected, which have one width, or one tower only",
         )

@@ -1,7 +1,7 @@
-"""Pairs as the datasets SAELens' own training runner takes: captions as token ids, images as image tokens.
+"""Datasets for SAELens' training runner: captions as token ids, images as image tokens.
 
-SAELens cuts every row to `context_size` integers, so each row holds one whole sample, start, end and padding included.
-Images travel as their number: the vision tower looks them up in the source attached here.
+Each row holds `context_size` integers: a whole caption with start, end and padding, or the index of an image, which the
+vision tower looks up in the source attached here.
 """
 
 from collections.abc import Iterator
@@ -50,10 +50,9 @@ def image_dataset(
 ) -> "datasets.Dataset":
     """Return images as image tokens, for `LanguageModelSAETrainingRunner(override_model=clip.vision)`.
 
-    Attaches `clip.vision.image_source`, which finds a row's picture in these pairs: keep the files where they are
-    while the model trains, and call this again before reading another set. Columns: `tokens` (one per position: 0 where
-    the class token stands, else the image's number plus one) and `id`. Every image is opened once here, and those that
-    cannot be are left out.
+    Sets `clip.vision.image_source`, which looks up the images of these pairs: keep the files in place while training,
+    and call this function again for other pairs. Columns: `tokens` (one per position: 0 at the class token, else the
+    index of the image plus one) and `id`. Every image is opened once; images that cannot be opened are left out.
 
     Args:
         one_token: one token per image, for hooks with one position (`context_size=1`).
@@ -62,7 +61,7 @@ def image_dataset(
         PairsError: too many images that cannot be opened.
     """
     decoder = _decoder(pairs, clip, "vision")
-    assert clip.vision is not None  # _decoder refuses a model without the tower
+    assert clip.vision is not None  # _decoder raised an error for a model without the tower.
     held = Quarantine() if quarantine is None else quarantine
     places = np.concatenate(list(_good(decoder, held)))
     tokens = clip.vision.image_tokens(torch.from_numpy(places))
@@ -72,21 +71,21 @@ def image_dataset(
 
 
 class ImageLookup:
-    """Preprocessed images of pairs by their place in the pairs."""
+    """Preprocessed images of pairs, by index."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
 
     def __call__(self, numbers: Int[Tensor, " image"]) -> Float[Tensor, "image channel height width"]:
-        """The images of these numbers.
+        """Return the images of these indices.
 
         Raises:
-            InputError: a number no image has, or an image that can no longer be opened.
+            InputError: an index is out of range, or an image can no longer be opened.
         """
         places = numbers.numpy().astype(np.int64)
         if len(places) and not (places.min() >= 0 and places.max() < len(self.decoder)):
             raise InputError(
-                expected=f"numbers of the {len(self.decoder)} images of {self.decoder.pairs.name!r}",
+                expected=f"indices of the {len(self.decoder)} images of {self.decoder.pairs.name!r}",
                 found=f"{places.min()} to {places.max()}",
                 fix="make the dataset again: cliplens.image_dataset(pairs, clip)",
             )
@@ -96,7 +95,7 @@ class ImageLookup:
             raise InputError(
                 expected=f"the image of {pair.id!r}, which could be opened before",
                 found=reason,
-                fix="put it back, or make the dataset again",
+                fix="restore the file, or make the dataset again",
             )
         return decoded.images
 
@@ -106,7 +105,7 @@ def _decoder(pairs: Pairs, clip: HookedCLIP, side: Side) -> Decoder:
 
 
 def _good(decoder: Decoder, held: Quarantine) -> Iterator[np.ndarray]:
-    """Places of the pairs that can be used, batch after batch."""
+    """Return the indices of the usable pairs, batch by batch."""
     with tqdm(total=len(decoder), desc="looking at pairs", unit="pair", delay=2) as bar:
         for start in range(0, len(decoder), _AT_ONCE):
             decoded = decoder[np.arange(start, min(start + _AT_ONCE, len(decoder)))]

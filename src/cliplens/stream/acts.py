@@ -14,7 +14,7 @@ from cliplens.sites import Site
 
 @dataclass(frozen=True)
 class SiteActs:
-    """Activations of a batch at one site after the token choice; positions at and after `lengths` are padding."""
+    """Activations of a batch at one site, at the chosen tokens. Positions from `lengths` on are padding."""
 
     acts: Float[Tensor, "pair pos d_in"]
     lengths: Int64[Tensor, " pair"]
@@ -25,16 +25,16 @@ class SiteActs:
 
     @property
     def one_each(self) -> bool:
-        """Whether every pair has exactly one row."""
+        """Whether every pair has exactly one position."""
         return self.acts.shape[1] == 1
 
     def rows(self) -> Float[Tensor, "row d_in"]:
-        """Return the rows without padding, pair after pair."""
+        """Return the activations without padding, concatenated over pairs."""
         return self.acts[:, 0] if self.one_each else self.acts[self.real]
 
     @property
     def real(self) -> Bool[Tensor, "pair pos"]:
-        """True at positions that are not padding."""
+        """Mask that is True at positions that are not padding."""
         return torch.arange(self.acts.shape[1], device=self.acts.device) < self.lengths[:, None]
 
 
@@ -55,7 +55,7 @@ def mean(found: SiteActs) -> SiteActs:
 
 
 def full_lengths(acts: Float[Tensor, "pair pos d_in"]) -> Int64[Tensor, " pair"]:
-    """Return the number of positions of each pair where none is padding."""
+    """Return the lengths of pairs without padding."""
     return torch.full((len(acts),), acts.shape[1], dtype=torch.int64, device=acts.device)
 
 
@@ -63,10 +63,10 @@ def finite(batch: ReadBatch, number: int) -> None:
     """Check that all activations of a batch are finite.
 
     Raises:
-        NonFiniteError: some are nan or inf; names the site, the batch and the first bad pair.
+        NonFiniteError: some are nan or inf; the message names the site, the batch and the first bad pair.
     """
     for site, found in batch.sites.items():
-        low, high = torch.aminmax(found.acts)  # one pass, and nan propagates
+        low, high = torch.aminmax(found.acts)  # One pass is enough, because nan propagates.
         if torch.isfinite(low) and torch.isfinite(high):
             continue
         bad = ~torch.isfinite(found.acts).flatten(1).all(1)

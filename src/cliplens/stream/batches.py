@@ -17,7 +17,7 @@ from cliplens.stream.acts import ReadBatch, finite
 from cliplens.stream.reader import SiteReader
 
 Indices = Int64[np.ndarray, " _"]
-"""Indices of pairs; batches differ in length, so the axis has no name."""
+"""Indices of pairs. The axis has no name, because batches differ in length."""
 
 
 def decoded_batches(decoder: Decoder, batches: Iterable[Indices], workers: int = 0) -> Iterator[Decoded]:
@@ -59,8 +59,8 @@ class Stream(Iterator[PairedActs]):
         self._reader = SiteReader(clip, sites, token)
         if token in ("all", "patches") and len(self._at) > 1:
             raise InputError(
-                expected=f"one tower for token={token!r}: only one row per pair keeps both towers in step",
-                found="both",
+                expected=f"sites of one tower for token={token!r}, which gives many rows per pair",
+                found="sites of both towers",
                 fix="read the towers one at a time, or pass token='auto' or 'mean'",
             )
         batches = np.split(np.arange(len(pairs)), range(forward_batch, len(pairs), forward_batch))
@@ -119,9 +119,9 @@ def stream(
         workers: processes that decode images; 0 decodes in this process.
 
     Raises:
-        NonFiniteError: nan or inf in the activations; names batch, site and first pair.
+        NonFiniteError: nan or inf in the activations; the message names batch, site and first pair.
         PairsError: too many bad pairs.
-        UnknownNameError: no such hook.
+        UnknownNameError: no hook has that name.
     """
     held = Quarantine() if quarantine is None else quarantine
     return Stream(clip, pairs, sites, token=token, forward_batch=forward_batch, quarantine=held, workers=workers)

@@ -33,8 +33,8 @@ class SiteReader:
             agree up to rounding. None runs the model as it is.
 
     Raises:
-        UnknownNameError: no such hook, or no such token choice.
-        InputError: a token choice of one tower, for sites of both.
+        UnknownNameError: the hook or the token choice is unknown.
+        InputError: the token choice belongs to one tower, and there are sites of the other.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class SiteReader:
 
     def _chosen(self, tower: HookedTower, acts: Float[Tensor, "pair pos d_in"], inputs: Tensor) -> SiteActs:
         images = inputs.is_floating_point()
-        # Patch embeddings come before the class token joins them.
+        # hook_patch_embed has no class token yet.
         vision = self.clip.vision
         leading = vision.n_special if vision is not None and images and acts.shape[1] == tower.cfg.n_ctx else 0
         if self.token == "patches":
