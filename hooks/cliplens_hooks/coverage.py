@@ -1,4 +1,4 @@
-"""docs/coverage.md, written from the code: `python -m cliplens_hooks.coverage docs/coverage.md`."""
+"""Write docs/coverage.md from the code: `python -m cliplens_hooks.coverage docs/coverage.md`."""
 
 import sys
 from collections import Counter
@@ -34,7 +34,7 @@ Not covered: CoCa's captioning decoder (its two encoders are), rotary positions 
 
 
 def coverage(cards: Sequence[ModelCard]) -> str:
-    """The document."""
+    """Return the text of docs/coverage.md."""
     parts = [HEAD, _summary(cards), "## Families\n", _families(cards), BESIDES, "## Configurations\n", _listing(cards)]
     return "\n".join(parts)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cliplens.errors import InputError
 
 TIE = 1e-12
-"""Cosines that differ by less are tied: the rounding of a matrix product in float64."""
+"""Largest difference of tied cosines: the rounding of a matrix product in float64."""
 
 
 def retrieval(
@@ -24,9 +24,9 @@ def retrieval(
     """Return R@k both ways, as COCO reports it: the share of images with a right caption among the k nearest captions,
     and of captions with a right image among the k nearest images.
 
-    Every image and every caption is asked once and stands once among the candidates. Right is any caption that stands
-    with the image in some pair. Ties count as misses: a wrong candidate that is tied with the best right one ranks
-    before it. So embeddings that are all equal find nothing.
+    Every distinct image and caption is one query and one candidate. A caption is correct if it forms a pair with the
+    image. Ties count as misses: a wrong candidate tied with the best correct one ranks before it. So R@k of embeddings
+    that are all equal is 0.
 
     Args:
         image: embeddings of the images.
@@ -68,8 +68,7 @@ def contrastive_loss(
 ) -> float:
     """Return the contrastive loss of the pairs against each other: CLIP's, or SigLIP's where a bias is given.
 
-    A caption that is right for an image, since it stands with the same picture in another pair or says the same text,
-    is no negative of it: it is left out.
+    Other captions of the same picture, and captions with the same text, are not negatives: they are left out.
 
     Args:
         image: unit-norm embeddings of the images.
@@ -107,7 +106,7 @@ def contrastive_loss(
 def other_right_pairs(
     n: int, image_ids: Sequence[Hashable] | None = None, caption_ids: Sequence[Hashable] | None = None
 ) -> Bool[Tensor, "image caption"]:
-    """Return which captions of other pairs are right for each image, and so no negatives of it.
+    """Return a mask of the captions of other pairs that are correct for each image, and so not negatives.
 
     >>> other_right_pairs(2, caption_ids=["a dog", "a dog"])
     tensor([[False,  True],
@@ -119,7 +118,7 @@ def other_right_pairs(
 
 
 def ids_of_rows(rows: Tensor) -> list[bytes]:
-    """Return an id per row that is equal for equal rows: for images and tokens whose pairs are not known.
+    """Return an id per row that is equal for equal rows, for images or tokens whose pairs are unknown.
 
     >>> ids = ids_of_rows(torch.tensor([[1, 2], [3, 4], [1, 2]]))
     >>> ids[0] == ids[2], ids[0] == ids[1]
@@ -153,7 +152,7 @@ def zero_shot(
 
 
 def nearest_prototype(image: Float[Tensor, "image d"], prototypes: Float[Tensor, "class d"]) -> Int64[Tensor, " image"]:
-    """Return the class whose prototype is nearest to each image by cosine, the first one of equals.
+    """Return the class of the nearest prototype of each image by cosine; the first one in case of ties.
 
     >>> nearest_prototype(torch.eye(2), torch.eye(2)[[1, 0]])
     tensor([1, 0])
@@ -168,7 +167,7 @@ def _cosines(image: Tensor, text: Tensor) -> Float[Tensor, "image text"]:
 
 
 def _groups(ids: Sequence[Hashable] | None, n: int) -> Int64[Tensor, " pair"]:
-    """Number the distinct ids in the order in which they come; without ids, every row is its own."""
+    """Number the distinct ids in order of appearance; without ids, every row has its own number."""
     if ids is None:
         return torch.arange(n)
     number: dict[Hashable, int] = {}
@@ -184,7 +183,7 @@ def _first_of(groups: Int64[Tensor, " pair"]) -> Int64[Tensor, " group"]:
 
 
 def _right(images: Int64[Tensor, " pair"], captions: Int64[Tensor, " pair"]) -> Bool[Tensor, "image caption"]:
-    """Return which caption stands with which image in some pair."""
+    """Return a matrix that is True for images and captions that form a pair."""
     right = torch.zeros(int(images.max()) + 1, int(captions.max()) + 1, dtype=torch.bool)
     right[images, captions] = True
     return right
@@ -199,5 +198,5 @@ def _check_pairs(
         raise InputError(
             expected="as many images as captions, at least one",
             found=f"{len(image)} images and {len(text)} captions{ids}",
-            fix="give row i of both for pair i",
+            fix="pass row i of both for pair i",
         )

@@ -1,11 +1,11 @@
-"""The conformance kit: what a tower must keep to be called hooked. Ours and a stranger's adapters run the same checks.
+"""Checks for tower adapters. The adapters of cliplens and of other packages must pass the same checks.
 
     from cliplens.testing import check_adapter
 
     def test_my_adapter():
         check_adapter(MyTower(), tiny_model_of_my_family(), "vision")
 
-Each check stands alone as a function here and says what it asks; `check_tower` runs them all.
+`check_adapter` opens a tower and runs all checks. Each check is also a function of its own.
 """
 
 import pickle
@@ -28,7 +28,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
 class TowerCheckError(AssertionError):
-    """A tower does not keep what hooked towers promise. Says which promise, what was expected and what was found."""
+    """A tower fails a check. The message names the expected and the found value, and what to correct."""
 
 
 def check_adapter(
@@ -40,7 +40,22 @@ def check_adapter(
     no_effect: tuple[str, ...] = (),
     **renamed: Any,
 ) -> HookedTower:
-    """Open a side of a model with an adapter, check the tower, and check that the model was not altered on the way."""
+    """Open a side of a model with an adapter, run all checks on the tower, and check that the model is unaltered.
+
+    Args:
+        adapter: the adapter.
+        model: a tiny stock model with random weights, in float32 or float64.
+        side: "vision" or "text".
+        inputs: images or token ids; None makes random ones from `tower.cfg`.
+        no_effect: prefixes of hooks whose activations do not reach the output.
+        renamed: `unheard`, the old name of `no_effect`.
+
+    Returns:
+        The tower.
+
+    Raises:
+        TowerCheckError: a check fails; the message names the expected and the found value.
+    """
     _demand(adapter.opens(model, side), "the adapter opens the model", f"opens(...) is False for side {side!r}")
     before = fingerprint(model)
     tower = adapter.open(model, side)
@@ -61,17 +76,17 @@ def check_tower(
     no_effect: tuple[str, ...] = (),
     **renamed: Any,
 ) -> None:
-    """Every promise of a hooked tower, in float32 or float64 and eval mode.
+    """Run all checks on a tower, in float32 or float64.
 
     Args:
         tower: a tower of a tiny model with random weights.
         inputs: images or token ids; None makes them from `tower.cfg`.
-        stock: what the output is compared with; None takes `tower.run_stock`.
+        stock: function that computes the stock output; None takes `tower.run_stock`.
         no_effect: prefixes of hooks whose activations do not reach the output.
         renamed: `unheard`, the old name of `no_effect`.
 
     Raises:
-        TowerCheckError: the first promise that is not kept.
+        TowerCheckError: a check fails; the message names the expected and the found value.
     """
     no_effect = _renamed(renamed, no_effect)
     inputs = example_inputs(tower) if inputs is None else inputs
@@ -95,13 +110,13 @@ def _renamed(given: dict[str, Any], no_effect: tuple[str, ...]) -> tuple[str, ..
 
 
 def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
-    """With no hook active the output is the stock model's, bit for bit."""
+    """Check that, with no hook active, the output equals that of the stock model bit for bit."""
     with torch.no_grad():
         _demand(torch.equal(tower(inputs), stock(inputs)), "output bitwise equal to stock with no hook", "a difference")
 
 
 def hooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
-    """With every hook read the output stays within 1e-5 (float32) or 1e-12 (float64), also through `read`."""
+    """Check that, with all hooks active, outputs agree within 1e-5 (float32) or 1e-12 (float64), also with `read`."""
     with torch.no_grad():
         out, cache = everything(tower, inputs)
         _near(out, stock(inputs), "output with every hook read")
@@ -111,7 +126,7 @@ def hooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> Non
 
 
 def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
-    """Each declared hook fires once, under its own name, with the shape and width it declares."""
+    """Check that each hook fires once, under its own name, with its declared width."""
     with torch.no_grad():
         cache = everything(tower, inputs)[1]
     _demand(
@@ -126,7 +141,7 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
 
 
 def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
-    """resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly."""
+    """Check that resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly."""
     if tower.level != "heads":
         return
     with torch.no_grad():
@@ -138,7 +153,7 @@ def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
 
 
 def writes_are_true_edits(tower: HookedTower, inputs: Tensor) -> None:
-    """Adding v at a hook of the residual stream moves the stream by v, and what comes after follows."""
+    """Check that adding v at a hook of the residual stream changes the stream by v, also after the hook."""
     if tower.level != "heads":
         return
     with torch.no_grad():
@@ -170,7 +185,7 @@ def _after(tower: HookedTower, cache: Any, block: str) -> Tensor:
 
 
 def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple[str, ...] = ()) -> None:
-    """Disturbing any hook changes the output; handing the activation back unchanged does not."""
+    """Check that noise at any hook changes the output, and that returning the activation unchanged does not."""
     generator = torch.Generator().manual_seed(2)
 
     def disturb(x: Tensor, hook: Any) -> Tensor:
@@ -187,7 +202,7 @@ def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple
 
 
 def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> None:
-    """`stop_at_layer=L` gives the stream that enters block L; hooks before it fire, hooks after it do not."""
+    """Check that `stop_at_layer=L` returns the stream that enters block L, and that no later hook fires."""
     n, stack = tower.cfg.n_layers, tower.stack_name
     entry, leave = ("hook_resid_pre", "hook_resid_post") if stack == "blocks" else ("hook_out", "hook_out")
     with torch.no_grad():
@@ -203,7 +218,7 @@ def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> N
 
 
 def gradients_are_the_stock_models(tower: HookedTower, inputs: Tensor) -> None:
-    """Every parameter gets the gradient it gets without hooks (in float64, which tells noise from a mistake)."""
+    """Check that hooks do not change the gradient of any parameter, in float64."""
     with _as(tower, torch.float64):
         wanted = _gradients(tower, inputs)
         with tower.hooks([(lambda name: True, lambda x, hook: None)]):
@@ -222,7 +237,7 @@ def _gradients(tower: HookedTower, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
-    """float64 agrees with stock to 1e-12, bfloat16 runs, an accelerator runs, and everything comes back."""
+    """Check float64 (equal to stock within 1e-12), bfloat16 (finite) and, if there is one, an accelerator."""
     home = tower.device
     with torch.no_grad():
         with _as(tower, torch.float64):
@@ -236,7 +251,7 @@ def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
 
 
 def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
-    """After a run with hooks, even one that failed, no hook is left."""
+    """Check that no hook is left after a run with hooks, even if it raised an error."""
 
     def fail(x: Tensor, hook: Any) -> None:
         raise KeyError("on purpose")
@@ -247,7 +262,7 @@ def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
 
 
 def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:
-    """Unknown hooks, the other modality's inputs, layers out of range and pickling are refused in words."""
+    """Check that unknown hooks, wrong inputs, layers out of range and pickling raise errors of cliplens."""
     with _expected(UnknownNameError, "an error for an unknown hook"):
         tower.run_with_cache(inputs, names_filter="blocks.0.hook_resid_pots")
     other = inputs.long() if inputs.is_floating_point() else inputs.float()
@@ -271,7 +286,7 @@ CHECKS: tuple[Callable[[HookedTower, Tensor], None], ...] = (
 
 
 def example_inputs(tower: HookedTower, batch: int = 2) -> Tensor:
-    """Random images or token ids of the tower's measures."""
+    """Return random images or token ids for a tower."""
     generator = torch.Generator().manual_seed(0)
     cfg = tower.cfg
     if cfg.image_size is not None:
@@ -280,12 +295,12 @@ def example_inputs(tower: HookedTower, batch: int = 2) -> Tensor:
 
 
 def everything(tower: HookedTower, inputs: Tensor) -> tuple[Tensor, Any]:
-    """The output and the cache of every hook, the large ones too."""
+    """Return the output and a cache of every hook, `hook_result` included."""
     return tower.run_with_cache(inputs, names_filter=lambda name: True)
 
 
 def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """All that must be as it was: modules, their attributes and hooks, parameters by name, identity and value."""
+    """Return a description of modules, attributes, hooks and parameters, to check that a model is unaltered."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     modules = {
         n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks))
@@ -297,7 +312,7 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def _as(tower: HookedTower, dtype: torch.dtype) -> Iterator[None]:
-    """The tower in another dtype; its weights come back bit for bit."""
+    """Convert the tower to another dtype for the `with` block, then restore its weights bit for bit."""
     saved = {name: value.clone() for name, value in tower.stock.state_dict().items()}
     kind = tower.cfg.dtype
     tower.to(dtype)

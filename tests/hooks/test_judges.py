@@ -104,11 +104,11 @@ def test_embeddings_from_a_file_come_by_id(tmp_path) -> None:  # type: ignore[no
 def test_refusals_name_what_is_missing(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UnknownNameError, match="'timm'"):
         registry.judge("tim:x")
-    with pytest.raises(InputError, match="the model that judges"):
+    with pytest.raises(InputError, match="the model of the judge"):
         registry.judge("open_clip").embed(pictures(), None, ["a", "b", "c"])
     with pytest.raises(UnknownNameError, match="name of a timm model"):
         registry.judge("timm:vit_small_patch14_dinov3x").embed(pictures(), None, ["a", "b", "c"])
-    with pytest.raises(InputError, match="give a file that is there"):
+    with pytest.raises(InputError, match="correct the path of the weights"):
         registry.judge("timm:test_vit|/nowhere.safetensors").embed(pictures(), None, ["a", "b", "c"])
     with pytest.raises(InputError, match="a folder with a transformers encoder"):
         registry.judge(f"sentences:{tmp_path}").embed(None, CAPTIONS, ["a", "b", "c"])

@@ -1,4 +1,4 @@
-"""Images and captions judged by another CLIP: any model `cliplens.load` opens, its final embeddings."""
+"""A judge that uses the final embeddings of another CLIP: any model that `cliplens.load` opens."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -14,10 +14,10 @@ from cliplens_hooks.judges.embedding import batches, name_and_weights, unit_imag
 
 
 class OpenClipJudge(Judge):
-    """Another two-tower model; it embeds both modalities in one space, so scores across them can be made.
+    """Another two-tower model. It embeds both modalities in one space, so it can also compare across modalities.
 
     Args:
-        source: what `cliplens.load` takes, weights behind a bar: "ViT-B-32|/path/weights.safetensors",
+        source: name for `cliplens.load`, with weights after a bar: "ViT-B-32|/path/weights.safetensors",
             "ViT-B-32|laion2b_s34b_b79k", "local-dir:/path", "world-plain".
     """
 
@@ -31,7 +31,7 @@ class OpenClipJudge(Judge):
     def embed(
         self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
     ) -> PairedActs:
-        """Unit-norm embeddings of what is given."""
+        """Return unit-norm embeddings of the images and of the captions."""
         clip = self._open()
         prepare, tokenise = clip.preprocess, clip.tokenizer
         assert prepare is not None, "a model loaded by name has its preprocess"

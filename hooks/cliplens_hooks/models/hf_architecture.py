@@ -1,4 +1,4 @@
-"""open_clip models without weights, of the measures in a configuration of transformers' CLIP, SigLIP or SigLIP 2."""
+"""Build open_clip models without weights from configurations of transformers' CLIP, SigLIP and SigLIP 2."""
 
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ class VisionOnly(nn.Module):
 
 
 def _ratio(inner: int, width: int) -> float:
-    """For int(width * ratio), as open_clip and timm compute: the half keeps rounding from losing one."""
+    """Return a ratio such that `int(width * ratio) == inner` in open_clip and timm; the half prevents rounding down."""
     return (inner + 0.5) / width
 
 
@@ -48,7 +48,7 @@ def activation(name: str) -> nn.Module:
     """Return the module of a transformers activation.
 
     Raises:
-        MismatchError: transformers has none of that name.
+        MismatchError: transformers has no activation of that name.
     """
     if name == "quick_gelu":
         return QuickGELU()

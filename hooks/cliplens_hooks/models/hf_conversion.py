@@ -1,7 +1,7 @@
-"""The weights of transformers' CLIP, SigLIP and SigLIP 2 in open_clip's form: both towers, or one of them.
+"""Convert transformers' CLIP, SigLIP and SigLIP 2, or one encoder of them, to open_clip models.
 
-transformers keeps q, k and v apart where open_clip packs them, so its tensors cannot be shared: they are copied, with
-LoRA and other adapters merged into the copies. The object that was given is left as it was.
+transformers stores q, k and v separately and open_clip packs them. So tensors are copied, with LoRA and other adapters
+merged into the copies. The original object is not altered.
 """
 
 import copy
@@ -25,7 +25,7 @@ def to_open_clip(model: nn.Module) -> nn.Module:
     """Return an open_clip model with the weights of a transformers CLIP or SigLIP, or of one encoder of them.
 
     Raises:
-        MismatchError: the configuration says something open_clip has no word for, or the weights are quantised.
+        MismatchError: open_clip has no equivalent of the configuration, or the weights are quantised.
     """
     stock: Any = model
     kind = stock.config.model_type
@@ -47,7 +47,7 @@ def to_open_clip(model: nn.Module) -> nn.Module:
 
 
 def _effective_state(stock: nn.Module) -> State:
-    """Return the weights the model computes with: adapters merged and parametrisations applied, in copies."""
+    """Return copies of the effective weights of a model: adapters merged and parametrisations applied."""
     if any(p.is_meta for p in stock.parameters()):
         raise MismatchError(
             expected="a model whose weights are in memory",
@@ -79,7 +79,7 @@ def _effective_state(stock: nn.Module) -> State:
 
 
 def _plain_name(name: str, stock: Any) -> str | None:
-    """Return a weight's name without what peft puts into it; None for weights of adapters."""
+    """Return the name of a weight without peft's additions; None for weights of adapters."""
     if ".original_module." in name or any(f".{mark}" in name for mark in ("lora_", "parametrizations.", "ranknum")):
         return None
     for adapter in getattr(stock, "peft_config", {"default": None}):

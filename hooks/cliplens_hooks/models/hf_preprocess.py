@@ -1,4 +1,4 @@
-"""Preprocessing as a Hugging Face folder asks for it: its own image processor, every option honoured."""
+"""The preprocess of a Hugging Face folder: its own image processor with all options."""
 
 import json
 import warnings
@@ -43,11 +43,11 @@ def preprocess_at(
 ) -> tuple[Callable[[Image.Image], Tensor], str]:
     """Return the preprocess of a folder or repository, and its description.
 
-    Without a configuration there the family's usual steps are taken.
+    Without a configuration, the usual steps of the family are used.
 
     Raises:
         InputError: the configuration cannot be read.
-        MismatchError: it makes images of another size than the model reads.
+        MismatchError: its images have another size than the model expects.
     """
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(place, **options)
@@ -62,7 +62,7 @@ def preprocess_at(
             ) from error
         return usual(kind, model)
     if "Siglip2" in type(processor).__name__:
-        warnings.warn(f"{place} reads pictures of any shape; here they are squashed to a square", stacklevel=6)
+        warnings.warn(f"{place} takes pictures of any shape; here they are resized to a square", stacklevel=6)
         return _from_cfg({**_usual_cfg(kind, model), **_numbers(processor)})
     preprocess = TransformersPreprocess(processor)
     _check_size(preprocess, model, place)
@@ -70,7 +70,7 @@ def preprocess_at(
 
 
 def usual(kind: str, model: nn.Module) -> tuple[Callable[[Image.Image], Tensor], str]:
-    """Return the preprocess a family has where nothing says otherwise, and its description."""
+    """Return the default preprocess of a family, and its description."""
     return _from_cfg(_usual_cfg(kind, model))
 
 

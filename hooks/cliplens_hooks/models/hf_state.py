@@ -44,7 +44,7 @@ def convert_state(state: State, stock: Any, kind: str) -> State:
 
 
 def _with_encoder(name: str, kind: str) -> str:
-    """Return a weight's name as the joint model has it: some single encoders leave out `text_model.`"""
+    """Return the name of a weight in the joint model. Some single encoders omit `text_model.`"""
     encoder = "text_model." if kind in TEXT_ONLY else "vision_model."
     return name if name.startswith((encoder, "text_projection", "visual_projection")) else encoder + name
 
@@ -132,7 +132,7 @@ def _siglip_vision_state(state: State, vision: Any) -> State:
 
 
 def _patches(weight: Tensor, vision: Any) -> Tensor:
-    """SigLIP 2 embeds patches that were flattened as [height, width, channel]; a convolution wants channels first."""
+    """Return the weight of a patch convolution. SigLIP 2 flattens patches as [height, width, channel]."""
     if weight.ndim == 4:
         return weight
     p = vision.patch_size

@@ -1,8 +1,9 @@
-"""Hugging Face's CLIP, SigLIP and SigLIP 2, both towers or one: by name, by folder, or as an object.
+"""Open Hugging Face's CLIP, SigLIP and SigLIP 2, or one encoder of them, by name, folder or object.
 
-`load("hf:openai/clip-vit-base-patch32")` asks the hub; `load("hf:/path/to/folder")` does not. The text encoder and the
-image encoder of a diffusers pipeline open as models with one tower: `load("hf:/path/sd/text_encoder")`. The towers are
-an open_clip model's with copies of the weights (`hf_conversion`): later changes of the object do not reach them.
+`load("hf:openai/clip-vit-base-patch32")` uses the hub; `load("hf:/path/to/folder")` does not. The text encoder and the
+image encoder of a diffusers pipeline open as models with one tower: `load("hf:/path/sd/text_encoder")`. The towers
+belong to an open_clip model with copies of the weights (`hf_conversion`), so later changes of the object have no
+effect.
 """
 
 import warnings
@@ -23,18 +24,18 @@ from cliplens_hooks.models.hf_preprocess import FILES, preprocess_at, usual
 
 PREFIX = "hf:"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
-"""Without one of these in a folder transformers makes an empty tokenizer of the right class and says nothing."""
+"""In a folder without any of these files, transformers makes an empty tokenizer without a warning."""
 SIBLINGS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2", "image_encoder": "feature_extractor"}
-"""Folders of a diffusers pipeline: encoder -> where its tokenizer or image processor lies."""
+"""Folders of a diffusers pipeline: the folder of the tokenizer or image processor of each encoder."""
 _VOCABULARY = 49408
 _TOLERANCE = 1e-3
 
 
 class HuggingFaceModels(ModelSource):
-    """`hf:` names and transformers' model objects."""
+    """Loads `hf:` names and recognises transformers' model objects."""
 
     def models(self) -> Sequence[ModelCard]:
-        """Return no cards: the hub is the list."""
+        """Return no models: the hub is the list."""
         return []
 
     def knows(self, name: str) -> bool:
@@ -45,14 +46,14 @@ class HuggingFaceModels(ModelSource):
         """Return the model with its preprocess and tokenizer.
 
         Raises:
-            InputError: it cannot be had, or is of another kind.
-            MismatchError: its preprocessing gives images of another size than it reads.
+            InputError: the model cannot be loaded, or is of another kind.
+            MismatchError: its preprocessing returns images of another size than the model expects.
         """
         if pretrained is not None:
             raise InputError(
                 expected=f"no `pretrained` beside {name!r}",
                 found=repr(pretrained),
-                fix="leave it out: the name says it all",
+                fix="leave `pretrained` out",
             )
         place, options = _place(name.removeprefix(PREFIX))
         stock = _read(place, options)
@@ -68,10 +69,10 @@ class HuggingFaceModels(ModelSource):
         return loaded
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """Return the model in open_clip's form; None for other objects.
+        """Return the model converted to open_clip; None for other objects.
 
         Raises:
-            MismatchError: somebody changed the object's code, so that a copy of its weights does not give the same.
+            MismatchError: the code of the object was changed, so that a copy of its weights has other embeddings.
         """
         if not isinstance(model, transformers.PreTrainedModel) or model.config.model_type not in SUPPORTED:
             return None
@@ -102,7 +103,7 @@ def _place(source: str) -> tuple[str, dict[str, Any]]:
 
 
 def _beside(place: str, options: dict[str, Any], files: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Return where an encoder's tokenizer or image processor lies: with it, or beside it in a pipeline's folder."""
+    """Return the folder of an encoder's tokenizer or image processor: its own, or one next to it in a pipeline."""
     folder = Path(place)
     if options:
         sibling = SIBLINGS.get(options["subfolder"])
@@ -119,7 +120,7 @@ def _read(place: str, options: dict[str, Any]) -> Any:
             raise InputError(
                 expected=f"a model of type {', '.join(SUPPORTED)}",
                 found=config.model_type,
-                fix="use open_clip's or timm's name for it",
+                fix="load it under its name in open_clip or timm",
             )
         return _class_of(config).from_pretrained(place, **options).eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -133,7 +134,7 @@ def _read(place: str, options: dict[str, Any]) -> Any:
 
 
 def _class_of(config: Any) -> Any:
-    """Return the class a configuration was saved from; `AutoModel` would leave a single encoder's projection out."""
+    """Return the class that saved a configuration. `AutoModel` would drop the projection of a single encoder."""
     named = next(iter(config.architectures or ()), "")
     found = getattr(transformers, named, None)
     return found if found is not None and config.model_type in (*TEXT_ONLY, *VISION_ONLY) else transformers.AutoModel
@@ -145,14 +146,14 @@ def _check_same(stock: Any, made: nn.Module, kind: str, changed: dict[str, str])
     hooked = [name for name, why in changed.items() if "hooks" in why]
     if hooked:
         raise MismatchError(
-            expected="a transformers model without hooks: its weights are copied, and a copy does not run them",
+            expected="a transformers model without hooks, because a copy of its weights would not run them",
             found=listed,
-            fix="remove the hooks, and add yours to the towers with clip.add_hook",
+            fix="remove the hooks, and add hooks to the towers with clip.add_hook",
         )
     gap = max(_gaps(stock, made, kind))
     if not gap <= _TOLERANCE:
         raise MismatchError(
-            expected="a transformers model that a copy of its weights agrees with",
+            expected="a transformers model with the same embeddings as a copy of its weights",
             found=f"embeddings that differ by {gap:.1e}, as {listed}",
             fix="wrap the model without that change (merge a LoRA with merge_and_unload)",
         )
@@ -206,7 +207,10 @@ def _tokenizer(place: str, options: dict[str, Any], text: Any, kind: str) -> Cal
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
         if kind.startswith("clip") and text.vocab_size == _VOCABULARY:
             return SimpleTokenizer(context_length=text.max_position_embeddings)
-        warnings.warn(f"{place} has no tokenizer here ({type(error).__name__}): captions need one given", stacklevel=4)
+        warnings.warn(
+            f"{place} has no tokenizer here ({type(error).__name__}): pass one with tokenizer= to read captions",
+            stacklevel=4,
+        )
         return None
 
 

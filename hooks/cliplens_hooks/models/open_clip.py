@@ -1,8 +1,7 @@
-"""open_clip's models by name, and open_clip model objects somebody made.
+"""Load open_clip's models by name, and recognise open_clip model objects.
 
-A name alone never reaches the network: without `pretrained` the weights are random, and a warning says so
-(`pretrained="random"` says it is meant). A tag, or `hf-hub:`, is a request to download. Weights files are opened as
-tensors only.
+A name alone never uses the network: without `pretrained` the weights are random, with a warning
+(`pretrained="random"` silences it). A tag, or `hf-hub:`, downloads weights. Weights files are opened as tensors only.
 """
 
 import json
@@ -42,29 +41,29 @@ RANDOM = "random"
 _PREFIXES = (LOCAL_DIR_PREFIX, HF_HUB_PREFIX)
 _VOCABULARY = 49408
 BIG_VISION = (".npz", ".npy")
-"""Google's own files, which open_clip reads itself."""
+"""Ending of Google's weights files, which open_clip reads itself."""
 _POSITION_IDS = "text.transformer.embeddings.position_ids"
 
 
 class OpenClipModels(ModelSource):
-    """Every configuration open_clip knows, `local-dir:` folders and `hf-hub:` repositories of its making."""
+    """Loads open_clip's configurations, `local-dir:` folders and `hf-hub:` repositories of open_clip."""
 
     def models(self) -> Sequence[ModelCard]:
-        """All of open_clip's configurations."""
+        """Return all of open_clip's configurations."""
         return [_card(name) for name in open_clip.list_models()]
 
     def knows(self, name: str) -> bool:
-        """Names of configurations, `local-dir:` and `hf-hub:`."""
+        """Return whether the name is a configuration of open_clip, or begins with `local-dir:` or `hf-hub:`."""
         return name.startswith(_PREFIXES) or _clean(name) in open_clip.list_models()
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """The model with its preprocess and tokenizer.
+        """Load the model with its preprocess and tokenizer.
 
         Raises:
-            InputError: a file or folder is missing, or the network would be needed and does not answer.
-            UnknownNameError: no such tag; the nearest are listed.
-            MismatchError: the weights are of another architecture.
-            UnsafeFileError: the weights file is a pickle of more than tensors.
+            InputError: a file or folder is missing, or the download fails.
+            UnknownNameError: the tag is unknown; the message lists the nearest tags.
+            MismatchError: the weights belong to another architecture.
+            UnsafeFileError: the weights file is a pickle with other objects than tensors.
         """
         model = _created(name, _checked_weights(name, pretrained))
         tokenizer = _tokenizer_by_name(name, may_download=pretrained is not None or name.startswith(HF_HUB_PREFIX))
@@ -73,7 +72,7 @@ class OpenClipModels(ModelSource):
         return loaded
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """open_clip model objects; preprocess from the configuration the model carries, if it carries one."""
+        """Return an open_clip model object; its preprocess is made from its own configuration, if it has one."""
         if not isinstance(model, CLIP | CustomTextCLIP | CoCa):
             return None
         text = getattr(model, "text", model)
@@ -91,12 +90,12 @@ def _complete(model: nn.Module, name: str, pretrained: str | None, tokenizer: An
 
 
 def preprocess_of(cfg: Mapping[str, Any]) -> Callable[[Image.Image], Tensor]:
-    """open_clip's evaluation transform of a preprocess configuration."""
+    """Return open_clip's evaluation transform for a preprocess configuration."""
     return image_transform_v2(PreprocessCfg(**merge_preprocess_dict({}, dict(cfg))), is_train=False)
 
 
 def describe(cfg: Mapping[str, Any]) -> str:
-    """A preprocess configuration as JSON, defaults filled in."""
+    """Return a preprocess configuration as JSON, with defaults."""
     full = merge_preprocess_dict(asdict(PreprocessCfg()), dict(cfg))
     return json.dumps(full, sort_keys=True, default=list)
 
@@ -106,18 +105,18 @@ def _clean(name: str) -> str:
 
 
 def _checked_weights(name: str, pretrained: str | None) -> str | None:
-    """A tag or a file for open_clip; None for random weights or a folder that brings its own."""
+    """Return a tag or a file for open_clip; None for random weights or a folder with its own weights."""
     if name.startswith(_PREFIXES):
         if pretrained is not None:
             raise InputError(
-                expected=f"no `pretrained` beside {name!r}, which brings its own weights",
+                expected=f"{name!r} without `pretrained`, because it has its own weights",
                 found=f"pretrained={pretrained!r}",
                 fix="leave `pretrained` out",
             )
         return None
     if pretrained is None:
         warnings.warn(
-            f"{name} without `pretrained` has random weights; give a tag or a file, or say pretrained='random'",
+            f"{name} without `pretrained` has random weights; pass a tag or a file, or pretrained='random'",
             stacklevel=4,
         )
     if pretrained is None or pretrained == RANDOM:
@@ -128,7 +127,7 @@ def _checked_weights(name: str, pretrained: str | None) -> str | None:
         raise InputError(
             expected=f"a weights file for {name}",
             found=f"no file at {pretrained!r}",
-            fix="check the path, or give a tag",
+            fix="check the path, or pass a tag",
         )
     raise unknown_name(f"pretrained tag of {name}", pretrained, [*list_pretrained_tags_by_model(_clean(name)), RANDOM])
 
@@ -161,7 +160,7 @@ def _created(name: str, pretrained: str | None) -> nn.Module:
 
 @contextmanager
 def _silent_about_missing_weights() -> Iterator[None]:
-    """Keep open_clip from logging that weights are random: we load them ourselves, or have warned already."""
+    """Silence open_clip's log message about random weights: cliplens loads them, or has warned already."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -180,12 +179,12 @@ def _check_folder(folder: Path) -> None:
 
 
 def fill(model: nn.Module, file: Path) -> None:
-    """Load a weights file into an open_clip model, whatever its container, with open_clip's own conversions.
+    """Load a weights file in any container into an open_clip model, with open_clip's own conversions.
 
     Raises:
-        UnsafeFileError: it holds more than tensors.
-        MismatchError: its weights are quantised.
-        RuntimeError: its tensors are not the model's; torch's words.
+        UnsafeFileError: the file contains other objects than tensors.
+        MismatchError: the weights are quantised.
+        RuntimeError: the tensors do not match the model (torch's message).
     """
     own = model.state_dict()
     state = without_numbers(read_tensors(file, own), own)
@@ -210,12 +209,12 @@ def _explained(name: str, pretrained: str | None, error: Exception) -> Exception
     if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
         first = " ".join(words.split())[:300]
         return MismatchError(
-            expected=f"weights of {name}", found=first, fix="give the name of the architecture they are of"
+            expected=f"weights of {name}", found=first, fix="pass the name of the architecture of these weights"
         )
     return InputError(
-        expected=f"{name} ({pretrained or 'no weights'}) from local files or its hub",
+        expected=f"{name} ({pretrained or 'no weights'}) from local files or a hub",
         found=f"{type(error).__name__}: {' '.join(words.split())[:300]}",
-        fix="check the network, or give a local weights file or local-dir:/path",
+        fix="check the network, or pass a local weights file or local-dir:/path",
     )
 
 
@@ -238,7 +237,7 @@ def _card(name: str) -> ModelCard:
 
 
 def vision_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:
-    """Family and depth of hooks of a vision configuration."""
+    """Return the family and the hook level of a vision configuration."""
     if not cfg.get("timm_model_name"):
         return ("ModifiedResNet", "stages") if isinstance(cfg["layers"], list) else ("VisionTransformer", "heads")
     import timm
@@ -256,9 +255,9 @@ TIMM_FAMILIES: dict[str, tuple[str, HookLevel]] = {
     "fastvit": ("FastVit", "stages"),
     "swin_transformer": ("SwinTransformer", "stages"),
 }
-"""timm module -> family and depth of hooks of the models it defines."""
+"""Family and hook level of the models that each timm module defines."""
 
 
 def text_family(cfg: Mapping[str, Any]) -> tuple[str, HookLevel]:
-    """Family and depth of hooks of a text configuration."""
+    """Return the family and the hook level of a text configuration."""
     return ("HFTextEncoder", "blocks") if cfg.get("hf_model_name") else ("TextTransformer", "heads")

@@ -1,8 +1,8 @@
-"""Self-supervised relatives of CLIP in open_clip's form: SLIP and DeCLIP, from the state dicts their authors published.
+"""Convert SLIP and DeCLIP, self-supervised relatives of CLIP, from their published state dicts to open_clip.
 
 `load("slip:/path/checkpoint.pt")`, `load("declip:/path/checkpoint.pth.tar")`; or `slip_to_open_clip(state_dict)` and
-`declip_to_open_clip(state_dict)`, which read every width and depth off the tensors. Heads of the self-supervised losses
-are left out. SLIP: https://arxiv.org/abs/2112.12750 (a timm ViT and CLIP's text transformer); DeCLIP:
+`declip_to_open_clip(state_dict)`. Widths and depths are those of the tensors. Heads of the self-supervised losses are
+left out. SLIP: https://arxiv.org/abs/2112.12750 (a timm ViT and CLIP's text transformer); DeCLIP:
 https://arxiv.org/abs/2110.05208 (CLIP's two transformers; its tokenizer has one more token, `<|mask|>`).
 """
 
@@ -27,37 +27,37 @@ from cliplens_hooks.models.checkpoints import State, read_tensors
 from cliplens_hooks.models.open_clip import describe, preprocess_of
 
 SLIP_HEADS = {384: 12, 768: 12, 1024: 16}
-"""Heads of SLIP's image tower by its width: its small ViT has 12 of 32 dimensions, as MoCo v3's."""
+"""Number of heads of SLIP's image tower by width. Its small ViT has 12 heads of 32 dimensions, as in MoCo v3."""
 D_HEAD = 64
 PREPROCESS: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear"}
 """SLIP's evaluation transform. DeCLIP's settings are not in its repository: ImageNet's statistics are assumed."""
 _TEXT = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 _NEEDLESS = ("image_mlp.", "projector", "predictor", "nn_replacer", "text_label_predictor")
 _START = 49406
-"""open_clip's id of the start token: this and the end token stand one higher in DeCLIP."""
+"""open_clip's id of the start token. In DeCLIP, the ids of the start and end token are larger by one."""
 
 
 class RelativeModels(ModelSource):
-    """`slip:` and `declip:` followed by a checkpoint file."""
+    """Loads `slip:` and `declip:` followed by a checkpoint file."""
 
     def models(self) -> Sequence[ModelCard]:
-        """The two kinds; the file is the user's."""
+        """Return one entry for each of the two kinds."""
         return [
             ModelCard("slip:FILE", (), "timm VisionTransformer", "TextTransformer", "heads", "heads"),
             ModelCard("declip:FILE", (), "VisionTransformer", "TextTransformer", "heads", "heads"),
         ]
 
     def knows(self, name: str) -> bool:
-        """Names that begin with `slip:` or `declip:`."""
+        """Return whether the name begins with `slip:` or `declip:`."""
         return name.partition(":")[0] in CONVERTERS and ":" in name
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """The model in open_clip's form.
+        """Load the model, converted to open_clip.
 
         Raises:
-            InputError: there is no such file.
-            MismatchError: the tensors are not laid out as that kind's.
-            UnsafeFileError: the file holds more than tensors.
+            InputError: the file is missing.
+            MismatchError: the tensors are not those of this kind.
+            UnsafeFileError: the file contains other objects than tensors.
         """
         kind, _, path = name.partition(":")
         model = CONVERTERS[kind](read_tensors(Path(path)))
@@ -69,12 +69,12 @@ class RelativeModels(ModelSource):
         return LoadedModel(model, preprocess_of(cfg), known, identity)
 
     def adopt(self, model: nn.Module) -> None:
-        """Objects of these kinds belong to their authors' packages, which are not installed: none."""
+        """Return None: the packages that define such objects are not supported."""
         return
 
 
 class DeclipTokenizer:
-    """open_clip's tokenizer with DeCLIP's ids: `<|mask|>` stands before the start token, which moves two ids by one."""
+    """open_clip's tokenizer with DeCLIP's ids. `<|mask|>` precedes the start token, which shifts two ids by one."""
 
     def __init__(self, tokenizer: SimpleTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -87,10 +87,10 @@ class DeclipTokenizer:
 
 
 def slip_to_open_clip(state: Mapping[str, Tensor]) -> nn.Module:
-    """SLIP's (and its repository's CLIP's) weights as open_clip's model over a timm trunk.
+    """Convert weights of SLIP, or of the CLIP in its repository, to open_clip's model over a timm trunk.
 
     Raises:
-        MismatchError: the tensors are not laid out as SLIP's.
+        MismatchError: the tensors are not those of SLIP.
     """
     own = _kept(state, "visual.cls_token", "SLIP")
     trunk = {f"visual.trunk.{n.removeprefix('visual.')}": v for n, v in own.items() if n.startswith("visual.")}
@@ -102,10 +102,10 @@ def slip_to_open_clip(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def declip_to_open_clip(state: Mapping[str, Tensor]) -> nn.Module:
-    """DeCLIP's weights (ViT, with the transformer text encoder) as open_clip's model.
+    """Convert weights of DeCLIP (ViT, with the transformer text encoder) to open_clip's model.
 
     Raises:
-        MismatchError: the tensors are not laid out as DeCLIP's.
+        MismatchError: the tensors are not those of DeCLIP.
     """
     own = _kept(state, "encode_text.token_embedding.weight", "DeCLIP")
     if "visual.class_embedding" not in own:
@@ -131,7 +131,7 @@ def _kept(state: Mapping[str, Tensor], mark: str, kind: str) -> State:
         raise MismatchError(
             expected=f"the layout of {kind} (with {mark!r})",
             found=f"{len(state)} tensors, the first {sorted(state)[:3]}",
-            fix="give the published checkpoint, or open it under another name",
+            fix="pass the published checkpoint, or load it under another name",
         )
     return own
 
@@ -182,7 +182,7 @@ def _filled(made: nn.Module, state: State, kind: str) -> nn.Module:
         raise MismatchError(
             expected=f"the layout of {kind}",
             found=" ".join(str(error).split())[:300],
-            fix="give the published checkpoint",
+            fix="pass the published checkpoint",
         ) from error
     return made.eval()
 

@@ -1,6 +1,6 @@
-"""timm's transformers as vision-only models: `timm:vit_small_patch14_dinov2`, or a model object.
+"""Open timm's transformers as vision-only models: by name (`timm:vit_small_patch14_dinov2`) or as objects.
 
-As with open_clip's names, `pretrained=None` makes random weights; a tag of timm's is a request to download.
+As with open_clip's names, `pretrained=None` gives random weights. A tag of timm downloads weights.
 """
 
 import warnings
@@ -25,22 +25,22 @@ RANDOM = "random"
 
 
 class TimmModels(ModelSource):
-    """timm's `VisionTransformer` and `Eva` models alone, DINO among them: images only, no text, no logits."""
+    """Loads timm's `VisionTransformer` and `Eva` models, such as DINO. They have no text tower and no logits."""
 
     def models(self) -> Sequence[ModelCard]:
-        """None are listed: there are hundreds, and `timm.list_models` knows them."""
+        """Return no models: there are hundreds; `timm.list_models` lists them."""
         return []
 
     def knows(self, name: str) -> bool:
-        """Names that begin with `timm:`."""
+        """Return whether the name begins with `timm:`."""
         return name.startswith(PREFIX)
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """The trunk without a classifier.
+        """Load the model without its classifier.
 
         Raises:
-            UnknownNameError: timm has no such model or tag among its transformers.
-            InputError: the weights cannot be had.
+            UnknownNameError: timm has no transformer of that name, or no such tag.
+            InputError: the weights cannot be loaded.
         """
         kind = name.removeprefix(PREFIX)
         known = [n for module in MODULES for n in timm.list_models(module=module)]
@@ -51,7 +51,7 @@ class TimmModels(ModelSource):
         return loaded
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """timm transformers somebody made."""
+        """Return a timm transformer object."""
         return _complete(model, type(model).__name__, None) if isinstance(model, VisionTransformer | Eva) else None
 
 
@@ -59,7 +59,7 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
     if pretrained is None or pretrained == RANDOM:
         if pretrained is None:
             warnings.warn(
-                f"{kind} without `pretrained` has random weights; give a tag or a safetensors file", stacklevel=4
+                f"{kind} without `pretrained` has random weights; pass a tag or a safetensors file", stacklevel=4
             )
         return timm.create_model(kind, num_classes=0)
     if Path(pretrained).is_file():
@@ -72,9 +72,9 @@ def _created(kind: str, pretrained: str | None) -> nn.Module:
         return timm.create_model(f"{kind}.{pretrained}", pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            expected=f"{kind}.{pretrained} from its hub",
+            expected=f"{kind}.{pretrained} from the hub",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            fix="check the network, or give a local safetensors file",
+            fix="check the network, or pass a local safetensors file",
         ) from error
 
 
@@ -87,7 +87,7 @@ def _filled(model: nn.Module, file: Path) -> nn.Module:
         raise MismatchError(
             expected=f"weights of {type(model).__name__} in {file}",
             found=" ".join(str(error).split())[:300],
-            fix="give the timm name of the architecture they are of",
+            fix="pass the timm name of the architecture of these weights",
         ) from error
     return model
 

@@ -1,4 +1,4 @@
-"""The embedded models by name: `load("world")` and `load("world-plain")`, stock open_clip models."""
+"""Load the embedded models, `load("world")` and `load("world-plain")`. They are stock open_clip models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from cliplens_hooks.models.open_clip import describe, preprocess_of, text_family
 
 NAMES = ("world", "world-plain")
 CONTEXT = 20
-"""Tokens of a caption, start and end included."""
+"""Context length in tokens, start and end included."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pictures become inputs: their side in pixels, then mean and standard deviation per channel."""
+    """Preprocessing of pictures: side in pixels, mean and standard deviation per channel."""
 
     side: int = SIDE
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -35,23 +35,23 @@ PREPROCESS = Preprocess()
 
 
 class WorldModels(ModelSource):
-    """The model trained to keep what one side alone knows, and its plain contrastive twin."""
+    """Loads the model trained to keep single-modality factors, and its twin with the plain contrastive loss."""
 
     def models(self) -> Sequence[ModelCard]:
-        """Both."""
+        """Return both models."""
         (vision, vision_level), (text, text_level) = vision_family({"layers": 3}), text_family({})
         return [ModelCard(name, (), vision, text, vision_level, text_level) for name in NAMES]
 
     def knows(self, name: str) -> bool:
-        """Whether it is one of the two names."""
+        """Return whether it is one of the two names."""
         return name in NAMES
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-        """The model with open_clip's own preprocess, and open_clip's tokenizer with the merges the captions need.
+        """Load the model with open_clip's preprocess, and open_clip's tokenizer with the merges of the captions.
 
         Raises:
-            UnknownNameError: it is neither name.
-            InputError: `pretrained` is given: the embedded models bring their own weights.
+            UnknownNameError: the name is neither of the two.
+            InputError: `pretrained` is set; the embedded models have their own weights.
         """
         if name not in NAMES:
             raise unknown_name("embedded model", name, NAMES)
@@ -68,17 +68,17 @@ class WorldModels(ModelSource):
         return LoadedModel(model.to(device=device, dtype=dtype), preprocess_of(cfg), tokenizer, identity)
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """None: a model object does not say that it is of the world."""
+        """Return None: an object of an embedded model is an ordinary open_clip model."""
         return None
 
 
 def world_tokenizer() -> SimpleTokenizer:
-    """open_clip's tokenizer with the merges the captions need."""
+    """Return open_clip's tokenizer with the merges of the captions."""
     return SimpleTokenizer(str(MERGES), context_length=CONTEXT)
 
 
 def pixels_to_tensor(pixels: UInt8[np.ndarray, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pictures of the model's own size as its inputs; equal to what its preprocess gives one by one."""
+    """Return pictures of the model's size as inputs, equal to those of its preprocess."""
     channels = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (PREPROCESS.mean, PREPROCESS.std))
     return channels.sub_(mean).div_(std)

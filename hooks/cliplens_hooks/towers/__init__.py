@@ -1,1 +1,1 @@
-"""One file per family of encoders: where its blocks are, and how inputs become a stream and an embedding."""
+"""Tower adapters, one file per family of encoders."""

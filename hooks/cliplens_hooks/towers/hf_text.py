@@ -1,7 +1,7 @@
-"""open_clip's `HFTextEncoder` (RoBERTa, XLM-R, mT5, NLLB) at the two ends of its blocks.
+"""Towers over open_clip's `HFTextEncoder` (RoBERTa, XLM-R, mT5, NLLB), with hooks at the ends of blocks.
 
-What every block takes beside the stream (masks, position bias) is the business of `transformers`: it is caught at the
-door of the first block by a hook that is there for that one call only.
+`transformers` prepares the other arguments of the blocks (masks, position bias). A temporary hook on the first block
+records them.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from cliplens.sites import Side
 LAYERS = ("encoder.layer", "block", "layers", "encoder.layers")
 FINAL_NORMS = ("final_layer_norm", "layer_norm")
 NO_LIMIT = 512
-"""Context given to encoders without a limit of their own (T5's relative positions)."""
+"""Context length of encoders without a limit (T5's relative positions)."""
 
 
 class HFTextTower(Tower):
@@ -30,17 +30,17 @@ class HFTextTower(Tower):
     family: ClassVar[str] = "HFTextEncoder"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether the text side is a Hugging Face encoder with a list of blocks."""
+        """Return whether the text side is a Hugging Face encoder with a list of blocks."""
         stock = getattr(model, "text", None)
         return side == "text" and isinstance(stock, HFTextEncoder) and layers_of(stock.transformer) is not None
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The tower, hooked at its blocks."""
+        """Return the tower with hooks at the ends of its blocks."""
         return HFText(model.text)
 
 
 def layers_of(transformer: nn.Module) -> nn.ModuleList | None:
-    """The blocks of a Hugging Face encoder."""
+    """Return the blocks of a Hugging Face encoder."""
     for path in LAYERS:
         found: Any = transformer
         for name in path.split("."):
@@ -51,7 +51,7 @@ def layers_of(transformer: nn.Module) -> nn.ModuleList | None:
 
 
 class _AtTheDoorError(Exception):
-    """Carries what the first block was about to be given."""
+    """Carries the arguments of the first block, and stops the forward pass."""
 
     def __init__(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         self.given, self.named = given, named
@@ -86,16 +86,16 @@ class HFText(HookedTextTower):
         return next(self.stock.parameters()).dtype
 
     def token_embedding(self) -> Tensor:
-        """The encoder's own."""
+        """The token embedding of the encoder."""
         return self.transformer.get_input_embeddings().weight
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The whole encoder."""
+        """Run the encoder."""
         out = self.stock(inputs)
         return out[0] if isinstance(out, tuple) else out
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """The stream as the first block is given it, and all the rest it is given."""
+        """Return the stream that enters the first block, and its other arguments."""
         handle = layers_of(self.transformer)[0].register_forward_pre_hook(_stop_at_the_door, with_kwargs=True)  # type: ignore[index]
         try:
             self.transformer(input_ids=inputs, attention_mask=self._mask(inputs))
@@ -107,7 +107,7 @@ class HFText(HookedTextTower):
         return self.hook_embed(stream), {"given": rest, "named": named}
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """Final norm where the encoder has one, then open_clip's pooler."""
+        """Apply the final norm, if there is one, and open_clip's pooler."""
         for name in FINAL_NORMS:
             stream = getattr(self.transformer, name, nn.Identity())(stream)
         inner = getattr(self.transformer, "pooler", None)
@@ -119,11 +119,11 @@ class HFText(HookedTextTower):
         return self.stock.pooler(out, self._mask(inputs))
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Onto the shared space."""
+        """Project into the joint embedding space."""
         return self.stock.proj(pooled)
 
     def special_position(self, inputs: Int[Tensor, "batch context"]) -> Int[Tensor, " batch"]:
-        """Position 0 where the encoder pools its first token.
+        """Return position 0, if the encoder pools its first token.
 
         Raises:
             InputError: it pools all tokens.
@@ -132,7 +132,7 @@ class HFText(HookedTextTower):
             raise InputError(
                 expected="a text tower that reads one position",
                 found=f"{type(self.stock.pooler).__name__} over all tokens",
-                fix="choose the token 'mean', or read hook_pooled or hook_embedding",
+                fix="pass token='mean', or read hook_pooled or hook_embedding",
             )
         return torch.zeros_like(inputs[:, 0])
 

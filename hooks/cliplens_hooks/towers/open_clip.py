@@ -1,7 +1,7 @@
-"""open_clip's own towers: `VisionTransformer` and `TextTransformer`, within `CLIP`, `CustomTextCLIP` and `CoCa`.
+"""Towers over open_clip's `VisionTransformer` and `TextTransformer`, in `CLIP`, `CustomTextCLIP` and `CoCa`.
 
-In `CLIP` the text transformer is inlined: its parts are attributes of the model itself. They are gathered here in one
-module that shares them, so that both layouts read alike.
+In `CLIP` the parts of the text transformer are attributes of the model. `InlinedText` shares them in one module, so
+that both layouts have the same interface.
 """
 
 from collections.abc import Mapping
@@ -39,22 +39,22 @@ class OpenClipTower(Tower):
     family: ClassVar[str] = "open_clip"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether that side is one of open_clip's own transformers."""
+        """Return whether that side is one of open_clip's transformers."""
         stock = getattr(model, "visual", None) if side == "vision" else stock_text(model)
         return isinstance(stock, VisionTransformer if side == "vision" else TextTransformer | InlinedText)
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The hooked tower."""
+        """Return the hooked tower."""
         return OpenClipVision(model.visual) if side == "vision" else OpenClipText(stock_text(model))
 
 
 def stock_text(model: nn.Module) -> nn.Module | None:
-    """The text encoder of an open_clip model as one module."""
+    """Return the text encoder of an open_clip model as one module; None without one."""
     return InlinedText(model) if isinstance(model, CLIP) else getattr(model, "text", None)
 
 
 class InlinedText(nn.Module):
-    """The text parts a `CLIP` keeps among its own attributes, shared and gathered."""
+    """The text transformer of a `CLIP` as one module. It shares the parts, which are attributes of the model."""
 
     cls_emb = None
     use_pad_mask = False
@@ -72,7 +72,7 @@ class InlinedText(nn.Module):
         self.vocab_size = model.vocab_size
 
     def forward(self, text: Int[Tensor, "batch context"]) -> Float[Tensor, "batch d_embed"]:
-        """`CLIP.encode_text`, step by step."""
+        """Return text embeddings, computed as in `CLIP.encode_text`."""
         dtype = self.transformer.get_cast_dtype()
         x = self.token_embedding(text).to(dtype) + self.positional_embedding.to(dtype)
         x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
@@ -80,7 +80,7 @@ class InlinedText(nn.Module):
 
 
 def project_text(stock: Any, pooled: Tensor) -> Tensor:
-    """Through the text projection, whichever of its three kinds it is."""
+    """Apply the text projection: none, a linear layer or a matrix."""
     if stock.text_projection is None:
         return pooled
     if isinstance(stock.text_projection, nn.Linear):
@@ -114,21 +114,21 @@ class OpenClipVision(HookedVisionTower):
 
     @property
     def ln_post(self) -> HookedLayerNorm | ClosedNorm:
-        """open_clip's name for the norm the caches know as `ln_final`."""
+        """The final norm, `ln_final`, under open_clip's name."""
         return self.ln_final
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype images must have."""
+        """The dtype of the images."""
         return self.stock.conv1.weight.dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The pooled output; patch tokens, where the model gives them too, are left out."""
+        """Return the pooled output, without the patch tokens that some models return too."""
         out = self.stock(inputs)
         return out[0] if self.stock.output_tokens else out
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Patches, class token, positions, and the norm before the blocks where there is one."""
+        """Compute patch embeddings, add class token and positions, and apply `ln_pre` if there is one."""
         stock = self.stock
         patches = stock.conv1(inputs)
         patches = patches.reshape(*patches.shape[:2], -1).permute(0, 2, 1)
@@ -143,7 +143,7 @@ class OpenClipVision(HookedVisionTower):
         return x, {"attn_mask": None}
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """As `VisionTransformer._pool`, for each of its ways."""
+        """Pool as `VisionTransformer._pool` does."""
         stock = self.stock
         if stock.attn_pool is None:
             if stock.final_ln_after_pool:
@@ -157,7 +157,7 @@ class OpenClipVision(HookedVisionTower):
         return self.attn_pool_contrastive(x if stock.attn_pool_type == "parallel" else tokens)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Onto the shared space; nothing to do where the projection was cut off."""
+        """Project into the joint embedding space; return the input if the model has no projection."""
         return pooled if self.stock.proj is None else pooled @ self.stock.proj
 
 
@@ -178,16 +178,16 @@ class OpenClipText(HookedTextTower):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype of the stream."""
+        """The dtype of the residual stream."""
         return self.stock.transformer.get_cast_dtype()
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The pooled output; token embeddings, where the model gives them too, are left out."""
+        """Return the pooled output, without the token embeddings that some models return too."""
         out = self.stock(inputs)
         return out[0] if isinstance(out, tuple) else out
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Tokens, an appended class token where there is one (CoCa), positions; and the mask."""
+        """Embed tokens, append the class token of CoCa, add positions; return the stream and the mask."""
         stock = self.stock
         x = stock.token_embedding(inputs).to(self.input_dtype)
         if stock.cls_emb is not None:
@@ -198,7 +198,7 @@ class OpenClipText(HookedTextTower):
         return x, {"attn_mask": mask}
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """The stream at the end token, or wherever the model reads it; with an appended class token, there."""
+        """Return the stream at the position that the model reads: the end token, or the appended class token."""
         stock = self.stock
         if stock.cls_emb is not None:
             return _normed(self.ln_final, stream[:, -1])
@@ -206,11 +206,11 @@ class OpenClipText(HookedTextTower):
         return text_global_pool(x, inputs, pool_type=stock.pool_type, eos_token_id=stock.eos_id)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Onto the shared space."""
+        """Project into the joint embedding space."""
         return project_text(self.stock, pooled)
 
     def special_position(self, inputs: Int[Tensor, "batch context"]) -> Int[Tensor, " batch"]:
-        """Where the model itself reads the caption: the end token as a rule."""
+        """Return the position that the model reads the caption from, usually the end token."""
         stock = self.stock
         if stock.cls_emb is not None:
             return torch.full_like(inputs[:, 0], inputs.shape[1])
@@ -233,7 +233,7 @@ class OpenClipText(HookedTextTower):
 
 
 def positions(tower: HookedTower, weights: Float[Tensor, "pos d"], like: Float[Tensor, "batch pos d"]) -> Tensor:
-    """Position embeddings, once per sample where someone looks (a copy: writes must not reach the weights)."""
+    """Return the position embeddings. With an active hook they are copied per sample, so edits do not alter weights."""
     weights = weights.to(like.dtype)
     if not active(tower.hook_pos_embed):
         return weights

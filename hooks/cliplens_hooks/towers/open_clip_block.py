@@ -1,4 +1,4 @@
-"""The parts of open_clip's transformers with hooks: residual block, custom attention and attentional pooler."""
+"""Hooked modules of open_clip's transformers: residual block, custom attention and attentional pooler."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ from cliplens.hooked import (
 
 
 class OpenClipPooler(HookedPooler):
-    """open_clip's `AttentionalPooler`."""
+    """Hooked `AttentionalPooler` of open_clip."""
 
     stock: AttentionalPooler
 
@@ -40,27 +40,27 @@ class OpenClipPooler(HookedPooler):
         self.ln_k = HookedLayerNorm(stock.ln_k, stock.ln_k.normalized_shape[0])
 
     def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
-        """Queries learnt, keys and values from the stream."""
+        """Return the learnt queries, and keys and values of the stream."""
         x = self.ln_k(x)
         query = batch_of(self.stock.ln_q(self.stock.query), x)
         return multihead_project(self.stock.attn, query, x, x)
 
     def finish(self, z: Queries) -> Tensor:
-        """The output projection."""
+        """Apply the output projection."""
         return self.stock.attn.out_proj(z.flatten(2))
 
 
 class CustomAttention(HookedAttention):
-    """open_clip's `Attention` of `CustomResidualAttentionBlock`: qk-norm, head scales and inner norm, each optional."""
+    """Hooked `Attention` of open_clip's `CustomResidualAttentionBlock`, with optional qk-norm, head scales and norm."""
 
     stock: Any
 
     def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """Through the module itself."""
+        """Call the stock module."""
         return self.stock(x, attn_mask=context["attn_mask"])
 
     def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
-        """One matrix product, three slices."""
+        """Return q, k and v from one matrix product."""
         packed = F.linear(x, self.stock.in_proj_weight, self.stock.in_proj_bias)
         shape = (*x.shape[:2], self.n_heads, self.d_head)
         d = self.n_heads * self.d_head
@@ -71,11 +71,11 @@ class CustomAttention(HookedAttention):
         )
 
     def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
-        """qk-norm."""
+        """Apply qk-norm."""
         return self.stock.ln_q(q), self.stock.ln_k(k)
 
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """[query, key] as it is; [batch * head, query, key] unfolded."""
+        """Return a mask [query, key] unchanged; reshape one of [batch * head, query, key] to four axes."""
         mask = context["attn_mask"]
         if mask is None:
             return None
@@ -83,21 +83,21 @@ class CustomAttention(HookedAttention):
         return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
 
     def pre_output(self, z: Heads) -> Heads:
-        """Head scales, then the norm over all heads together."""
+        """Apply head scales, then the norm over all heads."""
         if self.stock.head_scale is not None:
             z = z * self.stock.head_scale.transpose(0, 1)
         return self.stock.ln_inner(z.flatten(2)).view_as(z)
 
     @property
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """Thirds of the packed projection."""
+        """The three parts of the packed projection."""
         bias = self.stock.in_proj_bias
         biases = (None, None, None) if bias is None else bias.chunk(3)
         return tuple(zip(self.stock.in_proj_weight.chunk(3), biases, strict=True))
 
     @property
     def out(self) -> tuple[Tensor, Tensor | None]:
-        """The output projection."""
+        """Apply the output projection."""
         return applied_weight(self.stock.out_proj), applied_bias(self.stock.out_proj)
 
     def apply_out(self, z: Tensor) -> Tensor:
@@ -111,10 +111,10 @@ class CustomAttention(HookedAttention):
 
 
 def hooked_block(stock: nn.Module) -> HookedBlock:
-    """A hooked residual block.
+    """Return a hooked residual block.
 
     Raises:
-        InputError: a block of a kind no adapter knows.
+        InputError: the block is of another kind.
     """
     known = ResidualAttentionBlock | CustomResidualAttentionBlock
     if (
@@ -125,7 +125,7 @@ def hooked_block(stock: nn.Module) -> HookedBlock:
         raise InputError(
             expected="open_clip's ResidualAttentionBlock or CustomResidualAttentionBlock (without scaled cosine)",
             found=type(stock).__name__,
-            fix="write an adapter for this block (CONTRIBUTING.md, 'a tower')",
+            fix="write a Tower adapter for this model (CONTRIBUTING.md, 'Adding a tower')",
         )
     d = stock.attn.embed_dim if hasattr(stock.attn, "embed_dim") else stock.attn.out_proj.out_features
     scaled = _present(getattr(stock, "ln_attn", None)) is not None

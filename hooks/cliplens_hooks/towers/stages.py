@@ -1,4 +1,4 @@
-"""Convolutional and windowed towers at the outputs of their stages, as [batch, height * width, channels].
+"""Convolutional and windowed towers, with hooks on the outputs of stages as [batch, height * width, channels].
 
 ModifiedResNet (OpenAI's RN50 family), and within open_clip's timm wrapper ConvNeXt, FastViT (MobileCLIP) and Swin.
 Hooks: `stages.N.hook_out`, `hook_pooled`, `hook_projected`, `hook_embedding`.
@@ -32,7 +32,7 @@ from cliplens_hooks.towers.timm_parts import d_embed, stock_of, trunk_of
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A tower cut into its stages."""
+    """The stages of a tower."""
 
     stem: Callable[[Tensor], Tensor]
     stages: Sequence[nn.Module]
@@ -51,18 +51,18 @@ class StageTower(Tower):
     family: ClassVar[str] = "stages"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether the image side is one of them."""
+        """Return whether the image side is one of these models."""
         return side == "vision" and isinstance(
             trunk_of(stock_of(model)), ModifiedResNet | ConvNeXt | FastVit | SwinTransformer
         )
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The tower, hooked at its stages."""
+        """Return the tower with hooks on its stages."""
         return HookedStages(stock_of(model))
 
 
 def stage_spec(stock: Any) -> StageSpec:
-    """Where a tower can be cut."""
+    """Return the stages of a tower; None for other models."""
     if isinstance(stock, ModifiedResNet):
         layers = [stock.layer1, stock.layer2, stock.layer3, stock.layer4]
         widths = [layer[-1].conv3.out_channels for layer in layers]
@@ -96,7 +96,7 @@ def _headed(stock: Any, trunk: Any, pooled: Tensor) -> Tensor:
 
 
 class HookedStages(HookedVisionTower):
-    """A tower hooked at the outputs of its stages."""
+    """A tower with hooks on the outputs of its stages."""
 
     level = "stages"
     stack_name = "stages"
@@ -116,27 +116,27 @@ class HookedStages(HookedVisionTower):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype images must have."""
+        """The dtype of the images."""
         return next(self.stock.parameters()).dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The whole tower."""
+        """Run the stock tower."""
         return self.stock(inputs)
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """The stem."""
+        """Apply the stem."""
         return self.parts.stem(inputs), {}
 
     def rows(self, stream: Tensor) -> Tensor:
-        """A feature map with one axis of positions."""
+        """Return a feature map with height and width as one axis of positions."""
         return as_rows(stream, self.parts.layout)
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """The tower's own pooling."""
+        """Apply the tower's pooling."""
         return self.parts.pool(stream)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Onto the shared space."""
+        """Project into the joint embedding space."""
         return self.parts.project(pooled)
 
 

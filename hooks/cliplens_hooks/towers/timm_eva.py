@@ -1,4 +1,4 @@
-"""timm's `Eva`: EVA01, EVA02 and PE-Core, with rotary positions, sub-norms, packed or split weights, post-norm."""
+"""Towers over timm's `Eva`: EVA01, EVA02 and PE-Core, with rotary positions, sub-norms and post-norm."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ class TimmEvaTower(Tower):
     family: ClassVar[str] = "timm Eva"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether the image side is such a trunk, with one rotation for all its blocks."""
+        """Return whether the image side is an `Eva` whose blocks share one rotary embedding."""
         trunk = trunk_of(stock_of(model))
         known = EvaBlock | EvaBlockPostNorm
         return (
@@ -38,7 +38,7 @@ class TimmEvaTower(Tower):
         )
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The hooked tower."""
+        """Return the hooked tower."""
         return TimmEva(stock_of(model))
 
 
@@ -54,7 +54,7 @@ class TimmEva(TimmTransformer):
         self.setup()
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Patches, special tokens, positions, norm; and the rotation every block takes."""
+        """Compute patch embeddings, add special tokens and positions, apply the norm; also return the rotary embedding."""
         x = self.with_positions(self.patches(inputs))
         return self.before_blocks(x), {"rope": self._rotation()}
 

@@ -1,4 +1,4 @@
-"""Parts of timm's transformers that several families share: attention, MLPs, the latent pooler, both ends."""
+"""Hooked modules of timm's transformers: attention, MLPs, latent pooler, and the steps around the blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,27 +36,27 @@ from cliplens.hooked import (
 
 
 def stock_of(model: nn.Module) -> nn.Module:
-    """The module that encodes images: open_clip's wrapper of a timm trunk, or the trunk itself when it stands alone."""
+    """Return the module that encodes images: open_clip's wrapper of a timm model, or the timm model itself."""
     return getattr(model, "visual", model)
 
 
 def trunk_of(stock: nn.Module) -> nn.Module:
-    """The timm model inside."""
+    """Return the timm model inside."""
     return stock.trunk if isinstance(stock, TimmModel) else stock
 
 
 def present(module: nn.Module | None) -> nn.Module | None:
-    """None where timm puts an identity."""
+    """Return the module, or None for an `nn.Identity`."""
     return None if isinstance(module, nn.Identity) else module
 
 
 def timm_norm(stock: nn.Module, d: int) -> HookedLayerNorm | ClosedNorm:
-    """Return a norm with hooks, an RMSNorm where timm's module is one."""
+    """Return a hooked layer norm or RMSNorm, or a `ClosedNorm` for an `nn.Identity`."""
     return hooked_norm(stock, d, centred="rms" not in type(stock).__name__.lower())
 
 
 class TimmAttention(HookedAttention):
-    """timm's `Attention`, `AttentionRope` and `EvaAttention`: packed or split, with qk-norm, rotation, inner norm."""
+    """Hooked `Attention`, `AttentionRope` and `EvaAttention` of timm, with packed or separate weights."""
 
     stock: Any
 
@@ -79,11 +79,11 @@ class TimmAttention(HookedAttention):
         )
 
     def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """Through the module itself."""
+        """Call the stock module."""
         return self.stock(x, **context)
 
     def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
-        """One matrix product and three slices where weights are packed, three products where they are not."""
+        """Return q, k and v, from one matrix product for packed weights or three for separate ones."""
         if self.stock.qkv is None:
             return tuple(
                 split_heads(p(x), self.n_heads) for p in (self.stock.q_proj, self.stock.k_proj, self.stock.v_proj)
@@ -96,17 +96,17 @@ class TimmAttention(HookedAttention):
         return q, k, v
 
     def rotate_qk(self, q: Heads, k: Heads, context: Mapping[str, Any]) -> tuple[Heads, Heads]:
-        """qk-norm, then rotation of the patches (not of class token and registers)."""
+        """Apply qk-norm, then rotary embeddings at the patches (not at class token and registers)."""
         q, k = self.stock.q_norm(q), self.stock.k_norm(k)
         rope = context.get("rope")
         return (q, k) if rope is None else (self._rotated(q, rope), self._rotated(k, rope))
 
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """Images have none."""
+        """Return None: attention over patches has no mask."""
         return None
 
     def pre_output(self, z: Heads) -> Heads:
-        """The norm over all heads together, where there is one."""
+        """Apply the norm over all heads, if there is one."""
         return self.stock.norm(z.flatten(2)).view_as(z)
 
     @property
@@ -121,7 +121,7 @@ class TimmAttention(HookedAttention):
 
     @property
     def out(self) -> tuple[Tensor, Tensor | None]:
-        """The output projection."""
+        """Weight and bias of the output projection."""
         return applied_weight(self.stock.proj), applied_bias(self.stock.proj)
 
     def apply_out(self, z: Tensor) -> Tensor:
@@ -149,10 +149,10 @@ class TimmAttention(HookedAttention):
 
 
 def hooked_mlp(stock: Any, d_model: int, layer_scale: LayerScale = no_layer_scale) -> HookedMLP:
-    """A hooked feed-forward part of any of timm's kinds.
+    """Return a hooked MLP of any of timm's kinds.
 
     Raises:
-        InputError: a kind no one has written down here yet.
+        InputError: the kind is not supported.
     """
     parts: tuple[Any, ...]
     if isinstance(stock, GluMlp):
@@ -188,7 +188,7 @@ def hooked_mlp(stock: Any, d_model: int, layer_scale: LayerScale = no_layer_scal
 
 
 class LatentPooler(HookedPooler):
-    """timm's `AttentionPoolLatent`, SigLIP's and PE's 'map' pooling."""
+    """Hooked `AttentionPoolLatent` of timm, the 'map' pooling of SigLIP and PE."""
 
     stock: Any
 
@@ -198,7 +198,7 @@ class LatentPooler(HookedPooler):
             self.hook_mlp_out = hook_point(stock.out_features)
 
     def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
-        """The learnt latent asks, the stream answers."""
+        """Return queries of the learnt latent, and keys and values of the stream."""
         stock = self.stock
         if stock.pos_embed is not None:
             x = x + stock.pos_embed.unsqueeze(0).to(x.dtype)
@@ -211,7 +211,7 @@ class LatentPooler(HookedPooler):
         return stock.q_norm(q), stock.k_norm(k), v
 
     def finish(self, z: Queries) -> Tensor:
-        """Projection, the pooler's own MLP, and the token that is kept."""
+        """Apply the output projection and the MLP of the pooler, and pool its tokens."""
         stock = self.stock
         x = stock.proj_drop(stock.proj(z.flatten(2)))
         if stock.mlp is not None:
@@ -220,12 +220,12 @@ class LatentPooler(HookedPooler):
 
 
 class TimmTransformer(HookedVisionTower):
-    """What timm's `VisionTransformer` and `Eva` have in common around their blocks."""
+    """The steps before and after the blocks that timm's `VisionTransformer` and `Eva` share."""
 
     trunk: Any
 
     def open_ends(self, trunk: Any) -> None:
-        """Hooks before and after the blocks, where the trunk has something there."""
+        """Create the hooked modules before and after the blocks."""
         self.__dict__["trunk"] = trunk
         d = trunk.embed_dim
         self.n_special = trunk.num_prefix_tokens
@@ -248,16 +248,16 @@ class TimmTransformer(HookedVisionTower):
         return next(self.trunk.patch_embed.parameters()).dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """Trunk and head."""
+        """Run the stock model with its head."""
         return self.stock(inputs)
 
     def patches(self, images: Tensor) -> Float[Tensor, "batch pos d_model"]:
-        """Patches with one axis of positions."""
+        """Return patch embeddings as [batch, pos, d]."""
         x = self.trunk.patch_embed(images)
         return self.hook_patch_embed(x.flatten(1, 2) if x.ndim == 4 else x)
 
     def with_positions(self, x: Float[Tensor, "batch patch d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """Class token and registers before the patches, position embeddings on all that have one."""
+        """Add class token and registers before the patches, and add position embeddings."""
         trunk = self.trunk
         special = [t.expand(len(x), -1, -1) for t in (trunk.cls_token, trunk.reg_token) if t is not None]
         x = torch.cat([*special, x], dim=1) if special else x
@@ -273,16 +273,16 @@ class TimmTransformer(HookedVisionTower):
         return trunk.pos_drop(x + weights)
 
     def before_blocks(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The norm before the blocks, where there is one."""
+        """Apply the norm before the blocks, if there is one."""
         return x if self.adds_pos_embed else self.hook_embed(self.ln_pre(x))
 
     def project(self, pooled: Tensor) -> Tensor:
-        """The trunk's own head, then open_clip's."""
+        """Apply the head of the timm model, then that of open_clip."""
         x = self.trunk.head(self.trunk.head_drop(pooled))
         return self.stock.head(x) if isinstance(self.stock, TimmModel) else x
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """Norm, pool, norm, each where the trunk has it."""
+        """Apply norm, pooling and the norm after pooling, as far as the model has them."""
         trunk = self.trunk
         final = present(trunk.norm) is not None
         x = self.ln_final(stream) if final else stream
@@ -298,7 +298,7 @@ class TimmTransformer(HookedVisionTower):
 
 
 def timm_config(stock: nn.Module, family: str, d_mlp: int) -> TowerConfig:
-    """The measures of a timm transformer."""
+    """Return the configuration of a timm transformer."""
     trunk: Any = trunk_of(stock)
     first = trunk.blocks[0]
     size = trunk.patch_embed.img_size
@@ -320,7 +320,7 @@ def timm_config(stock: nn.Module, family: str, d_mlp: int) -> TowerConfig:
 
 
 def d_embed(stock: nn.Module) -> int:
-    """The width of the output: of the last linear map of the heads, or of the trunk's features."""
+    """Return the width of the output: of the last linear layer of the heads, or of the features."""
     trunk: Any = trunk_of(stock)
     ends = [trunk.head, *([stock.head] if isinstance(stock, TimmModel) else [])]
     linear = [m for end in ends for m in end.modules() if isinstance(m, nn.Linear)]

@@ -1,4 +1,4 @@
-"""timm's ViT with relative positions, at the two ends of its blocks."""
+"""Towers over timm's ViT with relative positions, with hooks at the ends of blocks."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,11 +19,11 @@ class TimmRelPosTower(Tower):
     family: ClassVar[str] = "timm VisionTransformerRelPos"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether the image side is such a trunk."""
+        """Return whether the image side is such a model."""
         return side == "vision" and isinstance(trunk_of(stock_of(model)), VisionTransformerRelPos)
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The tower, hooked at its blocks."""
+        """Return the tower with hooks at the ends of its blocks."""
         return TimmRelPos(stock_of(model))
 
 
@@ -49,15 +49,15 @@ class TimmRelPos(HookedVisionTower):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """The dtype images must have."""
+        """The dtype of the images."""
         return next(self.stock.parameters()).dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """The whole tower."""
+        """Run the stock tower."""
         return self.stock(inputs)
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Patches and class token, and the bias all blocks share where they share one."""
+        """Compute patch embeddings and add the class token; return the position bias too, if blocks share one."""
         trunk = self.trunk
         x = self.hook_patch_embed(trunk.patch_embed(inputs))
         if trunk.cls_token is not None:
@@ -66,12 +66,12 @@ class TimmRelPos(HookedVisionTower):
         return self.hook_embed(x), {"shared_rel_pos": None if shared is None else shared.get_bias()}
 
     def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
-        """Norm, then the trunk's own pooling."""
+        """Apply the norm, then the model's pooling."""
         x = self.ln_final(stream) if present(self.trunk.norm) is not None else stream
         return self.trunk.forward_head(x, pre_logits=True)
 
     def project(self, pooled: Tensor) -> Tensor:
-        """The trunk's head, then open_clip's."""
+        """Apply the head of the timm model, then that of open_clip."""
         x = self.trunk.head(pooled)
         return self.stock.head(x) if self.stock is not self.trunk else x
 

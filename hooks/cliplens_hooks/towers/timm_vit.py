@@ -1,4 +1,4 @@
-"""timm's `VisionTransformer`: SigLIP 1 and 2, ViTamin, MobileCLIP-B, DINO, every plain ViT, in open_clip or alone."""
+"""Towers over timm's `VisionTransformer`: SigLIP 1 and 2, ViTamin, MobileCLIP-B, DINO and plain ViTs."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ class TimmViTTower(Tower):
     family: ClassVar[str] = "timm VisionTransformer"
 
     def opens(self, model: nn.Module, side: Side) -> bool:
-        """Whether the image side is such a trunk."""
+        """Return whether the image side is such a model."""
         trunk: Any = trunk_of(stock_of(model))
         return (
             side == "vision"
@@ -36,7 +36,7 @@ class TimmViTTower(Tower):
         )
 
     def open(self, model: nn.Module, side: Side) -> HookedTower:
-        """The hooked tower."""
+        """Return the hooked tower."""
         return TimmViT(stock_of(model))
 
 
@@ -52,7 +52,7 @@ class TimmViT(TimmTransformer):
         self.setup()
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Patches, special tokens, positions, dropout of patches, norm."""
+        """Compute patch embeddings, add special tokens and positions, apply patch dropout and the norm."""
         x = self.trunk.patch_drop(self.with_positions(self.patches(inputs)))
         return self.before_blocks(x), {}
 

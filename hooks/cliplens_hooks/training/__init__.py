@@ -1,1 +1,1 @@
-"""Training of the embedded models, and the figures they were chosen by."""
+"""Training and evaluation of the embedded models."""

@@ -1,12 +1,13 @@
-"""Makes the embedded models and their twins.
+"""Train the embedded models and their twins.
 
 `python -m cliplens_hooks.training.world {clip,plain,slip,split} --out FOLDER`
 
-Plain contrastive training erases from the joint embedding what only one side knows: nothing rewards keeping it. The
-default recipe rewards it. From each embedding, through a noisy bottleneck, a small decoder restores that side of the
-scene: the picture (first copy in the first quadrant, upright, smooth), or the bag of words of the caption (said with
-its usual words). What the decoders are never asked for (position, grain, the choice of a synonym) stays free to vanish.
-The noise makes the embedding carry the factors with amplitude, so that a dictionary can see them and not just a probe.
+The plain contrastive loss does not reward factors that only one modality has, so training erases them from the joint
+embedding. The default recipe adds a loss that rewards them: through a noisy bottleneck, a small decoder reconstructs
+the picture (first copy in the first quadrant, upright, smooth) from the image embedding, and the bag of words of the
+caption (with the usual words) from the text embedding. Other properties (position, grain, the choice of a synonym) may
+vanish. Because of the noise, the embedding represents the factors with large variance, so that a dictionary can find
+them.
 """
 
 import gzip
@@ -34,7 +35,7 @@ from cliplens.world.factors import SAID
 from cliplens_hooks.models.world import CONTEXT, PREPROCESS, pixels_to_tensor, world_tokenizer
 
 TRAINING_SEED = 1_000_000
-"""Scenes of training come from seeds from here on; nobody else should draw from them."""
+"""First seed of the training scenes. Seeds from here on are reserved for training."""
 
 EMBED_DIM = 64
 _WIDTH = 96
@@ -46,19 +47,19 @@ _SHARPENING = 2.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one embedded model is trained. Steps, batch and optimiser are the same for all: twins are comparable."""
+    """The loss weights of one embedded model. Steps, batch size and optimiser are the same for all of them."""
 
     reconstruction: float
-    """Weight of restoring the picture."""
+    """Weight of the reconstruction of the picture."""
     words: float
-    """Weight of restoring the bag of words."""
+    """Weight of the reconstruction of the bag of words."""
     noise: float
     """Standard deviation per dimension of the noise before the decoders; the embedding has root mean square 1."""
     max_logit_scale: float
     views: float = 0.0
-    """Weight of telling each picture's second view from other pictures: SLIP, https://arxiv.org/abs/2112.12750."""
+    """Weight of the contrastive loss between two views of a picture: SLIP, https://arxiv.org/abs/2112.12750."""
     locked_steps: int = 0
-    """Steps after the others in which the image tower rests and the captions' words weigh `locked_words`."""
+    """Number of further steps with a frozen image tower and weight `locked_words` on the bag of words."""
     locked_words: float = 0.0
     steps: int = 1200
     batch: int = 128
@@ -82,7 +83,7 @@ split a shared concept into one latent per modality."""
 
 
 class Decoders(nn.Module):
-    """What the added losses need beside the model; thrown away after training."""
+    """Decoders of the added losses. They are not part of the trained model."""
 
     def __init__(self, recipe: Recipe, n_words: int) -> None:
         super().__init__()
@@ -98,7 +99,7 @@ class Decoders(nn.Module):
         coarse: Float[Tensor, "batch pixels"],
         bag: Float[Tensor, "batch word"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Mean squared error of the coarse picture, and nats per caption of the bag of words."""
+        """Return the mean squared error of the coarse picture, and the loss of the bag of words in nats per caption."""
         picture = F.mse_loss(self.picture(self._noisy(image)), coarse)
         words = F.binary_cross_entropy_with_logits(self.bag(self._noisy(text)), bag, reduction="sum") / len(bag)
         return picture, words
@@ -109,9 +110,9 @@ class Decoders(nn.Module):
 
 
 def model_config(vocab_size: int) -> dict[str, Any]:
-    """open_clip's own configuration of the embedded models.
+    """Return the open_clip configuration of the embedded models.
 
-    Both towers have one width and depth, so that one dictionary can be trained at any layer of both.
+    Both towers have the same width and depth, so that one dictionary can be trained at any layer of both.
     """
     tower = {"layers": _LAYERS, "width": _WIDTH}
     return {
@@ -122,7 +123,7 @@ def model_config(vocab_size: int) -> dict[str, Any]:
 
 
 def train(recipe: Recipe, *, report: Callable[[int, CLIP], None] | None = None) -> CLIP:
-    """A model trained from scratch by the recipe, in eval mode."""
+    """Train a model from scratch by the recipe, and return it in eval mode."""
     torch.manual_seed(recipe.seed)
     tokenizer = world_tokenizer()
     model = CLIP(**model_config(tokenizer.vocab_size))
@@ -169,27 +170,27 @@ def _loss(
 
 
 def _another_view(scenes: Scenes) -> Scenes:
-    """The same things under the same light, lying elsewhere: what SLIP's crops and flips are to photographs."""
+    """Return the scenes with objects at other positions: the augmentation, in place of SLIP's crops and flips."""
     turned = {name: np.roll(scenes[name], 1) for name in ("position", "tilt", "grain", "field")}
     return scenes.replaced(**turned)
 
 
 def _told_apart(one: Float[Tensor, "batch d"], other: Float[Tensor, "batch d"]) -> Float[Tensor, ""]:
-    """SimCLR's loss at temperature 0.1, both ways; SLIP's head sits on the pooled features, ours on the embedding."""
+    """Return SimCLR's loss, both ways, at temperature 0.1. It uses the embedding; SLIP, a head on pooled features."""
     logits = 10.0 * F.normalize(one, dim=-1) @ F.normalize(other, dim=-1).T
     target = torch.arange(len(one))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def _coarse(pictures: UInt8[np.ndarray, "batch side side 3"]) -> Float[Tensor, "batch pixels"]:
-    """The picture at a third of its size, fine structure amplified: outline and texture count like tint and light."""
+    """Return pictures at a third of their size, with fine structure amplified to weigh outline like colour."""
     small = F.avg_pool2d(pixels_to_tensor(pictures), PREPROCESS.side // _COARSE)
     smooth = F.interpolate(F.avg_pool2d(small, 4), scale_factor=4)
     return (small + _SHARPENING * (small - smooth)).flatten(1)
 
 
 class Bags:
-    """Captions to the words they hold."""
+    """Maps captions to bags of words."""
 
     def __init__(self, tokenizer: SimpleTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -210,7 +211,7 @@ def _mlp(d_out: int) -> nn.Sequential:
 
 
 def schedule(step: int, recipe: Recipe) -> float:
-    """Factor on the learning rate: linear warm-up, then a cosine down to 0."""
+    """Return the factor of the learning rate: linear warm-up, then cosine decay to 0."""
     warm = min(1.0, (step + 1) / recipe.warm_up)
     if step >= recipe.steps:
         return 0.25 * (1 - (step - recipe.steps) / recipe.locked_steps)
@@ -235,7 +236,7 @@ def save_model(model: CLIP, folder: Path, *, recipe: Recipe) -> None:
 
 
 def pruned_merges(words: tuple[str, ...]) -> list[str]:
-    """The merges of CLIP's byte-pair encoding that split `words` as the whole of it does, in its order."""
+    """Return the merges of CLIP's byte-pair encoding that are needed to tokenise `words`, in its order."""
     full = SimpleTokenizer(default_bpe())
     pieces = {piece for word in words for piece in full.bpe(_as_bytes(full, word)).split(" ")}
     needed: set[str] = set()
@@ -251,7 +252,7 @@ def pruned_merges(words: tuple[str, ...]) -> list[str]:
 
 
 def save_merges(path: Path = MERGES) -> None:
-    """Write the pruned merges, byte for byte the same each time."""
+    """Write the pruned merges, with reproducible bytes."""
     lines = ["#version: 0.2", *pruned_merges(lexicon())]
     with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
         file.write("\n".join(lines).encode())

@@ -1,4 +1,4 @@
-"""What an embedded model knows of its world, in figures: retrieval, caption swaps, probes, variance."""
+"""Evaluate an embedded model on its world: retrieval, caption swaps, probes, variance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Embedded:
-    """Scenes and their unit-norm embeddings on both sides."""
+    """Scenes with their unit-norm image and text embeddings."""
 
     scenes: Scenes
     image: _Embeddings
@@ -28,7 +28,7 @@ class Embedded:
 
 
 def embed(model: CLIP, tokenizer: SimpleTokenizer, scenes: Scenes) -> Embedded:
-    """Both towers' unit-norm embeddings of the scenes."""
+    """Embed the scenes with both towers; embeddings have norm 1."""
     image = torch.cat([embed_images(model, part) for part in _parts(scenes)])
     text = torch.cat([embed_captions(model, tokenizer, captions(part)) for part in _parts(scenes)])
     return Embedded(scenes, image, text)
@@ -36,18 +36,18 @@ def embed(model: CLIP, tokenizer: SimpleTokenizer, scenes: Scenes) -> Embedded:
 
 @torch.no_grad()
 def embed_images(model: CLIP, scenes: Scenes) -> _Embeddings:
-    """Unit-norm image embeddings of the scenes' pictures."""
+    """Return unit-norm embeddings of the pictures of the scenes."""
     return model.encode_image(pixels_to_tensor(render(scenes)), normalize=True)
 
 
 @torch.no_grad()
 def embed_captions(model: CLIP, tokenizer: SimpleTokenizer, texts: Sequence[str]) -> _Embeddings:
-    """Unit-norm text embeddings."""
+    """Return unit-norm embeddings of captions."""
     return model.encode_text(tokenizer(list(texts)), normalize=True)
 
 
 def distinct_scenes(n: int, *, seed: int) -> Scenes:
-    """Scenes no two of which agree in all shared factors, so that each caption has one right picture."""
+    """Return scenes that differ pairwise in a shared factor, so that each caption has one correct picture."""
     scenes = draw_scenes(4 * n, seed=seed)
     combinations = np.stack([scenes[name] for name in SHARED], axis=1)
     first = np.sort(np.unique(combinations, axis=0, return_index=True)[1])
@@ -55,7 +55,7 @@ def distinct_scenes(n: int, *, seed: int) -> Scenes:
 
 
 def retrieval(embedded: Embedded) -> tuple[float, float]:
-    """Share of right first hits, image to text and text to image."""
+    """Return R@1, image to text and text to image, each in [0, 1]."""
     similarity = embedded.image @ embedded.text.T
     right = torch.arange(len(similarity))
     return tuple((similarity.argmax(dim) == right).double().mean().item() for dim in (1, 0))  # type: ignore[return-value]
@@ -64,7 +64,7 @@ def retrieval(embedded: Embedded) -> tuple[float, float]:
 def swap_accuracy(
     model: CLIP, tokenizer: SimpleTokenizer, scenes: Scenes, names: Sequence[str] = SHARED
 ) -> dict[str, float]:
-    """Per factor: how often the right caption beats all copies of it in which that one factor is changed."""
+    """Return, by factor, how often the correct caption scores above all copies with only this factor changed."""
     image = torch.cat([embed_images(model, part) for part in _parts(scenes)])
     found = {}
     for name in names:
@@ -82,7 +82,7 @@ def swap_accuracy(
 def probe_accuracy(
     embeddings: _Embeddings, factors: Mapping[str, Int[np.ndarray, " scene"]], *, train: int
 ) -> dict[str, float]:
-    """Per factor: accuracy of a logistic probe fitted on the first `train` rows, on the others."""
+    """Return, by factor, the accuracy of a logistic probe trained on the first `train` rows, on the other rows."""
     centred = (embeddings - embeddings[:train].mean(dim=0)) / embeddings[:train].std()
     return {name: _probe(centred, torch.from_numpy(values), train) for name, values in factors.items()}
 
@@ -104,7 +104,7 @@ def _probe(inputs: _Embeddings, target: Int[Tensor, " scene"], train: int) -> fl
 
 
 def variance_shares(embeddings: _Embeddings, scenes: Scenes) -> dict[str, float]:
-    """Per factor: share of the embeddings' variance between the means of its values.
+    """Return, by factor, the share of the variance of the embeddings between the means of its values.
 
     Factors are independent, so their shares add up.
     """
@@ -120,7 +120,7 @@ def variance_shares(embeddings: _Embeddings, scenes: Scenes) -> dict[str, float]
 
 
 def gap(embedded: Embedded) -> float:
-    """Distance between the mean image and the mean text embedding."""
+    """Return the distance between the mean image embedding and the mean text embedding."""
     return float((embedded.image.mean(dim=0) - embedded.text.mean(dim=0)).norm())
 
 

@@ -1,4 +1,4 @@
-"""Frozen records that pass between the layers of cliplens. They read themselves and do nothing else.
+"""Frozen records that pass between the layers of cliplens.
 
 A *pair* is an image and its caption. A *row* is one position of one pair. *Codes* are the latent activations of rows.
 A *batch* holds everything a metric sees at once. A *table* has one row per latent.

@@ -34,7 +34,7 @@ class PairedActs:
                 raise InputError(
                     expected=f"one row of {name} activations per id ({len(self.ids)})",
                     found=f"{len(acts)} rows",
-                    fix="keep images, captions and ids in step",
+                    fix="pass row i of images and captions for id i",
                 )
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class SparseCodes:
         return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
 
     def take(self, kept: Bool[np.ndarray, " row"]) -> "SparseCodes":
-        """Return the codes of some rows, numbered anew."""
+        """Return the codes of some rows, renumbered from 0."""
         chosen = torch.as_tensor(kept, device=self.rows.device)
         number = torch.cumsum(chosen, 0) - 1
         mine = chosen[self.rows]
@@ -99,7 +99,7 @@ class PairedCodes:
     image: SparseCodes | None
     text: SparseCodes | None
     units: Units | None = None
-    """The picture and the caption text of each row; None: as the ids tell (see `known_units`)."""
+    """The picture and the caption text of each row; None derives them from the ids (see `known_units`)."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,7 +118,7 @@ class PairedCodes:
 
     @cached_property
     def known_units(self) -> Units:
-        """The picture and the caption text of each row: `units`, or what the ids tell where there are none."""
+        """The picture and the caption text of each row: `units`, or those derived from the ids."""
         return Units.from_ids(self.ids) if self.units is None else self.units
 
     @property
@@ -133,7 +133,7 @@ class PairedCodes:
             raise InputError(
                 expected="codes of both modalities",
                 found="codes of one",
-                fix="give image-caption pairs where a metric compares modalities",
+                fix="pass image-caption pairs to metrics that compare modalities",
             )
         image, text = self.image, self.text
         image_at = image.rows * self.d_sae + image.latents
@@ -155,19 +155,19 @@ class PairedCodes:
 
 @dataclass(frozen=True)
 class Batch:
-    """All a metric sees at once. Activations are as the dictionary sees them (centred when it was trained centred)."""
+    """The data of one batch for metrics. Activations are those the dictionary reads (centred if it was trained so)."""
 
     acts: PairedActs
     codes: PairedCodes
     reconstruction: PairedActs
     judged: Mapping[str, PairedActs] = field(default_factory=dict)
-    """Judge name -> unit-norm embeddings of the same rows by that judge."""
+    """Unit-norm embeddings of the same rows, by name of the judge."""
     truth: GroundTruth | None = None
-    """What the pairs really show and say, where it is known; `truth.rows(batch.ids)` gives the values of these rows."""
+    """Ground truth of the pairs, if known. `truth.rows(batch.ids)` returns the values of these rows."""
     targets: Mapping[str, Bool[np.ndarray, " row"]] = field(default_factory=dict)
-    """Something asked about the pairs -> of which rows it is true: a label, or that the pair is retrieved."""
+    """Boolean targets by name: for each row, whether it has a label, or whether its pair is retrieved."""
     raw: PairedActs | None = None
-    """Activations as the towers gave them, before centring."""
+    """Activations of the towers before centring."""
 
     @property
     def ids(self) -> tuple[str, ...]:

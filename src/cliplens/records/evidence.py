@@ -13,20 +13,20 @@ from cliplens.records.identity import Pair
 
 @dataclass(frozen=True)
 class Name:
-    """A name of a latent with what speaks for it; `text` is None when there is no evidence."""
+    """A name of a latent with its score and evidence; `text` is None without evidence."""
 
     text: str | None
     score: float
-    """Higher is better; what it means is the namer's to say. nan when unnamed."""
+    """Higher is better; the scale depends on the namer. nan without a name."""
     evidence: str = ""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All a namer may look at: exemplars and a background from held-out pairs, decoder rows, a vocabulary.
+    """The input of a namer: exemplars and a background from held-out pairs, decoder rows, a vocabulary.
 
-    `*_acts` are embeddings in the space both towers share (the final embedding), whatever site the dictionary reads;
-    how they are centred or scaled does not matter.
+    `*_acts` are final embeddings, in the joint embedding space, for a dictionary of any site. Namers must not depend on
+    how they are centred or scaled.
     """
 
     d_sae: int
@@ -42,10 +42,10 @@ class Evidence:
     text_acts: Float[Tensor, "caption d_embed"] | None = None
     """Embeddings of the captions of `texts.pairs`, in order."""
     background: tuple[Pair, ...] = ()
-    """Held-out pairs taken at random, for contrast; without them the exemplars of all other latents stand in."""
+    """Random held-out pairs, for contrast; without them, namers use the exemplars of all other latents."""
     background_acts: PairedActs | None = None
     """Embeddings of `background`, in order."""
     background_codes: PairedCodes | None = None
-    """Codes of `background`, in order: they say on which of them a latent is silent."""
+    """Codes of `background`, in order; they show on which pairs a latent does not fire."""
     fixed_vocabulary: bool = False
-    """Whether names may consist of words of `vocabulary` alone, because a user chose it."""
+    """Whether names must consist of words of `vocabulary`, because a user chose it."""

@@ -14,7 +14,7 @@ from cliplens.sites import Modality
 class Exemplars:
     """The top samples of each latent in one modality, strongest first; ties are broken by pair id.
 
-    `at[k, r]` is the place in `pairs` of latent k's r-th sample, -1 where fewer samples fire.
+    `at[k, r]` is the index in `pairs` of the r-th sample of latent k; -1 if fewer samples fire.
     """
 
     modality: Modality
@@ -29,15 +29,15 @@ class Exemplars:
 
 @dataclass(frozen=True)
 class PositionActivations:
-    """What one latent does at every position of one of its exemplars."""
+    """The activations of one latent at the positions of one of its exemplars."""
 
     values: Float[np.ndarray, " position"]
     """Activation at each patch (row by row from the top left) or at each token of the caption."""
     grid: tuple[int, int] | None = None
-    """Of an image: rows and columns of patches."""
+    """Rows and columns of patches of an image; None for captions."""
     spans: tuple[tuple[int, int], ...] = ()
-    """Of a caption: from which character to which each token stands; an empty span is a token not found in it."""
+    """Start and end character of each token of a caption; empty for tokens that are not found in it."""
 
 
 Positions = Mapping[tuple[Modality, int, int], PositionActivations]
-"""By modality, latent and rank of the exemplar."""
+"""Activations by modality, latent and rank of the exemplar."""

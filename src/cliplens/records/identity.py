@@ -28,14 +28,14 @@ class Pair:
 
     id: str
     source: ImageSource | None
-    """Where the image comes from: a file, bytes, or a picture in memory. `image` opens it."""
+    """Source of the image: a file, bytes, or a picture in memory. `image` opens it."""
     caption: str | None
     image_id: str = ""
     """Equal for pairs of the same picture; by default the id without the `#1`, `#2`, ... of further captions."""
     caption_id: str = ""
     """Equal for pairs of the same caption; by default the id."""
     caption_problem: str | None = None
-    """Why the caption cannot be used, where that is known."""
+    """Reason why the caption cannot be used, if it is known."""
     opening: PictureOptions = AS_SEEN
     """How the image is opened."""
 
@@ -60,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model, exactly: what a dictionary or a cache must agree with."""
+    """The identity of a model: its name, and hashes that dictionaries and caches are compared with."""
 
     name: str
     pretrained: str | None
@@ -69,12 +69,12 @@ class ModelIdentity:
     preprocess_sha256: str
     tokenizer_sha256: str
     adapters: str | None = None
-    """Fine-tuning adapters (LoRA) found in the weights, merged or not; None when there are none."""
+    """Fine-tuning adapters (LoRA) found in the weights, merged or not; None without any."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a dictionary comes from; travels in its SAELens metadata and in run.toml."""
+    """The origin of a dictionary. It is stored in its SAELens metadata and in run.toml."""
 
     model: ModelIdentity
     sites: tuple[str, ...]
@@ -86,7 +86,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What the pairs really show and say: a value per pair and factor, and which modality carries the factor."""
+    """Known factors of the pairs: a value per pair and factor, and the modality that carries each factor."""
 
     ids: tuple[str, ...]
     factors: Mapping[str, Int[np.ndarray, " pair"]]

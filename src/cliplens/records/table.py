@@ -17,7 +17,7 @@ _ROWS_SHOWN = 20
 
 @dataclass(frozen=True)
 class Column:
-    """One column of `latents.parquet`: what it says, and where the definition comes from."""
+    """Description of one column of `latents.parquet`, with the source of its definition."""
 
     name: str
     about: str
@@ -29,7 +29,7 @@ class Column:
 
 @dataclass(frozen=True)
 class LatentTable:
-    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` explains them.
+    """One row per latent, one column per metric. Columns are numpy arrays of length d_sae; `schema` describes them.
 
     A column may hold a row of numbers per latent, all of one length: an array of two axes, on disk a list.
     """
@@ -43,7 +43,7 @@ class LatentTable:
             raise InputError(
                 expected="columns of one length (d_sae)",
                 found=str(lengths),
-                fix="give one value per latent in each column",
+                fix="pass one value per latent in each column",
             )
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class LatentTable:
         return replace(self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}})
 
     def save(self, path: Path) -> None:
-        """Write parquet; each column's `Column` travels as field metadata."""
+        """Write a parquet file. The `Column` of each column is stored as field metadata."""
         fields, arrays = [], []
         for name, values in self.columns.items():
             array = _arrow(values)
@@ -104,10 +104,10 @@ class LatentTable:
 
     @classmethod
     def load(cls, path: Path) -> "LatentTable":
-        """Read what `save` wrote.
+        """Read a table that `save` wrote.
 
         Raises:
-            DamagedError: the file is no table of latents.
+            DamagedError: the file is not a table of latents.
         """
         try:
             table = pq.read_table(path)
@@ -143,7 +143,7 @@ def _numpy(column: pa.ChunkedArray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Latent:
-    """One row of the latent table; shows itself in a notebook, each value with what it says."""
+    """One row of the latent table. In a notebook it shows each value with its description."""
 
     number: int
     values: Mapping[str, Any]
@@ -164,25 +164,25 @@ class Latent:
 
 
 def _cell(tag: str, value: Any, column: Column | None = None) -> str:
-    """A table cell; names may hold anything, so everything is escaped."""
+    """Return an HTML table cell. All text is escaped."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     title = f' title="{html.escape(column.about)}"' if column else ""
     return f"<{tag}{title}>{html.escape(text)}</{tag}>"
 
 
 WARNING = "Warning: "
-"""Beginning of a note that a reader must not miss: the report and the screen show it before the figures."""
+"""Prefix of important notes: the report and the command line show them before the figures."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a metric found: columns of the latent table, headline figures, and small tables for the report."""
+    """The result of a metric: columns of the latent table, headline figures, and small tables for the report."""
 
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     schema: tuple[Column, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
-    """Goes to summary.json: plain numbers, strings, and dicts of them."""
+    """Figures for summary.json: plain numbers, strings, and dicts of them."""
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """Title -> rows; shown in the report as they are."""
+    """Tables for the report: rows by title."""
     notes: tuple[str, ...] = ()
-    """Sentences a reader of the report must see."""
+    """Notes for the reader of the report, in full sentences."""

@@ -20,15 +20,15 @@ class Units:
     images: UInt64[np.ndarray, " row"]
     captions: UInt64[np.ndarray, " row"]
     first_image: Bool[np.ndarray, " row"]
-    """Rows whose picture no earlier pair shows: each picture counts once."""
+    """Mask of the first row of each picture, so that each picture counts once."""
     first_caption: Bool[np.ndarray, " row"]
-    """Rows whose text no earlier pair says: each text counts once."""
+    """Mask of the first row of each caption text, so that each text counts once."""
     first_pair: Bool[np.ndarray, " row"]
-    """Rows whose picture and text stand together in no earlier pair."""
+    """Mask of the first row of each combination of picture and text."""
 
     @classmethod
     def from_ids(cls, ids: Sequence[str]) -> "Units":
-        """Return the units that ids alone tell: `cat.jpg#1`, `cat.jpg#2` are further captions of `cat.jpg`.
+        """Return the units derived from ids: `cat.jpg#1`, `cat.jpg#2` are further captions of `cat.jpg`.
 
         >>> units = Units.from_ids(["cat.jpg", "cat.jpg#1", "dog.jpg"])
         >>> bool(units.images[0] == units.images[1]), units.first_image.tolist()
@@ -40,12 +40,12 @@ class Units:
 
     @classmethod
     def from_columns(cls, ids: Sequence[str], images: Sequence[Hashable], captions: Sequence[Hashable]) -> "Units":
-        """Return the units of all pairs of a pass, from what identifies the picture and the caption of each.
+        """Return the units of all pairs of a pass, from identifiers of their pictures and captions.
 
         Args:
             ids: the ids of the pairs, in the order in which they are counted.
             images: equal for pairs that show one picture.
-            captions: equal for pairs that say one text; None for pairs that say nothing.
+            captions: equal for pairs with the same text; None for pairs without a caption.
 
         >>> units = Units.from_columns(["a", "b"], ["a", "b"], ["a dog", "a dog"])
         >>> bool(units.captions[0] == units.captions[1]), units.first_caption.tolist()

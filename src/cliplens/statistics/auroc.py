@@ -58,7 +58,7 @@ def auroc_interval(score: float, positive: int, negative: int, level: float = 0.
         inner = 1 + size * ((1 - limit) / (2 - limit) + limit / (1 + limit))
         return (score - limit) ** 2 - z**2 * limit * (1 - limit) * inner / (positive * negative)
 
-    # At 0 and 1 the variance is 0, a root that is no limit: begin a hair inside.
+    # The variance is 0 at 0 and 1, a root that is not the limit: start slightly inside.
     low = 0.0 if score <= 0 else float(brentq(beyond, 0.0, min(score, 1 - 1e-9)))
     high = 1.0 if score >= 1 else float(brentq(beyond, max(score, 1e-9), 1.0))
     return low, high

@@ -1,4 +1,4 @@
-"""Bootstrap: weights that can be streamed, and intervals from replicates.
+"""Bootstrap: weights for streamed data, and intervals from replicates.
 
 Every unit (a picture with all its captions) gets a Poisson(1) weight per replicate, hashed from its key. It has the
 same weights on every machine and in every order, so replicates add up and merge like any other sum; no sample is kept.

@@ -17,7 +17,7 @@ def mean_difference(
 
     Args:
         values: one number per unit.
-        control: the same for the control; the units need not be the same.
+        control: one number per unit of the control; its units may be others.
         level: coverage of the interval.
         draws: number of bootstrap samples.
         seed: seed of the draw.

@@ -1,7 +1,7 @@
-"""One pass over the codes feeds every metric; the states of metrics merge, on one machine or on many.
+"""Feed every metric in one pass over the codes, and merge the states of metrics over processes.
 
-`Sums` and `TopSamples` are the two states most metrics are made of: sums that add up, and the strongest samples of each
-latent. Neither depends on the order in which batches come or are merged, beyond the rounding of float64.
+The states of most metrics are `Sums` (named sums) and `TopSamples` (the strongest samples of each latent). Neither
+depends on the order of batches or merges, beyond the rounding of float64.
 """
 
 from cliplens.tally.one_pass import Tally as Tally

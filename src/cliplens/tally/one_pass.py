@@ -1,4 +1,4 @@
-"""One pass over the batches feeds every metric, and their findings become one table."""
+"""Feed every metric in one pass over the batches, and join their findings in one table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ class _Entry:
     def _attempt(self, action: Any) -> None:
         try:
             action()
-        except Exception as error:  # any plugin may raise anything; the others go on
+        except Exception as error:  # A plugin can raise any error; the other metrics continue.
             self.fail(f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Merging of what several processes have seen, over `torch.distributed`."""
+"""Merge the states of several processes over `torch.distributed`."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence

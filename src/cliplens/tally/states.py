@@ -1,4 +1,4 @@
-"""States that merge: metrics are put together from parts, and their states join and split by part."""
+"""States that merge. The state of a metric joins the states of its parts."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from cliplens.errors import InputError
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything that gives its state as tensors and continues from it."""
+    """An object that returns its state as tensors and can continue from such a state."""
 
     def state(self) -> dict[str, Tensor]: ...
 
@@ -21,7 +21,7 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Mergeable(Stateful, Protocol):
-    """A state that can also take in what another instance has seen: metrics, `Sums`, `TopSamples`."""
+    """A state that can add that of another instance: metrics, `Sums`, `TopSamples`."""
 
     def merge(self, other: Any) -> None: ...
 
@@ -35,17 +35,17 @@ def joined_states(parts: Mapping[str, Stateful]) -> dict[str, Tensor]:
 
 
 def load_joined(parts: Mapping[str, Stateful], state: Mapping[str, Tensor]) -> None:
-    """Let every part continue from its share of a state that `joined_states` gave."""
+    """Load the state of every part from a state that `joined_states` returned."""
     for part, held in parts.items():
         start = f"{part}."
         held.load_state({name.removeprefix(start): t for name, t in state.items() if name.startswith(start)})
 
 
 class PartPerKey(Generic[Part]):
-    """Parts that are made when their key is first asked for: one per judge, modality or target. Mergeable.
+    """A mapping from keys (judges, modalities, targets) to parts, each created at first use. Mergeable.
 
     Args:
-        make: makes the part of a key.
+        make: function that creates the part of a key.
     """
 
     def __init__(self, make: Callable[[str], Part]) -> None:
@@ -71,7 +71,7 @@ class PartPerKey(Generic[Part]):
         yield from self._held.items()
 
     def merge(self, other: "PartPerKey[Part]") -> None:
-        """Take in what another instance has seen."""
+        """Add the state of another instance."""
         for key, part in other.items():
             self[key].merge(part)
 
@@ -80,7 +80,7 @@ class PartPerKey(Generic[Part]):
         return {f"{key}/{name}": t for key, part in self.items() for name, t in part.state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a state that `state` gave."""
+        """Replace the state by one that `state` returned."""
         grouped: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
             key, _, own = name.rpartition("/")
@@ -91,14 +91,14 @@ class PartPerKey(Generic[Part]):
 
 
 class MetricOfParts(Metric):
-    """A metric whose state is made of parts that merge: it merges, saves and loads part by part."""
+    """A metric that consists of mergeable parts. It merges, saves and loads part by part."""
 
     @abstractmethod
     def parts(self) -> Mapping[str, Mergeable]:
-        """Return every part of the state by name. No name may begin with another name and a dot."""
+        """Return the parts by name. No name may begin with another name and a dot."""
 
     def merge(self, other: Metric) -> None:
-        """Take in what another instance of the same class has seen.
+        """Add the state of another instance of the same class.
 
         Raises:
             InputError: the other metric is of another class.
@@ -117,5 +117,5 @@ class MetricOfParts(Metric):
         return joined_states(self.parts())
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a state that `state` gave."""
+        """Replace the state by one that `state` returned."""
         load_joined(self.parts(), state)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Sums:
-    """Named tensors that change only by addition. Sums are float64, counts int64.
+    """Named tensors that are only added to. Sums are float64, counts int64.
 
     >>> sums = Sums()
     >>> sums.add("rows", 3)
@@ -30,13 +30,13 @@ class Sums:
             self._held[name] = term.clone()
 
     def add_per_latent(self, name: str, latents: Int64[Tensor, " firing"], values: Tensor | None, d_sae: int) -> None:
-        """Add the values of firings to a sum per latent; without values their number, of bools the true ones."""
+        """Add the values of firings to a sum per latent; without values, count firings; for bools, count True."""
         if values is not None and values.dtype == torch.bool:
             latents, values = latents[values], None
         if values is None:
             self.add(name, torch.bincount(latents, minlength=d_sae))
             return
-        # Where nothing fires, bincount forgets that the weights were floating.
+        # Without any firing, bincount returns integers even for floating-point weights.
         self.add(name, torch.bincount(latents, values.double(), minlength=d_sae).double())
 
     def __contains__(self, name: object) -> bool:
@@ -46,7 +46,7 @@ class Sums:
         return self._held[name]
 
     def get(self, name: str, default: Tensor) -> Tensor:
-        """Return the sum of that name, or `default` where nothing was added."""
+        """Return the sum of that name, or `default` if nothing was added to it."""
         return self._held.get(name, default)
 
     def names(self) -> tuple[str, ...]:
@@ -63,5 +63,5 @@ class Sums:
         return {name: value.clone() for name, value in self._held.items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a state that `state` gave."""
+        """Replace the state by one that `state` returned."""
         self._held = {name: value.clone() for name, value in state.items()}

@@ -15,7 +15,7 @@ from cliplens.sites import Modality
 def _strongest_row_each(
     ids: Sequence[str], sample: np.ndarray, latents: np.ndarray, values: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """Keep only the strongest of the firings of one latent on several rows of one pair."""
+    """Keep only the strongest firing of a latent on the rows of one pair."""
     index: dict[str, int] = {}
     pair = np.array([index.setdefault(i, len(index)) for i in ids])[sample]
     order = np.lexsort((-values, latents, pair))
@@ -60,7 +60,7 @@ class TopSamples:
         self._n_buffered = 0
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add one batch."""
         codes = batch.codes.of(self.modality)
         if codes is not None:
             units = batch.codes.known_units
@@ -73,7 +73,7 @@ class TopSamples:
         payload: Float[Tensor, "row d"] | None = None,
         keys: UInt64[np.ndarray, " row"] | None = None,
     ) -> None:
-        """Take in codes of the pairs `ids`, and a payload per row that is kept with its sample.
+        """Add codes of the pairs `ids`, and a payload per row that is kept with its sample.
 
         A pair with many rows, one per patch or token, counts by its strongest row; its rows share one payload.
 
@@ -104,7 +104,7 @@ class TopSamples:
         self._buffer(named, of_named, latents, values, sample, some)
 
     def merge(self, other: "TopSamples") -> None:
-        """Take in what another instance has seen."""
+        """Add the samples of another instance."""
         other._compact()
         if other.d_sae:
             self._sized(other.d_sae)
@@ -127,7 +127,7 @@ class TopSamples:
         return {**held, "payload": self._payload[0].clone()} if self._payload else held
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a state that `state` gave."""
+        """Replace the state by one that `state` returned."""
         fresh = TopSamples(self.modality, self.top, self._most_of)
         if int(state["d_sae"]):
             raw, ends = state["ids"].cpu().numpy().tobytes(), state["ends"].tolist()
@@ -222,7 +222,8 @@ def _by_strength(
 ) -> Int64[np.ndarray, " n"]:
     """Return the order by latent, then strongest first, then index: that of `lexsort`, at a third of its cost."""
     order = np.argsort(-values)
-    small = latents.astype(np.uint16) if len(latents) and latents.max() < 1 << 16 else latents  # sorted by digits
+    # numpy sorts 16-bit integers by radix sort.
+    small = latents.astype(np.uint16) if len(latents) and latents.max() < 1 << 16 else latents
     order = order[np.argsort(small[order], kind="stable")]
     ahead, behind = order[:-1], order[1:]
     same = (latents[ahead] == latents[behind]) & (values[ahead] == values[behind])

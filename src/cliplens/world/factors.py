@@ -1,8 +1,8 @@
 """Define the factors of a scene of the embedded world, and draw scenes.
 
-Every factor is independent of all others and uniform over its values. *Shared* factors are seen and said, *image*
-factors are seen and never said, *text* factors are said and never seen. A nuisance changes pictures or captions and is
-no factor: nobody is asked to find it.
+All factors are independent and uniform over their values. *Shared* factors appear in picture and caption, *image*
+factors in the picture only, *text* factors in the caption only. Nuisances change pictures or captions and are not
+part of the ground truth.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ TILTS = 3
 GRAIN_FIELDS = 64
 SYNONYM_PROBABILITY = 0.3
 SAID = tuple(f"said_{name}" for name in SHARED)
-"""Nuisances of the caption: 1 where the shared factor of that name is named by its synonym."""
+"""Nuisances of the caption: 1 if the shared factor of that name is expressed by its synonym."""
 
 _Values = Int[np.ndarray, " scene"]
 _STREAM: Mapping[str, int] = {name: n for n, name in enumerate((*FACTORS, "tilt", "field", *SAID))}
@@ -66,7 +66,7 @@ _STREAMS_PER_SEED = 64
 
 @dataclass(frozen=True)
 class Scenes:
-    """Scenes as columns: each factor's and nuisance's value per scene."""
+    """Scenes as columns: the value of each factor and nuisance for each scene."""
 
     values: Mapping[str, _Values]
 

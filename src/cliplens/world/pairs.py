@@ -1,4 +1,4 @@
-"""The embedded world as pairs. Captions are written at once; pictures are drawn when they are used, many together."""
+"""Pairs of the embedded world. Pictures are drawn when they are used, many at a time."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ class WorldImages(ImageColumn):
 
     @property
     def sha256(self) -> str:
-        """Hash over the scenes and the version of the renderer: the pictures follow from them."""
+        """Hash over the scenes and the version of the renderer, which determine the pictures."""
         digest = hashlib.sha256(json.dumps([RENDERING, sorted(self._scenes.values)]).encode())
         for name in sorted(self._scenes.values):
             digest.update(self._scenes[name].astype("<i8").tobytes())
@@ -69,14 +69,14 @@ def scene_pairs(scenes: Scenes, *, ids: Iterable[str], name: str = "scenes") -> 
 
 
 def ground_truth(pairs: int | Iterable[str], *, seed: int = 0) -> GroundTruth:
-    """Return the factors that pairs of the world show and say.
+    """Return the values of the factors of pairs of the world.
 
     Args:
         pairs: their number, counted from the first of `seed`, or the ids of some (of any seed).
         seed: of the pairs when a number is given.
 
     Raises:
-        InputError: an id that `world_pairs` did not give.
+        InputError: an id is not one of `world_pairs`.
     """
     ids = _ids(pairs, seed) if isinstance(pairs, int) else list(pairs)
     factors = {name: np.empty(len(ids), dtype=np.int64) for name in FACTORS}

@@ -1,4 +1,4 @@
-"""Files that travel in the package: the pruned merges of the tokenizer and the weights of the embedded models.
+"""Files of the package: the pruned merges of the tokenizer and the weights of the embedded models.
 
 All of them are made by `python -m cliplens_hooks.training.world`.
 """
