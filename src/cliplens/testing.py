@@ -30,6 +30,9 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 class TowerCheckError(AssertionError):
     """A tower fails a check. The message names the expected and the found value, and what to correct."""
 
+    def __init__(self, *, expected: str, found: str, fix: str) -> None:
+        super().__init__(f"Expected {expected}, but found {found}. Fix: {fix}.")
+
 
 def check_adapter(
     adapter: Tower,
@@ -56,15 +59,27 @@ def check_adapter(
     Raises:
         TowerCheckError: a check fails; the message names the expected and the found value.
     """
-    _demand(adapter.opens(model, side), "the adapter opens the model", f"opens(...) is False for side {side!r}")
+    _check(
+        adapter.opens(model, side),
+        expected="an adapter that opens the model",
+        found=f"opens(model, {side!r}) False",
+        fix="let opens return True for this class of model",
+    )
     before = fingerprint(model)
     tower = adapter.open(model, side)
     if not isinstance(tower, HookedTower):
         raise TowerCheckError(
-            f"Expected a HookedTower from {type(adapter).__name__}.open. Found {type(tower).__name__}."
+            expected=f"a HookedTower from {type(adapter).__name__}.open",
+            found=f"an object of class {type(tower).__name__}",
+            fix="return a subclass of cliplens.hooked.HookedVisionTower or HookedTextTower",
         )
     check_tower(tower, inputs, no_effect=no_effect, **renamed)
-    _demand(fingerprint(model) == before, "the stock model is unaltered", "its modules, attributes, hooks or weights")
+    _check(
+        fingerprint(model) == before,
+        expected="an unaltered stock model",
+        found="changed modules, attributes, hooks or weights",
+        fix="store stock modules with cliplens.hooked.borrow, and do not assign to them",
+    )
     return tower
 
 
@@ -112,14 +127,19 @@ def _renamed(given: dict[str, Any], no_effect: tuple[str, ...]) -> tuple[str, ..
 def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
     """Check that, with no hook active, the output equals that of the stock model bit for bit."""
     with torch.no_grad():
-        _demand(torch.equal(tower(inputs), stock(inputs)), "output bitwise equal to stock with no hook", "a difference")
+        _check(
+            torch.equal(tower(inputs), stock(inputs)),
+            expected="output bitwise equal to stock with no hook",
+            found="a difference",
+            fix="call the stock module in run_stock, and in every forward without an active hook",
+        )
 
 
 def hooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
     """Check that, with all hooks active, outputs agree within 1e-5 (float32) or 1e-12 (float64), also with `read`."""
     with torch.no_grad():
         out, cache = everything(tower, inputs)
-        _near(out, stock(inputs), "output with every hook read")
+        _near(out, stock(inputs), "output with every hook active")
         read = tower.read(inputs, list(tower.hook_dict))
     for name, value in read.items():
         _near(value, cache[name], f"read({name!r}) against run_with_cache")
@@ -129,15 +149,28 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
     """Check that each hook fires once, under its own name, with its declared width."""
     with torch.no_grad():
         cache = everything(tower, inputs)[1]
-    _demand(
-        set(cache.keys()) == set(tower.hook_dict), "every hook fires", str(set(tower.hook_dict) - set(cache.keys()))
+    silent = sorted(set(tower.hook_dict) - set(cache.keys()))
+    _check(
+        not silent,
+        expected="a forward pass in which every hook fires",
+        found=f"no activation at {', '.join(silent[:5])}",
+        fix="pass the activation through the hook point, or remove the hook point",
     )
     for name, value in cache.items():
-        _demand(value.ndim >= 3, f"{name}: [batch, pos, ...]", str(list(value.shape)))
-        _demand(value.shape[0] == len(inputs), f"{name}: batch first", str(list(value.shape)))
+        _check(
+            value.ndim >= 3 and value.shape[0] == len(inputs),
+            expected=f"activations [{len(inputs)}, pos, ...] at {name}",
+            found=f"shape {list(value.shape)}",
+            fix="put the batch first and the positions second (call_hook adds a position axis)",
+        )
         width = tower.hook_dict[name].width
         found = value.shape[2:].numel()
-        _demand(width in (None, found), f"{name}: rows of width {width}", f"{found}")
+        _check(
+            width in (None, found),
+            expected=f"rows of width {width} at {name}, as declared",
+            found=f"width {found}",
+            fix="correct the width passed to hook_point",
+        )
 
 
 def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
@@ -148,8 +181,16 @@ def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
         cache = everything(tower, inputs)[1]
     for layer in range(tower.cfg.n_layers):
         pre, attn, mid, mlp, post = (cache[f"blocks.{layer}.{h}"] for h in RESIDUAL)
-        _demand(torch.equal(mid, pre + attn), f"block {layer}: resid_mid = resid_pre + attn_out", "another sum")
-        _demand(torch.equal(post, mid + mlp), f"block {layer}: resid_post = resid_mid + mlp_out", "another sum")
+        for whole, a, b, equation in (
+            (mid, pre, attn, "resid_mid = resid_pre + attn_out"),
+            (post, mid, mlp, "resid_post = resid_mid + mlp_out"),
+        ):
+            _check(
+                torch.equal(whole, a + b),
+                expected=f"{equation} in block {layer}",
+                found="another sum",
+                fix="add exactly the hooked outputs to the stream, or use level = 'blocks'",
+            )
 
 
 def writes_are_true_edits(tower: HookedTower, inputs: Tensor) -> None:
@@ -195,8 +236,12 @@ def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple
         clean = tower(inputs)
         for name in tower.hook_dict:
             moved = tower.run_with_hooks(inputs, fwd_hooks=[(name, disturb)])
-            heard = name.startswith(no_effect) or not torch.equal(moved, clean)
-            _demand(heard, f"a write at {name} reaches the output", "no change")
+            _check(
+                name.startswith(no_effect) or not torch.equal(moved, clean),
+                expected=f"an output that changes with the activation at {name}",
+                found="no change",
+                fix="use the value that the hook point returns, or list the hook in no_effect",
+            )
         same = tower.run_with_hooks(inputs, fwd_hooks=[(lambda name: True, lambda x, hook: x.clone())])
         _near(same, clean, "output after every activation was handed back unchanged")
 
@@ -213,7 +258,12 @@ def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> N
             want = cache[f"{stack}.{last}.{leave if last < stop else entry}"]
             _near(out, want, f"stop_at_layer={stop}")
             late = [k for k in list(got) if k.startswith(tuple(f"{stack}.{i}." for i in range(stop, n)))]
-            _demand(not late, f"no hook past stop_at_layer={stop} fires", str(late[:3]))
+            _check(
+                not late,
+                expected=f"no activation after stop_at_layer={stop}",
+                found=", ".join(late[:3]),
+                fix="run only the blocks before stop_at_layer",
+            )
         _near(tower(inputs, stop_at_layer=-1), tower(inputs, stop_at_layer=n - 1), "stop_at_layer=-1")
 
 
@@ -223,7 +273,12 @@ def gradients_are_the_stock_models(tower: HookedTower, inputs: Tensor) -> None:
         wanted = _gradients(tower, inputs)
         with tower.hooks([(lambda name: True, lambda x, hook: None)]):
             found = _gradients(tower, inputs)
-    _demand(wanted.keys() == found.keys(), "gradients for the same parameters", str(wanted.keys() ^ found.keys()))
+    _check(
+        wanted.keys() == found.keys(),
+        expected="gradients of the same parameters with and without hooks",
+        found=f"a difference in {', '.join(sorted(wanted.keys() ^ found.keys()))}",
+        fix="use the parameters of the stock module, without detach or no_grad",
+    )
     for name, gradient in wanted.items():
         _near(found[name], gradient, f"gradient of {name}")
 
@@ -243,10 +298,20 @@ def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
         with _as(tower, torch.float64):
             _near(everything(tower, inputs)[0], tower.run_stock(tower.checked(inputs)), "hooked output in float64")
         with _as(tower, torch.bfloat16):
-            _demand(bool(everything(tower, inputs)[0].isfinite().all()), "finite outputs in bfloat16", "nan or inf")
+            _check(
+                bool(everything(tower, inputs)[0].isfinite().all()),
+                expected="finite outputs in bfloat16",
+                found="nan or inf",
+                fix="compute sums and norms in the dtype that the stock module uses",
+            )
         if torch.cuda.is_available():
             tower.to("cuda")
-            _demand(everything(tower, inputs)[0].is_cuda and tower.cfg.device.type == "cuda", "outputs on cuda", "not")
+            _check(
+                everything(tower, inputs)[0].is_cuda and tower.cfg.device.type == "cuda",
+                expected="outputs and tower.cfg.device on cuda",
+                found="another device",
+                fix="create tensors on the device of the stream",
+            )
             tower.to(home)
 
 
@@ -256,21 +321,26 @@ def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
     def fail(x: Tensor, hook: Any) -> None:
         raise KeyError("on purpose")
 
-    with torch.no_grad(), _expected(KeyError, "the hook's own error"):
+    with torch.no_grad(), _raises(KeyError, "the error of the hook"):
         tower.run_with_hooks(inputs, fwd_hooks=[(next(iter(tower.hook_dict)), fail)])
-    _demand(tower.is_unhooked(), "no hook left after a run", "hooks still there")
+    _check(
+        tower.is_unhooked(),
+        expected="a tower without hooks after a run",
+        found="hooks that were not removed",
+        fix="add hooks with the methods of HookedTower, which remove them",
+    )
 
 
 def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:
     """Check that unknown hooks, wrong inputs, layers out of range and pickling raise errors of cliplens."""
-    with _expected(UnknownNameError, "an error for an unknown hook"):
+    with _raises(UnknownNameError, "an error for an unknown hook name"):
         tower.run_with_cache(inputs, names_filter="blocks.0.hook_resid_pots")
     other = inputs.long() if inputs.is_floating_point() else inputs.float()
-    with _expected(InputError, "an error for inputs of the other kind"):
+    with _raises(InputError, "an error for inputs of the other modality"):
         tower(other)
-    with _expected(InputError, "an error for a layer out of range"):
+    with _raises(InputError, "an error for a layer out of range"):
         tower(inputs, stop_at_layer=tower.cfg.n_layers + 1)
-    with _expected(InputError, "an error for pickling"):
+    with _raises(InputError, "an error for pickling a tower"):
         pickle.dumps(tower)
 
 
@@ -325,23 +395,34 @@ def _as(tower: HookedTower, dtype: torch.dtype) -> Iterator[None]:
 
 def _near(found: Tensor, wanted: Tensor, what: str) -> None:
     finite = wanted.isfinite()
-    same = found.shape == wanted.shape and torch.equal(found.isfinite(), finite)
-    _demand(same, f"{what}: {list(wanted.shape)}, finite in the same places", f"{list(found.shape)}")
+    _check(
+        found.shape == wanted.shape and torch.equal(found.isfinite(), finite),
+        expected=f"{what}: {list(wanted.shape)}, finite in the same places",
+        found=f"shape {list(found.shape)}, or nan and inf in other places",
+        fix="compute the same steps as the stock module, with the same mask",
+    )
     largest = wanted[finite].abs().max().item() if finite.any() else 0.0
     off = (found.to(wanted)[finite] - wanted[finite]).abs().max().item() if finite.any() else 0.0
     tolerance = TOLERANCE.get(wanted.dtype, 1e-2) * max(1.0, largest)
-    _demand(off <= tolerance, f"{what} within {tolerance:.0e}", f"off by {off:.1e}")
+    _check(
+        off <= tolerance,
+        expected=f"{what} within {tolerance:.0e}",
+        found=f"a difference of {off:.1e}",
+        fix="compute the same steps as the stock module, and pass every value through its hook point",
+    )
 
 
-def _demand(kept: bool, expected: str, found: str) -> None:
+def _check(kept: bool, *, expected: str, found: str, fix: str) -> None:
     if not kept:
-        raise TowerCheckError(f"Expected {expected}. Found {found}.")
+        raise TowerCheckError(expected=expected, found=found, fix=fix)
 
 
 @contextmanager
-def _expected(error: type[Exception], what: str) -> Iterator[None]:
+def _raises(error: type[Exception], what: str) -> Iterator[None]:
     try:
         yield
     except error:
         return
-    raise TowerCheckError(f"Expected {what} ({error.__name__}). Found none.")
+    raise TowerCheckError(
+        expected=f"{what} ({error.__name__})", found="no error", fix="leave this check to the methods of HookedTower"
+    )

@@ -48,7 +48,7 @@ def spoil_width(tower: Any) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (spoil_residual, "output with every hook read"),
+        (spoil_residual, "output with every hook active"),
         (spoil_hook, "every hook fires"),
         (spoil_stop, "stop_at_layer=1"),
         (spoil_gradient, "gradient"),

@@ -54,7 +54,7 @@ class TimmEva(TimmTransformer):
         self.setup()
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Compute patch embeddings, add special tokens and positions, apply the norm; also return the rotary embedding."""
+        """Return the stream after patches, special tokens, positions and norm, and the rotary embedding."""
         x = self.with_positions(self.patches(inputs))
         return self.before_blocks(x), {"rope": self._rotation()}
 

@@ -59,7 +59,7 @@ def test_what_it_refuses(clip: HookedCLIP, inputs) -> None:
     with pytest.raises(UnknownNameError, match="nearest"):
         CompiledReading(clip.model, clip.text, "text", ["blocks.0.hook_resid_mit"], 4)
     read = CompiledReading(clip.model, clip.text, "text", HOOKS["text"], batch_size=4)
-    with pytest.raises(InputError, match=r"Expected up to 4 inputs .* found 5 inputs, no hooks\. Fix: take"):
+    with pytest.raises(InputError, match=r"Expected at most 4 inputs .* found 5 inputs, no hooks\. Fix: remove"):
         read(inputs("text", 5))
     hooked = clip.text.hooks(fwd_hooks=[("hook_embed", lambda x, hook: x)])
     with hooked, pytest.raises(InputError, match=r"found 4 inputs, hooks or dictionaries in place"):

@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes(paths[0].read_bytes()[:200])
     for name, error, words in (
         ("short.npy", MismatchError, r"Expected one image embedding per text embedding.*30 of image, 29 of text"),
-        ("wide.npy", MismatchError, r"Expected embeddings of one width.*image: 6, text: 7"),
+        ("wide.npy", MismatchError, r"Expected same width.*image: 6, text: 7"),
         ("flat.npy", InputError, r"Expected text embeddings as numbers \[pair, d\].*shape \(30,\)"),
         ("object.npy", InputError, r"Expected embeddings that can be read at .*object\.npy"),
         ("words.npy", InputError, r"Expected text embeddings as numbers"),
@@ -103,5 +103,5 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     embeddings = Embeddings(IMAGE, TEXT)
     with pytest.raises(MismatchError, match=r"Expected one pair per row of the embeddings \(30\), but found 2 pairs"):
         harvest(embeddings, Pairs("ab", None, ["x", "y"]), BOTH, tmp_path / "c")
-    with pytest.raises(InputError, match=r"Expected sites the embeddings stand for"):
+    with pytest.raises(InputError, match=r"Expected sites of the embeddings"):
         harvest(embeddings, Pairs("ab", None, ["x", "y"]), [Site("vision", "hook_projected")], tmp_path / "c")

@@ -149,7 +149,7 @@ def test_what_cannot_work_is_refused(clip: HookedCLIP, cache: Cache) -> None:
         Provider.from_cache(cache, image=EMBEDDING[0], text=Site("text", "blocks.1.hook_resid_post"))
     with pytest.raises(InputError, match="an even batch size for paired batches"):
         provider(10, 5, None, paired=True)
-    with pytest.raises(InputError, match="Expected rows to give"):
+    with pytest.raises(InputError, match="Expected at least one row"):
         Provider.from_cache(cache, image=EMBEDDING[0], keep=lambda keys: keys < 0)
 
 
