@@ -1,7 +1,7 @@
-"""The main job: pairs -> activations -> dictionary -> scores -> names -> report, in one folder.
+"""Run the main job in one folder: harvest activations, train a dictionary, score and name its latents, write a report.
 
-`checks` looks at everything before anything is read, `plan` decides which steps are to do, `steps` keeps the record of
-each, and `job` does them: harvest, train, score, report.
+`checks` checks everything before any pair is read, `plan` decides which steps to do, `steps` records each finished
+step, and `job` does them.
 """
 
 from cliplens.run.job import dry_run as dry_run

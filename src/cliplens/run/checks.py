@@ -1,4 +1,4 @@
-"""Check everything a run was asked for before the first pair is read and before anything is written."""
+"""Check all settings of a run before the first pair is read and before anything is written."""
 
 import hashlib
 import json
@@ -33,29 +33,29 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Checked:
-    """A run whose every option, name, file and plugin was found good, with what the checks have opened."""
+    """A run whose settings passed all checks, with the objects that the checks opened."""
 
     settings: Settings
     clip: HookedCLIP | Embeddings
     pairs: Pairs
     harvest: Plan
-    """What the harvest will write."""
+    """Plan of the harvest."""
     dictionary: Dictionary | None
-    """The dictionary made elsewhere; None where one is trained."""
+    """The dictionary given with --sae; None if one is trained."""
     judge: Judge | None
     samples: int
-    """Rows to train on."""
+    """Number of rows to train on."""
     bytes: Mapping[str, int]
-    """Step -> bytes it will write, about."""
+    """Estimated number of bytes that each step writes."""
     inputs: Mapping[str, str]
-    """Input from outside the folder -> hash: `pairs`, `model`, and the files that options name."""
+    """Hash of each input from outside the folder: `pairs`, `model`, and the files that options name."""
 
 
 def check(settings: Settings, until: str = "report") -> Checked:
     """Check the settings of a run against the machine, the installed plugins, the files, the model and the pairs.
 
     Raises:
-        CliplensError: the first thing that cannot be as it was asked.
+        CliplensError: a setting cannot be used; the first one found is named.
     """
     _check_device(settings.device)
     namer = registry.find("namers", settings.namer)
@@ -80,9 +80,9 @@ def check(settings: Settings, until: str = "report") -> Checked:
     widths = {str(site.site): site.schema.d_in for site in planned.sites if site.site in settings.sites}
     if len(set(widths.values())) > 1:
         raise MismatchError(
-            expected="sites of one width, which one dictionary can read",
+            expected="sites of equal width, for one dictionary",
             found=", ".join(f"{s}: {w}" for s, w in widths.items()),
-            fix="choose hook_embedding or hook_projected, where both towers meet, or one tower with --tower",
+            fix="choose hook_embedding or hook_projected, which have one width, or one tower with --tower",
         )
     samples = 0 if given is not None or until == "harvest" else _check_training(settings, planned, len(pairs))
     if judge is not None:
@@ -102,7 +102,7 @@ def check(settings: Settings, until: str = "report") -> Checked:
 
 
 def open_model(settings: Settings) -> HookedCLIP | Embeddings:
-    """Open the model the settings name, or the embeddings that stand for one."""
+    """Open the model of the settings, or the embeddings in place of a model."""
     if settings.embeddings:
         return embeddings_of(settings)
     return api.load(settings.model, settings.pretrained, device=settings.device, dtype=settings.dtype)
@@ -117,7 +117,7 @@ def _check_device(device: str | None) -> None:
         raise MachineError(
             expected="a device of this machine for --device",
             found=f"{device!r} ({str(error).splitlines()[0].rstrip('.')})",
-            fix="leave --device out, or give --device cpu",
+            fix="remove --device, or pass --device cpu",
         ) from error
 
 
@@ -137,12 +137,14 @@ def _check_vocabulary(path: str | None) -> None:
         ) from error
     if not words:
         raise InputError(
-            expected="a word or phrase a line in --vocabulary", found=f"nothing in {path}", fix="give another file"
+            expected="one word or phrase per line in --vocabulary",
+            found=f"nothing in {path}",
+            fix="pass another file",
         )
 
 
 def _check_training(settings: Settings, planned: Plan, n_pairs: int) -> int:
-    """Check the training config at the hook's width, and return the rows to train on."""
+    """Check the training config at the width of the hook; return the number of rows to train on."""
     sites = [site for site in planned.sites if site.site in settings.sites]
     training_config(settings, d_in=sites[0].schema.d_in)
     rows = int(n_pairs * (1 - settings.held_out)) * sum(site.schema.context_size for site in sites)
@@ -157,7 +159,7 @@ def _check_training(settings: Settings, planned: Plan, n_pairs: int) -> int:
 
 
 def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
-    """Let the judge embed the first pair that can be read."""
+    """Check that the judge can embed the first readable pair."""
     for index in range(min(len(pairs), 64)):
         pair = pairs[index]
         try:
@@ -170,7 +172,7 @@ def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
 
 
 def _bytes(settings: Settings, planned: Plan, d_in: int) -> dict[str, int]:
-    """Bytes that each step writes, about: activations, weights with their folded copies, and one checkpoint."""
+    """Estimate the bytes that each step writes: activations, weights with their folded copies, one checkpoint."""
     weights = _FLOAT * 2 * d_in * (settings.d_sae or 4 * d_in)
     out = {"harvest": planned.bytes_per_pair * planned.n_pairs}
     if settings.sae is None:

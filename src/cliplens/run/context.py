@@ -1,4 +1,4 @@
-"""What a run has in hand once its dictionary is there."""
+"""Hold the objects of a run that has a dictionary."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from cliplens.store import Cache, Embeddings, Group
 
 @dataclass(frozen=True)
 class RunContext:
-    """The model, the pairs, their activations, the dictionary, what was asked, who else works on it, and who judges."""
+    """The model, pairs, activations, dictionary, settings, folder, process group and judge of a run."""
 
     clip: HookedCLIP | Embeddings
     pairs: Pairs

@@ -1,11 +1,9 @@
-"""Controls: the same figures where there is nothing to find, from the pairs that were scored.
+"""Compute controls: the figures of a run for an untrained dictionary and for permuted pairs.
 
-`untrained` is a dictionary of the same shape that was never trained: random unit decoder rows, their transpose as the
-encoder, and as many latents per row as the trained one has on average. `permuted` is the trained dictionary, each image
-with the caption of another picture.
-
-Random dictionaries score nearly as well as trained ones on some figures (arXiv 2602.14111), so no figure is quoted
-without them. Value and control are taken over the same pairs.
+`untrained` is a random dictionary of the same shape: random unit decoder rows, their transpose as the encoder, and the
+average L0 of the trained one. `permuted` is the trained dictionary, with each image paired with the caption of another
+picture. Random dictionaries score nearly as well as trained ones on some figures (arXiv 2602.14111), so every figure is
+reported with its controls. Figures and controls use the same pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,14 +23,14 @@ from cliplens.statistics import mean_difference, share_difference
 from cliplens.tally import Tally, tally
 
 PAIRS = 2048
-"""Pairs that controls are taken over: the first batches of the pass."""
+"""Number of pairs for the controls: those of the first batches."""
 TITLE = "Controls"
 _METRICS = ("mds", "ms", "embsim", "fidelity")
 _COLUMNS = ("value", "control", "difference", "low", "high")
 _VARIANCE = "explained_variance"
 NAN = float("nan")
 _LARGE = 8192
-"""From this many latents on EmbSim, which compares samples latent by latent, is left out."""
+"""Number of latents from which on EmbSim is left out, because it is slow: it compares samples latent by latent."""
 _SEED = 17
 _MEANS = {
     "untrained": ("ms_image", "ms_text", "mms", "embsim_image", "embsim_text", "winrate_image", "winrate_text"),
@@ -44,7 +42,7 @@ Controls = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def first_batches(batches: Iterator[Batch], kept: list[Batch], pairs: int = PAIRS) -> Iterator[Batch]:
-    """Yield the batches, and keep the first ones for the controls."""
+    """Yield the batches, and append the first ones to `kept` for the controls."""
     for batch in batches:
         if sum(len(held.ids) for held in kept) < pairs:
             kept.append(batch)
@@ -52,9 +50,10 @@ def first_batches(batches: Iterator[Batch], kept: list[Batch], pairs: int = PAIR
 
 
 def controls(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Controls:
-    """Return figure -> control -> `value`, `control`, `difference`, the limits of its interval, and `beyond`.
+    """Return the controls of each figure, by figure and control.
 
-    `beyond` says whether the whole interval of the difference lies off 0.
+    Each holds `value`, `control`, `difference`, the limits of the interval of the difference, and `beyond`: whether the
+    interval excludes 0.
     """
     value = _scored(batches, decoder)
     of_control = {"untrained": _scored([_untrained(b, decoder, _usual_l0(batches)) for b in batches], decoder)}
@@ -87,12 +86,12 @@ def table_of(found: Controls) -> list[dict[str, Any]]:
 
 
 def notes_of(found: Controls) -> list[str]:
-    """Return a note that names the figures within the spread of a control."""
+    """Return a note that lists the figures that do not differ from a control."""
     rows = [(figure, control, row) for figure, c in found.items() for control, row in c.items()]
     within = [f"{figure} ({control})" for figure, control, row in rows if not row["beyond"]]
     if not within:
         return []
-    return [f"Not beyond their control, so no evidence by themselves: {', '.join(within)}. See the table {TITLE!r}."]
+    return [f"Not different from their control, so no evidence: {', '.join(within)}. See the table {TITLE!r}."]
 
 
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
@@ -130,7 +129,7 @@ def _usual_l0(batches: Sequence[Batch]) -> int:
 
 
 def _untrained(batch: Batch, decoder: Float[Tensor, "d_sae d_in"], k: int) -> Batch:
-    """Return the batch with the codes and the reconstruction of a dictionary that was never trained."""
+    """Return the batch with the codes and the reconstruction of a random dictionary."""
     draw = torch.Generator().manual_seed(_SEED)
     rows = torch.nn.functional.normalize(torch.randn(decoder.shape, generator=draw), dim=1)
     codes: dict[str, SparseCodes | None] = {}
@@ -150,7 +149,7 @@ def _untrained(batch: Batch, decoder: Float[Tensor, "d_sae d_in"], k: int) -> Ba
 
 
 def _permuted(batch: Batch) -> Batch:
-    """Return the batch with each image beside the caption of another pair: the captions turned by half the batch."""
+    """Return the batch with each image paired with another caption: captions are rotated by half the batch."""
     n = len(batch.ids)
     order = np.roll(np.arange(n), n // 2)
     codes, units = batch.codes, batch.codes.known_units

@@ -1,4 +1,4 @@
-"""Name degenerate input: too few pairs, activations that do not vary, a dictionary that explains nothing."""
+"""Detect degenerate input: too few pairs, constant activations, or a dictionary that explains nothing."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -15,7 +15,7 @@ from cliplens.sites import MODALITIES, Modality
 from cliplens.store import Cache
 
 FEWEST = 4
-"""Fewest pairs to train on, and to score on."""
+"""Minimum number of pairs to train on, and to score on."""
 _MOSTLY_DEAD = 0.5
 _BATCHES = 16
 _CONSTANT = 1e-6
@@ -27,7 +27,7 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
 
     Args:
         keys: key of each pair, which decides whether it is held out.
-        settings: what is asked.
+        settings: settings of the run.
 
     Raises:
         InputError: there are fewer than four of either.
@@ -42,7 +42,7 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
     raise InputError(
         expected=f"{kept}at least {FEWEST} to score on (held out by their ids: {settings.held_out:g} of all)",
         found=f"{found}{scored} to score on, of {len(keys)} usable pairs",
-        fix="give more pairs, or another --held-out",
+        fix="pass more pairs, or another --held-out",
     )
 
 
@@ -90,7 +90,7 @@ def _power_of_two(least: int) -> int:
 
 
 def _constant(cache: Cache, settings: Settings) -> list[Modality]:
-    """The modalities whose activations do not vary, judged on the first batches of the cache."""
+    """Return the modalities with constant activations in the first batches of the cache."""
     read = list(islice(cache.batches(**by_modality(settings.sites), batch_size=256), _BATCHES))
     found: list[Modality] = []
     for modality in MODALITIES:

@@ -1,4 +1,4 @@
-"""The second step of a run: its dictionary, and the split of the pairs it is trained on."""
+"""Train the dictionary of a run, and split the pairs into those to train on and those to score."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,33 +18,33 @@ from cliplens.store import Cache, Provider
 
 Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
 MIN_STEPS = 400
-"""BatchTopK's threshold is a slow average: below this many steps a saved dictionary fires far too much."""
+"""Minimum number of steps. BatchTopK's threshold is a slow average; after fewer steps, far too many latents fire."""
 PASSES = 20
 ROWS_PER_LATENT = 20
 """Training rows per latent from which the defaults leave few latents dead."""
 
 
 def trained_on(settings: Settings) -> Keep:
-    """Return a function from keys of pairs to whether the dictionary is trained on them."""
+    """Return a function of pair keys that returns whether the dictionary is trained on each pair."""
     if settings.sae is not None:
         return lambda pair_keys: np.zeros(len(pair_keys), dtype=bool)
     return lambda pair_keys: ~keys.held_out(pair_keys, settings.held_out)
 
 
 def scored_on(settings: Settings) -> Keep:
-    """Return a function from keys of pairs to whether they are scored: the held-out ones, or all for `--sae`."""
+    """Return a function of pair keys that returns whether each pair is scored: if held out, or always with `--sae`."""
     return lambda pair_keys: ~trained_on(settings)(pair_keys)
 
 
 class SitePair(TypedDict):
-    """The site of each modality, None where there is none."""
+    """The site of each modality; None for a modality without one."""
 
     image: Site | None
     text: Site | None
 
 
 def by_modality(sites: Sequence[Site]) -> SitePair:
-    """Return the sites as the keyword arguments a cache takes."""
+    """Return the sites as keyword arguments for a cache."""
     found = {site.modality: site for site in sites}
     return {"image": found.get("image"), "text": found.get("text")}
 
@@ -53,14 +53,14 @@ def training_config(settings: Settings, d_in: int) -> Any:
     """Return SAELens' training config for these settings at a hook of width `d_in`.
 
     Raises:
-        InputError: sizes that cannot work together.
-        UnknownNameError: an unknown architecture.
+        InputError: the sizes do not fit together.
+        UnknownNameError: the architecture is unknown.
     """
     return dictionary_config(settings.architecture, d_in, settings.d_sae, k=settings.k, **_penalty(settings))
 
 
 def planned_samples(settings: Settings, rows: int) -> int:
-    """Return how many rows a dictionary is trained on, where an epoch has `rows`."""
+    """Return the number of rows to train on, if one epoch has `rows` rows."""
     return settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * rows)
 
 
@@ -80,9 +80,9 @@ def width_note(rows: int, d_sae: int) -> str | None:
 
 
 def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
-    """Train the dictionary of a run into its folder, going on from the newest checkpoint if asked.
+    """Train the dictionary of a run and save it. With `resume`, continue from the newest checkpoint.
 
-    Checkpoints stay until `remove_checkpoints`: the caller removes them when the step is recorded.
+    The caller removes the checkpoints when the step is recorded.
     """
     provider = Provider.from_cache(
         cache,
@@ -113,7 +113,7 @@ def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bo
 
 
 def _penalty(settings: Settings) -> dict[str, float]:
-    """The sparsity setting under the name the architecture has for it."""
+    """Return the sparsity coefficient under the architecture's name for it."""
     if settings.sparsity is None:
         return {}
     name = "l0_coefficient" if settings.architecture == "jumprelu" else "l1_coefficient"

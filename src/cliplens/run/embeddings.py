@@ -1,4 +1,4 @@
-"""Open a run of embeddings without a model: the arrays, and the pairs they are embeddings of."""
+"""Open a run on embeddings without a model: the arrays and their pairs."""
 
 from pathlib import Path
 
@@ -12,21 +12,21 @@ from cliplens.store.embeddings import Embeddings, read_embeddings
 
 
 def embeddings_of(settings: Settings) -> Embeddings:
-    """Return the embeddings the settings name.
+    """Open the embeddings that the settings name.
 
     Raises:
-        InputError: a file cannot be read, or holds no embeddings of a modality that is asked for.
-        MismatchError: numbers of rows or widths differ.
+        InputError: a file cannot be read, or has no embeddings of a requested modality.
+        MismatchError: the numbers of rows or the widths differ.
     """
     wanted: list[Modality] = [m for m in MODALITIES if settings.modalities in (m, "both")]
     return read_embeddings(settings.embeddings or [], wanted)
 
 
 def pairs_of_embeddings(settings: Settings, embeddings: Embeddings) -> Pairs:
-    """Return the pairs of the embeddings: their captions and images where they are given, and an id per row.
+    """Return the pairs of the embeddings: an id per row, with captions and images if they are given.
 
     Raises:
-        MismatchError: there are more or fewer captions, images or pairs than rows.
+        MismatchError: the number of captions, images or pairs is not the number of rows.
     """
     if settings.pairs:
         pairs = api.read_pairs(settings.pairs, **settings.reading)
@@ -41,7 +41,9 @@ def pairs_of_embeddings(settings: Settings, embeddings: Embeddings) -> Pairs:
 def _captions(path: Path, count: int) -> list[str | None]:
     if path.suffix.lower() == ".txt":
         if not path.is_file():
-            raise InputError(expected=f"captions at {path}", found="no such file", fix="check --captions")
+            raise InputError(
+                expected=f"captions at {path}", found="no such file", fix="correct the path given to --captions"
+            )
         text = path.read_text(encoding="utf-8-sig", errors="backslashreplace")
         captions: list[str | None] = list(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
     else:
@@ -57,7 +59,9 @@ def _captions(path: Path, count: int) -> list[str | None]:
 
 def _images(folder: Path, count: int) -> Pairs:
     if not folder.is_dir():
-        raise InputError(expected=f"a folder of images at {folder}", found="none", fix="check --images")
+        raise InputError(
+            expected=f"a folder of images at {folder}", found="no folder", fix="correct the path given to --images"
+        )
     return _as_many("images in the folder, in the order of their names", read_folder(folder, "image"), count)
 
 
@@ -66,6 +70,6 @@ def _as_many(what: str, pairs: Pairs, count: int) -> Pairs:
         raise MismatchError(
             expected=f"{count} {what}, one per row of the embeddings",
             found=str(len(pairs)),
-            fix="give them in the order of the rows, one each",
+            fix="provide one per row, in the order of the rows",
         )
     return pairs

@@ -1,7 +1,7 @@
-"""Finding latents by words: which latents of a run say "red", ranked by four kinds of evidence.
+"""Find the latents of a run for some words, such as "red", ranked by four kinds of evidence.
 
-Names alone mislead: a latent named red may fire on one picture in two hundred. So each candidate is also measured on
-the run's own pairs, by the captions that say the words.
+Names alone are not reliable: a latent named red may fire on one image in two hundred. Candidates are therefore also
+measured on pairs of the run whose captions contain the words.
 """
 
 import re
@@ -29,17 +29,17 @@ from cliplens.store import Cache
 UNNAMED = "unnamed"
 NAME_COLUMNS = ("name", "name_image", "name_text")
 PAIRS = 4096
-"""Pairs the evidence is measured on, at most."""
+"""Maximum number of pairs on which evidence is measured."""
 LEAST_PAIRS = 10
-"""Pairs that must say the words for their evidence to count."""
+"""Minimum number of captions with the words for evidence to be measured."""
 _SEED = 41
 GOOD = 0.15
-"""Correlation of a latent's code with the words from which it is a good candidate."""
+"""Minimum correlation of a latent's code with the words for a good candidate."""
 
 
 @runtime_checkable
 class Searchable(Protocol):
-    """The parts of an opened run that finding needs."""
+    """The parts of an opened run that `Finder` needs."""
 
     @property
     def folder(self) -> RunFolder: ...
@@ -57,45 +57,45 @@ class Searchable(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A latent that may stand for the words, with what speaks for it. All figures but `level` lie in [0, 1]."""
+    """A latent that may represent the words, with its evidence. All figures except `level` are in [0, 1]."""
 
     latent: int
     name: str | None
     name_match: float
-    """1: the words are its name, or one of the synonyms in it; 0.5: they occur in its name; 0: neither."""
+    """1 if the words are its name or a synonym in its name, 0.5 if they occur in its name, else 0."""
     text_match: float
-    """Its code of the words, run through the text tower, relative to the latent that fires most; nan without one."""
+    """Its code when the words are encoded by the text tower, relative to the largest code; nan without text codes."""
     evidence: float
-    """Correlation of its code with whether the caption says the words, at least 0; nan where too few captions do."""
+    """Correlation of its code with the presence of the words in the caption, at least 0; nan with too few captions."""
     reach: float
-    """Share of the pairs that say the words on which it fires; nan as `evidence`."""
+    """Share of the pairs with the words in the caption on which it fires; nan with too few captions."""
     level: float
-    """Mean code on pairs that say the words, in the dictionary's units; nan as `evidence`."""
+    """Mean code on the pairs with the words in the caption; nan with too few captions."""
 
     @property
     def score(self) -> float:
-        """The mean of the four figures; those that are not known count 0."""
+        """Mean of the four figures; nan counts as 0."""
         return float(np.nan_to_num([self.name_match, self.text_match, self.evidence, self.reach]).mean())
 
     @property
     def good(self) -> bool:
-        """Whether it may stand for the words: its codes say so, or its name where no caption can."""
+        """Whether `evidence` is high enough or, if there is none, the words are the name of the latent."""
         return self.name_match == 1.0 if np.isnan(self.evidence) else self.evidence >= GOOD
 
 
 @dataclass(frozen=True, eq=False)
 class Finder:
-    """Finds latents of one run for one modality. Codes of the run's pairs are read once, when first needed."""
+    """Finds latents of a run for one modality. Codes of the run's pairs are computed once, on first use."""
 
     run: Searchable
     modality: Modality = "image"
 
     def find(self, words: str, count: int = 10) -> list[Candidate]:
-        """Return the latents that may stand for the words, best first, at most `count`.
+        """Return at most `count` latents that may represent the words, best first.
 
         Raises:
-            InputError: the words are empty, or "unnamed", which is no name.
-            UnknownNameError: no latent has any evidence for them; the nearest names are listed.
+            InputError: the words are empty or "unnamed".
+            UnknownNameError: no latent is a good candidate; similar names are listed.
         """
         table = self.run.table
         matches, synonyms = name_matches(table, words)
@@ -114,13 +114,13 @@ class Finder:
         return sorted(kept, key=lambda c: (not c.good, -c.score, c.latent))[:count]
 
     def mean_codes(self, words: str) -> Float[np.ndarray, " d_sae"] | None:
-        """Return the mean code of each latent over pairs whose captions say the words; None where too few do."""
+        """Return the mean code of each latent over pairs with the words in the caption; None with too few of them."""
         said = self._said({words.casefold(), *name_matches(self.run.table, words)[1]})
         return self._measured(said)[2] if int(said.sum()) >= LEAST_PAIRS else None
 
     @cached_property
     def _rows(self) -> tuple[SparseCodes, list[str]]:
-        """Codes of pairs the dictionary was trained on, and their captions."""
+        """Codes of pairs that the dictionary was trained on, and their captions."""
         parts: list[SparseCodes] = []
         ids: list[str] = []
         for acts in self._acts():
@@ -146,7 +146,7 @@ class Finder:
         share = 1.2 * PAIRS / max(1, len(cache))
 
         def keep(of_pair: UInt64[np.ndarray, " pair"]) -> Bool[np.ndarray, " pair"]:
-            # Pairs lie in the order they were given, so a sample is spread over all of them.
+            # Pairs are stored in the order of the source, so spread the sample over all of them.
             drawn = keys.hashed_uniform(of_pair, _SEED) < share
             return drawn if trained is None else drawn & np.asarray(trained(of_pair))
 
@@ -164,7 +164,7 @@ class Finder:
     def _measured(
         self, said: Bool[np.ndarray, " row"]
     ) -> tuple[Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"]]:
-        """Return correlation with the words, and firing rate and mean code where the captions say them."""
+        """Return the correlation with the words, and the firing rate and mean code on captions that contain them."""
         codes, label = self._rows[0], torch.from_numpy(said).double()
         rows, latents, values = codes.rows.cpu(), codes.latents.cpu(), codes.values.double().cpu()
         total, squares, with_label, fired = (
@@ -178,7 +178,7 @@ class Finder:
         return evidence.numpy(), (fired / n_said).numpy(), (with_label / n_said).numpy()
 
     def _text_codes(self, words: str) -> Float[np.ndarray, " d_sae"]:
-        """Codes of the words themselves, relative to the largest; nan where the dictionary does not read text."""
+        """Return the codes of the encoded words, relative to the largest; nan for a dictionary without text."""
         dictionary, clip = self.run.dictionary, self.run.clip
         source = dictionary.provenance
         sites = [Site.parse(n) for n in source.sites] if source else []
@@ -197,7 +197,7 @@ class Finder:
 
 
 def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
-    """Return the codes of all parts, row after row."""
+    """Concatenate the rows of all parts."""
     starts = np.cumsum([0, *(p.n_rows for p in parts)])
     rows = [p.rows + int(start) for p, start in zip(parts, starts[:-1], strict=True)]
     empty = [torch.zeros(0, dtype=torch.int64)]
@@ -211,14 +211,13 @@ def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
 
 
 def name_matches(table: LatentTable, words: str) -> tuple[Float[np.ndarray, " latent"], set[str]]:
-    """Return how well each latent's names match the words, and the synonyms of the names that match.
+    """Return how well the names of each latent match the words, and the synonyms in matching names.
+
+    A name such as "red / crimson" lists synonyms. The match is 1 if the words are the name or one of its synonyms, 0.5
+    if they occur in it, else 0.
 
     Raises:
-        InputError: the words are empty, or "unnamed", which is no name.
-
-
-    A name such as "red / crimson" lists synonyms. 1: the words are the name or one of its synonyms. 0.5: they occur in
-    it. 0: neither.
+        InputError: the words are empty or "unnamed".
     """
     _check_words(words)
     wanted, synonyms = words.casefold().strip(), set()
@@ -244,7 +243,7 @@ def _names(table: LatentTable) -> list[str | None]:
 def _check_words(words: str) -> None:
     if not words.strip() or words.strip().casefold() == UNNAMED:
         raise InputError(
-            expected="words that name a latent",
+            expected="words to find latents for",
             found=repr(words) + (", which marks latents without a name" if words.strip() else ""),
-            fix="give the latents by number, such as 17, or words such as 'red'",
+            fix="pass words such as 'red', or latents by number, such as 17",
         )

@@ -1,4 +1,4 @@
-"""Open the dictionary a run was given with `--sae`, and take hook and token choice from it."""
+"""Open the dictionary given with `--sae`, and take the hook and the token choice from it."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,14 +10,14 @@ from cliplens.sites import SIDE_OF, Site
 
 _DEFAULTS = {f.name: f.default for f in fields(Settings)}
 _TOKENS = {"special": "cls"}
-"""Names that SAELens' runner configs had for a token choice -> the option's value."""
+"""Value of --token for each name of a token choice in SAELens' runner configs."""
 
 
 def open_given(settings: Settings) -> tuple[Dictionary, Settings]:
-    """Open the dictionary of `--sae`; return it, and the settings with its hook and token where options are default.
+    """Open the dictionary of `--sae`; return it, and the settings with its hook and token if these were not set.
 
     Raises:
-        InputError: it cannot be opened, or it tells a hook without its tower and no option names the tower.
+        InputError: the dictionary cannot be opened, or neither it nor the options name the tower of its hook.
     """
     assert settings.sae is not None
     dictionary = open_dictionary(Path(settings.sae), settings.layout)
@@ -41,15 +41,15 @@ def _like_dictionary(settings: Settings, dictionary: Dictionary) -> Settings:
 
 
 def _like_foreign(settings: Settings, dictionary: Dictionary) -> Settings:
-    """Follow the hook name a dictionary of another project tells, which is that of one tower it does not name."""
+    """Take the hook name of a dictionary of another project, which does not name its tower."""
     hook = dictionary.sae.cfg.metadata.hook_name
     if not hook or settings.hook != _DEFAULTS["hook"]:
         return settings
     if settings.tower == "both":
         raise InputError(
-            expected=f"the tower that {settings.sae} reads, at its hook {hook}",
-            found="no --hook and no --tower",
+            expected=f"the tower of the hook {hook} on which {settings.sae} was trained",
+            found="neither --hook nor --tower",
             fix=f"pass --hook {SIDE_OF['image']}.{hook} or --hook {SIDE_OF['text']}.{hook}, and --token patches, cls,"
-            " eot, mean or all as it was trained",
+            " eot, mean or all, as in its training",
         )
     return replace(settings, hook=f"{settings.tower}.{hook}")

@@ -1,4 +1,4 @@
-"""The first step of a run: activations of every pair, at the dictionary's sites and at the final embeddings."""
+"""Harvest the activations of every pair, at the sites of the dictionary and at the final embeddings."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from cliplens.stream import SiteReader
 
 
 def harvest_sites(settings: Settings) -> tuple[Site, ...]:
-    """Return the sites the dictionary reads, then the final embeddings that judging and naming need."""
+    """Return the sites of the dictionary, then the final embeddings that judging and naming need."""
     return tuple(dict.fromkeys([*settings.sites, *(Site(side, EMBEDDING) for side in settings.sides)]))
 
 
 def harvest_plan(clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings) -> Plan:
-    """Return the plan of a run's harvest; the first readable pair is read for it.
+    """Return the plan of a run's harvest. This reads the first readable pair.
 
     Raises:
-        InputError: a token or hook that cannot be read.
+        InputError: the hook or the token choice is not possible for this model.
         PairsError: none of the first pairs can be read.
     """
     compiled = settings.forward_batch if settings.compile else None
@@ -46,9 +46,9 @@ def harvest_plan(clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings
 def harvest_run(
     clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group, *, again: bool
 ) -> Cache:
-    """Read all sites in one pass into the run folder, going on where an earlier harvest stopped.
+    """Read all sites in one pass into the run folder, continuing an earlier harvest.
 
-    With `again` the list of bad pairs is written anew; without it a finished harvest is only verified and repaired.
+    With `again`, the list of bad pairs is written anew. Without it, a finished harvest is only verified and repaired.
     """
     how: dict[str, Any] = {"token": settings.token, "dtype": settings.cache_dtype, "autocast": settings.autocast}
     return harvest(

@@ -1,4 +1,4 @@
-"""The steps of the main job, in order, each done when its plan says so."""
+"""Do the steps of the main job in order, as far as its plan requires."""
 
 import shutil
 import sys
@@ -35,22 +35,22 @@ from cliplens.store import Cache
 def run(
     settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
 ) -> RunFolder:
-    """Do the main job into a folder: harvest, train, score, report.
+    """Do the main job in a folder: harvest, train, score, report.
 
     Everything is checked before the first pair is read, and nothing in the folder changes before all checks have
     passed. Under `torchrun` the processes share harvest and scoring; the first one trains, names and writes.
 
     Args:
-        settings: the options of the run.
-        out: the run folder; made when missing.
-        resume: go on with the run in `out`. Steps whose options, inputs and files are as they were are reused; a
-            changed option redoes the steps that read it and those that depend on them.
-        redo: replace results even where that loses hours of work, or where pairs or model are no longer the same.
+        settings: settings of the run.
+        out: run folder; created if missing.
+        resume: continue the run in `out`. Steps with unchanged options, inputs and files are reused. A changed option
+            redoes the steps that depend on it.
+        redo: replace results even if that loses hours of work, or if pairs or model have changed.
         until: the last step to do.
 
     Raises:
-        InputError: the folder holds a run and `resume` is false, or an option cannot be used.
-        MismatchError: pairs or model are not those of the run, or hours of work would be replaced without `redo`.
+        InputError: the folder holds a run and `resume` is false, or a setting cannot be used.
+        MismatchError: pairs or model are not those of the run, or hours of work would be replaced, without `redo`.
         MachineError: another process works in the folder, the disk is full, or the device is missing.
     """
     group = Group.current()
@@ -72,7 +72,7 @@ def run(
 def dry_run(
     settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
 ) -> RunPlan:
-    """Check a run and return its plan; write nothing. The arguments and errors are those of `run`."""
+    """Check a run and return its plan, without writing anything. Arguments and errors are those of `run`."""
     folder = RunFolder(Path(out))
     if not resume:
         refuse_finished(folder)
@@ -80,7 +80,7 @@ def dry_run(
 
 
 def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
-    """Write the named reports (entry points `cliplens.reports`) into the run folder; return the path of the last."""
+    """Write reports (names of entry points `cliplens.reports`) into the run folder; return the path of the last."""
     written = [registry.find("reports", name).make(Reporter).write(folder.path) for name in names]
     log = StepLog(folder)
     if folder.report in written and SCORE.name in log.records:
@@ -89,7 +89,7 @@ def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
 
 
 class _Job:
-    """The execution of the steps, in every process of a group."""
+    """Executes the steps, in every process of a group."""
 
     def __init__(self, checked: Checked, folder: RunFolder, log: StepLog, group: Group, resume: bool) -> None:
         self.checked, self.folder, self.log, self.group, self.resume = checked, folder, log, group, resume
@@ -141,7 +141,7 @@ class _Job:
         return self.log.state(step, self.checked.settings, inputs).done
 
     def _done(self, step: Step) -> bool:
-        """The same answer in every process: the first one's."""
+        """Return whether the step is done, as decided by the first process."""
         return gather_objects(self.group.rank == 0 and self._done_here(step))[0]
 
     def _record(self, step: Step) -> None:
@@ -150,7 +150,7 @@ class _Job:
 
 
 def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
-    """Make the folder ready: leftovers go, what is redone goes, run.toml says what is asked."""
+    """Prepare the folder: remove partial files and the results to redo, and write run.toml."""
     folder = plan.folder
     remove_leftovers(folder.path)
     if plan.fresh:
@@ -177,7 +177,7 @@ def _settings_lost(folder: RunFolder) -> bool:
 
 
 def _write_settings(folder: RunFolder, checked: Checked, until: StepName) -> None:
-    """Write run.toml. What only later steps read stays as an earlier command asked it."""
+    """Write run.toml. Settings of later steps only are kept as in an earlier command."""
     asked = checked.settings.asked()
     if not _settings_lost(folder):
         before: dict[str, Any] = folder.read_settings()["asked"]
@@ -195,7 +195,7 @@ def _write_settings(folder: RunFolder, checked: Checked, until: StepName) -> Non
 
 
 def _say_rows(pairs: Pairs, cache: Cache) -> None:
-    """Print how the source was read, and what became of its rows."""
+    """Print how the source was read, and how many of its rows are used."""
     for line in (*pairs.notes, f"{pairs.name}: {account_of(pairs, cache)}"):
         _say(f"pairs: {line}")
 

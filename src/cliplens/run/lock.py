@@ -1,4 +1,4 @@
-"""One process at a time works on a run folder. The lock goes with its process, however that ends."""
+"""Lock a run folder, so that only one process works in it. The lock ends with its process."""
 
 import json
 import os
@@ -17,10 +17,10 @@ _LOCK, _HOLDER = ".lock", ".lock-holder"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if it is missing and removed again if nothing was written into it.
+    """Hold the lock of a folder. The folder is created if missing, and removed again if it stays empty.
 
     Raises:
-        MachineError: another process holds it; names host, process and since when.
+        MachineError: another process holds the lock; the message names its host, id and start time.
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise MachineError(
-            expected=f"{folder} to be free", found=_holder(folder), fix="wait until it is done, or give another --out"
+            expected=f"{folder} to be unused",
+            found=_holder(folder),
+            fix="wait until that process ends, or choose another --out",
         ) from None
     try:
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
@@ -42,7 +44,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
         with suppress(OSError):
             if new:
-                folder.rmdir()  # fails, as it should, where something was written
+                folder.rmdir()  # fails on purpose if something was written
 
 
 def _holder(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What namers may look at: top samples, a background to tell them from, and everything in the shared embedding."""
+"""Collect the evidence for names (top samples, a background, their embeddings) and run the chosen namer."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -27,11 +27,11 @@ EMBEDDING = "hook_embedding"
 BACKGROUND = 2000
 ROWS = 1024
 CONTEXT_BATCHES = 100
-"""Batches of captions that words are read in: some hundred thousand captions say what a word does."""
+"""Maximum number of batches of captions for embeddings of words in context; a few hundred thousand are enough."""
 
 
 def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
-    """Return columns, tables and figures of the chosen namer, its names tested by every installed scorer."""
+    """Return the columns, tables and figures of the chosen namer, with its names tested by every installed scorer."""
     namer = registry.find("namers", context.settings.namer).make(Namer)
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
     clip = context.clip
@@ -44,7 +44,7 @@ def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | Non
 def evidence_for(
     context: RunContext, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
 ) -> Evidence:
-    """Return everything that namers and scorers may look at."""
+    """Return the evidence for namers and scorers."""
     images, texts = exemplars.get("image"), exemplars.get("text")
     vocabulary = _vocabulary(context)
     background = _background(context)
@@ -80,13 +80,13 @@ def _vocabulary(context: RunContext) -> tuple[str, ...]:
 
 
 def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Tensor, "word d_embed"] | None:
-    """Each word by the captions that hold it, as far as there are any; by itself otherwise."""
+    """Return embeddings of words in the context of captions that contain them; of the bare words without captions."""
     if not vocabulary:
         return None
     if isinstance(context.clip, Embeddings):
         if context.clip.text_rows is None:
             return None
-        alone = torch.zeros(len(vocabulary), context.clip.text_rows.shape[1])  # known by its captions only
+        alone = torch.zeros(len(vocabulary), context.clip.text_rows.shape[1])  # no model to embed bare words
     elif context.clip.text is None:
         return None
     else:
@@ -106,7 +106,7 @@ def _vocabulary_acts(context: RunContext, vocabulary: Sequence[str]) -> Float[Te
 
 
 def _background(context: RunContext) -> tuple[Pair, ...]:
-    """A sample of the scored pairs, chosen by id."""
+    """Return a sample of the scored pairs, drawn by id."""
     ids = np.array(context.cache.ids, dtype=object)
     scored = ids[scored_on(context.settings)(context.cache.keys)]
     order = np.argsort(keys.hashed(keys.pair_keys(scored), seed=BACKGROUND))[:BACKGROUND]
@@ -123,7 +123,7 @@ def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d
 
 
 def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs:
-    """The activations of the pairs at the sites, in the pairs' order."""
+    """Return the activations of the pairs at the sites, in the order of the pairs."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
     here = cache.keys[[row for row, pair_id in enumerate(cache.ids) if pair_id in wanted]]
     found: dict[Modality, Tensor] = {}

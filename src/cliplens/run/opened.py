@@ -1,4 +1,4 @@
-"""A finished run, opened again: its model, its dictionary, and pairs the dictionary was not trained on."""
+"""Open a finished run: its model, its dictionary, its table and its pairs."""
 
 import json
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ _SEED = 97
 
 
 def asked_pairs(settings: Settings) -> Pairs:
-    """Return the pairs a run was asked to look at."""
+    """Return the pairs that the settings of a run name."""
     if settings.embeddings:
         return pairs_of_embeddings(settings, embeddings_of(settings))
     return api.read_pairs(settings.pairs, **settings.reading)
@@ -35,7 +35,7 @@ def asked_pairs(settings: Settings) -> Pairs:
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """What later questions about a run need; everything is opened when it is first asked for."""
+    """A finished run. Each part is opened on first use."""
 
     folder: RunFolder
 
@@ -44,7 +44,7 @@ class OpenedRun:
         """The settings of the run.
 
         Raises:
-            DamagedError: run.toml holds no settings that can be used.
+            DamagedError: run.toml holds no usable settings.
         """
         known = {field.name for field in fields(Settings)}
         found = {k: v for k, v in self.folder.read_settings()["asked"].items() if k in known}
@@ -54,7 +54,7 @@ class OpenedRun:
             raise DamagedError(
                 expected=f"the settings of a run in {self.folder.toml}",
                 found=str(error),
-                fix=f"write it again: cliplens run --resume --out {self.folder.path} with the options of the run",
+                fix=f"write it again with cliplens run --resume --out {self.folder.path} and the options of the run",
             ) from error
 
     @cached_property
@@ -62,14 +62,14 @@ class OpenedRun:
         """The model of the run.
 
         Raises:
-            InputError: the run was made of embeddings, without a model.
-            MismatchError: its weights are not those of the run.
+            InputError: the run was made on embeddings, without a model.
+            MismatchError: the weights of the model are not those of the run.
         """
         if self.asked.embeddings:
             raise InputError(
-                expected="a run of a model, which this needs",
-                found="a run of embeddings without one",
-                fix="make a run on images and captions: cliplens run --model NAME --pairs captions.csv",
+                expected="a run with a model",
+                found="a run on embeddings without a model",
+                fix="make a run on images and captions with cliplens run --model NAME --pairs captions.csv",
             )
         clip = api.load(self.asked.model, self.asked.pretrained, device=self.asked.device, dtype=self.asked.dtype)
         recorded = self.folder.read_settings().get("model", {}).get("weights_sha256")
@@ -81,7 +81,7 @@ class OpenedRun:
         """The pairs of the run.
 
         Raises:
-            MismatchError: they were changed since.
+            MismatchError: the pairs were changed after the run.
         """
         pairs = asked_pairs(self.asked)
         recorded = self.folder.read_settings().get("pairs", {}).get("sha256")
@@ -92,8 +92,8 @@ class OpenedRun:
         if recorded not in (None, now):
             raise MismatchError(
                 expected=f"the {kind} that {self.folder.path} was made with",
-                found=f"{name}, which was changed since (another hash)",
-                fix=f"put the {kind} back, or make a new run of what is there now",
+                found=f"{name}, which has changed since then (another hash)",
+                fix=f"restore the {kind}, or make a new run",
             )
 
     @cached_property
@@ -108,42 +108,42 @@ class OpenedRun:
         """The latent table of the run.
 
         Raises:
-            InputError: the run was not scored.
+            InputError: the run is not scored yet.
         """
         if not self.folder.latents.exists():
             raise InputError(
                 expected="a run that was scored",
                 found=f"no latents.parquet in {self.folder.path}",
-                fix="finish it: cliplens run --resume with the same options",
+                fix="finish it with cliplens run --resume and the same options",
             )
         return LatentTable.load(self.folder.latents)
 
     @cached_property
     def quarantined(self) -> frozenset[str]:
-        """The ids of pairs that could not be read."""
+        """Ids of pairs that could not be read."""
         if not self.folder.quarantine.exists():
             return frozenset()
         lines = self.folder.quarantine.read_text(encoding="utf-8").splitlines()
         return frozenset(str(json.loads(line)["id"]) for line in lines if line.strip())
 
     def find(self, words: str, count: int = 10, *, modality: Modality | None = None) -> list[Candidate]:
-        """Return the latents that may stand for the words, best first.
+        """Return the latents that may represent the words, best first.
 
-        Candidates are ranked by their name, by their code of the words themselves, and by how well and how often their
-        codes of one modality go with captions that say the words.
+        Candidates are ranked by their name, by their code when the words are encoded, by the correlation of their codes
+        with captions that contain the words, and by the share of those captions on which they fire.
 
         Args:
             words: one or more words, such as "red".
-            count: how many to return at most.
-            modality: whose codes are compared with the captions; None takes images where the dictionary reads them.
+            count: maximum number of candidates.
+            modality: modality whose codes are compared with the captions; by default images, if the dictionary has them.
 
         Raises:
-            UnknownNameError: no latent has any evidence for them; the nearest names are listed.
+            UnknownNameError: no latent is a good candidate; similar names are listed.
         """
         return self._finders[self._read(modality)].find(words, count)
 
     def captions_of(self, latent: int, count: int = 5) -> list[str]:
-        """Return captions of a latent's strongest samples, of images first."""
+        """Return captions of a latent's strongest samples, those of images first."""
         kept = [e for e in self._exemplars if e is not None]
         return [str(pair.caption) for e in kept for pair, _ in e.of(latent)[:count] if pair.caption][:count]
 
@@ -152,11 +152,11 @@ class OpenedRun:
         return load_exemplars(self.folder.exemplars)
 
     def mean_codes(self, words: str, *, modality: Modality | None = None) -> Float[np.ndarray, " d_sae"] | None:
-        """Return the mean code of each latent over pairs whose captions say the words; None where too few do."""
+        """Return the mean code of each latent over pairs with the words in the caption; None with too few of them."""
         return self._finders[self._read(modality)].mean_codes(words)
 
     def _read(self, modality: Modality | None) -> Modality:
-        """Return the modality, or else the first that the dictionary reads."""
+        """Return the modality, or else the first one of the dictionary."""
         if modality is not None:
             return modality
         source = self.dictionary.provenance
@@ -168,7 +168,7 @@ class OpenedRun:
         return {m: Finder(self, m) for m in MODALITIES}
 
     def inputs(self, count: int) -> tuple[Images, Tokens]:
-        """Return preprocessed images and tokens of captions, in step, of up to `count` scored pairs drawn by id.
+        """Return preprocessed images and caption tokens of up to `count` scored pairs, drawn by id.
 
         Raises:
             InputError: the run has no pairs of images and captions, or its model lacks a tower.
@@ -179,7 +179,7 @@ class OpenedRun:
             raise InputError(
                 expected="a run over images and captions",
                 found=f"{asked.pairs} and {self.clip.identity.name}",
-                fix="give a run of both towers",
+                fix="use a run on images and captions with a model of both towers",
             )
         of_pair = keys.pair_keys(pairs.image_ids)
         scored = np.flatnonzero(scored_on(asked)(of_pair))

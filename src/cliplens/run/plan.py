@@ -1,4 +1,4 @@
-"""Decide, before anything is written, which steps of a run are to do, which are reused, and why."""
+"""Decide which steps of a run to do and which to reuse, before anything is written."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +22,16 @@ _OURS = {"run.toml", "steps.json", "activations", "sae", "checkpoints", "quarant
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do: the state of each step, and what it needs on the disk."""
+    """The state of each step of a run, and the disk space that it needs."""
 
     checked: Checked
     states: Sequence[State]
     folder: RunFolder
     fresh: bool
-    """Nothing was computed in the folder yet."""
+    """Whether nothing was computed in the folder yet."""
 
     def rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """Yield step, what happens, why, and bytes to write, for people."""
+        """Yield rows to print: the step, what happens, why, and the bytes to write."""
         for state in self.states:
             bytes_ = self.checked.bytes.get(state.step.name, 0)
             will = "reuse" if state.done else "do" if state.reason in ("new", "lost") else "redo"
@@ -44,10 +44,10 @@ def plan_run(
     """Return the plan of a run in a folder.
 
     Raises:
-        InputError: the folder holds a run and `resume` is false, or files that are no run.
-        MismatchError: pairs, model or dictionary are not those of the run, or results of hours would be replaced, and
+        InputError: the folder holds a run and `resume` is false, or it holds other files.
+        MismatchError: pairs, model or dictionary are not those of the run, or hours of work would be replaced, and
             `redo` is false.
-        MachineError: the disk has no room for what is to be written.
+        MachineError: the disk has too little free space.
     """
     fresh = not computed(folder)
     if not resume:
@@ -65,21 +65,21 @@ def plan_run(
 
 
 def refuse_finished(folder: RunFolder) -> None:
-    """Refuse a folder in which something was computed.
+    """Check that nothing was computed in the folder.
 
     Raises:
-        InputError: it holds a run.
+        InputError: the folder holds a run.
     """
     if computed(folder):
         raise InputError(
             expected=f"{folder.path} to hold no run yet",
             found="a run.toml" if folder.toml.exists() else "files of a run",
-            fix="add --resume to go on with it, or give another --out",
+            fix="add --resume to continue it, or choose another --out",
         )
 
 
 def computed(folder: RunFolder) -> bool:
-    """Return whether anything was computed in a run folder that it would be a pity to lose."""
+    """Return whether a run folder holds computed results."""
     results = (folder.latents, folder.summary, folder.findings, folder.sae / "cfg.json")
     return (
         any(path.exists() for path in results)
@@ -89,7 +89,7 @@ def computed(folder: RunFolder) -> bool:
 
 
 def inputs_of(step: Step, checked: Checked, folder: RunFolder, log: StepLog) -> dict[str, str]:
-    """Return the inputs of a step with their hashes, as they are now."""
+    """Return the current hashes of the inputs of a step."""
     outside = checked.inputs
     if step is HARVEST:
         return {name: outside[name] for name in ("pairs", "model")}
@@ -106,7 +106,7 @@ def inputs_of(step: Step, checked: Checked, folder: RunFolder, log: StepLog) -> 
 
 
 def activations_hash(folder: RunFolder) -> str:
-    """Return the hash of all finished shards of a run; empty where the harvest is not finished."""
+    """Return the hash of all finished shards of a run; "" if the harvest is not finished."""
     try:
         found = read_json(folder.activations / "manifest.json")
         return str(found["sha256"]) if found["complete"] else ""
@@ -134,19 +134,19 @@ def _refuse_loss(states: Sequence[State], log: StepLog, folder: RunFolder) -> No
             raise MismatchError(
                 expected=f"the {' and '.join(changed)} that the run in {folder.path} was made with",
                 found=f"other {' and '.join(changed)}",
-                fix="put them back, give another --out, or add --redo to replace the results",
+                fix="restore them, choose another --out, or add --redo to replace the results",
             )
         if state.reason in ("options", "damaged") and _seconds_lost(state, log) > LONG:
             seconds = _seconds_lost(state, log)
             raise MismatchError(
                 expected=f"{state.step.name} in {folder.path} as it was done before, in {seconds / 60:.0f} minutes",
                 found=state.words,
-                fix="add --redo to do it again, repeat the earlier options, or give another --out",
+                fix="add --redo to do it again, use the earlier options, or choose another --out",
             )
 
 
 def _seconds_lost(state: State, log: StepLog) -> float:
-    """The time it took to make what is made again: a harvest with other options takes its training with it."""
+    """Return the time it took to compute the results to replace; redoing the harvest also redoes the training."""
     if state.step is TRAIN:
         return log.seconds.get(TRAIN.name, 0.0)
     if state.step is HARVEST and state.reason == "options":
@@ -155,14 +155,14 @@ def _seconds_lost(state: State, log: StepLog) -> float:
 
 
 def _refuse_other_files(path: Path) -> None:
-    """A folder without run.toml may hold what a killed run left, and nothing else."""
+    """Check that a folder without run.toml holds only leftovers of a killed run."""
     others = sorted(p.name for p in path.iterdir() if not p.name.startswith(".") and p.name not in _OURS)
     known = {pattern.split("/")[0] for step in (SCORE, REPORT) for pattern in step.writes}
     if [name for name in others if name not in known]:
         raise InputError(
             expected=f"{path} to be missing, empty, or a run folder",
-            found="files that are no run",
-            fix="give another --out",
+            found="other files in it",
+            fix="choose another --out",
         )
 
 
@@ -175,14 +175,14 @@ def _check_room(plan: RunPlan) -> None:
     free = shutil.disk_usage(existing).free
     if need - written > free:
         raise MachineError(
-            expected=f"room for {size(need - written)} in {plan.folder.path}",
+            expected=f"{size(need - written)} of free space in {plan.folder.path}",
             found=f"{size(free)} free",
-            fix="free some, choose fewer hooks or pairs, or one position per pair (--token auto)",
+            fix="free some space, or use fewer hooks or pairs, or one position per pair (--token auto)",
         )
 
 
 def _adopt(folder: RunFolder, log: StepLog) -> None:
-    """Give the steps of a folder that was made before steps had records the records they would have."""
+    """Write records for the steps of a folder made by a version without records."""
     try:
         found = folder.read_settings()
     except (OSError, CliplensError):

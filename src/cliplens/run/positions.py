@@ -1,7 +1,8 @@
-"""Where in a sample a latent fires: its activation at every patch or token of its strongest samples.
+"""Compute the activation of each latent at every patch or token of its strongest samples.
 
-The model runs once more over those samples, and the dictionary reads every position. One that was trained on a single
-position per sample (CLS, EOT, a mean) is asked here about positions it was not trained on: what it says is a hint.
+The model runs again on those samples, and the dictionary encodes every position. If the dictionary was trained on one
+position per sample (CLS, EOT or a mean), the other positions are outside its training distribution, so treat the result
+as a hint.
 """
 
 from collections import defaultdict
@@ -21,13 +22,13 @@ from cliplens.sites import Modality, Site
 from cliplens.stream import SiteActs, SiteReader, decoded_batches
 
 TOP = 8
-"""Strongest samples of each latent that are read again."""
+"""Number of strongest samples of each latent that are read again."""
 MOST_PAIRS = 20_000
-"""No more pairs than these are read again; every latent's strongest come before any latent's second."""
+"""Maximum number of pairs that are read again; every latent's strongest comes before any latent's second."""
 _ROWS = 4096
 
 Wanted = Mapping[str, list[tuple[int, int]]]
-"""Pair id -> the latents that have it among their strongest, each with its rank there."""
+"""The latents that have a pair among their strongest samples, with its rank, by pair id."""
 
 
 def positions_of(
@@ -43,13 +44,13 @@ def positions_of(
     """Return activations at every position of the strongest exemplars, for sites with more than one position.
 
     Args:
-        clip: the model the dictionary was made on.
-        dictionary: reads every position.
-        sites: where, one of each tower or of one.
-        exemplars: by modality, with images that can still be opened.
-        batch_size: pairs per forward pass; fewer where a sample has many positions.
+        clip: the model that the dictionary was trained on.
+        dictionary: the dictionary.
+        sites: sites of the dictionary, at most one per tower.
+        exemplars: exemplars by modality, with images that can still be opened.
+        batch_size: pairs per forward; fewer if a sample has many positions.
         autocast: see `cliplens.stream.SiteReader`.
-        workers: processes that decode images.
+        workers: number of processes that decode images.
     """
     found: dict[tuple[Modality, int, int], PositionActivations] = {}
     for site in sites:
@@ -107,7 +108,7 @@ def _read_again(pairs: Sequence[Pair]) -> Pairs:
 
 
 class _Batch:
-    """The positions of a batch of samples at one site, those that stand for a patch or a word."""
+    """The positions of a batch of samples at one site that represent a patch or a word."""
 
     def __init__(
         self, tower: HookedTower, acts: SiteActs, tokens: Tensor | None, captions: Sequence[str] | None
@@ -126,13 +127,13 @@ class _Batch:
         return int(self._acts.shape[1])
 
     def rows(self, ids: Sequence[str], modality: Modality) -> PairedActs:
-        """Return every position as a row of its own, sample after sample."""
+        """Return every position as a separate row, sample by sample."""
         rows = self._acts.reshape(-1, self._acts.shape[2])
         repeated = tuple(pair_id for pair_id in ids for _ in range(self.n_positions))
         return PairedActs(repeated, rows, None) if modality == "image" else PairedActs(repeated, None, rows)
 
     def values(self, codes: SparseCodes, row: int, latents: Sequence[int]) -> Float[np.ndarray, "latent position"]:
-        """Return activations of some latents at every position of one sample."""
+        """Return the activations of some latents at every position of one sample."""
         first = row * self.n_positions
         begin, end = torch.searchsorted(codes.rows, torch.tensor([first, first + self.n_positions]).to(codes.rows))
         dense = torch.zeros(codes.d_sae, self.n_positions, dtype=codes.values.dtype, device=codes.values.device)
@@ -140,7 +141,7 @@ class _Batch:
         return dense[list(latents)].double().cpu().numpy()
 
     def heat(self, row: int, values: Float[np.ndarray, " position"]) -> PositionActivations:
-        """Return one latent's activations in one sample, without a caption's start, end and padding."""
+        """Return a latent's activations in a sample, without start token, end token and padding of a caption."""
         if self._tower.cfg.side == "vision":
             return PositionActivations(values, self.grid or (1, len(values)))
         assert self._captions is not None
@@ -159,16 +160,16 @@ class _Batch:
 
 
 def grid_of(n: int, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return rows and columns of n patches in the proportions of the image; None where they form no such rectangle."""
+    """Return the rows and columns of n patches in the proportions of the image; None if they form no such rectangle."""
     height, width = image_size or (1, 1)
     rows = round((n * height / width) ** 0.5)
     return (rows, n // rows) if rows and n % rows == 0 and rows * width == (n // rows) * height else None
 
 
 def spans_of(caption: str, pieces: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Return the character span of each piece that a tokenizer made of a caption; letter case does not matter.
+    """Return the character span of each token of a caption, given as text; letter case is ignored.
 
-    A piece that is not found (a tokenizer may rewrite what it reads) gets an empty span.
+    A token that is not found (a tokenizer may rewrite text) gets an empty span.
     """
     text = caption.lower()
     spans, at = [], 0

@@ -1,4 +1,4 @@
-"""One pass over the pairs kept from training: every metric, the top samples, the names, the files of the run folder."""
+"""Score the held-out pairs in one pass: all metrics, the top samples, the names, and the files of the run folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,13 +29,13 @@ from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
 EXEMPLARS = 64
-"""Top samples per latent and modality that names are made from and tested on."""
+"""Number of top samples per latent and modality from which names are made and on which they are tested."""
 SHOWN = 20
-"""How many of them stay in the run folder."""
+"""Number of top samples saved in the run folder."""
 
 
 def score(context: RunContext, log: StepLog) -> None:
-    """Score and name every latent; writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
+    """Score and name every latent. Writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
     with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
@@ -76,7 +76,7 @@ def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | Non
 
 
 def _pairs_of(context: RunContext, ids: Sequence[str]) -> dict[str, Pair]:
-    """The pairs of these ids alone: opening every pair would read every image of a tar."""
+    """Return the pairs with these ids, without opening others, because that would read every image of a tar."""
     return {pair_id: context.pairs[place] for pair_id, place in context.pairs.indices(ids).items()}
 
 
@@ -88,7 +88,7 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
 
 
 def held_out_batches(context: RunContext) -> Iterator[Batch]:
-    """Return the scored pairs, batch by batch, as metrics see them."""
+    """Yield the scored pairs in batches for the metrics."""
     settings, dictionary = context.settings, context.dictionary
     truth = truth_of(settings.pairs)
     read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)
@@ -109,14 +109,14 @@ def held_out_batches(context: RunContext) -> Iterator[Batch]:
 
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:
-    """What the judge makes of the samples the dictionary saw."""
+    """Return the judge's embeddings of the samples that the dictionary encoded."""
     images = [open_image(pair) for pair in pairs] if raw.image is not None else None
     captions = [pair.caption or "" for pair in pairs] if raw.text is not None else None
     return judge.embed(images, captions, [pair.id for pair in pairs])
 
 
 def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
-    """A sample's embedding for each of its rows: a pair has many where every patch or token is one."""
+    """Repeat the embedding of each sample for all of its rows (one per patch or token)."""
     if len(ids) == len(judged.ids):
         return judged
     place = {pair_id: n for n, pair_id in enumerate(judged.ids)}
@@ -128,27 +128,27 @@ def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
 def _notes(context: RunContext) -> list[str]:
     notes = []
     if context.cache.truncated:
-        notes.append(f"{context.cache.truncated} captions were longer than the model's context and were cut.")
+        notes.append(f"{context.cache.truncated} captions were longer than the model's context and were truncated.")
     if isinstance(context.clip, Embeddings):
         notes.append(
-            "Embeddings without a model: words are embedded by the captions that hold them, and no latent is shown at "
-            "patches or tokens. Fidelity, causal effects and steering need the model (--model and --pairs)."
+            "Embeddings without a model: words are embedded by the captions that contain them, and activations at "
+            "patches or tokens are not shown. Fidelity, causal effects and steering need a model (--model and --pairs)."
         )
     if context.clip.identity.name.startswith("world") and not context.settings.pairs.startswith(api.WORLD_PREFIX):
         notes.append(
-            "Out of domain: the embedded model has only ever seen the drawings and captions of its own world. "
-            "On other pairs it proves that everything works, not what the pairs hold."
+            "Out of domain: the embedded model was trained only on drawings and captions of its own world. On other "
+            "pairs it shows that the software works, but says nothing about the pairs."
         )
     if context.judge is None:
         notes.append(
-            "Monosemanticity is judged by the model's own final embedding (judge 'clip'): "
-            "circular, so compare latents with it, and quote it only beside an independent judge (--judge)."
+            "Monosemanticity is judged by the model's own final embedding (judge 'clip'), which is circular: use it to "
+            "compare latents, and quote it only together with an independent judge (--judge)."
         )
     return notes
 
 
 def account_of(pairs: Pairs, cache: Cache) -> RowAccount:
-    """Return what became of the rows of the source: every row is used, quarantined or left out."""
+    """Return the numbers of rows of the source that are used, quarantined and left out."""
     return pairs.account({pairs.id_at(index) for record in cache.records for index, _ in record.bad})
 
 

@@ -1,6 +1,6 @@
-"""The steps of a run and the record of each: what it was asked, what it read, what it wrote.
+"""Define the steps of a run, and record the settings, inputs and outputs of each finished step.
 
-A step is done when its record agrees with what is asked now and its files are there and whole. Nothing else decides.
+A step is done if its record agrees with the current settings and inputs, and its files are present and unaltered.
 """
 
 import hashlib
@@ -31,21 +31,21 @@ Reason = Literal["done", "new", "lost", "damaged", "options", "inputs"]
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run: the settings it reads, the steps it needs, the files it writes."""
+    """One step of a run: the settings it uses, the steps it needs, the files it writes."""
 
     name: StepName
     reads: tuple[str, ...]
-    """Fields of `Settings` that decide its outputs."""
+    """Fields of `Settings` on which its outputs depend."""
     needs: tuple[StepName, ...]
     writes: tuple[str, ...]
-    """Patterns of its files in the run folder; the files themselves are listed in its record."""
+    """Patterns of its files in the run folder; its record lists the files."""
 
     def options(self, settings: Settings) -> dict[str, Any]:
-        """Return the settings this step reads."""
+        """Return the settings that this step uses."""
         return {name: getattr(settings, name) for name in self.reads}
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """Return the step's files that are there, by name in the folder; hidden files are nobody's."""
+        """Return the existing files of the step, by name in the folder; hidden files are ignored."""
         found = {p for pattern in self.writes for p in folder.glob(pattern) if p.is_file()}
         named = {p.relative_to(folder).as_posix(): p for p in sorted(found)}
         return {name: path for name, path in named.items() if not any(x.startswith(".") for x in Path(name).parts)}
@@ -76,40 +76,40 @@ STEPS = (HARVEST, TRAIN, SCORE, REPORT)
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished step was asked, read and wrote."""
+    """The settings, inputs and outputs of a finished step."""
 
     options: Mapping[str, Any]
     inputs: Mapping[str, str]
-    """Name of an input -> hash: the pairs, the model, files that options name, and the steps it needs."""
+    """Hash of each input: the pairs, the model, files that options name, and the steps it needs."""
     outputs: Mapping[str, Mapping[str, Any]]
-    """File -> `{"sha256", "bytes"}`."""
+    """`{"sha256", "bytes"}` of each file."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
-        """One hash of all outputs."""
+        """Hash of all outputs."""
         lines = "".join(f"{name} {written['sha256']}\n" for name, written in sorted(self.outputs.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class State:
-    """Whether a step is done, and in words why it is not."""
+    """Whether a step is done and, if not, the reason in words."""
 
     step: Step
     reason: Reason
     words: str
     changed: tuple[str, ...] = ()
-    """The inputs that are others than before."""
+    """Names of the inputs that have changed."""
 
     @property
     def done(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether the step needs nothing to be done."""
         return self.reason == "done"
 
 
 class StepLog:
-    """`steps.json` of a run: the record of each step, and the seconds each took."""
+    """The file steps.json of a run: the record of each step, and the seconds it took."""
 
     def __init__(self, folder: RunFolder, group: Group | None = None) -> None:
         self.folder = folder
@@ -118,7 +118,7 @@ class StepLog:
         self.seconds: dict[str, float] = {}
         self.records: dict[str, Record] = {}
         self.legacy = True
-        """Whether the folder was made before steps had records."""
+        """Whether the folder was made by a version without records."""
         self._read()
 
     def _read(self) -> None:
@@ -134,48 +134,48 @@ class StepLog:
         except FileNotFoundError:
             pass
         except (DamagedError, KeyError, TypeError, ValueError, AttributeError):
-            _LOG.warning("%s cannot be read: the steps of this run are judged by their files alone", self._path)
+            _LOG.warning("%s cannot be read, so the state of each step is taken from its files", self._path)
             self.records, self.seconds = {}, {}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Time a part of the run. Of a run that was resumed the longest time counts."""
+        """Measure the time of a part of the run. If a run is resumed, the longest time is kept."""
         started = time.perf_counter()
         yield
         took = time.perf_counter() - started
         self.seconds[name] = round(max(took, self.seconds.get(name, 0.0)), 3)
 
     def state(self, step: Step, settings: Settings, inputs: Mapping[str, str]) -> State:
-        """Return whether a step is done, judged by its record, what is asked now, and its files."""
+        """Return whether a step is done, from its record, the current settings and inputs, and its files."""
         record = self.records.get(step.name)
         if record is None:
             return State(step, "new", "not done yet")
         changed = _changes(record.options, step.options(settings))
         if changed:
             return State(step, "options", "changed: " + ", ".join(changed))
-        # An input that an older version did not record has not changed.
+        # An input that an older version did not record counts as unchanged.
         other = sorted(name for name, digest in inputs.items() if record.inputs.get(name, digest) != digest)
         if other:
             return State(step, "inputs", "other " + ", ".join(other), tuple(other))
         return self.damage(step) or State(step, "done", "done")
 
     def damage(self, step: Step) -> State | None:
-        """Return what is wrong with the files of a step that was done; None when all are as they were written."""
+        """Return what is wrong with the files of a finished step; None if all are as they were written."""
         for name, written in self.records[step.name].outputs.items():
             path = self.folder.path / name
             if not path.is_file():
                 return State(step, "lost", f"{name} is missing")
             if path.stat().st_size != written["bytes"] or sha256_of(path) != written["sha256"]:
-                return State(step, "damaged", f"{name} was altered since it was written")
+                return State(step, "damaged", f"{name} was altered after it was written")
         return None
 
     def record(self, step: Step, settings: Settings, inputs: Mapping[str, str]) -> None:
-        """Keep what a step was asked and read, with the hashes of what it wrote, and write `steps.json`."""
+        """Record the settings, the inputs and the output hashes of a step, and write steps.json."""
         self.adopt(step, settings, inputs)
         self.save()
 
     def adopt(self, step: Step, settings: Settings, inputs: Mapping[str, str]) -> None:
-        """Keep the record of a step in memory."""
+        """Keep the record of a step in memory, without writing it."""
         outputs = {
             name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
             for name, path in step.files(self.folder.path).items()
@@ -184,14 +184,14 @@ class StepLog:
         self.records[step.name] = Record(options, dict(inputs), outputs, versions())
 
     def save(self) -> None:
-        """Write `steps.json`; only the first process of a group does."""
+        """Write steps.json, only in the first process of a group."""
         if self._writes:
             records = {name: asdict(record) for name, record in self.records.items()}
             write_json(self._path, {"format": FORMAT, "seconds": self.seconds, "records": records})
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The options that differ; one that an older version did not record has not changed."""
+    """Return the options that differ; one that an older version did not record counts as unchanged."""
     return [
         f"--{name.replace('_', '-')} {value} (was {before[name]})"
         for name, value in now.items()
@@ -200,13 +200,13 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def steps_until(until: StepName, settings: Settings) -> Sequence[Step]:
-    """Return the steps of a run up to one, in order. A dictionary made elsewhere is not trained."""
+    """Return the steps of a run up to `until`, in order, without training if a dictionary is given."""
     last = [step.name for step in STEPS].index(until)
     return [step for step in STEPS[: last + 1] if not (step is TRAIN and settings.sae is not None)]
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of cliplens, its hosts and Python, and the kind of machine."""
+    """Return the versions of cliplens, its main dependencies and Python, and the machine type."""
     return {
         **{package: version(package) for package in _PACKAGES},
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""What the information decomposition asks about the pairs: a label, or whether the model retrieves the pair."""
+"""Define the target of the information decomposition: a label, or whether the model retrieves the pair."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,15 +22,15 @@ POOL = 256
 _SEED = 61
 Targets = Mapping[str, Bool[np.ndarray, " row"]]
 Ask = Callable[[PairedActs], Targets]
-"""From unit-norm final embeddings of some pairs to what holds of them."""
+"""Function of unit-norm final embeddings of pairs that returns their targets."""
 Label = Callable[[Sequence[str]], Bool[np.ndarray, " row"]]
-"""From ids of pairs to which of them have the label."""
+"""Function of pair ids that returns which of them have the label."""
 UnitsOf = Callable[[Sequence[str]], Units]
-"""From ids of pairs to the pictures and texts they share."""
+"""Function of pair ids that returns the pictures and texts that they share."""
 
 
 def asked_of(context: RunContext, sites: SitePair, units: UnitsOf = Units.from_ids) -> Ask:
-    """Return the question `--target` asks; `sites` are those of the final embeddings."""
+    """Return the function that computes the target `--target`; `sites` are those of the final embeddings."""
     settings = context.settings
     if settings.modalities != "both":
         return lambda embedded: {}
@@ -42,17 +42,19 @@ def asked_of(context: RunContext, sites: SitePair, units: UnitsOf = Units.from_i
 
 
 def label_of(settings: Settings) -> Label:
-    """Return a function from pair ids to whether they have the label that `settings.target` names.
+    """Return a function of pair ids that returns whether each has the label `settings.target`.
 
     Raises:
-        InputError: it is not COLUMN=VALUE.
+        InputError: the target does not have the form COLUMN=VALUE.
         PairsError: the pairs have no such column.
-        UnknownNameError: no such factor of the world, or no pair with that value.
+        UnknownNameError: the world has no such factor, or no pair has that value.
     """
     column, equals, value = (settings.target or "").partition("=")
     if not equals:
         raise InputError(
-            expected="--target COLUMN=VALUE", found=repr(settings.target), fix="name a value, such as shape=circle"
+            expected="--target COLUMN=VALUE",
+            found=repr(settings.target),
+            fix="pass a column and a value, such as --target shape=circle",
         )
     truth = truth_of(settings.pairs)
     if truth is not None:
@@ -86,10 +88,10 @@ def truth_of(pairs: str) -> GroundTruth | None:
 
 
 def retrieved(embedded: PairedActs, pool: PairedActs, units: UnitsOf = Units.from_ids) -> Bool[np.ndarray, " row"]:
-    """Return whether image and caption are nearer to each other than either is to any other pair of the pool.
+    """Return whether image and caption of each pair are nearer to each other than either is to any pair of the pool.
 
-    Ties are misses. The pool is the same for every pair, so neither batches nor their order matter. Pairs of the same
-    picture, and pairs that say the same text, are no others.
+    Ties count as misses. Pool pairs with the same picture or the same text are skipped. The pool is the same for all
+    pairs, so the result does not depend on batches.
     """
     assert embedded.image is not None and embedded.text is not None  # noqa: PT018
     assert pool.image is not None and pool.text is not None  # noqa: PT018
@@ -106,7 +108,7 @@ def retrieved(embedded: PairedActs, pool: PairedActs, units: UnitsOf = Units.fro
 
 
 def _pool(context: RunContext, sites: SitePair) -> PairedActs:
-    """The scored pairs with the smallest hashed ids."""
+    """Return the scored pairs with the smallest hashed ids."""
     scored = scored_on(context.settings)
     ranks = np.sort(keys.hashed(context.cache.keys[scored(context.cache.keys)], _SEED))
     last = ranks[min(POOL, len(ranks)) - 1] if len(ranks) else 0
@@ -117,7 +119,7 @@ def _pool(context: RunContext, sites: SitePair) -> PairedActs:
 
 
 def unit(acts: PairedActs) -> PairedActs:
-    """Return each row at length 1, in float64."""
+    """Normalise each row to length 1, in float64."""
 
     def normalised(rows: Tensor | None) -> Tensor | None:
         return None if rows is None else torch.nn.functional.normalize(rows.double(), dim=-1)

@@ -1,4 +1,4 @@
-"""The pictures and caption texts that the pairs of a pass share."""
+"""Find the pictures and caption texts that pairs share."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,9 +9,9 @@ from cliplens.records import Units
 
 
 def units_of(pairs: Pairs, ids: Sequence[str]) -> Callable[[Sequence[str]], Units]:
-    """Return a function from ids to their units, where a pass goes over `ids` in this order.
+    """Return a function of pair ids that returns their units, for a pass over `ids` in this order.
 
-    The source of the pairs says which of them show one picture; a caption is its text.
+    Which pairs show the same picture is known from their source. Captions are the same if their texts are equal.
     """
     index = pairs.indices(ids)
     passed = pairs.take([index[i] for i in ids])

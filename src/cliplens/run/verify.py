@@ -1,4 +1,4 @@
-"""Check every file of a run folder against what was written, and say which command mends it."""
+"""Check every file of a run folder against its recorded hash, and find the command that repairs it."""
 
 import hashlib
 import json
@@ -20,18 +20,19 @@ from cliplens.store.manifest import ShardRecord, read_plan
 
 @dataclass(frozen=True)
 class Verified:
-    """One file that was checked: `problem` is None where it is whole."""
+    """The result of checking one file."""
 
     name: str
     problem: str | None
+    """What is wrong with the file; None if it is unaltered."""
     known: bool = True
-    """Whether a hash of it was recorded; else it was only read."""
+    """Whether its hash was recorded; otherwise the file was only parsed."""
 
 
 def verify(folder: RunFolder) -> list[Verified]:
-    """Return every file of a run that was checked. Bytes are read and compared with the recorded hashes.
+    """Check all files of a run. The bytes of each file are compared with the recorded hash.
 
-    Files without a recorded hash (figures of `fidelity` or `steer`, folders of version 0.1.0) are only parsed.
+    Files without a recorded hash (of `cliplens fidelity` and `steer`, or of version 0.1.0) are only parsed.
     """
     found = {one.name: one for one in _parsed(folder)}
     found |= {one.name: one for one in _thumbnails(folder)}
@@ -41,7 +42,7 @@ def verify(folder: RunFolder) -> list[Verified]:
 
 
 def resume_command(folder: RunFolder) -> str:
-    """Return the command that makes missing and damaged files of a run again, with the options of the run."""
+    """Return the command that writes missing and damaged files of a run again, with the options of the run."""
     try:
         asked = folder.read_settings()["asked"]
     except (OSError, CliplensError):
@@ -67,7 +68,7 @@ def _recorded(folder: RunFolder) -> Iterator[Verified]:
             if not path.is_file():
                 yield Verified(name, "missing")
             elif path.stat().st_size != written["bytes"] or sha256_of(path) != written["sha256"]:
-                yield Verified(name, "altered since it was written")
+                yield Verified(name, "altered after it was written")
             else:
                 yield Verified(name, None)
 
@@ -94,11 +95,11 @@ def _shards(folder: RunFolder) -> Iterator[Verified]:
 
 
 def _thumbnails(folder: RunFolder) -> Iterator[Verified]:
-    """Thumbnails carry a hash of their content in their names, and the table of exemplars names all of them."""
+    """Check thumbnails, which have a hash of their content in their names and are listed in the exemplars' table."""
     table = folder.exemplars / "exemplars.parquet"
     try:
         named = set(pq.read_table(table, columns=["image"]).column("image").to_pylist()) - {None}
-    except Exception:  # _parsed says what is wrong with the table
+    except Exception:  # `_parsed` reports what is wrong with the table
         named = set()
     for name in sorted(named | {p.name for p in (folder.exemplars / "images").glob("*.webp")}):
         path = folder.exemplars / "images" / name
@@ -107,11 +108,11 @@ def _thumbnails(folder: RunFolder) -> Iterator[Verified]:
             yield Verified(shown, "missing")
             continue
         digest = hashlib.blake2b(path.read_bytes(), digest_size=6).hexdigest()
-        yield Verified(shown, None if path.stem.endswith(f"-{digest}") else "altered since it was written")
+        yield Verified(shown, None if path.stem.endswith(f"-{digest}") else "altered after it was written")
 
 
 def _parsed(folder: RunFolder) -> Iterator[Verified]:
-    """Files that are read as what their names say."""
+    """Check files without a hash by parsing them."""
     for path in sorted(p for p in folder.path.rglob("*") if p.is_file() and not p.name.startswith(".")):
         name = path.relative_to(folder.path).as_posix()
         try:
@@ -126,7 +127,7 @@ def _parsed(folder: RunFolder) -> Iterator[Verified]:
 
 
 def _read(path: Path, name: str, folder: RunFolder) -> bool:
-    """Read a file by its suffix; False for a suffix that says nothing."""
+    """Parse a file by its suffix; return False for an unknown suffix."""
     if name == "run.toml":
         folder.read_settings()
     elif path.suffix == ".json":
