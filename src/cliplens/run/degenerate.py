@@ -47,11 +47,11 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
 
 
 def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_sae: int) -> list[str]:
-    """Return the warnings a reader must not miss.
+    """Return warnings about figures that cannot be trusted.
 
     Args:
         cache: activations of the pairs.
-        settings: what was asked.
+        settings: settings of the run.
         figures: headline figures of the metrics.
         d_sae: number of latents.
     """

@@ -135,7 +135,7 @@ class OpenedRun:
         Args:
             words: one or more words, such as "red".
             count: maximum number of candidates.
-            modality: modality whose codes are compared with the captions; by default images, if the dictionary has them.
+            modality: modality whose codes are compared with the captions; by default images, if possible.
 
         Raises:
             UnknownNameError: no latent is a good candidate; similar names are listed.

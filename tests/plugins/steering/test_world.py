@@ -67,7 +67,7 @@ def test_words_find_the_latents_whose_codes_go_with_them(folder: Path) -> None:
     assert means is not None
     assert means[found[0].latent] == pytest.approx(found[0].level)
     for words in ("unnamed", "  ", "Unnamed"):
-        with pytest.raises(InputError, match="words that name a latent"):
+        with pytest.raises(InputError, match="words to find latents for"):
             opened.find(words)
     with pytest.raises(UnknownNameError, match="sesquipedalian"):
         opened.find("sesquipedalian")
