@@ -1,4 +1,4 @@
-"""Edits of latents, and the steering objects that apply them to activations.
+"""Define edits of latents, and the steering objects that apply them to activations.
 
     edits = [ablate([3]), add([17], 4.0)]
     steering = LatentSteering(dictionary, edits, dose=1.0)

@@ -1,4 +1,4 @@
-"""Functions that make edits, one per operation. Each returns a checked `Edit`; a list of them is applied in order."""
+"""Make edits, with one function per operation. Each returns a checked `Edit`; edits in a list are applied in order."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ from cliplens.edits.edit import Edit
 Index = int | np.integer
 
 Positions = Literal["all", "special", "others"] | Sequence[int]
-"""All positions; CLS or EOT alone; all but CLS or EOT; or positions counted from 0."""
+"""All positions, only CLS or EOT, all except CLS or EOT, or a list of positions counted from 0."""
 Where = Literal["all", "firing"]
 
 
@@ -40,13 +40,13 @@ def clamp(
     *,
     positions: Positions = "all",
 ) -> Edit:
-    """Keep the latents' codes between two bounds; one of them may be left open.
+    """Clip the latents' codes to [low, high]; one of the bounds may be None.
 
     >>> clamp([3], high=0.5).options
     {'high': 0.5}
 
     Raises:
-        InputError: no bound is given, or the lower bound is above the upper bound.
+        InputError: both bounds are None, or `low` is above `high`.
     """
     return _edit("clamp", latents, 0.0, positions=positions, low=low, high=high)
 
@@ -63,13 +63,13 @@ def replace(
     *,
     positions: Positions = "all",
 ) -> Edit:
-    """Set the own latents' codes to 0 and add `strength` to the targets'. A latent in both is a target.
+    """Set the codes of `own` to 0 and add `strength` to those of `targets`. A latent in both counts as a target.
 
     >>> replace([1, 2], [2], 4.0)
     Edit(operation='replace', latents=(1,), strength=4.0, options={'targets': (2,)})
 
     Raises:
-        InputError: no target is given.
+        InputError: `targets` is empty.
     """
     chosen = tuple(targets)
     return _edit("replace", [k for k in own if k not in chosen], strength, positions=positions, targets=chosen)
@@ -78,7 +78,7 @@ def replace(
 def swap(latents: Iterable[Index], alpha: float = 1.0, *, positions: Positions = "all") -> Edit:
     """Move the latents' codes towards those of a reference sample: z + alpha * mask * (z_ref - z).
 
-    This is the control of Yan et al. (https://arxiv.org/abs/2502.14888).
+    This is the intervention of Yan et al. (https://arxiv.org/abs/2502.14888).
     """
     return _edit("swap", latents, alpha, positions=positions)
 

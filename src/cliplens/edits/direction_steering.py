@@ -1,4 +1,4 @@
-"""Steering along one direction of activation space, to compare a dictionary with."""
+"""Steer along one direction of activation space, as a baseline for dictionaries."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from cliplens.sites import Modality, Site
 
 @dataclass(frozen=True, eq=False)
 class DirectionSteering(Steering):
-    """Adds `dose * direction`: a difference of means, a random direction, or any other vector."""
+    """Adds `dose * direction` to activations; the direction may be a difference of means or any other vector."""
 
     direction: Float[Tensor, " d_in"]
     dose: float = 1.0
@@ -22,7 +22,7 @@ class DirectionSteering(Steering):
 
     @property
     def d_in(self) -> int:
-        """Return the length of the direction."""
+        """Return the number of elements of the direction."""
         return len(self.direction)
 
     @property

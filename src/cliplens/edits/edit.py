@@ -1,4 +1,4 @@
-"""The record of an edit, checked when it is made: an `Edit` that exists can be applied."""
+"""Define the record of an edit, which is checked when it is created."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "replace": ("targets", "positions"),
     "swap": ("positions",),
 }
-"""Operation -> the options it takes."""
+"""Names of the options of each operation."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Edit:
     Edit(operation='add', latents=(17,), strength=4.0, options={})
 
     Raises:
-        UnknownNameError: an unknown operation.
-        InputError: no latent, a latent that is no whole number from 0, a strength that is not finite, or an option the
-            operation does not take.
+        UnknownNameError: the operation is unknown.
+        InputError: there is no latent, a latent is not a whole number from 0, the strength is not finite, or the
+            operation has no such option.
     """
 
     operation: str
@@ -44,15 +44,15 @@ class Edit:
 
     @classmethod
     def from_json(cls, operation: Any, latents: Any, strength: Any, options: Any) -> "Edit":
-        """Return the edit of four values read from JSON, whatever their types.
+        """Return the edit with four values read from JSON, after checking their types.
 
         Raises:
-            UnknownNameError: an unknown operation or option.
-            InputError: a value is of a type or range an edit cannot have.
+            UnknownNameError: the operation or an option is unknown.
+            InputError: a value has a wrong type or is out of range.
         """
         if not isinstance(options, Mapping):
             raise InputError(
-                expected="options by name", found=repr(options), fix="give {} as the options of an edit without options"
+                expected="options by name", found=repr(options), fix="write {} for an edit without options"
             )
         return cls(str(operation), _latents(latents), _finite("strength", strength), dict(options))
 
@@ -61,10 +61,10 @@ class Edit:
             raise unknown_name("operation", str(self.operation), OPTIONS)
         latents, options = _latents(self.latents), {k: _OPTION[k](v) for k, v in self._known_options()}
         if not latents and self.operation != "replace":
-            raise InputError(expected="at least one latent to edit", found="none", fix="name a latent that exists")
+            raise InputError(expected="at least one latent to edit", found="none", fix="pass for example latents=[17]")
         if self.operation == "replace" and not options.get("targets"):
             raise InputError(
-                expected="at least one target latent", found="none", fix="use ablate to silence latents only"
+                expected="at least one target latent", found="none", fix="pass targets, or use ablate to set codes to 0"
             )
         if self.operation == "clamp":
             _check_bounds(options.get("low"), options.get("high"))
@@ -80,10 +80,10 @@ class Edit:
 
 
 def check_latents(edit: Edit, d_sae: int) -> Edit:
-    """Return the edit if a dictionary of `d_sae` latents has every latent it names.
+    """Return the edit if a dictionary with `d_sae` latents has all of its latents.
 
     Raises:
-        InputError: names a latent the dictionary does not have.
+        InputError: a latent is not in the dictionary.
     """
     named = (*edit.latents, *edit.options.get("targets", ()))
     outside = [k for k in named if k >= d_sae]
@@ -91,36 +91,36 @@ def check_latents(edit: Edit, d_sae: int) -> Edit:
         raise InputError(
             expected=f"latents from 0 to {d_sae - 1}",
             found=f"latent {outside[0]}",
-            fix="name a latent of this dictionary",
+            fix="choose latents of this dictionary",
         )
     return edit
 
 
 def _latents(given: Any) -> tuple[int, ...]:
     if isinstance(given, str | bytes | Mapping) or not hasattr(given, "__iter__"):
-        raise InputError(expected="a list of latents", found=repr(given), fix="give latents by number, such as [17]")
+        raise InputError(expected="a list of latents", found=repr(given), fix="pass latents by number, such as [17]")
     return tuple(dict.fromkeys(_whole("latent", k, least=0) for k in given))
 
 
 def _whole(what: str, given: Any, least: int | None = None) -> int:
     if isinstance(given, bool) or not isinstance(given, Integral) or (least is not None and int(given) < least):
         wanted = f"a {what} that is a whole number" + ("" if least is None else f" from {least}")
-        raise InputError(expected=wanted, found=repr(given), fix=f"give each {what} by its number, such as 17")
+        raise InputError(expected=wanted, found=repr(given), fix=f"pass each {what} as a whole number, such as 17")
     return int(given)
 
 
 def _finite(what: str, given: Any) -> float:
     if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
-        raise InputError(expected=f"a finite {what}", found=repr(given), fix=f"give the {what} as a number such as 4.0")
+        raise InputError(expected=f"a finite {what}", found=repr(given), fix=f"pass the {what} as a number such as 4.0")
     return float(given)
 
 
 def _check_bounds(low: float | None, high: float | None) -> None:
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise InputError(
-            expected="a lower bound, an upper one, or both in order",
+            expected="low, high, or both with low <= high",
             found=f"low={low}, high={high}",
-            fix="give low <= high",
+            fix="pass at least one bound, and low <= high",
         )
 
 
@@ -134,16 +134,16 @@ def _positions(given: Any) -> str | tuple[int, ...]:
             )
         return given
     if isinstance(given, Mapping) or not hasattr(given, "__iter__"):
-        raise InputError(expected="a list of positions", found=repr(given), fix="give a list such as [0, 1]")
+        raise InputError(expected="a list of positions", found=repr(given), fix="pass a list such as [0, 1]")
     chosen = tuple(_whole("position", p) for p in given)
     if not chosen:
-        raise InputError(expected="at least one position", found="none", fix="leave positions out to edit all")
+        raise InputError(expected="at least one position", found="none", fix="remove positions to edit all of them")
     return chosen
 
 
 def _where(given: Any) -> str:
     if given not in WHERE:
-        raise InputError(expected="where: all or firing", found=repr(given), fix="use 'all' or 'firing'")
+        raise InputError(expected="where as 'all' or 'firing'", found=repr(given), fix="pass 'all' or 'firing'")
     return str(given)
 
 

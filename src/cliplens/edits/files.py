@@ -1,4 +1,4 @@
-"""Edits on disk: JSON with the identity of the dictionary they were made on."""
+"""Save and load edits as JSON, with the identity of their dictionary."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,19 +15,19 @@ _FIELDS = ("operation", "latents", "strength", "options")
 
 
 def save_edits(path: Path, edits: Sequence[Edit], dictionary: Dictionary) -> None:
-    """Write edits and the identity of their dictionary, whole or not at all."""
+    """Write edits and the identity of their dictionary atomically."""
     listed = [_plain(edit) for edit in edits]
     write_json(path, {"format": FORMAT, "dictionary": identity_of(dictionary), "edits": listed})
 
 
 def load_edits(path: Path, dictionary: Dictionary) -> list[Edit]:
-    """Read edits for the dictionary they were made on.
+    """Load edits for the dictionary that they were made for.
 
     Raises:
-        MismatchError: they were made on another dictionary.
-        DamagedError: the file does not hold edits.
-        InputError: an edit in it is not valid, for example a clamp from 3 to 1.
-        UnknownNameError: an edit in it has an unknown operation or option.
+        MismatchError: the edits were made for another dictionary.
+        DamagedError: the file does not contain edits.
+        InputError: an edit is not valid, for example a clamp from 3 to 1.
+        UnknownNameError: an edit has an unknown operation or option.
     """
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -1,4 +1,4 @@
-"""The identity of a dictionary, which saved edits are checked against."""
+"""Compute the identity of a dictionary, with which saved edits are checked."""
 
 import hashlib
 from typing import Any
@@ -10,7 +10,7 @@ from cliplens.sae import Dictionary
 
 
 def dictionary_sha256(dictionary: Dictionary) -> str:
-    """Return the SHA-256 over the names, shapes and values of the dictionary's tensors and of its modality means."""
+    """Return the SHA-256 of the names, shapes and values of the dictionary's tensors and modality means."""
     digest = hashlib.sha256()
     tensors = {f"sae.{name}": t for name, t in dictionary.sae.state_dict().items()}
     tensors |= {f"mean.{name}": t for name, t in (dictionary.means or {}).items()}
@@ -34,17 +34,17 @@ def identity_of(dictionary: Dictionary) -> dict[str, Any]:
 
 
 def check_same(wanted: dict[str, Any], dictionary: Dictionary) -> None:
-    """Refuse edits made on another dictionary: its latent numbers mean other things.
+    """Check that edits were made for this dictionary, because latents of another one have other meanings.
 
     Raises:
-        MismatchError: names the expected and the found dictionary.
+        MismatchError: the edits were made for another dictionary.
     """
     found = identity_of(dictionary)
     if wanted.get("sha256") != found["sha256"]:
         raise MismatchError(
-            expected=f"the dictionary the edits were made on, {_described(wanted)}",
+            expected=f"the dictionary that the edits were made for, {_described(wanted)}",
             found=_described(found),
-            fix="give that dictionary, or choose latents of this one by name and make the edits again",
+            fix="use that dictionary, or find the latents of this one by name and make new edits",
         )
 
 

@@ -1,4 +1,4 @@
-"""Steering through a dictionary: edits of codes become changes of activations."""
+"""Steer through a dictionary: turn edits of codes into changes of activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ from cliplens.sites import Modality, Site
 
 @dataclass(frozen=True, eq=False)
 class LatentSteering(Steering):
-    """Edits through a dictionary: x becomes x + (edited codes - codes) @ W_dec, which keeps the error term.
+    """Applies edits through a dictionary: x becomes x + (edited codes - codes) @ W_dec, which keeps the error term.
 
-    With `error_term=False`, x becomes the reconstruction from the edited codes, without the dictionary's reconstruction
-    error. At dose 0 nothing changes in either case. Gradients flow through.
+    With `error_term=False`, x becomes the reconstruction from the edited codes, without the reconstruction error. At
+    dose 0, nothing changes in either case. Gradients flow through the edits.
     """
 
     dictionary: Dictionary
@@ -30,9 +30,9 @@ class LatentSteering(Steering):
     dose: float = 1.0
     error_term: bool = True
     reference: Float[Tensor, "*ref d_sae"] | None = None
-    """Codes to swap with: one row for all, or one per sample."""
+    """Codes for swap edits: one row for all samples, or one per sample."""
     at: tuple[Site, ...] = ()
-    """Sites to steer; empty takes the sites the dictionary was made on."""
+    """Sites to steer; if empty, the sites on which the dictionary was trained."""
 
     def __post_init__(self) -> None:
         for edit in self.edits:
@@ -40,12 +40,12 @@ class LatentSteering(Steering):
 
     @property
     def d_in(self) -> int:
-        """Return the width of the activations the dictionary reads."""
+        """Return the width of the dictionary's input."""
         return self.dictionary.d_in
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Return `at`, or else the sites the dictionary was made on."""
+        """Return `at`, or else the sites on which the dictionary was trained."""
         if self.at or self.dictionary.provenance is None:
             return self.at
         return tuple(Site.parse(name) for name in self.dictionary.provenance.sites)
@@ -105,9 +105,9 @@ class LatentSteering(Steering):
             raise MismatchError(
                 expected=f"one reference for all samples, or a reference for each of {samples} samples",
                 found=f"{len(taken)} references",
-                fix="give one reference row, or as many as there are samples",
+                fix="pass one reference row, or one per sample",
             )
-        # Models that cut a picture into tiles run several rows per sample, all of one sample side by side.
+        # Models that split a picture into tiles run several consecutive rows per sample.
         taken = taken.repeat_interleave(samples // len(taken), dim=0)
         return taken[:, None] if taken.ndim == 2 else taken
 
@@ -116,7 +116,7 @@ class LatentSteering(Steering):
             raise MismatchError(
                 expected=f"activations of width {self.d_in}, the dictionary's d_in",
                 found=f"width {acts.shape[-1]}",
-                fix="steer the site the dictionary was made on",
+                fix="steer the site on which the dictionary was trained",
             )
 
     @cached_property
@@ -129,7 +129,7 @@ class LatentSteering(Steering):
 
     @cached_property
     def _packed(self) -> tuple[Edit, ...]:
-        """The edits with latents numbered by column of `_columns`, so that other latents need not be computed."""
+        """The edits with latents replaced by their column in `_columns`, so that other latents are not computed."""
         column_of = {int(k): n for n, k in enumerate(self._columns)}
         return tuple(
             Edit(
@@ -153,7 +153,7 @@ class LatentSteering(Steering):
 
 
 def rescales_rows(dictionary: Dictionary) -> bool:
-    """Return whether the dictionary scales each row by itself, so that a code does not fix the size of the change."""
+    """Return whether the dictionary normalises each row, so that the effect of a code depends on the row."""
     return dictionary.sae.cfg.normalize_activations in ("layer_norm", "constant_norm_rescale")
 
 
@@ -189,7 +189,7 @@ class _DeviceDictionary:
         whole = codes.clone()
         whole[..., columns] = after
         old = self.decode(codes, modality)
-        self.encode(acts, modality)  # decoding uses up the scale of each row that encoding kept
+        self.encode(acts, modality)  # each decoding needs a preceding encoding, which stores the scale of each row
         return self.decode(whole, modality) - old
 
     def _folded_copy(self, modality: Modality) -> Any:

@@ -1,8 +1,8 @@
-"""The arithmetic of edits: one pure function per operation.
+"""Compute edits, with one pure function per operation.
 
-Dose 1 is the edit as written, dose 0 changes nothing, and the codes between them lie on a straight line:
+Dose 1 is the edit as written, and dose 0 changes nothing. Codes are linear in the dose d between the two:
 
-| operation | code of latent k                                     | past dose 1            |
+| operation | code of latent k, c without the edit                 | above dose 1           |
 |-----------|------------------------------------------------------|------------------------|
 | add       | c + d * strength                                     | further                |
 | set       | c + d * (strength - c)                               | beyond the value set   |
@@ -24,11 +24,11 @@ from cliplens.errors import InputError
 
 Codes = Float[Tensor, "*at latent"]
 Operation = Callable[[Tensor, Edit, float, Tensor | None], Tensor]
-"""(codes of the edit's latents, the edit, dose, codes of the reference) -> new codes of the edit's latents."""
+"""Function of (codes of the edit's latents, edit, dose, codes of the reference) that returns the new codes."""
 
 
 def add(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """Add to the codes, whether or not the latents fire; a negative strength can take a code below 0."""
+    """Add to the codes, whether or not the latents fire. A negative strength can make codes negative."""
     return codes + dose * edit.strength
 
 
@@ -38,12 +38,12 @@ def set_to(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
 
 
 def scale(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """Multiply the codes; silent latents stay silent."""
+    """Multiply the codes; latents that do not fire stay at 0."""
     return codes * (1.0 + dose * (edit.strength - 1.0))
 
 
 def clamp(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """Keep the codes between two bounds."""
+    """Clip the codes to the bounds."""
     kept = codes.clamp(edit.options.get("low"), edit.options.get("high"))
     return codes + dose * (kept - codes)
 
@@ -59,13 +59,13 @@ def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Cod
         raise InputError(
             expected="codes of a reference sample for a swap",
             found="none",
-            fix="give reference= the dictionary's codes of the sample to take from",
+            fix="pass reference=, the dictionary's codes of the reference sample",
         )
     return codes + dose * edit.strength * (reference - codes)
 
 
 def replace(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
-    """Set the own codes to 0 and add to the targets, the last columns. Adding alone would leave the old feature in."""
+    """Set the codes of the own latents to 0 and add to those of the targets, which are the last columns."""
     targets = len(targets_of(edit))
     own, target = codes[..., :-targets], codes[..., -targets:]
     return torch.cat([own * (1.0 - min(dose, 1.0)), target + dose * edit.strength], dim=-1)
@@ -83,18 +83,18 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def targets_of(edit: Edit) -> tuple[int, ...]:
-    """Return the latents a `replace` adds to; empty for other operations."""
+    """Return the target latents of a `replace`; empty for other operations."""
     return tuple(edit.options.get("targets", ())) if edit.operation == "replace" else ()
 
 
 def edited_latents(edit: Edit) -> tuple[int, ...]:
-    """Return every latent whose code the edit may change, targets last."""
+    """Return all latents whose codes the edit may change, targets last."""
     targets = targets_of(edit)
     return tuple(k for k in edit.latents if k not in targets) + targets
 
 
 def needs_codes(edit: Edit) -> bool:
-    """Return whether the change depends on the codes; adding a constant does not."""
+    """Return whether the change depends on the codes. That of an `add` without `where` does not."""
     return edit.operation != "add" or edit.options.get("where") == "firing"
 
 
@@ -115,12 +115,12 @@ def apply_edit(
     Args:
         codes: one row of latents per sample, or per sample and position.
         edit: the edit to apply.
-        dose: its strength relative to the edit as written; 0 returns the codes bit for bit.
-        reference: codes to swap with, broadcast against `codes`.
-        at: rows to edit; None edits all of them.
+        dose: factor on the edit as written; 0 returns the codes bit for bit.
+        reference: codes of the reference sample for a swap, broadcast against `codes`.
+        at: mask of the rows to edit; all rows by default.
 
     Raises:
-        InputError: the edit swaps and no reference is given.
+        InputError: the edit is a swap and there is no reference.
     """
     latents = torch.tensor(edited_latents(edit), dtype=torch.long, device=codes.device)
     before = codes[..., latents]

@@ -1,4 +1,4 @@
-"""The abstract base of everything that rewrites activations, and the positions a rewrite applies to."""
+"""Define the base class of objects that rewrite activations, and the positions to which an edit applies."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,50 +12,50 @@ from cliplens.sites import Modality, Site
 
 
 class Steering(ABC):
-    """Rewrites activations: of CLIP itself, of a pipeline's encoder, of a language model's tower, or of embeddings."""
+    """Base class of objects that rewrite the activations of CLIP, of an encoder in another model, or embeddings."""
 
     @property
     @abstractmethod
     def d_in(self) -> int:
-        """Return the width of the activations it rewrites."""
+        """Return the width of the activations to rewrite."""
 
     @property
     @abstractmethod
     def sites(self) -> tuple[Site, ...]:
-        """Return the sites it was made for; empty when unknown."""
+        """Return the sites to steer; empty if unknown."""
 
     @property
     @abstractmethod
     def idle(self) -> bool:
-        """Return whether it changes nothing. Then nothing is hooked and outputs are bit-identical."""
+        """Return whether it changes nothing; then no hook is attached and outputs are bit-identical."""
 
     @abstractmethod
     def __call__(
         self, acts: Float[Tensor, "batch pos d_in"], modality: Modality, special: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch pos d_in"]:
-        """Return new activations, in the dtype and on the device of the given ones.
+        """Return new activations with the dtype and device of the given ones.
 
         Args:
             acts: raw activations, as the model computes them.
-            modality: the modality they come from; selects the dictionary's mean and decoder.
-            special: position of CLS or EOT in each sample; None when there is none.
+            modality: modality of the activations, which selects the dictionary's mean and decoder.
+            special: position of CLS or EOT in each sample; None if there is none.
         """
 
     def rows(self, acts: Float[Tensor, "row d_in"], modality: Modality) -> Float[Tensor, "row d_in"]:
-        """Rewrite embeddings, which have no position axis."""
+        """Rewrite rows of embeddings, which have no position axis."""
         return self(acts[:, None], modality)[:, 0]
 
 
 def positions_mask(
     positions: str | Sequence[int], batch: int, length: int, special: Int[Tensor, " batch"] | None
 ) -> Bool[Tensor, "batch pos"] | None:
-    """Return the positions an edit applies to; None means all.
+    """Return a mask of the positions to which an edit applies; None means all.
 
     >>> positions_mask([0, -1], 1, 3, None)
     tensor([[ True, False,  True]])
 
     Raises:
-        MismatchError: the position of CLS or EOT is needed and unknown, or a position is out of range.
+        MismatchError: the position of CLS or EOT is required but unknown, or a position is out of range.
     """
     if positions == "all":
         return None
@@ -63,9 +63,9 @@ def positions_mask(
     if isinstance(positions, str):
         if special is None:
             raise MismatchError(
-                expected="activations whose CLS or EOT position is known",
+                expected="activations with a known CLS or EOT position",
                 found=f"{length} position(s) without one",
-                fix="use positions='all', or number the positions",
+                fix="use positions='all', or pass a list of positions",
             )
         is_special = indices[None, :] == special.cpu()[:, None]
         return is_special if positions == "special" else ~is_special
@@ -74,7 +74,7 @@ def positions_mask(
         raise MismatchError(
             expected=f"positions from 0 to {length - 1}",
             found=f"position {outside[0]}",
-            fix="give positions within the sequence",
+            fix="pass positions within the sequence",
         )
     mask = torch.zeros(length, dtype=torch.bool)
     mask[list(positions)] = True
