@@ -141,7 +141,7 @@ def test_edits_survive_a_file_and_only_their_own_dictionary_takes_them(tmp_path:
     assert ed.load_edits(tmp_path / "edits.json", tiny_dictionary(means=True)) == wanted
     kept = json.loads((tmp_path / "edits.json").read_text())
     assert kept["dictionary"]["d_sae"] == 48
-    with pytest.raises(MismatchError, match="the dictionary the edits were made on"):
+    with pytest.raises(MismatchError, match="the dictionary that the edits were made for"):
         ed.load_edits(tmp_path / "edits.json", tiny_dictionary(means=True, seed=1))
     with pytest.raises(MismatchError):
         ed.load_edits(tmp_path / "edits.json", tiny_dictionary())  # same weights, no means: codes mean something else

@@ -103,7 +103,7 @@ def test_positions() -> None:
     torch.testing.assert_close(moved((1, -1)), counted[..., None] * row, rtol=1e-5, atol=1e-5)
     with pytest.raises(MismatchError, match="positions from 0 to 4"):
         moved((5,))
-    with pytest.raises(MismatchError, match="CLS or EOT position is known"):
+    with pytest.raises(MismatchError, match="a known CLS or EOT position"):
         ed.LatentSteering(dictionary, [ed.add([1], 3.0, positions="special")])(x, "text")
 
 
