@@ -1,4 +1,4 @@
-"""`cliplens steer`: edits over doses, on CLIP itself, a generator, a diffusers pipeline, or a model that answers."""
+"""`cliplens steer`: steer CLIP, a generator, a diffusers pipeline or a multimodal language model over doses."""
 
 import os
 from pathlib import Path
@@ -9,89 +9,125 @@ import typer
 WHAT, WHOM, HOW, SCORE = "What to do", "What to steer", "How", "Scores"
 app = typer.Typer(add_completion=False)
 
-Folder = Annotated[Path | None, typer.Argument(help="A run folder: its model, dictionary and names.")]
+Folder = Annotated[
+    Path | None, typer.Argument(help="Run folder of a finished run, whose model, dictionary and names are used.")
+]
 EditOption = Annotated[
     list[str] | None,
     typer.Option(
         "--edit",
-        help="red=+4, red=+2x (typical levels), 17=3, red=*0.5, red=off, red->blue=+2x, class:ImgD~1. Repeatable.",
+        help="Edit to apply: red=+4, red=+2x (in typical levels), 17=3, red=*0.5, red=off, red->blue=+2x or "
+        "class:ImgD~1. May be repeated.",
         rich_help_panel=WHAT,
     ),
 ]
-EditsFile = Annotated[Path | None, typer.Option(help="Edits saved earlier, as JSON.", rich_help_panel=WHAT)]
-Doses = Annotated[str, typer.Option("--dose", help="How much of the edits, one column each.", rich_help_panel=WHAT)]
+EditsFile = Annotated[
+    Path | None, typer.Option(help="JSON file of saved edits, such as edits.json.", rich_help_panel=WHAT)
+]
+Doses = Annotated[
+    str, typer.Option("--dose", help="Factors on the edits, with commas between; 0 = no edit.", rich_help_panel=WHAT)
+]
 Reference = Annotated[
-    str | None, typer.Option(help="Picture file or caption to swap with (edits with ~).", rich_help_panel=WHAT)
+    str | None,
+    typer.Option(help="Picture file or caption whose codes are swapped in, for edits with ~.", rich_help_panel=WHAT),
 ]
-ErrorTerm = Annotated[bool, typer.Option(help="Keep what the dictionary cannot reconstruct.", rich_help_panel=WHAT)]
+ErrorTerm = Annotated[bool, typer.Option(help="Keep the dictionary's reconstruction error.", rich_help_panel=WHAT)]
 Prompt = Annotated[
-    list[str] | None, typer.Option(help="Caption to start from, or question. Repeatable.", rich_help_panel=WHOM)
+    list[str] | None, typer.Option(help="Caption, prompt or question to steer. May be repeated.", rich_help_panel=WHOM)
 ]
-Picture = Annotated[list[Path] | None, typer.Option("--image", help="Picture to start from.", rich_help_panel=WHOM)]
+Picture = Annotated[
+    list[Path] | None, typer.Option("--image", help="Image file to steer. May be repeated.", rich_help_panel=WHOM)
+]
 PairCount = Annotated[
     int | None,
-    typer.Option("--pairs", help="Held-out pairs to start from; default 4 drawn, 256 for CLIP.", rich_help_panel=WHOM),
+    typer.Option(
+        "--pairs",
+        help="Number of held-out pairs to steer; default 4 for a strip of pictures, 256 for CLIP itself.",
+        rich_help_panel=WHOM,
+    ),
 ]
 Generator = Annotated[
     str | None,
     typer.Option(
-        help="Draws from embeddings: world (default on its own runs), or none to steer CLIP itself.",
+        help="Generator that draws embeddings: world (default for runs on it), or none to steer CLIP itself.",
         rich_help_panel=WHOM,
     ),
 ]
 Pipeline = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a diffusers pipeline or of a multimodal language model, or a single-file checkpoint.",
+        help="Folder of a diffusers pipeline or of a multimodal language model to steer, or a single-file checkpoint.",
         rich_help_panel=WHOM,
     ),
 ]
 Variant = Annotated[
     str | None,
-    typer.Option(help="Variant of the weights, such as fp16; found by itself.", rich_help_panel=WHOM),
+    typer.Option(help="Variant of the pipeline's weights, such as fp16; default: detected.", rich_help_panel=WHOM),
 ]
-Dtype = Annotated[str, typer.Option(help="float32, float16 or bfloat16: of the pipeline.", rich_help_panel=WHOM)]
+Dtype = Annotated[
+    str, typer.Option(help="Data type of the pipeline: float32, float16 or bfloat16.", rich_help_panel=WHOM)
+]
 Lora = Annotated[Path | None, typer.Option(help="LoRA folder or file for the pipeline.", rich_help_panel=WHOM)]
-Sae = Annotated[Path | None, typer.Option(help="Dictionary, if not the run's.", rich_help_panel=WHOM)]
+Sae = Annotated[
+    Path | None, typer.Option(help="Folder of the dictionary; default: that of the run.", rich_help_panel=WHOM)
+]
 SiteOption = Annotated[
-    str | None, typer.Option("--site", help="text.blocks.10.hook_resid_post, ...", rich_help_panel=HOW)
+    str | None,
+    typer.Option(
+        "--site",
+        help="Site to steer, such as text.blocks.10.hook_resid_post; default: that of the dictionary.",
+        rich_help_panel=HOW,
+    ),
 ]
 Part = Annotated[
     str | None,
-    typer.Option(help="text_encoder, text_encoder_2, image_embeds, image_encoder.", rich_help_panel=HOW),
+    typer.Option(
+        help="Part of the pipeline to steer: text_encoder, text_encoder_2, image_embeds or image_encoder; default: the "
+        "first that fits.",
+        rich_help_panel=HOW,
+    ),
 ]
 WindowOption = Annotated[
-    str | None, typer.Option("--window", help="Part of the denoising, 0:0.5 = its first half.", rich_help_panel=HOW)
+    str | None,
+    typer.Option(
+        "--window",
+        help="Part of the denoising to steer, such as 0:0.5 for its first half; default: all.",
+        rich_help_panel=HOW,
+    ),
 ]
-Steps = Annotated[int, typer.Option(help="Denoising steps of a pipeline.", rich_help_panel=HOW)]
+Steps = Annotated[int, typer.Option(help="Number of denoising steps of a pipeline.", rich_help_panel=HOW)]
 Guidance = Annotated[float | None, typer.Option(help="Guidance scale of a pipeline.", rich_help_panel=HOW)]
 Negative = Annotated[str | None, typer.Option(help="Negative prompt of a pipeline.", rich_help_panel=HOW)]
-Size = Annotated[str | None, typer.Option(help="Width and height of the pictures, 512x512.", rich_help_panel=HOW)]
+Size = Annotated[
+    str | None, typer.Option(help="Width and height of a pipeline's pictures, such as 512x512.", rich_help_panel=HOW)
+]
 Seed = Annotated[int, typer.Option(help="Seed of the noise, the same for every dose.", rich_help_panel=HOW)]
 Classes = Annotated[
     str | None,
-    typer.Option(help="Zero-shot classes for CLIP itself, with commas between: 'cat,dog'.", rich_help_panel=SCORE),
+    typer.Option(help="Classes for zero-shot classification by CLIP itself: 'cat,dog'.", rich_help_panel=SCORE),
 ]
 Measure = Annotated[
     str | None,
     typer.Option(
-        help="colour=blue (read off the pictures by the embedded reader, no training), or with --judge a phrase.",
+        help="Intended effect: attribute=value such as colour=blue, on pictures of the world; or, with --judge, a "
+        "phrase such as 'a blue ring'.",
         rich_help_panel=SCORE,
     ),
 ]
 Control = Annotated[
     bool,
-    typer.Option("--control", help="Measure a random edit of equal norm beside it.", rich_help_panel=SCORE),
+    typer.Option("--control", help="Also measure a random edit of equal norm.", rich_help_panel=SCORE),
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
-        help="Judge of the pictures against the phrase, as in `cliplens run`: open_clip:NAME|WEIGHTS.",
+        help="Model that compares the pictures with the phrase of --measure: open_clip:NAME|WEIGHTS.",
         rich_help_panel=SCORE,
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder for strip.png, edits.json and steering.json; default RUN/steering.")
+    Path | None,
+    typer.Option(help="Folder to write; default RUN/steering, or cliplens-steer without a run."),
 ]
 
 
@@ -126,15 +162,17 @@ def steer(
     judge: Judge = None,
     out: Out = None,
 ) -> None:
-    """Steer through dictionary latents, over doses, and report what changed and how far.
+    """Steer a model by editing latents, at several doses, and measure success and side effects.
 
-    On a run: cliplens steer run/ --edit "red->blue=+2x"
+    A run: cliplens steer runs/first --edit "red->blue=+2x"
 
-    On a pipeline: cliplens steer --pipeline sd/ --sae sae/ --prompt "a ring" --edit "17=+4"
+    A pipeline: cliplens steer --pipeline sd/ --sae sae/ --prompt "a ring" --edit "17=+4"
 
-    On a model that answers: cliplens steer --pipeline llava/ --sae sae/ --image x.png --prompt "What?" --edit "17=+4"
+    A multimodal model: cliplens steer --pipeline llava/ --sae sae/ --image x.png --prompt "What?" --edit "17=+4"
+
+    Writes strip.png, edits.json, steering.json and steering.html.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads steal each other's time
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must be set before importing torch
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.steering.request import SteeringRequest
     from cliplens_plugins.steering.session import do
@@ -211,7 +249,7 @@ def _latent(entry: dict[str, Any]) -> str:
 
 
 def _success(found: dict[str, Any]) -> str:
-    """Return how often the edit works, at the suggested dose or at the best."""
+    """Return the success of the edit in words, at the suggested dose or at the best one."""
     aim = found["aim"]
     rows = [row for row in found["measured"] if isinstance(row.get(aim), float) and row["dose"] != 0]
     if not rows:
@@ -231,14 +269,14 @@ def _shown(value: Any) -> str:
 def _window(text: str) -> tuple[float, float]:
     numbers = _numbers(text, ":")
     if len(numbers) != 2:
-        raise _unreadable("a window FROM:TO", text, "write for example --window 0:0.5")
+        raise _unreadable("a window FROM:TO", text, "pass for example --window 0:0.5")
     return numbers[0], numbers[1]
 
 
 def _size(text: str) -> tuple[int, int]:
     numbers = _numbers(text, "x")
     if len(numbers) != 2 or any(n != int(n) or n < 1 for n in numbers):
-        raise _unreadable("a size WIDTHxHEIGHT", text, "write for example --size 512x512")
+        raise _unreadable("a size WIDTHxHEIGHT", text, "pass for example --size 512x512")
     return int(numbers[0]), int(numbers[1])
 
 
