@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused_in_words(clip: HookedCLIP) -> None:
         (InputError, "since part= or window=", clip, {"site": "vision.hook_embedding", "window": (0.0, 1.0)}),
         (
             InputError,
-            r"found Linear\. Fix: give a HookedCLIP",
+            r"found Linear\. Fix: pass a HookedCLIP",
             torch.nn.Linear(2, 2),
             {"site": "vision.hook_embedding"},
         ),
