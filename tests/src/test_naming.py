@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cliplens.contracts import Namer
 from cliplens.errors import PluginError
@@ -19,7 +17,6 @@ from cliplens.naming import (
     words,
 )
 from cliplens.records import Evidence, LatentTable, Name
-from cliplens.statistics import auroc
 from support.evidence import planted_evidence
 
 NAN = float("nan")
@@ -94,21 +91,6 @@ def test_a_namer_that_gives_too_few_names_is_named() -> None:
         PluginError, match=r"Expected one name per latent \(11\) from the namer 'short', but found 0 names"
     ):
         name_latents(planted_evidence(n=40), Short())
-
-
-@given(
-    st.lists(st.floats(-9, 9), min_size=1, max_size=20),
-    st.lists(st.floats(-9, 9), min_size=1, max_size=20),
-)
-def test_auroc_equals_its_definition(up: list[float], down: list[float]) -> None:
-    slow = np.mean([1.0 if u > d else 0.5 if u == d else 0.0 for u in up for d in down])
-    assert auroc(up, down) == pytest.approx(slow, abs=1e-12)
-    assert auroc(up, down) + auroc(down, up) == pytest.approx(1, abs=1e-12)
-
-
-def test_auroc_of_nothing_is_nan() -> None:
-    assert np.isnan(auroc([], [1.0]))
-    assert np.isnan(auroc([1.0], [NAN]))
 
 
 def test_words_in_context_equal_the_slow_definition() -> None:

@@ -133,7 +133,7 @@ def test_hours_of_work_are_replaced_only_when_asked(finished: RunFolder, tmp_pat
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="found files that are no run"):
+    with pytest.raises(InputError, match="found other files in it"):
         run(Settings(**SMALL), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 

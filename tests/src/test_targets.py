@@ -65,7 +65,7 @@ def test_the_worlds_factors_are_labels() -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     path = str(table(tmp_path))
-    with pytest.raises(InputError, match=r"Expected --target COLUMN=VALUE, but found 'kind'\. Fix: name a value"):
+    with pytest.raises(InputError, match=r"Expected --target COLUMN=VALUE, but found 'kind'\. Fix: pass a column"):
         label_of(Settings(pairs=path, target="kind"))
     with pytest.raises(PairsError, match="a column 'kinds'"):
         label_of(Settings(pairs=path, target="kinds=cat"))

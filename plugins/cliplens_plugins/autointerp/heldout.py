@@ -15,7 +15,7 @@ from cliplens.contracts import Judge, Scorer
 from cliplens.records import Column, Evidence, Findings, Name
 from cliplens.sites import MODALITIES, Modality
 from cliplens.statistics import auroc_interval, mean_interval
-from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameTest, living_names, tested_names
+from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameTest, names_of, tested_names
 from cliplens_plugins.autointerp.near_misses import neighbours
 from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of
 from cliplens_plugins.autointerp.view_judge import ViewJudge
@@ -47,10 +47,7 @@ class HeldOutScorer(Scorer):
         judges: Sequence[Judge] = (),
     ) -> Findings:
         """Return the columns of the detection test (own modality and cross-modal) and a table of all tests."""
-        given: dict[Modality, list[str | None]] = {
-            "image": living_names([n.text for n in from_images], evidence.alive),
-            "text": living_names([n.text for n in from_captions], evidence.alive),
-        }
+        given = names_of(from_images, from_captions, evidence.alive)
         names = sorted({n for given_names in given.values() for n in given_names if n})
         views = self._views(evidence, names, embed, (*self.judges, *judges))
         near = neighbours(evidence.decoder, evidence.alive)

@@ -25,7 +25,7 @@ from cliplens.sites import MODALITIES, Modality
 from cliplens_plugins.autointerp.endpoint import EndpointBackend, endpoint_queue
 from cliplens_plugins.autointerp.fit_questions import FitQuestion, Kind
 from cliplens_plugins.autointerp.local import LocalBackend
-from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameJudge, Names, Scores, living_names, tested_names
+from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameJudge, Names, Scores, names_of, tested_names
 from cliplens_plugins.autointerp.near_misses import near_misses, neighbours
 from cliplens_plugins.autointerp.questions import Backend, QuestionQueue
 from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of, top_of
@@ -62,10 +62,7 @@ class LanguageModelScorer(Scorer):
         if backend is None:
             return Findings()
         judge = AskingJudge(backend, endpoint_queue(self.name, backend, self.give_up_after), evidence, self)
-        given: dict[Modality, Names] = {
-            "image": living_names([n.text for n in from_images], evidence.alive),
-            "text": living_names([n.text for n in from_captions], evidence.alive),
-        }
+        given = names_of(from_images, from_captions, evidence.alive)
         results = tested_names(judge, given, self.seed)
         columns: dict[str, np.ndarray] = {}
         schema: list[Column] = []

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cliplens.records import Name
 from cliplens.sites import MODALITIES, Modality
 from cliplens.statistics import mean_interval
 
@@ -97,6 +98,16 @@ def tested_names(judge: NameJudge, given: Mapping[Modality, Names], seed: int) -
         for n, source in enumerate(MODALITIES)
         for target in judge.modalities
     ]
+
+
+def names_of(
+    from_images: Sequence[Name], from_captions: Sequence[Name], alive: np.ndarray
+) -> dict[Modality, list[str | None]]:
+    """Return the names of living latents, by the modality that they were made from; None without a name."""
+    return {
+        "image": living_names([n.text for n in from_images], alive),
+        "text": living_names([n.text for n in from_captions], alive),
+    }
 
 
 def living_names(names: Sequence[str | None], alive: np.ndarray) -> list[str | None]:

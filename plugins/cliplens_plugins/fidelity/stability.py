@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from cliplens.deprecation import renamed_keywords
@@ -86,14 +86,10 @@ def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[t
         top: indices of each latent's top samples, padded with -1 (`Exemplars.at`).
         least: minimum Jaccard index of a listed pair.
     """
-    latent, rank = np.nonzero(top >= 0)
-    held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
-    sizes: np.ndarray = np.asarray(held.sum(1))
-    both = (held @ held.T).tocoo()
+    sizes, both = _overlaps(top)
     index = both.data / (sizes[both.row] + sizes[both.col] - both.data)
     listed = np.flatnonzero((both.row < both.col) & (index >= least))
-    found = [(int(both.row[n]), int(both.col[n]), float(index[n])) for n in listed]
-    return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
+    return _listed(both, index, listed)
 
 
 def contained(top: Int[np.ndarray, "latent top"], least: float = 0.8) -> list[tuple[int, int, float]]:
@@ -103,11 +99,20 @@ def contained(top: Int[np.ndarray, "latent top"], least: float = 0.8) -> list[tu
         Triples (narrow latent, broad latent, share of the narrow one's top samples that are also the broad one's), for
         pairs in which the broad latent has more top samples than the narrow one.
     """
-    latent, rank = np.nonzero(top >= 0)
-    held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
-    sizes: np.ndarray = np.asarray(held.sum(1))
-    both = (held @ held.T).tocoo()
+    sizes, both = _overlaps(top)
     share = both.data / sizes[both.row]
     listed = np.flatnonzero((sizes[both.row] < sizes[both.col]) & (share >= least))
-    found = [(int(both.row[n]), int(both.col[n]), float(share[n])) for n in listed]
+    return _listed(both, share, listed)
+
+
+def _overlaps(top: Int[np.ndarray, "latent top"]) -> tuple[np.ndarray, coo_array]:
+    """Return the number of top samples of each latent, and the number that each two latents share."""
+    latent, rank = np.nonzero(top >= 0)
+    held = csr_array((np.ones(len(latent)), (latent, top[latent, rank])), shape=(len(top), int(top.max(initial=0)) + 1))
+    return np.asarray(held.sum(1)), (held @ held.T).tocoo()
+
+
+def _listed(both: coo_array, values: np.ndarray, listed: np.ndarray) -> list[tuple[int, int, float]]:
+    """Return the listed pairs of latents with their values, highest first."""
+    found = [(int(both.row[n]), int(both.col[n]), float(values[n])) for n in listed]
     return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))

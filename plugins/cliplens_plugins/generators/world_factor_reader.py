@@ -45,7 +45,7 @@ class WorldFactorReader(nn.Module):
     def read(self, images: Sequence[Image.Image]) -> dict[str, Int[np.ndarray, " picture"]]:
         """Return, for each factor, the index in `FACTORS[name].values` of the value that each image shows."""
         pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
-        parts = [self(_inputs(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
+        parts = [self(pixels_to_inputs(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
         return {name: torch.cat([part[name].argmax(dim=1) for part in parts]).numpy() for name in FACTORS_READ}
 
 
@@ -55,7 +55,7 @@ def _stage(d_in: int, d_out: int) -> nn.Module:
     )
 
 
-def _inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "picture 3 48 48"]:
+def pixels_to_inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "picture 3 48 48"]:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
@@ -67,7 +67,7 @@ def train_factor_reader(*, steps: int = 1500, seed: int = 0) -> WorldFactorReade
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
     for step in tqdm(range(steps), desc="training the reader", delay=2):
         scenes = draw_scenes(_BATCH, seed=READER_SEED + seed, start=step * _BATCH)
-        logits = reader(_inputs(render(scenes)))
+        logits = reader(pixels_to_inputs(render(scenes)))
         losses = [F.cross_entropy(logits[name], torch.from_numpy(scenes[name])) for name in FACTORS_READ]
         optimiser.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()

@@ -25,9 +25,9 @@ from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, object_masks, render
 from cliplens.world.factors import TILTS
-from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures, SceneLayout
+from cliplens_plugins.generators.painter import Painter, PainterConfig, SceneLayout
 from cliplens_plugins.generators.world import scaled_condition
-from cliplens_plugins.generators.world_factor_reader import load_factor_reader
+from cliplens_plugins.generators.world_factor_reader import load_factor_reader, pixels_to_inputs
 
 GENERATOR_SEED = 3_000_000
 DRAWN = (*SHARED, "texture", "tint", "light")
@@ -164,7 +164,7 @@ def _loss(
     painter: Painter, recipe: PainterRecipe, scenes: Scenes, known: Float[Tensor, "sample width"]
 ) -> Float[Tensor, ""]:
     """Return the weighted squared error of the predicted clean image."""
-    picture = _pixels(render(scenes))
+    picture = pixels_to_inputs(render(scenes))
     time = torch.rand(len(scenes))
     mix = time[:, None, None, None]
     state = mix * picture + (1 - mix) * torch.randn_like(picture)
@@ -202,10 +202,6 @@ def _prepared(
     preprocess: Callable[[Image.Image], Tensor], pixels: UInt8[np.ndarray, "batch side side 3"]
 ) -> Float[Tensor, "batch 3 side side"]:
     return torch.stack([preprocess(Image.fromarray(picture)) for picture in pixels])
-
-
-def _pixels(pixels: UInt8[np.ndarray, "batch side side 3"]) -> Pictures:
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
 def _flat(step: int, steps: int) -> float:

@@ -231,14 +231,16 @@ def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
     """Print one line per figure and one column per dose; of several samples, one line per sample and dose."""
     from rich.table import Table
 
+    from cliplens_plugins.steering.page import shown
+
     if len({row["dose"] for row in rows}) < len(rows):
         table = Table(*rows[0], box=None)
         for row in rows:
-            table.add_row(*map(_shown, row.values()))
+            table.add_row(*map(shown, row.values()))
     else:
         table = Table("", *(f"dose {row['dose']:g}" for row in rows), box=None)
         for name in (n for n in rows[0] if n != "dose"):
-            table.add_row(name, *(_shown(row[name]) for row in rows))
+            table.add_row(name, *(shown(row[name]) for row in rows))
     console.print(table)
 
 
@@ -260,10 +262,6 @@ def _success(found: dict[str, Any]) -> str:
         return f": {best[aim]:.0%} at dose {best['dose']:g}, but no dose keeps other attributes within 10 %"
     row = next(row for row in rows if row["dose"] == suggested)
     return f": {row[aim]:.0%} at the suggested dose {suggested:g}, other attributes within 10 %"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _window(text: str) -> tuple[float, float]:

@@ -70,7 +70,7 @@ def save_page(
         taken=found["latents"],
         doses=found["doses"],
         samples=samples if columns else [],
-        rows=[{name: _shown(value) for name, value in row.items()} for row in found["measured"]],
+        rows=[{name: shown(value) for name, value in row.items()} for row in found["measured"]],
         notes=found["notes"],
         size=_LARGE,
     )
@@ -83,5 +83,6 @@ def _embedded(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Format a figure: floats with three decimals."""
     return f"{value:.3f}" if isinstance(value, float) else str(value)

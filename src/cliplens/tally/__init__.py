@@ -4,10 +4,10 @@ The states of most metrics are `Sums` (named sums) and `TopSamples` (the stronge
 depends on the order of batches or merges, beyond the rounding of float64.
 """
 
+from cliplens.distributed import shards as shards
 from cliplens.tally.one_pass import Tally as Tally
 from cliplens.tally.one_pass import tally as tally
 from cliplens.tally.reduce import all_reduce as all_reduce
-from cliplens.tally.reduce import shards as shards
 from cliplens.tally.states import Mergeable as Mergeable
 from cliplens.tally.states import MetricOfParts as MetricOfParts
 from cliplens.tally.states import PartPerKey as PartPerKey

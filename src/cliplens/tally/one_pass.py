@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.contracts import Metric
+from cliplens.distributed import is_distributed
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, LatentTable
 from cliplens.registry import Plugin
-from cliplens.tally.reduce import all_reduce_one, distributed
+from cliplens.tally.reduce import all_reduce_one
 
 _MISSING = {
     "pairs": "both an image and a caption in every pair",
@@ -163,7 +164,7 @@ def _skipped(entry: _Entry) -> str:
 
 
 def _all_reduce_entries(entries: Sequence[_Entry]) -> None:
-    if not distributed():
+    if not is_distributed():
         return
     for entry in entries:
         outcomes: list[Any] = [None] * torch.distributed.get_world_size()
