@@ -60,7 +60,7 @@ def test_a_run_of_embeddings_scores_and_reports(files: Path, tmp_path: Path) -> 
 def test_settings_that_contradict_are_refused(files: Path, change: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         asked(files, **change)
-    with pytest.raises(InputError, match="Expected pairs to look at"):
+    with pytest.raises(InputError, match="Expected --pairs, the images and captions"):
         Settings()
 
 
