@@ -5,7 +5,7 @@
     python -m benchmarks world.py scoring.py  some of them
     python -m benchmarks --list               what would run, with its options
 
-Every script writes RESULTS/NAME.json. One that fails is reported at the end, and the others run.
+Every script writes RESULTS/NAME.json. If a script fails, the others still run, and the failure is reported at the end.
 """
 
 import argparse
@@ -59,7 +59,7 @@ BY_HAND = ("on_gpu.py", "report_browser.py", "harvest_emoji.py")
 
 
 def main() -> None:
-    """Run what was asked for; exit with 1 where a script failed."""
+    """Run the chosen scripts; exit with 1 if a script failed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,7 +82,7 @@ def commands(scripts: list[str], *, long: bool, results: Path = RESULTS) -> dict
     """Return the command of each chosen script.
 
     Raises:
-        SystemExit: a name is not that of a script.
+        SystemExit: there is no script of that name.
     """
     unknown = sorted(set(scripts) - set(SCRIPTS) - {"all"})
     if unknown:

@@ -40,7 +40,7 @@ PACKAGES += ("diffusers", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; `low` and `high` are nan where one value is all there is."""
+    """A figure with its 95 % interval; `low` and `high` are nan for a single value."""
 
     value: float
     low: float
@@ -61,7 +61,7 @@ def ratio(over: Sequence[float], under: Sequence[float], *, resamples: int = 400
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Return the mean with its 95 % t-interval. Values that are nan are left out."""
+    """Return the mean with its 95 % t-interval; nan values are left out."""
     from scipy.stats import t
 
     known = [v for v in values if not np.isnan(v)]
@@ -75,9 +75,9 @@ def mean(values: Sequence[float]) -> Estimate:
 def alternate(
     cases: Mapping[str, Callable[[], object]], rounds: int, *, device: str = "cpu", warmup: int = 1, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Return seconds per case and round. Each round runs every case once, in an order drawn anew.
+    """Return the seconds of each case and round. Each round runs every case once, in random order.
 
-    On a CPU the time is the process's own CPU time, so that other work on the machine does not count; on a GPU it is
+    On a CPU, this is the CPU time of the process, so that other work on the machine does not count. On a GPU, it is the
     wall time between synchronisations.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
@@ -151,7 +151,7 @@ class Bench:
         self._started = time.perf_counter()
 
     def table(self, title: str, columns: Mapping[str, str] | Sequence[str]) -> None:
-        """Start a table. `columns` maps each head to the format of its numbers ("" prints them as they are)."""
+        """Start a table. `columns` maps each head to the format of its numbers; "" means unformatted."""
         heads = dict(columns) if isinstance(columns, Mapping) else dict.fromkeys(columns, ".3g")
         self.tables.append({"title": title, "columns": list(heads), "rows": []})
         self._formats = list(heads.values())
@@ -165,12 +165,12 @@ class Bench:
         print(f"| {' | '.join(shown)} |", flush=True)
 
     def note(self, key: str, value: Any, spec: str = "") -> None:
-        """Keep a figure that stands in no table."""
+        """Print and store a figure that is not part of a table."""
         self.notes[key] = _plain(value)
         print(f"{key}: {_shown(value, spec)}", flush=True)
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep raw figures behind the tables; they are written and not printed."""
+        """Store raw figures in the result file, without printing them."""
         self.data[key] = value
 
     def save(self) -> Path:
@@ -232,7 +232,7 @@ def _parser(doc: str | None, options: Mapping[str, Any]) -> argparse.ArgumentPar
 
 
 def _plain(value: Any) -> Any:
-    """Return a value JSON can hold; nan and infinities become null."""
+    """Convert a value for JSON; nan and infinities become null."""
     if isinstance(value, Estimate):
         return {key: _plain(number) for key, number in asdict(value).items()}
     if isinstance(value, np.generic | torch.Tensor):

@@ -1,11 +1,11 @@
-"""Do attributions add up on a trained model, do they foretell ablations, and what does a spliced dictionary cost?
+"""Do attributions add up on a trained model, do they predict ablations, and what does a spliced dictionary cost?
 
     python benchmarks/attribution.py [--pairs 128] [--train 4096] [--samples 120000] [--rounds 9]
 
-A dictionary over both modalities is trained on the embedded world at each hook. Then, on other pairs: the largest gap
-between the sum of an attribution and the model's own similarity (float32); over latents that fire, the correlation of
-the attribution with the change the similarity really makes when that latent is ablated through its hook, error term on
-(norms and later blocks answer too). Costs are paired ratios to a plain forward of the same batch.
+A dictionary over both modalities is trained on the embedded world at each hook. On other pairs, the script measures the
+largest difference between the sum of an attribution and the model's similarity (float32), and, over latents that fire,
+the correlation of the attribution with the effect of ablating the latent through its hook (with the error term; norms
+and later blocks are recomputed). Costs are paired ratios to a plain forward of the same batch.
 """
 
 from argparse import Namespace
@@ -26,14 +26,14 @@ HOOKS = ("hook_embedding", "blocks.2.hook_resid_post", "blocks.1.hook_resid_post
 
 
 def trained(clip: HookedCLIP, hook: str, options: Namespace) -> Dictionary:
-    """A small top-k dictionary over both modalities."""
+    """Train a small top-k dictionary over both modalities."""
     provider = cliplens.activations(clip, world_pairs(options.train), hook=hook, batch_size=512)
     config = dictionary_config("topk", provider.d_in, k=12)
     return train(config, provider, samples=options.samples, batch_size=512, lr=2e-3)
 
 
 def shown(clip: HookedCLIP, n: int) -> tuple[Tensor, Tensor]:
-    """Images and captions that no dictionary was trained on."""
+    """Return images and captions on which no dictionary was trained."""
     pairs = list(world_pairs(n, seed=7))
     images = torch.stack([clip.preprocess(pair.image) for pair in pairs])  # type: ignore[misc]
     return images, clip.tokenizer([str(pair.caption) for pair in pairs])  # type: ignore[misc]
@@ -43,7 +43,7 @@ def shown(clip: HookedCLIP, n: int) -> tuple[Tensor, Tensor]:
 def ablations(
     clip: HookedCLIP, side: str, inputs: Tensor, towards: Tensor, dictionary: Dictionary, hook: str
 ) -> Tensor:
-    """Attributed and true effects of single latents, [effect, 2]."""
+    """Return attributions and effects of ablation of single latents, [effect, 2]."""
     tower = clip.towers[side]  # type: ignore[index]
     found = attribute_latents(tower, inputs, towards, dictionary)
     codes = f"{hook}.hook_sae_acts_post"

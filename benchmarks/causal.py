@@ -1,11 +1,11 @@
-"""Does the modality score say which tower a latent matters in?
+"""Does the modality score predict in which tower a latent has a causal effect?
 
     python benchmarks/causal.py [--pairs 4000] [--shown 128] [--random 5] [--d-sae 96] [--seeds 3]
 
 For each seed a dictionary over both towers of the embedded model is trained by `cliplens run`, and every living latent
-is ablated in the image tower, the text tower and both, with the dictionary spliced in and its error kept. Printed are
-Spearman's correlation of MDS with the image tower's share of the change in matching, how many latents change matching
-by more than two deviations of random directions of the same size, and both per class of the ground truth.
+is ablated in the image tower, the text tower and both, with the dictionary spliced in and its error kept. The script
+prints Spearman's correlation of MDS with the image tower's share of the change in matching, the share of latents that
+change matching by more than two standard deviations of random directions of the same size, and both per true class.
 """
 
 import tempfile

@@ -3,7 +3,7 @@
     python benchmarks/forward.py [--model ViT-B-32] [--batch 32] [--rounds 15] [--device cuda]
     python benchmarks/forward.py --families          # one model per family instead, small batches
 
-Random weights. In each round every case runs once, in an order drawn anew. A ratio is taken within its round; the table
+The weights are random. Each round runs every case once, in random order. Ratios are taken within a round; the table
 gives the median over rounds with a 95 % bootstrap interval.
 """
 
@@ -37,7 +37,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A function to time, and the case it is compared with."""
+    """A function to time, and the name of the case that it is compared with."""
 
     run: Callable[[], Any]
     against: str

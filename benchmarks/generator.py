@@ -1,9 +1,9 @@
-"""How well the embedded generator draws what an embedding holds, read by an independent network.
+"""How well does the embedded generator draw the content of an embedding, as read by an independent network?
 
     python benchmarks/generator.py [--pictures 512] [--judge FILE]
 
-Prints the table of docs/generator.md. The judge is trained on pictures of the world first (about two minutes), or read
-from FILE. Scenes come from a seed neither the model, nor the generator, nor the judge has seen.
+Prints the table of docs/generator.md. The judge is first trained on pictures of the world (about two minutes), or
+loaded from FILE. The scenes come from a seed that was not used to train the model, the generator or the judge.
 """
 
 import tempfile

@@ -2,9 +2,9 @@
 
     python benchmarks/harvest.py [--model ViT-B-32] [--pairs 128] [--batch 32] [--rounds 5] [--device cuda]
 
-Random weights. The rounds take all ways in random order; given is the median of the paired ratios with its 95 %
-interval. The forwards alone get images and tokens that are ready; the harvest decodes, tokenises, casts, hashes and
-writes. See also `harvest_memory.py`, `harvest_compile.py` and `harvest_emoji.py`.
+The weights are random. Each round runs all cases in random order; the table gives the median of the paired ratios with
+its 95 % interval. The forwards alone get prepared images and tokens; the harvest also decodes, tokenises, casts, hashes
+and writes. See also `harvest_memory.py`, `harvest_compile.py` and `harvest_emoji.py`.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ WORDS = ("a", "photo", "of", "the", "small", "red", "dog", "on", "green", "grass
 
 
 class Noise(ImageColumn):
-    """Images in memory at the model's own size."""
+    """Random images in memory, at the input size of the model."""
 
     def __init__(self, count: int, size: int) -> None:
         self.array = np.random.default_rng(0).integers(0, 255, (count, size, size, 3), dtype=np.uint8)
@@ -65,7 +65,7 @@ def noise_pairs(clip: HookedCLIP, count: int) -> Pairs:
 
 @torch.no_grad()
 def forwards(model: nn.Module, images: Tensor, tokens: Tensor, batch: int, device: str) -> float:
-    """Seconds of the stock towers alone."""
+    """Return the seconds of the stock towers alone."""
     start = time.perf_counter()
     for i in range(0, len(images), batch):
         model.encode_image(images[i : i + batch].to(device))
@@ -76,7 +76,7 @@ def forwards(model: nn.Module, images: Tensor, tokens: Tensor, batch: int, devic
 
 
 def harvested(clip: HookedCLIP, pairs: Pairs, sites: list[Site], batch: int) -> float:
-    """Seconds of the harvest of the same pairs to disk."""
+    """Return the seconds of the harvest of the same pairs to disk."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         harvest(clip, pairs, sites, Path(folder) / "cache", batch_size=batch)

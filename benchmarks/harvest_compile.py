@@ -2,7 +2,7 @@
 
     python benchmarks/harvest_compile.py [--model ViT-B-32] [--batch 32] [--rounds 9] [--device cuda]
 
-The rounds take both ways in random order; given is the median of the paired ratios with its 95 % interval.
+Each round runs both cases in random order; the table gives the median of the paired ratios with its 95 % interval.
 """
 
 import random
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def seconds(reader: SiteReader, decoded: Decoded, device: str) -> float:
-    """Return the wall time of reading one batch: compilation runs in other threads."""
+    """Return the wall time of reading one batch, because compilation runs in other threads."""
     start = time.perf_counter()
     reader.read(decoded)
     if device == "cuda":

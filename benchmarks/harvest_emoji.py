@@ -1,8 +1,8 @@
-"""How long do real drawings take, live and cached: pairs of noto_emoji through the embedded model.
+"""How long does it take to read real drawings (pairs of noto_emoji), live and from the cache?
 
     python benchmarks/harvest_emoji.py --data FOLDER [--pairs 2000]
 
-FOLDER holds `noto_emoji/emoji.csv` and its images; the default is the variable CLIPLENS_DATA.
+FOLDER contains `noto_emoji/emoji.csv` and its images; the default is the environment variable CLIPLENS_DATA.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Is the memory of a harvest flat in the number of pairs?
+"""Is the memory of a harvest independent of the number of pairs?
 
     python benchmarks/harvest_memory.py [--pairs 5000 20000]
 
-Peak resident memory of a harvest of the embedded world, each in a fresh process.
+Prints the peak resident memory of harvests of the embedded world, each in a new process.
 """
 
 import subprocess

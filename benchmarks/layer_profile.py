@@ -1,10 +1,10 @@
-"""Where in the model do modalities part? One dictionary over both towers at each depth of the embedded model.
+"""At which depth do the modalities meet? One dictionary over both towers at each depth of the embedded model.
 
     python benchmarks/layer_profile.py [--model world] [--seeds 1] [--steps 400]
 
-Both towers of the embedded model are equally wide, so one dictionary can read the same block of both (class token and
-end-of-text token). Beside the class shares stand the scores' recovery of the known truth and the modality gap, before
-and after what single-modality latents write is taken out.
+Both towers of the embedded model have the same width, so one dictionary can be trained on the same block of both (class
+token and end-of-text token). The table gives the shares of the classes, the recovery of the known truth by the scores,
+and the modality gap, before and after subtracting the contributions of single-modality latents.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ COLUMNS = ("ImgD", "TextD", "CrossD", "alive", "labelled", "accuracy", "AUROC", 
 
 
 def profile(model: str, hook: str, seed: int, steps: int) -> list[float]:
-    """The figures of `COLUMNS` at one hook."""
+    """Return the figures of `COLUMNS` at one hook."""
     from cliplens.sae import dictionary_config, train
     from cliplens.store import Provider
     from cliplens.world import ground_truth

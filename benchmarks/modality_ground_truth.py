@@ -1,19 +1,19 @@
-"""MODTRUTH: which modality scores recover a known truth, and which promise too much?
+"""MODTRUTH: which modality scores recover a known truth, and are their intervals correct?
 
     python benchmarks/modality_ground_truth.py [--seeds 5] [--steps 400] [--resume RUNS.jsonl] [--figure FILE.svg]
         [--classes batchtopk topk group_sparse:group_coefficient=0.2 ...]
 
-Three parts, each over seeds with 95 % t-intervals. The seeds of part 2 are dictionaries of one model of one world:
-their intervals say how much a dictionary varies, not how much worlds or models do.
-1. Planted codes: latents made image-only, text-only or shared, under confounds (heavy-tailed firing is always there).
-2. The embedded world: dictionaries trained on the final embeddings of the default model, of its plain InfoNCE twin (the
-   negative control: no single-modality latents), and of a split-prone variant of the default model whose captions are
-   turned by 50 degrees and pushed away, so that shared concepts fall apart in two latents.
+Three parts, each over seeds with 95 % t-intervals. The seeds of part 2 are dictionaries of one model of one world, so
+the intervals cover the variation of dictionaries, not that of worlds or models.
+1. Planted codes: latents are made image-only, text-only or shared, with heavy-tailed firing and one confound each.
+2. The embedded world: dictionaries are trained on the final embeddings of the default model, of its plain InfoNCE twin
+   (the negative control without single-modality factors), and of a split-prone variant of the default model, whose
+   captions are rotated by 50 degrees and shifted, so that shared concepts split into two latents.
    Labels of latents come from one half of the scored pairs, scores from the other. Living latents without a label are
-   counted apart, and accuracy is given for several label cuts and class cuts. Every training class is an architecture,
-   or an architecture with a field set; the first is shown score by score, all of them in one table.
-   With --resume each dictionary's figures are kept in a file, so that a run that was stopped goes on.
-3. Calibration: coverage of the 95 % intervals by firings, and false discoveries under the null at 4,096 latents.
+   counted separately, and the accuracy is given for several label cuts and class cuts. A training class is an
+   architecture, or an architecture with one field set; the first has a table of all scores, and one table has all
+   classes. With --resume, the figures of each dictionary are kept in a file, so that an interrupted run can continue.
+3. Calibration: coverage of the 95 % intervals by number of firings, and false discoveries at 4,096 latents.
 """
 
 import json
@@ -46,19 +46,19 @@ SINGLE = ("ImgD", "TextD", "CrossD")
 TRAIN, SCORED = 8192, 4096
 FITTED = ("explained_variance", "l0")
 LABEL_CUTS = (0.1, 0.2, 0.35, 0.5)
-"""Correlations a latent must reach with a factor's value to be labelled; the metric's own cut is .35."""
+"""Label cuts: minimum correlation of a latent with a factor value to be labelled; the metric uses .35."""
 CLASS_CUTS = (0.05, 0.1, 0.2, 0.3)
-"""A latent is TextD below the cut and ImgD above one minus the cut; the fixed cuts of the metric are .2 and .8."""
+"""Class cuts: a latent is TextD below the cut and ImgD above one minus the cut; the metric uses .2 and .8."""
 CLASSES = ("batchtopk", "topk", "matryoshka_batchtopk", "group_sparse", "group_sparse:group_coefficient=0.2")
 CLASSES += ("masked_group_sparse", "iso_energy", "iso_energy:align_coefficient=0.002", "two_decoders", "ncl")
-"""Alignment-aware classes at their published weights, and two at a larger one (4 and 10 times)."""
+"""Alignment-aware classes at their published weights, and two of them at larger weights (4 and 10 times)."""
 
 
 # --- 1. planted codes
 
 
 def planted(seed: int, confound: str, n_pairs: int = 4000, per_class: int = 60) -> Codes:
-    """Image codes, caption codes and classes; what `confound` names is added to heavy-tailed firing rates."""
+    """Return image codes, caption codes and true classes, with heavy-tailed firing rates and one confound."""
     g = np.random.default_rng(seed)
     k = 3 * per_class
     classes = np.repeat(np.array(["ImgD", "TextD", "CrossD"], dtype="<U6"), per_class)
@@ -91,7 +91,7 @@ CONFOUNDS = ("heavy tails only", "unequal norms", "modality gap", "correlated fa
 
 
 def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Per confound and score: accuracies and AUROC, one value per seed."""
+    """Return accuracies and AUROC by confound and score, one value per seed."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for confound in tqdm(CONFOUNDS, delay=2, desc="planted"):
         for seed in range(seeds):
@@ -114,14 +114,14 @@ def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
 
 @lru_cache(maxsize=2)
 def embeddings(model: str, n: int, hook: str = "hook_embedding") -> PairedActs:
-    """Activations of world pairs at a hook of both towers, one position each; by default the final embeddings."""
+    """Return activations of world pairs at a hook of both towers, one position each."""
     import cliplens
 
     return read(cliplens.load(model), n, hook)
 
 
 def read(clip: HookedCLIP, n: int, hook: str = "hook_embedding") -> PairedActs:
-    """The same of any model that knows the captions of the world."""
+    """Return activations of world pairs by any model that can encode the captions of the world."""
     from cliplens.sites import sites_of
     from cliplens.stream import stream
     from cliplens.world import world_pairs
@@ -133,7 +133,7 @@ def read(clip: HookedCLIP, n: int, hook: str = "hook_embedding") -> PairedActs:
 
 
 def turned(acts: PairedActs, degrees: float = 50.0, gap: float = 0.5) -> PairedActs:
-    """Captions turned away from images and pushed off: what was one direction becomes two."""
+    """Rotate and shift the captions, so that a direction shared with images becomes two directions."""
     g = torch.Generator().manual_seed(50)
     d = acts.image.shape[1]
     turn, _ = torch.linalg.qr(torch.randn(d, d, generator=g))
@@ -144,7 +144,7 @@ def turned(acts: PairedActs, degrees: float = 50.0, gap: float = 0.5) -> PairedA
 
 
 def _half_turns(basis: torch.Tensor) -> torch.Tensor:
-    """Rotation by one radian in d/2 random planes at once, as a generator."""
+    """Return the generator of a rotation by one radian in d/2 random planes at once."""
     d = len(basis)
     planes = torch.zeros(d, d)
     even = torch.arange(0, d - 1, 2)
@@ -153,7 +153,7 @@ def _half_turns(basis: torch.Tensor) -> torch.Tensor:
 
 
 def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train one dictionary and hold it against the truth."""
+    """Train one dictionary and compare its scores with the truth."""
     from cliplens.sae import dictionary_config, needs_pairs, train
     from cliplens.store import Provider
     from cliplens.world import ground_truth
@@ -179,14 +179,17 @@ def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int) 
 
 
 def by_label(metric: GroundTruthMetric) -> dict[str, dict[str, int]]:
-    """Return the classes by MDS and fixed cuts of living latents, with and without a label."""
+    """Count the classes by MDS and fixed cuts among living latents, with and without a label."""
     classes, labelled = classify_fixed(metric.scores()["pairs"]), metric.labels().labelled
     groups = {"labelled_classes": labelled, "unlabelled_classes": ~labelled}
     return {group: {name: int((classes[of] == name).sum()) for name in SINGLE} for group, of in groups.items()}
 
 
 def by_cut(metric: GroundTruthMetric, truth: GroundTruth) -> list[dict[str, float]]:
-    """Return the accuracy of MDS and of the energy ratio for every label cut and class cut."""
+    """Return one row per label cut and class cut: the number of labelled latents, and the accuracy of two scores.
+
+    The scores are MDS and the energy ratio. A latent has a label if its best correlation reaches the label cut.
+    """
     rows = []
     for least in LABEL_CUTS:
         classes = metric.labels(least).classes(truth.sharing)
@@ -202,14 +205,14 @@ def by_cut(metric: GroundTruthMetric, truth: GroundTruth) -> list[dict[str, floa
 
 
 def parsed(training_class: str) -> tuple[str, dict[str, float]]:
-    """`architecture` or `architecture:field=number`."""
+    """Parse `architecture` or `architecture:field=number`."""
     architecture, _, setting = training_class.partition(":")
     field, _, value = setting.partition("=")
     return architecture, {field: float(value)} if setting else {}
 
 
 class Kept:
-    """Figures of dictionaries, kept in a file of JSON lines as they are made."""
+    """A file of JSON lines with the figures of the dictionaries trained so far."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -217,7 +220,7 @@ class Kept:
         self._held = {tuple(entry["of"]): entry["figures"] for entry in map(json.loads, lines)}
 
     def get(self, of: tuple[str | int, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the figures that were kept, or make them now."""
+        """Return the stored figures, or compute and store them."""
         if of not in self._held:
             self._held[of] = make()
             if self._path:
@@ -230,7 +233,7 @@ class Kept:
 
 
 def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
-    """How often the interval, and bare percentiles, hold the true score of latents with n firings."""
+    """Return the coverage of the interval, and of a simple percentile interval, for latents with n firings."""
     g = np.random.default_rng(seed)
     true = np.tile([0.03, 0.1, 0.3, 0.5, 0.8, 0.97], 20)
     hits: dict[str, list[float]] = {"ours": [], "percentile": []}
@@ -250,7 +253,11 @@ def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
 
 
 def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
-    """Share of repeats with any discovery under the null, and the false share where 1,000 of 4,096 latents are real."""
+    """Return two false discovery rates at 4,096 latents and q <= .05.
+
+    The first is the share of repeats with at least one discovery if no latent has a real effect. The second is the
+    share of false discoveries among all discoveries if 1,000 latents have a real effect.
+    """
     g = np.random.default_rng(seed)
     none, among = [], []
     for _ in range(repeats):
@@ -268,7 +275,7 @@ def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
 
 
 def scores_of(runs: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Per what was run and score: accuracies and AUROC, one value per seed."""
+    """Return accuracies and AUROC by run and score, one value per seed."""
     scores: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for what, found in runs.items():
         for figures in found:
@@ -317,7 +324,7 @@ def label_table(b: Bench, runs: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def cut_table(b: Bench, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Print how accuracy depends on the label cut and on the class cuts."""
+    """Print the accuracy by label cut and class cuts."""
     b.table(
         "Accuracy by label cut and class cuts",
         {"model": "", "label cut": ".2f", "class cuts": "", "labelled": ".0f", "MDS": ".3f", "energy ratio": ".3f"},
@@ -337,7 +344,7 @@ def score_table(b: Bench, title: str, found: dict[tuple[str, str], dict[str, lis
 
 
 def figure(path: Path, panels: dict[str, dict[tuple[str, str], dict[str, list[float]]]]) -> None:
-    """Dots with intervals: AUROC of every score, per confound and per model."""
+    """Draw the AUROC of every score with its interval, by confound and by model."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -393,8 +400,8 @@ def main() -> None:
             b.row(n, *(mean([h[name] for h in held]) for name in ("ours", "percentile")))
         rates = [false_discoveries(seed) for seed in seeds]
         b.table("False discoveries at 4,096 latents, q <= .05", {"rate": "", "value": ".3f"})
-        b.row("repeats with any discovery under the null", mean([r[0] for r in rates]))
-        b.row("false among the discoveries, 1,000 latents real", mean([r[1] for r in rates]))
+        b.row("share of repeats with a discovery, no real effects", mean([r[0] for r in rates]))
+        b.row("share of false discoveries, 1,000 real effects", mean([r[1] for r in rates]))
         if b.args.figure:
             panels = {"planted codes": codes, "embedded world": scores} if scores else {"planted codes": codes}
             figure(Path(b.args.figure), panels)
@@ -422,7 +429,7 @@ def world_runs(b: Bench) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def as_number(share: str) -> float:
-    """'3/4' as a number; nan of none."""
+    """Convert a share such as '3/4' to a number; nan for a share of nothing."""
     covered, values = share.split("/")
     return int(covered) / int(values) if int(values) else float("nan")
 

@@ -1,9 +1,9 @@
-"""What does the one-pass form of MS buy over its O(M^2) definition, on 50,000 samples and 1,024 latents?
+"""How much faster is the one-pass form of MS than its O(M^2) definition, on 50,000 samples and 1,024 latents?
 
     python benchmarks/monosemanticity.py [--samples 50000] [--latents 1024] [--d-judge 512] [--device ...]
 
-The definition is timed on a few samples and extrapolated by the number of pairs; its three forms are the published
-script's (one pair at a time), a row of pairs at a time, and two matrix products over all pairs.
+The definition is timed on a few samples and extrapolated by the number of pairs. It has three forms: one pair at a time
+(the published script), one row of pairs at a time, and two matrix products over all pairs.
 """
 
 import time
@@ -20,7 +20,7 @@ from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 
 
 def pair_by_pair(acts: Tensor, judged: Tensor) -> Tensor:
-    """The published script's loop: every pair of samples is visited."""
+    """Compute MS with the loop of the published script, which visits every pair of samples."""
     top, bottom = torch.zeros(acts.shape[1]).double(), torch.zeros(acts.shape[1]).double()
     for i in range(len(acts)):
         for j in range(i + 1, len(acts)):
@@ -31,7 +31,7 @@ def pair_by_pair(acts: Tensor, judged: Tensor) -> Tensor:
 
 
 def row_by_row(acts: Tensor, judged: Tensor) -> Tensor:
-    """One sample against all later ones at a time."""
+    """Compute MS with one sample against all later ones at a time."""
     top, bottom = torch.zeros(acts.shape[1]).double(), torch.zeros(acts.shape[1]).double()
     for i in range(len(acts) - 1):
         later = acts[i + 1 :]
@@ -41,7 +41,7 @@ def row_by_row(acts: Tensor, judged: Tensor) -> Tensor:
 
 
 def all_pairs(acts: Tensor, judged: Tensor) -> Tensor:
-    """All pairs at once: two M x M products."""
+    """Compute MS with two M x M matrix products."""
     similar = (judged @ judged.T).fill_diagonal_(0)
     every = torch.ones_like(similar).fill_diagonal_(0)
     return (acts * (similar @ acts)).sum(0) / (acts * (every @ acts)).sum(0)

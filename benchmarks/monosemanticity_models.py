@@ -6,15 +6,15 @@ The comparison of Yan et al. (arXiv 2502.14888; a reimplementation): neurons of 
 batch-top-k dictionary (SAE) and non-negative contrastive features (NCL) of the same embedding, of a plain CLIP and of
 one with a self-supervised loss added.
 
-* On the embedded world the judge is the truth itself: one-hot vectors of what an image shows and a caption says. The
-  models are the twins of `cliplens_hooks.training.world`: `plain` and `slip` (the same architecture, data, steps and
-  optimiser; SLIP's loss added), trained here from one seed per row, about five minutes each, and kept in --twins. Their
-  retrieval stands beside, since a worse model could be less monosemantic for that alone. The default model, which keeps
-  single-modality factors, stands below.
-* On coco500 (500 COCO pairs; embedding level, the images are not there) the judge is a sentence encoder over captions,
-  and a random-init twin stands beside the model. Needs the extra `judges`; left out where the data are not there.
+* On the embedded world, the judge is the ground truth: one-hot vectors of the factors in the image and in the caption.
+  The models are the twins of `cliplens_hooks.training.world`: `plain` and `slip` (the same architecture, data, steps
+  and optimiser, with SLIP's loss added). They are trained here, one per seed, in about five minutes each, and kept in
+  --twins. Their retrieval is given too, because a worse model could be less monosemantic for that reason alone. The
+  default model, which encodes single-modality factors, is included.
+* On coco500 (embeddings of 500 COCO pairs; the images are not available), the judge is a sentence encoder of captions,
+  and a random-init twin is included. This needs the extra `judges`, and is skipped without the data.
 
-Every number is the mean over seeds with a 95 % t-interval; on coco500 the seeds are those of the dictionaries.
+Every number is the mean over seeds with a 95 % t-interval; on coco500, the seeds are those of the dictionaries.
 """
 
 import json
@@ -39,12 +39,12 @@ Features = tuple[Tensor, Tensor]
 
 
 def neurons(acts: PairedActs) -> Features:
-    """Each coordinate of the centred embedding as two features, its positive and its negative part."""
+    """Return two features per coordinate of the centred embedding: its positive and its negative part."""
     return tuple(torch.cat([x.relu(), (-x).relu()], dim=1) for x in (s - s.mean(0) for s in (acts.image, acts.text)))  # type: ignore[return-value]
 
 
 def trained(acts: PairedActs, shown: PairedActs, architecture: str, seed: int, steps: int, d_sae: int) -> Features:
-    """Codes of `shown` by a dictionary trained on `acts`."""
+    """Return the codes of `shown` by a dictionary trained on `acts`."""
     from cliplens.sae import dictionary_config, needs_pairs, train
     from cliplens.store import Provider
 
@@ -57,7 +57,7 @@ def trained(acts: PairedActs, shown: PairedActs, architecture: str, seed: int, s
 
 
 def figures(codes: Features, judged: tuple[Tensor | None, Tensor]) -> dict[str, float]:
-    """Medians over living latents, of images and captions where the judge sees them, and class shares."""
+    """Return medians over living latents, for each modality that the judge embeds, and the shares of classes."""
     found: dict[str, float] = {}
     for side, acts, judge in zip(("image", "text"), codes, judged, strict=True):
         if judge is None:
@@ -73,7 +73,7 @@ def figures(codes: Features, judged: tuple[Tensor | None, Tensor]) -> dict[str, 
 
 
 def twin(folder: Path, name: str, seed: int) -> PairedActs:
-    """Embeddings of a twin of the embedded model, trained into the folder unless it is there."""
+    """Return the embeddings of a twin of the embedded model, which is trained and saved first if it is missing."""
     import cliplens
     from cliplens_hooks.models.world import world_tokenizer
     from cliplens_hooks.training.world import RECIPES, save_model, train
@@ -87,7 +87,7 @@ def twin(folder: Path, name: str, seed: int) -> PairedActs:
 
 
 def retrieval(acts: PairedActs, n: int = 256) -> float:
-    """Share of the first n images whose nearest caption is their own; a tie of equal captions counts as a hit."""
+    """Return the share of the first n images whose nearest caption is their own; equal captions count as correct."""
     image, text = (torch.nn.functional.normalize(side[:n], dim=1) for side in (acts.image, acts.text))
     similarity = image @ text.T
     return float((similarity.diagonal() >= similarity.amax(1) - 1e-6).double().mean())
@@ -98,7 +98,7 @@ def part_of(acts: PairedActs, part: slice) -> PairedActs:
 
 
 def world_judges(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """One-hot truth of what is seen and of what is said."""
+    """Return one-hot vectors of the true factors in images and in captions."""
     from cliplens.world import ground_truth
 
     truth = ground_truth(TRAIN + SCORED)
@@ -112,7 +112,7 @@ def world_judges(ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
 
 
 def coco(folder: Path) -> tuple[dict[str, PairedActs], Tensor] | None:
-    """Embeddings of the model and of its random-init twin, and the captions' embeddings by the sentence judge."""
+    """Return the embeddings of the model and of its random-init twin, and those of captions by the sentence judge."""
     from cliplens import registry
     from cliplens.errors import MissingExtraError
 

@@ -1,17 +1,17 @@
-"""Does a name match what the latent really codes? Every namer against the ground truth of the embedded world.
+"""Does the name of a latent match the value that it encodes? All namers on the ground truth of the embedded world.
 
     python benchmarks/naming.py [--pairs 20480] [--seeds 0 1 2] [--judge]
 
-For each seed a dictionary is trained on the embedded world. The factor value a latent codes is the one its activation
-correlates with best on half of the held-out pairs (column `truth`; none below .35). A name is right when it holds one
-of the words the world says for that value (`circle`, `circles`, `disc`, `discs`).
+For each seed, a dictionary is trained on the embedded world. The value that a latent encodes is the factor value with
+which its activation correlates best, on half of the held-out pairs (column `truth`; none below .35). A name is correct
+if it contains one of the caption words for that value (`circle`, `circles`, `disc`, `discs`).
 
-Correlation says how monosemantic a latent is: at .75 and above it codes one value and little else; between .35 and .75
-mostly conjunctions such as "one arrow", where one right word of several is looked for. Image-only factors are never
-said in any caption, so no vocabulary made of captions can name them: the right answer there is no name at all.
+The correlation tells how monosemantic a latent is. At .75 and above, it encodes one value. Between .35 and .75, it
+mostly encodes a conjunction such as "one arrow", of which one word is correct. Image-only factors are never mentioned in
+captions, so a vocabulary from captions cannot name them; the correct answer is no name.
 
-With --judge, names are tested on images by the embedded world's plain twin too: another model, trained apart, so that
-the circularity of the model judging itself can be measured.
+With --judge, names are also tested on images by the plain twin, a separately trained model, to measure the circularity
+of a model that judges itself.
 """
 
 import tempfile
@@ -47,11 +47,11 @@ NAMERS: tuple[Namer, ...] = (VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(),
 BANDS = ((0.75, 1.01, "one value (>= .75)"), (0.5, 0.75, ".50 to .75"), (0.35, 0.5, ".35 to .50"))
 CLASSES = {"CrossD": "shared", "TextD": "text only", "ImgD": "image only"}
 SAID = {"past": {"was"}, "present": {"is"}, "future": {"will", "be"}, "polite": {"please"}, "rude": {"oi"}}
-"""How captions say values that are not their own word."""
+"""Caption words of values that differ from the name of the value."""
 
 
 class TwinJudge(Judge):
-    """Another model as the judge."""
+    """A judge that uses another model."""
 
     name = "world-plain"
 
@@ -71,7 +71,7 @@ class TwinJudge(Judge):
 
 
 def accepted(truth: str) -> set[str]:
-    """The words captions say for a factor's value."""
+    """Return the caption words for a factor value."""
     factor, value = truth.split("=")
     if factor not in WORDS:
         return SAID.get(value, {value})
@@ -80,7 +80,7 @@ def accepted(truth: str) -> set[str]:
 
 
 def finished(folder: RunFolder) -> tuple[RunContext, Evidence, LatentTable]:
-    """Return a finished run's context, with the evidence its names were made from."""
+    """Return the context of a finished run, with the evidence from which its names were made."""
     run = OpenedRun(folder)
     cache = Cache.open(folder.activations)
     context = RunContext(run.clip, run.pairs, cache, run.dictionary, run.asked, folder, Group.current())
@@ -95,7 +95,7 @@ def finished(folder: RunFolder) -> tuple[RunContext, Evidence, LatentTable]:
 
 
 def shuffled(names: list[Name], seed: int) -> list[Name]:
-    """The same names on other latents."""
+    """Assign the names to other latents."""
     named = [k for k, n in enumerate(names) if n.text]
     order = np.random.default_rng(seed).permutation(named)
     moved = dict(zip(named, order, strict=True))
@@ -130,7 +130,7 @@ def count_right(
     seed: int,
     right: dict[tuple[str, str, str, str], list[int]],
 ) -> None:
-    """Add one dictionary's names to the counts: right, unnamed, all; per namer, source, class and band."""
+    """Add the names of one dictionary to the counts (correct, unnamed, all) by namer, source, class and band."""
     naming, _ = split_evidence(evidence)
     images, captions = namer.from_images(naming), namer.from_captions(naming)
     chosen = chosen_modality(images, captions, image_share(naming))
@@ -149,7 +149,7 @@ def count_right(
 
 
 def counted(right: int, unnamed: int, of: int) -> str:
-    """A cell of the table."""
+    """Return a cell of the table."""
     if not of:
         return "none"
     limits = binomtest(right, of).proportion_ci(method="wilson")

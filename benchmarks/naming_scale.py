@@ -1,10 +1,10 @@
-"""How long it takes to name many latents and to test the names.
+"""How long does it take to name many latents and to test the names?
 
     python benchmarks/naming_scale.py [--latents 4096 16384] [--width 512] [--words 5000] [--captions 20000]
 
-The evidence is made up, with the sizes of a real run: 64 top samples per latent and modality out of `--captions` pairs,
-a background of 2,000 pairs, and a vocabulary of `--words` words whose frequency falls as that of words does. Captions
-hold ten words; a latent fires on captions that hold one word. Times are CPU seconds of this process.
+The evidence is synthetic, with the sizes of a real run: 64 top samples per latent and modality from `--captions` pairs,
+a background of 2,000 pairs, and a vocabulary of `--words` words with a realistic frequency distribution. Captions
+have ten words; a latent fires on captions that contain one word. Times are CPU seconds of this process.
 """
 
 import numpy as np
@@ -47,7 +47,7 @@ def measure(b: Bench, latents: int) -> None:
 
 
 def made_up(latents: int, width: int, words: int, captions: int) -> Evidence:
-    """Return evidence for `latents` latents."""
+    """Return synthetic evidence for `latents` latents."""
     rng = np.random.default_rng(0)
     vocabulary = tuple(f"word{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{chr(97 + n // 676)}" for n in range(words))
     often = 1 / np.arange(1, words + 1)

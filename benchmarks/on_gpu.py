@@ -4,9 +4,9 @@
     python benchmarks/on_gpu.py --parts train score           some parts
     python benchmarks/on_gpu.py --short --device cpu          tiny sizes, to check the script where there is no GPU
 
-Parts: parity, forward, harvest, compile, train, score. Ratios are paired: both sides run in one process, in an order
-drawn anew each round, and the table gives the median of the per-round ratios with a 95 % bootstrap interval. The result
-file is written after every part. A part that fails is noted with its error, and the others run.
+Parts: parity, forward, harvest, compile, train, score. Ratios are paired: each round runs both cases in one process, in
+random order, and the table gives the median of the ratios per round with a 95 % bootstrap interval. The result file is
+written after every part. If a part fails, its error is noted, and the others still run.
 """
 
 import argparse
@@ -51,7 +51,7 @@ WORDS = ("a", "photo", "of", "the", "small", "red", "dog", "on", "green", "grass
 
 
 def main() -> None:
-    """Run the parts asked for and write their tables."""
+    """Run the chosen parts and write their tables."""
     parts = {
         "parity": measure_parity,
         "forward": measure_forward,
@@ -92,7 +92,7 @@ def timed_models(args: argparse.Namespace) -> Iterator[tuple[HookedCLIP, str, in
 
 
 def loaded(name: str, device: str, dtype: str = "float32") -> HookedCLIP:
-    """Open a model with random weights; the embedded world brings its own."""
+    """Open a model with random weights, or the embedded world with its own weights."""
     return cliplens.load(name, pretrained=None if name == "world" else "random", device=device, dtype=dtype)
 
 
@@ -115,7 +115,7 @@ def towers_of(clip: HookedCLIP, count: int) -> Iterator[tuple[str, HookedTower, 
 
 
 def write_pictures(folder: Path, distinct: int, pairs: int) -> Path:
-    """Write a CSV of pairs over JPEG files of 400 x 300 pixels; pictures repeat so that writing them stays quick."""
+    """Write a CSV of pairs with JPEG files of 400 x 300 pixels; pictures repeat, so that writing them is fast."""
     draw, words = np.random.default_rng(0), random.Random(0)
     (folder / "images").mkdir()
     for number in range(distinct):
@@ -173,7 +173,7 @@ def measure_forward(b: Bench) -> None:
 
 
 def measure_harvest(b: Bench) -> None:
-    """Time a harvest from JPEG files to disk against the two forwards over inputs that lie on the device."""
+    """Time a harvest from JPEG files to disk against the two forwards with inputs on the device."""
     args, cpus = b.args, len(os.sched_getaffinity(0))
     distinct, count = (32, 96) if args.short else (1024, 8192)
     workers = args.workers if any(args.workers) else ([0, 1] if args.short else [max(cpus // 2, 1), max(cpus - 1, 1)])
@@ -199,7 +199,7 @@ def harvest_to(clip: HookedCLIP, pairs: Pairs, folder: Path, batch: int, workers
 
 
 def wall(run: Callable[[], object], device: str) -> float:
-    """Return the wall seconds of one call, whatever the device."""
+    """Return the wall seconds of one call on any device."""
     started = time.perf_counter()
     run()
     if device == "cuda":
@@ -209,7 +209,7 @@ def wall(run: Callable[[], object], device: str) -> float:
 
 @torch.no_grad()
 def bare_forwards(clip: HookedCLIP, count: int, batch: int, device: str) -> float:
-    """Return the seconds of the stock towers over inputs that lie on the device."""
+    """Return the seconds of the stock towers with inputs on the device."""
     model: Any = clip.model
     images, tokens = images_for(clip, batch), tokens_for(clip, batch)
 
@@ -232,7 +232,7 @@ def seconds_of_decoding(clip: HookedCLIP, pairs: Pairs, batch: int, workers: int
 
 @torch.no_grad()
 def measure_compile(b: Bench) -> None:
-    """Time reading one batch as the model stands and through torch.compile."""
+    """Time reading one batch without and with torch.compile."""
     heads = {"model": "", "dtype": "", "batch": "", "tower": "", "to compile, s": ".1f", "times as fast": ".2f"}
     b.table("Reading a residual and the embedding through torch.compile", {**heads, "off by": ".1e"})
     for clip, dtype, batch in timed_models(b.args):
@@ -269,7 +269,7 @@ def measure_train(b: Bench) -> None:
 
 
 def steps_of(b: Bench, d_in: int, d_sae: int, batch: int, k: int, precision: str) -> None:
-    """Time every class at one size and precision; memory is what one trainer and its step add."""
+    """Time every class at one size and precision; memory is the increase by one trainer and its step."""
     device, repeats = b.args.device, 1 if b.args.short else 5
     rows = [torch.randn(batch, d_in, device=device) for _ in range(4)]
     floor = floor_of(d_in, d_sae, rows, device)
@@ -298,7 +298,7 @@ def steps_of(b: Bench, d_in: int, d_sae: int, batch: int, k: int, precision: str
 
 
 def floor_of(d_in: int, d_sae: int, rows: list[Tensor], device: str) -> Callable[[], object]:
-    """Return what no dense step can do without: one encode product and an Adam step over both matrices."""
+    """Return the floor of any dense step: one encode product and an Adam step over both matrices."""
     weights = [torch.randn(d_in, d_sae, device=device, requires_grad=True) for _ in range(2)]
     for weight in weights:
         weight.grad = torch.ones_like(weight)
@@ -313,7 +313,7 @@ def floor_of(d_in: int, d_sae: int, rows: list[Tensor], device: str) -> Callable
 
 
 def families() -> list[list[str]]:
-    """Return each of SAELens' classes with the fast form of it, where one is installed."""
+    """Return each of SAELens' classes with its fast form, if there is one."""
     return [[name, *(fast for fast in (f"fast_{name}",) if installed(fast))] for name in CLASSES]
 
 
@@ -360,7 +360,7 @@ def measure_score(b: Bench) -> None:
 
 
 def update(b: Bench, metric: Metric, batch: Any) -> None:
-    """Show a metric one batch; note a failure once."""
+    """Update a metric with one batch; note a failure once."""
     try:
         metric.update(batch)
     except Exception as error:

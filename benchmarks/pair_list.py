@@ -2,7 +2,7 @@
 
     python benchmarks/pair_list.py [--pairs 3000000]
 
-Each source is read in a fresh process (Linux).
+Each source is read in a new process (Linux only).
 """
 
 import io
@@ -22,7 +22,7 @@ from cliplens.store.memory import trim_memory
 
 
 def captions(count: int) -> Iterator[str]:
-    """Captions of some 50 letters, all different."""
+    """Return distinct captions of about 50 letters."""
     return (f"a photo of the small red dog number {i} on green grass" for i in range(count))
 
 
@@ -55,7 +55,7 @@ SOURCES = {
     "a `datasets` folder, mapped": (saved_dataset, 1),
     "tar shards": (tar_shard, 10),
 }
-"""How each is written, and by how many fewer pairs: tars are slow to read."""
+"""Function that writes each source, and a divisor of the number of pairs, because tars are slow to read."""
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def read_list(few: str, path: str) -> None:
-    """Read pairs in this process, a few first so that all modules are loaded; print the cells of the table."""
+    """Read pairs in this process, after a few to load all modules; print the cells of the table."""
     read_pairs(few)
     before, start = memory("RssAnon"), time.perf_counter()
     pairs = read_pairs(path)
@@ -94,7 +94,7 @@ def read_list(few: str, path: str) -> None:
 
 
 def memory(kind: str) -> int:
-    """Return bytes of this process: RssAnon leaves out mapped files, VmHWM is the most there ever was of both."""
+    """Return the memory of this process in bytes. RssAnon excludes mapped files; VmHWM is the peak including them."""
     trim_memory()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[kind].split()[0]) * 1024

@@ -1,12 +1,12 @@
-"""What do two processes under torchrun buy over one, in a harvest and in scoring, and is the result the same?
+"""How much faster are two processes under torchrun than one, in harvest and scoring, and is the result the same?
 
     python benchmarks/processes.py [--pairs world:16384] [--rounds 3]
     python benchmarks/processes.py --pairs CAPTIONS.csv --options="--image-root FOLDER --id-column NAME"
 
-The commands a user types: `cliplens harvest` and `cliplens score`, alone and under `torchrun --nproc-per-node 2`, each
-process with one thread, in random order. `steps` are the seconds the command itself says in steps.json: reading and
-writing activations, and one pass over the codes; `whole` is the wall time with the start of Python, which scoring adds
-names and the report to that one process writes. `--options` go to the commands as they are.
+Runs `cliplens harvest` and `cliplens score`, alone and under `torchrun --nproc-per-node 2`, each process with one
+thread, in random order. `steps` are the seconds in steps.json: reading and writing activations, and one pass over the
+codes. `whole` is the wall time including the start of Python and, for scoring, the names and the report, which one
+process writes. `--options` are passed to the commands unchanged.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from cliplens.records import LatentTable
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TIMED = {"harvest": "harvest", "score": "score"}
-"""Command -> the step of steps.json that is shared out."""
+"""The step in steps.json that the processes share, by command."""
 TOLERANCE = 1e-9
-"""Sums of processes are added in another order than those of one."""
+"""Relative tolerance, because two processes add sums in another order than one."""
 
 
 def cliplens(command: str, out: Path, options: list[str], processes: int = 1) -> float:
-    """Wall seconds of a command."""
+    """Return the wall seconds of a command."""
     start = time.perf_counter()
     launch = TORCHRUN if processes > 1 else []
     asked = [sys.executable, *launch, "-m", "cliplens", command, *options, "--threads", "1", "--out", str(out)]

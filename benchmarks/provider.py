@@ -1,10 +1,10 @@
-"""How fast are shuffled batches, against SAELens' mixing buffer and against a bare gather?
+"""How fast are shuffled batches, compared with SAELens' mixing buffer and with a bare gather?
 
     python benchmarks/provider.py [--rounds 7] [--rows 51200] [--width 768] [--batch 4096] [--device cpu]
 
-All three are fed the same activations from memory, as a model would give them: `prompts` images of 50 positions at a
-time. Rounds run in random order in one process. The table gives tokens per second (median) and, against each rival, the
-median of the paired ratios with its 95 % interval. The cache holds the same rows in float16 on disk.
+All three get the same activations from memory, `prompts` images of 50 positions at a time, as from a model. Rounds run
+in random order in one process. The table gives tokens per second (median) and, for each other method, the median of the
+paired ratios with its 95 % interval. The cache holds the same rows in float16 on disk.
 """
 
 import random
@@ -35,7 +35,7 @@ OURS = "cliplens Provider"
 
 
 class Chunks(RowSource):
-    """Activations as they come from a model, chunk after chunk, from memory."""
+    """Activations in memory, chunk by chunk, as from a model."""
 
     modalities = ("image",)
 
@@ -57,7 +57,7 @@ def endless(chunks: list[Tensor]) -> Iterator[Tensor]:
 
 
 def bare_gather(chunks: list[Tensor], rows: int, batch: int) -> Iterator[Tensor]:
-    """The least a shuffling buffer can do: fill memory that is there, permute, gather."""
+    """Yield batches of the simplest shuffling buffer: fill allocated memory, permute, gather."""
     buffer = torch.empty(rows, chunks[0].shape[1], device=chunks[0].device)
     coming = endless(chunks)
     while True:
@@ -72,7 +72,7 @@ def bare_gather(chunks: list[Tensor], rows: int, batch: int) -> Iterator[Tensor]
 
 
 def cache_of(chunks: list[Tensor], folder: Path) -> Cache:
-    """The chunks as a cache, one pair per position, float16."""
+    """Return the chunks as a cache in float16, with one pair per position."""
     width, rows = chunks[0].shape[1], sum(len(c) for c in chunks)
     form = ShardSchema(SITE.hook, 1, width, "float16", token_ids=False)
     identity = ModelIdentity("none", None, "", "", "", "")
@@ -92,7 +92,7 @@ def cache_of(chunks: list[Tensor], folder: Path) -> Cache:
 
 
 def rates_of(batches: Iterator[Tensor], tokens: int) -> tuple[float, float]:
-    """Tokens per second of the clock and of the processor, all threads, after the first batch fills the buffer."""
+    """Return tokens per second of wall time and of CPU time of all threads, after the first batch."""
     next(batches)
     if torch.cuda.is_available():
         torch.cuda.synchronize()

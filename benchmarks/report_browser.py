@@ -2,7 +2,7 @@
 
     python benchmarks/report_browser.py --report RUN/report.html [--rounds 5]
 
-Needs chromium, chromedriver and selenium. Drawing is by software, without a GPU, so real machines are faster.
+Needs chromium, chromedriver and selenium. The browser renders in software, so machines with a GPU are faster.
 """
 
 import os
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(report: Path) -> dict[str, float]:
-    """One fresh browser."""
+    """Measure a report in a new browser."""
     browser = driver()
     try:
         browser.get(report.resolve().as_uri())
@@ -60,7 +60,7 @@ def measure(report: Path) -> dict[str, float]:
 
 
 def driver() -> Any:
-    """A headless chromium."""
+    """Return a headless chromium."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

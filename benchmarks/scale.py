@@ -1,8 +1,8 @@
-"""The arithmetic of docs/scale.md: bytes and hours of a harvest of CC3M, CC12M and LAION-400M.
+"""Compute the figures of docs/scale.md: bytes and hours of a harvest of CC3M, CC12M and LAION-400M.
 
     python benchmarks/scale.py [--teraflops 150]
 
-Nothing is run but the decoding of one JPEG of 640 x 480, again and again, to say how many images a core prepares.
+The only measurement is the repeated decoding of one JPEG of 640 x 480, for the number of images that a core prepares.
 """
 
 import io
@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[tuple[int, int, bool], ...]] = {
 }
 """context_size, d_in, token ids."""
 TOWERS = {"ViT-B/32": ((12, 768, 50), (12, 512, 77)), "ViT-L/14": ((24, 1024, 257), (12, 768, 77))}
-"""Layers, width, positions of the vision and the text tower."""
+"""Layers, width and positions of the vision and the text tower."""
 
 
 def bytes_per_pair(sites: tuple[tuple[int, int, bool], ...]) -> int:
@@ -37,7 +37,7 @@ def bytes_per_pair(sites: tuple[tuple[int, int, bool], ...]) -> int:
 
 
 def flop(layers: int, width: int, positions: int) -> float:
-    """A forward: 12 width^2 multiply-adds per position and layer, and the two products of attention."""
+    """Return the FLOP of a forward: 12 width^2 multiply-adds per position and layer, and two attention products."""
     return 2 * layers * positions * (12 * width**2 + 2 * positions * width)
 
 

@@ -1,13 +1,13 @@
-"""What does scoring cost beside encoding, and does its memory stay flat?
+"""What does scoring cost compared with encoding, and is its memory bounded?
 
     python benchmarks/scoring.py [--d-in 512] [--d-sae 4096] [--k 32] [--batch 1024] [--batches 8] [--rounds 12]
 
-Each round encodes a few batches of image-caption pairs with one matrix product per modality, then shows the sparse
-codes to the metrics; the ratios are of the same round, what is put off until several batches have come included. Given
-are medians and 95 % intervals over rounds, of CPU seconds of one thread, from the first pairs on. The totals hold every
-metric a run uses but `ground_truth`, which needs a world whose truth is known. Memory is what the metrics hold after
-the pairs and after as many again. EmbSim keeps at most 20 d_sae + 30 * 1,024 embeddings per modality and judge, and the
-draws of bridge and gap have a budget: they grow until they reach that.
+Each round encodes a few batches of image-caption pairs with one matrix product per modality, then updates the metrics
+with the sparse codes. Ratios are taken within a round, and include work that metrics postpone over several batches. The
+table gives medians and 95 % intervals over rounds, in CPU seconds of one thread. The totals include every metric of a
+run except `ground_truth`, which needs a known truth. Memory is the size of the metrics' states after the pairs, and
+after twice as many. EmbSim keeps at most 20 d_sae + 30 * 1,024 embeddings per modality and judge; the draws of bridge
+and gap grow up to a budget.
 """
 
 import random
@@ -28,13 +28,13 @@ BOOTSTRAP = "mds, with 200 bootstrap weights"
 
 
 def made() -> dict[str, Metric]:
-    """Every metric installed, modality once without and once with its bootstrap."""
+    """Return every installed metric, and the modality metric without and with its bootstrap."""
     found: dict[str, Metric] = {p.name: m for p, m in registry.made("metrics", Metric) if p.name not in LEFT_OUT}
     return {**found, "mds": ModalityMetric(0), BOOTSTRAP: ModalityMetric()}
 
 
 def batch_of(number: int, options: Namespace) -> Batch:
-    """A batch of sparse codes with heavy-tailed firing, and what belongs to it."""
+    """Return a batch of sparse codes with heavy-tailed firing, with activations and judge embeddings."""
     g = torch.Generator().manual_seed(number)
     ids = tuple(f"pair-{number}-{i}" for i in range(options.batch))
     weights = 1.0 / torch.arange(1, options.d_sae + 1) ** 0.7
@@ -53,12 +53,12 @@ def batch_of(number: int, options: Namespace) -> Batch:
 
 
 def fresh(batch: Batch) -> Batch:
-    """The same batch with nothing remembered from an earlier metric."""
+    """Return a copy of the batch without cached values."""
     return replace(batch, codes=PairedCodes(batch.codes.ids, batch.codes.image, batch.codes.text))
 
 
 def held(metric: Metric) -> int:
-    """Bytes of a metric's state."""
+    """Return the bytes of a metric's state."""
     return sum(t.numel() * t.element_size() for t in metric.state().values())
 
 

@@ -1,15 +1,15 @@
-"""Does editing a dictionary's latents steer what is drawn, better than simple directions do, and what else changes?
+"""Does editing latents steer generated pictures better than simple directions, and with which side effects?
 
     python benchmarks/steering.py [--samples 96] [--seeds 0 1 2] [--judge FILE] [--figure FILE.png] [--no-pictures]
 
-On the embedded world, whose factors are known. Latents, their typical levels, class means, modality classes and the
-dose come from one set of pairs; everything is scored on scenes of another seed. The dose is the one that reaches most
-targets there with every side effect within 10 %, by the probe. A sample's target is another value of the attribute,
-drawn at random; methods and doses see the same samples, targets and generator seeds.
+The script uses the embedded world, whose factors are known. Latents, their typical levels, class means, modality
+classes and the dose are chosen on one set of pairs; everything is scored on scenes of another seed. The dose is the one
+with the most success on the first set with all side effects within 10 %, by the probe. The target of a sample is a random other
+value of the attribute. All methods and doses use the same samples, targets and generator seeds.
 
-Two readers: `probe`, a linear probe on the edited embedding itself, and `pictures`, the independent judge network on
-what the embedded generator draws (of image embeddings, and of captions in the mixing table). A side effect is an
-attribute whose reading differs from dose 0.
+There are two readers: `probe`, a linear probe on the edited embedding, and `pictures`, the independent judge network on
+the pictures that the embedded generator draws (from image embeddings; from captions in the mixing table). A side effect
+is an attribute whose reading differs from dose 0.
 """
 
 import tempfile
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(b: Bench, doses: Sequence[float]) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows behind the three kinds of tables."""
+    """Return the rows of the three kinds of tables."""
     args, clip = b.args, sample_clip()
     sizes = {CHOOSE_SEED: 4096, SCORE_SEED: max(1024, 4 * args.samples), REFERENCE_SEED: max(512, 2 * args.samples)}
     choose, final, other = (embedded(clip, draw_scenes(n, seed=s)) for s, n in sizes.items())

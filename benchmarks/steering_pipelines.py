@@ -2,10 +2,10 @@
 
     python benchmarks/steering_pipelines.py [--rounds 8] [--device cuda] [--width 128]
 
-The pipeline is a real class with random weights: a text encoder of the size of Stable Diffusion's (12 layers, 768 wide)
-and a small denoiser. Stock and steered calls alternate in random order within each round; a step's cost is the
-difference of a long and a short call. The denoiser is small so that an overhead shows: with a real one the same
-milliseconds are less.
+The pipeline is a real diffusers class with random weights: a text encoder of the size of Stable Diffusion's (12 layers,
+width 768) and a small denoiser. Each round runs stock and steered calls in random order; the cost of a step is computed
+from a long and a short call. The denoiser is small, so that an overhead is visible; with a real one, the same
+milliseconds are a smaller fraction.
 """
 
 import random
@@ -65,7 +65,7 @@ def contexts(pipeline: Any, dictionary: Dictionary) -> dict[str, Callable[[], An
 def measure(
     pipeline: Any, cases: dict[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, list[tuple[float, float]]]:
-    """Per case and round: (seconds per step, seconds besides the steps)."""
+    """Return (seconds per step, seconds outside the steps) by case and round."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     order = random.Random(0)
     for round_number in range(rounds + 1):
@@ -110,9 +110,9 @@ def memory(b: Bench, pipeline: Any, cases: dict[str, Callable[[], Any]]) -> None
 
 
 def peak_alone(case: str, width: int) -> float:
-    """Return the largest resident memory, MiB, of a fresh process that makes one call.
+    """Return the peak resident memory in MiB of a new process that makes one call.
 
-    A dictionary is made only where the case steers.
+    A dictionary is created only if the case steers.
     """
     code = f"from steering_pipelines import print_peak; print_peak({case!r}, {width})"
     done = subprocess.run(

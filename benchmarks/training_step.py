@@ -52,7 +52,7 @@ def trainer(
 
 
 def batches(asked: Namespace, d_sae: int, count: int) -> list[Tensor]:
-    """Return sparse mixtures of random directions, so that there is something to learn."""
+    """Return batches of sparse mixtures of random directions, so that there is something to learn."""
     draw = torch.Generator().manual_seed(1)
     directions = torch.nn.functional.normalize(torch.randn(d_sae // 2, asked.d_in, generator=draw), dim=-1)
     out = []
@@ -64,7 +64,7 @@ def batches(asked: Namespace, d_sae: int, count: int) -> list[Tensor]:
 
 
 def step_of(trained: SAETrainer, dead: int) -> Callable[[Tensor], object]:
-    """Return a step with so many latents dead."""
+    """Return a training step with `dead` latents dead."""
 
     def step(batch: Tensor) -> object:
         trained.n_forward_passes_since_fired.zero_()

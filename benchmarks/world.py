@@ -1,8 +1,8 @@
-"""What the embedded models know of their world: retrieval, caption swaps, linear probes, shares of variance.
+"""What do the embedded models encode? Retrieval, caption swaps, linear probes, and shares of variance.
 
     python benchmarks/world.py [--models world world-plain] [--pairs 8192]
 
-Prints the tables of docs/world.md. Pairs come from a seed nothing was trained on.
+Prints the tables of docs/world.md. The pairs come from a seed that was not used for training.
 """
 
 import time
@@ -56,7 +56,7 @@ def of_model(b: Bench, name: str, scenes: Scenes) -> figures.Embedded:
 
 
 def by_factor(b: Bench, side: str, embedded: dict[str, figures.Embedded]) -> None:
-    """Print accuracy of a linear probe and share of variance, per factor and model."""
+    """Print the accuracy of a linear probe and the share of variance, by factor and model."""
     probes, shares = {}, {}
     for name, found in embedded.items():
         rows = getattr(found, side)

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/steering.py`: data, ways to move an embedding, readers, scoring and tables."""
+"""Parts of `benchmarks/steering.py`: data, methods that edit an embedding, readers, scoring and tables."""

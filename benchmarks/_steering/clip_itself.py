@@ -1,4 +1,4 @@
-"""Colour edited in image embeddings: what zero-shot says, and which caption is retrieved."""
+"""Return rows of zero-shot classification and retrieval, for image embeddings with edited colour."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from cliplens_plugins.steering import (
 
 
 def clip_itself(chosen: Chosen, sample: Sample, n: int, seed: int) -> list[dict[str, Any]]:
-    """Colour edited in image embeddings: what zero-shot says, and which caption is retrieved."""
+    """Return rows of zero-shot classification and retrieval, for image embeddings with edited colour."""
     clip, attribute = sample_clip(), "colour"
     banks, rng = prompt_banks(clip), np.random.default_rng(seed)
     own = sample.scenes[attribute][:n]
@@ -45,7 +45,7 @@ def clip_itself(chosen: Chosen, sample: Sample, n: int, seed: int) -> list[dict[
 
 
 def prompt_banks(clip: HookedCLIP, contexts: int = 64) -> dict[str, Tensor]:
-    """One text embedding per value of each shared attribute, over contexts that all its values share."""
+    """Return one text embedding per value of each shared attribute: the mean over contexts common to all values."""
     scenes, banks = draw_scenes(contexts, seed=REFERENCE_SEED + 1), {}
     for attribute in SHARED:
         n_values = len(FACTORS[attribute].values)

@@ -1,4 +1,4 @@
-"""Scenes with their embeddings, and the dictionaries trained on them."""
+"""Draw scenes, embed them, and train dictionaries on the embeddings."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -20,17 +20,17 @@ QUICK_DOSES = (1.0, 2.0)
 ALPHAS = (0.5, 1.0)
 TRAIN_SEED, CHOOSE_SEED, SCORE_SEED, REFERENCE_SEED = 0, 11, 12, 13
 LEAST = 0.35
-"""Correlation a latent must reach with a value to count as saying it."""
+"""Minimum correlation of a latent with a value that it represents."""
 SKIPPED = ("latents: all values out, target in", "latents: target in", "random latents", "difference of means")
 SKIPPED += ("latents: mean codes of 2", "latents: mean codes of 4")
-"""Methods that are read off embeddings only: drawing costs more, and these say little that the others do not."""
+"""Methods that are scored only on embeddings, because drawing is slow and these are less informative."""
 FAINT = 0.15
-"""Correlation from which a latent takes part in the edit of mean codes."""
+"""Minimum correlation of a latent that takes part in an edit of mean codes."""
 FEW = (2, 4, 8)
-"""How many latents an edit of mean codes may move where it may not move all that say something."""
+"""Numbers of latents in a restricted edit of mean codes."""
 LIMIT = 0.1
 CHOOSING = 512
-"""Scenes of the choosing split a dose is chosen on."""
+"""Number of scenes of the selection split on which a dose is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def embedded(clip: HookedCLIP, scenes: Scenes) -> Sample:
 
 
 def said(modality: Modality) -> tuple[str, ...]:
-    """Return the attributes an embedding of that modality holds and a picture can show."""
+    """Return the attributes that embeddings of the modality encode and pictures show."""
     return VISIBLE if modality == "image" else SHARED
 
 

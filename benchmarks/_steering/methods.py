@@ -1,4 +1,4 @@
-"""Ways to move an embedding from one value of an attribute to another, all chosen on the choosing split."""
+"""Edit an embedding from one value of an attribute to another, with methods fitted on the selection split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from cliplens_plugins.steering import (
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Everything taken from the choosing split: latents of values, typical levels, means, modality classes."""
+    """What is fitted on the selection split: latents of values, typical levels, means, modality classes."""
 
     dictionary: Dictionary
     sample: Sample
@@ -57,11 +57,11 @@ class Chosen:
 
 
 Moved = Callable[[Tensor, int, int, float], Tensor]
-"""(embeddings, own value, target value, dose) -> moved embeddings."""
+"""Function of (embeddings, own value, target value, dose) that returns the edited embeddings."""
 
 
 def methods(chosen: Chosen, modality: Modality, attribute: str, seed: int) -> dict[str, Moved]:
-    """Return every way to move an embedding from one value of the attribute to another."""
+    """Return all methods that edit an embedding from one value of the attribute to another, by name."""
     latents, level = chosen.latents(modality, attribute), chosen.level(modality)
     means, dictionary = chosen.means(modality, attribute), chosen.dictionary
     living = np.flatnonzero(np.nan_to_num(level) > 0)

@@ -1,4 +1,4 @@
-"""Captions with latents of one modality class taken from a reference picture of another scene."""
+"""Replace the codes of one modality class in captions by those of a reference picture of another scene."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ from cliplens_plugins.steering import (
 def mixing(
     chosen: Chosen, sample: Sample, other: Sample, readers: Mapping[str, Reader], n: int, seed: int
 ) -> list[dict[str, Any]]:
-    """The paper's control: captions, with latents of one class taken from a reference picture of another scene."""
+    """Return rows of the paper's intervention: captions with codes of one class from a reference picture."""
     text, reference = sample.of("text")[:n], other.of("image")[:n]
     ids = tuple(str(i) for i in range(n))
     codes = chosen.dictionary.encode(PairedActs(ids, reference, None)).image

@@ -1,4 +1,4 @@
-"""Readers of attributes: a linear probe on embeddings, and the judge network on generated pictures."""
+"""Read attributes with a linear probe on embeddings, or with the judge network on generated pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ Reader = Callable[[Tensor, Modality], Reading]
 
 
 class Probe:
-    """A linear probe per attribute and modality on embeddings: multinomial logistic regression on training pairs."""
+    """Linear probes of embeddings, one per attribute and modality: multinomial logistic regression."""
 
     def __init__(self, sample: Sample) -> None:
         self.weights = {m: {a: self._fitted(sample, m, a) for a in said(m)} for m in ("image", "text")}

@@ -1,4 +1,4 @@
-"""Success and side effects of every method, at every dose and at the dose chosen beforehand."""
+"""Measure success and side effects of every method, at every dose and at the dose chosen on other scenes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,12 +31,12 @@ def score(
     seed: int,
     doses: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Rows of the table: one per reader, method and dose, plus edits of the scene itself where there are any."""
+    """Return the rows of the table: one per reader, method and dose, and those of edits of the scene itself."""
     latents = chosen.latents(modality, attribute)
     known = np.array([v for v, k in enumerate(latents) if k is not None])
     own = sample.scenes[attribute]
     covered = len(known)
-    if covered < 2:  # no latent to put in the place of another: edits of many latents and directions only
+    if covered < 2:  # no pair of latents to exchange, so only edits of many latents and directions
         known = np.arange(len(latents))
     rows, target = cases_of(own, known, n, seed)
     acts = sample.of(modality)[rows]
@@ -68,7 +68,7 @@ def score(
 
 
 def cases_of(own: np.ndarray, known: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first n scenes with one of the known values, and another of them for each to be given."""
+    """Return the first n scenes with a known value, and a random other known value for each as its target."""
     rows = np.flatnonzero(np.isin(own, known))[:n]
     rng = np.random.default_rng(seed)
     return rows, np.array([rng.choice(known[known != own[r]]) for r in rows])
@@ -84,8 +84,10 @@ def chosen_dose(
     seed: int,
     doses: Sequence[float],
 ) -> float:
-    """The dose that reaches most targets within the limit on the scenes everything is chosen on, read by the probe; the
-    smallest where no dose stays within it."""
+    """Return the dose with the most success on the selection split with side effects within the limit, by the probe.
+
+    Return the smallest dose if none stays within the limit.
+    """
     own = chosen.sample.scenes[attribute]
     rows, target = cases_of(own, known, CHOOSING, seed)
     acts = chosen.sample.of(modality)[rows]
@@ -109,7 +111,7 @@ def grouped(acts: Tensor, own: np.ndarray, target: np.ndarray, move: Moved, dose
 def scene_edits(
     sample: Sample, moved: Scenes, rows: np.ndarray, modality: Modality, attribute: str
 ) -> dict[str, Tensor]:
-    """Return activations of two references that edit no embedding: another caption, and the scene drawn anew."""
+    """Return the embeddings of two references that do not edit embeddings: the changed scene, and a text edit."""
     after = embedded(sample_clip(), moved)
     acts = sample.of(modality)[rows]
     edits = {"the scene itself changed (ceiling)": after.of(modality)}

@@ -1,4 +1,4 @@
-"""Tables and figure of the steering benchmark."""
+"""Print the tables and draw the figure of the steering benchmark."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from cliplens_plugins.steering.effects import Effect
 
 
 def edit_tables(b: Bench, rows: Sequence[dict[str, Any]]) -> None:
-    """Print, per case and method, the effect at the dose chosen beforehand (one per seed) and the most success."""
+    """Print, per case and method, the effect at the chosen dose (one per seed) and the most success at any dose."""
     for modality, reader in sorted({(r["modality"], r["reader"]) for r in rows}):
         b.table(
             f"{modality} embeddings, read by {reader}",
@@ -75,7 +75,7 @@ def pooled_effect(rows: Sequence[dict[str, Any]]) -> Effect:
 
 
 def mixing_table(b: Bench, mixed: Sequence[dict[str, Any]]) -> None:
-    """Print, per class of latents, how often an attribute changed and how often it is read as the reference."""
+    """Print, per class of latents, how often an attribute changed and how often it equals the reference."""
     for reader in dict.fromkeys(m["reader"] for m in mixed):
         mine = [m for m in mixed if m["reader"] == reader]
         attributes = list(dict.fromkeys(m["attribute"] for m in mine))
@@ -97,7 +97,7 @@ def mixing_table(b: Bench, mixed: Sequence[dict[str, Any]]) -> None:
 
 
 def clip_table(b: Bench, rows: Sequence[dict[str, Any]]) -> None:
-    """Print what CLIP itself says of edited image embeddings."""
+    """Print zero-shot classification and retrieval by CLIP for edited image embeddings."""
     names = {n: ".2f" for n in rows[0] if n != "method"}
     b.table(
         "CLIP itself: colour edited in image embeddings, read by zero-shot prompts and by retrieval",

@@ -1,7 +1,7 @@
 """A generator that draws an embedding as a bar code: one grey column per dimension.
 
-`cliplens steer run/ --generator barcode` finds it through its entry point. A generator draws the same picture for the
-same condition and seed, bit for bit; this one uses the seed to choose the order of the columns.
+`cliplens steer run/ --generator barcode` finds it through its entry point. A generator must draw bit-identical
+pictures for the same condition and seed; this one uses the seed for the order of the columns.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from cliplens.errors import InputError
 
 
 class BarcodeGenerator(Generator):
-    """Draw each row of the condition as columns whose brightness runs from its smallest to its largest value."""
+    """Draws each row of the condition as columns, with brightness from its smallest to its largest value."""
 
     name: ClassVar[str] = "barcode"
 
     def generate(
         self, condition: Float[Tensor, "sample d_embed"], *, seed: int, **options: Any
     ) -> Sequence[Image.Image]:
-        """Return one picture per row, as wide as the embedding.
+        """Return one picture per row, with one column of pixels per dimension.
 
         Options:
             height: pixels, 32 by default.
@@ -35,7 +35,7 @@ class BarcodeGenerator(Generator):
         height = options.pop("height", 32)
         if options:
             raise InputError(
-                expected="no option but height", found=f"{sorted(options)}", fix="leave the other options out"
+                expected="no options but height", found=f"{sorted(options)}", fix="remove the other options"
             )
         rows = condition.detach().cpu().double().numpy()
         low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)

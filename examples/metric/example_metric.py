@@ -1,7 +1,7 @@
 """A metric with two columns: the mean activation of each latent where it fires, on images and on captions.
 
-`cliplens run` and `cliplens score` find it through its entry point. A metric keeps sums, so that it takes batches in
-any order and its parts merge across processes.
+`cliplens run` and `cliplens score` find it through its entry point. A metric keeps sums, so that batches may come in
+any order and the sums of several processes can be merged.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ MODALITIES: tuple[Modality, ...] = ("image", "text")
 
 
 class MeanActivationMetric(Metric):
-    """Compute the mean activation of each latent over the pairs on which it fires."""
+    """Computes the mean activation of each latent over the pairs on which it fires."""
 
     name: ClassVar[str] = "mean_activation"
     needs: ClassVar[frozenset[Literal["pairs", "judge", "truth", "targets", "raw"]]] = frozenset()
@@ -37,15 +37,17 @@ class MeanActivationMetric(Metric):
                 self._sums.add_per_latent(f"{modality}.firings", codes.latents, None, codes.d_sae)
 
     def merge(self, other: Metric) -> None:
-        """Add what another instance has seen."""
+        """Add the sums of another instance."""
         if not isinstance(other, MeanActivationMetric):
             raise InputError(
-                expected="another MeanActivationMetric", found=type(other).__name__, fix="merge metrics of one kind"
+                expected="another MeanActivationMetric",
+                found=type(other).__name__,
+                fix="merge metrics of the same class",
             )
         self._sums.merge(other._sums)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the sums, to be saved or sent to another process."""
+        """Return the sums, for saving or for another process."""
         return self._sums.state()
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -65,7 +67,7 @@ class MeanActivationMetric(Metric):
 def _described(name: str) -> Column:
     return Column(
         name,
-        "Mean activation where the latent fires. nan: it never fires.",
+        "Mean activation of the latent over the samples on which it fires. nan: it never fires.",
         unit="activation",
         range="0 ..",
     )

@@ -42,7 +42,7 @@ class ExampleBlock(nn.Module):
 
 
 class ExampleEncoder(nn.Module):
-    """Embed patches, apply two blocks, return the mean over positions."""
+    """An encoder that embeds patches, applies two blocks, and returns the mean over positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class ExampleEncoder(nn.Module):
 
 
 class ExampleTower(Tower):
-    """Open an `ExampleEncoder` as a hooked tower."""
+    """Opens an `ExampleEncoder` as a hooked tower."""
 
     family: ClassVar[str] = "example"
 
     def opens(self, model: nn.Module, side: str) -> bool:
-        """Return whether this adapter can open the model; adapters of other families get their turn otherwise."""
+        """Return whether this adapter can open the model; if not, other adapters are tried."""
         return side == "vision" and isinstance(model, ExampleEncoder)
 
     def open(self, model: nn.Module, side: str) -> "HookedExample":
@@ -88,15 +88,15 @@ class HookedExample(HookedVisionTower):
 
     @property
     def input_dtype(self) -> torch.dtype:
-        """Return the dtype images must have."""
+        """Return the dtype of the input images."""
         return self.stock.patch.weight.dtype
 
     def run_stock(self, inputs: Tensor) -> Tensor:
-        """Run the stock model: used whenever nothing is hooked."""
+        """Run the stock model; this is used if nothing is hooked."""
         return self.stock(inputs)
 
     def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
-        """Return the residual stream before the first block, and what every block gets beside it."""
+        """Return the residual stream before the first block, and the other arguments of every block."""
         x = self.hook_embed(self.hook_patch_embed(self.stock.patch(inputs).flatten(2).transpose(1, 2)))
         return x + self.hook_pos_embed(self.stock.place.expand(len(x), -1, -1).clone()), {"attn_mask": None}
 
@@ -116,14 +116,14 @@ def _block(stock: Any) -> HookedBlock:
 
 
 class ExampleModels(ModelSource):
-    """Find the encoder by the name "example"."""
+    """Finds the encoder by the name "example"."""
 
     def models(self) -> list[ModelCard]:
-        """List the models this source can load."""
+        """Return the models that this source can load."""
         return [ModelCard("example", (), "example", "", "heads", None)]
 
     def knows(self, name: str) -> bool:
-        """Return whether `load` takes this name."""
+        """Return whether `load` accepts this name."""
         return name == "example"
 
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
@@ -134,7 +134,7 @@ class ExampleModels(ModelSource):
         return loaded
 
     def adopt(self, model: nn.Module) -> LoadedModel | None:
-        """Take a model the user has. None for a model of another family."""
+        """Return a user's model for hooking; None for a model of another family."""
         if not isinstance(model, ExampleEncoder):
             return None
         identity = identity_of(model, name="example", pretrained=None, preprocess=None, tokenizer=None)
