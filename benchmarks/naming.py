@@ -7,8 +7,8 @@ which its activation correlates best, on half of the held-out pairs (column `tru
 if it contains one of the caption words for that value (`circle`, `circles`, `disc`, `discs`).
 
 The correlation tells how monosemantic a latent is. At .75 and above, it encodes one value. Between .35 and .75, it
-mostly encodes a conjunction such as "one arrow", of which one word is correct. Image-only factors are never mentioned in
-captions, so a vocabulary from captions cannot name them; the correct answer is no name.
+mostly encodes a conjunction such as "one arrow", of which one word is correct. Image-only factors are never mentioned
+in captions, so a vocabulary from captions cannot name them; the correct answer is no name.
 
 With --judge, names are also tested on images by the plain twin, a separately trained model, to measure the circularity
 of a model that judges itself.

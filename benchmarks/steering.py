@@ -4,8 +4,8 @@
 
 The script uses the embedded world, whose factors are known. Latents, their typical levels, class means, modality
 classes and the dose are chosen on one set of pairs; everything is scored on scenes of another seed. The dose is the one
-with the most success on the first set with all side effects within 10 %, by the probe. The target of a sample is a random other
-value of the attribute. All methods and doses use the same samples, targets and generator seeds.
+with the most success on the first set with all side effects within 10 %, by the probe. The target of a
+sample is a random other value of the attribute. All methods and doses use the same samples, targets and seeds.
 
 There are two readers: `probe`, a linear probe on the edited embedding, and `pictures`, the independent judge network on
 the pictures that the embedded generator draws (from image embeddings; from captions in the mixing table). A side effect

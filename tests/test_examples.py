@@ -98,7 +98,7 @@ def test_the_generator_draws_the_same_picture_for_the_same_seed() -> None:
     assert [picture.size for picture in first] == [(16, 32)] * 3
     assert [p.tobytes() for p in first] == [p.tobytes() for p in again] != [p.tobytes() for p in other]
     assert sorted(np.asarray(first[0])[0]) == sorted(np.asarray(other[0])[0])
-    with pytest.raises(InputError, match="no option but height"):
+    with pytest.raises(InputError, match="no options but height"):
         draw.generate(rows, seed=0, width=3)
 
 

@@ -141,7 +141,7 @@ def test_latents_without_a_label_are_counted_as_stored(row: dict[str, str]) -> N
 
 
 def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
-    (paragraph,) = re.findall(r"How many latents count[\s\S]*?\n\n", README)
+    (paragraph,) = re.findall(r"The accuracy depends on the minimum correlation[\s\S]*?\n\n", README)
     known = [value for row in stored("modality_ground_truth", "Accuracy by label cut") for value in values(row)]
     written = numbers_in(paragraph)
     assert len(written) > 10
@@ -149,7 +149,7 @@ def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
 
 
 def test_single_latents_of_the_twin_are_as_stored() -> None:
-    (paragraph,) = re.findall(r"The twin has shared factors only[\s\S]*?\n\n", README)
+    (paragraph,) = re.findall(r"The twin has only shared factors[\s\S]*?\n\n", README)
     rows = stored("layer_profile", "world-plain")
     (line,) = (row for row in rows if row["hook"] == "hook_embedding")
     image, text = (line[name]["value"] for name in ("ImgD", "TextD"))
