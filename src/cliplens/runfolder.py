@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "steering"
 
     @property
+    def studies(self) -> Path:
+        """Folder of the records of studies (`cliplens contribution`, `cliplens bias`): one JSON file each."""
+        return self.path / "studies"
+
+    @property
     def summary(self) -> Path:
         """Headline figures, as JSON."""
         return self.path / "summary.json"

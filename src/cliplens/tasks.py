@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -45,16 +46,46 @@ def retrieval(
     >>> retrieval(rows, rows[[0, 2, 1]], at=(1,))
     {'image_to_text_r1': 0.3333333333333333, 'text_to_image_r1': 0.3333333333333333}
     """
+    hits = retrieval_hits(image, text, at, image_ids=image_ids, caption_ids=caption_ids)
+    return {name: float(found.double().mean()) for name, found in hits.items()}
+
+
+def retrieval_hits(
+    image: Float[Tensor, "pair d"],
+    text: Float[Tensor, "pair d"],
+    at: Sequence[int] = (1,),
+    *,
+    image_ids: Sequence[Hashable] | None = None,
+    caption_ids: Sequence[Hashable] | None = None,
+) -> dict[str, Bool[Tensor, " query"]]:
+    """Return which queries find a right answer among the k nearest: what `retrieval` takes the mean of.
+
+    Args:
+        image: embeddings of the images.
+        text: embeddings of the captions, in step.
+        at: values of k.
+        image_ids: equal for pairs that show the same picture; None: all pictures differ.
+        caption_ids: equal for pairs that say the same text; None: all texts differ.
+
+    Returns:
+        `image_to_text_r1`: one entry per distinct image; `text_to_image_r1`: one per distinct caption; ...
+
+    Raises:
+        InputError: the numbers of images, captions or ids differ, or there are none.
+
+    >>> retrieval_hits(torch.eye(3), torch.eye(3)[[0, 2, 1]])["image_to_text_r1"]
+    tensor([ True, False, False])
+    """
     _check_pairs(image, text, image_ids, caption_ids)
     images, captions = _groups(image_ids, len(image)), _groups(caption_ids, len(text))
     right = _right(images, captions).to(image.device)
     similar = _cosines(image[_first_of(images)], text[_first_of(captions)])
-    figures: dict[str, float] = {}
+    hits: dict[str, Tensor] = {}
     for name, rows, correct in (("image_to_text", similar, right), ("text_to_image", similar.T, right.T)):
         best = rows.masked_fill(~correct, -torch.inf).amax(1, keepdim=True)
         ahead = ((rows >= best - TIE) & ~correct).sum(1)
-        figures |= {f"{name}_r{k}": float((ahead < k).double().mean()) for k in at}
-    return figures
+        hits |= {f"{name}_r{k}": ahead < k for k in at}
+    return hits
 
 
 def contrastive_loss(
@@ -90,17 +121,40 @@ def contrastive_loss(
     >>> round(contrastive_loss(rows, rows, 10.0), 6)
     4.5e-05
     """
+    losses = contrastive_losses(image, text, scale, bias, image_ids=image_ids, caption_ids=caption_ids)
+    return float(losses.mean())
+
+
+def contrastive_losses(
+    image: Float[Tensor, "pair d"],
+    text: Float[Tensor, "pair d"],
+    scale: float,
+    bias: float | None = None,
+    *,
+    image_ids: Sequence[Hashable] | None = None,
+    caption_ids: Sequence[Hashable] | None = None,
+) -> Float[Tensor, " pair"]:
+    """Return the loss of each pair, in nats: what `contrastive_loss` takes the mean of, and its arguments.
+
+    With a bias, the loss of a pair is that of its image against every caption.
+
+    Raises:
+        InputError: the numbers of images, captions or ids differ, or there are none.
+
+    >>> contrastive_losses(torch.eye(2), torch.eye(2), 0.0)
+    tensor([0.6931, 0.6931], dtype=torch.float64)
+    """
     _check_pairs(image, text, image_ids, caption_ids)
     logits = scale * image.double() @ text.double().T
     others = other_right_pairs(len(image), image_ids, caption_ids).to(logits.device)
     if bias is not None:
         own = 2 * torch.eye(len(logits), dtype=torch.float64, device=logits.device) - 1
         terms = torch.nn.functional.logsigmoid(own * (logits + bias))
-        return float(-terms.masked_fill(others, 0.0).sum() / len(logits))
+        return -terms.masked_fill(others, 0.0).sum(1)
     logits = logits.masked_fill(others, -torch.inf)
     own = torch.arange(len(logits), device=logits.device)
-    loss = torch.nn.functional.cross_entropy
-    return float(loss(logits, own) + loss(logits.T, own)) / 2
+    loss = partial(torch.nn.functional.cross_entropy, reduction="none")
+    return (loss(logits, own) + loss(logits.T, own)) / 2
 
 
 def other_right_pairs(
@@ -146,9 +200,20 @@ def zero_shot(
     >>> zero_shot(torch.eye(2), torch.eye(2), torch.tensor([0, 0]))
     0.5
     """
+    return float(zero_shot_hits(image, prototypes, labels).double().mean())
+
+
+def zero_shot_hits(
+    image: Float[Tensor, "image d"], prototypes: Float[Tensor, "class d"], labels: Int[Tensor, " image"]
+) -> Bool[Tensor, " image"]:
+    """Return which images are nearest to the prototype of their own class: what `zero_shot` takes the mean of.
+
+    >>> zero_shot_hits(torch.eye(2), torch.eye(2), torch.tensor([0, 0]))
+    tensor([ True, False])
+    """
     similar = _cosines(image, prototypes)
     own = similar.gather(1, labels.long()[:, None])
-    return float(((similar >= own - TIE).sum(1) == 1).double().mean())
+    return (similar >= own - TIE).sum(1) == 1
 
 
 def nearest_prototype(image: Float[Tensor, "image d"], prototypes: Float[Tensor, "class d"]) -> Int64[Tensor, " image"]:

@@ -14,6 +14,7 @@ from cliplens.files import read_json
 from cliplens.records import WARNING, Exemplars, LatentTable, Positions
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
+from cliplens.studies import Study, read_studies
 from cliplens_plugins.report.heat import fit_of, packed_heat
 
 CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
@@ -43,6 +44,7 @@ class Content:
     """Activations of the latents at each position of the exemplars; empty for dictionaries of pooled embeddings."""
     steering: Mapping[str, Any] = field(default_factory=dict)
     """The content of steering.json, with its strip of pictures as a data URI."""
+    studies: Sequence[Study] = ()
 
     @property
     def title(self) -> str:
@@ -142,6 +144,7 @@ def read_content(run: RunFolder) -> Content:
         exemplars={e.modality: e for e in exemplars if e is not None},
         positions=positions,
         steering=_steering(run),
+        studies=read_studies(run),
     )
 
 

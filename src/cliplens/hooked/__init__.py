@@ -56,6 +56,7 @@ from cliplens.hooked.weights import applied_bias as applied_bias
 from cliplens.hooked.weights import applied_weight as applied_weight
 from cliplens.hooked.weights import is_adapted as is_adapted
 from cliplens.hooked.wrappers import unwrapped as unwrapped
+from cliplens.hooked.zero_shot import TEMPLATES as TEMPLATES
 
 __getattr__ = deprecated_names(
     __name__,

@@ -7,6 +7,7 @@ from cliplens.pairs.captions import tokenised as tokenised
 from cliplens.pairs.decode import Decoded as Decoded
 from cliplens.pairs.decode import Decoder as Decoder
 from cliplens.pairs.dialect import Quoting as Quoting
+from cliplens.pairs.folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import open_image as open_image
 from cliplens.pairs.labels import read_labels as read_labels

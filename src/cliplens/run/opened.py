@@ -6,15 +6,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from cliplens import api, keys
 from cliplens.errors import DamagedError, InputError, MismatchError
 from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Decoder, Pairs, tokenised
-from cliplens.records import Exemplars, LatentTable
-from cliplens.run.dictionary import scored_on
+from cliplens.pairs import Decoded, Decoder, Pairs, tokenised
+from cliplens.records import Exemplars, LatentTable, PairedActs
+from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
 from cliplens.runfolder import RunFolder
@@ -22,6 +23,7 @@ from cliplens.sae import Dictionary, open_dictionary
 from cliplens.settings import Settings
 from cliplens.shapes import Images, Tokens
 from cliplens.sites import MODALITIES, Modality, Site
+from cliplens.store import Cache
 
 _SEED = 97
 
@@ -173,18 +175,42 @@ class OpenedRun:
         Raises:
             InputError: the run has no pairs of images and captions, or its model lacks a tower.
         """
-        asked = self.asked
+        found = self.sample(count)
+        assert found.images is not None
+        assert found.captions is not None
+        assert self.clip.tokenizer is not None
+        return found.images.to(self.clip.dtype), tokenised(found.captions, self.clip.tokenizer).tokens
+
+    def sample(self, count: int) -> Decoded:
+        """Return up to `count` scored pairs drawn by id: their ids, prepared images and captions, in step.
+
+        Raises:
+            InputError: the run has no pairs of images and captions, or its model lacks a tower.
+        """
         pairs = self.pairs
         if self.clip.preprocess is None or self.clip.tokenizer is None or not (pairs.has_images and pairs.has_captions):
             raise InputError(
                 expected="a run over images and captions",
-                found=f"{asked.pairs} and {self.clip.identity.name}",
+                found=f"{self.asked.pairs} and {self.clip.identity.name}",
                 fix="use a run on images and captions with a model of both towers",
             )
         of_pair = keys.pair_keys(pairs.image_ids)
-        scored = np.flatnonzero(scored_on(asked)(of_pair))
+        scored = np.flatnonzero(scored_on(self.asked)(of_pair))
         places = scored[np.argsort(keys.hashed(of_pair[scored], _SEED), kind="stable")[:count]]
-        decoded = Decoder(pairs, self.clip.preprocess, True)[places]
-        assert decoded.images is not None
-        assert decoded.captions is not None
-        return decoded.images.to(self.clip.dtype), tokenised(decoded.captions, self.clip.tokenizer).tokens
+        return Decoder(pairs, self.clip.preprocess, True)[places]
+
+    def scored_acts(self, count: int) -> PairedActs:
+        """Return the stored activations of up to `count` scored pairs at the sites of the dictionary, in step.
+
+        Raises:
+            InputError: the activations of the run were removed, or have many rows per pair.
+        """
+        cache = Cache.open(self.folder.activations).by_picture(self.pairs.image_ids)
+        read: list[PairedActs] = []
+        for batch in cache.batches(**by_modality(self.asked.sites), keep=scored_on(self.asked)):
+            read.append(batch)
+            if sum(len(part) for part in read) >= count:
+                break
+        image, text = ([a for part in read if (a := part.of(m)) is not None] for m in MODALITIES)
+        sides = (torch.cat(parts)[:count] if parts else None for parts in (image, text))
+        return PairedActs(tuple(i for part in read for i in part.ids)[:count], *sides)

@@ -26,5 +26,6 @@ from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config
 from cliplens.sae.runner import unused_dataset as unused_dataset
 from cliplens.sae.train import train as train
+from cliplens.sae.untrained import untrained_twin as untrained_twin
 
 register_old_modules()

@@ -2,6 +2,7 @@
 
 from cliplens.world.captions import captions as captions
 from cliplens.world.captions import lexicon as lexicon
+from cliplens.world.captions import value_sentences as value_sentences
 from cliplens.world.factors import FACTORS as FACTORS
 from cliplens.world.factors import IMAGE_ONLY as IMAGE_ONLY
 from cliplens.world.factors import SHARED as SHARED

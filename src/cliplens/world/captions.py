@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from cliplens.world.factors import FACTORS, Scenes
+from cliplens.errors import unknown_name
+from cliplens.world.factors import FACTORS, Scenes, draw_scenes
 
 WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "shape": (
@@ -66,6 +67,30 @@ def captions(scenes: Scenes) -> list[str]:
             strict=True,
         )
     ]
+
+
+def value_sentences(factor: str, contexts: int = 32, *, seed: int = 7_000_000) -> list[list[str]]:
+    """Return captions that say each value of a factor, in the same contexts for each value.
+
+    Their mean embedding is the prototype of the value. Only shared contexts compare values fairly.
+
+    Args:
+        factor: a factor that captions say.
+        contexts: captions per value.
+        seed: of the contexts.
+
+    Raises:
+        UnknownNameError: captions say no such factor.
+
+    >>> [sentences[0] for sentences in value_sentences("fill", 1)]
+    ['oi see a calm photo of one large solid black disc is here in winter', \
+'oi see a calm photo of one large hollow black disc is here in winter']
+    """
+    said = [name for name, known in FACTORS.items() if known.sharing != "image"]
+    if factor not in said:
+        raise unknown_name("factor that captions say", factor, said)
+    scenes = draw_scenes(contexts, seed=seed)
+    return [captions(scenes.replaced(**{factor: value})) for value in range(len(FACTORS[factor].values))]
 
 
 def lexicon() -> tuple[str, ...]:

@@ -1,0 +1,73 @@
+"""Which modality class carries a task: Shapley values, and removal beside random latents, on the embedded models.
+
+    python benchmarks/contribution.py --seeds 3
+
+Trains a dictionary per model and seed on pairs of the world. Prints, for both towers together, the drop of each task
+without each class, the mean drop without random latents of the same number and firing rates, and the Shapley values
+beside those of a dictionary that was never trained. Intervals are t-intervals over seeds.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from _bench import Bench, bench, mean
+from cliplens.cli import DEMO_SETTINGS
+from cliplens.run import OpenedRun, run
+from cliplens.settings import Settings
+from cliplens_plugins.contribution.of_run import Asked, study_of_run
+
+COMPARED = ("ImgD", "TextD", "CrossD")
+PLAYERS = (*COMPARED, "dead", "error term")
+
+
+def study(model: str, seed: int, pairs: int, world: int) -> dict[str, Any]:
+    """Train, score and study one dictionary."""
+
+    with tempfile.TemporaryDirectory() as folder:
+        asked = {**DEMO_SETTINGS, "pairs": f"world:{world}", "model": model, "seed": seed}
+        made = run(Settings(**asked), Path(folder) / "run", until="score")
+        found = study_of_run(OpenedRun(made), Asked(pairs=pairs, resamples=0, seed=seed))
+    return dict(found.data)
+
+
+def main(b: Bench) -> None:
+    """Print a table of Shapley values, one of removals and one of the control per model."""
+    for model in b.args.models:
+        found = [study(model, seed, b.args.pairs, b.args.world) for seed in range(b.args.seeds)]
+        b.keep(model, found)
+        tasks = list(dict.fromkeys(row["task"] for row in found[0]["shapley"]))
+        b.table(f"{model}: removing one class in both towers", {
+            "task": "", "class": "", "drop": ".3f", "random latents": ".3f", "percentile": ".0f", "per latent": ".4f",
+        })  # fmt: skip
+        for task in tasks:
+            for name in COMPARED:
+                rows = [_row(f["removal"], task, name) for f in found]
+                keys = ("drop", "random_mean", "percentile", "drop_per_latent")
+                b.row(task, name, *(mean([_number(r[key]) for r in rows]) for key in keys))
+        b.table(
+            f"{model}: Shapley values in both towers", {"task": "", "dictionary": "", **dict.fromkeys(PLAYERS, ".3f")}
+        )
+        for task in tasks:
+            for label, tables in (("trained", found), ("never trained", [f["untrained"] for f in found])):
+                values = [[_number(_row(t["shapley"], task, p)["value"]) for t in tables] for p in PLAYERS]
+                b.row(task, label, *(mean(v) for v in values))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _row(rows: Any, task: str, player: str) -> dict[str, Any]:
+    return next(
+        (r for r in rows if (r["task"], r["towers"], r["player"]) == (task, "both", player)),
+        {"value": np.nan, "drop": np.nan, "random_mean": np.nan, "percentile": np.nan, "drop_per_latent": np.nan},
+    )
+
+
+if __name__ == "__main__":
+    options = {"models": ["world", "world-plain"], "seeds": 3, "pairs": 512, "world": 12288}
+    with bench(__file__, __doc__, **options) as found:
+        main(found)

@@ -1,0 +1,11 @@
+"""Which modality class of latents carries a task: exact Shapley values, removal of one class, matched random sets."""
+
+from cliplens_plugins.contribution.mm_shap import mm_shap as mm_shap
+from cliplens_plugins.contribution.shapley import coalitions as coalitions
+from cliplens_plugins.contribution.shapley import shapley_values as shapley_values
+from cliplens_plugins.contribution.study import Contribution as Contribution
+from cliplens_plugins.contribution.study import contribution as contribution
+from cliplens_plugins.contribution.tasks import Problem as Problem
+from cliplens_plugins.contribution.tasks import contrastive as contrastive
+from cliplens_plugins.contribution.tasks import matching_problem as matching_problem
+from cliplens_plugins.contribution.tasks import zero_shot_problem as zero_shot_problem

@@ -1,0 +1,55 @@
+"""The record of a study in a run folder: `RUN/studies/NAME.json`, which the report shows as a section."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliplens.errors import DamagedError
+from cliplens.files import read_json, write_json
+from cliplens.runfolder import RunFolder
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found."""
+
+    name: str
+    """`contribution`, `bias`, ...: the file name, and the anchor of the section in the report."""
+    title: str
+    findings: Sequence[str] = ()
+    """Sentences, those that hurt first."""
+    tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """How to read the tables, and what cannot be concluded."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    latents: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Title -> latents whose cards the section links to."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """All figures behind the tables, for scripts. The report does not show them."""
+
+
+def write_study(folder: RunFolder, study: Study) -> Path:
+    """Write the record of a study into a run folder and return its path. Numbers that are not finite become null."""
+    path = folder.studies / f"{study.name}.json"
+    write_json(path, vars(study))
+    return path
+
+
+def read_studies(folder: RunFolder) -> list[Study]:
+    """Return the studies of a run, by name; none where there is no folder of them.
+
+    Raises:
+        DamagedError: a file does not hold a study.
+    """
+    found = []
+    for path in sorted(folder.studies.glob("*.json")) if folder.studies.is_dir() else []:
+        try:
+            found.append(Study(**read_json(path)))
+        except TypeError as error:
+            raise DamagedError(
+                expected=f"the record of a study in {path}", found=str(error), fix=f"run cliplens {path.stem} again"
+            ) from error
+    return found
