@@ -21,6 +21,16 @@ from cliplens_plugins.contribution.of_run import Asked, study_of_run
 
 COMPARED = ("ImgD", "TextD", "CrossD")
 PLAYERS = (*COMPARED, "dead", "error term")
+KEYS = ("drop", "random_mean", "percentile", "random_overlap", "drop_per_latent")
+REMOVAL = {
+    "task": "",
+    "class": "",
+    "drop": ".3f",
+    "random latents": ".3f",
+    "percentile": ".0f",
+    "of them in the class": ".2f",
+    "per latent": ".4f",
+}
 
 
 def study(model: str, seed: int, pairs: int, world: int) -> dict[str, Any]:
@@ -37,16 +47,12 @@ def main(b: Bench) -> None:
     """Print a table of Shapley values, one of removals and one of the control per model."""
     for model in b.args.models:
         found = [study(model, seed, b.args.pairs, b.args.world) for seed in range(b.args.seeds)]
-        b.keep(model, found)
         tasks = list(dict.fromkeys(row["task"] for row in found[0]["shapley"]))
-        b.table(f"{model}: removing one class in both towers", {
-            "task": "", "class": "", "drop": ".3f", "random latents": ".3f", "percentile": ".0f", "per latent": ".4f",
-        })  # fmt: skip
+        b.table(f"{model}: removing one class in both towers", REMOVAL)
         for task in tasks:
             for name in COMPARED:
                 rows = [_row(f["removal"], task, name) for f in found]
-                keys = ("drop", "random_mean", "percentile", "drop_per_latent")
-                b.row(task, name, *(mean([_number(r[key]) for r in rows]) for key in keys))
+                b.row(task, name, *(mean([_number(r[key]) for r in rows]) for key in KEYS))
         b.table(
             f"{model}: Shapley values in both towers", {"task": "", "dictionary": "", **dict.fromkeys(PLAYERS, ".3f")}
         )
@@ -61,10 +67,8 @@ def _number(value: float | None) -> float:
 
 
 def _row(rows: Any, task: str, player: str) -> dict[str, Any]:
-    return next(
-        (r for r in rows if (r["task"], r["towers"], r["player"]) == (task, "both", player)),
-        {"value": np.nan, "drop": np.nan, "random_mean": np.nan, "percentile": np.nan, "drop_per_latent": np.nan},
-    )
+    nothing = dict.fromkeys(("value", *KEYS), np.nan)
+    return next((r for r in rows if (r["task"], r["towers"], r["player"]) == (task, "both", player)), nothing)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from cliplens_plugins.contribution.tasks import Problem, Task, matching_problem,
 ACTS = 2048
 """Pairs that classes of resamples and of the untrained dictionary are made from."""
 MM_SHAP_PAIRS = 24
+SAME = 0.8
+"""Share of random latents inside the class from which they are no control."""
 WORLD = "world:"
 WORLD_FACTORS = ("shape", "colour")
 _PID = ("pid_redundancy", "pid_unique_image", "pid_unique_text", "pid_synergy", "pid_shuffled")
@@ -134,6 +136,9 @@ def _findings(found: Contribution, untrained: Contribution | None) -> list[str]:
     says = [_error_share(found)]
     for name in COMPARED:
         rows = [r for r in found.removal if r["towers"] == "both" and r["player"] == name]
+        if any((r["random_overlap"] or 0.0) > SAME for r in rows):
+            says.append(f"{name} holds nearly all living latents, so random latents are no control for it.")
+            continue
         weak = [r["task"] for r in rows if r["percentile"] is not None and r["percentile"] < 97.5]
         if weak:
             says.append(
@@ -209,6 +214,7 @@ def _removals(found: Contribution) -> list[dict[str, Any]]:
             if r.get("random_mean") is not None
             else None,
             "percentile": r.get("percentile"),
+            "of them in the class": r.get("random_overlap"),
         }
         for r in found.removal
     ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cliplens.hooked import HookedCLIP
@@ -33,8 +33,9 @@ class Contribution:
     """`value` with `low`, `high` (bootstrap over test items) and, where class draws were given, `classes_low`,
     `classes_high` (over draws of the pairs that made the classes)."""
     removal: tuple[Row, ...]
-    """`drop` of the task when one class alone is removed, its interval, the drops of matched random sets and the
-    `percentile` of the class among them."""
+    """`drop` of the task when one class alone is removed, its interval, the drops of matched random sets, the
+    `percentile` of the class among them, and `random_overlap`, the share of the random latents that are of the class:
+    near 1 the random sets are the class itself and the percentile says nothing."""
     totals: tuple[Row, ...]
     """The task with everything kept (`all`), with everything removed (`none`), and the sum of the Shapley values."""
 
@@ -88,7 +89,7 @@ def contribution(
             here = {"task": task, "towers": where}
             again = [_by_name(g, d[task, where]) for g, d in zip(class_draws, drawn, strict=True) if where == "both"]
             shapley += [{**here, **row} for row in _shapley_rows(groups, of_case, again)]
-            removal += [{**here, **row} for row in _removal_rows(groups, of_case, controls)]
+            removal += [{**here, **row} for row in _removal_rows(groups, of_case, controls, sets)]
             totals.append({**here, **_total(groups, of_case)})
     return Contribution(tuple(shapley), tuple(removal), tuple(totals))
 
@@ -159,7 +160,7 @@ def _by_name(groups: LatentGroups, of_case: _Values) -> dict[str, float]:
     return dict(zip((*groups.names, ERROR), shapley_values(_subsets(groups, of_case)).mean(1), strict=True))
 
 
-def _subsets(groups: LatentGroups, of_case: _Values) -> _Values:
+def _subsets(groups: LatentGroups, of_case: _Values) -> Float[np.ndarray, "subset item"]:
     return of_case[: 2 ** (len(groups.names) + 1)]
 
 
@@ -176,7 +177,7 @@ def _shapley_rows(groups: LatentGroups, of_case: _Values, drawn: Sequence[Mappin
     return rows
 
 
-def _removal_rows(groups: LatentGroups, of_case: _Values, controls: int) -> list[Row]:
+def _removal_rows(groups: LatentGroups, of_case: _Values, controls: int, sets: Mapping[str, np.ndarray]) -> list[Row]:
     subsets, random = _subsets(groups, of_case), of_case[len(_subsets(groups, of_case)) :]
     whole = subsets[-1]
     drops = {n: whole - subsets[len(subsets) - 1 - 2**i] for i, n in enumerate((*groups.names, ERROR))}
@@ -189,6 +190,7 @@ def _removal_rows(groups: LatentGroups, of_case: _Values, controls: int) -> list
         if name in COMPARED:
             at = COMPARED.index(name) * controls
             row |= _against_random(value, of_set[at : at + controls])
+            row["random_overlap"] = _overlap(sets[name], groups.of(name))
             row["crossd_less_this"] = _interval(drops["CrossD"] - drop)
         rows.append(row)
     return rows
@@ -201,6 +203,11 @@ def _against_random(value: float, of_set: Float[np.ndarray, " set"]) -> Row:
     tied = np.isclose(of_set, value, rtol=0, atol=1e-12)
     below = float(((of_set < value) & ~tied).mean() + tied.mean() / 2)
     return {"random_mean": of_set.mean(), "random_low": low, "random_high": high, "percentile": 100 * below}
+
+
+def _overlap(sets: Bool[np.ndarray, "draw d_sae"], of: Bool[np.ndarray, " d_sae"]) -> float | None:
+    """Return the share of random latents that belong to the class itself."""
+    return float(sets[:, of].sum() / sets.sum()) if sets.any() else None
 
 
 def _total(groups: LatentGroups, of_case: _Values) -> Row:

@@ -82,9 +82,8 @@ def value_sentences(factor: str, contexts: int = 32, *, seed: int = 7_000_000) -
     Raises:
         UnknownNameError: captions say no such factor.
 
-    >>> [sentences[0] for sentences in value_sentences("fill", 1)]
-    ['oi see a calm photo of one large solid black disc is here in winter', \
-'oi see a calm photo of one large hollow black disc is here in winter']
+    >>> value_sentences("fill", 1)[1]
+    ['oi see a sad print of twin small hollow white hearts is here in autumn']
     """
     said = [name for name, known in FACTORS.items() if known.sharing != "image"]
     if factor not in said:

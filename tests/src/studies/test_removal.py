@@ -54,8 +54,7 @@ def test_nothing_and_everything_removed(
         batch_size=3,  # type: ignore[arg-type]
     )
     assert torch.allclose(found[0], embedded(clip, modality, inputs), atol=1e-6)
-    alone = where == "embedding" or modality == "image"  # other tokens of a caption still differ below the site
-    if alone and where == "embedding":
+    if where == "embedding":  # at a block the other positions still differ
         assert torch.equal(found[1], found[1, :1].expand_as(found[1]))
     assert (found[2] - found[0]).abs().max() > 1e-4
     assert (found[3] - found[0]).abs().max() > 1e-4
@@ -91,11 +90,11 @@ def test_a_dictionary_of_the_class_token_changes_that_position_alone(clip: clipl
         seen["now"] = activation.clone()
 
     before = clip.vision.read(images, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]  # type: ignore[union-attr]
-    with clip.hooks(fwd_hooks=[("vision.blocks.1.hook_resid_post", keep)]):
+    with clip.hooks(fwd_hooks=[("vision.blocks.2.hook_resid_pre", keep)]):
         embed_without(clip, dictionary, "image", images, thirds(), np.array([[True, False, False, False]]))
     moved = (seen["now"] - before).abs().amax((0, 2))
     assert moved[0] > 1e-3
-    assert moved[1:].max() == 0
+    assert moved[1:].max() < 1e-5
 
 
 def test_cases_of_another_width_are_refused(clip: cliplens.HookedCLIP) -> None:
