@@ -37,7 +37,7 @@ def mm_shap(
     side: int = 4,
     permutations: int = 5,
     seed: int = 0,
-    batch_size: int = 256,
+    forward_batch: int = 256,
 ) -> InputShares:
     """Return T-SHAP of each pair: the sum of |phi| over its words, over that sum and the one over its patches.
 
@@ -52,7 +52,7 @@ def mm_shap(
         side: the picture is cut into side x side patches.
         permutations: orders of the inputs per pair.
         seed: of the orders.
-        batch_size: samples per forward pass.
+        forward_batch: samples per forward pass.
 
     Raises:
         InputError: the picture cannot be cut into that many patches of equal size.
@@ -68,7 +68,7 @@ def mm_shap(
         )  # fmt: skip
     rng = np.random.default_rng(seed)
     return InputShares(np.array([
-        _text_share(clip, images[i : i + 1], tokens[i : i + 1], side, permutations, rng, batch_size)
+        _text_share(clip, images[i : i + 1], tokens[i : i + 1], side, permutations, rng, forward_batch)
         for i in range(len(images))
     ]))  # fmt: skip
 

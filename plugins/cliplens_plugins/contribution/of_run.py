@@ -70,7 +70,7 @@ def study_of_run(run: OpenedRun, asked: Asked) -> Study:
     problems = [matching_problem(run.clip, images, tokens, more=_given(asked.function))]
     problems += _zero_shot(run, asked, tokens)
     acts, notes = _acts(run)
-    how: dict[str, Any] = {"baseline": asked.baseline, "seed": asked.seed, "batch_size": run.asked.forward_batch}
+    how: dict[str, Any] = {"baseline": asked.baseline, "seed": asked.seed, "forward_batch": run.asked.forward_batch}
     draws = [] if acts is None else resampled_classes(run.dictionary, acts, asked.resamples, rule=asked.rule)
     drawn = [LatentGroups.from_classes(d.classes) for d in draws]
     found = contribution(run.clip, run.dictionary, scored, problems, controls=asked.controls, class_draws=drawn, **how)

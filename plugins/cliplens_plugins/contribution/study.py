@@ -51,7 +51,7 @@ def contribution(
     class_draws: Sequence[LatentGroups] = (),
     towers: Sequence[Towers] = tuple(TOWERS),
     seed: int = 0,
-    batch_size: int = 64,
+    forward_batch: int = 64,
 ) -> Contribution:
     """Measure how much each modality class of latents contributes to tasks.
 
@@ -69,7 +69,7 @@ def contribution(
         class_draws: classes made from resampled pairs, for the interval that the choice of pairs gives.
         towers: in which towers the players are removed: "image", "text", "both".
         seed: of the random sets.
-        batch_size: samples per forward pass.
+        forward_batch: samples per forward pass.
 
     Returns:
         The tables. Values are in the unit of the task: a share for retrieval and zero-shot, nats for the loss.
@@ -82,7 +82,7 @@ def contribution(
     removal: list[Row] = []
     totals: list[Row] = []
     for problem in problems:
-        how: dict[str, Any] = {"baseline": baseline, "batch_size": batch_size}
+        how: dict[str, Any] = {"baseline": baseline, "forward_batch": forward_batch}
         values = dict(_values(clip, dictionary, groups, sets, problem, towers=towers, **how))
         drawn = [dict(_values(clip, dictionary, g, {}, problem, towers=("both",), **how)) for g in class_draws]
         for (task, where), of_case in values.items():
@@ -126,7 +126,7 @@ def _values(
     *,
     towers: Sequence[Towers],
     baseline: Baseline,
-    batch_size: int,
+    forward_batch: int,
 ) -> Iterator[tuple[tuple[str, Towers], _Values]]:
     """Yield the value of each case per test item: the subsets in the order of `coalitions`, then the random sets."""
     parts = np.concatenate([groups.masks, *sets.values()])
@@ -139,7 +139,7 @@ def _values(
     embedded: dict[Modality, Tensor] = {
         m: embed_without(
             clip, dictionary, m, given[m][0], parts, cases, reference=given[m][1], baseline=baseline,
-            batch_size=batch_size,
+            forward_batch=forward_batch,
         )
         for m in MODALITIES
     }  # fmt: skip

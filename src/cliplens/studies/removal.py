@@ -32,7 +32,7 @@ def embed_without(
     *,
     reference: Tensor | None = None,
     baseline: Baseline = "mean",
-    batch_size: int = 64,
+    forward_batch: int = 64,
 ) -> Float[Tensor, "case sample d_embed"]:
     """Return unit-norm embeddings of samples, once per case, with the parts of that case removed.
 
@@ -51,7 +51,7 @@ def embed_without(
         cases: which parts each case removes; the last column stands for the error term.
         reference: inputs that the means are taken over; None takes `inputs`.
         baseline: "mean" or "zero".
-        batch_size: samples per forward pass.
+        forward_batch: samples per forward pass.
 
     Raises:
         InputError: the dictionary reads no site of this tower, or `cases` has not one column per part and one more.
@@ -62,7 +62,7 @@ def embed_without(
             found=f"{cases.shape[1]} columns",
             fix="give cases of shape [case, part + 1]",
         )
-    runner = _Runner(clip, dictionary, site_of(dictionary, modality), parts, batch_size)
+    runner = _Runner(clip, dictionary, site_of(dictionary, modality), parts, forward_batch)
     means = runner.means(inputs if reference is None else reference, baseline)
     return torch.cat([runner.embedded(batch, cases, means) for batch in runner.cut(inputs)], dim=1)
 

@@ -51,7 +51,7 @@ def test_nothing_and_everything_removed(
         thirds(),
         cases,
         baseline=baseline,
-        batch_size=3,  # type: ignore[arg-type]
+        forward_batch=3,  # type: ignore[arg-type]
     )
     assert torch.allclose(found[0], embedded(clip, modality, inputs), atol=1e-6)
     if where == "embedding":  # at a block the other positions still differ
