@@ -1,5 +1,7 @@
 """The stream: rows keep their pair, bad pairs leave both sides, the token choice is what it says."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from cliplens.errors import InputError, MismatchError, NonFiniteError, PairsErro
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.sites import Site, sites_of
-from cliplens.stream import SiteReader, stream
+from cliplens.stream import SiteReader, finite, stream
 from support.pictures import files_of, noise_pairs
 from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
@@ -153,3 +155,26 @@ def test_worker_processes_give_the_same(clip: HookedCLIP, tmp_path) -> None:
     there = list(stream(clip, pairs, RESIDUAL, forward_batch=2, workers=2))
     assert [g.ids for g in here] == [g.ids for g in there]
     assert all(torch.equal(a.image, b.image) for a, b in zip(here, there, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_one_number_that_is_not_finite_is_found_and_its_pair_named(value: float) -> None:
+    acts = torch.zeros(4, 3, 5)
+    finite(read_batch(acts), 7)
+    acts[2, 1, 3] = value
+    with pytest.raises(NonFiniteError, match=r"batch 7, first in pair 'p2'"):
+        finite(read_batch(acts), 7)
+
+
+def read_batch(acts: torch.Tensor) -> SimpleNamespace:
+    """All that `finite` looks at."""
+    ids = tuple(f"p{n}" for n in range(len(acts)))
+    return SimpleNamespace(sites={VISION: SimpleNamespace(acts=acts)}, decoded=SimpleNamespace(ids=ids))
+
+
+def test_the_end_token_is_found_where_it_is_not_the_largest_id() -> None:
+    clip = cliplens.wrap(tiny_model(text={"pool_type": "eos", "eos_id": 5}))
+    tokens = torch.tensor([[47, 9, 5, 0, 0, 0, 0, 0], [47, 11, 12, 13, 5, 0, 0, 0]])
+    assert clip.towers["text"].special_position(tokens).tolist() == [2, 4]
+    read = clip.towers["text"].read(tokens, ["blocks.2.hook_resid_post"])["blocks.2.hook_resid_post"]
+    assert read.shape == (2, 8, 48)

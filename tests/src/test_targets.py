@@ -77,3 +77,11 @@ def test_refusals(tmp_path: Path) -> None:
         label_of(Settings(pairs="world:50", target="shape=circel"))
     with pytest.raises(PairsError, match="Fix: write a CSV"):
         read_labels(tmp_path, "kind")
+
+
+def test_a_pair_tied_with_another_is_not_retrieved() -> None:
+    eye = torch.eye(3, dtype=torch.float64)
+    pool = PairedActs(("a", "b"), eye[[0, 1]], eye[[0, 0]])
+    assert retrieved(pool, pool).tolist() == [False, False]
+    apart = PairedActs(("a", "b"), eye[[0, 1]], eye[[0, 1]])
+    assert retrieved(apart, apart).tolist() == [True, True]

@@ -13,9 +13,10 @@ from PIL import Image
 from cliplens import registry
 from cliplens.contracts import Judge, Scorer
 from cliplens.naming import name_latents, split_evidence
-from cliplens.records import Evidence, Name, PairedActs
+from cliplens.records import Evidence, Name, Pair, PairedActs
 from cliplens.statistics import auroc, auroc_interval, mean_interval
 from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names, space
+from cliplens_plugins.autointerp.fit_questions import FitQuestion
 from cliplens_plugins.autointerp.heldout import TITLE
 from cliplens_plugins.autointerp.near_misses import near_misses, neighbours
 from cliplens_plugins.autointerp.ranks import Ranks
@@ -252,3 +253,11 @@ def test_further_captions_of_a_picture_stay_in_its_half(evidence: Evidence) -> N
     assert left
     assert right
     assert left.isdisjoint(right)
+
+
+def test_an_intruder_tied_with_a_top_sample_is_not_found() -> None:
+    pair = Pair("p", None, "a caption")
+    kinds = ("top",) * 4 + ("silent",)
+    asked = FitQuestion(0, "a name", "text", tuple((kind, pair) for kind in kinds))
+    assert asked.scores([0.9, 0.8, 0.7, 0.6, 0.5])["intruder"] == 1.0
+    assert asked.scores([0.9, 0.8, 0.7, 0.5, 0.5])["intruder"] == 0.0

@@ -8,6 +8,7 @@ import pytest
 from cliplens.naming import name_latents
 from cliplens.records import Evidence, Exemplars, Name
 from cliplens_plugins.autointerp import VocabularyNamer
+from cliplens_plugins.autointerp.nearest_word import nearest_words
 from support.evidence import WORDS, planted_evidence
 
 
@@ -79,3 +80,16 @@ def _only_first(evidence: Evidence, kept: int) -> Evidence:
         at[0, kept:] = -1
         cut[side] = dataclasses.replace(exemplars, at=at)
     return dataclasses.replace(evidence, **cut)
+
+
+def test_a_word_near_to_every_direction_does_not_name_them() -> None:
+    """Hubness: one word is the nearest to all by its product alone."""
+    mean = np.array([0.0, 0.0, 0.0, 5.0])
+    directions = np.eye(4)[:3] + mean
+    words = np.concatenate([np.eye(4)[:3], np.full((1, 4), 0.9)])
+    plain = (directions @ words.T).argmax(axis=1)
+    order, nearness = nearest_words(directions, words, mean)
+    assert plain.tolist() == [3, 3, 3]
+    assert order[:, 0].tolist() == [0, 1, 2]
+    slow = directions @ words.T - words @ mean
+    np.testing.assert_allclose(nearness, -np.sort(-slow, axis=1)[:, : nearness.shape[1]], atol=1e-12)

@@ -187,3 +187,18 @@ def test_matching_duplicates_and_hierarchy_agree_with_the_slow_versions(seed: in
     assert {(i, j): x for i, j, x in contained(top, 0.6)} == pytest.approx(
         {pair: x for pair, x in inside.items() if x >= 0.6}, abs=1e-12
     )
+
+
+@pytest.mark.parametrize("bias", [None, -3.0])
+def test_the_loss_takes_the_models_scale_and_bias(bias: float | None) -> None:
+    clip = cliplens.wrap(tiny_model(init_logit_bias=bias))
+    images, tokens = tiny_images(6), tiny_tokens(6)
+    site = Site.parse("vision.hook_embedding")
+    found = downstream(clip, images, tokens, [control(clip.width(site), str(site), zero=False)], [site])
+    x, y = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
+    expected = contrastive_loss(x, y, float(clip.model.logit_scale.exp()), bias)
+    assert found["model"]["contrastive_loss"] == pytest.approx(expected, rel=1e-6)
+    scale, added = clip.logit_scale_and_bias()
+    assert float(scale) == pytest.approx(float(clip.model.logit_scale.exp()))
+    assert (added is None) == (bias is None)
+    assert bias is None or float(added) == bias

@@ -78,3 +78,12 @@ def test_batches_and_merges_do_not_matter(seed: int, size: int) -> None:
     expected, found = (m.findings(decoder).figures["modality_gap"] for m in (whole, merged))
     for what, gap in expected.items():
         assert found[what] == pytest.approx(gap, rel=1e-12, abs=1e-12)
+
+
+def test_the_control_takes_out_exactly_as_many_latents_where_there_are_more() -> None:
+    planted = planted_codes(400, 8)
+    kept = np.flatnonzero((planted.classes == "CrossD") | (np.arange(24) % 8 < 2))
+    some = Planted(planted.ids, planted.image[:, kept], planted.text[:, kept], planted.classes[kept])
+    _, one_sided, control = tally(batches(some, 100), [GapMetric()], decoder=decoder_of(some)).tables["Modality gap"]
+    assert 0 < one_sided["latents"] < 8
+    assert control["latents"] == one_sided["latents"]

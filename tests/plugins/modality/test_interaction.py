@@ -19,6 +19,7 @@ from cliplens_plugins.modality import (
     modality_gap,
     without_latents,
 )
+from cliplens_plugins.modality.causal import pair_log_probability
 from support.planted import Planted, batches_of, planted_codes
 
 
@@ -172,3 +173,34 @@ def test_ablating_what_matches_hurts_and_ablating_nothing_does_not() -> None:
 def test_causal_effect_needs_something_to_confuse() -> None:
     with pytest.raises(InputError, match="at least two pairs"):
         causal_effect(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1), torch.ones(1), torch.ones(2), scale=1.0)
+
+
+def test_random_directions_are_as_long_as_the_decoder_row() -> None:
+    g = torch.Generator().manual_seed(3)
+    image, text = torch.randn(2, 40, 8, generator=g, dtype=torch.float64)
+    code, direction = torch.rand(40, generator=g, dtype=torch.float64), 3.0 * torch.eye(8, dtype=torch.float64)[0]
+    found = causal_effect(image, text, code, code, direction, scale=5.0, n_random=4, seed=9)
+    drawn = torch.randn(4, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    unit = torch.nn.functional.normalize
+    slow = []
+    for along in drawn:
+        moved = image - code[:, None] * 3.0 * along / along.norm()
+        before, after = (
+            pair_log_probability(unit(x, dim=1), unit(text, dim=1), 5.0, torch.zeros(40, 40, dtype=torch.bool))
+            for x in (image, moved)
+        )
+        slow.append(after - before)
+    assert found.random["image"] == pytest.approx((np.mean(slow), np.std(slow)), abs=1e-12)
+
+
+@pytest.mark.parametrize("budget", [11, 12])
+def test_a_pair_that_just_fills_the_budget_is_in_the_draw(budget: int) -> None:
+    planted = planted_codes(40, 4)
+    rows = slow_draw(planted, budget)
+    exactly = sum(int((planted.image[r] != 0).sum() + (planted.text[r] != 0).sum()) for r in rows)
+    for firings, pairs in ((exactly, len(rows)), (exactly - 1, len(slow_draw(planted, exactly - 1)))):
+        kept = draw.PairsDraw(firings)
+        for batch in batches_of(planted, 7):
+            kept.update(batch.codes)
+        assert kept.n_pairs == pairs
+    assert len(slow_draw(planted, exactly - 1)) < len(rows)

@@ -15,6 +15,7 @@ from cliplens.tally import TopSamples, tally
 from cliplens_plugins.monosemanticity import EmbSimMetric, MonosemanticityMetric, embsim, mms, winrate
 from cliplens_plugins.monosemanticity.baseline import SEEDS, drawn
 from cliplens_plugins.monosemanticity.sketch import Pool, TopEmbeddings, drawn_latents, most_of
+from cliplens_plugins.monosemanticity.winrate import winrate_score
 from support.planted import batch_of
 
 N, K, D = 240, 6, 7
@@ -269,3 +270,10 @@ def test_ranges_and_what_does_not_matter(seed: int, scale: float, m: int) -> Non
     np.testing.assert_allclose(mms(acts[::-1].copy(), acts, f, e), crossed, atol=1e-12)
     assert (np.abs(crossed[~np.isnan(crossed)]) <= 1 + 1e-12).all()
     assert np.isnan(crossed[-1])
+
+
+def test_ties_of_winrate_are_no_wins() -> None:
+    plus, minus = np.array([0.5, 0.5, 0.2]), np.array([0.5, 0.4, 0.3])
+    assert winrate_score(plus, minus).tolist() == [0.0, 1.0, 0.0]
+    alike = np.ones((60, 3))
+    assert winrate(np.random.default_rng(0).random((60, 2)), alike, 10).tolist() == [0.0, 0.0]

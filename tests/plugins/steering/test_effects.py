@@ -58,6 +58,7 @@ def effects(*worst: float) -> list[Effect]:
 
 def test_the_dose_at_which_side_effects_pass_a_threshold() -> None:
     assert s.dose_of_breach(effects(0.0, 0.05, 0.15)) == pytest.approx(1.5)
+    assert s.dose_of_breach(effects(0.0, 0.02, 0.22)) == pytest.approx(1.4)
     assert s.dose_of_breach(effects(0.0, 0.05, 0.1)) == float("inf")
     assert s.dose_of_breach(effects(0.3, 0.05)) == 0.0
     best = s.best_within(effects(0.0, 0.05, 0.1, 0.2))

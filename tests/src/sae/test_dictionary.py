@@ -276,3 +276,16 @@ def test_folders_without_hashes_open_with_a_note_unless_their_means_are_gone(
     (folder / "means.safetensors").unlink()
     with pytest.raises(InputError, match=r"means.safetensors with the image and text mean.*found none"):
         Dictionary.load(folder)
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+def test_decoder_rows_are_what_one_unit_of_a_code_adds(rescaled: bool) -> None:
+    sae = sae_of("topk")
+    sae.cfg.rescale_acts_by_decoder_norm = rescaled
+    with torch.no_grad():
+        sae.W_dec.mul_(0.5 + torch.arange(len(sae.W_dec)).unsqueeze(1) % 4)
+    dictionary = Dictionary(sae)
+    one = torch.eye(dictionary.d_sae)
+    rows = dictionary.decoder_of("image")
+    torch.testing.assert_close(sae.decode(one) - sae.decode(0 * one), rows, atol=1e-5, rtol=1e-5)
+    assert (not torch.allclose(rows, sae.W_dec)) == rescaled

@@ -135,3 +135,20 @@ def test_a_misjudged_bound_falls_back_to_a_full_ranking() -> None:
 
 def test_runs_start_where_sorted_numbers_change() -> None:
     assert starts_of(torch.tensor([3, 1, 1]), 5).tolist() == [0, 0, 2, 2, 3]
+
+
+@pytest.mark.parametrize("stock", CLASSES)
+def test_no_gradient_passes_through_values_that_are_clipped(stock: str) -> None:
+    """Fewer than k latents are above 0, so some of those chosen are clipped."""
+    theirs_sae, ours_sae = both(stock)
+    for sae in (theirs_sae, ours_sae):
+        with torch.no_grad():
+            sae.b_enc.fill_(-4.0)
+    x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    given = TrainStepInput(x, {}, None, 0, False)
+    theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
+    assert 0 < int((ours.feature_acts.to_dense() > 0).sum()) < 32 * K
+    theirs.loss.backward()
+    ours.loss.backward()
+    for expected, found in zip(theirs_sae.parameters(), ours_sae.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, atol=1e-10, rtol=1e-9)

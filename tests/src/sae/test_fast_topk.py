@@ -82,3 +82,19 @@ def test_saved_as_stock_topk(tmp_path: Path) -> None:
     torch.testing.assert_close(inference(fast).encode(x), expected.encode(x), atol=1e-12, rtol=0)
     fast.save_model(tmp_path / "training")
     torch.testing.assert_close(TrainingSAE.load_from_disk(tmp_path / "training").W_enc, fast.W_enc)
+
+
+def test_no_gradient_passes_through_values_that_are_clipped() -> None:
+    """Fewer than k latents are above 0, so some of those chosen are clipped."""
+    theirs_sae, ours_sae = both()
+    for sae in (theirs_sae, ours_sae):
+        with torch.no_grad():
+            sae.b_enc.fill_(-4.0)
+    x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    given = TrainStepInput(x, {}, None, 0, False)
+    theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
+    assert 0 < int((ours.feature_acts > 0).sum()) < 32 * K
+    theirs.loss.backward()
+    ours.loss.backward()
+    for expected, found in zip(theirs_sae.parameters(), ours_sae.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, atol=1e-10, rtol=1e-9)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens import SAE
 from sae_lens.registry import get_sae_training_class
-from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.sae import TrainingSAE, TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from cliplens.errors import InputError
-from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
+from cliplens.sae import Dictionary, dictionary_config, inference, needs_pairs, train
 from cliplens.sae.architectures.group_sparse import group_penalty
 from cliplens.sae.architectures.iso_energy import alignment
 from cliplens.sae.architectures.ncl import info_nce
@@ -170,3 +170,34 @@ def test_ordinary_architectures_need_no_pairs() -> None:
 def test_an_odd_batch_holds_no_whole_pairs() -> None:
     with pytest.raises(InputError, match=r"a paired batch.*found 5 rows"):
         group_penalty(torch.zeros(5, 3))
+
+
+def step(sae: TrainingSAE, x: Tensor) -> TrainStepOutput:
+    return sae.training_forward_pass(TrainStepInput(x, {}, None, 0, False))
+
+
+@pytest.mark.parametrize("coefficient", [2e-4, 0.5])
+def test_iso_energy_subtracts_the_alignment_times_its_coefficient_and_width(coefficient: float) -> None:
+    sae = get_sae_training_class("iso_energy")[0](
+        dictionary_config("iso_energy", D_IN, D_SAE, k=8, align_coefficient=coefficient)
+    )
+    half = torch.randn(8, D_IN, generator=torch.Generator().manual_seed(0)).abs()
+    out = step(sae, torch.cat([half, half + 0.1]))
+    agreement = float(alignment(out.feature_acts))
+    assert agreement > 0.1
+    assert out.losses["alignment_loss"].item() == pytest.approx(-coefficient * D_IN * agreement, rel=1e-6)
+    assert out.loss.item() == pytest.approx(sum(float(v) for v in out.losses.values()), rel=1e-6)
+
+
+def test_each_head_of_ncl_reads_its_own_modality_in_training_and_when_saved() -> None:
+    sae = get_sae_training_class("ncl")[0](dictionary_config("ncl", D_IN, D_SAE, heads="separate"))
+    with torch.no_grad():
+        sae.W_enc_text.copy_(torch.randn(D_IN, D_SAE, generator=torch.Generator().manual_seed(1)))
+        sae.b_enc_text.fill_(0.3)
+    x = torch.randn(8, D_IN, generator=torch.Generator().manual_seed(2))
+    found = step(sae, x).feature_acts
+    torch.testing.assert_close(found[:4], (x[:4] @ sae.W_enc + sae.b_enc).relu())
+    torch.testing.assert_close(found[4:], (x[4:] @ sae.W_enc_text + sae.b_enc_text).relu())
+    saved = inference(sae)
+    for modality, rows in (("image", slice(4)), ("text", slice(4, None))):
+        torch.testing.assert_close(saved.for_modality(modality).encode(x[rows]), found[rows])

@@ -1,5 +1,6 @@
 """Harvest: the cache holds what the model gives, whole or not at all, the same however often it was interrupted."""
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -338,3 +339,25 @@ def test_a_compiled_harvest_is_near_says_so_and_resumes_bit_for_bit(
     assert contents(tmp_path / "c") == whole
     with pytest.raises(MismatchError, match=r"compute: 'float32, compiled' there, 'float32' asked"):
         harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
+
+
+@pytest.mark.parametrize(("shuffle", "matters"), [("all", True), ("local", True), ("none", False)])
+def test_the_seed_decides_the_order(clip: HookedCLIP, cache: Cache, shuffle: str, matters: bool) -> None:
+    first, again, other = (dataclasses.replace(cache.plan, shuffle=shuffle, seed=seed) for seed in (0, 0, 1))
+    for shard in first.names:
+        assert (first.indices(shard) == again.indices(shard)).all()
+        assert np.sort(other.indices(shard)).tolist() != first.indices(shard).tolist() or not matters
+    differ = any((first.indices(n) != other.indices(n)).any() for n in first.names)
+    assert differ == matters
+
+
+def test_each_shard_is_asked_by_its_own_keys(cache: Cache) -> None:
+    asked: list[np.ndarray] = []
+
+    def keep(of_pair: np.ndarray) -> np.ndarray:
+        asked.append(of_pair)
+        return held_out(of_pair, 0.4)
+
+    got = [i for batch in cache.batches(*EMBEDDING, keep=keep, batch_size=8) for i in batch.ids]
+    assert np.concatenate(asked).tolist() == cache.keys.tolist()
+    assert got == [i for i, kept in zip(cache.ids, held_out(cache.keys, 0.4), strict=True) if kept]

@@ -1,0 +1,169 @@
+"""Would the tests notice? Single changes of the source, each run against the tests that execute the changed line.
+
+    python benchmarks/mutants.py [--mutants 600] [--folders statistics tally] [--seed 0] [--budget 20]
+    python benchmarks/mutants.py --mutants 0              every mutant there is: hours
+    python benchmarks/mutants.py --named                  the changes listed in _mutants/named.py instead
+
+A seeded sample is drawn from each folder in proportion to its number of mutants. A mutant is noticed when a test fails
+or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` seconds of tests
+are run on a mutant, so the score is a lower bound. Code that runs at import is not changed. Survivors are listed with
+the reason where it is known (_mutants/reasons.json).
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
+
+from _bench import Bench, Estimate, bench
+from _mutants.named import NAMED, Named
+from _mutants.operators import Mutant, functions_of, mutants_of
+from _mutants.runner import FAILED, KILLED, NOT_COVERED, OPTIONS, SURVIVED, TIMEOUT, Runner
+from cliplens.statistics import wilson_interval
+
+ROOT = Path(__file__).parents[1]
+REASONS = Path(__file__).parent / "_mutants" / "reasons.json"
+SOURCE, PLUGINS = "src/cliplens", "plugins/cliplens_plugins"
+FOLDERS = {
+    "statistics": f"{SOURCE}/statistics",
+    "tally": f"{SOURCE}/tally",
+    "sae": f"{SOURCE}/sae",
+    "edits": f"{SOURCE}/edits",
+    "stream": f"{SOURCE}/stream.py",
+    "store": f"{SOURCE}/store",
+    "modality": f"{PLUGINS}/modality",
+    "monosemanticity": f"{PLUGINS}/monosemanticity",
+    "fidelity": f"{PLUGINS}/fidelity",
+}
+TESTS = (
+    "tests/golden",
+    *(f"tests/src/{name}" for name in ("edits", "sae", "store")),
+    *(f"tests/plugins/{name}" for name in ("fidelity", "modality", "monosemanticity")),
+    *(
+        f"tests/src/test_{name}.py"
+        for name in ("controls", "keys", "records", "statistics", "stream", "tally", "targets", "tasks", "units")
+    ),
+    "tests/src/test_run_embeddings.py",
+    "tests/plugins/steering/test_clip.py",
+)
+
+
+def main() -> None:
+    """Run the sample, or the named changes, and print the table."""
+    os.chdir(ROOT)
+    settings.register_profile("mutants", database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+    settings.load_profile("mutants")
+    options = {"mutants": 600, "seed": 0, "budget": 20.0, "folders": list(FOLDERS), "named": False}
+    with bench(__file__, __doc__, **options) as b:
+        if b.args.named:
+            with_tests(
+                [ROOT / n.path for n in NAMED],
+                b.args.budget,
+                lambda r: named(b, r),
+                {t for n in NAMED for t in n.tests},
+            )
+        else:
+            files = {name: files_of(name) for name in b.args.folders}
+            watched = [path for paths in files.values() for path in paths]
+            with_tests(watched, b.args.budget, lambda r: sampled(b, r, files), TESTS)
+
+
+def files_of(folder: str) -> list[Path]:
+    """Return the source files of a folder."""
+    path = ROOT / FOLDERS[folder]
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def with_tests(watched: Sequence[Path], budget: float, work: Callable[[Runner], None], tests: object) -> None:
+    """Collect tests and hand them over."""
+    runner = Runner(watched, budget, work)
+    status = pytest.main([*OPTIONS, "-o", "addopts=", "-m", "not slow", *sorted(tests)], plugins=[runner])  # type: ignore[call-overload]
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise SystemExit(f"pytest ended with {status!r}")
+
+
+def drawn(files: dict[str, list[Path]], count: int, seed: int) -> dict[str, tuple[int, list[Mutant]]]:
+    """Return for each folder how many mutants it has, and those drawn; all where `count` is 0."""
+    every = {name: [m for path in paths for m in mutants_of(path)] for name, paths in files.items()}
+    total = sum(len(mutants) for mutants in every.values())
+    found = {}
+    for name, mutants in every.items():
+        share = len(mutants) if not count else round(count * len(mutants) / total)
+        order = random.Random(f"{seed} {name}").sample(mutants, len(mutants))
+        found[name] = (len(mutants), order[: max(1, share)])
+    return found
+
+
+def sampled(b: Bench, runner: Runner, files: dict[str, list[Path]]) -> None:
+    """Print a row per folder, and the survivors."""
+    reasons = json.loads(REASONS.read_text())
+    survivors, counts = [], []
+    b.table(
+        "Mutants noticed",
+        dict.fromkeys(("folder", "mutants", "drawn", "noticed", "survived", "not covered"), "d") | {"score": ".3f"},
+    )
+    for name, (total, mutants) in drawn(files, b.args.mutants, b.args.seed).items():
+        outcomes = []
+        for mutant in mutants:
+            outcome, test = runner.outcome(
+                mutant.path, [mutant.line], {(mutant.function, mutant.first_line): mutant.code()}
+            )
+            if outcome == FAILED:
+                continue
+            outcomes.append(outcome)
+            if outcome in (SURVIVED, NOT_COVERED):
+                key = mutant.key
+                where = f"{mutant.path.relative_to(ROOT)}:{mutant.line}"
+                survivors.append({"where": where, "change": key, "outcome": outcome, "reason": reasons.get(key)})
+                print(f"    {outcome}: {where} {key}", flush=True)
+            del test
+        noticed = sum(o in (KILLED, TIMEOUT) for o in outcomes)
+        counts.append((noticed, len(outcomes)))
+        b.row(
+            name,
+            total,
+            len(outcomes),
+            noticed,
+            outcomes.count(SURVIVED),
+            outcomes.count(NOT_COVERED),
+            score(*counts[-1]),
+        )
+    noticed, total = (sum(column) for column in zip(*counts, strict=True))
+    b.row("all", "", total, noticed, "", "", score(noticed, total))
+    b.note("score", score(noticed, total), ".3f")
+    b.keep("survivors", survivors)
+
+
+def named(b: Bench, runner: Runner) -> None:
+    """Print a row per named change."""
+    b.table("Named changes", {"change": "", "file": "", "outcome": "", "noticed by": ""})
+    for change in NAMED:
+        b.row(change.what, change.path, *outcome_of(change, runner))
+
+
+def outcome_of(change: Named, runner: Runner) -> tuple[str, str]:
+    """Return what became of a named change, and the test that noticed it."""
+    path = ROOT / change.path
+    source = path.read_text()
+    start = source.index(change.old)
+    lines = range(source.count("\n", 0, start) + 1, source.count("\n", 0, start + len(change.old)) + 2)
+    before, after = (
+        functions_of(compile(text, str(path), "exec", dont_inherit=True))
+        for text in (source, source.replace(change.old, change.new))
+    )
+    changed = {place: code for place, code in after.items() if before.get(place) != code}
+    return runner.outcome(path, list(lines), changed)
+
+
+def score(noticed: int, total: int) -> Estimate:
+    """Return the share noticed with its Wilson interval."""
+    share = noticed / total if total else float("nan")
+    return Estimate(share, *(float(x) for x in wilson_interval(share, total)))
+
+
+if __name__ == "__main__":
+    main()
