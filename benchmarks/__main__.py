@@ -54,6 +54,7 @@ SCRIPTS: dict[str, Form] = {
     "monosemanticity_models.py": Form(None, ""),
     "scale.py": Form(None, ""),
     "pair_list.py": Form(None, ""),
+    "mutants.py": Form(None, ""),
 }
 BY_HAND = ("on_gpu.py", "report_browser.py", "harvest_emoji.py")
 """Scripts that need a GPU, a browser with a finished run, or a folder of drawings."""

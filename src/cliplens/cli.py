@@ -123,7 +123,7 @@ TRAINING = (
     "held_out",
     "wandb_project",
 )
-SCORING = ("namer", "vocabulary", "judge", "target")
+SCORING = ("namer", "vocabulary", "judge", "target", "controls")
 
 
 def _with_settings(
@@ -234,7 +234,7 @@ def train(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = 
 
 
 @app.command(cls=_ManyFiles)
-@_with_settings(leave_out=TRAINING, required=("sae",))
+@_with_settings(leave_out=(*TRAINING, "controls"), required=("sae",))
 def score(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = False, dry_run: DryRun = False) -> None:
     """Score and name the latents of an existing dictionary on all pairs, and write a report.
 

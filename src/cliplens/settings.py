@@ -137,6 +137,12 @@ class Settings:
         "FACTOR=VALUE of the world; default: whether the model retrieves the pair among 256 others.",
         DICTIONARY,
     )
+    controls: bool = _option(
+        False,
+        "Also train controls: a dictionary with a frozen random decoder, one on the model with shuffled weights, and "
+        "the same dictionary from three other seeds; takes about five times as long as training.",
+        DICTIONARY,
+    )
     wandb_project: str | None = _option(None, "Log the training to this Weights & Biases project.", DICTIONARY)
 
     device: str | None = _option(None, "cuda, mps or cpu; default: the first of these that is available.", MACHINE)
@@ -172,6 +178,12 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 _check_number(name, value, metadata.get("min"), metadata.get("max"))
+        if self.controls and self.sae is not None:
+            raise InputError(
+                expected="--controls with a dictionary that the run trains",
+                found=f"--sae {self.sae}, whose training is not known",
+                fix="leave --controls out: an untrained dictionary and permuted pairs are compared without it",
+            )
         if self.lr == 0:
             raise InputError(expected="--lr above 0", found="0", fix="pass for example --lr 0.001")
 

@@ -145,7 +145,7 @@ def contrastive_losses(
     tensor([0.6931, 0.6931], dtype=torch.float64)
     """
     _check_pairs(image, text, image_ids, caption_ids)
-    logits = scale * image.double() @ text.double().T
+    logits = scale * image.detach().double() @ text.detach().double().T
     others = other_right_pairs(len(image), image_ids, caption_ids).to(logits.device)
     if bias is not None:
         own = 2 * torch.eye(len(logits), dtype=torch.float64, device=logits.device) - 1

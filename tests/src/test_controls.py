@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
+from cliplens.errors import InputError
 from cliplens.records import Batch, PairedActs
-from cliplens.run.controls import SINGLE, controls, first_batches, notes_of, table_of
+from cliplens.run import Settings
+from cliplens.run.controls import RESEEDS, SINGLE, Scored, controls, first_batches, notes_of, table_of
+from cliplens.run.trained_controls import shuffled_weights
 from cliplens.statistics import mean_difference, share_difference
 from support.planted import batches_of, planted_codes
+from support.tiny import tiny_images, tiny_model
 
 PLANTED = planted_codes(900, 12, seed=2)
 
@@ -93,3 +98,69 @@ def test_the_interval_of_a_difference_of_means_covers() -> None:
         _, low, high = mean_difference(g.normal(0.3, 1, 80), g.normal(0, 1, 60), draws=300)
         covered.append(low <= 0.3 <= high)
     assert np.mean(covered) >= 0.9
+
+
+def of_seed(seed: int, noise: float) -> Scored:
+    """The scored batches with noise on the reconstruction, as from another seed."""
+    draw = torch.Generator().manual_seed(seed)
+    made = []
+    for batch in scored():
+        image, text = (
+            rows + noise * torch.randn(rows.shape, generator=draw, dtype=rows.dtype)
+            for rows in (batch.reconstruction.image, batch.reconstruction.text)
+        )
+        made.append(Batch(batch.acts, batch.codes, PairedActs(batch.ids, image, text), batch.judged))
+    return made, decoder()
+
+
+def test_the_spread_over_seeds_is_a_prediction_interval_about_their_mean() -> None:
+    seeds = [of_seed(n, 0.02 * (n + 1)) for n in range(3)]
+    found = controls(scored(), decoder(), {RESEEDS: seeds})["explained_variance"]
+    alone = [controls(batches, rows)["explained_variance"]["untrained"]["value"] for batches, rows in seeds]
+    row = found[RESEEDS]
+    half = student.ppf(0.975, 2) * np.std(alone, ddof=1) * np.sqrt(4 / 3)
+    assert row["control"] == pytest.approx(np.mean(alone), abs=1e-12)
+    assert row["value"] == found["untrained"]["value"]
+    assert (row["low"], row["high"]) == pytest.approx((row["difference"] - half, row["difference"] + half), abs=1e-12)
+    assert row["beyond"] == (row["low"] > 0 or row["high"] < 0)
+
+
+@pytest.mark.parametrize(("noise", "beyond"), [(0.001, True), (3.0, False)])
+def test_a_figure_that_moves_more_between_seeds_than_from_its_control_is_within_it(noise: float, beyond: bool) -> None:
+    seeds = [of_seed(n, noise * n) for n in range(3)]
+    found = controls(scored(), decoder(), {RESEEDS: seeds})
+    assert found["explained_variance"]["untrained"]["beyond"] == beyond
+    assert any("explained_variance (untrained)" in note for note in notes_of(found)) != beyond
+
+
+def test_trained_controls_stand_beside_every_figure_and_seeds_count_as_no_control() -> None:
+    same = of_seed(0, 0.0)
+    found = controls(scored(), decoder(), {"frozen_decoder": [same], "untrained_model": [same], RESEEDS: [same] * 2})
+    for figure in ("ms_image", "explained_variance", "cofiring", SINGLE):
+        assert {"frozen_decoder", "untrained_model", RESEEDS} < set(found[figure])
+        assert found[figure]["frozen_decoder"]["difference"] == 0
+        assert not found[figure]["frozen_decoder"]["beyond"]
+    verdicts = {(r["figure"], r["against"]): r["verdict"] for r in table_of(found)}
+    assert verdicts["cofiring", "frozen decoder"] == "within the control"
+    assert verdicts["cofiring", "reseeds"] == "as other seeds"
+    (note,) = notes_of(found)
+    assert "(reseeds)" not in note
+
+
+def test_shuffled_weights_are_the_same_numbers_elsewhere_and_come_back_bit_for_bit() -> None:
+    model, images = tiny_model(), tiny_images(2)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    seen = model.encode_image(images)
+    with shuffled_weights(model):
+        for name, p in model.named_parameters():
+            assert torch.equal(p.flatten().sort().values, before[name].flatten().sort().values)
+        untrained = model.encode_image(images)
+        assert torch.isfinite(untrained).all()
+        assert not torch.allclose(untrained, seen, atol=1e-2)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert torch.equal(model.encode_image(images), seen)
+
+
+def test_controls_of_a_dictionary_made_elsewhere_are_refused() -> None:
+    with pytest.raises(InputError, match="--controls with a dictionary that the run trains"):
+        Settings(pairs="world:10", sae="somewhere", controls=True)

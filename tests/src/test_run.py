@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import LatentTable
 from cliplens.run import Settings, dry_run, run
 from cliplens.runfolder import RunFolder
+from cliplens_plugins.probing.command import app as probe_app
 
 SMALL = {"pairs": "world:1500", "d_sae": 96, "k": 6, "samples": 40_960, "batch_size": 512}
 
@@ -209,3 +211,23 @@ def test_torchrun_starts_a_dead_process_again_and_the_cache_is_the_same(tmp_path
         for folder in (tmp_path / "one" / "activations", tmp_path / "two" / "activations")
     )
     assert one == two
+
+
+def test_probes_of_a_run_are_fitted_on_other_pictures_than_they_are_scored_on(finished: RunFolder) -> None:
+    said = CliRunner().invoke(
+        probe_app, [str(finished.path), "--label", "shape=circle", "--k", "1,4", "--pairs", "250"]
+    )
+    assert said.exit_code == 0, said.output
+    found = json.loads((finished.path / "probing.json").read_text())
+    probes = found["Probes of shape=circle"]
+    assert [(row["data"], row["columns"], row["k"]) for row in probes] == [
+        (modality, columns, k)
+        for modality in ("image", "text")
+        for columns, k in (("latents", 1), ("latents", 4), ("activations", 64))
+    ]
+    assert all(0 <= row["auroc"] <= 1 and row["low"] <= row["auroc"] <= row["high"] for row in probes)
+    assert max(row["auroc"] for row in probes if row["columns"] == "activations") > 0.9
+    assert {row["data"] for row in found["Absorption"]} == {"image", "text"}
+    assert all(row["cknna"] > row["by_chance"] for row in found["CKNNA of activations and codes"])
+    refused = CliRunner().invoke(probe_app, [str(finished.path), "--label", "shape=circle", "--k", "one"])
+    assert "--k as numbers, 1,16" in str(refused.exception)

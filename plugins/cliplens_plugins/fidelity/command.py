@@ -19,9 +19,10 @@ def fidelity(
 ) -> None:
     """Measure retrieval and contrastive loss of the model with the dictionary spliced in.
 
-    The same figures are given for the model alone, for zero ablation and for mean ablation. Also lists latents that
-    share their top samples with another latent. With --against, the share of latents that the other run also finds is
-    given per modality class. Writes RUN/fidelity.json.
+    The same figures are given for the model alone, for zero ablation and for mean ablation, and the fraction of each
+    that the dictionary recovers, from either ablation (0) to the model (1). Also lists latents that share their top
+    samples with another latent. With --against, the share of latents that the other run also finds is given per
+    modality class, beside chance. Writes RUN/fidelity.json.
 
     Example: cliplens fidelity runs/first --against runs/second
     """
@@ -41,7 +42,7 @@ def fidelity(
 def fidelity_tables(run: Any, other: Any, pairs: int) -> dict[str, list[dict[str, Any]]]:
     """Return the tables of an `OpenedRun` by title; `other` is a second `OpenedRun` for the stability, or None."""
     from cliplens.exemplars import load_exemplars
-    from cliplens_plugins.fidelity.downstream import downstream
+    from cliplens_plugins.fidelity.downstream import downstream, recovered
     from cliplens_plugins.fidelity.stability import contained, duplicates, stability
 
     tables: dict[str, list[dict[str, Any]]] = {}
@@ -50,7 +51,15 @@ def fidelity_tables(run: Any, other: Any, pairs: int) -> dict[str, list[dict[str
         figures = downstream(run.clip, images, tokens, run.dictionary, run.asked.sites)
         of_model = figures["model"]
         tables[f"Downstream, {len(images)} pairs"] = [
-            {"figure": figure, **{condition: row[figure] for condition, row in figures.items()}} for figure in of_model
+            {
+                "figure": figure,
+                **{condition: row[figure] for condition, row in figures.items()},
+                **{
+                    f"recovered from {end}": recovered(figures, figure, end)
+                    for end in ("zero ablation", "mean ablation")
+                },
+            }
+            for figure in of_model
         ]
     for modality, exemplars in zip(("images", "captions"), load_exemplars(run.folder.exemplars), strict=True):
         if exemplars is not None:

@@ -5,7 +5,7 @@ and, at the same hooks, zero ablation and mean ablation. A perfect reconstructio
 model; an all-zero reconstruction gives exactly those of zero ablation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +71,26 @@ def downstream(
         with condition():
             found[name] = shown.figures()
     return found
+
+
+def recovered(figures: Mapping[str, Mapping[str, float]], figure: str, ablation: str = "mean ablation") -> float:
+    """Return the fraction of a figure that the dictionary recovers: 0 where it is that of the ablation, 1 where it is
+    that of the model.
+
+    It is below 0 where the dictionary does worse than the ablation, and nan where ablation changes nothing. "Loss
+    recovered" in the literature is this of `contrastive_loss`. Zero ablation often does more harm than leaving a site
+    out would, which flatters the dictionary, so the fraction from mean ablation is the stricter one as a rule.
+
+    Args:
+        figures: what `downstream` returned.
+        figure: which figure.
+        ablation: the end that counts 0: "zero ablation" or "mean ablation".
+
+    >>> recovered({"model": {"f": 1.0}, "dictionary": {"f": 1.5}, "mean ablation": {"f": 3.0}}, "f")
+    0.75
+    """
+    model, own, end = (figures[condition][figure] for condition in ("model", "dictionary", ablation))
+    return (own - end) / (model - end) if model != end else float("nan")
 
 
 class _Shown:

@@ -1,7 +1,8 @@
 """Compare the latents of two dictionaries, and find duplicates within one.
 
 Decoder rows are matched one to one so that the sum of cosines is largest (Hungarian matching; Paulo and Belrose, arXiv
-2501.16615). The stability is the mean cosine of matched latents, over all latents and per modality class.
+2501.16615). The stability is the mean cosine of matched latents, over all latents and per modality class. Matching picks
+the largest of many cosines, so it is above 0 by chance: the chance level is that of random mixtures of the rows.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,12 @@ def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_l
 
 @renamed_keywords(alike="least")
 def stability(
-    decoder: Tensor, other: Tensor, classes: Sequence[str] | np.ndarray | None = None, *, least: float = 0.7
+    decoder: Tensor,
+    other: Tensor,
+    classes: Sequence[str] | np.ndarray | None = None,
+    *,
+    least: float = 0.7,
+    seed: int = 0,
 ) -> list[dict[str, str | float | int]]:
     """Return how many latents of a dictionary are also found by another, over all latents and per class.
 
@@ -53,9 +59,12 @@ def stability(
         other: decoder of a dictionary of another seed, [d_sae, d_in] with the same d_in.
         classes: class of each latent of the first dictionary, such as the column `modality`.
         least: minimum cosine of a latent that counts as found again.
+        seed: seed of the random mixtures.
 
     Returns:
-        Rows with `class`, `latents`, `mean_cosine` and `found_again`, the share with a cosine of at least `least`.
+        Rows with `class`, `latents`, `mean_cosine` in [-1, 1] and `found_again`, the share with a cosine of at least
+        `least`; `chance_cosine` and `chance_found` are the same for as many random mixtures of the decoder's rows. nan
+        where no latent of the class has a partner.
 
     Raises:
         MismatchError: the dictionaries have different d_in.
@@ -67,16 +76,38 @@ def stability(
             fix="compare dictionaries trained at the same hook of the same model",
         )
     cosine = matched(decoder, other).cosine
+    chance = matched(mixtures(decoder, seed), other).cosine
     groups = {"all": np.ones(len(cosine), bool)}
     if classes is not None:
         groups |= {str(c): np.asarray(classes) == c for c in dict.fromkeys(np.asarray(classes).tolist())}
     rows: list[dict[str, str | float | int]] = []
     for name, members in groups.items():
-        known = cosine[members & ~np.isnan(cosine)]
-        mean = float(known.mean()) if len(known) else float("nan")
-        found = float((known >= least).mean()) if len(known) else float("nan")
-        rows.append({"class": name, "latents": int(members.sum()), "mean_cosine": mean, "found_again": found})
+        (mean, found), (by_chance, found_by_chance) = (_summary(c[members], least) for c in (cosine, chance))
+        rows.append(
+            {
+                "class": name,
+                "latents": int(members.sum()),
+                "mean_cosine": mean,
+                "found_again": found,
+                "chance_cosine": by_chance,
+                "chance_found": found_by_chance,
+            }
+        )
     return rows
+
+
+def mixtures(decoder: Float[Tensor, "latent d_in"], seed: int = 0) -> Float[Tensor, "latent d_in"]:
+    """Return as many rows that are sums of the decoder's unit rows with normal weights: the same second moments, and
+    no row of the decoder among them."""
+    rows = torch.nn.functional.normalize(decoder.detach().double(), dim=1)
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(len(rows), len(rows), generator=draw, dtype=torch.float64).to(rows.device) @ rows
+
+
+def _summary(cosine: Float[np.ndarray, " latent"], least: float) -> tuple[float, float]:
+    """Return the mean cosine and the share of at least `least`; nan where no latent has a partner."""
+    known = cosine[~np.isnan(cosine)]
+    return (float(known.mean()), float((known >= least).mean())) if len(known) else (float("nan"), float("nan"))
 
 
 def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[tuple[int, int, float]]:

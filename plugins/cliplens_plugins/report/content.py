@@ -23,6 +23,8 @@ RULES = {
     "modality_paper": "Paper's rule",
     "modality_significant": "Significant",
 }
+WITHIN = "within the control"
+"""Verdict of a figure that does not differ from its control (`cliplens.run.controls`)."""
 _TRUTH = ("Recovery", "Coverage")
 _DIGITS = 5
 """Significant digits of numbers embedded in the page; latents.parquet keeps them all."""
@@ -94,10 +96,18 @@ class Content:
         return [title for name, title in RULES.items() if self.table is not None and name in self.table]
 
     @property
+    def within(self) -> set[str]:
+        """The figures that do not differ from one of their controls."""
+        controls = self.summary.get("controls")
+        of_figure = controls.items() if isinstance(controls, Mapping) else ()
+        return {f for f, by in of_figure if any(not row.get("beyond", True) for c, row in by.items() if c != "reseeds")}
+
+    @property
     def opened(self) -> list[str]:
-        """Titles of the tables that are open at first: those about ground truth, or else the first table."""
+        """Titles of the tables open at first: those about ground truth, or else the first table, and the controls."""
         truth = [title for title in self.tables if title.startswith(_TRUTH)][:2]
-        return truth or list(self.tables)[:1]
+        controls = [title for title in self.tables if title == "Controls"]
+        return [*(truth or list(self.tables)[:1]), *controls]
 
     @property
     def reasons(self) -> list[tuple[str, int]]:

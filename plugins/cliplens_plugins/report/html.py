@@ -16,7 +16,7 @@ from markupsafe import Markup
 from cliplens.contracts import Reporter
 from cliplens.files import atomic_write
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.report.content import Content, read_content
+from cliplens_plugins.report.content import WITHIN, Content, read_content
 from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
 from cliplens_plugins.report.page import asset, embedded, environment
 from cliplens_plugins.report.pictures import picture_files, picture_table
@@ -82,6 +82,7 @@ def _render(
             histogram=Markup(modality_histogram(content.table)),
             doses=Markup(dose_curve(measured, content.steering.get("aim"))),
             worst=worst_of(measured),
+            within=WITHIN,
             data=embedded({**content.data(shown), "chunk": _CHUNK, "files": files}),
             pictures=[embedded(pictures[at : at + _CHUNK]) for at in range(0, len(pictures), _CHUNK)],
         )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.stats import t as student
 from torch import Tensor
 
 from cliplens import registry
@@ -32,13 +33,19 @@ NAN = float("nan")
 _LARGE = 8192
 """Number of latents from which on EmbSim is left out, because it is slow: it compares samples latent by latent."""
 _SEED = 17
-_MEANS = {
-    "untrained": ("ms_image", "ms_text", "mms", "embsim_image", "embsim_text", "winrate_image", "winrate_text"),
-    "permuted": ("cofiring",),
-}
+_JUDGED = ("ms_image", "ms_text", "mms", "embsim_image", "embsim_text", "winrate_image", "winrate_text")
+_MEANS = {"untrained": _JUDGED, "permuted": ("cofiring",)}
+_TRAINED = (*_JUDGED, "cofiring")
+"""Columns compared with controls that were trained."""
+RESEEDS = "reseeds"
+WITHIN = "within the control"
+_TWO_SEEDS = 1.96 * 2**0.5
+"""Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
 SINGLE = "single_modality_share"
 """Share of living latents that are ImgD or TextD by the fixed cuts."""
 Controls = Mapping[str, Mapping[str, Mapping[str, Any]]]
+Scored = tuple[Sequence[Batch], Float[Tensor, "d_sae d_in"]]
+"""Batches with the codes of a dictionary, and its decoder."""
 
 
 def first_batches(batches: Iterator[Batch], kept: list[Batch], pairs: int = PAIRS) -> Iterator[Batch]:
@@ -49,49 +56,102 @@ def first_batches(batches: Iterator[Batch], kept: list[Batch], pairs: int = PAIR
         yield batch
 
 
-def controls(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Controls:
+def controls(
+    batches: Sequence[Batch],
+    decoder: Float[Tensor, "d_sae d_in"],
+    trained: Mapping[str, Sequence[Scored]] | None = None,
+) -> Controls:
     """Return the controls of each figure, by figure and control.
 
     Each holds `value`, `control`, `difference`, the limits of the interval of the difference, and `beyond`: whether the
-    interval excludes 0.
+    interval excludes 0 and, with reseeds, whether the difference is larger than between two seeds (1.96 * sqrt(2)
+    standard deviations, arXiv 2605.18229). For `reseeds` the control is the mean over seeds, the interval is the
+    prediction interval for one more seed (Student t), and `beyond` means that the run lies outside of it.
+
+    Args:
+        batches: the scored pairs that are used.
+        decoder: decoder of the dictionary.
+        trained: batches and decoders of the dictionaries that were trained as controls, by name of the control.
     """
     value = _scored(batches, decoder)
-    of_control = {"untrained": _scored([_untrained(b, decoder, _usual_l0(batches)) for b in batches], decoder)}
+    others = {"untrained": _scored([_untrained(b, decoder, _usual_l0(batches)) for b in batches], decoder)}
     pairs = [b for b in batches if b.codes.image is not None and b.codes.text is not None and len(b.ids) > 1]
     shuffled = [_permuted(b) for b in pairs]
     if shuffled:
-        of_control["permuted"] = _scored(shuffled, decoder)
+        others["permuted"] = _scored(shuffled, decoder)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, control in of_control.items():
-        for column in _MEANS[name]:
-            if column in value.table and column in control.table:
-                found.setdefault(column, {})[name] = _of_means(value.table[column], control.table[column])
-        if "modality" in value.table and "modality" in control.table:
-            found.setdefault(SINGLE, {})[name] = _of_shares(value, control)
-    own, other = (t.figures.get(_VARIANCE) for t in (value, of_control["untrained"]))
+    again = {name: [_scored(*scored) for scored in made] for name, made in (trained or {}).items()}
+    others |= {name: made[0] for name, made in again.items() if name != RESEEDS}
+    for name, control in others.items():
+        for figure, row in _compared(value, control, _MEANS.get(name, _TRAINED)):
+            found.setdefault(figure, {})[name] = row
+        if name != "permuted":
+            _add_variance(found, name, value, control)
+    if RESEEDS in again:
+        _add_reseeds(found, value, again[RESEEDS])
+    return found
+
+
+def _compared(value: Tally, control: Tally, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for column in columns:
+        if column in value.table and column in control.table:
+            yield column, _of_means(value.table[column], control.table[column])
+    if "modality" in value.table and "modality" in control.table:
+        yield SINGLE, _of_shares(value, control)
+
+
+def _add_variance(found: dict[str, dict[str, dict[str, Any]]], name: str, value: Tally, control: Tally) -> None:
+    own, other = (t.figures.get(_VARIANCE) for t in (value, control))
     if own is not None and other is not None:
         row = {"value": own, "control": other, "difference": own - other, "low": NAN, "high": NAN}
-        found[_VARIANCE] = {"untrained": {**row, "beyond": own > other}}
-    return found
+        found.setdefault(_VARIANCE, {})[name] = {**row, "beyond": own > other}
+
+
+def _add_reseeds(found: dict[str, dict[str, dict[str, Any]]], value: Tally, seeds: Sequence[Tally]) -> None:
+    """Add the spread over seeds to each figure, and hold the differences from other controls against it."""
+    for figure, by_control in found.items():
+        own = _figure(value, figure)
+        drawn = np.array([_figure(seed, figure) for seed in seeds])
+        mean, spread = float(drawn.mean()), float(drawn.std(ddof=1)) if len(drawn) > 1 else NAN
+        half = float(student.ppf(0.975, len(drawn) - 1)) * spread * (1 + 1 / len(drawn)) ** 0.5
+        for row in by_control.values():
+            row["beyond"] = row["beyond"] and abs(row["difference"]) > _TWO_SEEDS * spread
+        numbers = (own, mean, own - mean, own - mean - half, own - mean + half)
+        by_control[RESEEDS] = _row(*numbers)
+
+
+def _figure(tally: Tally, figure: str) -> float:
+    if figure == _VARIANCE:
+        return float(tally.figures[figure])
+    return _share(tally)[0] if figure == SINGLE else _mean(tally.table[figure])
 
 
 def table_of(found: Controls) -> list[dict[str, Any]]:
     """Return the controls as rows of a table."""
-    says = {True: "beyond the control", False: "within the control"}
+    says = {True: "beyond the control", False: WITHIN}
+    of_seeds = {True: "unlike other seeds", False: "as other seeds"}
     return [
-        {"figure": figure, "against": control, **{k: row[k] for k in _COLUMNS}, "verdict": says[row["beyond"]]}
+        {
+            "figure": figure,
+            "against": control.replace("_", " "),
+            **{k: row[k] for k in _COLUMNS},
+            "verdict": (of_seeds if control == RESEEDS else says)[row["beyond"]],
+        }
         for figure, by_control in found.items()
         for control, row in by_control.items()
     ]
 
 
 def notes_of(found: Controls) -> list[str]:
-    """Return a note that lists the figures that do not differ from a control."""
+    """Return a note that lists the figures that do not differ from a control, and one on figures unlike other seeds."""
     rows = [(figure, control, row) for figure, c in found.items() for control, row in c.items()]
-    within = [f"{figure} ({control})" for figure, control, row in rows if not row["beyond"]]
-    if not within:
-        return []
-    return [f"Not different from their control, so no evidence: {', '.join(within)}. See the table {TITLE!r}."]
+    within = [f"{f} ({c.replace('_', ' ')})" for f, c, row in rows if c != RESEEDS and not row["beyond"]]
+    unusual = [figure for figure, control, row in rows if control == RESEEDS and row["beyond"]]
+    says = {
+        "Not different from their control, so no evidence": within,
+        "Outside the prediction interval of other seeds": unusual,
+    }
+    return [f"{text}: {', '.join(names)}. See the table {TITLE!r}." for text, names in says.items() if names]
 
 
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
@@ -102,19 +162,23 @@ def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> T
 
 def _of_means(values: np.ndarray, control: np.ndarray) -> dict[str, Any]:
     difference, low, high = mean_difference(values, control)
-    means = [float(np.nanmean(x)) if not np.isnan(x).all() else NAN for x in (values, control)]
-    return _row(means[0], means[1], difference, low, high)
+    return _row(_mean(values), _mean(control), difference, low, high)
+
+
+def _mean(values: np.ndarray) -> float:
+    return NAN if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _of_shares(value: Tally, control: Tally) -> dict[str, Any]:
-    counts = []
-    for table in (value.table, control.table):
-        classes = table["modality"].astype(str)
-        counts.append((int(np.isin(classes, ("ImgD", "TextD")).sum()), int((classes != "dead").sum())))
-    (hits, n), (other_hits, other_n) = counts
-    shares = [h / m if m else NAN for h, m in counts]
-    difference, low, high = share_difference(hits, n, other_hits, other_n)
-    return _row(shares[0], shares[1], difference, low, high)
+    (share, hits, n), (other_share, other_hits, other_n) = _share(value), _share(control)
+    return _row(share, other_share, *share_difference(hits, n, other_hits, other_n))
+
+
+def _share(tally: Tally) -> tuple[float, int, int]:
+    """Return the share of living latents that are ImgD or TextD, and both numbers."""
+    classes = tally.table["modality"].astype(str)
+    hits, n = int(np.isin(classes, ("ImgD", "TextD")).sum()), int((classes != "dead").sum())
+    return hits / n if n else NAN, hits, n
 
 
 def _row(value: float, control: float, difference: float, low: float, high: float) -> dict[str, Any]:

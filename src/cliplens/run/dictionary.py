@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from cliplens import keys
 from cliplens.api import pick_device
 from cliplens.runfolder import RunFolder
-from cliplens.sae import dictionary_config, needs_pairs, train
+from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
@@ -79,12 +79,9 @@ def width_note(rows: int, d_sae: int) -> str | None:
     )
 
 
-def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
-    """Train the dictionary of a run and save it. With `resume`, continue from the newest checkpoint.
-
-    The caller removes the checkpoints when the step is recorded.
-    """
-    provider = Provider.from_cache(
+def training_rows(cache: Cache, settings: Settings) -> Provider:
+    """Return the batches a run trains its dictionary on."""
+    return Provider.from_cache(
         cache,
         **by_modality(settings.sites),
         keep=trained_on(settings),
@@ -93,6 +90,28 @@ def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bo
         seed=settings.seed,
         paired=needs_pairs(settings.architecture),
     )
+
+
+def train_again(rows: Provider, settings: Settings, *, frozen_decoder: bool = False) -> Dictionary:
+    """Return a dictionary trained as a run trains its own, without checkpoints and without saving it."""
+    return train(
+        training_config(settings, rows.d_in),
+        rows,
+        samples=planned_samples(settings, rows.rows),
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=settings.seed,
+        device=pick_device(settings.device),
+        frozen_decoder=frozen_decoder,
+    )
+
+
+def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
+    """Train the dictionary of a run and save it. With `resume`, continue from the newest checkpoint.
+
+    The caller removes the checkpoints when the step is recorded.
+    """
+    provider = training_rows(cache, settings)
     config = training_config(settings, provider.d_in)
     if (note := width_note(provider.rows, config.d_sae)) is not None:
         tqdm.write(f"train: {note}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """Open a finished run: its model, its dictionary, its table and its pairs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -214,3 +215,8 @@ class OpenedRun:
         image, text = ([a for part in read if (a := part.of(m)) is not None] for m in MODALITIES)
         sides = (torch.cat(parts)[:count] if parts else None for parts in (image, text))
         return PairedActs(tuple(i for part in read for i in part.ids)[:count], *sides)
+
+    def pictures_of(self, ids: Sequence[str]) -> list[str]:
+        """Return what identifies the picture of each pair; equal for pairs of the same picture."""
+        places, pictures = self.pairs.indices(ids), self.pairs.image_ids
+        return [str(pictures[places[i]]) for i in ids]

@@ -22,6 +22,7 @@ from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
 from cliplens.run.steps import StepLog, versions
 from cliplens.run.targets import asked_of, truth_of, unit
+from cliplens.run.trained_controls import trained_controls
 from cliplens.run.units import units_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
@@ -43,8 +44,9 @@ def score(context: RunContext, log: StepLog) -> None:
         batches = first_batches(held_out_batches(context), kept)
         found = tally(_watched(batches, tops), metrics, decoder=context.dictionary.decoder)
         all_reduce(tops)
-    with log.timed("controls"):
-        controlled = controls(kept, context.dictionary.decoder)
+    with log.timed("controls"):  # in every process: the sums of all are merged
+        trained, missing = trained_controls(context, kept) if context.settings.controls else ({}, [])
+        controlled = controls(kept, context.dictionary.decoder, trained)
     if context.group.rank != 0:
         return
     with log.timed("name"):
@@ -59,7 +61,7 @@ def score(context: RunContext, log: StepLog) -> None:
     with atomic_write(folder.latents) as partial:
         table.save(partial)
     warned = warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
-    notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled)]
+    notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled), *missing]
     tables = {**found.tables, **names.tables, TITLE: table_of(controlled)}
     write_json(folder.findings, {"tables": tables, "notes": notes, "failed": found.failed})
     warnings = [note for note in notes if note.startswith(WARNING)]

@@ -66,7 +66,7 @@ TRAIN = Step(
 )
 SCORE = Step(
     "score",
-    ("held_out", "sae", "layout", "target", "judge", "namer", "vocabulary"),
+    ("held_out", "sae", "layout", "target", "judge", "namer", "vocabulary", "controls"),
     ("harvest", "train"),
     ("latents.parquet", "exemplars/*.parquet", "findings.json", "summary.json"),
 )

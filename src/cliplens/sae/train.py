@@ -45,6 +45,7 @@ def train(
     save_to: Path | None = None,
     wandb_project: str | None = None,
     fast: bool | None = None,
+    frozen_decoder: bool = False,
     **trainer_options: Any,
 ) -> Dictionary:
     """Train a dictionary and return it.
@@ -73,6 +74,8 @@ def train(
         fast: train `topk`, `batchtopk` and `matryoshka_batchtopk` with a step that touches the firing latents alone.
             The losses are those of the stock class to rounding, and the dictionary is saved as stock. None does so from
             1,024 latents on; False never does.
+        frozen_decoder: leave the decoder rows at their random initial values and train the rest: a control
+            (arXiv 2602.14111).
         trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
 
     Raises:
@@ -90,6 +93,8 @@ def train(
         config = faster(config)
     with own_randomness(seed, device), reused_memory(), _logged(wandb_project, asked) as logger:
         sae = get_sae_training_class(config.architecture())[0](config)
+        if frozen_decoder:
+            _freeze_decoder(sae)
         settings = _settings(steps, batch_size, lr, str(device), logger, **trainer_options)
         trainer = SAETrainer(settings, sae, _Checked(provider, batch_size, config.d_in))
         if config.architecture().startswith("fast_"):
@@ -104,6 +109,12 @@ def train(
     if checkpoints is not None and not keep_checkpoints:
         remove_checkpoints(checkpoints.folder)
     return dictionary
+
+
+def _freeze_decoder(sae: Any) -> None:
+    for name, parameter in sae.named_parameters():
+        if name.startswith("W_dec"):
+            parameter.requires_grad_(False)
 
 
 @contextmanager

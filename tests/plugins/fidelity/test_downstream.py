@@ -15,8 +15,8 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.sites import Site
 from cliplens.tasks import contrastive_loss, retrieval, zero_shot
 from cliplens_plugins.fidelity import duplicates, matched, stability
-from cliplens_plugins.fidelity.downstream import Classes, downstream
-from cliplens_plugins.fidelity.stability import contained
+from cliplens_plugins.fidelity.downstream import Classes, downstream, recovered
+from cliplens_plugins.fidelity.stability import contained, mixtures
 from support.tiny import tiny_images, tiny_model, tiny_tokens
 
 
@@ -50,6 +50,10 @@ def test_an_identity_dictionary_costs_nothing_and_a_zero_one_what_ablation_costs
     none = downstream(clip, images, tokens, [control(width, hook, zero=True)], [site], classes=classes, forward_batch=5)
     assert same["dictionary"] == same["model"]
     assert none["dictionary"] == none["zero ablation"]
+    for end in ("zero ablation", "mean ablation"):
+        assert recovered(same, "contrastive_loss", end) == 1.0
+    assert recovered(none, "contrastive_loss", "zero ablation") == 0.0
+    assert np.isnan(recovered(dict.fromkeys(same, same["model"]), "contrastive_loss"))
     assert same["mean ablation"]["contrastive_loss"] != same["model"]["contrastive_loss"]
     assert set(same["model"]) >= {"contrastive_loss", "image_to_text_r1", "text_to_image_r10", "zero_shot"}
 
@@ -103,10 +107,14 @@ def test_stability_per_class() -> None:
     decoder = torch.randn(30, 64, generator=g)
     other = decoder.clone()
     other[20:] = torch.randn(10, 64, generator=g)
-    rows = {row["class"]: row for row in stability(decoder, other, ["ImgD"] * 20 + ["CrossD"] * 10)}
+    rows = {row["class"]: row for row in stability(decoder, other, ["ImgD"] * 20 + ["CrossD"] * 10, seed=5)}
     assert rows["ImgD"]["found_again"] == 1.0
     assert rows["CrossD"]["found_again"] == 0.0
     assert rows["all"]["latents"] == 30
+    chance = matched(mixtures(decoder, 5), other).cosine
+    assert rows["ImgD"]["chance_cosine"] == pytest.approx(chance[:20].mean(), abs=1e-12)
+    assert rows["all"]["chance_found"] == (chance >= 0.7).mean() == 0
+    assert 0 < rows["all"]["chance_cosine"] < 0.5 < rows["all"]["mean_cosine"]
     with pytest.raises(MismatchError, match="d_in 64 and 63"):
         stability(decoder, other[:, :63])
 
@@ -202,3 +210,18 @@ def test_the_loss_takes_the_models_scale_and_bias(bias: float | None) -> None:
     assert float(scale) == pytest.approx(float(clip.model.logit_scale.exp()))
     assert (added is None) == (bias is None)
     assert bias is None or float(added) == bias
+
+
+def test_chance_lies_in_the_space_of_the_rows_and_rises_with_their_number() -> None:
+    g = torch.Generator().manual_seed(4)
+    flat = torch.randn(100, 16, generator=g, dtype=torch.float64)
+    flat[:, 5:] = 0
+    drawn = mixtures(flat, 1)
+    assert drawn.shape == flat.shape
+    assert (drawn[:, 5:] == 0).all()
+    assert torch.linalg.matrix_rank(drawn) == 5
+    chance = [
+        stability(flat[:n, :5], torch.randn(n, 5, generator=g, dtype=torch.float64))[0]["chance_cosine"]
+        for n in (10, 100)
+    ]
+    assert 0 < chance[0] < chance[1] < 1

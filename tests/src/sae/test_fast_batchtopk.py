@@ -141,10 +141,10 @@ def test_runs_start_where_sorted_numbers_change() -> None:
 def test_no_gradient_passes_through_values_that_are_clipped(stock: str) -> None:
     """Fewer than k latents are above 0, so some of those chosen are clipped."""
     theirs_sae, ours_sae = both(stock)
+    x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for sae in (theirs_sae, ours_sae):
         with torch.no_grad():
-            sae.b_enc.fill_(-4.0)
-    x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+            sae.b_enc.fill_(-float(((x - sae.b_dec) @ sae.W_enc).quantile(0.98)))
     given = TrainStepInput(x, {}, None, 0, False)
     theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
     assert 0 < int((ours.feature_acts.to_dense() > 0).sum()) < 32 * K

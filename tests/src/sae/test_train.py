@@ -234,3 +234,21 @@ def test_a_training_begun_with_the_stock_step_resumes_with_the_sparse_one(tmp_pa
     resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True, fast=True)
     whole = trained(provider())
     torch.testing.assert_close(weights(resumed), weights(whole), atol=1e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("architecture", [*STOCK, "fast_topk", "fast_batchtopk", "ncl", "two_decoders", "group_sparse"])
+def test_a_frozen_decoder_stays_as_it_was_drawn_while_the_rest_learns(architecture: str) -> None:
+    data = [provider(), provider()]
+    for rows in data:
+        rows.paired = True
+    first, later = (
+        trained(rows, architecture, steps=steps, frozen_decoder=True, seed=3)
+        for rows, steps in zip(data, (1, 20), strict=True)
+    )
+    before, after = (d.sae.state_dict() for d in (first, later))
+    decoders = [name for name in before if name.startswith("W_dec")]
+    assert decoders
+    assert all(torch.equal(before[name], after[name]) for name in decoders)
+    assert not torch.equal(before["b_dec"], after["b_dec"])
+    moved = trained(provider(), "topk", steps=20, seed=3).sae.W_dec
+    assert not torch.equal(moved, before["W_dec"])

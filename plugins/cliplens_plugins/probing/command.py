@@ -1,0 +1,92 @@
+"""`cliplens probe`: how well single latents of a run tell a labelled attribute."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def probe(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    label: Annotated[
+        str, typer.Option(help="The attribute: COLUMN=VALUE of the pairs' table, FACTOR=VALUE of a world.")
+    ],
+    k: Annotated[str, typer.Option(help="Numbers of latents a probe reads, as 1,16.")] = "1,16",
+    pairs: Annotated[int, typer.Option(min=10, help="Scored pairs to look at.")] = 4096,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the controls.")] = 0,
+) -> None:
+    """k-sparse probes, a dense probe, absorption and CKNNA, with their controls, on pairs kept from training.
+
+    Probes are fitted on 70 % of the pictures and scored by AUROC (0.5 by chance) on the others. `permuted`: fitted on
+    permuted labels. `random`: latents drawn at random. Writes RUN/probing.json.
+    """
+    from cliplens.errors import InputError
+    from cliplens.files import write_json
+    from cliplens.run import OpenedRun
+    from cliplens.runfolder import RunFolder
+
+    run = OpenedRun(RunFolder.open(folder))
+    try:
+        ks = [int(number) for number in k.split(",")]
+    except ValueError as error:
+        raise InputError(expected="--k as numbers, 1,16", found=repr(k), fix="separate them with commas") from error
+    if min(ks) < 1:
+        raise InputError(expected="--k of at least 1", found=k, fix="give for example 1,16")
+    tables = probing_tables(run, label, ks, pairs, seed)
+    write_json(folder / "probing.json", {"label": label, "pairs": pairs, "seed": seed, **tables})
+    for title, rows in tables.items():
+        _tell(title, rows)
+    typer.echo(f"Written: {folder / 'probing.json'}")
+
+
+def probing_tables(run: Any, label: str, ks: list[int], pairs: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Return title -> rows, of an `OpenedRun`.
+
+    Raises:
+        InputError: the label cannot be read, or the run keeps no activations.
+    """
+    from dataclasses import replace
+
+    from cliplens.run.targets import label_of
+    from cliplens_plugins.probing.absorption import absorption
+    from cliplens_plugins.probing.cknna import cknna, cknna_by_chance
+    from cliplens_plugins.probing.sparse_probe import sparse_probe
+
+    asked = label_of(replace(run.asked, target=label))
+    probes: list[dict[str, Any]] = []
+    absorbed: list[dict[str, Any]] = []
+    near: list[dict[str, Any]] = []
+    for modality, acts in run.scored_acts(pairs).items():
+        codes = run.dictionary.encode(acts).of(modality).dense()
+        centred = run.dictionary.centre(acts).of(modality)
+        has = asked(acts.ids)
+        pictures = run.pictures_of(acts.ids)
+        for name, rows, counts in (("latents", codes, ks), ("activations", centred, [centred.shape[1]])):
+            for found in sparse_probe(rows, has, pictures, counts, seed=seed):
+                row = {"data": modality, "columns": name, "k": found.k, "auroc": found.auroc, "low": found.low}
+                row |= {"high": found.high, "permuted": found.permuted, "random": found.random}
+                probes.append({**row, "chosen": " ".join(map(str, found.latents[:8])) if name == "latents" else ""})
+        decoder = run.dictionary.decoder_of(modality)
+        absorbed.append({"data": modality, **vars(absorption(centred, codes, decoder, has, pictures, seed=seed))})
+        if len(codes) > 10:
+            some = slice(0, 2048)
+            mean, spread = cknna_by_chance(centred[some], codes[some])
+            value = cknna(centred[some], codes[some])
+            near.append({"data": modality, "cknna": value, "by_chance": mean, "spread": spread})
+    return {f"Probes of {label}": probes, "Absorption": absorbed, "CKNNA of activations and codes": near}
+
+
+def _tell(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{title}[/]")
+    if rows:
+        table = Table(*rows[0], box=None)
+        for row in rows:
+            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+        console.print(table)

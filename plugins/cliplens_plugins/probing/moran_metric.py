@@ -1,0 +1,104 @@
+"""Moran's I of every latent of a dictionary that reads patches."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cliplens.contracts import Need
+from cliplens.keys import hashed, pair_keys
+from cliplens.records import Batch, Column, Findings, SparseCodes
+from cliplens.tally import Mergeable, MetricOfParts, Sums
+from cliplens_plugins.probing.moran import morans_i
+
+LEAST_PATCHES = 5
+MOST_PATCHES = 0.9
+"""An image counts for a latent where it fires on at least 5 patches and at most 90 % of them."""
+LEAST_IMAGES = 50
+_SEED = 43
+_BLOCK = 4096
+_COLUMNS = (
+    Column(
+        "moran",
+        f"Moran's I of the latent's map of patches, mean over images where it fires on {LEAST_PATCHES} patches to "
+        f"{MOST_PATCHES:.0%} of them: whether it fires on patches that lie together.",
+        range="about [-1, 1]",
+        nan=f"fewer than {LEAST_IMAGES} such images",
+        source="Moran 1950",
+    ),
+    Column(
+        "moran_shuffled",
+        "The same with the patches of each image in random order: the control, -1/(N - 1) on average for N patches.",
+        range="about [-1, 1]",
+        nan=f"fewer than {LEAST_IMAGES} such images",
+    ),
+    Column("moran_images", "Images that the two rest on.", unit="count", range="0 .."),
+)
+
+
+class MoranMetric(MetricOfParts):
+    """Mean Moran's I of each latent over images, beside the same with shuffled patches. Silent where a row is no patch.
+
+    Images must have a square number of patches, whose rows stand together in one batch.
+    """
+
+    name: ClassVar[str] = "moran"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    def __init__(self) -> None:
+        self._sums = Sums()
+
+    def update(self, batch: Batch) -> None:
+        """Take one batch in."""
+        codes = batch.codes.image
+        if codes is None:
+            return
+        keys = pair_keys(batch.ids)
+        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.zeros(0, np.int64)
+        for start, stop in zip(starts, np.append(starts[1:], len(keys)), strict=True):
+            side = round((stop - start) ** 0.5)
+            if side > 1 and side * side == stop - start:
+                self._add(codes, int(start), side, int(hashed(keys[[start]], _SEED)[0]))
+
+    def parts(self) -> dict[str, Mergeable]:
+        """Return the sums."""
+        return {"sums": self._sums}
+
+    def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
+        """Return the columns; none where no image had patches."""
+        if "images" not in self._sums:
+            return Findings()
+        images = self._sums["images"].cpu().numpy()
+        enough = images >= LEAST_IMAGES
+        means = [
+            np.where(enough, self._sums[name].cpu().numpy() / np.maximum(images, 1), np.nan)
+            for name in ("moran", "shuffled")
+        ]
+        figures = {
+            f"moran{tail}": float(np.nanmean(mean)) if enough.any() else float("nan")
+            for tail, mean in zip(("", "_shuffled"), means, strict=True)
+        }
+        return Findings(
+            {"moran": means[0], "moran_shuffled": means[1], "moran_images": images}, _COLUMNS, figures=figures
+        )
+
+    def _add(self, codes: SparseCodes, start: int, side: int, key: int) -> None:
+        patches = side * side
+        mine = (codes.rows >= start) & (codes.rows < start + patches)
+        rows, latents, values = codes.rows[mine] - start, codes.latents[mine], codes.values[mine].double()
+        count = torch.bincount(latents, minlength=codes.d_sae)
+        chosen = ((count >= LEAST_PATCHES) & (count <= MOST_PATCHES * patches)).nonzero()[:, 0]
+        place = torch.full((codes.d_sae,), -1, device=latents.device)
+        place[chosen] = torch.arange(len(chosen), device=latents.device)
+        held = place[latents] >= 0
+        maps = values.new_zeros(len(chosen), patches)
+        maps[place[latents[held]], rows[held]] = values[held]
+        order = torch.as_tensor(np.random.default_rng(key).permutation(patches), device=maps.device)
+        self._sums.add("images", torch.bincount(chosen, minlength=codes.d_sae))
+        for name, shown in (("moran", maps), ("shuffled", maps[:, order])):
+            found = [morans_i(part.unflatten(1, (side, side))) for part in shown.split(_BLOCK)]
+            total = values.new_zeros(codes.d_sae)
+            total[chosen] = torch.cat([values.new_zeros(0), *found]).nan_to_num()
+            self._sums.add(name, total)
