@@ -1,8 +1,8 @@
 """Compare the latents of two dictionaries, and find duplicates within one.
 
 Decoder rows are matched one to one so that the sum of cosines is largest (Hungarian matching; Paulo and Belrose, arXiv
-2501.16615). The stability is the mean cosine of matched latents, over all latents and per modality class. Matching picks
-the largest of many cosines, so it is above 0 by chance: the chance level is that of random mixtures of the rows.
+2501.16615). The stability is the mean cosine of matched latents, over all latents and per modality class. Matching
+picks the largest of many cosines, so it is above 0 by chance: the chance level is that of random mixtures of the rows.
 """
 
 from collections.abc import Sequence
