@@ -2,9 +2,10 @@
 
     python benchmarks/mutants.py [--mutants 600] [--folders statistics tally] [--seed 0] [--budget 20]
     python benchmarks/mutants.py --mutants 0              every mutant there is: hours
+    python benchmarks/mutants.py --only RESULT.json       the survivors of an earlier run alone
     python benchmarks/mutants.py --named                  the changes listed in _mutants/named.py instead
 
-A seeded sample is drawn from each folder in proportion to its number of mutants. A mutant is noticed when a test fails
+A seeded sample is drawn from each folder in proportion to its number of mutants, and run in random order. A mutant is noticed when a test fails
 or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` seconds of tests
 are run on a mutant, so the score is a lower bound. Code that runs at import is not changed. Survivors are listed with
 the reason where it is known (_mutants/reasons.json).
@@ -13,6 +14,8 @@ the reason where it is known (_mutants/reasons.json).
 import json
 import os
 import random
+import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -58,6 +61,7 @@ def main() -> None:
     settings.register_profile("mutants", database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     settings.load_profile("mutants")
     options = {"mutants": 600, "seed": 0, "budget": 20.0, "folders": list(FOLDERS), "named": False}
+    options |= {"minutes": (0.0, "stop after so many; 0: never"), "only": (None, "a result file: only its survivors")}
     with bench(__file__, __doc__, **options) as b:
         if b.args.named:
             with_tests(
@@ -86,56 +90,54 @@ def with_tests(watched: Sequence[Path], budget: float, work: Callable[[Runner], 
         raise SystemExit(f"pytest ended with {status!r}")
 
 
-def drawn(files: dict[str, list[Path]], count: int, seed: int) -> dict[str, tuple[int, list[Mutant]]]:
-    """Return for each folder how many mutants it has, and those drawn; all where `count` is 0."""
+def drawn(files: dict[str, list[Path]], count: int, seed: int) -> tuple[dict[str, int], list[tuple[str, Mutant]]]:
+    """Return how many mutants each folder has, and those drawn with their folder, in random order; 0 draws all."""
     every = {name: [m for path in paths for m in mutants_of(path)] for name, paths in files.items()}
     total = sum(len(mutants) for mutants in every.values())
-    found = {}
+    found = []
     for name, mutants in every.items():
-        share = len(mutants) if not count else round(count * len(mutants) / total)
+        share = round(count * len(mutants) / total) if count else len(mutants)
         order = random.Random(f"{seed} {name}").sample(mutants, len(mutants))
-        found[name] = (len(mutants), order[: max(1, share)])
-    return found
+        found += [(name, mutant) for mutant in order[: max(1, share)]]
+    random.Random(seed).shuffle(found)
+    return {name: len(mutants) for name, mutants in every.items()}, found
 
 
 def sampled(b: Bench, runner: Runner, files: dict[str, list[Path]]) -> None:
     """Print a row per folder, and the survivors."""
     reasons = json.loads(REASONS.read_text())
-    survivors, counts = [], []
-    b.table(
-        "Mutants noticed",
-        dict.fromkeys(("folder", "mutants", "drawn", "noticed", "survived", "not covered"), "d") | {"score": ".3f"},
-    )
-    for name, (total, mutants) in drawn(files, b.args.mutants, b.args.seed).items():
-        outcomes = []
-        for mutant in mutants:
-            outcome, test = runner.outcome(
-                mutant.path, [mutant.line], {(mutant.function, mutant.first_line): mutant.code()}
-            )
-            if outcome == FAILED:
-                continue
-            outcomes.append(outcome)
-            if outcome in (SURVIVED, NOT_COVERED):
-                key = mutant.key
-                where = f"{mutant.path.relative_to(ROOT)}:{mutant.line}"
-                survivors.append({"where": where, "change": key, "outcome": outcome, "reason": reasons.get(key)})
-                print(f"    {outcome}: {where} {key}", flush=True)
-            del test
-        noticed = sum(o in (KILLED, TIMEOUT) for o in outcomes)
-        counts.append((noticed, len(outcomes)))
-        b.row(
-            name,
-            total,
-            len(outcomes),
-            noticed,
-            outcomes.count(SURVIVED),
-            outcomes.count(NOT_COVERED),
-            score(*counts[-1]),
-        )
-    noticed, total = (sum(column) for column in zip(*counts, strict=True))
-    b.row("all", "", total, noticed, "", "", score(noticed, total))
-    b.note("score", score(noticed, total), ".3f")
+    totals, chosen = drawn(files, b.args.mutants, b.args.seed)
+    if b.args.only is not None:
+        wanted = {row["change"] for row in json.loads(Path(b.args.only).read_text())["data"]["survivors"]}
+        chosen = [(name, m) for name, m in chosen if m.key in wanted]
+    started, outcomes, survivors = time.monotonic(), defaultdict(list), []
+    for done, (name, mutant) in enumerate(chosen):
+        if b.args.minutes and time.monotonic() - started > 60 * b.args.minutes:
+            b.note("stopped after the time given; mutants drawn and not run", len(chosen) - done)
+            break
+        code = {(mutant.function, mutant.first_line): mutant.code()}
+        outcome, _ = runner.outcome(mutant.path, [mutant.line], code)
+        if outcome == FAILED:
+            continue
+        outcomes[name].append(outcome)
+        if outcome in (SURVIVED, NOT_COVERED):
+            where = f"{mutant.path.relative_to(ROOT)}:{mutant.line}"
+            row = {"where": where, "change": mutant.key, "outcome": outcome, "reason": reasons.get(mutant.key)}
+            survivors.append(row)
+            print(f"{done + 1}/{len(chosen)} {outcome}: {where} {mutant.key}", flush=True)
+    heads = ("folder", "mutants", "run", "noticed", "survived", "not covered")
+    b.table("Mutants noticed", {**dict.fromkeys(heads, ""), "score": ".3f"})
+    for name, total in totals.items():
+        b.row(name, total, *_counts(outcomes[name]))
+    every = [outcome for of_folder in outcomes.values() for outcome in of_folder]
+    b.row("all", sum(totals.values()), *_counts(every))
     b.keep("survivors", survivors)
+
+
+def _counts(outcomes: Sequence[str]) -> tuple[int, int, int, int, Estimate]:
+    noticed = sum(o in (KILLED, TIMEOUT) for o in outcomes)
+    survived, unseen = outcomes.count(SURVIVED), outcomes.count(NOT_COVERED)
+    return len(outcomes), noticed, survived, unseen, score(noticed, len(outcomes))
 
 
 def named(b: Bench, runner: Runner) -> None:

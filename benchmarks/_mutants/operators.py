@@ -76,7 +76,7 @@ class Mutant:
     @property
     def key(self) -> str:
         """What it is called where reasons are listed; does not hold line numbers."""
-        return f"{self.path.name} {self.function}: {self.before} -> {self.after}"
+        return f"{self.path.parent.name}/{self.path.name} {self.function}: {self.before} -> {self.after}"
 
     def code(self) -> CodeType:
         """Return the code of the function with the change."""
