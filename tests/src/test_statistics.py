@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, poisson
 
+from cliplens.keys import hashed
 from cliplens.statistics import (
     auroc,
     auroc_interval,
     benjamini_hochberg,
     mean_and_deviation,
+    mean_difference,
     mean_interval,
     percentile_interval,
     poisson_weights,
+    share_difference,
     wilson_interval,
 )
 
@@ -73,3 +76,112 @@ def test_mean_and_deviation_of_nothing_is_nan() -> None:
     assert np.isnan(mean_and_deviation([])).all()
     assert mean_and_deviation([1.0, 3.0]) == (2.0, 1.0)
     assert np.isnan(mean_interval(np.array([NAN]))).all()
+
+
+@pytest.mark.parametrize("score", [0.0, 0.3, 0.5, 0.82, 1.0])
+@pytest.mark.parametrize(("m", "n"), [(5, 5), (7, 40), (60, 200)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_limits_of_an_auroc_lie_where_their_own_variance_puts_them(score: float, m: int, n: int, level: float) -> None:
+    """Newcombe's method 5, written out: Hanley and McNeil's variance at the limit, with m and n replaced by N*."""
+    low, high = auroc_interval(score, m, n, level)
+    half = (m + n) / 2 - 1
+    for limit, end in ((low, 0.0), (high, 1.0)):
+        assert 0 <= low <= score <= high <= 1
+        if score == end:
+            assert limit == end
+            continue
+        variance = limit * (1 - limit) / (m * n)
+        variance *= 1 + half * (1 - limit) / (2 - limit) + half * limit / (1 + limit)
+        assert abs(score - limit) == pytest.approx(norm.ppf(0.5 + level / 2) * variance**0.5, abs=1e-9)
+    assert (low < score) == (score > 0)
+    assert (high > score) == (score < 1)
+
+
+@pytest.mark.parametrize(("score", "m", "n"), [(0.5, 0, 3), (0.5, 3, 0), (NAN, 3, 3)])
+def test_an_auroc_of_nothing_has_no_interval(score: float, m: int, n: int) -> None:
+    assert np.isnan(auroc_interval(score, m, n)).all()
+
+
+@pytest.mark.parametrize("replicates", [1, 3, 4, 9])
+def test_poisson_weights_are_quantiles_of_hashed_sixteen_bits(replicates: int) -> None:
+    keys = hashed(np.arange(5, dtype=np.uint64), 9)
+    found = poisson_weights(keys, replicates, seed=3)
+    assert found.shape == (5, replicates)
+    for row, key in enumerate(keys.tolist()):
+        for r in range(replicates):
+            lane = int(hashed(np.array([r // 4], dtype=np.uint64), 3)[0])
+            word = int(hashed(np.array([key ^ lane], dtype=np.uint64), 3)[0])
+            bits = (word >> (16 * (r % 4))) & 0xFFFF
+            assert found[row, r] == poisson.ppf((bits + 0.5) / 65536, 1.0)
+
+
+def test_weights_of_another_seed_are_others() -> None:
+    keys = np.arange(50, dtype=np.uint64)
+    assert (poisson_weights(keys, 8, seed=1) != poisson_weights(keys, 8, seed=2)).any()
+    assert poisson_weights(keys).shape == (50, 200)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_percentile_intervals_are_weibulls_quantiles_row_by_row(level: float) -> None:
+    drawn = np.random.default_rng(0).normal(size=(4, 40))
+    drawn[2, 5:] = NAN
+    low, high = percentile_interval(drawn, level)
+    for row in range(4):
+        known = drawn[row][~np.isnan(drawn[row])]
+        tails = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="weibull")
+        assert (low[row], high[row]) == pytest.approx(tuple(tails), abs=1e-12)
+    assert percentile_interval(drawn)[0].tolist() == percentile_interval(drawn, 0.95)[0].tolist()
+
+
+@pytest.mark.parametrize(("level", "draws", "seed"), [(0.5, 300, 1), (0.95, 2000, 0)])
+def test_the_interval_of_a_mean_is_that_of_resampled_means(level: float, draws: int, seed: int) -> None:
+    values = np.array([0.0, 1.0, NAN, 5.0, 2.0])
+    mean, low, high = mean_interval(values, level, draws, seed)
+    known, rng = values[~np.isnan(values)], np.random.default_rng(seed)
+    resampled = [np.mean([known[place] for place in places]) for places in rng.integers(0, 4, (draws, 4))]
+    assert mean == known.mean() == 2.0
+    assert (low, high) == pytest.approx(tuple(np.quantile(resampled, [0.5 - level / 2, 0.5 + level / 2])), abs=1e-12)
+    if (level, draws, seed) == (0.95, 2000, 0):
+        assert mean_interval(values) == (mean, low, high)
+
+
+@pytest.mark.parametrize(("level", "draws", "seed"), [(0.5, 300, 1), (0.95, 1000, 0)])
+def test_the_interval_of_a_difference_is_that_of_resampled_differences(level: float, draws: int, seed: int) -> None:
+    a, b = np.array([1.0, NAN, 4.0, 7.0]), np.array([0.0, 1.0])
+    difference, low, high = mean_difference(a, b, level, draws, seed)
+    rng = np.random.default_rng(seed)
+    sides = [x[rng.integers(0, len(x), (draws, len(x)))].mean(axis=1) for x in (np.array([1.0, 4.0, 7.0]), b)]
+    assert difference == 3.5
+    expected = np.quantile(sides[0] - sides[1], [0.5 - level / 2, 0.5 + level / 2])
+    assert (low, high) == pytest.approx(tuple(expected), abs=1e-12)
+    if (level, draws, seed) == (0.95, 1000, 0):
+        assert mean_difference(a, b) == (difference, low, high)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_difference_of_shares_is_squared_and_added_from_wilsons(level: float) -> None:
+    found = share_difference(3, 10, 9, 12, level)
+    (la, ua), (lb, ub) = (wilson_interval(s, n, level) for s, n in ((0.3, 10), (0.75, 12)))
+    d = 0.3 - 0.75
+    below, above = ((0.3 - la) ** 2 + (ub - 0.75) ** 2) ** 0.5, ((ua - 0.3) ** 2 + (0.75 - lb) ** 2) ** 0.5
+    assert found == pytest.approx((d, d - below, d + above), abs=1e-12)
+    assert share_difference(3, 10, 9, 12) == share_difference(3, 10, 9, 12, 0.95)
+    assert np.isnan(share_difference(0, 4, 0, 0)).all()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_wilsons_interval_at_any_level_is_scipys(level: float) -> None:
+    exact = binomtest(4, 11).proportion_ci(confidence_level=level, method="wilson")
+    low, high = wilson_interval(4 / 11, 11, level)
+    assert (float(low), float(high)) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert wilson_interval(4 / 11, 11)[0] == wilson_interval(4 / 11, 11, 0.95)[0]
+
+
+def test_aurocs_are_nan_where_either_side_is_empty_or_unknown() -> None:
+    for up, down in (([], [1.0]), ([1.0], []), ([NAN, 1.0], [1.0]), ([1.0], [0.0, NAN])):
+        assert np.isnan(auroc(up, down))
+
+
+def test_benjamini_hochberg_of_nothing_known_is_nan() -> None:
+    assert np.isnan(benjamini_hochberg(np.array([NAN, NAN]))).all()
+    assert len(benjamini_hochberg(np.zeros(0))) == 0

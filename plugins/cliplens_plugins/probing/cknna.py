@@ -5,7 +5,11 @@
 K and L are the linear kernels of the two, set to 0 outside the pairs (i, j) in which j is among the k nearest
 neighbours of i in both kernels. HSIC is the unbiased estimator (Song et al. 2012) with its diagonal at 0:
 
-    HSIC(K, L) = [ tr(KL') + 1'K1 1'L1 / ((n-1)(n-2)) - 2 1'KL1 / (n-2) ] / (n (n-3))
+    HSIC(K, L) = [ tr(KL') + 1'K1 1'L1 / ((n-1)(n-2)) - (1'KL1 + 1'LK1) / (n-2) ] / (n (n-3))
+
+Kernels with neighbours alone are not symmetric. The authors' code takes tr(KL) and 1'KL1, so it multiplies neighbours
+of i in one space with those of j in the other, and depends on the order of the two. Here tr(KL') follows the paper's
+alpha(i, j), and both orders are averaged. For symmetric kernels both are the usual estimate.
 """
 
 import numpy as np
@@ -63,7 +67,8 @@ def unbiased_hsic(K: Float[Tensor, "sample sample"], L: Float[Tensor, "sample sa
     """Return the unbiased estimate of HSIC; diagonals are taken as 0."""
     n = len(K)
     K, L = (m.clone().fill_diagonal_(0) for m in (K, L))
-    total = (K * L.T).sum() + K.sum() * L.sum() / ((n - 1) * (n - 2)) - 2 * (K.sum(0) @ L.sum(1)) / (n - 2)
+    across = (K.sum(0) @ L.sum(1) + K.sum(1) @ L.sum(0)) / 2
+    total = (K * L).sum() + K.sum() * L.sum() / ((n - 1) * (n - 2)) - 2 * across / (n - 2)
     return float(total) / (n * (n - 3))
 
 

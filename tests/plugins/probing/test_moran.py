@@ -67,7 +67,7 @@ def batches(images: int, side: int, seed: int = 0) -> tuple[torch.Tensor, list[B
 
 def test_the_mean_over_images_beside_shuffled_patches() -> None:
     flat, given_batches = batches(60, 6)
-    found = tally(given_batches, [MoranMetric()])
+    found = tally(given_batches, [MoranMetric()], decoder=None)
     assert found.failed == ()
     expected = [np.mean([slow(image[:, k].reshape(6, 6)) for image in flat.numpy()]) for k in (0, 1)]
     np.testing.assert_allclose(found.table["moran"][:2], expected, atol=1e-12)
