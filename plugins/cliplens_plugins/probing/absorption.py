@@ -40,10 +40,10 @@ class Absorption:
 
 
 def absorption(
-    activations: Tensor | np.ndarray,
-    codes: Tensor | np.ndarray,
-    decoder: Tensor | np.ndarray,
-    labels: Sequence[bool] | np.ndarray,
+    activations: Float[Tensor, "row d"] | Float[np.ndarray, "row d"],
+    codes: Float[Tensor, "row latent"] | Float[np.ndarray, "row latent"],
+    decoder: Float[Tensor, "latent d"] | Float[np.ndarray, "latent d"],
+    labels: Sequence[bool] | Bool[np.ndarray, " row"],
     pictures: Sequence[Hashable],
     *,
     aligned: float = ALIGNED,

@@ -40,8 +40,8 @@ class Probe:
 
 
 def sparse_probe(
-    codes: Tensor | np.ndarray,
-    labels: Sequence[bool] | np.ndarray,
+    codes: Float[Tensor, "row latent"] | Float[np.ndarray, "row latent"],
+    labels: Sequence[bool] | Bool[np.ndarray, " label"],
     pictures: Sequence[Hashable],
     ks: Sequence[int] = (1, 16),
     *,
