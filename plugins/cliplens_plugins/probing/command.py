@@ -46,24 +46,32 @@ def probing_tables(run: Any, label: str, ks: list[int], pairs: int, seed: int) -
     """Return title -> rows, of an `OpenedRun`.
 
     Raises:
-        InputError: the label cannot be read, or the run keeps no activations.
+        InputError: the label cannot be read, or the run keeps no activations or many rows per pair.
     """
     from dataclasses import replace
 
+    from cliplens.errors import InputError
     from cliplens.run.targets import label_of
+    from cliplens.sites import MODALITIES
     from cliplens_plugins.probing.absorption import absorption
     from cliplens_plugins.probing.cknna import cknna, cknna_by_chance
     from cliplens_plugins.probing.sparse_probe import sparse_probe
 
+    if run.asked.token in ("patches", "all"):
+        raise InputError(
+            expected="a run with one row per pair",
+            found=f"--token {run.asked.token}",
+            fix="use a run with --token auto, cls, eot or mean",
+        )
     asked = label_of(replace(run.asked, target=label))
     probes: list[dict[str, Any]] = []
     absorbed: list[dict[str, Any]] = []
     near: list[dict[str, Any]] = []
-    for modality, acts in run.scored_acts(pairs).items():
-        codes = run.dictionary.encode(acts).of(modality).dense()
-        centred = run.dictionary.centre(acts).of(modality)
-        has = asked(acts.ids)
-        pictures = run.pictures_of(acts.ids)
+    acts = run.scored_acts(pairs)
+    encoded, centred_acts = run.dictionary.encode(acts), run.dictionary.centre(acts)
+    has, pictures = asked(acts.ids), run.pictures_of(acts.ids)
+    for modality in (m for m in MODALITIES if acts.of(m) is not None):
+        codes, centred = encoded.of(modality).dense(), centred_acts.of(modality)
         for name, rows, counts in (("latents", codes, ks), ("activations", centred, [centred.shape[1]])):
             for found in sparse_probe(rows, has, pictures, counts, seed=seed):
                 row = {"data": modality, "columns": name, "k": found.k, "auroc": found.auroc, "low": found.low}
