@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer import Context
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import cliplens
@@ -29,7 +30,6 @@ from support.tiny_dictionaries import tiny_dictionary
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACEHOLDERS = {"sd": "stable_diffusion", "MyTower": "type"}
 Namespace = dict[str, Any]
 
 
@@ -119,7 +119,7 @@ def named_run(folder: Path, name: str, **options: Any) -> None:
     names = np.array(["red", "blue"] + ["unnamed"] * 14, dtype=object)
     LatentTable({"name": names, "name_score": np.ones(16)}).save(made.latents)
     at, values = np.zeros((16, 1), dtype=np.int64), np.full((16, 1), 2.0)
-    save_exemplars(made.exemplars, None, Exemplars("text", (Pair("a", "a red ring"),), at, values))
+    save_exemplars(made.exemplars, None, Exemplars("text", (Pair("a", None, "a red ring"),), at, values))
 
 
 def analysis(folder: Path) -> Namespace:
@@ -212,7 +212,7 @@ def commands(page: Path) -> list[str]:
     """Return the `cliplens` commands in the blocks of a page, without comments and prose."""
     lines = "\n".join([*indented(page.read_text()), *re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.M | re.S)])
     found = re.findall(r"^\s*(?:\$ )?cliplens ([a-z].*)$", lines, re.MULTILINE)
-    return [c for c in found if "..." not in c and not re.search(r"\S {2,}[a-z]+ [a-z]+", c.split("#")[0])]
+    return [c for c in found if "..." not in c and "  " not in c.split("#")[0].strip()]
 
 
 COMMANDS = [(str(p.relative_to(ROOT)), c) for p in [*PAGES, *(ROOT / "examples").glob("*.md")] for c in commands(p)]
@@ -222,7 +222,7 @@ COMMANDS = [(str(p.relative_to(ROOT)), c) for p in [*PAGES, *(ROOT / "examples")
 def test_a_command_of_a_page_has_such_arguments(page: str, line: str) -> None:
     words = shlex.split(line.replace("&&", "#"), comments=True)
     command: Any = get_command(app)
-    context = click.Context(command)
-    while isinstance(command, click.Group):
-        name, command, words = command.resolve_command(context, words)
+    name = "cliplens"
+    while isinstance(command, TyperGroup):
+        name, command, words = command.resolve_command(Context(command), words)
     command.make_context(name, list(words))
