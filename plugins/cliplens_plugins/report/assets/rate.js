@@ -29,7 +29,7 @@
     const card = data.cards[state.at], given = state.answers[card.latent] || {};
     $("pairs").replaceChildren(...card.pairs.map((pair) => h("li", {}, ...(pair.picture ? [h("img", { src: pair.picture, alt: pair.caption || "picture without caption" })] : []), h("span", {}, pair.caption || ""))));
     let key = 0;
-    $("questions").replaceChildren(...asked(card).map(([name, words, answers]) => h("fieldset", {}, h("legend", {}, words || `Somebody called it “${card.name}”. Is that right?`),
+    $("questions").replaceChildren(...asked(card).map(([name, words, answers]) => h("fieldset", {}, h("legend", {}, words || `It was named “${card.name}”. Is this name correct?`),
       h("div", { class: "answers" }, ...answers.map(([value, says]) => {
         const input = h("input", { type: "radio", name, value, id: name + "-" + value, "data-key": ++key % 10, onchange: () => answer(name, value) });
         input.checked = given[name] === value;
