@@ -69,7 +69,7 @@ class _Session:
             edits += self._parsed(text)
         if self.choice is not None:
             edits += self._parsed(self.choice.text)
-        return LatentSteering(self.dictionary, edits, error_term=request.error_term, reference=self._reference())
+        return LatentSteering(self.dictionary, edits, use_error_term=request.error_term, reference=self._reference())
 
     def _parsed(self, text: str) -> list[Edit]:
         run = self.run

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.edits.edit import Edit, check_latents
 from cliplens.edits.operations import apply_edit, edited_latents, needs_codes, targets_of
 from cliplens.edits.steering import Steering, positions_mask
@@ -21,14 +22,14 @@ from cliplens.sites import Modality, Site
 class LatentSteering(Steering):
     """Applies edits through a dictionary: x becomes x + (edited codes - codes) @ W_dec, which keeps the error term.
 
-    With `error_term=False`, x becomes the reconstruction from the edited codes, without the reconstruction error. At
-    dose 0, nothing changes in either case. Gradients flow through the edits.
+    With `use_error_term=False`, x becomes the reconstruction from the edited codes, without the reconstruction error.
+    At dose 0, nothing changes in either case. Gradients flow through the edits.
     """
 
     dictionary: Dictionary
     edits: Sequence[Edit]
     dose: float = 1.0
-    error_term: bool = True
+    use_error_term: bool = True
     reference: Float[Tensor, "*ref d_sae"] | None = None
     """Codes for swap edits: one row for all samples, or one per sample."""
     at: tuple[Site, ...] = ()
@@ -75,7 +76,7 @@ class LatentSteering(Steering):
             acts.new_zeros(*acts.shape[:-1], len(columns), dtype=side.dtype) if codes is None else codes[..., columns]
         )
         after = self._edited(before, special)
-        if self.error_term:
+        if self.use_error_term:
             moved = after != before
             delta = side.moved_by(acts, modality, after, before, columns, codes)
             return torch.where(moved.any(-1, keepdim=True), acts + delta.to(acts.dtype), acts)
@@ -121,7 +122,9 @@ class LatentSteering(Steering):
 
     @cached_property
     def _needs_codes(self) -> bool:
-        return not self.error_term or rescales_rows(self.dictionary) or any(needs_codes(edit) for edit in self.edits)
+        return (
+            not self.use_error_term or rescales_rows(self.dictionary) or any(needs_codes(edit) for edit in self.edits)
+        )
 
     @cached_property
     def _columns(self) -> Int[Tensor, " column"]:
@@ -150,6 +153,10 @@ class LatentSteering(Steering):
             moved = self.dictionary if self.dictionary.device == device else self.dictionary.to(device)
             self._by_device[device] = _DeviceDictionary(moved)
         return self._by_device[device]
+
+
+# Dataclasses have no other way to accept an old name of a field.
+LatentSteering.__init__ = renamed_keywords(error_term="use_error_term")(LatentSteering.__init__)  # type: ignore[method-assign]
 
 
 def rescales_rows(dictionary: Dictionary) -> bool:

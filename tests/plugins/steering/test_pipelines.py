@@ -262,7 +262,7 @@ def test_the_papers_control_mixes_a_prompt_with_a_reference_picture(unclip: Any)
     dictionary = tiny_dictionary(tiny.EMBED, 64, sites=("vision.hook_projected",), means=True)
     reference = torch.randn(1, tiny.EMBED, generator=torch.Generator().manual_seed(3))
     codes = dictionary.folded("image").encode(reference)
-    steering = ed.LatentSteering(dictionary, [ed.swap(range(64))], reference=codes, error_term=False)
+    steering = ed.LatentSteering(dictionary, [ed.swap(range(64))], reference=codes, use_error_term=False)
     with s.steer(unclip, steering), conditioning(unclip) as seen:
         tiny.picture(unclip, PROMPT, prior_num_inference_steps=2, noise_level=0, **SIZE)
     embeds = seen[0]["class_labels"].chunk(2)[1][:, : tiny.EMBED]

@@ -36,7 +36,7 @@ def test_the_error_term_is_kept(means: bool, architecture: str) -> None:
 def test_without_the_error_term_the_reconstruction_is_left() -> None:
     dictionary, x = tiny_dictionary(means=True), acts()
     edits = [ed.ablate([0, 1, 2])]
-    found = ed.LatentSteering(dictionary, edits, error_term=False)(x, "image")
+    found = ed.LatentSteering(dictionary, edits, use_error_term=False)(x, "image")
     reader = dictionary.folded("image")
     expected = reader.decode(ed.apply_edits(reader.encode(x.flatten(0, 1)), edits)).unflatten(0, (3, 5))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -73,10 +73,10 @@ def test_rows_that_do_not_change_stay_bit_for_bit(dtype: torch.dtype) -> None:
     assert not torch.equal(found[~silent], x[~silent])
 
 
-@pytest.mark.parametrize("error_term", [True, False])
-def test_dose_0_gives_the_very_tensor_back(error_term: bool) -> None:
+@pytest.mark.parametrize("use_error_term", [True, False])
+def test_dose_0_gives_the_very_tensor_back(use_error_term: bool) -> None:
     x = acts()
-    one = ed.LatentSteering(tiny_dictionary(), [ed.add([1], 5.0)], dose=0.0, error_term=error_term)
+    one = ed.LatentSteering(tiny_dictionary(), [ed.add([1], 5.0)], dose=0.0, use_error_term=use_error_term)
     assert one(x, "text") is x
     assert one.idle
 
@@ -175,3 +175,10 @@ def test_references_that_cannot_be_matched_to_samples_are_refused() -> None:
     steering = ed.LatentSteering(tiny_dictionary(), [ed.swap([1])], reference=torch.rand(2, 48))
     with pytest.raises(MismatchError, match="a reference for each of 3 samples"):
         steering(acts(3), "image")
+
+
+def test_the_old_name_of_the_error_term_works_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match="'error_term' of LatentSteering is now 'use_error_term'"):
+        steering = ed.LatentSteering(tiny_dictionary(), [ed.add([1], 5.0)], error_term=False)  # type: ignore[call-arg]
+    assert not steering.use_error_term
+    assert not steering.at_dose(0.5).use_error_term
