@@ -36,7 +36,7 @@ class EndpointBackend(Backend):
             from openai import OpenAI
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                expected="the official client of OpenAI-compatible endpoints",
+                expected="the package openai, the client of OpenAI-compatible endpoints",
                 found=f"no module {error.name!r}",
                 fix="run pip install 'cliplens[endpoint]'",
             ) from error
@@ -86,7 +86,7 @@ def endpoint_queue(who: str, backend: Backend, give_up_after: int = 5) -> Questi
         raise InputError(
             expected="a number of requests above 0 in CLIPLENS_ENDPOINT_PER_MINUTE",
             found=repr(asked),
-            fix="set it to a number such as 60, or unset it for no limit",
+            fix="set the variable to a number such as 60, or unset it for no limit",
         )
     return QuestionQueue(who, backend, cache=answers_folder(), per_minute=per_minute, give_up_after=give_up_after)
 
@@ -96,8 +96,8 @@ def _model() -> str:
     missing = [n for n in ("OPENAI_API_KEY", "CLIPLENS_ENDPOINT_MODEL") if not os.environ.get(n)]
     if model is None or missing:
         raise InputError(
-            expected="the endpoint's model and key in the environment",
+            expected="the endpoint's model and key in environment variables",
             found=f"no {' and no '.join(missing)}",
-            fix="set them (and OPENAI_BASE_URL for an endpoint of your own), then run again",
+            fix="set them (and OPENAI_BASE_URL for your own endpoint), then run the command again",
         )
     return model

@@ -76,9 +76,9 @@ def _named_folder() -> Path:
     named = os.environ.get(_VARIABLE)
     if not named or not Path(named).is_dir():
         raise InputError(
-            expected=f"a folder with a transformers model in {_VARIABLE}",
-            found=repr(named) if named else "nothing",
-            fix=f"set it, for example to {_VARIABLE}=models/llava-1.5-7b",
+            expected=f"the path of a folder with a transformers model in {_VARIABLE}",
+            found=f"{named!r}, which is no folder" if named else "no value",
+            fix=f"set the environment variable, for example {_VARIABLE}=models/llava-1.5-7b",
         )
     return Path(named)
 
@@ -107,7 +107,7 @@ def _opened(folder: Path) -> tuple[bool, Any, Any]:
         raise InputError(
             expected=f"a language or vision-language model of transformers in {folder}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            fix="name a folder made by save_pretrained, with its tokenizer or processor",
+            fix="use a folder written by save_pretrained, with its tokenizer or processor",
         ) from error
     return sees, reader, model.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -60,7 +60,7 @@ class WorldGenerator(Generator):
         unknown = sorted(options.keys() - {"steps", "anchor", "tilt"})
         if unknown:
             raise InputError(
-                expected="no options but steps, anchor and tilt", found=f"{unknown}", fix="remove the other options"
+                expected="only the options steps, anchor and tilt", found=f"{unknown}", fix="remove the other options"
             )
         unit = _unit(condition.to("cpu", torch.float32), self.painter.config.d_embed)
         noise, layout = _drawn(len(unit), seed, self.painter.config)

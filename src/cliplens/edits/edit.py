@@ -128,9 +128,9 @@ def _positions(given: Any) -> str | tuple[int, ...]:
     if isinstance(given, str):
         if given not in POSITIONS:
             raise InputError(
-                expected=f"positions: one of {', '.join(POSITIONS)}, or whole numbers",
+                expected=f"positions as one of {', '.join(POSITIONS)}, or as a list of whole numbers",
                 found=repr(given),
-                fix=f"use one of {', '.join(POSITIONS)}, or a list such as [0, 1]",
+                fix=f"pass one of {', '.join(POSITIONS)}, or a list such as [0, 1]",
             )
         return given
     if isinstance(given, Mapping) or not hasattr(given, "__iter__"):

@@ -133,7 +133,7 @@ def _check_vocabulary(path: str | None) -> None:
         words = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise InputError(
-            expected="a UTF-8 text file for --vocabulary", found=f"{path}: {error.reason}", fix="save it as UTF-8"
+            expected="a UTF-8 text file for --vocabulary", found=f"{path}: {error.reason}", fix="save the file as UTF-8"
         ) from error
     if not words:
         raise InputError(

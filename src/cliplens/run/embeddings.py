@@ -69,7 +69,7 @@ def _as_many(what: str, pairs: Pairs, count: int) -> Pairs:
     if len(pairs) != count:
         raise MismatchError(
             expected=f"{count} {what}, one per row of the embeddings",
-            found=str(len(pairs)),
+            found=f"{len(pairs)} of them",
             fix="provide one per row, in the order of the rows",
         )
     return pairs
