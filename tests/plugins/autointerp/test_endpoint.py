@@ -136,7 +136,7 @@ def test_a_rate_limit_that_is_no_positive_number_is_refused(
     server: Server, evidence: Evidence, monkeypatch: pytest.MonkeyPatch, pace: str
 ) -> None:
     monkeypatch.setenv("CLIPLENS_ENDPOINT_PER_MINUTE", pace)
-    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Fix: set it to a number"):
+    with pytest.raises(InputError, match=r"above 0 in CLIPLENS_ENDPOINT_PER_MINUTE.*Fix: set the variable to a number"):
         EndpointNamer().from_captions(evidence)
     assert not server.requests
 
