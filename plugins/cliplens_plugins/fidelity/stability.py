@@ -116,6 +116,9 @@ def duplicates(top: Int[np.ndarray, "latent top"], least: float = 0.5) -> list[t
     Args:
         top: indices of each latent's top samples, padded with -1 (`Exemplars.at`).
         least: minimum Jaccard index of a listed pair.
+
+    >>> duplicates(np.array([[0, 1, 2], [1, 2, 3], [7, 8, 9]]))
+    [(0, 1, 0.5)]
     """
     sizes, both = _overlaps(top)
     index = both.data / (sizes[both.row] + sizes[both.col] - both.data)
@@ -129,6 +132,9 @@ def contained(top: Int[np.ndarray, "latent top"], least: float = 0.8) -> list[tu
     Returns:
         Triples (narrow latent, broad latent, share of the narrow one's top samples that are also the broad one's), for
         pairs in which the broad latent has more top samples than the narrow one.
+
+    >>> contained(np.array([[0, 1, -1, -1], [0, 1, 2, 3]]))
+    [(0, 1, 1.0)]
     """
     sizes, both = _overlaps(top)
     share = both.data / sizes[both.row]

@@ -40,6 +40,9 @@ def classify(scores: np.ndarray | Tensor | Sequence[Any], tau: float | int = 1.0
         InputError: scores are not one-dimensional, or tau is negative.
 
     Source: Yan et al., arXiv 2502.14888 (reimplementation).
+
+    >>> classify([0.0, 0.5, 0.5, 0.5, 1.0]).tolist()
+    ['TextD', 'CrossD', 'CrossD', 'CrossD', 'ImgD']
     """
     if not tau >= 0:
         raise InputError(
@@ -74,6 +77,9 @@ def classify_fixed(
         InputError: scores are not one-dimensional, or `low` is above `high`.
 
     Source: ours.
+
+    >>> classify_fixed([0.1, 0.5, 0.9, float("nan")]).tolist()
+    ['TextD', 'CrossD', 'ImgD', 'dead']
     """
     if not low <= high:
         raise InputError(expected="low <= high", found=f"low {low} and high {high}", fix="swap the two cuts")

@@ -39,5 +39,10 @@ def cofiring(image_codes: Array, text_codes: Array) -> Array:
         NonFiniteError: the codes contain nan or inf.
 
     Source: ours.
+
+    >>> import numpy as np
+    >>> fires = np.array([[1.0], [1.0], [0.0], [0.0]])
+    >>> cofiring(fires, fires), cofiring(fires, 1 - fires)
+    (array([1.]), array([-1.]))
     """
     return like(phi(sums_of_codes(image_codes, text_codes)), image_codes)

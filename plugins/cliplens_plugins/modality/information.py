@@ -66,6 +66,11 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
     Raises:
         UnknownNameError: `redundancy` is not a known definition.
         InputError: the last axes are not 2, 2, 2.
+
+    >>> xor = np.zeros((2, 2, 2))
+    >>> xor[0, 0, 0] = xor[0, 1, 1] = xor[1, 0, 1] = xor[1, 1, 0] = 25
+    >>> float(decompose(xor, corrected=False).synergy)
+    1.0
     """
     if redundancy not in REDUNDANCIES:
         raise unknown_name("redundancy", redundancy, REDUNDANCIES)

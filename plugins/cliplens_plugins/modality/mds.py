@@ -47,6 +47,10 @@ def mds(image_codes: Array, text_codes: Array, *, variant: str = "pairs") -> Arr
         NonFiniteError: the codes contain nan or inf.
 
     Source: Yan et al., arXiv 2502.14888 (reimplementation); other variants as in this module's table.
+
+    >>> import numpy as np
+    >>> mds(np.array([[3.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 2.0], [1.0, 0.0]]))
+    array([0.625, 0.   ])
     """
     if variant not in VARIANTS:
         raise unknown_name("variant of the modality score", variant, VARIANTS)

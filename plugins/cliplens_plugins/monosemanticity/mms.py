@@ -35,6 +35,11 @@ def mms(
         `own_pairs`).
 
     Source: Kaushik et al., arXiv 2601.20028.
+
+    >>> import numpy as np
+    >>> eye = np.eye(2)
+    >>> mms(np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]]), eye, eye[::-1].copy())
+    array([1.])
     """
     a, b = (as_double(c, "codes", ("pair", "latent")) for c in (image_codes, text_codes))
     e, f = (

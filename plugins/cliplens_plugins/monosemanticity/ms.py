@@ -37,6 +37,10 @@ def ms(activations: Array, embeddings: Array) -> Array:
         NonFiniteError: the activations or embeddings contain nan or inf.
 
     Source: Pach et al., arXiv 2504.02821; the one-pass form also in arXiv 2602.12403.
+
+    >>> import numpy as np
+    >>> ms(np.array([[1.0], [1.0], [0.0]]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    array([1.])
     """
     acts = as_double(activations, "activations", ("sample", "latent"))
     judged = unit_rows(as_double(embeddings, "judge embeddings", ("sample", "d_judge")))
