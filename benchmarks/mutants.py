@@ -36,7 +36,7 @@ FOLDERS = {
     "tally": f"{SOURCE}/tally",
     "sae": f"{SOURCE}/sae",
     "edits": f"{SOURCE}/edits",
-    "stream": f"{SOURCE}/stream.py",
+    "stream": f"{SOURCE}/stream",
     "store": f"{SOURCE}/store",
     "modality": f"{PLUGINS}/modality",
     "monosemanticity": f"{PLUGINS}/monosemanticity",

@@ -54,14 +54,14 @@ NAMED = (
     ),
     Named(
         "stream: `finite` lets +inf through",
-        f"{_SOURCE}/stream.py",
+        f"{_SOURCE}/stream/acts.py",
         "if torch.isfinite(low) and torch.isfinite(high):",
         "if torch.isfinite(low) and not torch.isnan(high):",
         ("tests/src/test_stream.py",),
     ),
     Named(
         "stream: `finite` names the first pair wrongly where +inf stands alone",
-        f"{_SOURCE}/stream.py",
+        f"{_SOURCE}/stream/acts.py",
         "bad = ~torch.isfinite(found.acts).flatten(1).all(1)",
         "bad = found.acts.isnan().flatten(1).any(1) | found.acts.isneginf().flatten(1).any(1)",
         ("tests/src/test_stream.py",),
