@@ -73,7 +73,8 @@ def main() -> None:
         else:
             files = {name: files_of(name) for name in b.args.folders}
             watched = [path for paths in files.values() for path in paths]
-            with_tests(watched, b.args.budget, lambda r: sampled(b, r, files), TESTS)
+            totals, chosen = drawn(files, b.args.mutants, b.args.seed)  # before the tests are collected: it may fail
+            with_tests(watched, b.args.budget, lambda r: sampled(b, r, totals, chosen), TESTS)
 
 
 def files_of(folder: str) -> list[Path]:
@@ -103,10 +104,9 @@ def drawn(files: dict[str, list[Path]], count: int, seed: int) -> tuple[dict[str
     return {name: len(mutants) for name, mutants in every.items()}, found
 
 
-def sampled(b: Bench, runner: Runner, files: dict[str, list[Path]]) -> None:
+def sampled(b: Bench, runner: Runner, totals: dict[str, int], chosen: list[tuple[str, Mutant]]) -> None:
     """Print a row per folder, and the survivors."""
     reasons = json.loads(REASONS.read_text())
-    totals, chosen = drawn(files, b.args.mutants, b.args.seed)
     if b.args.only is not None:
         wanted = {row["change"] for row in json.loads(Path(b.args.only).read_text())["data"]["survivors"]}
         chosen = [(name, m) for name, m in chosen if m.key in wanted]
