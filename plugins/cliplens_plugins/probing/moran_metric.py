@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.contracts import Need
-from cliplens.keys import hashed, pair_keys
+from cliplens.keys import hashed
 from cliplens.records import Batch, Column, Findings, SparseCodes
 from cliplens.tally import Mergeable, MetricOfParts, Sums
 from cliplens_plugins.probing.moran import morans_i
@@ -41,7 +41,8 @@ _COLUMNS = (
 class MoranMetric(MetricOfParts):
     """Mean Moran's I of each latent over images, beside the same with shuffled patches. Silent where a row is no patch.
 
-    Images must have a square number of patches, whose rows stand together in one batch.
+    Images must have a square number of patches, whose rows stand together in one batch. A picture with several captions
+    counts once.
     """
 
     name: ClassVar[str] = "moran"
@@ -55,12 +56,12 @@ class MoranMetric(MetricOfParts):
         codes = batch.codes.image
         if codes is None:
             return
-        keys = pair_keys(batch.ids)
-        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])) if len(keys) else np.zeros(0, np.int64)
-        for start, stop in zip(starts, np.append(starts[1:], len(keys)), strict=True):
+        ids, units = batch.ids, batch.codes.known_units
+        starts = [n for n in range(len(ids)) if n == 0 or ids[n] != ids[n - 1]]
+        for start, stop in zip(starts, [*starts[1:], len(ids)], strict=True):
             side = round((stop - start) ** 0.5)
-            if side > 1 and side * side == stop - start:
-                self._add(codes, int(start), side, int(hashed(keys[[start]], _SEED)[0]))
+            if side > 1 and side * side == stop - start and units.first_image[start]:
+                self._add(codes, start, side, int(hashed(units.images[[start]], _SEED)[0]))
 
     def parts(self) -> dict[str, Mergeable]:
         """Return the sums."""

@@ -92,18 +92,28 @@ def test_batches_and_merges_do_not_matter() -> None:
         np.testing.assert_allclose(found.columns[name], values, atol=1e-12)
 
 
+def test_captions_of_a_picture_are_no_patches_and_a_picture_counts_once() -> None:
+    g = torch.Generator().manual_seed(0)
+    captions = tuple(f"a.png#{n}" for n in range(4))
+    pooled, patches = MoranMetric(), MoranMetric()
+    pooled.update(of(captions, torch.rand(4, 3, generator=g)))
+    assert pooled.findings(None).columns == {}
+    maps = torch.rand(9, 3, generator=g)
+    patches.update(of(("a.png",) * 9 + ("a.png#1",) * 9, torch.cat([maps, maps]).clamp_min(0.2) - 0.2))
+    assert patches.findings(None).columns["moran_images"].max() <= 1
+
+
+def of(ids: tuple[str, ...], codes: torch.Tensor) -> Batch:
+    acts = PairedActs(ids, None, None)
+    return Batch(acts, PairedCodes(ids, SparseCodes.from_dense(codes), None), acts)
+
+
 def test_few_images_say_nothing_and_pooled_rows_have_no_map() -> None:
     _, parts = batches(LEAST_IMAGES - 1, 4)
     metric = MoranMetric()
     for batch in parts:
         metric.update(batch)
     assert np.isnan(metric.findings(None).columns["moran"]).all()
-    ids = tuple("abc")
-    pooled = Batch(
-        PairedActs(ids, None, None),
-        PairedCodes(ids, SparseCodes.from_dense(torch.ones(3, 2)), None),
-        PairedActs(ids, None, None),
-    )
     fresh = MoranMetric()
-    fresh.update(pooled)
+    fresh.update(of(tuple("abc"), torch.ones(3, 2)))
     assert fresh.findings(None).columns == {}
