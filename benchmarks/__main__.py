@@ -43,6 +43,7 @@ SCRIPTS: dict[str, Form] = {
     "steering.py": Form(
         "--samples 48 --seeds 0 1 2 --rows 1638400 --parts edits mixing", "--samples 48 --seeds 0 1 2 --rows 1638400"
     ),
+    "steering_by_words.py": Form("", ""),
     "world.py": Form(None, ""),
     "generator.py": Form(None, ""),
     "attribution.py": Form(None, ""),

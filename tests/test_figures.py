@@ -94,6 +94,17 @@ def test_steering_is_as_stored(row: dict[str, str]) -> None:
         assert rounds_to(worst, line["worst side effect"])
 
 
+def test_the_demos_edit_is_as_stored() -> None:
+    """Every share of README's paragraph on the demo's edit is in the table of the script it names."""
+    (told,) = (part for part in README.split("\n\n") if "`benchmarks/steering_by_words.py`" in part)
+    rows = [row for row in stored("steering_by_words", "Red pictures under") if row["dose"] in (0.5, 1, 2)]
+    columns = ("blue by the network", "blue by the palette", "worst side effect")
+    known = [100 * row[column]["value"] for row in rows for column in columns]
+    shares = re.findall(r"(\d+) %", told)
+    assert len(shares) == 7
+    assert [share for share in shares if not any(rounds_to(share, value) for value in known)] == []
+
+
 def test_every_result_file_says_where_it_comes_from() -> None:
     for path in RESULTS.glob("*.json"):
         content = json.loads(path.read_text())

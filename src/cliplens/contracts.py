@@ -190,6 +190,10 @@ class Generator(ABC):
     ) -> Sequence[Image.Image]:
         """Return one picture per row of the condition."""
 
+    def long_forms(self, prompts: Sequence[str], *, seed: int) -> list[str]:
+        """Return prompts in the form the model was trained on; `seed` draws what they leave open. As they are here."""
+        return list(prompts)
+
 
 class AttributeReader(ABC):
     """Reads attributes of pictures, to measure whether steering reached its target and what else it changed."""

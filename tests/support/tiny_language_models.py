@@ -39,8 +39,8 @@ def spelling(folder: Path, chain: tuple[str, ...] = ANSWER, template: str | None
     return folder
 
 
-def seeing(folder: Path) -> Path:
-    """A tiny random LLaVA with its processor."""
+def seeing(folder: Path, layers: int = 2) -> Path:
+    """A tiny random LLaVA with its processor; `layers` are those of its vision tower."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         CLIPImageProcessor,
@@ -65,7 +65,12 @@ def seeing(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
     )
     language = LlamaConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,

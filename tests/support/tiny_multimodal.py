@@ -1,6 +1,5 @@
 """Real multimodal language models of transformers, tiny, random, made from configs: no download."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,7 +36,7 @@ def _vision() -> dict[str, Any]:
     return {
         "hidden_size": tiny.WIDTH,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": tiny.LAYERS,
         "num_attention_heads": 4,
         "image_size": 32,
         "patch_size": 8,
@@ -72,16 +71,8 @@ def vip_llava() -> Made:
 
 def llava_next() -> Made:
     """LLaVA-NeXT, which cuts a picture into tiles."""
-    model, given = tiny.llava_next(), {"pixel_values": pixels(1, 3, 3, 32, 32), "image_sizes": torch.tensor([[32, 64]])}
-    for places in range(20, 90):  # how many places a picture takes depends on the version of transformers
-        inputs = question(places, **given)
-        try:
-            with torch.no_grad():
-                model(**inputs)
-        except ValueError:
-            continue
-        return model, inputs
-    raise RuntimeError("no number of places fits")
+    model = tiny.llava_next()
+    return model, _fitting(model, {"pixel_values": pixels(1, 3, 3, 32, 32), "image_sizes": torch.tensor([[32, 64]])})
 
 
 def smolvlm() -> Made:
@@ -141,11 +132,8 @@ def paligemma() -> Made:
     return PaliGemmaForConditionalGeneration(config).eval(), question(16, pixel_values=pixels(1, 3, 32, 32))
 
 
-def blip2() -> Made:
-    """BLIP-2 with OPT."""
-    from transformers import Blip2Config, Blip2ForConditionalGeneration
-
-    qformer = {
+def _qformer() -> dict[str, Any]:
+    return {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -153,7 +141,10 @@ def blip2() -> Made:
         "encoder_hidden_size": tiny.WIDTH,
         "vocab_size": 70,
     }
-    language = {
+
+
+def _opt() -> dict[str, Any]:
+    return {
         "model_type": "opt",
         "vocab_size": 70,
         "hidden_size": 32,
@@ -163,10 +154,16 @@ def blip2() -> Made:
         "word_embed_proj_dim": 32,
         "max_position_embeddings": 64,
     }
+
+
+def blip2() -> Made:
+    """BLIP-2 with OPT."""
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+
     config = Blip2Config(
         vision_config=_vision(),
-        qformer_config=qformer,
-        text_config=language,
+        qformer_config=_qformer(),
+        text_config=_opt(),
         num_query_tokens=4,
         image_token_index=IMAGE,
     )
@@ -178,7 +175,7 @@ def qwen2_vl() -> Made:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     vision = {
-        "depth": 2,
+        "depth": tiny.LAYERS,
         "embed_dim": tiny.WIDTH,
         "hidden_size": 32,
         "num_heads": 4,
@@ -204,16 +201,166 @@ def qwen2_5_vl() -> Made:
     return tiny.qwen_2_5_vl(), tiny.qwen_inputs()
 
 
-MODELS: dict[str, tuple[Callable[[], Made], bool | None]] = {
-    "LLaVA": (llava, False),
-    "VipLLaVA": (vip_llava, False),
-    "LLaVA-NeXT": (llava_next, False),
-    "SmolVLM": (smolvlm, True),
-    "Idefics 2": (idefics2, True),
-    "Idefics 3": (idefics3, True),
-    "PaliGemma": (paligemma, True),
-    "BLIP-2": (blip2, True),
-    "Qwen2-VL": (qwen2_vl, None),
-    "Qwen2.5-VL": (qwen2_5_vl, None),
-}
-"""Name -> how it is made, and whether `vision.hook_pooled` has an effect; None where the tower has no such site."""
+def onevision() -> Made:
+    """LLaVA-OneVision over a SigLIP tower, whose last layer it reads before the norm."""
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
+
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**_vision(), vision_use_head=False),
+        text_config=Qwen2Config(**_language(), num_key_value_heads=4),
+        image_token_index=IMAGE,
+        video_token_index=62,
+        image_grid_pinpoints=[[32, 32], [32, 64]],
+    )
+    model = LlavaOnevisionForConditionalGeneration(config).eval()
+    return model, _fitting(model, {"pixel_values": pixels(1, 3, 3, 32, 32), "image_sizes": torch.tensor([[32, 64]])})
+
+
+def _fitting(model: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a question with as many places as the pictures take, which depends on the version of transformers."""
+    for places in range(20, 90):
+        inputs = question(places, **given)
+        try:
+            with torch.no_grad():
+                model(**inputs)
+        except ValueError:
+            continue
+        return inputs
+    raise RuntimeError("no number of places fits")
+
+
+def gemma3() -> Made:
+    """Gemma 3 over a SigLIP tower."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig, SiglipVisionConfig
+
+    text = Gemma3TextConfig(**_language(), num_key_value_heads=1, head_dim=8, max_position_embeddings=256)
+    config = Gemma3Config(
+        vision_config=SiglipVisionConfig(**_vision(), vision_use_head=False),
+        text_config=text,
+        image_token_index=IMAGE,
+        boi_token_index=61,
+        eoi_token_index=62,
+        mm_tokens_per_image=4,
+    )
+    inputs = question(4, pixel_values=pixels(1, 3, 32, 32))
+    model = Gemma3ForConditionalGeneration(config).eval()
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight)  # transformers starts it at 0
+    return model, {**inputs, "token_type_ids": (inputs["input_ids"] == IMAGE).int()}
+
+
+def instruct_blip() -> Made:
+    """InstructBLIP, whose Q-Former reads the question too."""
+    from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+
+    config = InstructBlipConfig(
+        vision_config=_vision(),
+        qformer_config=_qformer(),
+        text_config=_opt(),
+        num_query_tokens=4,
+        image_token_index=IMAGE,
+    )
+    asked = torch.tensor([[3, 4, 5]])
+    inputs = question(
+        4, pixel_values=pixels(1, 3, 32, 32), qformer_input_ids=asked, qformer_attention_mask=torch.ones_like(asked)
+    )
+    return InstructBlipForConditionalGeneration(config).eval(), inputs
+
+
+def qwen3_vl() -> Made:
+    """Qwen3-VL, which also reads layers inside its tower."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    vision = {
+        "depth": tiny.LAYERS,
+        "hidden_size": tiny.WIDTH,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "out_hidden_size": 32,
+        "patch_size": 8,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 1,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    config = Qwen3VLConfig(
+        vision_config=vision,
+        text_config={**_language(), "num_key_value_heads": 4, "head_dim": 8, "rope_parameters": rope},
+        image_token_id=IMAGE,
+        video_token_id=64,
+        vision_start_token_id=61,
+        vision_end_token_id=62,
+    )
+    return Qwen3VLForConditionalGeneration(config).eval(), tiny.qwen_inputs()
+
+
+def aya_vision() -> Made:
+    """Aya Vision over a SigLIP tower."""
+    from transformers import AyaVisionConfig, AyaVisionForConditionalGeneration, Cohere2Config, SiglipVisionConfig
+
+    config = AyaVisionConfig(
+        vision_config=SiglipVisionConfig(**_vision(), vision_use_head=False),
+        text_config=Cohere2Config(**_language(), num_key_value_heads=4, head_dim=8),
+        image_token_index=IMAGE,
+        downsample_factor=2,
+        adapter_layer_norm_eps=1e-6,
+    )
+    return AyaVisionForConditionalGeneration(config).eval(), question(4, pixel_values=pixels(1, 3, 32, 32))
+
+
+def internvl() -> Made:
+    """InternVL, whose own tower is not of CLIP's layout."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig
+
+    vision = InternVLVisionConfig(
+        hidden_size=tiny.WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=[32, 32],
+        patch_size=[8, 8],
+    )
+    config = InternVLConfig(vision_config=vision, text_config=llama(), image_token_id=IMAGE)
+    return InternVLForConditionalGeneration(config).eval(), question(4, pixel_values=pixels(1, 3, 32, 32))
+
+
+def mllama() -> Made:
+    """Llama 3.2 Vision, whose tower keeps its layers under other names."""
+    from transformers import MllamaConfig, MllamaForConditionalGeneration
+    from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
+
+    vision = MllamaVisionConfig(
+        hidden_size=tiny.WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_global_layers=1,
+        attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        max_num_tiles=1,
+        supported_aspect_ratios=[[1, 1]],
+        intermediate_layers_indices=[0],
+        vision_output_dim=2 * tiny.WIDTH,
+    )
+    text = MllamaTextConfig(
+        **{**_language(), "num_hidden_layers": 2},
+        num_key_value_heads=4,
+        cross_attention_layers=[1],
+        max_position_embeddings=64,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    model = MllamaForConditionalGeneration(MllamaConfig(vision_config=vision, text_config=text)).eval()
+    ids = torch.tensor([[1, 5, 7]])
+    return model, {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": pixels(1, 1, 1, 3, 32, 32),
+        "aspect_ratio_ids": torch.tensor([[1]]),
+        "aspect_ratio_mask": torch.ones(1, 1, 1, dtype=torch.int64),
+        "cross_attention_mask": torch.ones(1, 3, 1, 1, dtype=torch.int64),
+    }

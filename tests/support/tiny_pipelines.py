@@ -193,6 +193,7 @@ def stable_unclip(seed: int = 0) -> Any:
     prior = diffusers.PriorTransformer(
         num_attention_heads=2, attention_head_dim=8, embedding_dim=EMBED, num_layers=1, num_embeddings=CONTEXT
     )
+    torch.nn.init.ones_(prior.clip_std)  # it starts at 0, which would leave nothing of the prompt
     tokenizer = tiny_tokenizer()
     prior_text = CLIPTextModelWithProjection(text_config(tokenizer, EMBED)).eval()
     pipeline = diffusers.StableUnCLIPPipeline(
@@ -222,11 +223,11 @@ def ip_adapter(seed: int = 0) -> Any:
     pipeline = stable_diffusion(seed=seed)
     torch.manual_seed(seed)
     pipeline.register_modules(image_encoder=image_encoder())
-    pipeline.unet._load_ip_adapter_weights([_ip_adapter_weights(pipeline.unet)])
+    pipeline.unet._load_ip_adapter_weights([ip_adapter_weights(pipeline.unet)])
     return pipeline
 
 
-def _ip_adapter_weights(unet: Any) -> dict[str, dict[str, Tensor]]:
+def ip_adapter_weights(unet: Any) -> dict[str, dict[str, Tensor]]:
     """Weights in the form IP-Adapter checkpoints have, for every cross-attention of the denoiser."""
     import diffusers
 
@@ -397,7 +398,7 @@ def qwen_2_5_vl(seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     vision = {
-        "depth": 2,
+        "depth": LAYERS,
         "hidden_size": WIDTH,
         "intermediate_size": 64,
         "num_heads": 4,

@@ -1,9 +1,9 @@
 """Open Hugging Face's CLIP, SigLIP and SigLIP 2, or one encoder of them, by name, folder or object.
 
 `load("hf:openai/clip-vit-base-patch32")` uses the hub; `load("hf:/path/to/folder")` does not. The text encoder and the
-image encoder of a diffusers pipeline open as models with one tower: `load("hf:/path/sd/text_encoder")`. The towers
-belong to an open_clip model with copies of the weights (`hf_conversion`), so later changes of the object have no
-effect.
+image encoder of a diffusers pipeline open as models with one tower: `load("hf:/path/sd/text_encoder")`. So does the
+vision tower in a folder of LLaVA: `load("hf:/path/llava")`. The towers belong to an open_clip model with copies of the
+weights (`hf_conversion`), so later changes of the object have no effect.
 """
 
 import warnings
@@ -20,6 +20,7 @@ from cliplens.contracts import LoadedModel, ModelCard, ModelSource
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import changes, identity_of
 from cliplens_hooks.models.hf_conversion import SUPPORTED, TEXT_ONLY, VISION_ONLY, to_open_clip
+from cliplens_hooks.models.hf_inside import tower_inside
 from cliplens_hooks.models.hf_preprocess import FILES, preprocess_at, usual
 
 PREFIX = "hf:"
@@ -116,6 +117,9 @@ def _beside(place: str, options: dict[str, Any], files: Sequence[str]) -> tuple[
 def _read(place: str, options: dict[str, Any]) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(place, **options)
+        inside = None if options else tower_inside(Path(place), config)
+        if inside is not None:
+            return inside
         if config.model_type not in SUPPORTED:
             raise InputError(
                 expected=f"a model of type {', '.join(SUPPORTED)}",

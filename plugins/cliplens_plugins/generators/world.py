@@ -17,6 +17,7 @@ from torch import Tensor
 from cliplens.contracts import Generator
 from cliplens.errors import InputError, NonFiniteError
 from cliplens_plugins.generators.painter import Painter, PainterConfig, Pictures, SceneLayout
+from cliplens_plugins.generators.world_prompts import long_form
 
 WEIGHTS = Path(__file__).parent / "assets" / "world_painter.safetensors"
 
@@ -33,6 +34,14 @@ class WorldGenerator(Generator):
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self._weights = weights
+
+    def long_forms(self, prompts: Sequence[str], *, seed: int) -> list[str]:
+        """Return the captions of the world that say what short prompts such as "a red ring" say.
+
+        Raises:
+            InputError: a prompt has a word the world does not know, or names no shape.
+        """
+        return [long_form(prompt, seed=seed) for prompt in prompts]
 
     @cached_property
     def painter(self) -> Painter:

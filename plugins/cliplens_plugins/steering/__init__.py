@@ -17,6 +17,7 @@ from cliplens.deprecation import deprecated_names
 
 _FROM = {
     "clip_effects": ("cosine_shift", "mean_prompts", "retrieval", "zero_shot"),
+    "control": ("RandomControl",),
     "directions": ("centroids", "difference_of_means", "random_direction"),
     "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
     "mean_codes": ("MeanCodes",),

@@ -3,6 +3,7 @@ from cliplens_plugins.steering.clip_effects import mean_prompts as mean_prompts
 from cliplens_plugins.steering.clip_effects import retrieval as retrieval
 from cliplens_plugins.steering.clip_effects import zero_shot as zero_shot
 from cliplens_plugins.steering.context import steer as steer
+from cliplens_plugins.steering.control import RandomControl as RandomControl
 from cliplens_plugins.steering.directions import centroids as centroids
 from cliplens_plugins.steering.directions import difference_of_means as difference_of_means
 from cliplens_plugins.steering.directions import random_direction as random_direction

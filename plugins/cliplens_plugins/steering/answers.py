@@ -1,6 +1,7 @@
 """Generate the answers of a steered multimodal language model over doses."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliplens import api
-from cliplens.edits import LatentSteering
 from cliplens.errors import InputError
 from cliplens_plugins.steering.context import steer
 
@@ -30,11 +30,28 @@ def is_answering(folder: Path) -> bool:
     return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
+@dataclass(frozen=True)
+class Answering:
+    """A model that answers, with its processor."""
+
+    processor: Any
+    model: Any
+
+    @classmethod
+    def open(cls, folder: Path) -> "Answering":
+        """Open the model of a folder, offline, on the best device."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype="auto").eval()
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return cls(processor, model.to(api.pick_device(None)))
+
+
 def answers(
-    folder: Path,
+    folder: Path | Answering,
     questions: Sequence[str],
     images: Sequence[Path],
-    steering: LatentSteering,
+    steering: Any,
     doses: Sequence[float],
     *,
     site: str | None = None,
@@ -48,7 +65,8 @@ def answers(
         InputError: there are no images or no questions, or their numbers do not match.
     """
     asked = _paired(questions, images)
-    processor, model = _opened(folder)
+    opened = folder if isinstance(folder, Answering) else Answering.open(folder)
+    processor, model = opened.processor, opened.model
     rows: list[dict[str, Any]] = []
     for question, path in asked:
         given = _given(processor, question, path).to(model.device)
@@ -82,13 +100,6 @@ def _paired(questions: Sequence[str], images: Sequence[Path]) -> list[tuple[str,
         )
     n = max(len(questions), len(images))
     return [(questions[i % len(questions)], images[i % len(images)]) for i in range(n)]
-
-
-def _opened(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype="auto").eval()
-    return AutoProcessor.from_pretrained(folder, local_files_only=True), model.to(api.pick_device(None))
 
 
 def _given(processor: Any, question: str, path: Path) -> Any:

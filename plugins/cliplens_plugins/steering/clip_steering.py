@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from cliplens import tasks
-from cliplens.edits import LatentSteering
 from cliplens.errors import InputError
 from cliplens.pairs import open_image
 from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.figures import with_share
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
@@ -61,7 +61,7 @@ def samples_of(run: Run, request: SteeringRequest, keep: Any) -> Samples:
 
 
 def over_doses(
-    run: Run, request: SteeringRequest, steering: LatentSteering, samples: Samples
+    run: Run, request: SteeringRequest, steering: Any, samples: Samples
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return one row of figures per dose, and notes on how to read them."""
     classes = list(request.classes)
@@ -77,7 +77,8 @@ def over_doses(
         row: dict[str, Any] = {"dose": dose, "activations moved": 0.0 if at.idle else movement.activations}
         row |= {f"{name} moved": _moved(plain[name], now[name]) for name in now}
         if "image" in now and "caption" in now and len(now["image"]) == len(now["caption"]):
-            row |= tasks.retrieval(now["image"], now["caption"], at=(1, 5))
+            for name, share in tasks.retrieval(now["image"], now["caption"], at=(1, 5)).items():
+                row |= with_share(name, share, len(now["image"]))
             cosine = torch.nn.functional.cosine_similarity(now["image"], now["caption"], dim=-1)
             row["cosine of pairs"] = float(cosine.mean())
         if prototypes is not None and "image" in now:
@@ -104,13 +105,14 @@ def _classified(
     prototypes: Float[Tensor, "value d_embed"],
     classes: Sequence[str],
     truth: Int64[np.ndarray, " sample"] | None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     found, before = (tasks.nearest_prototype(rows, prototypes).cpu().numpy() for rows in (now, plain))
-    row = {f"seen as {name}": float((found == n).mean()) for n, name in enumerate(classes)}
-    row["class changed"] = float((found != before).mean())
+    shares = {f"seen as {name}": found == n for n, name in enumerate(classes)} | {"class changed": found != before}
     if truth is not None:
-        kept = truth >= 0
-        row["accuracy"] = float((found[kept] == truth[kept]).mean())
+        shares["accuracy"] = (found == truth)[truth >= 0]
+    row: dict[str, Any] = {}
+    for name, hits in shares.items():
+        row |= with_share(name, float(hits.mean()), len(hits))
     return row
 
 

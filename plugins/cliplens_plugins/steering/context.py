@@ -17,9 +17,10 @@ from cliplens_plugins.steering.ports.port import Port
 from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 SUPPORTED = (
-    "pass a HookedCLIP or one of its towers; a diffusers pipeline with a CLIP encoder, such as "
-    "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline or FluxPipeline; a CLIP encoder of "
-    "transformers; or a multimodal language model of transformers, such as LLaVA or Qwen2.5-VL"
+    "pass a HookedCLIP or one of its towers; a diffusers pipeline with a CLIP encoder on that side, such as "
+    "StableDiffusionPipeline, StableDiffusionXLPipeline, StableDiffusion3Pipeline, FluxPipeline or "
+    "KandinskyV22PriorPipeline; a CLIP encoder of transformers; or a multimodal language model of transformers with a "
+    "CLIP, SigLIP or Qwen tower, such as LLaVA or Qwen2.5-VL"
 )
 
 
@@ -131,6 +132,10 @@ def _offers(target: Any, site: Site) -> bool:
     return isinstance(target, nn.Module) and transformers_clip.side_of(target) == site.side
 
 
+def _described(target: Any) -> str:
+    return diffusion.described(target) if diffusion.is_pipeline(target) else multimodal.described(target)
+
+
 def _sites(target: Any, steering: Steering, asked: Site | None) -> list[Site]:
     candidates = [asked] if asked is not None else list(steering.sites)
     if not candidates:
@@ -143,7 +148,7 @@ def _sites(target: Any, steering: Steering, asked: Site | None) -> list[Site]:
     if not offered:
         raise InputError(
             expected=f"a target with {' or '.join(map(str, candidates))}",
-            found=type(target).__name__,
+            found=_described(target),
             fix=SUPPORTED,
         )
     if len(offered) > 1 and not isinstance(target, HookedCLIP):

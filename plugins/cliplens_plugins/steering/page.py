@@ -1,4 +1,4 @@
-"""Write the page of a steering session: one HTML file with a slider over doses, the figures and the edit."""
+"""Write the page of a steering session: one HTML file with a slider over doses, the figures and the edits."""
 
 import base64
 import io
@@ -10,6 +10,7 @@ import jinja2
 from PIL import Image
 
 from cliplens.files import write_text
+from cliplens_plugins.steering.figures import shown
 
 _LARGE = 160
 _TEMPLATE = """<!doctype html>
@@ -20,8 +21,10 @@ figure img { width: {{ size }}px; image-rendering: pixelated; display: block }
 figure img[hidden] { display: none }
 figcaption { max-width: {{ size }}px; font-size: 12px; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: 1em 0 } th, td { text-align: right; padding: .2em .8em }
+table.pictures th, table.pictures td { text-align: left; vertical-align: top; padding: 0 }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f4 }
 label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertical-align: middle }
+.scroll { overflow-x: auto }
 </style></head><body>
 <h1>Steering</h1>
 {% if aim %}<p>Aim: <b>{{ aim }}</b>
@@ -30,10 +33,12 @@ label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertica
 {% for l in latents %}{{ l.latent }} ({{ l.name or "no name" }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endfor %}
 {% if samples %}<label>Dose <input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="0" step="1">
 <output id="shown">{{ doses[0] }}</output></label>
-<div>{% for sample in samples %}<figure>{% for picture in sample.pictures %}
+<div class="scroll"><table class="pictures"><tr>{% for edit in edits %}<th>{{ edit.name }}</th>{% endfor %}</tr>
+{% for sample in samples %}<tr>{% for pictures in sample.edits %}<td><figure>{% for picture in pictures %}
 <img class="d{{ loop.index0 }}" alt="dose {{ doses[loop.index0] }}" src="{{ picture }}"
 {{ "" if loop.first else "hidden" }}>
-{% endfor %}<figcaption>{{ sample.label }}</figcaption></figure>{% endfor %}</div>
+{% endfor %}<figcaption>{{ sample.label }}</figcaption></figure></td>{% endfor %}</tr>
+{% endfor %}</table></div>
 <script>
 const doses = {{ doses|tojson }}, slider = document.getElementById("dose");
 slider.addEventListener("input", () => {
@@ -41,27 +46,35 @@ slider.addEventListener("input", () => {
   document.querySelectorAll("figure img").forEach(i => { i.hidden = i.className !== "d" + slider.value; });
 });
 </script>{% endif %}
-{% if rows %}<table><tr>{% for name in rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
-</table>{% endif %}
-<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% for edit in edits %}{% if edit.rows %}{% if edits|length > 1 %}<h2>{{ edit.name }}</h2>{% endif %}
+<div class="scroll"><table><tr>{% for name in edit.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in edit.rows %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
+</table></div>{% endif %}
+<ul>{% for note in edit.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endfor %}
+<p>In brackets: 95 % intervals over the samples (Wilson's for shares, bootstrap for means).</p>
 </body></html>
 """
 
 
 def save_page(
-    path: Path, found: dict[str, Any], columns: Sequence[Sequence[Image.Image]], labels: Sequence[str]
+    path: Path, found: dict[str, Any], columns: Sequence[Sequence[Sequence[Image.Image]]], labels: Sequence[str]
 ) -> None:
     """Write the page of a session.
 
     Args:
         path: file to write.
         found: the content of steering.json.
-        columns: pictures per dose, the same samples in each; empty where none were drawn.
+        columns: per edit, the session's own first, pictures per dose, the same samples in each; empty without pictures.
         labels: one per sample.
     """
     samples = [
-        {"label": label, "pictures": [_embedded(column[n]) for column in columns]} for n, label in enumerate(labels)
+        {"label": label, "edits": [[_embedded(dose[n]) for dose in edit] for edit in columns]}
+        for n, label in enumerate(labels)
+    ]
+    own = {"name": _own_name(found), "measured": found["measured"], "notes": found["notes"]}
+    others = [{"name": other["edit"], **other} for other in found.get("compared", ())]
+    edits = [
+        {"name": e["name"], "rows": [shown(row) for row in e["measured"]], "notes": e["notes"]} for e in (own, *others)
     ]
     environment = jinja2.Environment(autoescape=True)
     page = environment.from_string(_TEMPLATE).render(
@@ -70,19 +83,17 @@ def save_page(
         taken=found["latents"],
         doses=found["doses"],
         samples=samples if columns else [],
-        rows=[{name: shown(value) for name, value in row.items()} for row in found["measured"]],
-        notes=found["notes"],
+        edits=edits,
         size=_LARGE,
     )
     write_text(path, page)
+
+
+def _own_name(found: dict[str, Any]) -> str:
+    return " and ".join(found["asked"].get("edit", ())) or "the edit"
 
 
 def _embedded(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def shown(value: Any) -> str:
-    """Format a figure: floats with three decimals."""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

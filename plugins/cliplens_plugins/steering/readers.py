@@ -11,6 +11,29 @@ from cliplens import registry
 from cliplens.contracts import AttributeReader, Judge
 from cliplens.errors import InputError, unknown_name
 from cliplens_plugins.steering.effects import best_within, effect
+from cliplens_plugins.steering.figures import with_mean, with_share
+
+
+def reader_of(reader: str, wanted: str) -> tuple[AttributeReader, str, int]:
+    """Return a reader of pictures, and the attribute and value that `wanted` ("attribute=value") names.
+
+    Raises:
+        UnknownNameError: the reader has no such attribute or value.
+        InputError: `wanted` does not have the form attribute=value.
+    """
+    judge = registry.find("readers", reader).make(AttributeReader)
+    name, _, value = wanted.partition("=")
+    if not value:
+        raise InputError(
+            expected="--measure attribute=value, or a phrase together with --judge",
+            found=repr(wanted),
+            fix="pass for example --measure colour=blue",
+        )
+    if name not in judge.values:
+        raise unknown_name("attribute", name, judge.values)
+    if value not in judge.values[name]:
+        raise unknown_name(f"value of {name}", value, judge.values[name])
+    return judge, name, judge.values[name].index(value)
 
 
 def attributes(
@@ -31,19 +54,7 @@ def attributes(
         UnknownNameError: the reader has no such attribute or value.
         InputError: `wanted` does not have the form attribute=value.
     """
-    judge = registry.find("readers", reader).make(AttributeReader)
-    name, _, value = wanted.partition("=")
-    if not value:
-        raise InputError(
-            expected="--measure attribute=value, or a phrase together with --judge",
-            found=repr(wanted),
-            fix="pass for example --measure colour=blue",
-        )
-    if name not in judge.values:
-        raise unknown_name("attribute", name, judge.values)
-    if value not in judge.values[name]:
-        raise unknown_name(f"value of {name}", value, judge.values[name])
-    target = judge.values[name].index(value)
+    judge, name, target = reader_of(reader, wanted)
     readings = [judge.read(pictures) for pictures in columns]
     before = readings[list(doses).index(0.0)]
     effects = [effect(before, after, name, target, dose=dose) for dose, after in zip(doses, readings, strict=True)]
@@ -51,9 +62,10 @@ def attributes(
         return [], None
     rows = []
     for found in effects:
-        low, high = found.success.low, found.success.high
-        changed = {f"{other} changed": share.share for other, share in found.changed.items()}
-        rows.append({wanted: found.success.share, "95 %": f"{low:.2f}-{high:.2f}", **changed})
+        row = with_share(wanted, found.success.share, found.success.n)
+        for other, share in found.changed.items():
+            row |= with_share(f"{other} changed", share.share, share.n)
+        rows.append(row)
     best = best_within([e for e in effects if e.dose != 0])
     return rows, None if best is None or best.success.share == 0 else best.dose
 
@@ -85,9 +97,9 @@ def similarities(
                 found=repr(judge),
                 fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
             )
-        row: dict[str, Any] = {f"cosine with {phrase!r}": float((images @ texts[0]).mean())}
+        row = with_mean(f"cosine with {phrase!r}", (images @ texts[0]).tolist())
         if prompts:
-            row["cosine with the prompt"] = float((images * texts[1:]).sum(-1).mean())
+            row |= with_mean("cosine with the prompt", (images * texts[1:]).sum(-1).tolist())
         rows.append(row)
     return rows
 

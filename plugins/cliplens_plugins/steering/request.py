@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cliplens.api import DTYPES
 from cliplens.errors import InputError
 
 
@@ -17,6 +18,10 @@ class SteeringRequest:
     doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
     reference: str | None = None
     error_term: bool = True
+    compare: tuple[str, ...] = ()
+    """Further edits, each steered alone beside the edit."""
+    positions: str = "all"
+    """Positions that edits from text apply to."""
     prompts: tuple[str, ...] = ()
     images: tuple[Path, ...] = ()
     pairs: int | None = None
@@ -25,7 +30,14 @@ class SteeringRequest:
     pipeline: Path | None = None
     variant: str | None = None
     dtype: str = "float32"
+    config: Path | None = None
+    """Folder of configs for a single-file checkpoint."""
     lora: Path | None = None
+    ip_adapter: Path | None = None
+    ip_images: tuple[Path, ...] = ()
+    mask: Path | None = None
+    scheduler: str | None = None
+    strength: float | None = None
     sae: Path | None = None
     site: str | None = None
     part: str | None = None
@@ -35,6 +47,8 @@ class SteeringRequest:
     negative: str | None = None
     size: tuple[int, int] | None = None
     seed: int = 0
+    seeds: tuple[int, ...] = ()
+    """Every sample is drawn with each of these; empty for `seed` alone."""
     measure: str | None = None
     control: bool = False
     judge: str | None = None
@@ -50,7 +64,7 @@ class SteeringRequest:
             raise InputError(
                 expected="an edit", found="neither --edit nor --edits", fix="pass for example --edit '17=+4'"
             )
-        if self.pipeline is not None and not self.prompts and not self.images:
+        if self.pipeline is not None and not (self.prompts or self.images or self.ip_images):
             raise InputError(
                 expected="a prompt or an image",
                 found="neither --prompt nor --image",
@@ -64,11 +78,56 @@ class SteeringRequest:
             )
         if self.pairs is not None and self.pairs < 1:
             raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="pass --pairs 4")
-        for path in self.images:
-            if not path.is_file():
-                raise InputError(
-                    expected="an image file", found=f"no file {path}", fix="pass --image the path of an existing file"
-                )
+        given = {"--image": self.images, "--ip-image": self.ip_images, "--mask": (self.mask,) if self.mask else ()}
+        for option, paths in given.items():
+            for path in paths:
+                if not path.is_file():
+                    raise InputError(
+                        expected="an image file",
+                        found=f"no file {path}",
+                        fix=f"pass {option} the path of an existing file",
+                    )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise InputError(
+                expected="a strength above 0 and at most 1", found=f"{self.strength:g}", fix="give --strength 0.8"
+            )
+        if self.dtype not in DTYPES:
+            raise InputError(
+                expected=f"a dtype: {', '.join(DTYPES)}", found=repr(self.dtype), fix="give --dtype float16"
+            )
+        self._check_of_pipelines()
+
+    def _check_of_pipelines(self) -> None:
+        """Refuse options of pipelines where there is none."""
+        if self.pipeline is not None:
+            return
+        given = {
+            "--config": self.config,
+            "--lora": self.lora,
+            "--ip-adapter": self.ip_adapter,
+            "--ip-image": self.ip_images,
+            "--mask": self.mask,
+            "--scheduler": self.scheduler,
+            "--strength": self.strength,
+            "--guidance": self.guidance,
+            "--negative": self.negative,
+            "--size": self.size,
+            "--variant": self.variant,
+            "--window": self.window,
+            "--part": self.part,
+        }
+        found = [option for option, value in given.items() if value not in (None, ())]
+        if found:
+            raise InputError(
+                expected="--pipeline, to which these options belong",
+                found=f"{', '.join(found)} without it",
+                fix="give --pipeline FOLDER, or leave them out",
+            )
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to draw with."""
+        return self.seeds or (self.seed,)
 
     @property
     def ordered_doses(self) -> tuple[float, ...]:

@@ -51,7 +51,8 @@ class Run(OpenedRun):
         """
         pairs = self.pairs
         kept = np.flatnonzero(keys.held_out(keys.pair_keys(pairs.ids), self.asked.held_out))
-        good = (int(row) for row in kept if pairs.ids[row] not in self.quarantined and keep(pairs.ids[row]))
+        ids = ((int(row), pairs.id_at(int(row))) for row in kept)
+        good = (row for row, pair_id in ids if pair_id not in self.quarantined and keep(pair_id))
         return [pairs[row] for row in islice(good, count)]
 
     def held_out_samples(

@@ -9,8 +9,9 @@ from cliplens.edits.edit import Edit
 
 Index = int | np.integer
 
-Positions = Literal["all", "special", "others"] | Sequence[int]
-"""All positions, only CLS or EOT, all except CLS or EOT, or a list of positions counted from 0."""
+Positions = Literal["all", "special", "others", "content"] | Sequence[int]
+"""All positions, only CLS or EOT, all except CLS or EOT, the words of a caption or the patches of an image, or a list of
+positions counted from 0."""
 Where = Literal["all", "firing"]
 
 

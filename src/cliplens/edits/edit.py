@@ -8,7 +8,7 @@ from typing import Any
 
 from cliplens.errors import InputError, unknown_name
 
-POSITIONS = ("all", "special", "others")
+POSITIONS = ("all", "special", "others", "content")
 WHERE = ("all", "firing")
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "add": ("where", "positions"),

@@ -51,8 +51,13 @@ def positions_mask(
 ) -> Bool[Tensor, "batch pos"] | None:
     """Return a mask of the positions to which an edit applies; None means all.
 
+    "special" is CLS or EOT, "others" all else. "content" is the words of a caption, between the start token and EOT, or
+    the patches of a picture.
+
     >>> positions_mask([0, -1], 1, 3, None)
     tensor([[ True, False,  True]])
+    >>> positions_mask("content", 1, 5, torch.tensor([3]))
+    tensor([[False,  True,  True, False, False]])
 
     Raises:
         MismatchError: the position of CLS or EOT is required but unknown, or a position is out of range.
@@ -67,7 +72,10 @@ def positions_mask(
                 found=f"{length} position(s) without one",
                 fix="use positions='all', or pass a list of positions",
             )
-        is_special = indices[None, :] == special.cpu()[:, None]
+        ends = special.cpu()[:, None]
+        is_special = indices[None, :] == ends
+        if positions == "content":
+            return (indices > 0) & ((indices < ends) | (ends == 0))  # CLS comes first, so its position is 0
         return is_special if positions == "special" else ~is_special
     outside = [p for p in positions if not -length <= p < length]
     if outside:

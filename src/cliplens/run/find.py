@@ -154,8 +154,8 @@ class Finder:
 
     def _captions(self, ids: Sequence[str]) -> list[str]:
         pairs = self.run.pairs
-        row_of = {i: row for row, i in enumerate(pairs.ids)}
-        return [str(pairs.captions[row_of[i]] or "") for i in ids]
+        row_of = pairs.indices(ids)
+        return [str(pairs.caption_at(row_of[i]) or "") for i in ids]
 
     def _said(self, phrases: set[str]) -> Bool[np.ndarray, " row"]:
         pattern = re.compile("|".join(rf"\b{re.escape(p)}\b" for p in sorted(phrases)), re.IGNORECASE)

@@ -32,7 +32,7 @@ WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 """For each value of a shared factor, its usual word and its synonym."""
 
-_PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
+PLURALS = {"box": "boxes", "cross": "crosses", "plus": "pluses"}
 _FRAMES = tuple(f"{name} of" for name in FACTORS["frame"].values)
 _TENSES = ("was here", "is here", "will be here")
 _MOODS = tuple(f"{'an' if name[0] in 'aeiou' else 'a'} {name}" for name in FACTORS["mood"].values)
@@ -49,7 +49,7 @@ def captions(scenes: Scenes) -> list[str]:
     """
     columns = {name: values.tolist() for name, values in scenes.values.items()}
     said = {name: _said(name, columns[name], columns[f"said_{name}"]) for name in WORDS}
-    nouns = [_PLURALS.get(w, f"{w}s") if n else w for w, n in zip(said["shape"], columns["count"], strict=True)]
+    nouns = [PLURALS.get(w, f"{w}s") if n else w for w, n in zip(said["shape"], columns["count"], strict=True)]
     return [
         f"{_MANNERS[manner]}{_MOODS[mood]} {_FRAMES[frame]} {count} {size} {fill} {colour} {noun}"
         f" {_TENSES[tense]} {_TAILS[tail]}"
@@ -102,7 +102,7 @@ def lexicon() -> tuple[str, ...]:
     phrases = [*_FRAMES, *_TENSES, *_MOODS, *_MANNERS, *_TAILS]
     words = {word for phrase in phrases for word in phrase.split()}
     words |= {word for values in WORDS.values() for pair in values for word in pair}
-    return tuple(sorted(words | {_PLURALS.get(noun, f"{noun}s") for noun in nouns}))
+    return tuple(sorted(words | {PLURALS.get(noun, f"{noun}s") for noun in nouns}))
 
 
 def _said(name: str, values: list[int], other: list[int]) -> list[str]:

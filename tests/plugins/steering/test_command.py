@@ -25,6 +25,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+DRAWN = ["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--prompt", "a"]
+
+
 def steer(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
@@ -48,9 +51,59 @@ def test_a_strip_over_doses_and_what_was_done(folder: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "again" / "steering.json").read_text())["edits"] == found["edits"]
 
 
+def test_edits_side_by_side_with_a_random_one_and_seeds(folder: Path, tmp_path: Path) -> None:
+    """The other options on the way: negative prompt, guidance, scheduler, several seeds."""
+    pipeline, sae = str(folder / "pipeline"), str(folder / "sae")
+    options = ["--negative", "a disc", "--guidance", "3", "--scheduler", "euler", "--seeds", "0,5", "--size", "32x32"]
+    edits = ["--edit", "3=+6", "--compare", "4=+6", "--control", "--dose", "0,1"]
+    where = ["--pipeline", pipeline, "--sae", sae, "--steps", "2", "--prompt", "a red ring", "--out", str(tmp_path)]
+    done = steer(*where, *edits, *options)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "steering.json").read_text())
+    assert found["samples"] == ["a red ring, seed 0", "a red ring, seed 5"]
+    assert [other["edit"] for other in found["compared"]] == ["4=+6", "a random edit"]
+    moved = [rows[1]["activations moved"] for rows in (found["measured"], found["compared"][1]["measured"])]
+    assert moved[0] == pytest.approx(moved[1], rel=1e-3), "the control moves as far"
+    assert found["measured"][1]["conditioning moved"] > 0
+    assert "picture moved 95 %" in found["measured"][1]
+    page = (tmp_path / "steering.html").read_text()
+    assert page.count("data:image/png") == 2 * 2 * 3, "two seeds at two doses under three edits"
+    assert all(name in done.output and name in page for name in ("4=+6", "a random edit"))
+
+
+def test_edits_at_some_positions(folder: Path, tmp_path: Path) -> None:
+    pipeline, sae = str(folder / "pipeline"), str(folder / "sae")
+    where = ["--pipeline", pipeline, "--sae", sae, "--steps", "1", "--prompt", "a red ring", "--edit", "3=+6"]
+    moved = {}
+    for positions in ("all", "content", "eot"):
+        done = steer(*where, "--positions", positions, "--dose", "1", "--out", str(tmp_path / positions))
+        assert done.exit_code == 0, done.output
+        found = json.loads((tmp_path / positions / "steering.json").read_text())
+        moved[positions] = found["measured"][1]["activations moved"]
+    assert moved["all"] > moved["content"] > moved["eot"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (
+            [*DRAWN, "--positions", "eos"],
+            "content",
+        ),
+        (
+            [*DRAWN, "--seeds", "1.5"],
+            "--seeds 0,1,2",
+        ),
+        (
+            [*DRAWN, "--strength", "0.5"],
+            "--strength",
+        ),
+        ([*DRAWN, "--strength", "2"], "at most 1"),
+        (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--ip-image", "x.png"], "no file x.png"),
+        (
+            [*DRAWN, "--compare", "x"],
+            "an edit such",
+        ),
         (["--edit", "3=+6"], "a run folder, or --pipeline together with --sae"),
         (["--pipeline", "PIPELINE", "--sae", "SAE"], "neither --edit nor --edits"),
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6"], "neither --prompt nor --image"),

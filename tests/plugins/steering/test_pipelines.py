@@ -180,6 +180,24 @@ def test_both_encoders_of_xl_and_the_layer_it_reads(xl: Any) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("outer", [0, 1])
+@pytest.mark.parametrize("window", [None, (0.0, 0.5)])
+def test_two_sites_of_one_encoder_in_nested_contexts(sd: Any, outer: int, window: tuple[float, float] | None) -> None:
+    """Each context may encode the prompt twice; both edits must be in what the denoiser gets, on every call."""
+    layers = (0, 1) if outer == 0 else (1, 0)
+    first, second = (text_steering(f"blocks.{layer}.hook_resid_post") for layer in layers)
+    of_layer = dict(zip(layers, (first, second), strict=True))
+    ids = sd.tokenizer([PROMPT], padding="max_length", return_tensors="pt").input_ids
+    expected = hidden(sd.text_encoder, ids, lambda n, x: of_layer[n](x, "text") if n in of_layer else x)
+    with s.steer(sd, first, window=window), s.steer(sd, second):
+        for _ in range(2):
+            with conditioning(sd) as seen:
+                tiny.picture(sd, PROMPT, **SIZE)
+            found = seen[0]["encoder_hidden_states"].chunk(2)[1]
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("hook", ["hook_projected", "hook_embedding"])
 def test_the_image_embedding_is_moved_before_the_noise(unclip_image: Any, hook: str) -> None:
     pipeline, steering = unclip_image, image_steering(hook)

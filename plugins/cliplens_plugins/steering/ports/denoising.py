@@ -13,7 +13,8 @@ from cliplens_plugins.steering.ports.movement import Movement, tensors_in
 
 Window = tuple[float, float]
 """Start and end as fractions of the noise schedule: (0, 1) is all of it, (0, 0.3) its noisiest 30 %."""
-DENOISERS = ("unet", "transformer", "prior")
+DENOISERS = ("unet", "transformer", "prior", "decoder")
+_SCHEDULERS = ("scheduler", "prior_scheduler", "decoder_scheduler")
 _OPEN = "_cliplens_window"
 _REMEMBERED = 8
 
@@ -41,12 +42,14 @@ class Conditioning:
         self.fresh = True
         """Whether the denoiser has not run since the last prompt was encoded."""
         self._ready = False
+        self._found = False
+        """Whether the denoiser's input held steered conditioning, at its last call outside the window."""
         self._first: float | None = None
         self._last: float | None = None
         self._made: list[Tensor] = []
         self._rows: list[tuple[Tensor, Tensor]] = []
         self._swapped: list[tuple[Tensor, Tensor]] = []
-        scheduler = getattr(pipeline, "scheduler", None) or pipeline.prior_scheduler
+        scheduler = next(found for name in _SCHEDULERS if (found := getattr(pipeline, name, None)) is not None)
         # Flux passes times from 0 to 1 to its network; other pipelines pass steps of the training schedule.
         of_one = type(denoiser).__name__.startswith("Flux")
         self._steps = 1 if of_one else int(getattr(scheduler.config, "num_train_timesteps", 1000))
@@ -89,7 +92,10 @@ class Conditioning:
         start, stop = self.window
         if start <= progress < stop or (stop >= 1.0 and progress >= start):
             return None
-        return tuple(self._plain(a) for a in args), {name: self._plain(v) for name, v in kwargs.items()}
+        self._found = False
+        plain = tuple(self._plain(a) for a in args), {name: self._plain(v) for name, v in kwargs.items()}
+        self._refuse_unfound(denoiser)
+        return plain
 
     def _time(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         """Return the noise level at which the denoiser is called, from 1 (noise) to 0 (image)."""
@@ -107,6 +113,14 @@ class Conditioning:
                 "ip_adapter_image_embeds",
             )
 
+    def _refuse_unfound(self, denoiser: nn.Module) -> None:
+        if not self._found:
+            raise InputError(
+                expected="a denoiser that is given the encoded conditioning itself, where a window is given",
+                found=f"{type(denoiser).__name__}, which is given something computed from it",
+                fix="leave the window out",
+            )
+
     def _plain(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {name: self._plain(v) for name, v in value.items()}
@@ -116,10 +130,12 @@ class Conditioning:
             return value
         for seen, swapped in self._swapped:
             if seen is value:
+                self._found = True
                 return swapped
         swapped = self._restored(value)
-        # Pipelines pass the same tensor at every step, so this is computed once per call.
-        self._swapped.append((value, swapped))
+        if swapped is not value:
+            # Pipelines pass the same tensor at every step, so this is computed once per call.
+            self._swapped.append((value, swapped))
         return swapped
 
     def _restored(self, value: Tensor) -> Tensor:
@@ -127,6 +143,7 @@ class Conditioning:
         for row, original in _rows_like(value, self._rows):
             same = (value.flatten(1) == row.to(value)).all(1)
             if bool(same.any()):
+                self._found = True
                 result = result.clone() if result is value else result
                 result[same] = original.to(value).reshape(value.shape[1:])
         return result

@@ -2,7 +2,7 @@
 
 | part                 | rewritten                                | pipelines                                         |
 |----------------------|------------------------------------------|---------------------------------------------------|
-| `text_encoder`       | the CLIP text encoder                    | Stable Diffusion 1 to 3, XL, Flux, their variants |
+| `text_encoder`       | the CLIP text encoder                    | Stable Diffusion 1 to 3, XL, Flux, Kandinsky 2.2  |
 | `text_encoder_2`     | the second CLIP text encoder             | Stable Diffusion XL and 3                         |
 | `prior_text_encoder` | the text encoder of the prior            | StableUnCLIPPipeline                              |
 | `image_embeds`       | the image embedding, wherever it is from | StableUnCLIPPipeline, ...Img2ImgPipeline          |
@@ -10,8 +10,9 @@
 
 Each pipeline encodes its prompt in one method, in which each encoder runs first for the prompt and then for the
 negative prompt. Only the first run is steered, so negative prompts are unchanged. On the first call, and on every call
-with a window, the prompt is also encoded without steering. The two results are compared, and a site that does not
-change the conditioning is refused. Everything is restored when the context ends.
+with a window, the conditioning without steering is computed too. The two are compared, and a site that does not change
+the conditioning is refused. For this, only the layers after the site run a second time. Everything is restored when the
+context ends.
 """
 
 import inspect
@@ -19,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cliplens.errors import InputError, MismatchError, unknown_name
@@ -27,9 +27,11 @@ from cliplens.sites import Site
 from cliplens_plugins.steering.ports import transformers_clip
 from cliplens_plugins.steering.ports.compiled import uncompiled, unwrapped
 from cliplens_plugins.steering.ports.denoising import Conditioning, Window, check_window, denoiser_of
+from cliplens_plugins.steering.ports.methods import generator_rewound, method_replaced, noise_for
 from cliplens_plugins.steering.ports.movement import Movement
 from cliplens_plugins.steering.ports.port import Port
-from cliplens_plugins.steering.ports.rewriting import Rewrite, on_direction, with_position
+from cliplens_plugins.steering.ports.replay import Replay
+from cliplens_plugins.steering.ports.rewriting import Rewrite, on_direction, on_first_rows, with_position
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2", "prior_text_encoder")
 _METHODS = {
@@ -50,11 +52,24 @@ def is_pipeline(target: Any) -> bool:
 
 def parts_of(pipeline: Any, site: Site) -> list[str]:
     """Return the parts of a pipeline on the site's side, the most likely first."""
+    pipeline = _drawing_from_words(pipeline)
     if site.side == "text":
         return [p for p in TEXT_PARTS if _encoder(pipeline, p) is not None and _method(pipeline, p) is not None]
     parts = ["image_embeds"] if hasattr(pipeline, "noise_image_embeddings") and site.hook in _EMBEDDINGS else []
     has_encoder = _encoder(pipeline, "image_encoder") is not None and _method(pipeline, "image_encoder") is not None
     return [*parts, "image_encoder"] if has_encoder else parts
+
+
+def _drawing_from_words(pipeline: Any) -> Any:
+    """Return the pipeline that holds the encoders: of pipelines made of two, such as Kandinsky 2.2, the first."""
+    return getattr(pipeline, "prior_pipe", None) or pipeline
+
+
+def described(pipeline: Any) -> str:
+    """Return a pipeline's class and its encoders, for refusals."""
+    parts = _drawing_from_words(pipeline).components.items()
+    encoders = [f"{name} ({type(unwrapped(p)).__name__})" for name, p in parts if "encoder" in name and p is not None]
+    return f"{type(pipeline).__name__}, which has {', '.join(encoders) or 'no encoder'}"
 
 
 def offers(target: Any, site: Site) -> bool:
@@ -78,6 +93,8 @@ def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Win
         InputError: the window is not a part of [0, 1].
     """
     check_window(window)
+    _check_one_denoiser(pipeline, window)
+    pipeline = _drawing_from_words(pipeline)
     parts = parts_of(pipeline, site)
     if part is not None:
         if part not in parts:
@@ -119,6 +136,8 @@ def _encoder_attached(
     denoiser = denoiser_of(pipeline, _DENOISER_OF.get(part))
     assert name is not None
     assert denoiser is not None
+    # Inside another context the encoders of two passes need not agree: the other context edits them too.
+    alone = name not in pipeline.__dict__
     with ExitStack() as stack:
         stack.enter_context(uncompiled(getattr(pipeline, part)))
         conditioning = Conditioning(pipeline, denoiser, movement, str(site), window, stack)
@@ -131,11 +150,16 @@ def _encoder_attached(
             if _is_negative(original, given, prompts, conditioning):
                 return original(*args, **kwargs)
             plain = None
+            replay = _replay(pipeline, part, encoder, site) if alone else Replay([])
             if window is not None or not movement.compared:
-                with _generator_rewound(given.get("generator")):
+                transformers_clip.begin_pass(encoder)
+                with generator_rewound(given.get("generator")), replay.recording():
                     plain = original(*args, **kwargs)
             calls = movement.calls
-            with transformers_clip.attached(encoder, site.hook, rewrite, first_call_only=True):
+            change = on_first_rows(rewrite, _prompts_among(pipeline, given))
+            attached = transformers_clip.attached(encoder, site.hook, change, first_call_only=True)
+            transformers_clip.begin_pass(encoder)
+            with replay.replaying(), attached:
                 steered = original(*args, **kwargs)
             if movement.calls > calls:
                 if plain is not None:
@@ -144,7 +168,7 @@ def _encoder_attached(
                 conditioning.remember(steered, plain)
             return steered
 
-        _replaced(pipeline, name, encode, stack)
+        method_replaced(pipeline, name, encode, stack)
         yield
 
 
@@ -179,6 +203,33 @@ def _is_negative(
     return bool(given["prompt"] != prompts[0])
 
 
+def _replay(pipeline: Any, part: str, encoder: nn.Module, site: Site) -> Replay:
+    """Return the replay of all that an edit at the site does not change: other networks, and layers before the site."""
+    others = [p for name, p in pipeline.components.items() if name != part and isinstance(p, nn.Module)]
+    return Replay([*others, *transformers_clip.before_site(encoder, site.hook)], encoder)
+
+
+def _prompts_among(pipeline: Any, given: dict[str, Any]) -> int | None:
+    """Return how many of the prompts encoded together are no negative ones; None for all of them.
+
+    Kandinsky's prior appends its negative prompts to the prompts, and passes them twice as `negative_prompt`.
+    """
+    prompts, negative = given.get("prompt"), given.get("negative_prompt")
+    if not type(pipeline).__name__.startswith("Kandinsky") or not isinstance(negative, list):
+        return None
+    half = len(negative) // 2
+    return half if isinstance(prompts, list) and prompts[half:] == negative[:half] else None
+
+
+def _check_one_denoiser(pipeline: Any, window: Window | None) -> None:
+    if window is not None and denoiser_of(pipeline, "prior") and denoiser_of(pipeline, "decoder"):
+        raise InputError(
+            expected="a pipeline in which one network removes noise, where a window is given",
+            found=f"{type(pipeline).__name__}, in which prior and decoder do",
+            fix="leave the window out",
+        )
+
+
 def _refuse_unread(movement: Movement, site: Site, pipeline: Any, encoder: nn.Module) -> None:
     last = transformers_clip.n_layers(encoder) - 2
     layer = min(last, last if site.layer is None else site.layer - 1)
@@ -199,57 +250,17 @@ def _embeds_attached(
         def noise_image_embeddings(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
             given = inspect.signature(original).bind(*args, **kwargs).arguments
             embeds: Tensor = given.pop("image_embeds")
-            given["noise"] = _noise(embeds, given)
+            given["noise"] = noise_for(embeds, given)
             noised: Tensor = original(image_embeds=with_position(change, embeds), **given)
             plain = original(image_embeds=embeds, **given)
             if not movement.compared:
                 movement.compare(plain, noised)
+                movement.refuse_unread(str(site), type(pipeline).__name__, "steer the encoder that makes the embedding")
             conditioning.remember(noised, plain)
             return noised
 
-        _replaced(pipeline, "noise_image_embeddings", noise_image_embeddings, stack)
+        method_replaced(pipeline, "noise_image_embeddings", noise_image_embeddings, stack)
         yield
-
-
-def _noise(embeds: Tensor, given: dict[str, Any]) -> Tensor:
-    """Draw the noise that the pipeline would draw, once for steered and unsteered conditioning."""
-    from diffusers.utils.torch_utils import randn_tensor
-
-    if given.get("noise") is not None:
-        return given["noise"]
-    generator = given.get("generator")
-    drawn: Tensor = randn_tensor(embeds.shape, generator=generator, device=embeds.device, dtype=embeds.dtype)
-    return drawn
-
-
-@contextmanager
-def _generator_rewound(generator: Any) -> Iterator[None]:
-    """Restore the state of random number generators, so that a second encoding draws the same noise."""
-    given = [g for g in (generator if isinstance(generator, list) else [generator]) if g is not None]
-    states = [g.get_state() for g in given]
-    with torch.random.fork_rng(devices=[]):
-        yield
-    for g, state in zip(given, states, strict=True):
-        g.set_state(state)
-
-
-def _replaced(pipeline: Any, name: str, method: Callable[..., Any], stack: ExitStack) -> None:
-    """Wrap a method of this pipeline object until the stack closes."""
-    original = getattr(pipeline, name)
-    before = pipeline.__dict__.get(name)
-
-    def put_back() -> None:
-        if before is None:
-            pipeline.__dict__.pop(name, None)
-        else:
-            pipeline.__dict__[name] = before
-
-    def called(*args: Any, **kwargs: Any) -> Any:
-        return method(original, *args, **kwargs)
-
-    pipeline.__dict__[name] = called
-    called.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-    stack.callback(put_back)
 
 
 def _sites(pipeline: Any, part: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Steer the vision tower inside a multimodal language model of transformers, which changes its answers.
 
 On the first call, the model also runs without steering, up to the language model. The two inputs of the language model
-are compared, and a site that does not change them is refused.
+are compared, and a site that does not change them is refused. Layers of the tower before the site run once.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from cliplens_plugins.steering.ports import transformers_clip
 from cliplens_plugins.steering.ports.compiled import uncompiled, unwrapped
 from cliplens_plugins.steering.ports.movement import Movement
 from cliplens_plugins.steering.ports.port import Port
+from cliplens_plugins.steering.ports.replay import Replay
 from cliplens_plugins.steering.ports.rewriting import Rewrite
 
 _TOWERS = ("vision_tower", "vision_model", "visual", "vision_encoder")
@@ -30,6 +31,15 @@ def vision_tower_of(target: Any) -> nn.Module | None:
 def language_model_of(target: Any) -> nn.Module | None:
     """Return the language model of a multimodal model; None if there is none."""
     return _held(target, _LANGUAGE, lambda language: transformers_clip.side_of(language) is None)
+
+
+def described(target: Any) -> str:
+    """Return a model's class and its vision tower, for refusals."""
+    tower = _held(target, _TOWERS, lambda _: True)
+    kind = type(unwrapped(target) if isinstance(target, nn.Module) else target).__name__
+    if tower is None or vision_tower_of(target) is not None:
+        return kind
+    return f"{kind}, whose vision tower {type(tower).__name__} does not keep its layers as CLIP does"
 
 
 def offers(target: Any, site: Site) -> bool:
@@ -56,7 +66,9 @@ def _attached(target: nn.Module, tower: nn.Module, site: Site, rewrite: Rewrite,
     language = language_model_of(target)
     assert language is not None
     plain: dict[str, Any] = {}
+    replay = Replay(transformers_clip.before_site(tower, site.hook))
     with ExitStack() as stack:
+        second_pass = stack.enter_context(ExitStack())
         stack.enter_context(uncompiled(target))
         root = unwrapped(target)
 
@@ -66,14 +78,18 @@ def _attached(target: nn.Module, tower: nn.Module, site: Site, rewrite: Rewrite,
                 return
             plain["running"] = True
             try:
-                plain["inputs"] = _inputs_of(language, root, args, kwargs)
+                with replay.recording():
+                    plain["inputs"] = _inputs_of(language, root, args, kwargs)
             finally:
                 plain["running"] = False
+            second_pass.enter_context(replay.replaying())
 
         def gate(acts: Any, special: Any) -> Any:
             return acts if plain.get("running") else rewrite(acts, special)
 
         def compared(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not plain.get("running"):
+                second_pass.close()
             if movement.calls and not movement.compared and not plain.get("running") and "inputs" in plain:
                 movement.compare(plain.pop("inputs"), _conditioning(args, kwargs))
                 movement.refuse_unread(str(site), type(root).__name__, _instead(tower, site))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Rewrite = Callable[[Tensor, Tensor | None], Tensor]
@@ -24,3 +25,15 @@ def on_direction(rewrite: Rewrite) -> Rewrite:
 def with_position(rewrite: Rewrite, acts: Tensor) -> Tensor:
     """Rewrite [batch, d] as one position."""
     return rewrite(acts[:, None], None)[:, 0]
+
+
+def on_first_rows(rewrite: Rewrite, rows: int | None) -> Rewrite:
+    """Return a rewrite of the first samples of a batch; the others stay as they are. None rewrites all."""
+    if rows is None:
+        return rewrite
+
+    def rewritten(acts: Tensor, special: Tensor | None) -> Tensor:
+        ends = special if special is None or len(special) == 1 else special[:rows]
+        return torch.cat([rewrite(acts[:rows], ends), acts[rows:]])
+
+    return rewritten

@@ -23,6 +23,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ from cliplens_plugins.steering.ports.rewriting import Rewrite, on_direction, wit
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(hook_\w+)$")
 _IN_BLOCK = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+_PASSES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""How often each encoder began to encode a prompt."""
 _LEGACY_EOS = 2  # in configs older than transformers#24773, the id 2 means the highest id of the sequence
 
 
@@ -70,6 +73,14 @@ def hooks_of(model: nn.Module) -> list[str]:
     elif hasattr(inner_of(model), "post_layernorm"):
         names.append("hook_pooled")
     return names
+
+
+def before_site(model: nn.Module, hook: str) -> list[nn.Module]:
+    """Return modules of the encoder whose outputs an edit at the site does not change: those before it."""
+    inner, block = inner_of(model), _BLOCK.match(hook)
+    layers = list(_layers(inner))
+    first = [inner.embeddings] if hasattr(inner, "encoder") else []
+    return first + (layers if block is None else layers[: int(block.group(1))])
 
 
 def port(model: nn.Module, site: Site) -> Port:
@@ -110,12 +121,17 @@ def attached(model: nn.Module, hook: str, rewrite: Rewrite, *, first_call_only: 
         yield
 
 
+def begin_pass(model: nn.Module) -> None:
+    """Let the next call of an encoder count as a first call: one context may encode a prompt several times."""
+    _PASSES[model] = _PASSES.get(model, 0) + 1
+
+
 def _in_first_call(model: nn.Module, rewrite: Rewrite, stack: ExitStack) -> Rewrite:
-    calls = 0
+    calls, now = 0, _PASSES.get(model, 0)
 
     def count(module: nn.Module, args: Any) -> None:
-        nonlocal calls
-        calls += 1
+        nonlocal calls, now
+        calls, now = (calls if now == _PASSES.get(model, 0) else 0) + 1, _PASSES.get(model, 0)
 
     stack.callback(model.register_forward_pre_hook(count).remove)
     return lambda acts, special: rewrite(acts, special) if calls <= 1 else acts

@@ -1,0 +1,45 @@
+"""Figures of a session: intervals beside shares, and how both are shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cliplens.statistics import mean_interval, wilson_interval
+
+Rows = list[dict[str, Any]]
+INTERVAL = " 95 %"
+"""Ending of the key that holds a figure's interval, as text."""
+
+
+def with_share(name: str, share: float, n: int) -> dict[str, Any]:
+    """Return a share of n samples and its Wilson interval, as entries of a row."""
+    low, high = wilson_interval(share, n)
+    return {name: share, name + INTERVAL: f"{float(low):.2f}-{float(high):.2f}"}
+
+
+def with_mean(name: str, values: Sequence[float]) -> dict[str, Any]:
+    """Return a mean over samples and, from two samples on, its bootstrap interval, as entries of a row."""
+    mean, low, high = mean_interval(np.asarray(values, dtype=float))
+    return {name: mean, **({name + INTERVAL: f"{low:.3f}-{high:.3f}"} if len(values) > 1 else {})}
+
+
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """Return a row as text, each interval in brackets behind its figure."""
+    return {
+        name: _text(value) + (f" ({row[name + INTERVAL]})" if name + INTERVAL in row else "")
+        for name, value in row.items()
+        if not name.endswith(INTERVAL)
+    }
+
+
+def standing_still(rows: Rows, column: str) -> list[str]:
+    """Return a note if no dose changed anything."""
+    moved = [row[column] for row in rows if row["dose"] != 0 and column in row]
+    if moved and all(value == 0 for value in moved):
+        return ["no effect: nothing changed at any dose; the edited latents may not fire on these samples"]
+    return []
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,25 @@
+"""The table of sites in docs/steering.md is what edits do on real classes, and no edit is silently without effect."""
+
+import warnings
+
+import pytest
+
+pytest.importorskip("diffusers", reason="steering pipelines needs the extra [diffusion]")
+
+from support.steerable import ALL, Steerable, row_of
+from support.steering_table import PAGE, table_in
+
+
+@pytest.mark.parametrize("one", ALL, ids=[one.name for one in ALL])
+def test_every_site_has_an_effect_or_is_refused_as_the_table_says(one: Steerable) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = row_of(one)
+    assert not any("silent" in row for row in rows), rows
+    assert [row for row in rows if row not in table_in(PAGE.read_text(encoding="utf-8"))] == []
+
+
+def test_every_class_of_the_table_is_tried() -> None:
+    rows = table_in(PAGE.read_text(encoding="utf-8")).splitlines()[2:]
+    assert list(dict.fromkeys(row.split("`")[1] for row in rows)) == [one.name for one in ALL]
+    assert len(ALL) >= 25
