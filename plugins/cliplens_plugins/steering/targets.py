@@ -118,7 +118,7 @@ class GeneratorTarget:
 
     @cached_property
     def aim(self) -> str | None:
-        """The aim as attribute=value: from --measure, from the chosen edit, or from the target of red->blue; None if unknown."""
+        """The aim as attribute=value: from --measure, the chosen edit, or the target of red->blue; None if unknown."""
         request = self.request
         if request.measure or request.judge:
             return request.measure

@@ -10,8 +10,8 @@ from cliplens.edits.edit import Edit
 Index = int | np.integer
 
 Positions = Literal["all", "special", "others", "content"] | Sequence[int]
-"""All positions, only CLS or EOT, all except CLS or EOT, the words of a caption or the patches of an image, or a list of
-positions counted from 0."""
+"""All positions, only CLS or EOT, all except CLS or EOT, the words of a caption or the patches of an image, or a list
+of positions counted from 0."""
 Where = Literal["all", "firing"]
 
 
