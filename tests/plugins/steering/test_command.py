@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cliplens.errors import InputError
 from cliplens_plugins.steering.command import app
 from support import tiny_pipelines as tiny
+from support import tiny_variants as variants
 from support.tiny_dictionaries import tiny_dictionary
 
 pytest.importorskip("diffusers", reason="steering pipelines needs the extra [diffusion]")
@@ -69,6 +70,28 @@ def test_edits_side_by_side_with_a_random_one_and_seeds(folder: Path, tmp_path: 
     page = (tmp_path / "steering.html").read_text()
     assert page.count("data:image/png") == 2 * 2 * 3, "two seeds at two doses under three edits"
     assert all(name in done.output and name in page for name in ("4=+6", "a random edit"))
+
+
+def test_a_picture_a_mask_and_a_strength(folder: Path, tmp_path: Path) -> None:
+    tiny.stable_diffusion("StableDiffusionInpaintPipeline").save_pretrained(tmp_path / "inpaint")
+    tiny.tiny_image().save(tmp_path / "x.png")
+    where = ["--pipeline", str(tmp_path / "inpaint"), "--sae", str(folder / "sae"), "--prompt", "a red ring"]
+    picture = str(tmp_path / "x.png")
+    given = ["--image", picture, "--mask", picture, "--strength", "0.5", "--size", "32x32"]
+    done = steer(*where, *given, "--edit", "3=+6", "--steps", "4", "--dose", "1", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "steering.json").read_text())["measured"][1]["picture moved"] > 0
+
+
+def test_the_reference_picture_of_an_ip_adapter_is_steered(folder: Path, tmp_path: Path) -> None:
+    adapter = variants.save_ip_adapter(tmp_path)
+    tiny_dictionary(tiny.EMBED, 64, sites=("vision.hook_embedding",)).save(tmp_path / "sae")
+    tiny.tiny_image().save(tmp_path / "x.png")
+    where = ["--pipeline", str(folder / "pipeline"), "--sae", str(tmp_path / "sae"), "--prompt", "a red ring"]
+    given = ["--ip-adapter", str(adapter), "--ip-image", str(tmp_path / "x.png"), "--size", "32x32"]
+    done = steer(*where, *given, "--edit", "3=+6", "--steps", "1", "--dose", "1", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "steering.json").read_text())["measured"][1]["conditioning moved"] > 0
 
 
 def test_edits_at_some_positions(folder: Path, tmp_path: Path) -> None:
