@@ -26,6 +26,7 @@ from cliplens.exemplars import save_exemplars
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.run import run
 from cliplens.settings import Settings
+from support.study_runs import study_run
 from support.tiny_dictionaries import tiny_dictionary
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +111,12 @@ def steering(folder: Path) -> Namespace:
     return {"target": cliplens.load("world", device="cpu"), "cliplens": cliplens}
 
 
+def scored(folder: Path) -> Namespace:
+    """Make a scored run in run/, with a random dictionary."""
+    study_run(folder, "world:60")
+    return {}
+
+
 def named_run(folder: Path, name: str, **options: Any) -> None:
     """Train a run on very few pairs; give its first latents the names red and blue, and levels."""
     (folder / "captions.csv").write_text("caption\n" + "".join(f"a {c} x{c}\n" for c in "abcdefghijklmnopqrst"))
@@ -161,6 +168,7 @@ RUN = {
         },
     ),
     "CONTRIBUTING.md": Page(),
+    "docs/contribution.md": Page(scored, {"512": "16"}),
     "docs/analysis.md": Page(
         analysis,
         {

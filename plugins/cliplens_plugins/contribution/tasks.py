@@ -45,12 +45,16 @@ def matching_problem(
         tokens: token ids of their captions, in step.
         more: further tasks over the same pairs.
     """
-    shared = {"image_ids": ids_of_rows(images), "caption_ids": ids_of_rows(tokens)}
+    image_ids, caption_ids = ids_of_rows(images), ids_of_rows(tokens)
     tasks: dict[str, Task] = {
-        f"retrieval {name}": partial(_found, key=key, **shared)
+        f"retrieval {name}": partial(_found, key=key, image_ids=image_ids, caption_ids=caption_ids)
         for name, key in (("image to text", "image_to_text_r1"), ("text to image", "text_to_image_r1"))
     }
-    return Problem(images, tokens, {**tasks, "contrastive": contrastive(clip, **shared), **(more or {})})
+    return Problem(
+        images,
+        tokens,
+        {**tasks, "contrastive": contrastive(clip, image_ids=image_ids, caption_ids=caption_ids), **(more or {})},
+    )
 
 
 def contrastive(
@@ -61,8 +65,13 @@ def contrastive(
 ) -> Task:
     """Return minus the contrastive loss of each pair as a task, in nats, with the model's scale and bias."""
     scale, bias = clip.logit_scale_and_bias()
-    known = {"scale": float(scale.detach()), "bias": None if bias is None else float(bias.detach())}
-    return partial(_minus_loss, **known, image_ids=image_ids, caption_ids=caption_ids)
+    return partial(
+        _minus_loss,
+        scale=float(scale.detach()),
+        bias=None if bias is None else float(bias.detach()),
+        image_ids=image_ids,
+        caption_ids=caption_ids,
+    )
 
 
 def zero_shot_problem(

@@ -19,3 +19,4 @@ from cliplens.studies.record import read_studies as read_studies
 from cliplens.studies.record import write_study as write_study
 from cliplens.studies.removal import Baseline as Baseline
 from cliplens.studies.removal import embed_without as embed_without
+from cliplens.studies.removal import sample_codes as sample_codes

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from cliplens.errors import InputError
 
@@ -34,7 +34,7 @@ class LatentGroups:
             )
 
     @classmethod
-    def from_classes(cls, classes: Sequence[str] | np.ndarray) -> "LatentGroups":
+    def from_classes(cls, classes: Sequence[str] | Shaped[np.ndarray, " d_sae"]) -> "LatentGroups":
         """Return one group per modality class; `undecided` only where a latent has that class.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cliplens.edits import LatentSteering, ablate, scale
@@ -26,11 +26,11 @@ def embed_without(
     clip: HookedCLIP,
     dictionary: Dictionary,
     modality: Modality,
-    inputs: Tensor,
+    inputs: Float[Tensor, "sample channel height width"] | Int[Tensor, "sample context"],
     parts: Bool[np.ndarray, "part d_sae"],
     cases: Bool[np.ndarray, "case part_and_error"],
     *,
-    reference: Tensor | None = None,
+    reference: Float[Tensor, "reference channel height width"] | Int[Tensor, "reference context"] | None = None,
     baseline: Baseline = "mean",
     forward_batch: int = 64,
 ) -> Float[Tensor, "case sample d_embed"]:
@@ -65,6 +65,36 @@ def embed_without(
     runner = _Runner(clip, dictionary, site_of(dictionary, modality), parts, forward_batch)
     means = runner.means(inputs if reference is None else reference, baseline)
     return torch.cat([runner.embedded(batch, cases, means) for batch in runner.cut(inputs)], dim=1)
+
+
+@torch.no_grad()
+def sample_codes(
+    clip: HookedCLIP,
+    dictionary: Dictionary,
+    modality: Modality,
+    inputs: Float[Tensor, "sample channel height width"] | Int[Tensor, "sample context"],
+    *,
+    forward_batch: int = 64,
+) -> Float[Tensor, "sample d_sae"]:
+    """Return the codes of samples; the largest over positions where the dictionary reads several.
+
+    Args:
+        clip: the model.
+        dictionary: made on a site of this modality's tower.
+        modality: which tower runs.
+        inputs: preprocessed images or token ids.
+        forward_batch: samples per forward pass.
+
+    Raises:
+        InputError: the dictionary reads no site of this tower.
+    """
+    nothing = np.zeros((0, dictionary.d_sae), dtype=bool)
+    runner = _Runner(clip, dictionary, site_of(dictionary, modality), nothing, forward_batch)
+    found = []
+    for batch in runner.cut(inputs):
+        acts = runner.acts(batch)
+        found.append(runner.codes(acts.flatten(0, 1)).unflatten(0, acts.shape[:2]).amax(1))
+    return torch.cat(found)
 
 
 def site_of(dictionary: Dictionary, modality: Modality) -> Site:
@@ -138,10 +168,14 @@ class _Runner:
 
     def _read(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Return activations [sample, pos, d] and the summand of each part [part, sample, pos, d]."""
+        acts = self.acts(batch)
+        return acts, self._summands(acts)
+
+    def acts(self, batch: Tensor) -> Float[Tensor, "sample pos d"]:
         acts = self._tower.read(batch, [self._site.hook])[self._site.hook].flatten(2)
         if self._one_position and acts.shape[1] > 1:
             acts = acts[torch.arange(len(acts)), self._tower.special_position(batch)][:, None]
-        return acts, self._summands(acts)
+        return acts
 
     def _summands(self, acts: Float[Tensor, "sample pos d"]) -> Float[Tensor, "part sample pos d"]:
         rows = acts.flatten(0, 1)
@@ -150,7 +184,7 @@ class _Runner:
                 rows - self._steered(rows, [ablate(np.flatnonzero(p))]) if p.any() else 0 * rows for p in self._parts
             ]
         else:
-            codes = self._codes(rows)
+            codes = self.codes(rows)
             decoder = self._dictionary.decoder_of(self._site.modality).to(codes)
             found = [codes[:, p] @ decoder[p] for p in torch.as_tensor(self._parts)]
         return torch.stack(found).unflatten(1, acts.shape[:2])
@@ -158,7 +192,7 @@ class _Runner:
     def _lost(self, rows: Float[Tensor, "row d"], latents: np.ndarray) -> Float[Tensor, "row d"]:
         return rows - self._steered(rows, [ablate(latents)]) if len(latents) else torch.zeros_like(rows)
 
-    def _codes(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d_sae"]:
+    def codes(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d_sae"]:
         codes: Tensor = self._reader.encode(rows.to(self._reader.W_dec))
         return codes.to_dense() if codes.is_sparse else codes
 
