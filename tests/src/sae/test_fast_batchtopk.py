@@ -6,39 +6,23 @@ import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
-from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 
-from cliplens.sae import dictionary_config, inference
+from cliplens.sae import inference
 from cliplens.sae.architectures.sparse_step import _candidates, starts_of, strongest
 from cliplens.sae.train import use_fused_adam
+from support.fast_classes import D_IN, D_SAE, K, stock_and_fast
 from support.streams import Provider, paired
 
-D_IN, D_SAE, K = 16, 60, 4
 CLASSES = ("batchtopk", "matryoshka_batchtopk")
-
-
-def both(stock: str, **options: object) -> tuple[TrainingSAE, TrainingSAE]:
-    """Stock and fast with the same weights, decoder norms far from 1."""
-    made = []
-    for architecture in (stock, f"fast_{stock}"):
-        torch.manual_seed(0)
-        config = dictionary_config(architecture, D_IN, D_SAE, k=K, dtype="float64", **options)
-        sae = get_sae_training_class(architecture)[0](config)
-        with torch.no_grad():
-            sae.W_dec.mul_(0.5 + torch.arange(D_SAE).unsqueeze(1) % 5)
-            sae.b_enc.copy_(0.1 * torch.sin(torch.arange(D_SAE)))
-            sae.b_dec.copy_(0.1 * torch.cos(torch.arange(D_IN)))
-        made.append(sae)
-    return made[0], made[1]
 
 
 @pytest.mark.parametrize("stock", CLASSES)
 @pytest.mark.parametrize("n_dead", [0, 3, 40, D_SAE])
 @pytest.mark.parametrize("options", [{}, {"rescale_acts_by_decoder_norm": False}, {"apply_b_dec_to_input": False}])
 def test_losses_codes_and_gradients_equal_stock(stock: str, options: dict, n_dead: int) -> None:
-    theirs_sae, ours_sae = both(stock, **options)
+    theirs_sae, ours_sae = stock_and_fast(stock, **options)
     x = torch.randn(32, D_IN, dtype=torch.float64)
     given = TrainStepInput(x, {}, torch.arange(D_SAE) < n_dead, 0, False)
     theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
@@ -58,7 +42,7 @@ def test_losses_codes_and_gradients_equal_stock(stock: str, options: dict, n_dea
 @pytest.mark.parametrize("option", [{"use_matryoshka_aux_loss": True}, {"normalize_activations": "layer_norm"}])
 def test_options_without_a_sparse_form_take_the_stock_step(option: dict) -> None:
     n_dead = 20 if "use_matryoshka_aux_loss" in option else 0
-    theirs_sae, ours_sae = both("matryoshka_batchtopk" if n_dead else "batchtopk", **option)
+    theirs_sae, ours_sae = stock_and_fast("matryoshka_batchtopk" if n_dead else "batchtopk", **option)
     given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, torch.arange(D_SAE) < n_dead, 0, False)
     theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
     torch.testing.assert_close(ours.loss, theirs.loss, atol=1e-12, rtol=1e-12)
@@ -66,9 +50,9 @@ def test_options_without_a_sparse_form_take_the_stock_step(option: dict) -> None
 
 @pytest.mark.parametrize("stock", CLASSES)
 @pytest.mark.parametrize("window", [1000, 3])
-def test_the_stock_trainer_walks_the_same_curve(stock: str, window: int) -> None:
+def test_the_stock_trainer_has_the_same_losses(stock: str, window: int) -> None:
     curves, firing = [], []
-    for sae in both(stock):
+    for sae in stock_and_fast(stock):
         settings = SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3, dead_feature_window=window)
         trainer = SAETrainer(settings, sae, Provider(paired(400, D_IN), 64))
         steps = [trainer.step(next(trainer.data_provider).double()).loss.item() for _ in range(30)]
@@ -81,19 +65,20 @@ def test_the_stock_trainer_walks_the_same_curve(stock: str, window: int) -> None
 def test_a_fused_adam_takes_the_same_steps() -> None:
     weights = []
     for fused in (False, True):
-        trainer = SAETrainer(SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3), both("batchtopk")[1], iter([]))
+        sae = stock_and_fast("batchtopk")[1]
+        trainer = SAETrainer(SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3), sae, iter([]))
         if fused:
             use_fused_adam(trainer)
         for seed in range(10):
             trainer.step(torch.randn(64, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
         weights.append(trainer.sae.W_dec.detach().clone())
     torch.testing.assert_close(weights[1], weights[0], atol=1e-12, rtol=1e-10)
-    assert not torch.equal(weights[0], both("batchtopk")[1].W_dec)
+    assert not torch.equal(weights[0], stock_and_fast("batchtopk")[1].W_dec)
 
 
 @pytest.mark.parametrize("stock", CLASSES)
 def test_saved_as_the_stock_class(stock: str, tmp_path: Path) -> None:
-    theirs, ours = both(stock)
+    theirs, ours = stock_and_fast(stock)
     for sae in (theirs, ours):
         sae.topk_threshold.fill_(0.3)
     ours.save_inference_model(tmp_path / "ours")
@@ -107,8 +92,8 @@ def test_saved_as_the_stock_class(stock: str, tmp_path: Path) -> None:
     torch.testing.assert_close(TrainingSAE.load_from_disk(tmp_path / "training").W_enc, ours.W_enc)
 
 
-def test_an_activation_of_nan_reaches_the_loss() -> None:
-    _, ours = both("batchtopk")
+def test_nan_in_activations_reaches_the_loss() -> None:
+    _, ours = stock_and_fast("batchtopk")
     with torch.no_grad():
         ours.W_enc[0, 0] = torch.nan
     given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, None, 0, False)
@@ -140,7 +125,7 @@ def test_runs_start_where_sorted_numbers_change() -> None:
 @pytest.mark.parametrize("stock", CLASSES)
 def test_no_gradient_passes_through_values_that_are_clipped(stock: str) -> None:
     """Fewer than k latents are above 0, so some of those chosen are clipped."""
-    theirs_sae, ours_sae = both(stock)
+    theirs_sae, ours_sae = stock_and_fast(stock)
     x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for sae in (theirs_sae, ours_sae):
         with torch.no_grad():

@@ -6,35 +6,18 @@ import pytest
 import torch
 from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
-from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.sae import TrainingSAE, TrainStepInput
 from sae_lens.training.sae_trainer import SAETrainer
 
-from cliplens.sae import dictionary_config, inference
+from cliplens.sae import inference
+from support.fast_classes import D_IN, D_SAE, K, stock_and_fast
 from support.streams import Provider, paired
-
-D_IN, D_SAE, K = 16, 60, 4
-
-
-def both(**options: object) -> tuple[TrainingSAE, TrainingSAE]:
-    """Stock and fast with the same weights, decoder norms far from 1."""
-    made = []
-    for architecture in ("topk", "fast_topk"):
-        torch.manual_seed(0)
-        config = dictionary_config(architecture, D_IN, D_SAE, k=K, dtype="float64", **options)
-        sae = get_sae_training_class(architecture)[0](config)
-        with torch.no_grad():
-            sae.W_dec.mul_(0.5 + torch.arange(D_SAE).unsqueeze(1) % 5)
-            sae.b_enc.copy_(0.1 * torch.sin(torch.arange(D_SAE)))
-            sae.b_dec.copy_(0.1 * torch.cos(torch.arange(D_IN)))
-        made.append(sae)
-    return made[0], made[1]
 
 
 @pytest.mark.parametrize("n_dead", [0, 3, 40, D_SAE])
 @pytest.mark.parametrize("options", [{}, {"rescale_acts_by_decoder_norm": False}, {"apply_b_dec_to_input": False}])
 def test_losses_codes_and_gradients_equal_stock(options: dict, n_dead: int) -> None:
-    stock, fast = both(**options)
+    stock, fast = stock_and_fast("topk", **options)
     x = torch.randn(32, D_IN, dtype=torch.float64)
     given = TrainStepInput(x, {}, torch.arange(D_SAE) < n_dead, 0, False)
     theirs, ours = stock.training_forward_pass(given), fast.training_forward_pass(given)
@@ -49,7 +32,7 @@ def test_losses_codes_and_gradients_equal_stock(options: dict, n_dead: int) -> N
 
 
 def test_without_a_mask_of_dead_latents() -> None:
-    stock, fast = both()
+    stock, fast = stock_and_fast("topk")
     given = TrainStepInput(torch.randn(8, D_IN, dtype=torch.float64), {}, None, 0, False)
     assert fast.training_forward_pass(given).loss.item() == pytest.approx(
         stock.training_forward_pass(given).loss.item(), rel=1e-12
@@ -57,9 +40,9 @@ def test_without_a_mask_of_dead_latents() -> None:
 
 
 @pytest.mark.parametrize("window", [1000, 3])
-def test_the_stock_trainer_walks_the_same_curve(window: int) -> None:
+def test_the_stock_trainer_has_the_same_losses(window: int) -> None:
     curves, firing = [], []
-    for sae in both():
+    for sae in stock_and_fast("topk"):
         settings = SAETrainerConfig(10**6, 64, lr=3e-3, lr_end=3e-3, dead_feature_window=window)
         trainer = SAETrainer(settings, sae, Provider(paired(400, D_IN), 64))
         steps = [trainer.step(next(trainer.data_provider).double()).loss.item() for _ in range(40)]
@@ -72,7 +55,7 @@ def test_the_stock_trainer_walks_the_same_curve(window: int) -> None:
 
 
 def test_saved_as_stock_topk(tmp_path: Path) -> None:
-    stock, fast = both()
+    stock, fast = stock_and_fast("topk")
     fast.save_inference_model(tmp_path / "fast")
     stock.save_inference_model(tmp_path / "stock")
     loaded, expected = SAE.load_from_disk(tmp_path / "fast"), SAE.load_from_disk(tmp_path / "stock")
@@ -86,7 +69,7 @@ def test_saved_as_stock_topk(tmp_path: Path) -> None:
 
 def test_no_gradient_passes_through_values_that_are_clipped() -> None:
     """Fewer than k latents are above 0, so some of those chosen are clipped."""
-    theirs_sae, ours_sae = both()
+    theirs_sae, ours_sae = stock_and_fast("topk")
     x = torch.randn(32, D_IN, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for sae in (theirs_sae, ours_sae):
         with torch.no_grad():

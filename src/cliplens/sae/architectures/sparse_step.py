@@ -1,4 +1,4 @@
-"""Forward and backward passes over the firing latents alone, for classes that choose a fixed number per batch.
+"""Forward and backward passes over the firing latents only, for training classes of the TopK family.
 
 Of the dense products over all `d_sae` latents in a stock step (encode, decode, three more in the backward pass) only
 the encode product remains. The others touch the firing latents only:
@@ -11,6 +11,7 @@ the encode product remains. The others touch the firing latents only:
 Firings are kept as sorted (row, latent) pairs, so rows may hold different numbers of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,15 +21,15 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 _STRIDE = 61
-"""Every 61st value is looked at to bound the search; odd, so that every latent is looked at."""
+"""Every 61st value is sampled to bound the search; an odd stride samples every latent."""
 _WORTH_BOUNDING = 2**16
 
 
 def strongest(ranked: Float[Tensor, "batch d_sae"], count: int) -> Int[Tensor, " firing"]:
     """Return the flat indices of the `count` largest values of a batch, sorted. Ties at the end are broken arbitrarily.
 
-    On a CPU the search is bounded first: a sample of the values gives a bound that about `2 * count` values exceed, and
-    only those are ranked. Where the sample misjudges, all values are ranked. The result is the same.
+    On a CPU, a sample of the values gives a bound that about `2 * count` values exceed, and only these are ranked. If
+    the bound is unsuitable, all values are ranked. The result is the same.
 
     >>> strongest(torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.0]]), 2).tolist()
     [1, 3]
@@ -41,19 +42,29 @@ def strongest(ranked: Float[Tensor, "batch d_sae"], count: int) -> Int[Tensor, "
     return candidates[chosen].sort().values
 
 
+def strongest_of_rows(ranked: Float[Tensor, "batch d_sae"], k: int) -> Int[Tensor, " firing"]:
+    """Return the flat indices of the `k` largest values of each row, sorted.
+
+    >>> strongest_of_rows(torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.0]]), 1).tolist()
+    [1, 3]
+    """
+    at = ranked.topk(k, dim=-1, sorted=False).indices.sort(dim=-1).values
+    return (at + torch.arange(len(ranked), device=ranked.device)[:, None] * ranked.shape[1]).flatten()
+
+
 def _candidates(flat: Float[Tensor, " value"], count: int) -> Int[Tensor, " candidate"] | None:
     if flat.device.type != "cpu" or len(flat) < _WORTH_BOUNDING or 16 * count > len(flat):
         return None
     sample = flat[::_STRIDE]
     bound = sample.topk(2 * count // _STRIDE + 32, sorted=False).values.min()
-    candidates = (~(flat < bound)).nonzero().squeeze(1)  # nan is kept, so that it reaches the loss
+    candidates = (~(flat < bound)).nonzero().squeeze(1)  # Keep nan, so that it reaches the loss.
     return candidates if count <= len(candidates) <= 16 * count else None
 
 
 class Encode(torch.autograd.Function):
     """Values of the firing latents before any scaling, with their (row, latent), and pre-activations of dead latents.
 
-    Where a decoder norm rescales the ranking, it cancels in every value that is kept, so no gradient passes through it.
+    Rescaling by decoder norms changes the ranking of latents only. It cancels in the values, so it needs no gradient.
     """
 
     @staticmethod
@@ -64,13 +75,16 @@ class Encode(torch.autograd.Function):
         b_enc: Float[Tensor, " d_sae"],
         b_in: Float[Tensor, " d_in"] | None,
         norm: Float[Tensor, " d_sae"] | None,
-        count: int,
+        choose: Callable[[Tensor], Tensor],
         dead_at: Int[Tensor, " dead"] | None,
     ) -> tuple[Tensor, ...]:
-        """Return values [firing], rows [firing], latents [firing], dead pre-activations [batch, dead]."""
+        """Return values [firing], rows [firing], latents [firing] and dead pre-activations [batch, dead].
+
+        `choose` returns the flat indices of the firing latents, sorted.
+        """
         centred = x if b_in is None else x - b_in
         pre = torch.addmm(b_enc, centred, W_enc).to(W_enc.dtype)
-        flat = strongest(pre if norm is None else pre * norm, count)
+        flat = choose(pre if norm is None else pre * norm)
         rows = flat.div(pre.shape[1], rounding_mode="floor")
         at = flat - rows * pre.shape[1]
         values = pre.view(-1)[flat].relu_()
@@ -82,7 +96,7 @@ class Encode(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return gradients of the encoder, its bias and the bias that is subtracted from the input."""
+        """Return the gradients of the encoder, of its bias and of the bias subtracted from the input."""
         centred, W_enc, values, rows, at, dead_at = ctx.saved_tensors
         of_values, _, _, of_dead = gradients
         of_pre = of_values * (values > 0)
@@ -114,7 +128,7 @@ class Decode(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return gradients of the values and of the decoder."""
+        """Return the gradients of the values and of the decoder."""
         values, rows, at, starts, W_dec = ctx.saved_tensors
         of_out = gradients[0].contiguous()
         dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(of_out, W_dec, at, starts, rows, 0)
@@ -136,7 +150,7 @@ def sum_by_latent(
 
 
 def starts_of(numbers: Int[Tensor, " firing"], size: int) -> Int[Tensor, " size"]:
-    """Return where each number's run starts once `numbers` are sorted.
+    """Return the index of the first occurrence of each number in the sorted `numbers`.
 
     >>> starts_of(torch.tensor([0, 0, 2]), 4).tolist()
     [0, 2, 2, 3]
