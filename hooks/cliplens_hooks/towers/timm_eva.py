@@ -8,17 +8,10 @@ from torch import Tensor, nn
 
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedBlock, HookedTower
+from cliplens.shapes import Images
 from cliplens.sites import Side
-from cliplens_hooks.towers.timm_parts import (
-    TimmAttention,
-    TimmTransformer,
-    hooked_mlp,
-    present,
-    stock_of,
-    timm_config,
-    timm_norm,
-    trunk_of,
-)
+from cliplens_hooks.towers.timm_block import timm_block
+from cliplens_hooks.towers.timm_parts import TimmTransformer, stock_of, trunk_of
 
 
 class TimmEvaTower(Tower):
@@ -48,12 +41,9 @@ class TimmEva(TimmTransformer):
     def __init__(self, stock: nn.Module) -> None:
         trunk: Any = trunk_of(stock)
         blocks = [_block(b, trunk.embed_dim, trunk.rope is not None) for b in trunk.blocks]
-        super().__init__(stock, timm_config(stock, TimmEvaTower.family, blocks[0].mlp.hook_post.width))
-        self.blocks = nn.ModuleList(blocks)
-        self.open_ends(trunk)
-        self.setup()
+        super().__init__(stock, TimmEvaTower.family, blocks)
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: Images) -> tuple[Tensor, Mapping[str, Any]]:
         """Return the stream after patches, special tokens, positions and norm, and the rotary embedding."""
         x = self.with_positions(self.patches(inputs))
         return self.before_blocks(x), {"rope": self._rotation()}
@@ -67,13 +57,5 @@ class TimmEva(TimmTransformer):
 
 
 def _block(stock: Any, d: int, rotary: bool) -> HookedBlock:
-    return HookedBlock(
-        stock,
-        timm_norm(stock.norm1, d),
-        TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock, "gamma_1", None), rotary=rotary),
-        timm_norm(stock.norm2, d),
-        hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock, "gamma_2", None)),
-        d_model=d,
-        post_norm=isinstance(stock, EvaBlockPostNorm),
-        drops=(present(stock.drop_path1), present(stock.drop_path2)),
-    )
+    scales = (lambda: getattr(stock, "gamma_1", None), lambda: getattr(stock, "gamma_2", None))
+    return timm_block(stock, d, scales, rotary=rotary, post_norm=isinstance(stock, EvaBlockPostNorm))

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedLayer, HookedTower, HookedVisionTower, TowerConfig, hook_point
+from cliplens.shapes import Images
 from cliplens.sites import Side
-from cliplens_hooks.towers.timm_parts import d_embed, present, stock_of, timm_norm, trunk_of
+from cliplens_hooks.towers.timm_block import present, timm_norm
+from cliplens_hooks.towers.timm_parts import d_embed, stock_of, trunk_of
 
 
 class TimmRelPosTower(Tower):
@@ -52,11 +55,11 @@ class TimmRelPos(HookedVisionTower):
         """The dtype of the images."""
         return next(self.stock.parameters()).dtype
 
-    def run_stock(self, inputs: Tensor) -> Tensor:
+    def run_stock(self, inputs: Images) -> Tensor:
         """Run the stock tower."""
         return self.stock(inputs)
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: Images) -> tuple[Tensor, Mapping[str, Any]]:
         """Compute patch embeddings and add the class token; return the position bias too, if blocks share one."""
         trunk = self.trunk
         x = self.hook_patch_embed(trunk.patch_embed(inputs))
@@ -65,12 +68,12 @@ class TimmRelPos(HookedVisionTower):
         shared = trunk.shared_rel_pos
         return self.hook_embed(x), {"shared_rel_pos": None if shared is None else shared.get_bias()}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Images) -> Tensor:
         """Apply the norm, then the model's pooling."""
         x = self.ln_final(stream) if present(self.trunk.norm) is not None else stream
         return self.trunk.forward_head(x, pre_logits=True)
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
         """Apply the head of the timm model, then that of open_clip."""
         x = self.trunk.head(pooled)
         return self.stock.head(x) if self.stock is not self.trunk else x

@@ -8,17 +8,10 @@ from torch import Tensor, nn
 
 from cliplens.contracts import Tower
 from cliplens.hooked import HookedBlock, HookedTower
+from cliplens.shapes import Images
 from cliplens.sites import Side
-from cliplens_hooks.towers.timm_parts import (
-    TimmAttention,
-    TimmTransformer,
-    hooked_mlp,
-    present,
-    stock_of,
-    timm_config,
-    timm_norm,
-    trunk_of,
-)
+from cliplens_hooks.towers.timm_block import timm_block
+from cliplens_hooks.towers.timm_parts import TimmTransformer, stock_of, trunk_of
 
 
 class TimmViTTower(Tower):
@@ -45,25 +38,13 @@ class TimmViT(TimmTransformer):
 
     def __init__(self, stock: nn.Module) -> None:
         trunk: Any = trunk_of(stock)
-        blocks = [_block(b, trunk.embed_dim) for b in trunk.blocks]
-        super().__init__(stock, timm_config(stock, TimmViTTower.family, blocks[0].mlp.hook_post.width))
-        self.blocks = nn.ModuleList(blocks)
-        self.open_ends(trunk)
-        self.setup()
+        super().__init__(stock, TimmViTTower.family, [_block(b, trunk.embed_dim) for b in trunk.blocks])
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: Images) -> tuple[Tensor, Mapping[str, Any]]:
         """Compute patch embeddings, add special tokens and positions, apply patch dropout and the norm."""
         x = self.trunk.patch_drop(self.with_positions(self.patches(inputs)))
         return self.before_blocks(x), {}
 
 
 def _block(stock: Any, d: int) -> HookedBlock:
-    return HookedBlock(
-        stock,
-        timm_norm(stock.norm1, d),
-        TimmAttention(stock.attn, d, layer_scale=lambda: getattr(stock.ls1, "gamma", None)),
-        timm_norm(stock.norm2, d),
-        hooked_mlp(stock.mlp, d, layer_scale=lambda: getattr(stock.ls2, "gamma", None)),
-        d_model=d,
-        drops=(present(stock.drop_path1), present(stock.drop_path2)),
-    )
+    return timm_block(stock, d, (lambda: getattr(stock.ls1, "gamma", None), lambda: getattr(stock.ls2, "gamma", None)))
