@@ -1,133 +1,26 @@
-"""Checks for tower adapters. The adapters of cliplens and of other packages must pass the same checks.
-
-    from cliplens.testing import check_adapter
-
-    def test_my_adapter():
-        check_adapter(MyTower(), tiny_model_of_my_family(), "vision")
-
-`check_adapter` opens a tower and runs all checks. Each check is also a function of its own.
-"""
+"""The checks of hooked towers, one function each."""
 
 import pickle
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cliplens.contracts import Tower
 from cliplens.errors import InputError, UnknownNameError
 from cliplens.hooked import HookedTower
-from cliplens.sites import Side
+from cliplens.shapes import TowerInputs
+from cliplens.testing.comparing import check, near, raises
 
 Stock = Callable[[Tensor], Tensor]
 RESIDUAL = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-class TowerCheckError(AssertionError):
-    """A tower fails a check. The message names the expected and the found value, and what to correct."""
-
-    def __init__(self, *, expected: str, found: str, fix: str) -> None:
-        super().__init__(f"Expected {expected}, but found {found}. Fix: {fix}.")
-
-
-def check_adapter(
-    adapter: Tower,
-    model: nn.Module,
-    side: Side,
-    inputs: Tensor | None = None,
-    *,
-    no_effect: tuple[str, ...] = (),
-    **renamed: Any,
-) -> HookedTower:
-    """Open a side of a model with an adapter, run all checks on the tower, and check that the model is unaltered.
-
-    Args:
-        adapter: the adapter.
-        model: a tiny stock model with random weights, in float32 or float64.
-        side: "vision" or "text".
-        inputs: images or token ids; None makes random ones from `tower.cfg`.
-        no_effect: prefixes of hooks whose activations do not reach the output.
-        renamed: `unheard`, the old name of `no_effect`.
-
-    Returns:
-        The tower.
-
-    Raises:
-        TowerCheckError: a check fails; the message names the expected and the found value.
-    """
-    _check(
-        adapter.opens(model, side),
-        expected="an adapter that opens the model",
-        found=f"opens(model, {side!r}) False",
-        fix="let opens return True for this class of model",
-    )
-    before = fingerprint(model)
-    tower = adapter.open(model, side)
-    if not isinstance(tower, HookedTower):
-        raise TowerCheckError(
-            expected=f"a HookedTower from {type(adapter).__name__}.open",
-            found=f"an object of class {type(tower).__name__}",
-            fix="return a subclass of cliplens.hooked.HookedVisionTower or HookedTextTower",
-        )
-    check_tower(tower, inputs, no_effect=no_effect, **renamed)
-    _check(
-        fingerprint(model) == before,
-        expected="an unaltered stock model",
-        found="changed modules, attributes, hooks or weights",
-        fix="store stock modules with cliplens.hooked.borrow, and do not assign to them",
-    )
-    return tower
-
-
-def check_tower(
-    tower: HookedTower,
-    inputs: Tensor | None = None,
-    *,
-    stock: Stock | None = None,
-    no_effect: tuple[str, ...] = (),
-    **renamed: Any,
-) -> None:
-    """Run all checks on a tower, in float32 or float64.
-
-    Args:
-        tower: a tower of a tiny model with random weights.
-        inputs: images or token ids; None makes them from `tower.cfg`.
-        stock: function that computes the stock output; None takes `tower.run_stock`.
-        no_effect: prefixes of hooks whose activations do not reach the output.
-        renamed: `unheard`, the old name of `no_effect`.
-
-    Raises:
-        TowerCheckError: a check fails; the message names the expected and the found value.
-    """
-    no_effect = _renamed(renamed, no_effect)
-    inputs = example_inputs(tower) if inputs is None else inputs
-    stock = stock or tower.run_stock
-    unhooked_equals_stock(tower, inputs, stock)
-    every_hook_fires(tower, inputs)
-    hooked_equals_stock(tower, inputs, stock)
-    for check in CHECKS:
-        check(tower, inputs)
-    writes_reach_the_output(tower, inputs, no_effect)
-
-
-def _renamed(given: dict[str, Any], no_effect: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `no_effect`, also where it was given under its old name."""
-    if given.keys() - {"unheard"}:
-        raise TypeError(f"unexpected keyword arguments {sorted(given)}")
-    if not given:
-        return no_effect
-    warnings.warn("the keyword `unheard` is now `no_effect`", DeprecationWarning, stacklevel=3)
-    return tuple(given["unheard"])
-
-
-def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
+def unhooked_equals_stock(tower: HookedTower, inputs: TowerInputs, stock: Stock) -> None:
     """Check that, with no hook active, the output equals that of the stock model bit for bit."""
     with torch.no_grad():
-        _check(
+        check(
             torch.equal(tower(inputs), stock(inputs)),
             expected="output bitwise equal to stock with no hook",
             found="a difference",
@@ -135,29 +28,29 @@ def unhooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> N
         )
 
 
-def hooked_equals_stock(tower: HookedTower, inputs: Tensor, stock: Stock) -> None:
+def hooked_equals_stock(tower: HookedTower, inputs: TowerInputs, stock: Stock) -> None:
     """Check that, with all hooks active, outputs agree within 1e-5 (float32) or 1e-12 (float64), also with `read`."""
     with torch.no_grad():
         out, cache = everything(tower, inputs)
-        _near(out, stock(inputs), "output with every hook active")
+        near(out, stock(inputs), "output with every hook active")
         read = tower.read(inputs, list(tower.hook_dict))
     for name, value in read.items():
-        _near(value, cache[name], f"read({name!r}) against run_with_cache")
+        near(value, cache[name], f"read({name!r}) against run_with_cache")
 
 
-def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
+def every_hook_fires(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that each hook fires once, under its own name, with its declared width."""
     with torch.no_grad():
         cache = everything(tower, inputs)[1]
     silent = sorted(set(tower.hook_dict) - set(cache.keys()))
-    _check(
+    check(
         not silent,
         expected="a forward pass in which every hook fires",
         found=f"no activation at {', '.join(silent[:5])}",
         fix="pass the activation through the hook point, or remove the hook point",
     )
     for name, value in cache.items():
-        _check(
+        check(
             value.ndim >= 3 and value.shape[0] == len(inputs),
             expected=f"activations [{len(inputs)}, pos, ...] at {name}",
             found=f"shape {list(value.shape)}",
@@ -165,7 +58,7 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
         )
         width = tower.hook_dict[name].width
         found = value.shape[2:].numel()
-        _check(
+        check(
             width in (None, found),
             expected=f"rows of width {width} at {name}, as declared",
             found=f"width {found}",
@@ -173,7 +66,7 @@ def every_hook_fires(tower: HookedTower, inputs: Tensor) -> None:
         )
 
 
-def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
+def residual_stream_adds_up(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that resid_mid = resid_pre + attn_out and resid_post = resid_mid + mlp_out, exactly."""
     if tower.level != "heads":
         return
@@ -185,7 +78,7 @@ def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
             (mid, pre, attn, "resid_mid = resid_pre + attn_out"),
             (post, mid, mlp, "resid_post = resid_mid + mlp_out"),
         ):
-            _check(
+            check(
                 torch.equal(whole, a + b),
                 expected=f"{equation} in block {layer}",
                 found="another sum",
@@ -193,7 +86,7 @@ def residual_stream_adds_up(tower: HookedTower, inputs: Tensor) -> None:
             )
 
 
-def writes_are_true_edits(tower: HookedTower, inputs: Tensor) -> None:
+def writes_are_true_edits(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that adding v at a hook of the residual stream changes the stream by v, also after the hook."""
     if tower.level != "heads":
         return
@@ -204,12 +97,12 @@ def writes_are_true_edits(tower: HookedTower, inputs: Tensor) -> None:
                 _check_write(tower, inputs, clean, f"blocks.{layer}", hook)
 
 
-def _check_write(tower: HookedTower, inputs: Tensor, clean: Any, block: str, hook: str) -> None:
+def _check_write(tower: HookedTower, inputs: TowerInputs, clean: Any, block: str, hook: str) -> None:
     v = torch.randn(tower.cfg.d_model, generator=torch.Generator().manual_seed(1)).to(clean[f"{block}.{hook}"])
     with tower.hooks([(f"{block}.{hook}", lambda x, hook: x + v)]):
         got = everything(tower, inputs)[1]
     where = f"{block}.{hook}"
-    _near(got[where], clean[where] + v, f"the stream at {where} after adding v there")
+    near(got[where], clean[where] + v, f"the stream at {where} after adding v there")
     after = {
         "hook_resid_pre": got[f"{block}.hook_resid_mid"] - got[f"{block}.hook_attn_out"],
         "hook_attn_out": got[f"{block}.hook_resid_mid"] - got[f"{block}.hook_resid_pre"],
@@ -217,7 +110,7 @@ def _check_write(tower: HookedTower, inputs: Tensor, clean: Any, block: str, hoo
         "hook_mlp_out": got[f"{block}.hook_resid_post"] - got[f"{block}.hook_resid_mid"],
         "hook_resid_post": _after(tower, got, block),
     }
-    _near(after[hook], clean[where] + v, f"what the block goes on with after adding v at {where}")
+    near(after[hook], clean[where] + v, f"what the block goes on with after adding v at {where}")
 
 
 def _after(tower: HookedTower, cache: Any, block: str) -> Tensor:
@@ -225,7 +118,7 @@ def _after(tower: HookedTower, cache: Any, block: str) -> Tensor:
     return cache[following if following in tower.hook_dict else f"{block}.hook_resid_post"]
 
 
-def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple[str, ...] = ()) -> None:
+def writes_reach_the_output(tower: HookedTower, inputs: TowerInputs, no_effect: tuple[str, ...] = ()) -> None:
     """Check that noise at any hook changes the output, and that returning the activation unchanged does not."""
     generator = torch.Generator().manual_seed(2)
 
@@ -236,17 +129,17 @@ def writes_reach_the_output(tower: HookedTower, inputs: Tensor, no_effect: tuple
         clean = tower(inputs)
         for name in tower.hook_dict:
             moved = tower.run_with_hooks(inputs, fwd_hooks=[(name, disturb)])
-            _check(
+            check(
                 name.startswith(no_effect) or not torch.equal(moved, clean),
                 expected=f"an output that changes with the activation at {name}",
                 found="no change",
                 fix="use the value that the hook point returns, or list the hook in no_effect",
             )
         same = tower.run_with_hooks(inputs, fwd_hooks=[(lambda name: True, lambda x, hook: x.clone())])
-        _near(same, clean, "output after every activation was handed back unchanged")
+        near(same, clean, "output after every activation was handed back unchanged")
 
 
-def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> None:
+def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that `stop_at_layer=L` returns the stream that enters block L, and that no later hook fires."""
     n, stack = tower.cfg.n_layers, tower.stack_name
     entry, leave = ("hook_resid_pre", "hook_resid_post") if stack == "blocks" else ("hook_out", "hook_out")
@@ -256,34 +149,34 @@ def stopping_equals_a_truncated_forward(tower: HookedTower, inputs: Tensor) -> N
             out, got = tower.run_with_cache(inputs, stop_at_layer=stop)
             last = stop - 1 if (stop == n or stack == "stages") else stop
             want = cache[f"{stack}.{last}.{leave if last < stop else entry}"]
-            _near(out, want, f"stop_at_layer={stop}")
+            near(out, want, f"stop_at_layer={stop}")
             late = [k for k in list(got) if k.startswith(tuple(f"{stack}.{i}." for i in range(stop, n)))]
-            _check(
+            check(
                 not late,
                 expected=f"no activation after stop_at_layer={stop}",
                 found=", ".join(late[:3]),
                 fix="run only the blocks before stop_at_layer",
             )
-        _near(tower(inputs, stop_at_layer=-1), tower(inputs, stop_at_layer=n - 1), "stop_at_layer=-1")
+        near(tower(inputs, stop_at_layer=-1), tower(inputs, stop_at_layer=n - 1), "stop_at_layer=-1")
 
 
-def gradients_are_the_stock_models(tower: HookedTower, inputs: Tensor) -> None:
+def gradients_are_the_stock_models(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that hooks do not change the gradient of any parameter, in float64."""
     with _as(tower, torch.float64):
         wanted = _gradients(tower, inputs)
         with tower.hooks([(lambda name: True, lambda x, hook: None)]):
             found = _gradients(tower, inputs)
-    _check(
+    check(
         wanted.keys() == found.keys(),
         expected="gradients of the same parameters with and without hooks",
         found=f"a difference in {', '.join(sorted(wanted.keys() ^ found.keys()))}",
         fix="use the parameters of the stock module, without detach or no_grad",
     )
     for name, gradient in wanted.items():
-        _near(found[name], gradient, f"gradient of {name}")
+        near(found[name], gradient, f"gradient of {name}")
 
 
-def _gradients(tower: HookedTower, inputs: Tensor) -> dict[str, Tensor]:
+def _gradients(tower: HookedTower, inputs: TowerInputs) -> dict[str, Tensor]:
     named = {n: p for n, p in tower.named_parameters() if p.requires_grad}
     out = tower(inputs)
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
@@ -291,14 +184,14 @@ def _gradients(tower: HookedTower, inputs: Tensor) -> dict[str, Tensor]:
     return {name: g for name, g in zip(named, found, strict=True) if g is not None}
 
 
-def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
+def dtype_and_device_moves_work(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check float64 (equal to stock within 1e-12), bfloat16 (finite) and, if there is one, an accelerator."""
     home = tower.device
     with torch.no_grad():
         with _as(tower, torch.float64):
-            _near(everything(tower, inputs)[0], tower.run_stock(tower.checked(inputs)), "hooked output in float64")
+            near(everything(tower, inputs)[0], tower.run_stock(tower.checked(inputs)), "hooked output in float64")
         with _as(tower, torch.bfloat16):
-            _check(
+            check(
                 bool(everything(tower, inputs)[0].isfinite().all()),
                 expected="finite outputs in bfloat16",
                 found="nan or inf",
@@ -306,7 +199,7 @@ def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
             )
         if torch.cuda.is_available():
             tower.to("cuda")
-            _check(
+            check(
                 everything(tower, inputs)[0].is_cuda and tower.cfg.device.type == "cuda",
                 expected="outputs and tower.cfg.device on cuda",
                 found="another device",
@@ -315,15 +208,15 @@ def dtype_and_device_moves_work(tower: HookedTower, inputs: Tensor) -> None:
             tower.to(home)
 
 
-def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
+def hooks_leave_no_trace(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that no hook is left after a run with hooks, even if it raised an error."""
 
     def fail(x: Tensor, hook: Any) -> None:
         raise KeyError("on purpose")
 
-    with torch.no_grad(), _raises(KeyError, "the error of the hook"):
+    with torch.no_grad(), raises(KeyError, "the error of the hook"):
         tower.run_with_hooks(inputs, fwd_hooks=[(next(iter(tower.hook_dict)), fail)])
-    _check(
+    check(
         tower.is_unhooked(),
         expected="a tower without hooks after a run",
         found="hooks that were not removed",
@@ -331,16 +224,16 @@ def hooks_leave_no_trace(tower: HookedTower, inputs: Tensor) -> None:
     )
 
 
-def bad_use_is_refused(tower: HookedTower, inputs: Tensor) -> None:
+def bad_use_is_refused(tower: HookedTower, inputs: TowerInputs) -> None:
     """Check that unknown hooks, wrong inputs, layers out of range and pickling raise errors of cliplens."""
-    with _raises(UnknownNameError, "an error for an unknown hook name"):
+    with raises(UnknownNameError, "an error for an unknown hook name"):
         tower.run_with_cache(inputs, names_filter="blocks.0.hook_resid_pots")
     other = inputs.long() if inputs.is_floating_point() else inputs.float()
-    with _raises(InputError, "an error for inputs of the other modality"):
+    with raises(InputError, "an error for inputs of the other modality"):
         tower(other)
-    with _raises(InputError, "an error for a layer out of range"):
+    with raises(InputError, "an error for a layer out of range"):
         tower(inputs, stop_at_layer=tower.cfg.n_layers + 1)
-    with _raises(InputError, "an error for pickling a tower"):
+    with raises(InputError, "an error for pickling a tower"):
         pickle.dumps(tower)
 
 
@@ -355,29 +248,9 @@ CHECKS: tuple[Callable[[HookedTower, Tensor], None], ...] = (
 )
 
 
-def example_inputs(tower: HookedTower, batch: int = 2) -> Tensor:
-    """Return random images or token ids for a tower."""
-    generator = torch.Generator().manual_seed(0)
-    cfg = tower.cfg
-    if cfg.image_size is not None:
-        return torch.randn(batch, 3, *cfg.image_size, generator=generator).to(tower.device)
-    return torch.randint(1, max(cfg.d_vocab, 3), (batch, cfg.n_ctx), generator=generator).to(tower.device)
-
-
-def everything(tower: HookedTower, inputs: Tensor) -> tuple[Tensor, Any]:
+def everything(tower: HookedTower, inputs: TowerInputs) -> tuple[Tensor, Any]:
     """Return the output and a cache of every hook, `hook_result` included."""
     return tower.run_with_cache(inputs, names_filter=lambda name: True)
-
-
-def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """Return a description of modules, attributes, hooks and parameters, to check that a model is unaltered."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    modules = {
-        n: (type(m), frozenset(vars(m)), m.training, *(len(getattr(m, h)) for h in hooks))
-        for n, m in model.named_modules()
-    }
-    tensors = {n: (id(t), t.dtype, t.device, t.double().sum().item()) for n, t in model.named_parameters()}
-    return {"modules": modules, "parameters": tensors, "state": tuple(model.state_dict())}
 
 
 @contextmanager
@@ -391,38 +264,3 @@ def _as(tower: HookedTower, dtype: torch.dtype) -> Iterator[None]:
     finally:
         tower.to(kind)
         tower.stock.load_state_dict(saved)
-
-
-def _near(found: Tensor, wanted: Tensor, what: str) -> None:
-    finite = wanted.isfinite()
-    _check(
-        found.shape == wanted.shape and torch.equal(found.isfinite(), finite),
-        expected=f"{what}: {list(wanted.shape)}, finite in the same places",
-        found=f"shape {list(found.shape)}, or nan and inf in other places",
-        fix="compute the same steps as the stock module, with the same mask",
-    )
-    largest = wanted[finite].abs().max().item() if finite.any() else 0.0
-    off = (found.to(wanted)[finite] - wanted[finite]).abs().max().item() if finite.any() else 0.0
-    tolerance = TOLERANCE.get(wanted.dtype, 1e-2) * max(1.0, largest)
-    _check(
-        off <= tolerance,
-        expected=f"{what} within {tolerance:.0e}",
-        found=f"a difference of {off:.1e}",
-        fix="compute the same steps as the stock module, and pass every value through its hook point",
-    )
-
-
-def _check(kept: bool, *, expected: str, found: str, fix: str) -> None:
-    if not kept:
-        raise TowerCheckError(expected=expected, found=found, fix=fix)
-
-
-@contextmanager
-def _raises(error: type[Exception], what: str) -> Iterator[None]:
-    try:
-        yield
-    except error:
-        return
-    raise TowerCheckError(
-        expected=f"{what} ({error.__name__})", found="no error", fix="leave this check to the methods of HookedTower"
-    )
