@@ -79,7 +79,7 @@ def harvested(clip: HookedCLIP, pairs: Pairs, sites: list[Site], batch: int) -> 
     """Return the seconds of the harvest of the same pairs to disk."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        harvest(clip, pairs, sites, Path(folder) / "cache", batch_size=batch)
+        harvest(clip, pairs, sites, Path(folder) / "cache", forward_batch=batch)
         return time.perf_counter() - start
 
 

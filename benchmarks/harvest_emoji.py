@@ -28,7 +28,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for name in ("harvest", "the same again: hashes verified, nothing to do"):
                 start = time.perf_counter()
-                cache = harvest(clip, pairs, [image, text], Path(folder) / "cache", batch_size=256)
+                cache = harvest(clip, pairs, [image, text], Path(folder) / "cache", forward_batch=256)
                 seconds[name] = time.perf_counter() - start
             start = time.perf_counter()
             next(cliplens.activations(clip, pairs, batch_size=512))

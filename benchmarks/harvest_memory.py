@@ -38,7 +38,7 @@ def print_peak(count: int) -> None:
     pairs = cliplens.read_pairs(f"world:{count}")
     with tempfile.TemporaryDirectory() as folder:
         sites = [*sites_of("hook_embedding"), Site("vision", "blocks.1.hook_resid_post")]
-        harvest(clip, pairs, sites, Path(folder) / "cache", batch_size=256, shard_pairs=1024)
+        harvest(clip, pairs, sites, Path(folder) / "cache", forward_batch=256, shard_pairs=1024)
     print(peak_memory())
 
 

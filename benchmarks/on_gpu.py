@@ -195,7 +195,7 @@ def measure_harvest(b: Bench) -> None:
 
 
 def harvest_to(clip: HookedCLIP, pairs: Pairs, folder: Path, batch: int, workers: int) -> None:
-    harvest(clip, pairs, sites_of("hook_embedding"), folder, batch_size=batch, workers=workers)
+    harvest(clip, pairs, sites_of("hook_embedding"), folder, forward_batch=batch, workers=workers)
 
 
 def wall(run: Callable[[], object], device: str) -> float:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked.opening import open_tower
 from cliplens.hooked.part import Recorder
@@ -21,7 +22,7 @@ from cliplens.sites import Side
 
 
 class CompiledReading:
-    """Compiled `HookedTower.read`, equal up to rounding, for batches of up to `batch_size` inputs.
+    """Compiled `HookedTower.read`, equal up to rounding, for batches of up to `forward_batch` inputs.
 
     The first call compiles, which takes seconds to a minute. Other hooks and spliced dictionaries are not part of the
     graph: a call raises an error while the tower has some.
@@ -31,12 +32,15 @@ class CompiledReading:
         tower: the tower whose hooks are named.
         side: side of the tower.
         names: the hooks to read.
-        batch_size: number of inputs the graph is compiled for.
+        forward_batch: number of inputs the graph is compiled for.
     """
 
-    def __init__(self, model: nn.Module, tower: HookedTower, side: Side, names: Sequence[str], batch_size: int) -> None:
+    @renamed_keywords(batch_size="forward_batch")
+    def __init__(
+        self, model: nn.Module, tower: HookedTower, side: Side, names: Sequence[str], forward_batch: int
+    ) -> None:
         tower.check_names(names)
-        self.tower, self.names, self.batch_size = tower, tuple(dict.fromkeys(names)), batch_size
+        self.tower, self.names, self.forward_batch = tower, tuple(dict.fromkeys(names)), forward_batch
         own = open_tower(model, side, check=False)
         assert own is not None
         got: dict[str, Tensor] = {}
@@ -59,13 +63,13 @@ class CompiledReading:
                 compile it in one graph.
         """
         free = self.tower.is_unhooked()
-        if len(inputs) > self.batch_size or not free:
+        if len(inputs) > self.forward_batch or not free:
             raise InputError(
-                expected=f"at most {self.batch_size} inputs and a tower without other hooks, to read it compiled",
+                expected=f"at most {self.forward_batch} inputs and a tower without other hooks, to read it compiled",
                 found=f"{len(inputs)} inputs, {'no hooks' if free else 'hooks or dictionaries in place'}",
                 fix="remove the hooks (reset_hooks, reset_saes), or read without compile",
             )
-        missing = self.batch_size - len(inputs)
+        missing = self.forward_batch - len(inputs)
         filled = torch.cat([inputs, inputs[-1:].expand(missing, *inputs.shape[1:])]) if missing else inputs
         try:
             with self.tower.evaluating():

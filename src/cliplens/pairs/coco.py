@@ -27,7 +27,7 @@ def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modal
     `val2017`) beside or above the file. A row of the account is an image.
 
     Raises:
-        PairsError: it is neither, or the annotations are not captions.
+        PairsError: the file has neither format, or the annotations are not captions.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
@@ -59,7 +59,7 @@ def _coco_pairs(path: Path, images: list[Any], annotations: list[Any], root: Pat
         raise PairsError(
             expected=f"captions in the annotations of {path}",
             found="none with 'image_id' and 'caption'",
-            fix="give the captions_*.json of COCO, or read images only (--tower vision)",
+            fix="pass the captions_*.json of COCO, or read images only (--tower vision)",
         )
     made = PairsBuilder(path.stem, root, captions=modalities != "image")
     row = 0

@@ -34,7 +34,7 @@ class Decoded:
         return None if self.pictures is None else self.pictures.on("cpu")
 
     def pin_memory(self) -> "Decoded":
-        """Return the same with its pictures in page-locked memory. `torch.utils.data.DataLoader` calls this."""
+        """Return a copy with the pictures in page-locked memory. `torch.utils.data.DataLoader` calls this."""
         return self if self.pictures is None else replace(self, pictures=self.pictures.pin_memory())
 
 

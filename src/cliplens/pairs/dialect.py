@@ -120,7 +120,7 @@ class Rows:
             yield row
 
     def _row(self, number: int, line: str, waiting: deque[str], lines: Iterator[str]) -> tuple[Lines, int]:
-        """Read one row; return it and how many further lines it took."""
+        """Read one row; return it with the number of further lines that it spans."""
         if self.dialect.quoting == "none" or '"' not in line:
             return self._checked(number, _split(_bare(line), self.dialect.delimiter)), 0
         begun = _split(_bare(line), self.dialect.delimiter)

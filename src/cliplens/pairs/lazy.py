@@ -23,7 +23,7 @@ class LazyImages(Sequence[ImageSource | None]):
 
 
 class ImageColumn(LazyImages):
-    """A lazy column that returns many images at once faster than one by one."""
+    """A lazy column with a fast method for many images at once."""
 
     @abstractmethod
     def pixels(self, rows: Int64[np.ndarray, " image"]) -> UInt8[np.ndarray, "image height width 3"]:

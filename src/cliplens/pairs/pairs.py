@@ -2,13 +2,14 @@
 
 import hashlib
 import operator
+import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import SupportsIndex, overload
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int, Int64, Shaped, UInt8
 from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
@@ -151,6 +152,11 @@ class Pairs(Sequence[Pair]):
         wanted = set(ids)
         return {pair_id: index for index, pair_id in enumerate(self._each_id()) if pair_id in wanted}
 
+    def places(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return `indices(ids)`; the old name, with a DeprecationWarning."""
+        warnings.warn("Pairs.places is now Pairs.indices", DeprecationWarning, stacklevel=2)
+        return self.indices(ids)
+
     @property
     def has_images(self) -> bool:
         """Whether the pairs have a column of images."""
@@ -166,7 +172,7 @@ class Pairs(Sequence[Pair]):
         """Whether `pixels` returns many images at once."""
         return isinstance(self._images, ImageColumn)
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
+    def take(self, rows: Sequence[int] | Shaped[np.ndarray, " row"]) -> "Pairs":
         """Return the pairs at the given indices, in that order, their ids unchanged; a boolean mask works too."""
         picked = np.asarray(rows)
         picked = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
@@ -196,7 +202,9 @@ class Pairs(Sequence[Pair]):
         reached, used = len(np.unique(rows)), len(np.unique(rows[good]))
         return RowAccount(self._n_rows, used, reached - used, self._n_rows - reached, self.unit)
 
-    def pixels(self, rows: Sequence[int] | np.ndarray) -> UInt8[np.ndarray, "image height width 3"] | None:
+    def pixels(
+        self, rows: Sequence[int] | Int[np.ndarray, " image"]
+    ) -> UInt8[np.ndarray, "image height width 3"] | None:
         """Return the images at the given indices at once, as RGB; None when the source only opens them one by one."""
         if not isinstance(self._images, ImageColumn):
             return None

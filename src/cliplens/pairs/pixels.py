@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -54,12 +54,12 @@ class Pictures:
         moved = self.values.to(device, non_blocking=True)
         return moved if self.scale is None else self.scale.apply(moved)
 
-    def keep(self, kept: np.ndarray) -> "Pictures":
+    def keep(self, kept: Bool[np.ndarray, " picture"]) -> "Pictures":
         """Return the pictures for which the mask `kept` is true."""
         return replace(self, values=self.values[torch.from_numpy(kept)])
 
     def pin_memory(self) -> "Pictures":
-        """Return the same in page-locked memory, from which copies to a GPU run in the background."""
+        """Return a copy in page-locked memory, from which copies to a GPU run in the background."""
         return replace(self, values=self.values.pin_memory())
 
 

@@ -57,7 +57,7 @@ def harvest_run(
         harvest_sites(settings),
         folder.activations,
         **how,
-        batch_size=settings.forward_batch,
+        forward_batch=settings.forward_batch,
         compile=settings.compile,
         workers=settings.workers,
         quarantine=Quarantine(folder.quarantine if again and group.rank == 0 else None, max_bad=settings.max_bad),

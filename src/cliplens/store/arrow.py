@@ -129,7 +129,7 @@ class HashedStream:
         return Written(self._digest.hexdigest(), self._bytes)
 
     def abandon(self) -> None:
-        """Close the file as it is."""
+        """Close the unfinished file."""
         self._file.close()
 
     def __enter__(self) -> "HashedStream":

@@ -147,7 +147,7 @@ class Cache:
         """Return the folder of a site, for `cached_activations_path` of SAELens' ActivationsStore."""
         return self.folder / str(self.site(site).site)
 
-    def provenance(self, sites: Sequence[Site], *, centred: bool) -> Provenance:
+    def provenance(self, sites: Sequence[Site | str], *, centred: bool) -> Provenance:
         """Return the provenance of a dictionary trained on these sites."""
         plans = [self.site(s) for s in sites]
         return Provenance(
@@ -160,13 +160,13 @@ class Cache:
         )
 
     def batches(
-        self, image: Site | None, text: Site | None, *, keep: Keep | None = None, batch_size: int = 1024
+        self, image: Site | str | None, text: Site | str | None, *, keep: Keep | None = None, batch_size: int = 1024
     ) -> Iterator[PairedActs]:
         """Return activations in the order of the cache, float32, `batch_size` pairs at a time.
 
         Args:
-            image: a vision site, or None.
-            text: a text site, or None.
+            image: a vision site or its name, or None.
+            text: a text site or its name, or None.
             keep: function from keys to a mask of the pairs to keep; None keeps all.
             batch_size: pairs per batch; with many rows per pair a batch has as many ids as rows.
         """
@@ -197,11 +197,11 @@ class Cache:
                 yield Block(record.shard, start + np.flatnonzero(mask[start : start + size]).astype(np.int64))
             offset += record.rows
 
-    def rows(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
+    def rows(self, block: Block, site: Site | str) -> Float[Tensor, "row d_in"]:
         """Return the rows of a block at a site without padding, float32."""
         return self.stored(block, site).float()
 
-    def stored(self, block: Block, site: Site) -> Float[Tensor, "row d_in"]:
+    def stored(self, block: Block, site: Site | str) -> Float[Tensor, "row d_in"]:
         """Return the rows of a block at a site without padding, in the dtype on disk."""
         if not len(block.kept):
             return torch.zeros(0, self.site(site).schema.d_in)
@@ -215,14 +215,15 @@ class Cache:
             return acts[torch.from_numpy(real)]
         return acts.reshape(-1, acts.shape[2])
 
-    def counts(self, block: Block, site: Site) -> Int64[np.ndarray, " pair"]:
+    def counts(self, block: Block, site: Site | str) -> Int64[np.ndarray, " pair"]:
         """Return the number of rows of each pair of a block at a site."""
         if self._padded(site):
             return self._lengths(block.shard)[block.kept]
         return np.full(len(block.kept), self.site(site).schema.context_size, dtype=np.int64)
 
-    def _padded(self, site: Site) -> bool:
-        return site.side == "text" and self.site(site).token == "all"
+    def _padded(self, site: Site | str) -> bool:
+        plan = self.site(site)
+        return plan.site.side == "text" and plan.token == "all"
 
     def _groups(self, keep: Keep | None, size: int) -> Iterator[list[Block]]:
         group: list[Block] = []

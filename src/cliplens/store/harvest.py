@@ -13,6 +13,7 @@ from typing import Never
 
 from tqdm.auto import tqdm
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.distributed import Group
 from cliplens.errors import DamagedError, InputError, MismatchError
 from cliplens.faults import size
@@ -40,6 +41,7 @@ _WAITING_WRITES = 4
 _AHEAD = {True: "; going on where it stopped", False: ": nothing to do"}
 
 
+@renamed_keywords(batch_size="forward_batch")
 def harvest(
     clip: HookedCLIP | Embeddings,
     pairs: Pairs,
@@ -48,7 +50,7 @@ def harvest(
     *,
     token: str = "auto",
     dtype: str = "float16",
-    batch_size: int = 64,
+    forward_batch: int = 64,
     shard_pairs: int | None = None,
     shuffle: str = "all",
     seed: int = 0,
@@ -70,7 +72,7 @@ def harvest(
         folder: folder of the cache; docs/cache-format.md specifies its files.
         token: see `cliplens.stream.SiteReader`; "patches" and "all" keep many positions per pair.
         dtype: "float16" or "float32", on disk.
-        batch_size: pairs per forward pass.
+        forward_batch: pairs per forward pass; part of the plan.
         shard_pairs: pairs per shard; None fills shards of at most 256 MB and makes at least 64 shards of a large set.
         shuffle: "all" permutes all pairs, "local" only within a shard (for sources that are slow out of order), "none".
         seed: of the permutation.
@@ -90,11 +92,11 @@ def harvest(
     if isinstance(clip, Embeddings):
         reader: SiteReader = EmbeddingsReader(clip, as_sites(sites))
     else:
-        reader = SiteReader(clip, sites, token, autocast, batch_size if compile else None)
+        reader = SiteReader(clip, sites, token, autocast, forward_batch if compile else None)
     group = Group.current()
     decoder = reader.decoder(pairs)
     held = Quarantine() if quarantine is None else quarantine
-    plan = plan_harvest(reader, pairs, decoder, dtype, batch_size, shard_pairs, shuffle, seed)
+    plan = plan_harvest(reader, pairs, decoder, dtype, forward_batch, shard_pairs, shuffle, seed)
     with group.first_alone():
         _prepare(path, plan, group)
     mine = plan.names[group.rank :: group.size]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
@@ -17,10 +18,11 @@ from cliplens.store.sources import Chunk, RowSource, by_modality, check_same_wid
 from cliplens.stream import SiteReader, decoded_batches, finite, stream
 
 
+@renamed_keywords(read_size="forward_batch")
 def provider_of(
     clip: HookedCLIP,
     pairs: Pairs,
-    sites: Sequence[Site],
+    sites: Sequence[Site | str],
     *,
     token: str = "auto",
     centre: bool = True,
@@ -32,13 +34,23 @@ def provider_of(
     workers: int = 0,
     quarantine: Quarantine | None = None,
 ) -> Provider:
-    """Return a provider that reads the model. Rows that fit into the buffer are read once; more are read every epoch,
-    and where that is too slow a cache (`harvest`) is the answer.
+    """Return a provider of rows that the model computes.
+
+    If all rows fit into the buffer, the model reads them once; otherwise in every epoch. A cache (`harvest`) is faster
+    then.
 
     Args:
-        sites: one site, or one of each tower.
+        clip: the model.
+        pairs: images and captions.
+        sites: one site, or one of each tower, as `Site` or by name.
         token: see `cliplens.stream.SiteReader`.
+        centre: subtract the mean of each modality.
+        batch_size: rows per training batch.
+        seed: seed of the order.
+        paired: draw whole pairs; each batch holds images first, then captions.
+        buffer_rows: number of rows shuffled at a time; None takes as many as fit into 1 GiB.
         forward_batch: pairs per forward pass.
+        workers: processes that decode images; 0 decodes in this process.
         quarantine: collects bad pairs; None allows 1 % of them.
 
     Raises:

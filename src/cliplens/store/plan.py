@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError, PairsError, unknown_name
 from cliplens.keys import hashed
 from cliplens.pairs import Decoder, Pairs
@@ -50,6 +51,7 @@ class Plan:
     compute: str
     """The dtype of the model, then options such as autocast."""
     batch_size: int
+    """Pairs per forward pass."""
     shard_pairs: int
     shuffle: str
     """"all": one permutation of all pairs. "local": shards in order, pairs permuted in each. "none": as they come."""
@@ -115,12 +117,13 @@ def _order(places: Int64[np.ndarray, " pair"], seed: int) -> Int64[np.ndarray, "
     return np.argsort(hashed(places.astype(np.uint64), seed), kind="stable").astype(np.int64)
 
 
+@renamed_keywords(batch_size="forward_batch")
 def plan_harvest(
     reader: SiteReader,
     pairs: Pairs,
     decoder: Decoder,
     dtype: str,
-    batch_size: int,
+    forward_batch: int,
     shard_pairs: int | None,
     shuffle: str,
     seed: int,
@@ -141,7 +144,7 @@ def plan_harvest(
     forms = tuple(_probe(reader, decoder, dtype))
     largest = max(s.schema.bytes_per_pair for s in forms)
     by_bytes = max(_SHARD_BYTES // largest, 1)
-    default = max(min(by_bytes, max(len(pairs) // 64, _FEW_PAIRS)) // batch_size, 1) * batch_size
+    default = max(min(by_bytes, max(len(pairs) // 64, _FEW_PAIRS)) // forward_batch, 1) * forward_batch
     return Plan(
         model=reader.clip.identity,
         pairs=pairs.name,
@@ -151,7 +154,7 @@ def plan_harvest(
         token=reader.token,
         dtype=dtype,
         compute=_compute(reader),
-        batch_size=batch_size,
+        batch_size=forward_batch,
         shard_pairs=shard_pairs or default,
         shuffle=shuffle,
         seed=seed,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import PairedActs, Provenance
-from cliplens.sites import Modality, Site
+from cliplens.sites import Modality, Site, as_sites
 from cliplens.store.cache import Cache, Keep
 from cliplens.store.schedule import check_trainer
 from cliplens.store.sources import CachedRows, MemoryRows, RowSource, by_modality, check_same_width, means_of
@@ -73,7 +73,7 @@ class Provider(Iterator[Tensor]):
         capacity = buffer_rows or max(BUFFER_BYTES // (4 * source.d_in), batch_size)
         self._capacity = min(capacity, max(int(self._sizes.sum()), 1))
         self._together = len(source.modalities) if paired else 1
-        self._refuse()
+        self._check()
         self._shift = None if means is None else {m: v.to(self._device) for m, v in means.items()}
         self._window = self._offset = 0
         self._windows = self._plan_epoch(0)
@@ -87,8 +87,8 @@ class Provider(Iterator[Tensor]):
         cls,
         cache: Cache,
         *,
-        image: Site | None = None,
-        text: Site | None = None,
+        image: Site | str | None = None,
+        text: Site | str | None = None,
         keep: Keep | None = None,
         centre: bool = True,
         batch_size: int = 4096,
@@ -101,8 +101,8 @@ class Provider(Iterator[Tensor]):
 
         Args:
             cache: a cache, as returned by `harvest`.
-            image: a vision site, or None.
-            text: a text site, or None.
+            image: a vision site or its name, or None.
+            text: a text site or its name, or None.
             keep: function from keys to a mask of the pairs to keep; None keeps all. Training leaves out pairs for
                 scoring.
             centre: subtract the mean of each modality over these pairs.
@@ -116,7 +116,7 @@ class Provider(Iterator[Tensor]):
             MismatchError: the sites differ in width.
             UnknownNameError: a site was not harvested.
         """
-        sites = by_modality([s for s in (image, text) if s is not None])
+        sites = by_modality(as_sites([s for s in (image, text) if s is not None]))
         check_same_width({s: cache.site(s).schema.d_in for s in sites.values()})
         window = buffer_rows or BUFFER_BYTES // (4 * cache.site(next(iter(sites.values()))).schema.d_in)
         source = CachedRows(cache, sites, keep, window)
@@ -176,7 +176,7 @@ class Provider(Iterator[Tensor]):
         missing = self.batch_size // self._together
         parts: list[Tensor] = []
         while missing:
-            buffer = self._here()
+            buffer = self._current_buffer()
             # Copy now: the buffer may be refilled while the batch continues in the next window.
             parts.append(buffer.take(self._offset, missing).view(self._together, -1, self.d_in))
             self._offset += parts[-1].shape[1]
@@ -219,7 +219,7 @@ class Provider(Iterator[Tensor]):
             "seed": self._seed,
         }
 
-    def _here(self) -> _Buffer:
+    def _current_buffer(self) -> _Buffer:
         """Return the current buffer; move on to the next window if this one is used up."""
         if self._buffer is None:
             self._buffer = self._fetch()
@@ -251,7 +251,7 @@ class Provider(Iterator[Tensor]):
         if self._coming is not None and self._coming[0] == due:
             buffer = self._coming[1].result()
         else:
-            self._settle()
+            self._wait_for_fill()
             buffer = self._fill(self._windows[self._window], due, None)
         used, self._coming = self._buffer, None
         if self._pool is not None:
@@ -298,21 +298,21 @@ class Provider(Iterator[Tensor]):
         cuts = np.searchsorted(filled, np.arange(1, -(-int(filled[-1]) // self._capacity)) * self._capacity)
         return [w for w in np.split(order, cuts) if len(w)]
 
-    def _settle(self) -> None:
+    def _wait_for_fill(self) -> None:
         if self._coming is not None:
             self._coming[1].exception()
             self._coming = None
 
     def _drop(self) -> None:
-        self._settle()
+        self._wait_for_fill()
         self._buffer = None
 
-    def _refuse(self) -> None:
+    def _check(self) -> None:
         if self.batch_size < 1 or self.batch_size % self._together:
             raise InputError(
                 expected="an even batch size for paired batches" if self.paired else "a batch size of 1 or more",
                 found=str(self.batch_size),
-                fix="choose another batch_size",
+                fix="pass an even batch_size" if self.paired else "pass a batch_size of at least 1",
             )
         if not int(self._sizes.sum()):
             raise InputError(

@@ -8,6 +8,7 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine
@@ -95,6 +96,7 @@ class Stream(Iterator[PairedActs]):
         return PairedActs(ids, rows.get("vision"), rows.get("text"))
 
 
+@renamed_keywords(batch_size="forward_batch")
 def stream(
     clip: HookedCLIP,
     pairs: Pairs,

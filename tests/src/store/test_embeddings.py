@@ -67,7 +67,7 @@ def test_a_cache_of_embeddings_holds_them_in_step_and_sets_nan_aside(tmp_path: P
     embeddings = Embeddings(image, TEXT)
     pairs = Pairs([f"p{n}" for n in range(N)], None, [f"caption {n}" for n in range(N)])
     held = Quarantine(max_bad=0.5)
-    cache = harvest(embeddings, pairs, BOTH, tmp_path / "c", dtype="float32", batch_size=8, quarantine=held)
+    cache = harvest(embeddings, pairs, BOTH, tmp_path / "c", dtype="float32", forward_batch=8, quarantine=held)
     assert held.reasons == {"p7": "nan or inf in its embedding"}
     (acts,) = cache.batches(image=BOTH[0], text=BOTH[1])
     rows = [int(i[1:]) for i in acts.ids]
@@ -78,7 +78,7 @@ def test_a_cache_of_embeddings_holds_them_in_step_and_sets_nan_aside(tmp_path: P
     assert cache.plan.pictures is None
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_embeddings_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     paths = npy(tmp_path)
     np.save(tmp_path / "short.npy", TEXT[:-1])
     np.save(tmp_path / "wide.npy", np.zeros((N, D + 1)))
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes(paths[0].read_bytes()[:200])
     for name, error, words in (
         ("short.npy", MismatchError, r"Expected one image embedding per text embedding.*30 of image, 29 of text"),
-        ("wide.npy", MismatchError, r"Expected same width.*image: 6, text: 7"),
+        ("wide.npy", MismatchError, r"with the same width.*image: 6, text: 7"),
         ("flat.npy", InputError, r"Expected text embeddings as numbers \[pair, d\].*shape \(30,\)"),
         ("object.npy", InputError, r"Expected embeddings that can be read at .*object\.npy"),
         ("words.npy", InputError, r"Expected text embeddings as numbers"),

@@ -23,7 +23,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.keys import held_out
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.sites import Site, sites_of
-from cliplens.store import Cache, harvest
+from cliplens.store import Cache, Provider, harvest
 from cliplens.stream import stream
 from support.pictures import files_of, noise_pairs
 from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
@@ -46,7 +46,7 @@ def pairs() -> Pairs:
 
 @pytest.fixture(scope="module")
 def cache(clip: HookedCLIP, pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return harvest(clip, pairs, SITES, tmp_path_factory.mktemp("caches") / "cache", batch_size=8, shard_pairs=24)
+    return harvest(clip, pairs, SITES, tmp_path_factory.mktemp("caches") / "cache", forward_batch=8, shard_pairs=24)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def slow_clip() -> HookedCLIP:
 @pytest.fixture(scope="module")
 def uninterrupted(slow_clip: HookedCLIP, pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "cache"
-    return harvest(slow_clip, pairs, SITES, folder, batch_size=4, shard_pairs=12).folder
+    return harvest(slow_clip, pairs, SITES, folder, forward_batch=4, shard_pairs=12).folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -76,7 +76,7 @@ def test_all_hooks_of_a_tower_in_one_pass_that_stops_at_the_deepest(
             watched = lambda *_, key=f"{side} {name}": ran.update([key])  # noqa: E731
             handles.append(tower.hook_dict[name].register_forward_hook(watched))
     try:
-        cache = harvest(clip, pairs, sites, tmp_path / "c", batch_size=10)
+        cache = harvest(clip, pairs, sites, tmp_path / "c", forward_batch=10)
     finally:
         for handle in handles:
             handle.remove()
@@ -88,7 +88,7 @@ def test_all_hooks_of_a_tower_in_one_pass_that_stops_at_the_deepest(
 def test_the_cache_holds_what_the_model_gives(
     clip: HookedCLIP, pairs: Pairs, tmp_path: Path, dtype: str, near: float
 ) -> None:
-    cache = harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24, dtype=dtype)
+    cache = harvest(clip, pairs, SITES, tmp_path / "c", forward_batch=8, shard_pairs=24, dtype=dtype)
     assert sorted(cache.indices.tolist()) == list(range(70))
     assert cache.indices.tolist() != list(range(70))
     assert cache.ids == pairs.take(cache.indices).ids
@@ -113,9 +113,21 @@ def test_a_part_of_the_pairs_by_key(cache: Cache) -> None:
     assert all(torch.equal(row, whole[i]) for g in scored for i, row in zip(g.ids, g.text, strict=True))
 
 
+def test_sites_are_passed_by_name_too(cache: Cache) -> None:
+    names = [str(site) for site in EMBEDDING]
+    by_name, by_site = next(cache.batches(*names)), next(cache.batches(*EMBEDDING))
+    assert by_name.ids == by_site.ids
+    assert torch.equal(by_name.image, by_site.image)
+    assert torch.equal(by_name.text, by_site.text)
+    first = next(Provider.from_cache(cache, image=names[0], batch_size=8))
+    assert torch.equal(first, next(Provider.from_cache(cache, image=EMBEDDING[0], batch_size=8)))
+
+
 def test_all_positions_without_padding(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
     text = RESIDUAL[1]
-    cache = harvest(clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", batch_size=8, shard_pairs=24)
+    cache = harvest(
+        clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", forward_batch=8, shard_pairs=24
+    )
     live = next(stream(clip, pairs.take(cache.indices), [text], token="all", forward_batch=70))
     got = list(cache.batches(None, text, batch_size=9))
     assert sum((g.ids for g in got), ()) == live.ids
@@ -124,10 +136,12 @@ def test_all_positions_without_padding(clip: HookedCLIP, pairs: Pairs, tmp_path:
         next(cache.batches(*RESIDUAL))
 
 
-def test_saelens_opens_it(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
+def test_saelens_opens_the_cache(clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
     from sae_lens.training.activations_store import ActivationsStore
 
-    cache = harvest(clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", batch_size=8, shard_pairs=24)
+    cache = harvest(
+        clip, pairs, RESIDUAL, tmp_path / "c", token="all", dtype="float32", forward_batch=8, shard_pairs=24
+    )
     for site, context, width in ((RESIDUAL[0], 5, 64), (RESIDUAL[1], 8, 48)):
         assert (cache.site(site).schema.context_size, cache.site(site).schema.d_in) == (context, width)
         store = ActivationsStore(
@@ -166,20 +180,20 @@ def killed(work: Callable[[], object], after: float) -> None:
     process.join()
 
 
-def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(
+def test_a_killed_harvest_resumes_to_the_same_cache(
     slow_clip: HookedCLIP, pairs: Pairs, uninterrupted: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
     moments = random.Random(0)
     for _ in range(4):
         last = 0.1 + 0.4 * moments.random()
-        killed(lambda: harvest(slow_clip, pairs, SITES, folder, batch_size=4, shard_pairs=12), last)
-    harvest(slow_clip, pairs, SITES, folder, batch_size=4, shard_pairs=12)
+        killed(lambda: harvest(slow_clip, pairs, SITES, folder, forward_batch=4, shard_pairs=12), last)
+    harvest(slow_clip, pairs, SITES, folder, forward_batch=4, shard_pairs=12)
     assert contents(folder) == contents(uninterrupted)
 
 
-def test_nothing_half_written_is_taken_for_whole(slow_clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
-    killed(lambda: harvest(slow_clip, pairs, EMBEDDING, tmp_path / "c", batch_size=4, shard_pairs=12), 0.3)
+def test_unfinished_shards_are_not_valid(slow_clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
+    killed(lambda: harvest(slow_clip, pairs, EMBEDDING, tmp_path / "c", forward_batch=4, shard_pairs=12), 0.3)
     with pytest.raises(InputError, match=r"Expected a finished cache.*of 6 shards.*it goes on where it stopped"):
         Cache.open(tmp_path / "c")
 
@@ -202,11 +216,11 @@ def test_only_the_damaged_shard_is_redone(
         Cache.open(folder, verify=True)
     others = {p: p.stat().st_mtime_ns for p in folder.rglob("data-*.arrow") if "00001-of" not in p.name}
     capsys.readouterr()
-    harvest(clip, pairs, SITES, folder, batch_size=8, shard_pairs=24)
+    harvest(clip, pairs, SITES, folder, forward_batch=8, shard_pairs=24)
     said = capsys.readouterr().err
     assert "activations: shard 1 is redone: vision.blocks.1.hook_resid_post/data-00001-of-00003.arrow" in said
     assert "activations: 2 of 3 shards are there already; going on where it stopped" in said
-    harvest(clip, pairs, SITES, folder, batch_size=8, shard_pairs=24)
+    harvest(clip, pairs, SITES, folder, forward_batch=8, shard_pairs=24)
     assert "activations: 3 of 3 shards are there already: nothing to do" in capsys.readouterr().err
     assert contents(folder) == before
     assert {p: p.stat().st_mtime_ns for p in others} == others
@@ -214,7 +228,7 @@ def test_only_the_damaged_shard_is_redone(
 
 def in_group(rank: int, port: int, folder: Path, clip: HookedCLIP, pairs: Pairs) -> None:
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    harvest(clip, pairs, SITES, folder, batch_size=4, shard_pairs=12)
+    harvest(clip, pairs, SITES, folder, forward_batch=4, shard_pairs=12)
 
 
 def two(*arguments: object) -> list[multiprocessing.Process]:
@@ -247,11 +261,11 @@ def test_bad_pairs_are_left_out_and_told_again_on_resume(clip: HookedCLIP, tmp_p
     planted = Pairs(pairs.ids, [p.source for p in pairs], [" " if p.id == "p9" else p.caption for p in pairs])
     for _ in range(2):
         held = Quarantine(tmp_path / "quarantine.jsonl", max_bad=0.05)
-        cache = harvest(clip, planted, EMBEDDING, tmp_path / "c", batch_size=8, shard_pairs=24, quarantine=held)
+        cache = harvest(clip, planted, EMBEDDING, tmp_path / "c", forward_batch=8, shard_pairs=24, quarantine=held)
         assert set(held.reasons) == {"p7", "p9"}
         assert (len(cache), cache.quarantined, set(pairs.ids) - set(cache.ids)) == (58, 2, {"p7", "p9"})
     with pytest.raises(PairsError, match=r"at most 1 bad pairs among 60"):
-        harvest(clip, planted, EMBEDDING, tmp_path / "d", batch_size=8, quarantine=Quarantine(max_bad=0.01))
+        harvest(clip, planted, EMBEDDING, tmp_path / "d", forward_batch=8, quarantine=Quarantine(max_bad=0.01))
 
 
 def test_cut_captions_are_counted(clip: HookedCLIP, pairs: Pairs, cache: Cache) -> None:
@@ -262,10 +276,10 @@ def test_cut_captions_are_counted(clip: HookedCLIP, pairs: Pairs, cache: Cache) 
 
 def test_another_harvest_is_not_mixed_in(clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=r"seed: 0 there, 1 asked"):
-        harvest(clip, pairs, SITES, cache.folder, batch_size=8, shard_pairs=24, seed=1)
+        harvest(clip, pairs, SITES, cache.folder, forward_batch=8, shard_pairs=24, seed=1)
     other = cliplens.wrap(tiny_model(seed=1), preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
     with pytest.raises(MismatchError, match=r"model: .* there, .* asked"):
-        harvest(other, pairs, SITES, cache.folder, batch_size=8, shard_pairs=24)
+        harvest(other, pairs, SITES, cache.folder, forward_batch=8, shard_pairs=24)
     (tmp_path / "mine.txt").write_text("keep me")
     with pytest.raises(MismatchError, match="with other files in it"):
         harvest(clip, pairs, SITES, tmp_path)
@@ -278,7 +292,7 @@ def test_a_full_disk_is_seen_before_starting(clip: HookedCLIP, pairs: Pairs, tmp
         harvest(clip, pairs, SITES, tmp_path / "c")
 
 
-def test_what_float16_cannot_hold_stops(pairs: Pairs, tmp_path: Path) -> None:
+def test_values_beyond_float16_stop_the_harvest(pairs: Pairs, tmp_path: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
         model.visual.ln_post.weight.mul_(1e7)
@@ -289,7 +303,7 @@ def test_what_float16_cannot_hold_stops(pairs: Pairs, tmp_path: Path) -> None:
     assert len(harvest(clip, pairs, [site], tmp_path / "d", dtype="float32")) == 70
 
 
-def test_what_is_asked_wrongly_is_refused(clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path) -> None:
+def test_wrong_options_are_errors(clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Arrow has no bfloat16"):
         harvest(clip, pairs, SITES, tmp_path / "c", dtype="bfloat16")
     with pytest.raises(UnknownNameError, match="shuffle"):
@@ -302,7 +316,7 @@ def test_what_is_asked_wrongly_is_refused(clip: HookedCLIP, pairs: Pairs, cache:
 
 @pytest.mark.parametrize("shuffle", ["local", "none"])
 def test_other_orders(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, shuffle: str) -> None:
-    places = harvest(clip, pairs, EMBEDDING, tmp_path / "c", batch_size=8, shard_pairs=24, shuffle=shuffle).indices
+    places = harvest(clip, pairs, EMBEDDING, tmp_path / "c", forward_batch=8, shard_pairs=24, shuffle=shuffle).indices
     assert (np.sort(places) == np.arange(70)).all()
     assert ((places // 24) == (np.arange(70) // 24)).all()
     assert (places == np.arange(70)).all() == (shuffle == "none")
@@ -311,13 +325,13 @@ def test_other_orders(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, shuffle: s
 def test_half_precision_products_are_near_and_are_in_the_plan(
     clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path
 ) -> None:
-    half = harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24, autocast="bfloat16")
+    half = harvest(clip, pairs, SITES, tmp_path / "c", forward_batch=8, shard_pairs=24, autocast="bfloat16")
     assert half.plan.compute == "float32, autocast bfloat16"
     near, exact = (next(c.batches(*EMBEDDING)).image for c in (half, cache))
     torch.testing.assert_close(near, exact, rtol=0.1, atol=0.03)
     assert not torch.equal(near, exact)
     with pytest.raises(MismatchError, match=r"compute: 'float32, autocast bfloat16' there, 'float32' asked"):
-        harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
+        harvest(clip, pairs, SITES, tmp_path / "c", forward_batch=8, shard_pairs=24)
 
 
 @pytest.mark.slow
@@ -326,7 +340,7 @@ def test_half_precision_products_are_near_and_are_in_the_plan(
 def test_a_compiled_harvest_is_near_says_so_and_resumes_bit_for_bit(
     clip: HookedCLIP, pairs: Pairs, cache: Cache, tmp_path: Path
 ) -> None:
-    asked = {"batch_size": 8, "shard_pairs": 24, "compile": True}
+    asked = {"forward_batch": 8, "shard_pairs": 24, "compile": True}
     made = harvest(clip, pairs, SITES, tmp_path / "c", **asked)
     assert made.plan.compute == "float32, compiled"
     for a, b in zip(made.batches(*EMBEDDING), cache.batches(*EMBEDDING), strict=True):
@@ -338,7 +352,7 @@ def test_a_compiled_harvest_is_near_says_so_and_resumes_bit_for_bit(
     harvest(clip, pairs, SITES, tmp_path / "c", **asked)
     assert contents(tmp_path / "c") == whole
     with pytest.raises(MismatchError, match=r"compute: 'float32, compiled' there, 'float32' asked"):
-        harvest(clip, pairs, SITES, tmp_path / "c", batch_size=8, shard_pairs=24)
+        harvest(clip, pairs, SITES, tmp_path / "c", forward_batch=8, shard_pairs=24)
 
 
 @pytest.mark.parametrize(("shuffle", "matters"), [("all", True), ("local", True), ("none", False)])

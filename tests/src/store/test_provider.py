@@ -32,7 +32,7 @@ def provider(n: int, batch: int, buffer: int | None, *, paired: bool = False, se
 def cache(clip: HookedCLIP, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("caches") / "cache"
     sites = [*EMBEDDING, Site("text", "blocks.1.hook_resid_post")]
-    return harvest(clip, noise_pairs(150), sites, folder, dtype="float32", batch_size=16, shard_pairs=48)
+    return harvest(clip, noise_pairs(150), sites, folder, dtype="float32", forward_batch=16, shard_pairs=48)
 
 
 @settings(max_examples=40, deadline=None)
@@ -72,7 +72,7 @@ def test_the_order_is_the_seeds() -> None:
 
 @pytest.mark.parametrize("buffer", [None, 37, 70, 128])
 @pytest.mark.parametrize("paired", [True, False])
-def test_after_a_pause_it_gives_what_it_would_have_given(buffer: int | None, paired: bool) -> None:
+def test_a_resumed_provider_continues_bit_for_bit(buffer: int | None, paired: bool) -> None:
     whole = provider(100, 24, buffer, paired=paired)
     for steps in (0, 1, 7, 30):
         state = whole.state_dict()
@@ -109,7 +109,7 @@ def test_from_cache_centred_by_modality(cache: Cache) -> None:
     assert give.provenance.centred
 
 
-def test_windows_of_a_cache_hold_what_memory_holds(cache: Cache) -> None:
+def test_windows_of_a_cache_have_the_same_rows_as_memory(cache: Cache) -> None:
     small = Provider.from_cache(cache, image=EMBEDDING[0], text=EMBEDDING[1], batch_size=100, buffer_rows=130)
     large = Provider.from_cache(cache, image=EMBEDDING[0], text=EMBEDDING[1], batch_size=100)
     a, b = (torch.cat([next(p) for _ in range(3)]) for p in (small, large))
@@ -142,10 +142,10 @@ def test_one_tower_with_all_its_positions(clip: HookedCLIP) -> None:
     assert next(give).shape == (80, 64)
 
 
-def test_what_cannot_work_is_refused(clip: HookedCLIP, cache: Cache) -> None:
+def test_impossible_providers_are_errors(clip: HookedCLIP, cache: Cache) -> None:
     with pytest.raises(MismatchError, match=r"vision.blocks.1.hook_resid_post: 64, text.blocks.1.hook_resid_post: 48"):
         provider_of(clip, noise_pairs(5), sites_of("blocks.1.hook_resid_post"))
-    with pytest.raises(MismatchError, match="sites of one width"):
+    with pytest.raises(MismatchError, match="sites of the same width"):
         Provider.from_cache(cache, image=EMBEDDING[0], text=Site("text", "blocks.1.hook_resid_post"))
     with pytest.raises(InputError, match="an even batch size for paired batches"):
         provider(10, 5, None, paired=True)
