@@ -11,25 +11,25 @@ from cliplens_hooks.models.open_clip import OpenClipModels
 
 HEAD = """# Coverage
 
-Written by `python -m cliplens_hooks.coverage docs/coverage.md`; a test compares it with the code, and another builds
-every configuration at reduced depth and width with random weights and opens it.
+Written by `python -m cliplens_hooks.coverage docs/coverage.md`. A test compares this page with the code; another builds
+every configuration with reduced depth and width and random weights, and opens it.
 
-Depth of hooks: **heads** is the full table (queries, keys, values, scores, patterns, results, MLPs, norms, residual
-stream); **blocks** is what enters and leaves each block; **stages** is each stage's output as
+Level of hooks: **heads** has the full table (queries, keys, values, scores, patterns, results, MLPs, norms, residual
+stream); **blocks** has the input and output of each block; **stages** has the output of each stage as
 [batch, height * width, channels]. Pooled, projected and normalised embeddings have hooks in every tower.
 """
-BESIDES = """## Besides open_clip's names
+BESIDES = """## Other names
 
-| name | what | hooks |
+| name | models | hooks |
 |---|---|---|
-| `local-dir:/path`, `hf-hub:org/repo` | any model saved by open_clip | as its families |
-| `hf:org/repo`, `hf:/path` | Hugging Face CLIP, SigLIP, SigLIP 2 in open_clip's form | heads, heads |
+| `local-dir:/path`, `hf-hub:org/repo` | any model saved by open_clip | those of its families |
+| `hf:org/repo`, `hf:/path` | Hugging Face CLIP, SigLIP, SigLIP 2, converted to open_clip | heads, heads |
 | `slip:/file`, `declip:/file` | the authors' checkpoints of SLIP and DeCLIP (ViT) | heads, heads |
-| `timm:name` | timm `VisionTransformer` and `Eva` alone, DINO among them | heads, no text |
+| `timm:name` | timm `VisionTransformer` and `Eva`, such as DINO | heads, no text |
 | `world`, `world-plain` | the embedded models | heads, heads |
 
-Not covered: CoCa's captioning decoder (its two encoders are), rotary positions that differ from block to block
-(timm's `mixed`), grouped-query and gated attention.
+Not supported: CoCa's captioning decoder (its two encoders are supported), rotary embeddings that differ between
+blocks (timm's `mixed`), grouped-query and gated attention.
 """
 
 
