@@ -1,4 +1,4 @@
-"""Dictionaries: trained by SAELens' stock trainer, saved in SAELens' own format. The only door to `sae_lens`."""
+"""Dictionaries, trained by SAELens' trainer and saved in SAELens' format. No other package imports `sae_lens`."""
 
 from cliplens.sae.architectures import FastTopKTrainingSAE as FastTopKTrainingSAE
 from cliplens.sae.architectures import GroupSparseTrainingSAE as GroupSparseTrainingSAE

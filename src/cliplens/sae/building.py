@@ -1,4 +1,4 @@
-"""Build SAELens objects from tensors that exist already."""
+"""Build SAELens objects from existing tensors."""
 
 from typing import Any
 
@@ -8,15 +8,14 @@ from torch import Tensor
 
 
 def build_from_tensors(kind: type[Any], cfg: Any, state: dict[str, Tensor]) -> Any:
-    """Return an instance of a SAELens class that holds these very tensors.
+    """Return an instance of a SAELens class that holds the given tensors.
 
-    The module is made on the meta device, so no tensor is copied and no random number is drawn for weights that would
-    be replaced at once.
+    The module is created on the meta device, so no tensor is copied and no random number is drawn.
 
     Args:
         kind: the SAE class.
         cfg: its config; the instance keeps this object.
-        state: the state dict, with the class's own names and shapes.
+        state: the state dict, with the names and shapes of the class.
     """
     device = cfg.device
     cfg.device = "meta"

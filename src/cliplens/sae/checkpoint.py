@@ -1,9 +1,9 @@
 """Save and restore a training run: weights, optimiser, counters, random generators and the provider's position.
 
-SAELens' own checkpoints hold neither the generators nor the position in the data, so a run resumed from one takes
-another path, and their trainer state is a pickle. These checkpoints are one safetensors file each, written whole: what
-is no tensor travels as JSON in the file's header, and so does a hash of the tensors. A run resumed from one equals, bit
-for bit, a run that was never stopped.
+SAELens' checkpoints contain neither the generators nor the position in the data, so a resumed run differs from an
+uninterrupted one; and their trainer state is a pickle. Each checkpoint here is one safetensors file, written
+atomically. Other values and a hash of the tensors are stored as JSON in its header. A resumed run equals an
+uninterrupted one, bit for bit.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapp
         folder: the checkpoint folder.
         samples: rows trained on so far.
         state: nested mappings and lists of tensors and JSON values.
-        asked: the options of the training; a run that resumes must have the same.
+        asked: the options of the training; a resumed run must have the same.
 
     Raises:
-        OSError, SafetensorError: the file cannot be written; older checkpoints are left as they are.
+        OSError, SafetensorError: the file cannot be written; older checkpoints are kept.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(dict(state), "", tensors)
@@ -55,7 +55,7 @@ def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapp
 
 
 def resume_point(folder: Path) -> int:
-    """Return how many rows the newest readable checkpoint has seen; 0 where training starts from the beginning."""
+    """Return the number of rows at the newest readable checkpoint; 0 without one."""
     for path in _newest_first(folder):
         try:
             with safe_open(path, "pt") as file:
@@ -67,12 +67,12 @@ def resume_point(folder: Path) -> int:
 
 
 def load_state(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the state of the newest whole checkpoint, or None where there is none.
+    """Return the state of the newest intact checkpoint; None without one.
 
-    A checkpoint that is cut or damaged is passed over with a warning in the log.
+    A damaged checkpoint is skipped, with a warning in the log.
 
     Raises:
-        MismatchError: it belongs to a training with other options.
+        MismatchError: the checkpoint belongs to a training with other options.
     """
     for path in _newest_first(folder):
         try:
@@ -80,7 +80,7 @@ def load_state(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
             skeleton, then = json.loads(header["state"]), json.loads(header["asked"])
             state = _restore(skeleton, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("the checkpoint %s is damaged and passed over (%s)", path, error)
+            log.warning("the checkpoint %s is damaged and skipped (%s)", path, error)
             continue
         _check_asked(then, _plain(asked), path)
         assert isinstance(state, dict)
@@ -128,7 +128,7 @@ def _check_asked(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) ->
             raise MismatchError(
                 expected=f"the training that {path} belongs to, with {name}={then.get(name)!r}",
                 found=f"{name}={now.get(name)!r}",
-                fix="ask the same again, or start anew with resume=False or another folder",
+                fix="pass the same options, or start from the beginning with resume=False or another folder",
             )
 
 

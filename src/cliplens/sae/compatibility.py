@@ -14,24 +14,24 @@ def check_compatible(
     widths: Mapping[Site, int],
     token: str | None = None,
 ) -> None:
-    """Refuse sites of another width and, where the dictionary's origin is known, another model, hook or token choice.
+    """Check the width of sites and, if the origin of the dictionary is known, model, hook and token choice.
 
     Args:
-        provenance: where the dictionary comes from; None checks widths alone.
+        provenance: origin of the dictionary; None checks widths only.
         d_in: width of the activations the dictionary reads.
-        model: the model it is asked to read.
-        widths: width of each site it is asked to read.
-        token: the token choice it is asked to read; None leaves it unchecked.
+        model: identity of the model.
+        widths: width of each site.
+        token: the token choice; None skips its check.
 
     Raises:
-        MismatchError: names what the dictionary was made on and what it is asked to read.
+        MismatchError: they differ; the message names both values.
     """
     for site, width in widths.items():
         if width != d_in:
             raise MismatchError(
                 expected=f"a site of width {d_in}, the dictionary's d_in",
                 found=f"{site} of width {width}",
-                fix="read the hook the dictionary was made on (--hook, --token), or train a dictionary on this one",
+                fix="read the hook the dictionary was trained on (--hook, --token), or train a dictionary on this hook",
             )
     if provenance is None:
         return
@@ -60,7 +60,7 @@ def _describe(model: ModelIdentity) -> str:
 
 def _mismatch(part: str, made_on: str, given: str) -> MismatchError:
     return MismatchError(
-        expected=f"{part} the dictionary was made on, {made_on}",
+        expected=f"{part} the dictionary was trained on, {made_on}",
         found=given,
-        fix="use the dictionary where it was made, or train one here",
+        fix="use the dictionary with what it was trained on, or train a dictionary here",
     )

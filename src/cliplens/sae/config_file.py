@@ -11,8 +11,8 @@ def read_config(file: Path) -> dict[str, Any]:
     """Return the names and values in a configuration file.
 
     Raises:
-        DamagedError: it is cut, or is no text.
-        InputError: it holds a list or a number instead of names and values.
+        DamagedError: the file is truncated or not text.
+        InputError: it contains a list or a number instead of names and values.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ def read_config(file: Path) -> dict[str, Any]:
         raise InputError(
             expected=f"names and values in {file}",
             found=f"a {type(content).__name__}",
-            fix="give the configuration its authors wrote",
+            fix="pass the original configuration of the dictionary",
         )
     return content
 

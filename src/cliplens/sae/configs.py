@@ -20,11 +20,11 @@ def dictionary_config(
         d_sae: number of latents; None gives 4 x `d_in`.
         k: number of latents that fire per row, where the architecture has one (jumprelu: the target of its quadratic
             penalty; matching pursuit: the number of picks); None gives `d_sae / 32`, but at least 4 and at most 32.
-        options: fields of that config class, which win over the defaults here.
+        options: fields of that config class; they override the defaults.
 
     Raises:
-        UnknownNameError: there is no such architecture or field; the message lists the nearest names.
-        InputError: sizes that cannot work, for example `k` above `d_sae`.
+        UnknownNameError: the architecture or a field is unknown; the message lists the nearest names.
+        InputError: sizes are impossible, for example `k` above `d_sae`.
 
     >>> dictionary_config("topk", 64).d_sae
     256
@@ -44,7 +44,7 @@ def dictionary_config(
 
 
 def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any]:
-    """Return defaults by field name; the caller drops fields the architecture does not have."""
+    """Return defaults by field name. The caller drops fields that the architecture does not have."""
     if architecture == "jumprelu":
         gate = {"jumprelu_init_threshold": 0.5, "jumprelu_bandwidth": 1.0, "jumprelu_ste_to_input": True}
         penalty = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "l0_coefficient": d_in / 64}
@@ -57,8 +57,7 @@ def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any
     return {"k": k, "matryoshka_widths": widths}
 
 
-# Penalties are fixed numbers, so inputs are brought to a norm of sqrt(d_in) first; SAELens folds the factor in at the
-# end.
+# Penalties are absolute numbers, so inputs are scaled to a norm of sqrt(d_in). SAELens folds the factor in at the end.
 _SCALED = {"normalize_activations": "expected_average_only_in"}
 
 
@@ -70,8 +69,8 @@ def with_metadata(config: TrainingSAEConfig, **changes: Any) -> TrainingSAEConfi
 def threshold_rate(config: TrainingSAEConfig, steps: int) -> dict[str, float]:
     """Return the config field that lets a BatchTopK threshold converge within `steps`, or nothing.
 
-    The threshold is a running mean that starts at 0. In few steps it stays too low, and the saved JumpReLU fires far
-    too often. The rate is raised so that 99 % of the mean is learnt by the end.
+    The threshold is a running mean that starts at 0. After few steps it is too low, and the saved JumpReLU fires far
+    too often. The rate is raised so that the threshold reaches 99 % of the mean at the end.
     """
     rate = getattr(config, "topk_threshold_lr", None)
     return {} if rate is None else {"topk_threshold_lr": max(rate, 1 - 0.01 ** (1 / max(steps, 1)))}

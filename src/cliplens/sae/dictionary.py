@@ -1,4 +1,4 @@
-"""One dictionary over two modalities: a SAELens SAE, the mean of each modality, and where it comes from."""
+"""A dictionary of two modalities: a SAELens SAE, the mean of each modality, and its origin."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -25,24 +25,24 @@ from cliplens.sae.pretrained import read_pretrained
 from cliplens.sites import MODALITIES, Modality, Site
 
 _DENSE_LIMIT = 2**26
-"""Entries of the dense code matrix held at once; more rows are encoded in parts."""
+"""Largest number of entries of a dense code matrix; more rows are encoded in parts."""
 
 
 class Dictionary:
     """A SAELens SAE that reads both modalities.
 
-    `sae` reads activations less their modality's mean; where `means` is None, activations as they are. Codes are
-    defined by the copies of `sae` with the mean folded in (`folded`): stock SAELens on raw activations gives the same
-    codes bit for bit, and `sae` itself on centred activations gives them up to float32 rounding.
+    `sae` reads activations minus the mean of their modality, or raw activations if `means` is None. Codes are those of
+    the copies of `sae` with the mean folded in (`folded`): stock SAELens on raw activations computes the same codes bit
+    for bit, and `sae` on centred activations computes them up to float32 rounding.
 
     Args:
-        sae: the dictionary; a `TrainingSAE` is converted as SAELens would save it for use.
-        means: the mean of each modality that was taken from the activations it was trained on.
-        provenance: the model, sites and token choice it was made on.
+        sae: the dictionary; a `TrainingSAE` is converted as SAELens converts it for inference.
+        means: the mean of each modality that was subtracted in training.
+        provenance: the model, sites and token choice it was trained on.
 
     Raises:
-        InputError: `sae` is a transcoder, or no mean can be folded into it.
-        MismatchError: a mean is not `d_in` wide.
+        InputError: `sae` is a transcoder, or means cannot be folded into it.
+        MismatchError: a mean does not have the width `d_in`.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Dictionary:
 
     @property
     def decoder(self) -> Float[Tensor, "d_sae d_in"]:
-        """Decoder rows; those for images where each modality has a decoder of its own (see `decoder_of`)."""
+        """Decoder rows; those for images if each modality has its own decoder (see `decoder_of`)."""
         return self.decoder_of("image")
 
     def decoder_of(self, modality: Modality) -> Float[Tensor, "d_sae d_in"]:
-        """Return the vector that one unit of each latent adds to the reconstruction of a modality."""
+        """Return the decoder rows of a modality."""
         side = side_of(self.sae, modality)
         rows = side.W_dec.detach()
         if getattr(side.cfg, "rescale_acts_by_decoder_norm", False):
@@ -101,7 +101,7 @@ class Dictionary:
         return folded_for(self.sae, self.means, modality)
 
     def centre(self, acts: PairedActs) -> PairedActs:
-        """Return activations as `sae` reads them: each modality less its mean."""
+        """Subtract the mean of each modality."""
         return PairedActs(acts.ids, *(self._centred(acts.of(m), m) for m in MODALITIES))
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ class Dictionary:
         """Encode raw activations.
 
         Raises:
-            MismatchError: the activations are not `d_in` wide.
+            MismatchError: the activations do not have the width `d_in`.
         """
         return PairedCodes(acts.ids, self._codes(acts.image, "image"), self._codes(acts.text, "text"))
 
@@ -118,12 +118,11 @@ class Dictionary:
         """Reconstruct centred activations from codes.
 
         Raises:
-            InputError: the dictionary normalises each row by itself, so the code alone does not give the row's scale;
-                use `batch`.
+            InputError: the dictionary normalises each row, so its scale cannot be computed from the code; use `batch`.
         """
         if self.sae.cfg.normalize_activations in NOT_AFFINE:
             raise InputError(
-                expected="a dictionary whose reconstruction depends on the code alone",
+                expected="a dictionary whose reconstruction depends on the code only",
                 found=f"normalize_activations={self.sae.cfg.normalize_activations!r}",
                 fix="use Dictionary.batch(acts), which keeps each row's scale",
             )
@@ -138,9 +137,9 @@ class Dictionary:
         truth: GroundTruth | None = None,
         targets: Mapping[str, Bool[np.ndarray, " row"]] | None = None,
     ) -> Batch:
-        """Return the centred activations, codes and reconstruction of raw activations, as metrics take them.
+        """Return the batch for metrics: centred activations, codes and reconstruction of raw activations.
 
-        Every tensor lies on the dictionary's device, wherever `acts` and `judged` lie.
+        All tensors are moved to the device of the dictionary.
         """
         acts, judged = self._here(acts), {name: self._here(given) for name, given in (judged or {}).items()}
         centred, codes = self.centre(acts), self.encode(acts)
@@ -151,15 +150,15 @@ class Dictionary:
         return Batch(centred, codes, rebuilt, judged, truth, targets or {}, acts)
 
     def check(self, clip: Any, sites: Sequence[Site], *, token: str | None = None) -> None:
-        """Refuse a model, sites or a token choice it was not made for.
+        """Check that the dictionary was trained on this model, these sites and this token choice.
 
         Args:
             clip: the model, with `.identity` and `.width(site)`.
-            sites: where it is asked to read.
-            token: the token choice it is asked to read; None leaves it unchecked.
+            sites: sites to read.
+            token: the token choice; None skips its check.
 
         Raises:
-            MismatchError: names what the dictionary was made on and what it is asked to read.
+            MismatchError: one of them differs; the message names both values.
         """
         check_compatible(self.provenance, self.d_in, clip.identity, {site: clip.width(site) for site in sites}, token)
 
@@ -167,17 +166,17 @@ class Dictionary:
         """Write the dictionary, its means and a copy per modality that reads raw activations; return the folder.
 
         Raises:
-            InputError: `folder` is a file, or holds files that are no part of a dictionary.
+            InputError: `folder` is a file, or contains other files than those of a dictionary.
         """
         return save_folder(Stored(self.sae, self.means, self.provenance), Path(folder))
 
     @classmethod
     def load(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Dictionary":
-        """Open a folder that `save` wrote, or any folder `SAE.load_from_disk` opens (then without means).
+        """Open a folder that `save` wrote, or any folder that `SAE.load_from_disk` opens (without means).
 
         Raises:
-            InputError: there is no dictionary in the folder.
-            UnsafeFileError: the folder holds a pickle instead of tensors.
+            InputError: the folder contains no dictionary.
+            UnsafeFileError: it contains a pickle instead of tensors.
         """
         return cls(*load_folder(Path(folder), torch.device(device)))
 
@@ -192,22 +191,22 @@ class Dictionary:
         revision: str | None = None,
         device: torch.device | str = "cpu",
     ) -> "Dictionary":
-        """Open a released dictionary by name; only the files of that dictionary are downloaded.
+        """Open a published dictionary by name. Only its files are downloaded.
 
         Args:
             name: `hf:owner/name` for a repository on the Hugging Face hub, the name of a release in SAELens' own list
                 (`gpt2-small-res-jb`), or a local folder or file.
             sae_id: the dictionary within it: a folder or file of the repository, an id of the release. None takes the
                 root, the `shared` folder of a cliplens export, or the only dictionary there is.
-            layout: one of `cliplens.sae.layouts()`, for a checkpoint that does not say what it is.
-            hook_name: the hook it reads, where the checkpoint does not say.
+            layout: one of `cliplens.sae.layouts()`, if it cannot be recognised from the checkpoint.
+            hook_name: the hook of the dictionary, if the checkpoint does not contain it.
             revision: branch, tag or commit of the repository.
-            device: where its weights go.
+            device: device of the weights.
 
         Raises:
-            UnknownNameError: there is no such release or dictionary; the message lists the nearest names.
-            InputError: the hub cannot be reached, or it holds no dictionary of a known layout.
-            UnsafeFileError: the file holds objects beside tensors.
+            UnknownNameError: the release or dictionary is unknown; the message lists the nearest names.
+            InputError: the hub cannot be reached, or it contains no dictionary of a known layout.
+            UnsafeFileError: the file contains other objects than tensors.
         """
         found = read_pretrained(name, sae_id, layout=layout, hook_name=hook_name, revision=revision, device=device)
         return cls(*found)
@@ -266,9 +265,9 @@ class Dictionary:
     def _check_width(self, acts: Float[Tensor, "row width"]) -> None:
         if acts.shape[1] != self.d_in:
             raise MismatchError(
-                expected=f"activations of width d_in={self.d_in}, which this dictionary reads",
+                expected=f"activations of the dictionary's width, d_in={self.d_in}",
                 found=f"activations of width {acts.shape[1]}",
-                fix="read the hook the dictionary was made on",
+                fix="read the hook that the dictionary was trained on",
             )
 
 
@@ -284,9 +283,9 @@ def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
 def _refuse_transcoder(sae: "SAE[Any]") -> None:
     if hasattr(sae.cfg, "d_out"):
         raise InputError(
-            expected="a dictionary that reconstructs what it reads",
+            expected="a dictionary that reconstructs its input",
             found=f"a transcoder, {type(sae).__name__}, from width {sae.cfg.d_in} to {sae.cfg.d_out}",
-            fix="splice it into a tower instead",
+            fix="add it to a tower with add_sae",
         )
 
 
@@ -296,5 +295,5 @@ def _check_means(means: Means, d_in: int) -> None:
             raise MismatchError(
                 expected=f"a mean of {d_in} numbers, one per input of the dictionary",
                 found=f"{tuple(mean.shape)} for {modality}",
-                fix="take the mean of the activations the dictionary is trained on",
+                fix="pass the mean of the activations that the dictionary is trained on",
             )

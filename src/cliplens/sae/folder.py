@@ -1,11 +1,11 @@
-"""Read and write a dictionary folder: SAELens' own format, with the modality means beside it.
+"""Read and write a dictionary folder: SAELens' format, with the means of the modalities.
 
-    sae/                       THE dictionary, as it was trained: reads centred activations
+    sae/                       the dictionary as trained; it reads centred activations
         cfg.json               SAELens' config; `metadata.cliplens` holds model, hashes, sites, token, centring
         sae_weights.safetensors
         means.safetensors      image, text: the mean of each modality; absent when trained without centring
         sha256.json            the hash of each of these files
-        image/  text/          the same dictionary with that modality's mean folded in: reads raw activations
+        image/  text/          the same dictionary with the mean of the modality folded in; it reads raw activations
 
 Each folder opens with stock `SAE.load_from_disk`.
 """
@@ -45,10 +45,10 @@ class Stored(NamedTuple):
 
 
 def save_folder(stored: Stored, folder: Path) -> Path:
-    """Write all files into a new folder that replaces the old one at the end; return `folder`.
+    """Write all files atomically, replacing an older dictionary; return `folder`.
 
     Raises:
-        InputError: `folder` is a file, or holds files that are no part of a dictionary.
+        InputError: `folder` is a file, or contains other files than those of a dictionary.
     """
     sae, means, provenance = stored
     _refuse_to_replace(folder)
@@ -64,13 +64,13 @@ def save_folder(stored: Stored, folder: Path) -> Path:
 
 
 def load_folder(folder: Path, device: torch.device) -> Stored:
-    """Read a folder that `save_folder` or SAELens wrote, after its hashes were checked.
+    """Check the hashes of a folder that `save_folder` or SAELens wrote, and read it.
 
     Raises:
-        InputError: there is no dictionary in it, or only the copy of one modality; a centred dictionary has lost its
-            means; its configuration contradicts its weights.
-        UnsafeFileError: it holds a pickle instead of tensors.
-        DamagedError: a file in it was altered, is cut or cannot be read.
+        InputError: it contains no dictionary, or only the copy of one modality; the means of a centred dictionary are
+            missing; or its configuration contradicts its weights.
+        UnsafeFileError: it contains a pickle instead of tensors.
+        DamagedError: a file was altered, is truncated or cannot be read.
     """
     _refuse_other_folders(folder)
     hashed = check_hashes(folder)
@@ -80,21 +80,21 @@ def load_folder(folder: Path, device: torch.device) -> Stored:
         raise InputError(
             expected="the dictionary itself, which reads both modalities",
             found=f"{folder}, its copy that reads raw {modality} activations",
-            fix=f"give {folder.parent}, or open this copy with SAE.load_from_disk",
+            fix=f"pass {folder.parent}, or open this copy with SAE.load_from_disk",
         )
     provenance = read_provenance(sae.cfg.metadata)
     if provenance is not None:
         _check_means(means, provenance, folder)
         if not hashed:
-            log.warning("%s has no %s: it was saved by an earlier version, and damage goes unnoticed", folder, HASHES)
+            log.warning("%s has no %s, because an earlier version saved it: damage is not detected", folder, HASHES)
     return Stored(sae, means, provenance)
 
 
 def verify_folder(folder: Path) -> None:
-    """Check a dictionary folder and its copies per modality: that every file is there, whole and readable.
+    """Check that every file of a dictionary folder and of its copies is present, intact and readable.
 
     Raises:
-        CliplensError: names the file and what is wrong with it.
+        CliplensError: a file is missing or damaged; the message names it.
     """
     load_folder(folder, torch.device("cpu"))
     for copy in (folder / modality for modality in MODALITIES):
@@ -104,15 +104,15 @@ def verify_folder(folder: Path) -> None:
 
 
 def is_dictionary(folder: Path) -> bool:
-    """Return whether a folder holds the files SAELens opens."""
+    """Return whether a folder contains the files that SAELens opens."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
 def is_saelens(folder: Path) -> bool:
-    """Return whether a folder holds the files SAELens opens, with the sizes and the dtype SAELens writes.
+    """Return whether a folder contains the files that SAELens opens, with the fields that SAELens writes.
 
     Raises:
-        DamagedError: its configuration is cut.
+        DamagedError: its configuration is truncated.
     """
     return is_dictionary(folder) and {"d_in", "d_sae", "dtype"} <= read_config(folder / CONFIG).keys()
 
@@ -132,7 +132,7 @@ def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality,
         raise DamagedError(
             expected=f"a dictionary in SAELens' format in {folder}",
             found=f"{type(error).__name__}: {error}",
-            fix="save it again, or give another folder",
+            fix="save it again, or pass another folder",
         ) from error
     _check_activation(config, sae)
     _check_finite({**sae.state_dict(), **{f"the {m} mean": mean for m, mean in (means or {}).items()}}, folder)
@@ -141,7 +141,7 @@ def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality,
 
 
 def _check_activation(config: dict[str, Any], sae: "SAE[Any]") -> None:
-    """Refuse an early SAELens configuration whose activation is not the one SAELens opens it with."""
+    """Check that the activation in an early SAELens configuration is the one that SAELens uses for it."""
     word = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu").casefold()
     architecture = sae.cfg.architecture()
     if word not in ("relu", architecture):
@@ -164,7 +164,7 @@ def _check_finite(tensors: dict[str, torch.Tensor], folder: Path) -> None:
             raise InputError(
                 expected=f"finite numbers in {name} of {folder}",
                 found=f"{int(wrong.sum())} that are nan or infinite",
-                fix="give a dictionary from before the training diverged",
+                fix="pass a dictionary from before the training diverged",
             )
 
 
@@ -177,12 +177,12 @@ def _check_means(means: Means | None, provenance: Provenance, folder: Path) -> N
         raise InputError(
             expected=f"{MEANS} with the {' and '.join(lost)} mean beside a dictionary that reads centred activations",
             found=f"none in {folder}" if means is None else f"only {', '.join(means)}",
-            fix=f"copy {MEANS} from where the dictionary was saved; without it the codes are those of other inputs",
+            fix=f"copy {MEANS} from the original folder; without the means, codes are wrong",
         )
 
 
 def _modalities(means: Means | None, provenance: Provenance | None) -> list[Modality]:
-    """Return the modalities a dictionary is known to read: by its means, else by its sites."""
+    """Return the modalities of a dictionary, from its means or else from its sites."""
     if means is not None:
         return [m for m in MODALITIES if m in means]
     if provenance is not None:
@@ -192,7 +192,7 @@ def _modalities(means: Means | None, provenance: Provenance | None) -> list[Moda
 
 
 def _save_sae(sae: "SAE[Any]", folder: Path, provenance: Provenance | None, of: Modality | None) -> None:
-    own = folded(sae, None)  # so that writing metadata does not alter the caller's object
+    own = folded(sae, None)  # Writing metadata must not alter the caller's object.
     if provenance is not None:
         write_provenance(own.cfg.metadata, provenance, of)
     own.save_model(folder)
@@ -206,12 +206,12 @@ def _refuse_other_folders(folder: Path) -> None:
         raise UnsafeFileError(
             expected=f"a dictionary as tensors, {CONFIG} and {WEIGHTS}",
             found=f"a pickle, {pickles[0] if pickles else folder.name}, in {folder if pickles else folder.parent}",
-            fix="convert it where it was made, with sae.save_model(folder) or cliplens.sae.open_foreign",
+            fix="convert it on the original machine, with sae.save_model(folder) or cliplens.sae.open_foreign",
         )
     raise InputError(
         expected=f"a folder with {CONFIG} and {WEIGHTS}",
         found=f"{folder}, which {'has not both' if folder.is_dir() else 'is no folder'}",
-        fix="give the sae/ of a run, or any folder SAE.load_from_disk opens",
+        fix="pass the sae/ folder of a run, or any folder that SAE.load_from_disk opens",
     )
 
 
@@ -219,7 +219,7 @@ def _refuse_to_replace(folder: Path) -> None:
     others = sorted(p.name for p in folder.iterdir() if p.name not in _OURS) if folder.is_dir() else []
     if others or folder.is_file():
         raise InputError(
-            expected="a new folder, or one that holds nothing but a dictionary to replace",
+            expected="a new folder, or one that contains only a dictionary to replace",
             found=f"{folder}, which {'is a file' if folder.is_file() else f'holds {others[0]}'}",
-            fix="give the dictionary a folder of its own",
+            fix="pass a folder for this dictionary only",
         )

@@ -1,8 +1,8 @@
-"""Fold a modality's mean into a dictionary's weights.
+"""Fold the mean of a modality into the weights of a dictionary.
 
-A dictionary trained on centred activations computes `encode(x - mean)`. Two means do not fit into one stock SAE, so
-each modality gets its own copy of the dictionary whose biases carry the mean: the copy reads raw activations and writes
-raw reconstructions. Which tensors change depends on the architecture and on `apply_b_dec_to_input`:
+A dictionary trained on centred activations computes `encode(x - mean)`. A stock SAE can include one mean only, so each
+modality gets a copy of the dictionary with the mean in its biases. The copy reads raw activations and returns raw
+reconstructions. The tensors that change depend on the architecture and on `apply_b_dec_to_input`:
 
 | architecture                     | reads `x - b_dec` | reads `x`                                                     |
 |----------------------------------|-------------------|---------------------------------------------------------------|
@@ -10,8 +10,8 @@ raw reconstructions. Which tensors change depends on the architecture and on `ap
 | gated                            | `b_dec += mean`   | also `b_gate -= mean @ W_enc`, `b_mag` with `W_enc * e^r_mag` |
 | matching pursuit                 | `b_dec += mean`   | `b_dec = mean`, which then is applied to the input            |
 
-BatchTopK and Matryoshka dictionaries are saved as JumpReLU. Layer norm and constant-norm rescaling are not affine, so
-no mean can be folded through them.
+BatchTopK and Matryoshka dictionaries are saved as JumpReLU. A mean cannot be folded through layer norm or constant-norm
+rescaling, because they are not affine.
 """
 
 import copy
@@ -41,16 +41,15 @@ def folded(sae: "SAE[Any]", mean: Float[Tensor, " d_in"] | None) -> "SAE[Any]":
     """Return a copy of a dictionary that reads and writes raw activations.
 
     `folded(sae, mean).encode(x)` equals `sae.encode(x - mean)`, and its reconstruction is larger by `mean`, both up to
-    the rounding of one addition. Sums are taken in float64 and rounded once, so the same mean gives the same weights on
-    every machine.
+    the rounding of one addition. Sums are computed in float64 and rounded once, so weights are the same on every
+    machine.
 
     Args:
         sae: the dictionary; tensors that do not change are shared with it.
-        mean: the mean that was taken from the activations it reads; None folds nothing and only gives the copy hooks
-            and a config of its own.
+        mean: the mean that was subtracted in training; None only makes a copy with its own hooks and config.
 
     Raises:
-        InputError: no mean can be folded into this architecture or its input normalisation.
+        InputError: means cannot be folded into this architecture or its input normalisation.
     """
     state = dict(sae.state_dict())
     cfg = copy.deepcopy(sae.cfg)
@@ -63,12 +62,12 @@ def folded(sae: "SAE[Any]", mean: Float[Tensor, " d_in"] | None) -> "SAE[Any]":
 
 
 def side_of(sae: "SAE[Any]", modality: Modality) -> "SAE[Any]":
-    """Return the part of a dictionary that reads one modality: the dictionary itself, unless its class has sides."""
+    """Return the SAE of one modality: the dictionary itself, unless it has separate parts per modality."""
     return sae.for_modality(modality) if hasattr(sae, "for_modality") else sae
 
 
 def mean_of(means: Means | None, modality: Modality, d_in: int) -> Float[Tensor, " d_in"] | None:
-    """Return one modality's mean: None where nothing was centred, zeros for a modality that has no mean."""
+    """Return the mean of a modality: None without centring, zeros for a modality without a mean."""
     if means is None:
         return None
     if modality not in means:
@@ -82,37 +81,37 @@ def folded_for(sae: "SAE[Any]", means: Means | None, modality: Modality) -> "SAE
 
 
 def check_foldable(sae: "SAE[Any]") -> None:
-    """Refuse a dictionary no mean can be folded into.
+    """Check that a mean can be folded into a dictionary.
 
     Raises:
-        InputError: its class or its input normalisation does not allow it; the message names which.
+        InputError: its class or its input normalisation does not allow it; the message names it.
     """
     if not isinstance(sae, _FOLDABLE) and not hasattr(sae, "shifted"):
         raise InputError(
             expected=f"an architecture a mean can be folded into ({', '.join(c.__name__ for c in _FOLDABLE)})",
             found=f"{type(sae).__name__}",
-            fix="train without centring (centre=False), or give the class a method shifted(mean) that returns the"
+            fix="train without centring (centre=False), or add to its class a method shifted(mean) that returns the"
             " changed tensors",
         )
-    refuse_not_affine(sae.cfg)
+    check_affine_normalisation(sae.cfg)
 
 
-def refuse_not_affine(cfg: Any) -> None:
-    """Refuse a config whose input normalisation no mean can be folded through.
+def check_affine_normalisation(cfg: Any) -> None:
+    """Check that a mean can be folded through the input normalisation of a config.
 
     Raises:
         InputError: normalize_activations is layer_norm or constant_norm_rescale.
     """
     if cfg.normalize_activations in NOT_AFFINE:
         raise InputError(
-            expected="an input normalisation that is affine, so that each modality's mean folds into the weights",
+            expected="an affine input normalisation, so that means can be folded into the weights",
             found=f"normalize_activations={cfg.normalize_activations!r}",
             fix="use 'none' or 'expected_average_only_in', or train without centring (centre=False)",
         )
 
 
 def _shifted(sae: "SAE[Any]", mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
-    """Return the tensors that carry the mean, in the dictionary's own dtype."""
+    """Return the changed tensors, in the dtype of the dictionary."""
     if hasattr(sae, "shifted"):
         return {name: tensor.to(sae.dtype) for name, tensor in sae.shifted(mean).items()}
     if sae.cfg.apply_b_dec_to_input:

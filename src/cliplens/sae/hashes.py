@@ -1,7 +1,7 @@
-"""Write and check the hashes that travel with a dictionary folder.
+"""Write and check the hashes of a dictionary folder.
 
-`sha256.json` beside the files of a dictionary holds the SHA-256 of each of them: configuration, weights, means. A
-flipped bit, exchanged weights or a file lost on the way are noticed when the dictionary is opened.
+`sha256.json` contains the SHA-256 of each file of a dictionary: configuration, weights, means. Opening a dictionary
+detects damaged, exchanged and missing files.
 """
 
 import json
@@ -15,13 +15,13 @@ HASHES = "sha256.json"
 
 
 def write_hashes(folder: Path) -> None:
-    """Write the SHA-256 of every file in the folder (its subfolders have their own) to `sha256.json`."""
+    """Write the SHA-256 of every file in the folder, without its subfolders, to `sha256.json`."""
     found = {p.name: sha256_of(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != HASHES}
     (folder / HASHES).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def check_hashes(folder: Path) -> bool:
-    """Check the files of a folder against its `sha256.json`; return False where there is none.
+    """Check the files of a folder against its `sha256.json`; return False without one.
 
     Raises:
         DamagedError: a file is missing or was altered since it was written; the message names it.
@@ -32,7 +32,7 @@ def check_hashes(folder: Path) -> bool:
         path = folder / Path(name).name
         if not path.is_file():
             raise DamagedError(
-                expected=f"{name}, which the dictionary in {folder} was written with",
+                expected=f"the file {name} of the dictionary in {folder}",
                 found="no such file",
                 fix="copy the whole folder again, or train the dictionary again",
             )

@@ -1,4 +1,4 @@
-"""Turn a trained dictionary into the one SAELens saves for use."""
+"""Convert a trained dictionary to the SAE that SAELens saves for inference."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from cliplens.sae.building import build_from_config
 
 @torch.no_grad()
 def inference(sae: "TrainingSAE[Any]") -> "SAE[Any]":
-    """Return the SAE that `save_inference_model` followed by `load_from_disk` gives, without the disk.
+    """Return the SAE that `save_inference_model` followed by `load_from_disk` would return.
 
     It shares no tensor with `sae`.
     """

@@ -1,7 +1,7 @@
-"""Towers by name in SAELens' own model loading, for configs that are run without a model object at hand.
+"""Load towers by name in SAELens' model loading, for configs that are run without a model object.
 
-SAELens chooses models in an if-chain without a door for others, and three of its modules hold a name for it. `install`
-wraps those names; nothing is touched on import.
+SAELens has no extension point for models. `install` wraps its loading function in the three modules that use it;
+importing cliplens changes nothing.
 """
 
 import importlib
@@ -28,11 +28,11 @@ LoadCLIP = Callable[..., HookedCLIP]
 
 
 def install(load: LoadCLIP) -> None:
-    """Make SAELens load towers: `model_class_name="HookedCLIP.vision"` or `"HookedCLIP.text"`.
+    """Let SAELens load towers with `model_class_name="HookedCLIP.vision"` or `"HookedCLIP.text"`.
 
-    Plain `"HookedCLIP"` takes the tower from `model_from_pretrained_kwargs={"tower": "vision"}`. `model_name` is what
-    `cliplens.load` takes, with the pretrained tag after an "@": "ViT-B-32@laion2b_s34b_b79k". Installing again changes
-    nothing.
+    With `"HookedCLIP"`, the tower is set by `model_from_pretrained_kwargs={"tower": "vision"}`. `model_name` is a name
+    for `cliplens.load`, with the pretrained tag after an "@": "ViT-B-32@laion2b_s34b_b79k". Installing twice has no
+    further effect.
 
     Args:
         load: `cliplens.load`.
@@ -84,13 +84,13 @@ def tower_on(clip: HookedCLIP, side: Side) -> HookedTower:
     """Return one tower of the model.
 
     Raises:
-        InputError: the model has no tower there.
+        InputError: the model has no such tower.
     """
     tower = clip.vision if side == "vision" else clip.text
     if tower is None:
         raise InputError(
             expected=f"a model with a {side} tower",
-            found=f"{clip.identity.name}, which has none",
+            found=f"{clip.identity.name}, which has no {side} tower",
             fix="choose the vision tower",
         )
     return tower

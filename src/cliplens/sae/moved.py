@@ -1,4 +1,4 @@
-"""Keep the old module names of the training classes importable, with a `DeprecationWarning` that says the new ones."""
+"""Keep the old module names of the training classes importable, with a `DeprecationWarning`."""
 
 import sys
 from types import ModuleType

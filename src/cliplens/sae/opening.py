@@ -1,4 +1,4 @@
-"""Open a dictionary of any origin: a cliplens or SAELens folder, or a checkpoint of another project."""
+"""Open a dictionary: a folder of cliplens or SAELens, or a checkpoint of another project."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from cliplens.sae.foreign import convert
 
 
 def open_dictionary(path: Path | str, layout: str | None = None, *, device: torch.device | str = "cpu") -> Dictionary:
-    """Open a folder that cliplens or SAELens wrote, else a checkpoint of another project (see `open_foreign`).
+    """Open a folder that cliplens or SAELens wrote, or a checkpoint of another project (see `open_foreign`).
 
     Args:
         path: the folder, or the checkpoint file.
-        layout: one of `layouts()`, for a checkpoint that does not say what it is.
-        device: where its weights go.
+        layout: one of `layouts()`, if it cannot be recognised from the checkpoint.
+        device: device of the weights.
 
     Raises:
-        InputError: the path holds no dictionary of a known layout.
-        UnsafeFileError: the file is a pickle that holds more than tensors.
+        InputError: the path contains no dictionary of a known layout.
+        UnsafeFileError: the file is a pickle with other objects than tensors.
     """
     if layout is None and is_saelens(Path(path)):
         return Dictionary.load(path, device=device)
@@ -27,18 +27,18 @@ def open_dictionary(path: Path | str, layout: str | None = None, *, device: torc
 
 
 def open_foreign(path: Path | str, layout: str | None = None, *, hook_name: str | None = None) -> Dictionary:
-    """Open a dictionary another project trained, as a SAELens SAE; `save` writes it in SAELens' format.
+    """Open a dictionary of another project as a SAELens SAE; `save` writes it in SAELens' format.
 
-    It reads activations as its authors fed them: raw, unless their loader normalised them outside the checkpoint.
+    It reads raw activations, unless the loader of its authors normalised them outside the checkpoint.
 
     Args:
         path: the checkpoint file, or the folder that holds it and its config.
         layout: one of `layouts()`; None recognises it from config and tensors.
-        hook_name: the hook it reads, where the checkpoint does not say.
+        hook_name: the hook of the dictionary, if the checkpoint does not contain it.
 
     Raises:
-        UnknownNameError: there is no layout of that name.
-        InputError: no layout recognises the checkpoint, or no SAELens architecture equals it.
-        UnsafeFileError: the file holds objects beside tensors.
+        UnknownNameError: no layout has that name.
+        InputError: no layout recognises the checkpoint, or no SAELens architecture is equal to it.
+        UnsafeFileError: the file contains other objects than tensors.
     """
     return Dictionary(convert(Path(path), layout, hook_name=hook_name))

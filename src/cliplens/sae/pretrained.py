@@ -1,4 +1,4 @@
-"""Read a released dictionary by name: a repository on the Hugging Face hub, a SAELens release, or a local path."""
+"""Read a published dictionary by name: from the Hugging Face hub, a SAELens release, or a local path."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -82,9 +82,7 @@ def _from_hub(
     owner, _, rest = name.partition("/")
     repo, _, inner = rest.partition("/")
     if not owner or not repo:
-        raise InputError(
-            expected="a repository as hf:owner/name", found=f"{HUB}{name}", fix="give the owner and the name"
-        )
+        raise InputError(expected="a repository as hf:owner/name", found=f"{HUB}{name}", fix="write hf:owner/name")
     repository, asked = f"{owner}/{repo}", sae_id or inner or None
     files: Sequence[str] = _asking_hub(
         repository, lambda: HfApi().list_repo_files(repository, revision=revision or "main")
@@ -100,7 +98,7 @@ def _from_hub(
 
 
 def _choose(files: Sequence[str], asked: str | None, repository: str) -> PurePosixPath:
-    """Return the folder, or the file, of the dictionary that was asked for."""
+    """Return the folder or file of the requested dictionary."""
     weights = [
         PurePosixPath(file)
         for file in files
@@ -126,12 +124,12 @@ def _choose(files: Sequence[str], asked: str | None, repository: str) -> PurePos
 
 
 def _literal(file: str) -> str:
-    """Return a pattern that matches this very file name."""
+    """Return a pattern that matches only this file name."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in file)
 
 
 def _asking_hub(name: str, ask: Callable[[], _Result]) -> _Result:
-    """Call the hub's client; every fault of network, hub or cache becomes an error in words."""
+    """Call the client of the hub; convert errors of network, hub or cache to an InputError."""
     try:
         return ask()
     except CliplensError:
@@ -141,5 +139,5 @@ def _asking_hub(name: str, ask: Callable[[], _Result]) -> _Result:
         raise InputError(
             expected=f"the dictionary {name} from the Hugging Face hub, or from its cache",
             found=f"{type(error).__name__}: {said[0]}",
-            fix="check the name and the network; without a network, download it elsewhere and give the local folder",
+            fix="check the name and the network; without a network, copy the dictionary here and pass the local folder",
         ) from error

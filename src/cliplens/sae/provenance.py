@@ -1,7 +1,7 @@
-"""Write and read where a dictionary comes from, in SAELens' own metadata.
+"""Write and read the origin of a dictionary in SAELens' metadata.
 
-`cfg.json` keeps a `metadata` object that SAELens carries along untouched. What SAELens itself reads (`model_name`,
-`hook_name`) stays at its top level; everything of ours sits under one key, `cliplens`.
+SAELens preserves the object `metadata` in `cfg.json`. Fields that SAELens reads (`model_name`, `hook_name`) are at its
+top level; those of cliplens are under the key `cliplens`.
 """
 
 from dataclasses import fields
@@ -16,7 +16,7 @@ KEY = "cliplens"
 
 
 def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_of: Modality | None = None) -> None:
-    """Write a provenance into the metadata, in place. `folded_mean_of` marks the copy that reads one modality raw."""
+    """Write a provenance into the metadata, in place. `folded_mean_of` marks the copy for raw activations."""
     sites = [Site.parse(name) for name in provenance.sites]
     if folded_mean_of is not None:
         sites = [site for site in sites if site.modality == folded_mean_of] or sites
@@ -34,7 +34,7 @@ def write_provenance(metadata: SAEMetadata, provenance: Provenance, folded_mean_
 
 
 def read_provenance(metadata: SAEMetadata) -> Provenance | None:
-    """Return what `write_provenance` wrote; None for dictionaries made elsewhere."""
+    """Return the provenance that `write_provenance` wrote; None for other dictionaries."""
     content = metadata[KEY]
     if not isinstance(content, dict):
         return None
@@ -44,13 +44,13 @@ def read_provenance(metadata: SAEMetadata) -> Provenance | None:
 
 
 def folded_mean_of(metadata: SAEMetadata) -> Modality | None:
-    """Return the modality whose raw activations this copy of a dictionary reads; None for the dictionary itself."""
+    """Return the modality of a copy that reads raw activations; None for the dictionary itself."""
     content = metadata[KEY]
     return content.get("folded_mean_of") if isinstance(content, dict) else None
 
 
 def _known(record: type, content: dict[str, Any]) -> dict[str, Any]:
-    # A later version may have written more fields than this one knows.
+    # A later version may have written further fields.
     names = {f.name for f in fields(record)}
     return {name: value for name, value in content.items() if name in names}
 

@@ -1,10 +1,10 @@
-"""Make configs for SAELens' own runners, which then train on a tower as on a language model.
+"""Make configs for SAELens' runners, which train on a tower as on a language model.
 
     cfg = runner_config(clip, "text.blocks.1.hook_resid_post", dictionary_config("batchtopk", 512))
     LanguageModelSAETrainingRunner(cfg, override_model=clip.text, override_dataset=caption_dataset(pairs, clip)).run()
 
-The stock runner resumes from its checkpoints without the random generators and without the place in its buffer: its
-resumed run is another run. `cliplens.sae.train` is the way to one that continues bit for bit.
+A stock runner does not restore random generators and its buffer from a checkpoint, so a resumed run differs from an
+uninterrupted one. `cliplens.sae.train` resumes bit for bit.
 """
 
 from collections.abc import Mapping
@@ -49,22 +49,22 @@ def runner_config(
     """Return the config of `LanguageModelSAETrainingRunner` for one site of one tower.
 
     Args:
-        clip: the model; hand its tower to the runner as `override_model`.
+        clip: the model; pass its tower to the runner as `override_model`.
         site: a joint hook name, "vision.blocks.1.hook_resid_post".
-        sae: what to train, see `dictionary_config`.
+        sae: the training config, see `dictionary_config`.
         training_tokens: rows to train on.
         train_batch_size_tokens: rows per step.
-        positions: which positions of each sample: "all", "special" (the class token of an image) or "patches" (all
-            but the class token). A hook with one position knows "all" only.
-        cache: read what `harvest` wrote instead of running the model; hand `unused_dataset(cfg)` to the runner as
-            `override_dataset`, which it insists on.
+        positions: positions of each sample: "all", "special" (the class token of an image) or "patches" (all except the
+            class token). A hook with one position has "all" only.
+        cache: a cache to read instead of running the model; pass `unused_dataset(cfg)` to the runner as
+            `override_dataset`, which it requires.
         lr: Adam's learning rate.
         wandb_project: log to Weights & Biases under this project.
-        options: fields of SAELens' config, which win over the choices made here.
+        options: fields of SAELens' config; they override the choices made here.
 
     Raises:
-        MismatchError: the config's `d_in` is not the site's width.
-        InputError: positions the stock runner cannot choose, or a buffer smaller than a batch, which stops it at once.
+        MismatchError: `d_in` of the config is not the width of the site.
+        InputError: the stock runner cannot select these positions, or its buffer is smaller than a batch.
     """
     site = site if isinstance(site, Site) else Site.parse(site)
     context = _context(clip, site, cache)
@@ -96,20 +96,20 @@ def multi_runner_config(
     wandb_project: str | None = None,
     **options: Any,
 ) -> MultiSAETrainingRunnerConfig:
-    """Return the config of `MultiSAETrainingRunner` for several dictionaries of one tower, fed by one forward pass.
+    """Return the config of `MultiSAETrainingRunner` for several dictionaries of one tower, with one forward pass.
 
     Args:
-        clip: the model; hand its tower to the runner as `override_model`.
-        saes: name -> (site, what to train there). All sites lie in one tower and give equally many rows.
+        clip: the model; pass its tower to the runner as `override_model`.
+        saes: site and training config by name. All sites must be in one tower and have the same number of rows.
         training_tokens: rows to train on.
         train_batch_size_tokens: rows per step.
         positions: see `runner_config`.
         lr: Adam's learning rate.
         wandb_project: log to Weights & Biases under this project.
-        options: fields of SAELens' config, which win over the choices made here.
+        options: fields of SAELens' config; they override the choices made here.
 
     Raises:
-        InputError: sites of two towers, or of different numbers of rows: SAELens packs their rows side by side.
+        InputError: sites of two towers, or with different numbers of rows, which SAELens cannot combine.
     """
     sites = {name: s if isinstance(s, Site) else Site.parse(s) for name, (s, _) in saes.items()}
     side = _one_side(sites)
@@ -127,7 +127,7 @@ def multi_runner_config(
 
 
 def unused_dataset(cfg: "LanguageModelSAERunnerConfig[Any]") -> "datasets.Dataset":
-    """Return a dataset of one row, which the stock runner insists on and never reads when it trains from a cache."""
+    """Return a dataset of one row. The stock runner requires a dataset but does not read it with a cache."""
     import datasets
 
     return datasets.Dataset.from_dict({"tokens": [[0] * cfg.context_size]})
@@ -209,9 +209,9 @@ def _slice(clip: HookedCLIP, site: Site, positions: Positions, *, cached: bool) 
         raise InputError(
             expected=f"positions='all' for {why}",
             found=f"positions={positions!r}",
-            fix="harvest with the token choice you want, or use cliplens.activations(token=...) and cliplens.sae.train",
+            fix="harvest with this token choice, or use cliplens.activations(token=...) and cliplens.sae.train",
         )
-    assert clip.vision is not None  # `_context` refused a model without this tower
+    assert clip.vision is not None  # `_context` raised an error for a model without this tower.
     special = clip.vision.n_special
     return (0, 1) if positions == "special" else (special, None)
 
@@ -222,7 +222,7 @@ def _check_buffer(batches: int, rows: int, batch: int) -> None:
             expected=f"n_batches_in_buffer of at least {-(-batch // rows)}: SAELens counts a buffer of"
             f" n_batches_in_buffer x {rows} positions in rows, and a batch of {batch} must fit",
             found=f"n_batches_in_buffer={batches}",
-            fix="raise it, lower train_batch_size_tokens, or leave it out",
+            fix="raise n_batches_in_buffer, lower train_batch_size_tokens, or leave n_batches_in_buffer out",
         )
 
 
@@ -242,12 +242,12 @@ def _one_side(sites: Mapping[str, Site]) -> Side:
         raise InputError(
             expected="sites of one tower with equally many rows per sample",
             found=", ".join(str(site) for site in sites.values()) or "none",
-            fix="run once per tower, and pooled hooks apart from those with positions",
+            fix="run once per tower, and train pooled hooks and hooks with positions in separate runs",
         )
     return next(iter(kinds))[0]
 
 
 def _model_name(clip: HookedCLIP) -> str:
-    """What `install`ed model loading understands."""
+    """Return the model name for the loading function that `install` adds."""
     name, tag = clip.identity.name, clip.identity.pretrained
     return name if tag is None else f"{name}@{tag}"

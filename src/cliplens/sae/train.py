@@ -1,4 +1,4 @@
-"""Train a dictionary with the stock `SAETrainer`, over any iterator of [batch, d_in] tensors."""
+"""Train a dictionary with SAELens' `SAETrainer` on any iterator of [batch, d_in] tensors."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ from cliplens.sae.architectures.paired import needs_pairs
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, resume_point, save_state
 from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.dictionary import Dictionary
-from cliplens.sae.folding import refuse_not_affine
+from cliplens.sae.folding import check_affine_normalisation
 from cliplens.sae.provenance import write_provenance
 from cliplens.store.memory import reused_memory
 
@@ -50,37 +50,37 @@ def train(
 ) -> Dictionary:
     """Train a dictionary and return it.
 
-    Attributes of the provider are used where it has them: `.means` and `.provenance` go into the dictionary,
-    `.batch_size` is used where `batch_size` is None, and `.state_dict()` / `.load_state_dict()` allow checkpoints that
-    resume bit for bit.
+    Optional attributes of the provider: `.means` and `.provenance` are stored in the dictionary; `.batch_size`
+    replaces a `batch_size` of None; `.state_dict()` and `.load_state_dict()` allow checkpoints that resume bit for bit.
 
     Args:
         config: the training config, see `dictionary_config`.
-        provider: endless batches of rows, already centred.
-        samples: rows to train on; rounded down to whole batches.
+        provider: iterator over endless batches of centred rows.
+        samples: number of rows to train on; rounded down to whole batches.
         batch_size: rows per batch.
         lr: Adam's learning rate; it falls to 0 over the last fifth of the steps.
-        seed: seed of the initial weights and of what training draws; torch's global generators are not changed.
-        device: where to train.
+        seed: seed of the initial weights and of training; torch's global generators are not changed.
+        device: device to train on.
         checkpoint_folder: folder for checkpoints; None makes none. A checkpoint that cannot be written is logged as a
             warning, and training goes on. They are removed when training is done.
         n_checkpoints: number of checkpoints, evenly spread.
-        keep_checkpoints: leave the last checkpoint when training is done, for a caller that removes it later.
-        resume: continue from the newest checkpoint in the folder. Without one, or with a provider that has no
-            `state_dict`, training starts from the beginning; the log says which.
-        save_to: save the dictionary into this folder before the checkpoints are removed, so that a kill in between
-            loses nothing.
+        keep_checkpoints: keep the last checkpoint after training, for a caller that removes it later.
+        resume: continue from the newest checkpoint in the folder. Without one, or with a provider without `state_dict`,
+            training starts from the beginning, with a note in the log.
+        save_to: save the dictionary into this folder before the checkpoints are removed, so that nothing is lost if the
+            process is killed.
         wandb_project: log to Weights & Biases under this project; None sends nothing.
-        fast: train `topk`, `batchtopk` and `matryoshka_batchtopk` with a step that touches the firing latents alone.
-            The losses are those of the stock class to rounding, and the dictionary is saved as stock. None does so from
-            1,024 latents on; False never does.
-        frozen_decoder: leave the decoder rows at their random initial values and train the rest: a control
+        fast: train `topk`, `batchtopk` and `matryoshka_batchtopk` with a step that computes firing latents only.
+            The losses equal those of the stock class up to rounding, and the dictionary is saved as stock. None uses
+            this step from 1,024 latents on; False never uses it.
+        frozen_decoder: keep the decoder rows at their random initial values and train the rest, as a control
             (arXiv 2602.14111).
-        trainer_options: fields of SAELens' `SAETrainerConfig`, which win over the choices made here.
+        trainer_options: fields of SAELens' `SAETrainerConfig`; they override the choices made here.
 
     Raises:
-        InputError: centred data for a config no mean can be folded into, or fewer samples than a batch.
-        MismatchError: the batches are not what the config or the checkpoint expects.
+        InputError: the data are centred and means cannot be folded into the config; or there are fewer samples than a
+            batch.
+        MismatchError: the batches do not match the config or the checkpoint.
     """
     means, provenance = getattr(provider, "means", None), getattr(provider, "provenance", None)
     batch_size = _batch_size(provider, batch_size)
@@ -119,7 +119,7 @@ def _freeze_decoder(sae: Any) -> None:
 
 @contextmanager
 def own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed torch's global generators inside the block and restore them after it."""
+    """Seed torch's global generators for the `with` block, then restore them."""
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -127,7 +127,7 @@ def own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
 
 
 class _Checkpoints:
-    """Writes a checkpoint whenever the trainer would write one of SAELens' own, and restores the newest."""
+    """Writes a checkpoint whenever the trainer would write one of SAELens', and restores the newest."""
 
     def __init__(self, trainer: Any, provider: Any, asked: Mapping[str, Any], folder: Path) -> None:
         self.trainer, self.provider, self.asked, self.folder = trainer, provider, asked, folder
@@ -160,7 +160,7 @@ class _Checkpoints:
             "lr_scheduler": trainer.lr_scheduler.state_dict(),
             "coefficients": {n: s.state_dict() for n, s in trainer.coefficient_schedulers.items()},
             "scaler": _scaler_state(trainer.activation_scaler),
-            # SAELens counts the step after its checkpoint; here it is done.
+            # SAELens counts the step after its checkpoint; at this point it is done.
             "counters": {
                 **{n: getattr(trainer, n) for n in _COUNTERS},
                 "n_training_steps": trainer.n_training_steps + 1,
@@ -211,7 +211,7 @@ _COUNTERS = (
 
 
 class _Checked:
-    """Passes the provider's batches on, and refuses one of another shape than asked for."""
+    """Iterates over the batches of a provider and checks their shape."""
 
     def __init__(self, provider: Iterator[Tensor], batch_size: int, d_in: int) -> None:
         self.provider, self.shape = provider, (batch_size, d_in)
@@ -223,9 +223,9 @@ class _Checked:
         batch = next(self.provider, None)
         if batch is None or tuple(batch.shape) != self.shape:
             raise MismatchError(
-                expected=f"batches of shape {self.shape} (batch_size, d_in) as long as training lasts",
+                expected=f"batches of shape {self.shape} (batch_size, d_in) until the end of training",
                 found="the end of the data" if batch is None else f"a batch of shape {tuple(batch.shape)}",
-                fix="let the provider repeat its data in whole batches, or ask for fewer samples",
+                fix="let the provider repeat its data in whole batches, or pass fewer samples",
             )
         return batch
 
@@ -241,7 +241,7 @@ def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Pr
 
 
 def use_fused_adam(trainer: "SAETrainer[Any, Any]") -> None:
-    """Let a trainer's Adam update all weights in one pass over memory: the same steps, to rounding.
+    """Let the Adam of a trainer update all weights in one pass over memory; steps are equal up to rounding.
 
     Call it before the first step.
     """
@@ -268,7 +268,7 @@ def _settings(
 
 def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int, *, centred: bool) -> None:
     if centred:
-        refuse_not_affine(config)
+        check_affine_normalisation(config)
     if steps < 1:
         raise InputError(
             expected=f"at least one batch of {batch_size} samples",
@@ -280,9 +280,9 @@ def _check(config: TrainingSAEConfig, steps: int, batch_size: int, samples: int,
 def _check_pairs(config: TrainingSAEConfig, provider: Any) -> None:
     if needs_pairs(config.architecture()) and not getattr(provider, "paired", False):
         raise InputError(
-            expected=f"whole pairs in each batch, which {config.architecture()!r} learns from",
+            expected=f"whole pairs in each batch, which {config.architecture()!r} needs",
             found="a provider of single rows",
-            fix="make it with paired=True",
+            fix="make the provider with paired=True",
         )
 
 

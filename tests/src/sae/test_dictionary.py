@@ -24,7 +24,7 @@ def clip_like(identity: ModelIdentity = IDENTITY, width: int = D_IN) -> SimpleNa
 
 
 @pytest.mark.parametrize("architecture", STOCK)
-def test_what_was_saved_is_what_is_loaded(architecture: str, tmp_path: Path) -> None:
+def test_a_saved_dictionary_is_loaded_unchanged(architecture: str, tmp_path: Path) -> None:
     dictionary, acts = dictionary_of(architecture), paired(ROWS, D_IN)
     loaded = Dictionary.load(dictionary.save(tmp_path / "sae"))
     assert loaded.provenance == dictionary.provenance
@@ -33,7 +33,7 @@ def test_what_was_saved_is_what_is_loaded(architecture: str, tmp_path: Path) -> 
         assert torch.equal(loaded.encode(acts).of(modality).dense(), dictionary.encode(acts).of(modality).dense())
 
 
-def test_metadata_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_metadata_contain_the_origin(tmp_path: Path) -> None:
     dictionary_of("topk").save(tmp_path / "sae")
     metadata = SAE.load_from_disk(tmp_path / "sae").cfg.metadata
     assert (metadata.model_name, metadata.hook_name, metadata.clip_tower) == ("tiny", "hook_embedding", "both")
@@ -78,7 +78,7 @@ def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_other_files_are_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"nothing but a dictionary to replace.*holds thesis.tex"):
+    with pytest.raises(InputError, match=r"contains only a dictionary to replace.*holds thesis.tex"):
         dictionary_of("topk").save(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
 
@@ -153,7 +153,7 @@ def test_codes_of_no_rows() -> None:
     assert dictionary.decode(dictionary.encode(none)).image.shape == (0, D_IN)
 
 
-def test_it_belongs_where_it_was_made() -> None:
+def test_a_dictionary_fits_its_own_model_and_site() -> None:
     dictionary_of("topk").check(clip_like(), [Site("vision", "hook_embedding"), Site("text", "hook_embedding")])
     Dictionary(sae_of("topk")).check(clip_like(replace(IDENTITY, weights_sha256="0" * 64)), [Site("text", "any")])
 
@@ -193,7 +193,7 @@ VISION = Site("vision", "hook_embedding")
         ),
     ],
 )
-def test_it_is_refused_elsewhere_with_both_named(clip: SimpleNamespace, site: Site, message: str) -> None:
+def test_another_model_or_site_is_an_error_that_names_both(clip: SimpleNamespace, site: Site, message: str) -> None:
     with pytest.raises(MismatchError, match=message):
         dictionary_of("topk").check(clip, [site])
 
@@ -204,7 +204,7 @@ def test_another_token_choice_is_refused() -> None:
 
 
 def test_activations_of_another_width_are_refused() -> None:
-    with pytest.raises(MismatchError, match=f"width d_in={D_IN}.*found activations of width 25"):
+    with pytest.raises(MismatchError, match=f"width, d_in={D_IN}.*found activations of width 25"):
         dictionary_of("topk").encode(PairedActs(("a",), torch.zeros(1, 25), None))
 
 
@@ -224,7 +224,7 @@ def test_hook_z_dictionaries_read_flat_rows_and_splice_by_heads() -> None:
 
 
 @pytest.mark.parametrize("architecture", STOCK)
-def test_what_the_stock_trainer_gives_is_taken_as_it_is_saved_for_use(architecture: str, tmp_path: Path) -> None:
+def test_a_training_sae_is_converted_for_inference(architecture: str, tmp_path: Path) -> None:
     acts, data = paired(ROWS, D_IN), Provider(paired(ROWS, D_IN), 64)
     sae = get_sae_training_class(architecture)[0](dictionary_config(architecture, D_IN, 2 * D_IN, k=4))
     settings = SAETrainerConfig(640, 64, lr_end=0.0, n_batches_for_norm_estimate=5)
@@ -272,7 +272,7 @@ def test_folders_without_hashes_open_with_a_note_unless_their_means_are_gone(
     folder = dictionary_of("topk").save(tmp_path / "sae")
     (folder / "sha256.json").unlink()
     assert Dictionary.load(folder).means is not None
-    assert "saved by an earlier version" in caplog.text
+    assert "an earlier version saved it" in caplog.text
     (folder / "means.safetensors").unlink()
     with pytest.raises(InputError, match=r"means.safetensors with the image and text mean.*found none"):
         Dictionary.load(folder)

@@ -72,12 +72,12 @@ def test_folded_copies_share_the_weights_that_do_not_change() -> None:
 
 @pytest.mark.parametrize("normalise", ["layer_norm", "constant_norm_rescale"])
 def test_a_mean_cannot_pass_a_normalisation_that_is_not_affine(normalise: str) -> None:
-    with pytest.raises(InputError, match=f"Expected an input normalisation that is affine.*{normalise}.*centre=False"):
+    with pytest.raises(InputError, match=f"Expected an affine input normalisation.*{normalise}.*centre=False"):
         dictionary_of("standard", normalise=normalise)
 
 
 @pytest.mark.parametrize("normalise", ["layer_norm", "constant_norm_rescale"])
-def test_such_dictionaries_still_read_raw_activations(normalise: str) -> None:
+def test_dictionaries_without_means_read_raw_activations(normalise: str) -> None:
     dictionary, acts = Dictionary(sae_of("standard", normalise=normalise)), paired(ROWS, D_IN)
     batch = dictionary.batch(acts)
     expected = dictionary.sae.encode(acts.image)
@@ -87,7 +87,7 @@ def test_such_dictionaries_still_read_raw_activations(normalise: str) -> None:
         dictionary.decode(batch.codes)
 
 
-def test_an_architecture_nobody_can_fold_is_refused() -> None:
+def test_an_architecture_that_cannot_be_folded_is_an_error() -> None:
     class Strange(SAE):
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)

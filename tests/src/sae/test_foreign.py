@@ -275,7 +275,7 @@ def test_msae(activation: str, act: Callable[[Tensor], Tensor], tied: bool, weig
         ("mine.pth", "under the name its training gave it.*found mine.pth"),
     ],
 )
-def test_msae_that_nobody_equals_is_refused(name: str, message: str, tmp_path: Path) -> None:
+def test_msae_dictionaries_without_an_equal_are_errors(name: str, message: str, tmp_path: Path) -> None:
     torch.save(msae(), tmp_path / name)
     with pytest.raises(InputError, match=message):
         open_foreign(tmp_path / name)
@@ -333,7 +333,7 @@ def test_saev(head: dict, more: dict[str, Tensor], act: Callable[[Tensor], Tenso
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 
-def test_open_dictionary_takes_ours_and_theirs(tmp_path: Path) -> None:
+def test_open_dictionary_opens_saelens_and_foreign_folders(tmp_path: Path) -> None:
     torch.save(linear(b_dec=B, k=COUNT, threshold=UNCUT), tmp_path / "ae.pt")
     theirs = open_dictionary(tmp_path / "ae.pt")
     ours = open_dictionary(theirs.save(tmp_path / "sae"))
@@ -374,7 +374,7 @@ def test_a_cut_file_is_damaged(tmp_path: Path) -> None:
         open_foreign(tmp_path / "a.pt")
 
 
-def test_what_nobody_knows_is_refused_with_the_layouts(tmp_path: Path) -> None:
+def test_unknown_checkpoints_are_errors_that_list_the_layouts(tmp_path: Path) -> None:
     torch.save({"codebook": torch.zeros(3)}, tmp_path / "a.pt")
     with pytest.raises(InputError, match=r"a checkpoint of clipscope, dictionary-learning, msae.*with codebook"):
         open_foreign(tmp_path / "a.pt")

@@ -120,7 +120,7 @@ def test_unknown_activations_are_refused(layout: str, word: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("layout", ["visaebench", "overcomplete", "openai", "plain"])
-def test_an_activation_nobody_says_is_refused(layout: str, tmp_path: Path) -> None:
+def test_an_undefined_activation_is_an_error(layout: str, tmp_path: Path) -> None:
     put(tmp_path, LAYOUTS[layout][0])
     with pytest.raises(InputError, match="activation"):
         open_dictionary(tmp_path)
@@ -201,7 +201,7 @@ ODD: list[tuple[str, Tensors, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("tensors", "config", "error", "message"), [o[1:] for o in ODD], ids=[o[0] for o in ODD])
-def test_odd_inputs_are_refused_in_words(
+def test_unusual_inputs_are_errors_of_cliplens(
     tensors: Tensors, config: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     put(tmp_path, tensors, config)

@@ -74,7 +74,7 @@ def test_alignment_by_its_definition(pairs: int, d_sae: int, seed: int) -> None:
     assert alignment(c).item() == pytest.approx(total / pairs, abs=1e-9)
 
 
-def test_info_nce_knows_chance_and_perfection() -> None:
+def test_info_nce_of_chance_and_of_perfect_pairs() -> None:
     assert info_nce(torch.ones(10, 4), 0.1).item() == pytest.approx(torch.tensor(5.0).log().item(), abs=1e-6)
     apart = torch.eye(5).repeat(2, 1)
     assert info_nce(apart, 0.01).item() < 1e-6

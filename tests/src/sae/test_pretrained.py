@@ -103,7 +103,9 @@ def test_an_exported_dictionary_opens_with_its_means(hub: Hub) -> None:
         ("owner/clip-dictionaries", "batchtopk_16x", InputError, "write hf:owner/clip-dictionaries"),
     ],
 )
-def test_refusals_say_what_there_is(name: str, sae_id: str | None, error: type, message: str, hub: Hub) -> None:
+def test_errors_list_the_available_dictionaries(
+    name: str, sae_id: str | None, error: type, message: str, hub: Hub
+) -> None:
     with pytest.raises(error, match=message):
         Dictionary.from_pretrained(name, sae_id)
 

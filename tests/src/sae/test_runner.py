@@ -170,11 +170,11 @@ def test_several_dictionaries_of_one_tower_at_once(clip: HookedCLIP, pairs: Pair
                 {"a": (TEXT, dictionary_config("topk", 48)), "b": ("text.hook_pooled", dictionary_config("topk", 48))},
             ),
             InputError,
-            "pooled hooks apart from those with positions",
+            "pooled hooks and hooks with positions in separate runs",
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_it_starts(call, error: type, message: str, clip: HookedCLIP) -> None:
+def test_impossible_configs_are_errors_before_training(call, error: type, message: str, clip: HookedCLIP) -> None:
     with pytest.raises(error, match=message):
         call(clip)
 

@@ -54,7 +54,7 @@ def test_the_provider_gives_means_and_provenance() -> None:
     assert dictionary.provenance == provenance(D_IN)
 
 
-def test_any_iterator_of_tensors_will_do() -> None:
+def test_any_iterator_of_tensors_is_a_provider() -> None:
     data = iter(lambda: torch.randn(32, D_IN), None)
     dictionary = train(dictionary_config("topk", D_IN, D_SAE, k=4), data, samples=640, batch_size=32)
     assert dictionary.means is None
@@ -125,7 +125,7 @@ def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
-    with pytest.raises(MismatchError, match=r"with lr=0.003, but found lr=0.5. Fix: ask the same again"):
+    with pytest.raises(MismatchError, match=r"with lr=0.003, but found lr=0.5. Fix: pass the same options"):
         trained(provider(), checkpoint_folder=tmp_path, resume=True, lr=0.5)
 
 
@@ -208,7 +208,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(at: float, tmp_path: Path, cap
     content[start + int((len(content) - start) * at)] ^= 0x04
     newest.write_bytes(content)
     resumed = trained(provider(), checkpoint_folder=tmp_path, resume=True)
-    assert "is damaged and passed over" in caplog.text
+    assert "is damaged and skipped" in caplog.text
     assert torch.equal(weights(resumed), weights(trained(provider())))
 
 

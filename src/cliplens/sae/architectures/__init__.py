@@ -1,4 +1,4 @@
-"""Architectures of our own, one file per training class, registered with SAELens when this package is imported."""
+"""Training classes of cliplens, one per file, registered with SAELens when this package is imported."""
 
 import sys
 import warnings

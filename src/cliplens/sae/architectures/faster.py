@@ -25,7 +25,7 @@ _FASTER: dict[type[TrainingSAEConfig], type[TrainingSAEConfig]] = {
 
 
 def faster(config: TrainingSAEConfig) -> TrainingSAEConfig:
-    """Return the config of the class that trains to the same losses with a sparse step, or `config` where none does.
+    """Return the config of the class with a sparse step and the same losses, or `config` if there is none.
 
     >>> faster(TopKTrainingSAEConfig(d_in=8, d_sae=32, k=2)).architecture()
     'fast_topk'

@@ -1,10 +1,9 @@
-"""Group-sparse dictionaries: an image and its caption are asked to fire the same latents.
+"""Group-sparse dictionaries: a penalty makes an image and its caption fire the same latents.
 
     loss = reconstruction + group_coefficient * mean over pairs of sum_k sqrt(I_k^2 + T_k^2)
 
-Kaushik et al., arXiv 2601.20028, on top of TopK. The square root is cheapest where both codes share their latents.
-Codes are those of unit-norm decoder rows, and the reconstruction error is SAELens' sum over inputs. Saved as stock
-TopK.
+Kaushik et al., arXiv 2601.20028, on top of TopK. The penalty is smallest if both codes use the same latents. Codes are
+those of unit-norm decoder rows; the reconstruction error is SAELens' sum over inputs. Saved as stock TopK.
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class GroupSparseTrainingSAEConfig(PairedTopKTrainingSAEConfig):
 
 
 class GroupSparseTrainingSAE(PairedTopKTrainingSAE):
-    """Trained by the stock trainer on paired batches."""
+    """TopK with the group penalty, trained on paired batches."""
 
     cfg: GroupSparseTrainingSAEConfig
 

@@ -1,11 +1,10 @@
-"""Iso-energy aligned dictionaries: the codes of an image and its caption point the same way.
+"""Iso-energy aligned dictionaries: a term rewards similar codes of an image and its caption.
 
     loss = reconstruction - align_coefficient * mean over pairs of cos(I', T')
 
-I' and T' are the codes of a pair without the coordinate where I is largest and the one where T is largest, so that one
-strong latent does not carry the agreement. Dhimoila et al., arXiv 2602.06218, on top of TopK; their coefficients, 1e-4
-to 4e-4, stand beside an error averaged over inputs, so here, where SAELens sums it, they are multiplied by `d_in`.
-Saved as stock TopK.
+I' and T' are the codes of a pair without the largest coordinate of I and that of T, so that one strong latent does not
+dominate. Dhimoila et al., arXiv 2602.06218, on top of TopK. Their coefficients, 1e-4 to 4e-4, belong to an error
+averaged over inputs. SAELens sums the error, so here they are multiplied by `d_in`. Saved as stock TopK.
 """
 
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class IsoEnergyTrainingSAEConfig(PairedTopKTrainingSAEConfig):
 
 
 class IsoEnergyTrainingSAE(PairedTopKTrainingSAE):
-    """Trained by the stock trainer on paired batches."""
+    """TopK with the alignment term, trained on paired batches."""
 
     cfg: IsoEnergyTrainingSAEConfig
 

@@ -1,10 +1,9 @@
 """Masked group-sparse dictionaries: each pair may choose its latents from a random part of the dictionary, both sides
 the same.
 
-The masked variant of Kaushik et al., arXiv 2601.20028: with the rest hidden, an image and its caption meet in the
-latents that are left. `mask_probability` is 0.2 there; whether that part is kept or dropped is not published.
-`mask_mode` "drop" (default) hides each latent with that probability, "keep" hides all others. Masks are drawn per pair
-in training only, from torch's generator. Saved as stock TopK.
+The masked variant of Kaushik et al., arXiv 2601.20028. `mask_probability` is 0.2 there; the paper does not say whether
+that part is kept or dropped. `mask_mode` "drop" (default) masks each latent with that probability; "keep" masks all
+others. Masks are drawn per pair, in training only, from torch's generator. Saved as stock TopK.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from cliplens.sae.architectures.paired import halves, register_training
 
 @dataclass
 class MaskedGroupSparseTrainingSAEConfig(GroupSparseTrainingSAEConfig):
-    """Group-sparse with a mask shared by the two sides of a pair."""
+    """Group-sparse, with one mask for the image and the caption of a pair."""
 
     mask_probability: float = 0.2
     mask_mode: Literal["drop", "keep"] = "drop"
@@ -32,14 +31,14 @@ class MaskedGroupSparseTrainingSAEConfig(GroupSparseTrainingSAEConfig):
 
 
 class MaskedGroupSparseTrainingSAE(GroupSparseTrainingSAE):
-    """Trained by the stock trainer on paired batches."""
+    """Group-sparse with masks, trained on paired batches."""
 
     cfg: MaskedGroupSparseTrainingSAEConfig
 
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "*batch d_in"]
     ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
-        """TopK over the latents a pair may use; over all of them outside training."""
+        """Encode with TopK over the unmasked latents of each pair; over all latents outside training."""
         if not (self.training and torch.is_grad_enabled()):
             return super().encode_with_hidden_pre(x)
         hidden_pre = self.hook_sae_acts_pre(self.process_sae_in(x) @ self.W_enc + self.b_enc)
@@ -49,7 +48,7 @@ class MaskedGroupSparseTrainingSAE(GroupSparseTrainingSAE):
         return self.hook_sae_acts_post(self.activation_fn(allowed)), hidden_pre
 
     def hidden(self, rows: Float[Tensor, "batch d_sae"]) -> Bool[Tensor, "batch d_sae"]:
-        """Draw the latents hidden from each row, the same for an image and its caption."""
+        """Return a random mask of the latents of each row, the same for an image and its caption."""
         drawn = torch.rand(halves(rows)[0].shape, device=rows.device) < self.cfg.mask_probability
         hidden = drawn if self.cfg.mask_mode == "drop" else ~drawn
         return torch.cat([hidden, hidden])

@@ -1,11 +1,11 @@
-"""Non-negative contrastive features (Wang et al., ICLR 2024), on top of a tower's own embeddings.
+"""Non-negative contrastive learning (Wang et al., ICLR 2024) on the embeddings of both towers.
 
     u = ReLU(f_I W + b), v = ReLU(f_T W + b), rows brought to unit norm;  loss = symmetric InfoNCE of u and v
 
-There is no reconstruction to learn from, but tools for dictionaries want a decoder: a linear one is fitted beside, on
-codes it passes no gradient to. `heads` "shared" (default) has one W and is saved as the stock "standard" architecture;
-"separate" has one per modality and is saved as `ncl_heads`, whose sides, in `image/` and `text/`, are stock again. The
-loss has no dead-latent term, as published.
+The loss has no reconstruction, but tools for dictionaries need a decoder: a linear one is fitted too, without gradient
+to the codes. `heads` "shared" (default) has one W and is saved as the stock "standard" architecture; "separate" has one
+per modality and is saved as `ncl_heads`; its sides in `image/` and `text/` are stock. As published, the loss has no
+term for dead latents.
 """
 
 import copy
@@ -29,7 +29,7 @@ class NCLHeadsSAEConfig(StandardSAEConfig):
     """Two encoders, one decoder."""
 
     metadata: Any = field(default_factory=SAEMetadata)
-    """SAELens hands a plain dict over first."""
+    """SAELens passes a plain dict first."""
 
     @classmethod
     def architecture(cls) -> str:
@@ -38,15 +38,15 @@ class NCLHeadsSAEConfig(StandardSAEConfig):
 
 
 class NCLHeadsSAE(StandardSAE):
-    """Both heads; by itself it encodes with the image head. `for_modality` gives a stock SAE."""
+    """Both heads. `encode` uses the image head; `for_modality` returns a stock SAE."""
 
     def initialize_weights(self) -> None:
-        """As stock, with the text head beside the image head."""
+        """Initialise as stock, and add the text head."""
         super().initialize_weights()
         _add_text_head(self)
 
     def for_modality(self, modality: Modality) -> StandardSAE:
-        """Return the part that reads one modality; it shares its weights with the whole."""
+        """Return the SAE of one modality. It shares its weights."""
         names = {f.name for f in fields(StandardSAEConfig)}
         cfg = StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if modality == "text" else (self.W_enc, self.b_enc)
@@ -57,7 +57,7 @@ class NCLHeadsSAE(StandardSAE):
 
 @dataclass
 class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
-    """Contrastive, not reconstructive."""
+    """Config of `NCLTrainingSAE`."""
 
     heads: Literal["shared", "separate"] = "shared"
     temperature: float = 0.1
@@ -69,17 +69,17 @@ class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
         return "ncl"
 
     def get_inference_config_class(self) -> type[SAEConfig]:
-        """Stock "standard" where one head reads both modalities."""
+        """Return the stock "standard" config for shared heads, else that of `ncl_heads`."""
         return StandardSAEConfig if self.heads == "shared" else NCLHeadsSAEConfig
 
 
 class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
-    """Trained by the stock trainer on paired batches."""
+    """Non-negative contrastive heads, trained on paired batches."""
 
     b_enc: nn.Parameter
 
     def initialize_weights(self) -> None:
-        """As stock, with the text head starting where the image head does."""
+        """Initialise as stock, with the text head equal to the image head."""
         super().initialize_weights()
         self.b_enc = nn.Parameter(torch.zeros(self.cfg.d_sae, dtype=self.dtype, device=self.device))
         if self.cfg.heads == "separate":
@@ -92,7 +92,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "batch d_in"]
     ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_sae"]]:
-        """ReLU of each row's head."""
+        """Encode images and captions with their heads and a ReLU."""
         sae_in = self.process_sae_in(x)
         if self.cfg.heads == "separate":
             image, text = halves(sae_in)
@@ -103,7 +103,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
         return self.hook_sae_acts_post(pre.relu()), pre
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """The contrastive loss for the heads, the reconstruction error for the decoder alone."""
+        """Return the contrastive loss, to train the heads, and the reconstruction error, to train the decoder."""
         codes, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
         out = self.decode(codes.detach())
         losses = {
@@ -120,14 +120,18 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
         )
 
     def calculate_aux_loss(
-        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+        self,
+        step_input: TrainStepInput,
+        feature_acts: Float[Tensor, "batch d_sae"],
+        hidden_pre: Float[Tensor, "batch d_sae"],
+        sae_out: Float[Tensor, "batch d_in"],
     ) -> dict[str, Tensor]:
-        """Return no further losses: `training_forward_pass` has them all."""
+        """Return no losses: `training_forward_pass` computes them."""
         return {}
 
 
 def info_nce(codes: Float[Tensor, "batch d_sae"], temperature: float) -> Float[Tensor, ""]:
-    """Return the symmetric InfoNCE of paired rows, brought to unit norm; log of the number of pairs at chance."""
+    """Return the symmetric InfoNCE of paired rows, normalised first, in nats; at chance, log of the number of pairs."""
     image, text = (F.normalize(side, dim=-1) for side in halves(codes))
     logits = image @ text.T / temperature
     own = torch.arange(len(logits), device=logits.device)

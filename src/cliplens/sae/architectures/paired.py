@@ -1,4 +1,4 @@
-"""Helpers of the classes that train on pairs: a batch holds whole pairs, all images, then their captions in order."""
+"""Helpers of training classes for paired batches: first all images, then their captions in the same order."""
 
 from typing import Any, ClassVar
 
@@ -15,22 +15,22 @@ from cliplens.errors import InputError
 
 
 class NeedsPairs:
-    """Marks a training config whose batches must hold whole pairs."""
+    """Mixin for training configs whose batches must hold whole pairs."""
 
     needs_pairs: ClassVar[bool] = True
 
 
 def needs_pairs(architecture: str) -> bool:
-    """Return whether an architecture trains on whole pairs, so that its provider must be made with `paired=True`."""
+    """Return whether an architecture trains on whole pairs, that is, needs a provider with `paired=True`."""
     known = SAE_TRAINING_CLASS_REGISTRY.get(architecture)
     return known is not None and issubclass(known[1], NeedsPairs)
 
 
 def halves(rows: Float[Tensor, "batch d"]) -> tuple[Float[Tensor, "pair d"], Float[Tensor, "pair d"]]:
-    """Return the images' rows and the captions' rows of a paired batch.
+    """Return the rows of images and the rows of captions of a paired batch.
 
     Raises:
-        InputError: an odd batch holds no whole pairs.
+        InputError: the number of rows is odd.
     """
     if len(rows) % 2:
         raise InputError(

@@ -1,4 +1,4 @@
-"""TopK on paired batches with a loss of its own about the codes of a pair; saved as stock TopK."""
+"""TopK on paired batches with further losses on the codes of a pair; saved as stock TopK."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class PairedTopKTrainingSAEConfig(TopKTrainingSAEConfig, NeedsPairs):
 
 
 class PairedTopKTrainingSAE(TopKTrainingSAE):
-    """Trained by the stock trainer on paired batches."""
+    """TopK with losses on pairs, trained on paired batches."""
 
     @abstractmethod
     def pair_losses(self, codes: Float[Tensor, "batch d_sae"]) -> dict[str, Tensor]:

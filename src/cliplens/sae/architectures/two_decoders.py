@@ -1,10 +1,10 @@
-"""Two decoders: one encoder by distance for both modalities, one decoder for each (VL-SAE, arXiv 2510.21323).
+"""VL-SAE (arXiv 2510.21323): one distance-based encoder for both modalities, and one decoder for each.
 
     a_j = 2 - | x/|x| - w_j/|w_j| |_2,  in [0, 2];  the k largest are kept
 
-No stock SAELens architecture measures distances, so these dictionaries are saved as architectures of our own, which
-stock `SAE.load_from_disk` opens once `cliplens.sae` is imported: `two_decoders` for both sides together and, in
-`image/` and `text/`, `distance_topk` for one side with its decoder.
+No stock SAELens architecture computes distances. So these dictionaries are saved as `two_decoders` (both modalities)
+and, in `image/` and `text/`, as `distance_topk` (one modality). Stock `SAE.load_from_disk` opens them once
+`cliplens.sae` is imported.
 """
 
 import copy
@@ -26,19 +26,19 @@ _TINY = 1e-6
 
 
 def nearness(x: Float[Tensor, "*batch d_in"], W_enc: Float[Tensor, "d_in d_sae"]) -> Float[Tensor, "*batch d_sae"]:
-    """Return 2 less the distance between the directions of `x` and of the encoder's columns, in [0, 2]."""
+    """Return 2 minus the distance between unit-norm rows of `x` and unit-norm columns of the encoder, in [0, 2]."""
     cosine = F.normalize(x, dim=-1) @ F.normalize(W_enc, dim=0)
     return 2 - (2 - 2 * cosine).clamp_min(_TINY).sqrt()
 
 
 @dataclass
 class DistanceTopKSAEConfig(SAEConfig):
-    """One side of a dictionary with two decoders."""
+    """Config of `DistanceTopKSAE`."""
 
     k: int = 100
     apply_b_dec_to_input: bool = False
     metadata: Any = field(default_factory=SAEMetadata)
-    """SAELens hands a plain dict over first."""
+    """SAELens passes a plain dict first."""
 
     @classmethod
     def architecture(cls) -> str:
@@ -47,10 +47,10 @@ class DistanceTopKSAEConfig(SAEConfig):
 
 
 class DistanceTopKSAE(SAE[DistanceTopKSAEConfig]):
-    """The k nearest encoder directions, and a linear decoder. `b_in` is taken from the input first."""
+    """One modality of VL-SAE: the k nearest encoder directions of `x - b_in`, and a linear decoder."""
 
     def initialize_weights(self) -> None:
-        """As stock, with the input bias at 0."""
+        """Initialise as stock, with an input bias of 0."""
         super().initialize_weights()
         self.b_in = nn.Parameter(torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device))
 
@@ -71,7 +71,7 @@ class DistanceTopKSAE(SAE[DistanceTopKSAEConfig]):
 
 @dataclass
 class TwoDecodersSAEConfig(DistanceTopKSAEConfig):
-    """Both sides together."""
+    """Config of `TwoDecodersSAE`."""
 
     @classmethod
     def architecture(cls) -> str:
@@ -80,15 +80,15 @@ class TwoDecodersSAEConfig(DistanceTopKSAEConfig):
 
 
 class TwoDecodersSAE(DistanceTopKSAE):
-    """Both sides; by itself it decodes with the image decoder. `for_modality` gives a side of its own."""
+    """Both modalities. `decode` uses the image decoder; `for_modality` returns one modality."""
 
     def initialize_weights(self) -> None:
-        """As one side, with the text decoder beside the image decoder."""
+        """Initialise as one modality, and add the text decoder."""
         super().initialize_weights()
         _add_text_decoder(self)
 
     def for_modality(self, modality: Modality) -> DistanceTopKSAE:
-        """Return the part that reads one modality; it shares its weights with the whole."""
+        """Return the SAE of one modality. It shares its weights."""
         names = {f.name for f in fields(DistanceTopKSAEConfig)}
         cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if modality == "text" else (self.W_dec, self.b_dec)
@@ -97,7 +97,7 @@ class TwoDecodersSAE(DistanceTopKSAE):
         return side
 
     def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
-        """Two sides have two means: fold into one side of it."""
+        """Raise NotImplementedError: means are folded into `for_modality(modality)`."""
         raise NotImplementedError("fold a mean into for_modality(modality)")
 
 
@@ -115,10 +115,10 @@ class TwoDecodersTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
 
 
 class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
-    """Trained by the stock trainer on paired batches: images through one decoder, captions through the other."""
+    """VL-SAE, trained on paired batches. Images use one decoder, captions the other."""
 
     def initialize_weights(self) -> None:
-        """As stock, with the text decoder starting where the image decoder does."""
+        """Initialise as stock, with the text decoder equal to the image decoder."""
         super().initialize_weights()
         self.b_in = nn.Parameter(torch.zeros(self.cfg.d_in, dtype=self.dtype, device=self.device), requires_grad=False)
         _add_text_decoder(self)
@@ -130,7 +130,7 @@ class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "*batch d_in"]
     ) -> tuple[Float[Tensor, "*batch d_sae"], Float[Tensor, "*batch d_sae"]]:
-        """Nearness of the k nearest, and of all."""
+        """Return the codes (nearness of the k nearest directions, 0 elsewhere) and the nearness of all directions."""
         near = self.hook_sae_acts_pre(nearness(self.process_sae_in(x), self.W_enc))
         return self.hook_sae_acts_post(TopK(self.cfg.k)(near)), near
 
@@ -141,9 +141,13 @@ class TwoDecodersTrainingSAE(TrainingSAE[TwoDecodersTrainingSAEConfig]):
         return self.run_time_activation_norm_fn_out(self.hook_sae_recons(out))
 
     def calculate_aux_loss(
-        self, step_input: TrainStepInput, feature_acts: Tensor, hidden_pre: Tensor, sae_out: Tensor
+        self,
+        step_input: TrainStepInput,
+        feature_acts: Float[Tensor, "batch d_sae"],
+        hidden_pre: Float[Tensor, "batch d_sae"],
+        sae_out: Float[Tensor, "batch d_in"],
     ) -> dict[str, Tensor]:
-        """Return no further losses: only the reconstruction is learnt from."""
+        """Return no further losses: only the reconstruction error is used."""
         return {}
 
 

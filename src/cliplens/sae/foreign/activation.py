@@ -1,7 +1,7 @@
-"""Decide the activation of a foreign dictionary: configuration first, then what its tensors allow; never a guess.
+"""Determine the activation of a foreign dictionary from its configuration, or else from its tensors; never guess.
 
-A TopK dictionary read as ReLU fires several times too often and nothing fails, so every disagreement is refused:
-between two entries of a configuration, between configuration and tensors, and any activation that is not known.
+A TopK dictionary read as ReLU would fire far too often without an error. So contradictions raise an error: between
+two entries of a configuration, between configuration and tensors, and any unknown activation.
 """
 
 import re
@@ -58,7 +58,7 @@ _DICT_CLASSES: dict[str, Kind | None] = {
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation, as far as one source gives it."""
+    """An activation, as far as one source defines it."""
 
     kind: Kind | None = None
     k: int | None = None
@@ -67,10 +67,10 @@ class Activation:
 
 
 def configured_activation(config: Mapping[str, Any]) -> Activation:
-    """Return the activation a configuration asks for; its fields are None where the configuration does not say.
+    """Return the activation in a configuration; fields that it does not define are None.
 
     Raises:
-        InputError: an unknown activation, two that contradict each other, or a `k` or threshold that is no number.
+        InputError: an unknown activation, contradictory entries, or a `k` or threshold that is not a number.
     """
     kind = _one_kind(list(_named_kinds(config)))
     ks = {f"{at}={value!r}": _whole(value, at) for at, value in _parameters(config, _K_KEYS)}
@@ -89,12 +89,12 @@ def decide(layout: str, config: Mapping[str, Any], from_file: Activation, allowe
 
     Args:
         layout: the layout's name, for messages.
-        config: the configuration that came with the dictionary; it decides.
-        from_file: what the tensors, the class or the file name say; used where the configuration is silent.
-        allowed: the activations the tensors can belong to.
+        config: the configuration of the dictionary; it takes precedence.
+        from_file: the activation by tensors, class or file name, used if the configuration does not define it.
+        allowed: the activations that fit the tensors.
 
     Raises:
-        InputError: configuration and file contradict each other, or neither says enough.
+        InputError: configuration and file contradict each other, or do not define the activation.
     """
     asked = configured_activation(config)
     kind = asked.kind or from_file.kind
@@ -106,13 +106,13 @@ def decide(layout: str, config: Mapping[str, Any], from_file: Activation, allowe
         )
     if kind is None:
         raise InputError(
-            expected=f"a {layout} dictionary that says its activation",
-            found="a configuration and tensors that do not",
-            fix='put a config.json beside it, for example {"activation": "topk", "k": 32}',
+            expected=f"a {layout} dictionary that defines its activation",
+            found="a configuration and tensors that do not define it",
+            fix='put a config.json next to it, for example {"activation": "topk", "k": 32}',
         )
     if kind not in allowed:
         raise InputError(
-            expected=f"tensors of a {kind} dictionary, the activation its configuration names",
+            expected=f"tensors of a {kind} dictionary, as in its configuration",
             found=f"a {layout} file whose tensors belong to {' or '.join(sorted(allowed))}",
             fix="pair the weights with the configuration they were saved with",
         )
@@ -151,7 +151,7 @@ def _sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def _named_kinds(config: Mapping[str, Any]) -> Iterator[tuple[str, Kind, bool]]:
-    """Yield where an activation is named, which one, and whether by the name of a class."""
+    """Yield each entry that names an activation, the activation, and whether it is the name of a class."""
     for section, content in _sections(config):
         for key in _ACTIVATION_KEYS:
             word = _word_of(content.get(key))
@@ -166,7 +166,7 @@ def _named_kinds(config: Mapping[str, Any]) -> Iterator[tuple[str, Kind, bool]]:
 
 
 def _one_kind(named: list[tuple[str, Kind, bool]]) -> Kind | None:
-    """Return the one activation meant: a class (gated, jumprelu, ...) may name ReLU as the activation inside it."""
+    """Return the activation. A class (gated, jumprelu, ...) may have ReLU as the activation inside it."""
     classes = {kind for _, kind, by_class in named if by_class}
     inside = {kind for _, kind, by_class in named if not by_class}
     kinds = classes | (inside - {"relu"} if classes else inside)
@@ -180,7 +180,7 @@ def _one_kind(named: list[tuple[str, Kind, bool]]) -> Kind | None:
 
 
 def _word_of(value: Any) -> Any:
-    """Return what names an activation: the value itself, or the class in `{"cls": ..., "params": ...}`."""
+    """Return the name of an activation: the value, or the class in `{"cls": ..., "params": ...}`."""
     if isinstance(value, Mapping):
         return next((value[key] for key in ("cls", "name", "type", "class") if key in value), "")
     return value

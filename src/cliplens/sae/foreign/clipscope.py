@@ -21,11 +21,11 @@ class Clipscope(ForeignLayout):
     name = "clipscope"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the state dict holds pre_b, enc and dec."""
+        """Return whether the state dict contains pre_b, enc and dec."""
         return {"pre_b", "enc", "dec"} <= checkpoint.state.keys()
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """Return a topk dictionary, or a standard one where no k was saved."""
+        """Return a topk dictionary, or a standard one if no k was saved."""
         enc, dec, bias = (matrix(checkpoint.state, n, self.name) for n in ("enc", "dec", "pre_b"))
         tensors = {"W_enc": enc, "b_enc": enc.new_zeros(enc.shape[1]), "W_dec": dec, "b_dec": bias}
         layer = _LAYER.match(checkpoint.path.parent.name)

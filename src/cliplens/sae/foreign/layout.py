@@ -1,4 +1,4 @@
-"""The records a layout works with, and the interface it implements."""
+"""The interface of layouts, and the records they use."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ _PREFIXES = ("module.", "_orig_mod.", "sae.", "autoencoder.", "model.", "ae.")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as it was read: its content, and the configuration found with it."""
+    """The content of a checkpoint, and its configuration."""
 
     path: Path
     content: Mapping[str, Any]
-    """Names -> tensors, numbers, words and further mappings."""
+    """Tensors, numbers, strings and nested mappings, by name."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration from a file beside it, a header before it or an object within it, as plain names and values."""
+    """Configuration from a file next to it, a header before it or an object within it, as plain values."""
 
     @cached_property
     def state(self) -> Mapping[str, Any]:
@@ -39,40 +39,40 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class SaeSpec:
-    """The same dictionary in SAELens' terms."""
+    """A dictionary in SAELens' terms."""
 
     architecture: str
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of SAELens' inference config beside the sizes."""
+    """Fields of SAELens' inference config other than the sizes."""
     hook_name: str | None = None
     model_name: str | None = None
 
 
 class ForeignLayout(ABC):
-    """The file layout of one project's dictionaries."""
+    """The file layout of the dictionaries of one project."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the checkpoint is of this layout, by the names of its tensors and of its configuration."""
+        """Return whether the checkpoint has this layout, by the names of its tensors and configuration entries."""
 
     @abstractmethod
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
-        """Return the dictionary it holds.
+        """Return the dictionary of a checkpoint.
 
         Raises:
-            InputError: it computes something no SAELens architecture computes, or does not say what it computes.
+            InputError: no SAELens architecture is equal to it, or its activation is not defined.
         """
 
 
 def unsupported(layout: str, feature: str) -> InputError:
-    """Return the refusal of a dictionary no SAELens architecture equals."""
+    """Return the error for a dictionary that no SAELens architecture is equal to."""
     return InputError(
-        expected=f"a {layout} dictionary that some SAELens architecture equals",
+        expected=f"a {layout} dictionary that is equal to a SAELens architecture",
         found=feature,
-        fix="keep using it with its authors' code, or write an SAE class and register it with SAELens",
+        fix="use it with its authors' code, or write an SAE class and register it with SAELens",
     )
 
 

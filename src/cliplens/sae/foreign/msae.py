@@ -41,7 +41,7 @@ class MSAE(ForeignLayout):
             raise InputError(
                 expected="an MSAE file under the name its training gave it, which holds its activation",
                 found=checkpoint.path.name,
-                fix="give it that name again, for example 4096_512_TopKReLU_64_False_False_0.0_data.pth",
+                fix="rename it, for example to 4096_512_TopKReLU_64_False_False_0.0_data.pth",
             )
         if float(options["cap"]) > 0:
             raise unsupported(self.name, f"codes bent by a soft cap at {options['cap']}")

@@ -1,4 +1,4 @@
-"""Convert OpenAI's sparse_autoencoder and sdxl-unbox, which took over its class.
+"""Convert OpenAI's sparse_autoencoder and sdxl-unbox, which uses its class.
 
     codes = act((norm(x) - pre_bias) E + latent_bias);  out = codes D + pre_bias, norm undone
 
@@ -41,7 +41,7 @@ class OpenAI(ForeignLayout):
 
 
 def _saved_activation(state: Mapping[str, Any]) -> Activation:
-    """Return the activation the state dict itself names."""
+    """Return the activation that the state dict names."""
     if not isinstance(state.get("activation"), str):
         return Activation()
     options = state.get("activation_state_dict")

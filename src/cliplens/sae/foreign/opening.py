@@ -38,7 +38,7 @@ _LAYOUTS: tuple[ForeignLayout, ...] = (
     DictionaryLearning(),
     Plain(),
 )
-"""In the order they are tried; ViSAEBench before dictionary_learning, whose names it shares, Plain last."""
+"""Layouts in the order of trial: ViSAEBench before dictionary_learning, which has the same names; Plain last."""
 
 
 def layouts() -> tuple[str, ...]:
@@ -51,18 +51,18 @@ def layouts() -> tuple[str, ...]:
 
 
 def convert(path: Path, layout: str | None = None, *, hook_name: str | None = None) -> "SAE[Any]":
-    """Return the SAELens SAE that equals a checkpoint of another project.
+    """Convert a checkpoint of another project to an equal SAELens SAE.
 
     Args:
         path: the checkpoint file, or the folder that holds it and its config.
         layout: one of `layouts()`; None recognises it from config and tensors.
-        hook_name: the hook it reads, where the checkpoint does not say.
+        hook_name: the hook of the dictionary, if the checkpoint does not contain it.
 
     Raises:
-        UnknownNameError: there is no layout of that name.
-        InputError: no layout recognises the checkpoint, or no SAELens architecture equals it.
-        UnsafeFileError: the file holds objects beside tensors.
-        DamagedError: the file or its configuration is cut.
+        UnknownNameError: no layout has that name.
+        InputError: no layout recognises the checkpoint, or no SAELens architecture is equal to it.
+        UnsafeFileError: the file contains other objects than tensors.
+        DamagedError: the file or its configuration is truncated.
     """
     if layout is not None and layout not in layouts():
         raise unknown_name("layout", layout, layouts())
@@ -77,7 +77,7 @@ def convert(path: Path, layout: str | None = None, *, hook_name: str | None = No
         raise InputError(
             expected=f"a checkpoint in the {chosen.name} layout",
             found=f"{checkpoint.path}, which cannot be read as one ({type(error).__name__}: {error})",
-            fix="name its own layout with layout= (--layout on the command line)",
+            fix="pass its layout with layout= (--layout on the command line)",
         ) from error
     metadata = sae.cfg.metadata
     metadata.hook_name, metadata.model_name = hook_name or spec.hook_name, spec.model_name
@@ -92,7 +92,7 @@ def _choose_layout(checkpoint: Checkpoint, name: str | None) -> ForeignLayout:
     raise InputError(
         expected=f"a checkpoint of {', '.join(layouts())}",
         found=f"{checkpoint.path} with {', '.join(sorted(map(str, checkpoint.state))[:8]) or 'nothing in it'}",
-        fix="name its layout with layout= (--layout on the command line), or save it with SAELens where it was made",
+        fix="pass its layout with layout= (--layout on the command line), or save it again with SAELens",
     )
 
 

@@ -2,9 +2,8 @@
 
     codes = act(x E + b);  out = codes D exp(multiplier);  nothing is taken from the input or added to the output
 
-The dictionary is taken as saved. Where the config gives its `normalization`, it is normalised as overcomplete does when
-it goes into eval mode. JumpReLU thresholds are saved as logarithms. Encoders of one linear layer only, with batch norm
-folded in; every other encoder is refused.
+The dictionary is used as saved. If the config contains `normalization`, it is normalised as overcomplete does in eval
+mode. JumpReLU thresholds are saved as logarithms. The encoder must be one linear layer; batch norm is folded in.
 """
 
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ class Overcomplete(ForeignLayout):
     name = "overcomplete"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether it holds dictionary._weights and an encoder."""
+        """Return whether the checkpoint contains dictionary._weights and an encoder."""
         return "dictionary._weights" in checkpoint.state
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:

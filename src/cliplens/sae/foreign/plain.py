@@ -2,7 +2,7 @@
 
     codes = act((x - b_dec) W_enc + b_enc);  out = codes W_dec + b_dec
 
-The tensors alone do not say the activation. A config.json beside them must; layout="plain" without one means ReLU.
+The tensors do not determine the activation. A config.json must define it; layout="plain" without one means ReLU.
 """
 
 from collections.abc import Mapping
@@ -25,19 +25,19 @@ class Plain(ForeignLayout):
     name = "plain"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether it has SAELens' tensor names and says its activation.
+        """Return whether the checkpoint has SAELens' tensor names and defines its activation.
 
         Raises:
-            InputError: it has the names, and nothing says the activation.
+            InputError: it has the names, but does not define the activation.
         """
         state = checkpoint.state
         if not {"W_enc", "W_dec", "b_dec"} <= state.keys():
             return False
         if _activation(state)[0].kind is None and configured_activation(checkpoint.config).kind is None:
             raise InputError(
-                expected="a configuration that says the activation, beside W_enc, b_enc, W_dec and b_dec",
+                expected="a configuration with the activation, next to W_enc, b_enc, W_dec and b_dec",
                 found=f"{checkpoint.path} without one",
-                fix='put a config.json beside it, for example {"activation": "topk", "k": 32}, or name layout="plain"'
+                fix='put a config.json next to it, for example {"activation": "topk", "k": 32}, or pass layout="plain"'
                 " (--layout plain), which reads ReLU((x - b_dec) W_enc + b_enc)",
             )
         return True

@@ -1,7 +1,7 @@
 """Read checkpoints as tensors: safetensors, or a torch file opened with `weights_only`.
 
-Some projects pickle a config object beside the weights. `weights_only` would refuse those. The few known classes are
-taken as plain names and values, and none of their code runs. Every other object is refused.
+Some projects pickle a config object with the weights, which `weights_only` does not allow. Known config classes are
+read as plain names and values, without running their code. Any other object is an error.
 """
 
 import io
@@ -33,7 +33,7 @@ _WEIGHTS = (
 )
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 _BESIDE_WEIGHTS = ("sparsity", "optimizer", "trainer_state", "means", "scheduler")
-"""Parts of names of files that lie beside weights and hold none."""
+"""Parts of names of files that are stored with weights and contain none."""
 _CONFIGS = ("config.json", "cfg.json", "config.yaml", "config.yml")
 _INNER_CONFIGS = ("cfg", "config", "args", "hparams", "hyper_parameters")
 _DECIDING = ("activation", "activation_fn", "activation_fn_str", "architecture", "sae_type", "k", "d_in", "d_sae")
@@ -50,14 +50,14 @@ _JSON = b"{"
 
 
 class Values:
-    """Stands for a pickled config: the values of its authors' class, and none of its code."""
+    """A pickled config: the values of the original class, without its code."""
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read the tensors of a checkpoint file, or of a folder that holds one, with its configuration.
 
     Raises:
-        InputError: there is no checkpoint, more than one, or two configurations that contradict each other.
+        InputError: there is no checkpoint or more than one, or two configurations contradict each other.
         UnsafeFileError: the file holds objects beside tensors.
         DamagedError: the file or its configuration is cut.
     """
@@ -83,7 +83,7 @@ def _weights_in(folder: Path) -> Path:
         raise InputError(
             expected="a folder with one checkpoint",
             found=f"{len(candidates)} in {folder} ({listed})",
-            fix="give the file itself",
+            fix="pass the path of one file",
         )
     return candidates[0]
 
@@ -97,13 +97,13 @@ def _config_beside(file: Path) -> dict[str, Any]:
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return both configurations as one; entries of `second` win where they may differ."""
+    """Join two configurations; entries of `second` take precedence where they may differ."""
     for key in _DECIDING:
         if key in first and key in second and first[key] != second[key]:
             raise InputError(
                 expected=f"one configuration of {file}",
                 found=f"{key}={first[key]!r} in one file and {key}={second[key]!r} in another",
-                fix="keep the configuration these weights were saved with",
+                fix="keep the configuration that the weights were saved with",
             )
     return {**first, **second}
 
@@ -118,7 +118,7 @@ def _safetensors(file: Path) -> dict[str, Any]:
 
 
 def _torch_file(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """Return the line of JSON before the tensors, as saev writes it, and the content."""
+    """Return the line of JSON before the tensors, which saev writes, and the content."""
     with file.open("rb") as opened:
         try:
             header = json.loads(opened.readline()) if opened.peek(1)[:1] == _JSON else {}
@@ -130,7 +130,7 @@ def _torch_file(file: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:
 
 
 def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
-    scalar = np.float32(0).__reduce__()[0]  # how numpy pickles a number
+    scalar = np.float32(0).__reduce__()[0]  # numpy pickles numbers with these functions.
     numbers = [scalar, np.dtype, *(type(np.dtype(d)) for d in ("f4", "f8", "i4", "i8"))]
     allowed: list[Any] = [*numbers, *((Values, name) for name in _CONFIG_CLASSES)]
     try:
@@ -141,7 +141,7 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
         raise UnsafeFileError(
             expected=f"nothing but tensors, numbers and known configs in {file}",
             found=str(error).strip().splitlines()[-1],
-            fix="save its state_dict() alone where it was made",
+            fix="save only its state_dict() on the original machine",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
         raise DamagedError(
@@ -159,7 +159,7 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
 def _apart(
     content: Mapping[str, Any], config: Mapping[str, Any], file: Path
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Join a configuration saved within the checkpoint with the one beside it."""
+    """Join a configuration within the checkpoint with the one next to it."""
     for name in _INNER_CONFIGS:
         inner = content.get(name)
         if isinstance(inner, Mapping) or (inner is not None and hasattr(inner, "__dict__") and name == "cfg"):

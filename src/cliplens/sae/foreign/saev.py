@@ -2,7 +2,7 @@
 
     codes = act(x W_enc + b_enc);  out = codes W_dec + b_dec;  BatchTopK cuts at its running threshold when used
 
-saev often normalises activations while it loads them, which the checkpoint does not hold: give it the same inputs.
+saev often normalises activations while loading them, which the checkpoint does not record: pass the same inputs.
 Its TopK applies no ReLU, so it differs from SAELens' only in rows with fewer than k positive pre-activations.
 """
 
@@ -35,14 +35,14 @@ class Saev(ForeignLayout):
             raise unsupported(self.name, f"the activation {name}")
         threshold = matrix(state, "activation.threshold", self.name) if kind == "batchtopk" else None
         k = int(params.get("top_k", 32)) if kind == "topk" else None
-        # The header's vocabulary is saev's own and was read above.
+        # The entries of the header are saev's own and were read above.
         own = Checkpoint(checkpoint.path, checkpoint.content)
         fields = {"apply_b_dec_to_input": False}
         return spec_of(self.name, own, tensors, Activation(kind, k, threshold), frozenset({kind}), fields)
 
 
 def _activation(header: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the activation's class and parameters, which each schema keeps in another place."""
+    """Return class and parameters of the activation; their place depends on the schema."""
     config = header.get("cfg", {})
     if isinstance(config.get("activation"), Mapping):
         return str(config["activation"].get("cls")), config["activation"].get("params", {})

@@ -2,7 +2,7 @@
 
     codes = relu((x - bpre) E + b);  out = codes D + bpre
 
-Linear layers as torch keeps them, so `decoder.weight` is [input, latent].
+Weights are those of torch's linear layers, so `decoder.weight` is [input, latent].
 """
 
 from cliplens.sae.foreign.activation import Activation

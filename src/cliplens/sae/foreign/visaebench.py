@@ -2,8 +2,8 @@
 
     codes = act(relu(x E + b));  out = codes D (+ decoder.bias);  nothing is taken from the input
 
-Both weights have one row per latent, unlike torch.nn.Linear's decoder. Where `d_in` equals `d_sae` the shapes do not
-tell the two apart: without a decoder bias it is this layout; with one, the config's `input_dim` or layout= decides.
+Both weights have one row per latent, unlike the decoder of torch.nn.Linear. If `d_in` equals `d_sae`, shapes do not
+distinguish them: without a decoder bias it is this layout; with one, the config's `input_dim` or layout= decides.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class ViSAEBench(ForeignLayout):
     name = "visaebench"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether encoder and decoder have one row per latent and nothing else is taken from the input."""
+        """Return whether encoder and decoder have one row per latent, and no bias is subtracted from the input."""
         state = checkpoint.state
         encoder, decoder = state.get("encoder.weight"), state.get("decoder.weight")
         if not isinstance(encoder, Tensor) or not isinstance(decoder, Tensor) or any(n in state for n in _OTHERS):

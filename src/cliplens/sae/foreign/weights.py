@@ -1,9 +1,10 @@
-"""Bring the tensors of a layout into SAELens' names and shapes, and refuse what cannot be a dictionary."""
+"""Convert the tensors of a layout to SAELens' names and shapes, and check them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
@@ -27,17 +28,17 @@ def spec_of(
     hook_name: str | None = None,
     model_name: str | None = None,
 ) -> SaeSpec:
-    """Return the specification of a dictionary from tensors in SAELens' names, after its activation is decided.
+    """Return the specification of a dictionary from tensors under SAELens' names, and determine its activation.
 
     Args:
         layout: the layout's name.
-        checkpoint: where the tensors come from; its configuration decides the activation.
+        checkpoint: the checkpoint of the tensors; its configuration determines the activation.
         tensors: W_enc, W_dec, b_dec, and b_enc or the tensors of a gated dictionary.
-        from_file: what tensors, class or file name say about the activation.
-        allowed: the activations the tensors can belong to.
-        fields: fields of SAELens' config beside the sizes.
-        hook_name: the hook it reads, if known.
-        model_name: the model it reads, if known.
+        from_file: the activation by tensors, class or file name.
+        allowed: the activations that fit the tensors.
+        fields: fields of SAELens' config other than the sizes.
+        hook_name: the hook of the dictionary, if known.
+        model_name: the model of the dictionary, if known.
     """
     activation = decide(layout, checkpoint.config, from_file, allowed)
     spec = _spec(tensors, activation, dict(fields or {}), hook_name, model_name)
@@ -50,7 +51,7 @@ def matrix(state: Mapping[str, Any], name: str, layout: str) -> Tensor:
     """Return a tensor of the checkpoint by name.
 
     Raises:
-        InputError: it is missing, or is no tensor.
+        InputError: it is missing, or not a tensor.
     """
     found = state.get(name)
     if not isinstance(found, Tensor):
@@ -58,17 +59,17 @@ def matrix(state: Mapping[str, Any], name: str, layout: str) -> Tensor:
         raise InputError(
             expected=f"the tensor {name!r} of a {layout} checkpoint",
             found=listed if found is None else type(found).__name__,
-            fix="give the whole checkpoint, or name its layout with layout= (--layout on the command line)",
+            fix="pass the whole checkpoint, or its layout with layout= (--layout on the command line)",
         )
     return found
 
 
 def check_spec(spec: SaeSpec, layout: str) -> None:
-    """Refuse tensors that do not form a dictionary.
+    """Check that tensors form a dictionary.
 
     Raises:
-        InputError: integers, non-finite numbers, an empty dictionary, or k beyond the number of latents.
-        MismatchError: shapes that do not fit together.
+        InputError: integers, non-finite numbers, no latents, or k above the number of latents.
+        MismatchError: shapes do not fit together.
     """
     W_enc, W_dec = spec.tensors["W_enc"], spec.tensors["W_dec"]
     for name, tensor in spec.tensors.items():
@@ -77,7 +78,7 @@ def check_spec(spec: SaeSpec, layout: str) -> None:
         raise InputError(
             expected=f"a decoder of a {layout} dictionary, one row per latent",
             found=f"a tensor of shape {tuple(W_dec.shape)}",
-            fix="give the checkpoint of a dictionary with at least one latent",
+            fix="pass the checkpoint of a dictionary with at least one latent",
         )
     d_sae, d_in = W_dec.shape
     shapes = {"W_enc": (d_in, d_sae), "b_dec": (d_in,), "threshold": (d_sae,), **dict.fromkeys(_VECTORS, (d_sae,))}
@@ -87,7 +88,7 @@ def check_spec(spec: SaeSpec, layout: str) -> None:
                 expected=f"{name} of shape {shape} for the decoder of {d_sae} latents and {d_in} inputs that the"
                 f" {layout} layout gives",
                 found=f"shape {tuple(spec.tensors[name].shape)} (encoder {tuple(W_enc.shape)})",
-                fix="name the checkpoint's own layout with layout=, or transpose the weights where it was made",
+                fix="pass the layout of the checkpoint with layout=, or transpose the weights and save them again",
             )
     k = spec.config.get("k")
     if k is not None and not 1 <= k <= d_sae:
@@ -101,14 +102,14 @@ def _check_numbers(name: str, tensor: Tensor, layout: str) -> None:
         raise InputError(
             expected=f"{name} of a {layout} dictionary as floating-point numbers",
             found=str(tensor.dtype),
-            fix="save the weights in float32 where they were made",
+            fix="save the weights again in float32",
         )
     wrong = tensor.isnan() if name == "threshold" else ~tensor.isfinite()
     if wrong.any():
         raise InputError(
             expected=f"finite weights in {name}",
             found=f"{int(wrong.sum())} that are nan or infinite",
-            fix="give a checkpoint from before the training diverged",
+            fix="pass a checkpoint from before the training diverged",
         )
 
 
@@ -139,13 +140,13 @@ def _spec(
         assert activation.threshold is not None
         threshold = activation.threshold.detach().float()
         if activation.kind == "batchtopk":
-            threshold = threshold.clamp_min(0)  # its codes are behind a ReLU, so a negative threshold cuts nothing
+            threshold = threshold.clamp_min(0)  # Its codes follow a ReLU, so a negative threshold has no effect.
         full = threshold.expand(len(tensors["W_dec"])) if threshold.ndim == 0 else threshold.flatten()
         return SaeSpec("jumprelu", {**tensors, "threshold": full}, fields, hook_name, model_name)
     architecture = "gated" if activation.kind == "gated" else "standard"
     return SaeSpec(architecture, tensors, fields, hook_name, model_name)
 
 
-def zeros_like_bias(weight: Tensor) -> Tensor:
-    """Return a zero bias of the decoder rows' width, for layouts whose dictionaries have none."""
+def zeros_like_bias(weight: Shaped[Tensor, "d_sae d_in"]) -> Tensor:
+    """Return a zero bias of the width of the decoder rows, for layouts without a bias."""
     return torch.zeros(weight.shape[1], dtype=weight.dtype)
