@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from cliplens.errors import InputError, NonFiniteError
@@ -12,7 +12,9 @@ from cliplens.errors import InputError, NonFiniteError
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
-def as_double(values: np.ndarray | Tensor, name: str, axes: tuple[str, ...]) -> Float[Tensor, "..."]:
+def as_double(
+    values: Shaped[np.ndarray, "..."] | Shaped[Tensor, "..."], name: str, axes: tuple[str, ...]
+) -> Float[Tensor, "..."]:
     """Return the values as a float64 tensor on their device.
 
     Args:
@@ -44,7 +46,7 @@ def as_double(values: np.ndarray | Tensor, name: str, axes: tuple[str, ...]) -> 
     return tensor
 
 
-def like(result: Tensor, given: Array) -> Array:
+def like(result: Shaped[Tensor, "..."], given: Array) -> Array:
     """Return the result as a tensor if `given` is a tensor, else as a numpy array."""
     return result if isinstance(given, Tensor) else result.cpu().numpy()
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 Images = Float[Tensor, "batch channel height width"]
 Tokens = Int[Tensor, "batch context"]
+TowerInputs = Images | Tokens
+"""Checked inputs of a tower: images, or token ids (of a caption, or of images)."""
 Logits = Float[Tensor, "image text"]
 Codes = Float[Tensor, "row d_sae"]
 Decoder = Float[Tensor, "d_sae d_in"]

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from cliplens.errors import InputError
@@ -171,7 +171,7 @@ def other_right_pairs(
     return others & ~torch.eye(n, dtype=torch.bool)
 
 
-def ids_of_rows(rows: Tensor) -> list[bytes]:
+def ids_of_rows(rows: Shaped[Tensor, "row ..."]) -> list[bytes]:
     """Return an id per row that is equal for equal rows, for images or tokens whose pairs are unknown.
 
     >>> ids = ids_of_rows(torch.tensor([[1, 2], [3, 4], [1, 2]]))

@@ -42,7 +42,7 @@ def test_heads_sum_to_the_similarity(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLOSED)
-def test_closed_towers_say_so(name: str) -> None:
+def test_towers_without_hooks_inside_blocks_raise_an_error(name: str) -> None:
     side, level = CLOSED[name]
     tower, inputs, towards, _ = next(s for s in sides(name) if s[0].cfg.side == side)
     with torch.no_grad():

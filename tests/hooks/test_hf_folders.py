@@ -201,7 +201,7 @@ def norms(model: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("change", [lora, lambda m: lora(m).base_model.model, norms], ids=["peft", "inside", "norms"])
-def test_weights_are_copied_as_the_model_applies_them(change: Callable[[Any], Any]) -> None:
+def test_effective_weights_are_copied(change: Callable[[Any], Any]) -> None:
     changed = change(joint())
     model, images = getattr(changed, "base_model", changed), tiny_images(2)
     inner = getattr(model, "model", model) if not hasattr(model, "get_image_features") else model

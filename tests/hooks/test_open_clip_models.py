@@ -110,7 +110,7 @@ def test_weights_of_another_architecture_are_refused(named: str, tmp_path: Path)
         ("local-dir:/no/such/folder", "openai", InputError, "leave `pretrained` out"),
     ],
 )
-def test_what_cannot_be_found_is_said_before_anything_is_built(
+def test_missing_files_are_errors_before_a_model_is_built(
     name: str, pretrained: str | None, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -136,7 +136,7 @@ def test_no_name_without_a_tag_reaches_the_network(monkeypatch: pytest.MonkeyPat
         assert load("tiny-siglip", "random").tokenizer is None
 
 
-def test_model_objects_are_adopted_with_what_they_carry() -> None:
+def test_model_objects_are_adopted_with_their_preprocess() -> None:
     model = tiny_model("custom", text={"vocab_size": 49408})
     model.visual.preprocess_cfg = {"size": 32, "mean": (0.5, 0.5, 0.5)}
     loaded = OpenClipModels().adopt(model)

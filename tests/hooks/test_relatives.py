@@ -143,7 +143,7 @@ def test_files_are_opened_as_tensors_only(tmp_path: Path) -> None:
         cliplens.load(f"slip:{tmp_path / 'args.pt'}")
 
 
-def test_declips_ids_leave_room_for_the_mask_token() -> None:
+def test_declip_ids_account_for_the_mask_token() -> None:
     from open_clip.tokenizer import SimpleTokenizer
 
     stock = SimpleTokenizer(context_length=8)

@@ -90,13 +90,15 @@ def test_text_factors_are_kept_by_the_text_side() -> None:
 
 @pytest.mark.parametrize(("side", "others"), [("image", TEXT_ONLY), ("text", IMAGE_ONLY)])
 @pytest.mark.parametrize("name", NAMES)
-def test_no_side_knows_what_only_the_other_sees(name: str, side: str, others: tuple[str, ...]) -> None:
+def test_single_modality_factors_are_absent_from_the_other_modality(
+    name: str, side: str, others: tuple[str, ...]
+) -> None:
     for factor in others:
         assert probes(name, side)[factor] == pytest.approx(chance(factor), abs=0.06)
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_erased_factors_are_near_chance_and_carry_nothing(side: str) -> None:
+def test_erased_factors_are_near_chance_and_have_no_variance(side: str) -> None:
     for factor in ERASED[side]:
         assert probes("world", side)[factor] < chance(factor) + 0.2
         assert shares("world", side)[factor] < 0.01

@@ -61,7 +61,7 @@ def test_shipped_merges_are_the_ones_the_script_makes(tmp_path: Path) -> None:
     assert gzip.decompress(MERGES.read_bytes()).decode().split("\n")[1:] == pruned_merges(lexicon())
 
 
-def test_a_bag_holds_the_words_of_its_caption() -> None:
+def test_a_bag_contains_the_words_of_its_caption() -> None:
     scenes = draw_scenes(20).replaced(**dict.fromkeys(SAID, 0))
     tokenizer = world_tokenizer()
     bag_of = Bags(tokenizer)

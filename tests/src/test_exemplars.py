@@ -77,7 +77,7 @@ def test_file_names_stay_inside_the_folder_and_are_plain(tmp_path: Path) -> None
     assert {p.name for p in tmp_path.rglob("*")} == {"run", "exemplars", "images", "exemplars.parquet", *names}
 
 
-def test_a_picture_that_is_gone_costs_only_itself(tmp_path: Path) -> None:
+def test_a_missing_picture_loses_only_its_thumbnail(tmp_path: Path) -> None:
     pairs = [Pair("there", picture(), "a"), Pair("gone", tmp_path / "gone.png", "b"), Pair("none", None, "c")]
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     pairs.append(Pair("cut", tmp_path / "cut.png", "d"))

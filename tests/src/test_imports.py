@@ -10,8 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"cliplens": ROOT / "src", "cliplens_hooks": ROOT / "hooks", "cliplens_plugins": ROOT / "plugins"}
 
-UNSHAPED = 143
-"""Arguments that still lack a shape. Lower it with every one that gets its shape; never raise it."""
+REFUSES = "a wrong shape is an error of cliplens that names it, which the shape check of the tests would hide"
+UNSHAPED = {
+    "cliplens.analysis.paths.check_towards": REFUSES,
+    "cliplens.arrays.check_same_rows": REFUSES,
+    "cliplens_plugins.modality.classes.classify": REFUSES,
+    "cliplens_plugins.modality.classes.classify_fixed": REFUSES,
+    "cliplens_plugins.modality.gap.modality_gap": REFUSES,
+    "cliplens_plugins.modality.information.decompose": REFUSES,
+    "cliplens_plugins.modality.sums.sums_of_codes": REFUSES,
+}
+"""Functions whose array arguments have no shape in the signature, with the reason."""
 
 
 def modules() -> dict[str, Path]:
@@ -93,4 +102,5 @@ def test_every_tensor_argument_has_a_shape() -> None:
         if argument.annotation is not None
         and {"Tensor", "torch.Tensor", "np.ndarray"} & set(ast.unparse(argument.annotation).split(" | "))
     ]
-    assert len(bare) <= UNSHAPED, "\n".join(bare)
+    assert [argument for argument in bare if argument.partition("(")[0] not in UNSHAPED] == []
+    assert UNSHAPED.keys() <= {argument.partition("(")[0] for argument in bare}, "an exception is no longer needed"

@@ -156,7 +156,7 @@ def test_the_first_frame_of_an_animation_is_taken(kind: str) -> None:
         (Path(__file__), "unreadable image: not an image Pillow knows (.py)"),
     ],
 )
-def test_what_cannot_be_shown_says_why(image: object, reason: str) -> None:
+def test_pictures_without_a_known_range_have_a_reason(image: object, reason: str) -> None:
     with pytest.raises(BadPictureError) as caught:
         open_picture(image)  # type: ignore[arg-type]
     assert caught.value.reason.startswith(reason)

@@ -48,7 +48,7 @@ def test_rows_out_of_step_are_refused() -> None:
         PairedActs(("a", "b"), None, torch.zeros(1, 3))
 
 
-def test_a_table_survives_the_disk_with_what_its_columns_mean(tmp_path: Path) -> None:
+def test_a_table_is_loaded_with_its_column_descriptions(tmp_path: Path) -> None:
     table = LatentTable(
         {
             "latent": np.arange(3),

@@ -28,7 +28,7 @@ def test_held_out_must_leave_both_parts(fraction: float) -> None:
         Settings(pairs="p.csv", held_out=fraction)
 
 
-def test_every_setting_explains_itself() -> None:
+def test_every_setting_has_a_help_text() -> None:
     from dataclasses import fields
 
     assert all(f.metadata["help"].endswith(".") and f.metadata["group"] for f in fields(Settings))

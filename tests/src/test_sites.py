@@ -7,7 +7,7 @@ from cliplens.sites import Site, as_site, as_sites, sites_of
 @pytest.mark.parametrize(
     "name", ["vision.blocks.9.hook_resid_post", "text.hook_embedding", "vision.ln_final.hook_scale"]
 )
-def test_a_site_and_its_name_say_the_same(name: str) -> None:
+def test_a_site_is_parsed_from_its_name(name: str) -> None:
     assert str(Site.parse(name)) == name
 
 
@@ -17,7 +17,7 @@ def test_layer_and_where_to_stop() -> None:
     assert (outside.layer, outside.stop_at_layer) == (None, None)
 
 
-def test_what_a_tower_sees() -> None:
+def test_a_site_has_the_modality_of_its_tower() -> None:
     assert (Site("vision", "hook_embedding").modality, Site("text", "hook_embedding").modality) == ("image", "text")
 
 

@@ -118,7 +118,7 @@ def test_nan_names_site_batch_and_first_pair(clip: HookedCLIP, pairs: Pairs) -> 
         next(stream(broken, pairs, RESIDUAL))
 
 
-def test_what_is_asked_wrongly_is_refused(clip: HookedCLIP, pairs: Pairs) -> None:
+def test_wrong_options_are_errors(clip: HookedCLIP, pairs: Pairs) -> None:
     with pytest.raises(UnknownNameError, match="nearest: 'mean'"):
         stream(clip, pairs, RESIDUAL, token="meann")
     with pytest.raises(UnknownNameError, match="hook_resid_post"):

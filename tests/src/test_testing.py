@@ -55,7 +55,7 @@ def spoil_width(tower: Any) -> None:
         (spoil_width, "rows of width 7"),
     ],
 )
-def test_a_tower_that_breaks_a_promise_is_told_which(tower: HookedTower, spoil: Any, words: str) -> None:
+def test_a_failed_check_names_what_differs(tower: HookedTower, spoil: Any, words: str) -> None:
     spoil(tower)
     with pytest.raises(TowerCheckError, match=words):
         check_tower(tower, tiny_images(2))
@@ -66,7 +66,7 @@ def test_output_is_compared_with_the_stock_it_is_given(tower: HookedTower) -> No
         check_tower(tower, tiny_images(2), stock=lambda x: tower.stock(x) + 1)
 
 
-def test_a_write_that_is_no_true_edit_is_found(tower: HookedTower) -> None:
+def test_an_edit_that_later_steps_do_not_read_is_found(tower: HookedTower) -> None:
     class Rereads(nn.Module):
         """What a bridge does that lets the MLP read the stream from before the hook."""
 

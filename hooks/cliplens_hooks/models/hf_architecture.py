@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cliplens.errors import MismatchError
+from cliplens.shapes import Images, Tokens
 from cliplens_hooks.models.hf_state import KINDS, TEXT_ONLY
 
 
@@ -22,7 +23,7 @@ class TextOnly(nn.Module):
         super().__init__()
         self.text = text
 
-    def encode_text(self, text: Tensor) -> Tensor:
+    def encode_text(self, text: Tokens) -> Tensor:
         """Return text embeddings."""
         return self.text(text)
 
@@ -34,7 +35,7 @@ class VisionOnly(nn.Module):
         super().__init__()
         self.visual = visual
 
-    def encode_image(self, image: Tensor) -> Tensor:
+    def encode_image(self, image: Images) -> Tensor:
         """Return image embeddings."""
         return self.visual(image)
 

@@ -105,7 +105,7 @@ def _check_size(preprocess: TransformersPreprocess, model: nn.Module, place: str
         ) from error
     if found != wanted:
         raise MismatchError(
-            expected=f"a preprocessor configuration of {place} that gives {list(wanted)}, the images the model reads",
+            expected=f"a preprocessor configuration of {place} with images of the model's shape, {list(wanted)}",
             found=f"{list(found)} from a picture of 80 x 48 pixels",
             fix="correct size, crop_size and do_center_crop in preprocessor_config.json",
         )

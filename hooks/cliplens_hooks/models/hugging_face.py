@@ -61,10 +61,10 @@ class HuggingFaceModels(ModelSource):
         model, kind = to_open_clip(stock), stock.config.model_type
         preprocess = described = None
         if kind not in TEXT_ONLY:
-            preprocess, described = preprocess_at(*_beside(place, options, FILES), kind, model)
+            preprocess, described = preprocess_at(*_processor_place(place, options, FILES), kind, model)
         tokenizer = None
         if kind not in VISION_ONLY:
-            tokenizer = _tokenizer(*_beside(place, options, TOKENIZER_FILES), _text_config(stock), kind)
+            tokenizer = _tokenizer(*_processor_place(place, options, TOKENIZER_FILES), _text_config(stock), kind)
         loaded = _complete(model, name, preprocess, described, tokenizer)
         model.to(device=device, dtype=dtype)
         return loaded
@@ -103,7 +103,7 @@ def _place(source: str) -> tuple[str, dict[str, Any]]:
     return f"{owner}/{name}", {"subfolder": subfolder}
 
 
-def _beside(place: str, options: dict[str, Any], files: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _processor_place(place: str, options: dict[str, Any], files: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return the folder of an encoder's tokenizer or image processor: its own, or one next to it in a pipeline."""
     folder = Path(place)
     if options:

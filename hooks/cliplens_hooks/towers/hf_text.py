@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from open_clip.hf_model import ClsLastHiddenStatePooler, ClsPooler, HFTextEncoder
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 from cliplens.contracts import Tower
 from cliplens.errors import InputError
 from cliplens.hooked import HookedLayer, HookedTextTower, HookedTower, TowerConfig, hook_point
+from cliplens.shapes import Tokens
 from cliplens.sites import Side
 
 LAYERS = ("encoder.layer", "block", "layers", "encoder.layers")
@@ -86,15 +87,15 @@ class HFText(HookedTextTower):
         return next(self.stock.parameters()).dtype
 
     def token_embedding(self) -> Tensor:
-        """The token embedding of the encoder."""
+        """Return the weight of the token embedding."""
         return self.transformer.get_input_embeddings().weight
 
-    def run_stock(self, inputs: Tensor) -> Tensor:
+    def run_stock(self, inputs: Tokens) -> Tensor:
         """Run the encoder."""
         out = self.stock(inputs)
         return out[0] if isinstance(out, tuple) else out
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: Tokens) -> tuple[Tensor, Mapping[str, Any]]:
         """Return the stream that enters the first block, and its other arguments."""
         handle = layers_of(self.transformer)[0].register_forward_pre_hook(_stop_at_the_door, with_kwargs=True)  # type: ignore[index]
         try:
@@ -106,7 +107,7 @@ class HFText(HookedTextTower):
         stream, *rest = given if given else (named.pop("hidden_states"),)
         return self.hook_embed(stream), {"given": rest, "named": named}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Tokens) -> Tensor:
         """Apply the final norm, if there is one, and open_clip's pooler."""
         for name in FINAL_NORMS:
             stream = getattr(self.transformer, name, nn.Identity())(stream)
@@ -118,7 +119,7 @@ class HFText(HookedTextTower):
         )
         return self.stock.pooler(out, self._mask(inputs))
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
         """Project into the joint embedding space."""
         return self.stock.proj(pooled)
 

@@ -29,6 +29,7 @@ from cliplens.hooked import (
     hook_point,
     hooked_norm,
 )
+from cliplens.shapes import TowerInputs
 from cliplens.sites import Side
 from cliplens_hooks.towers.open_clip_block import OpenClipPooler, hooked_block
 
@@ -79,7 +80,7 @@ class InlinedText(nn.Module):
         return project_text(self, text_global_pool(x, text, self.pool_type, eos_token_id=self.eos_id))
 
 
-def project_text(stock: Any, pooled: Tensor) -> Tensor:
+def project_text(stock: Any, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
     """Apply the text projection: none, a linear layer or a matrix."""
     if stock.text_projection is None:
         return pooled
@@ -122,12 +123,12 @@ class OpenClipVision(HookedVisionTower):
         """The dtype of the images."""
         return self.stock.conv1.weight.dtype
 
-    def run_stock(self, inputs: Tensor) -> Tensor:
+    def run_stock(self, inputs: TowerInputs) -> Tensor:
         """Return the pooled output, without the patch tokens that some models return too."""
         out = self.stock(inputs)
         return out[0] if self.stock.output_tokens else out
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: TowerInputs) -> tuple[Tensor, Mapping[str, Any]]:
         """Compute patch embeddings, add class token and positions, and apply `ln_pre` if there is one."""
         stock = self.stock
         patches = stock.conv1(inputs)
@@ -142,7 +143,7 @@ class OpenClipVision(HookedVisionTower):
             x = self.hook_embed(self.ln_pre(x))
         return x, {"attn_mask": None}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: TowerInputs) -> Tensor:
         """Pool as `VisionTransformer._pool` does."""
         stock = self.stock
         if stock.attn_pool is None:
@@ -156,7 +157,7 @@ class OpenClipVision(HookedVisionTower):
         tokens = self.hook_pool_out(self.attn_pool(x))
         return self.attn_pool_contrastive(x if stock.attn_pool_type == "parallel" else tokens)
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
         """Project into the joint embedding space; return the input if the model has no projection."""
         return pooled if self.stock.proj is None else pooled @ self.stock.proj
 
@@ -181,12 +182,12 @@ class OpenClipText(HookedTextTower):
         """The dtype of the residual stream."""
         return self.stock.transformer.get_cast_dtype()
 
-    def run_stock(self, inputs: Tensor) -> Tensor:
+    def run_stock(self, inputs: TowerInputs) -> Tensor:
         """Return the pooled output, without the token embeddings that some models return too."""
         out = self.stock(inputs)
         return out[0] if isinstance(out, tuple) else out
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: TowerInputs) -> tuple[Tensor, Mapping[str, Any]]:
         """Embed tokens, append the class token of CoCa, add positions; return the stream and the mask."""
         stock = self.stock
         x = stock.token_embedding(inputs).to(self.input_dtype)
@@ -197,7 +198,7 @@ class OpenClipText(HookedTextTower):
         x = x + positions(self, stock.positional_embedding[: x.shape[1]], x)
         return x, {"attn_mask": mask}
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: TowerInputs) -> Tensor:
         """Return the stream at the position that the model reads: the end token, or the appended class token."""
         stock = self.stock
         if stock.cls_emb is not None:
@@ -205,7 +206,7 @@ class OpenClipText(HookedTextTower):
         x = self.ln_final(stream)
         return text_global_pool(x, inputs, pool_type=stock.pool_type, eos_token_id=stock.eos_id)
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
         """Project into the joint embedding space."""
         return project_text(self.stock, pooled)
 

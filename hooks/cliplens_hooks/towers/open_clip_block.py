@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from open_clip.transformer import (
     AttentionalPooler,
     CustomResidualAttentionBlock,
@@ -39,7 +40,7 @@ class OpenClipPooler(HookedPooler):
         super().__init__(stock, width=stock.attn.embed_dim)
         self.ln_k = HookedLayerNorm(stock.ln_k, stock.ln_k.normalized_shape[0])
 
-    def project(self, x: Tensor) -> tuple[Queries, Heads, Heads]:
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Queries, Heads, Heads]:
         """Return the learnt queries, and keys and values of the stream."""
         x = self.ln_k(x)
         query = batch_of(self.stock.ln_q(self.stock.query), x)
@@ -55,11 +56,11 @@ class CustomAttention(HookedAttention):
 
     stock: Any
 
-    def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
+    def run_stock(self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]) -> Tensor:
         """Call the stock module."""
         return self.stock(x, attn_mask=context["attn_mask"])
 
-    def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Heads, Heads, Heads]:
         """Return q, k and v from one matrix product."""
         packed = F.linear(x, self.stock.in_proj_weight, self.stock.in_proj_bias)
         shape = (*x.shape[:2], self.n_heads, self.d_head)
@@ -100,7 +101,7 @@ class CustomAttention(HookedAttention):
         """Apply the output projection."""
         return applied_weight(self.stock.out_proj), applied_bias(self.stock.out_proj)
 
-    def apply_out(self, z: Tensor) -> Tensor:
+    def apply_out(self, z: Float[Tensor, "batch pos d_heads"]) -> Tensor:
         """Call the projection, as the stock module does."""
         return self.stock.out_proj(z)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from timm.models.convnext import ConvNeXt
@@ -26,6 +27,7 @@ from cliplens.hooked import (
     as_rows,
     hook_point,
 )
+from cliplens.shapes import Images
 from cliplens.sites import Side
 from cliplens_hooks.towers.timm_parts import d_embed, stock_of, trunk_of
 
@@ -119,23 +121,23 @@ class HookedStages(HookedVisionTower):
         """The dtype of the images."""
         return next(self.stock.parameters()).dtype
 
-    def run_stock(self, inputs: Tensor) -> Tensor:
+    def run_stock(self, inputs: Images) -> Tensor:
         """Run the stock tower."""
         return self.stock(inputs)
 
-    def embed(self, inputs: Tensor) -> tuple[Tensor, Mapping[str, Any]]:
+    def embed(self, inputs: Images) -> tuple[Tensor, Mapping[str, Any]]:
         """Apply the stem."""
         return self.parts.stem(inputs), {}
 
-    def rows(self, stream: Tensor) -> Tensor:
+    def rows(self, stream: Float[Tensor, "batch ..."]) -> Tensor:
         """Return a feature map with height and width as one axis of positions."""
         return as_rows(stream, self.parts.layout)
 
-    def pool(self, stream: Tensor, inputs: Tensor) -> Tensor:
+    def pool(self, stream: Float[Tensor, "batch ..."], inputs: Images) -> Tensor:
         """Apply the tower's pooling."""
         return self.parts.pool(stream)
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Float[Tensor, "batch *pos d_pool"]) -> Tensor:
         """Project into the joint embedding space."""
         return self.parts.project(pooled)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cliplens.records import Name
 from cliplens.sites import MODALITIES, Modality
@@ -101,7 +101,7 @@ def tested_names(judge: NameJudge, given: Mapping[Modality, Names], seed: int) -
 
 
 def names_of(
-    from_images: Sequence[Name], from_captions: Sequence[Name], alive: np.ndarray
+    from_images: Sequence[Name], from_captions: Sequence[Name], alive: Bool[np.ndarray, " latent"]
 ) -> dict[Modality, list[str | None]]:
     """Return the names of living latents, by the modality that they were made from; None without a name."""
     return {
@@ -110,7 +110,7 @@ def names_of(
     }
 
 
-def living_names(names: Sequence[str | None], alive: np.ndarray) -> list[str | None]:
+def living_names(names: Sequence[str | None], alive: Bool[np.ndarray, " latent"]) -> list[str | None]:
     """Replace the names of dead latents with None."""
     return [name if lives else None for name, lives in zip(names, alive, strict=True)]
 

@@ -6,14 +6,14 @@ so a near miss is a whole sample, namely a top sample of a neighbouring latent t
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cliplens.arrays import nearest_rows
 
 
 def neighbours(
-    decoder: Float[Tensor, "d_sae d_in"], alive: np.ndarray, count: int = 5
+    decoder: Float[Tensor, "d_sae d_in"], alive: Bool[np.ndarray, " d_sae"], count: int = 5
 ) -> Int[np.ndarray, "d_sae near"]:
     """Return, for each living latent, the living latents with the most similar decoder rows by cosine, nearest first.
 

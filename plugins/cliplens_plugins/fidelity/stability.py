@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
@@ -45,9 +45,9 @@ def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_l
 
 @renamed_keywords(alike="least")
 def stability(
-    decoder: Tensor,
-    other: Tensor,
-    classes: Sequence[str] | np.ndarray | None = None,
+    decoder: Float[Tensor, "d_sae d_in"],
+    other: Float[Tensor, "d_other d_in_other"],
+    classes: Sequence[str] | Shaped[np.ndarray, " d_sae"] | None = None,
     *,
     least: float = 0.7,
     seed: int = 0,

@@ -56,6 +56,7 @@ def _stage(d_in: int, d_out: int) -> nn.Module:
 
 
 def pixels_to_inputs(pixels: UInt8[np.ndarray, "picture 48 48 3"]) -> Float[Tensor, "picture 3 48 48"]:
+    """Return pictures as the inputs of the network, from -1 to 1."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 

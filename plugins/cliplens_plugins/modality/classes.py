@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cliplens.errors import InputError
@@ -86,7 +86,7 @@ def classify_fixed(
     return _cut(_scores(scores), low, high)
 
 
-def class_counts(classes: np.ndarray) -> dict[str, int]:
+def class_counts(classes: Shaped[np.ndarray, " latent"]) -> dict[str, int]:
     """Return the number of latents in each class; `undecided` is left out if there are none.
 
     >>> class_counts(np.array(["ImgD", "dead", "ImgD"]))

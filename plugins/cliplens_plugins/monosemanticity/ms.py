@@ -10,7 +10,7 @@ The authors visit every pair of samples, O(M^2); the second form is O(M) and mer
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -75,7 +75,7 @@ def score(
     total: Float[Tensor, " latent"],
     square: Float[Tensor, " latent"],
     weighted: Float[Tensor, "latent d_judge"],
-    exceeding: Tensor,
+    exceeding: Shaped[Tensor, " latent"],
 ) -> Float[Tensor, " latent"]:
     """Return MS from the sums of a, a^2 and a e of activations shifted to minimum 0, and the number above 0."""
     value = ((weighted * weighted).sum(1) - square) / (total * total - square)

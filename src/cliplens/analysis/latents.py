@@ -11,12 +11,13 @@ from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import DirectPath, Towards, check_towards, direct_path
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import HookedTower
+from cliplens.shapes import TowerInputs
 from cliplens.sites import MODALITY_OF, SIDES
 
 
 def attribute_latents(
     tower: HookedTower,
-    inputs: Tensor,
+    inputs: TowerInputs,
     towards: Float[Tensor, "batch d_embed"],
     dictionary: Any,
     *,
@@ -112,13 +113,15 @@ class SplicedSAE:
         codes = self.sae.encode(self._shaped(rows))
         return codes.to_dense() if codes.is_sparse else codes
 
-    def decode(self, codes: Float[Tensor, "row d_sae"], rows: Tensor) -> Float[Tensor, "row d_out"]:
+    def decode(self, codes: Float[Tensor, "row d_sae"], rows: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_out"]:
         """Return the reconstruction from codes. `rows` are encoded first, because some decoders need their norms."""
         with torch.no_grad():
             self.sae.encode(self._shaped(rows))
         return self.sae.decode(codes).flatten(1)
 
-    def gradient(self, codes: Tensor, rows: Tensor, directions: Tensor) -> Float[Tensor, "row d_sae"]:
+    def gradient(
+        self, codes: Float[Tensor, "row d_sae"], rows: Float[Tensor, "row d_in"], directions: Float[Tensor, "row d_out"]
+    ) -> Float[Tensor, "row d_sae"]:
         """Return the derivative of the reconstruction's dot product with the directions by each code."""
         with torch.enable_grad():
             codes = codes.detach().clone().requires_grad_()
@@ -130,7 +133,9 @@ class SplicedSAE:
         return rows.view(len(rows), -1, self.d_head) if own_reshaping else rows
 
 
-def attributed(path: DirectPath, read: Tensor, reader: SplicedSAE, towards: Towards) -> Attribution:
+def attributed(
+    path: DirectPath, read: Float[Tensor, "batch pos d_in"], reader: SplicedSAE, towards: Towards
+) -> Attribution:
     """Return the contributions of latents and of the rest along a direct path."""
     directions = path.directions(towards)
     counts: Bool[Tensor, "batch pos"] = directions.abs().amax(-1) > 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import FrozenHead, HookedTower, affine
+from cliplens.shapes import TowerInputs
 
 Towards = Float[Tensor, "batch d_embed"]
 _STREAM = re.compile(r"^(hook_(pos_)?embed|blocks\.\d+\.hook_(resid_(pre|mid|post)|attn_out|mlp_out))$")
@@ -40,7 +41,7 @@ class DirectPath:
 
 
 def direct_path(
-    tower: HookedTower, inputs: Tensor, hook: str, reads: str | None = None, copies: int = 1
+    tower: HookedTower, inputs: TowerInputs, hook: str, reads: str | None = None, copies: int = 1
 ) -> tuple[DirectPath, Tensor]:
     """Return the direct path from a hook, and the activation at `reads` (by default at the hook), for one batch.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError, unknown_name
 from cliplens.hooked import HookedTower, check_open, special_mask
+from cliplens.shapes import TowerInputs
 from cliplens.sites import Side
 
 Places = Bool[Tensor, "#batch query key"]
@@ -23,7 +24,7 @@ Pattern = Callable[[HookedTower, Tensor], Places]
 
 def head_scores(
     tower: HookedTower,
-    inputs: Tensor,
+    inputs: TowerInputs,
     pattern: str | Bool[Tensor, "query key"],
     *,
     exclude_bos: bool = False,

@@ -23,37 +23,38 @@ from cliplens.edits.edit import Edit
 from cliplens.errors import InputError
 
 Codes = Float[Tensor, "*at latent"]
+Reference = Float[Tensor, "*ref latent"] | None
 Operation = Callable[[Tensor, Edit, float, Tensor | None], Tensor]
 """Function of (codes of the edit's latents, edit, dose, codes of the reference) that returns the new codes."""
 
 
-def add(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def add(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Add to the codes, whether or not the latents fire. A negative strength can make codes negative."""
     return codes + dose * edit.strength
 
 
-def set_to(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def set_to(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Move the codes to a fixed value."""
     return codes + dose * (edit.strength - codes)
 
 
-def scale(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def scale(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Multiply the codes; latents that do not fire stay at 0."""
     return codes * (1.0 + dose * (edit.strength - 1.0))
 
 
-def clamp(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def clamp(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Clip the codes to the bounds."""
     kept = codes.clamp(edit.options.get("low"), edit.options.get("high"))
     return codes + dose * (kept - codes)
 
 
-def ablate(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def ablate(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Set the codes to 0."""
     return codes * (1.0 - min(dose, 1.0))
 
 
-def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Codes:
+def swap(codes: Codes, edit: Edit, dose: float, reference: Reference) -> Codes:
     """Move the codes to those of a reference sample: z + alpha * mask * (z_ref - z)."""
     if reference is None:
         raise InputError(
@@ -64,7 +65,7 @@ def swap(codes: Codes, edit: Edit, dose: float, reference: Tensor | None) -> Cod
     return codes + dose * edit.strength * (reference - codes)
 
 
-def replace(codes: Codes, edit: Edit, dose: float, _: Tensor | None) -> Codes:
+def replace(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
     """Set the codes of the own latents to 0 and add to those of the targets, which are the last columns."""
     targets = len(targets_of(edit))
     own, target = codes[..., :-targets], codes[..., -targets:]

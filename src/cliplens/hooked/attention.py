@@ -191,13 +191,13 @@ class PackedAttention(HookedAttention):
 
     stock: nn.MultiheadAttention
 
-    def run_stock(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
+    def run_stock(self, x: Float[Tensor, "batch pos d_model"], context: Mapping[str, Any]) -> Tensor:
         """Call the stock module, so that torch can use its fast path."""
         mask = context["attn_mask"]
         mask = None if mask is None else mask.to(x.dtype)
         return self.stock(x, x, x, need_weights=False, attn_mask=mask)[0]
 
-    def project(self, x: Tensor) -> tuple[Heads, Heads, Heads]:
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Heads, Heads, Heads]:
         """Return q, k and v from one matrix product."""
         packed = F.linear(x, packed_weights(self.stock)[0], self.stock.in_proj_bias)
         d = self.n_heads * self.d_head

@@ -18,6 +18,7 @@ from cliplens.hooked.head import affine
 from cliplens.hooked.norm import ClosedNorm, HookedLayerNorm
 from cliplens.hooked.pooler import HookedPooler
 from cliplens.hooked.splicing import SplicedTower
+from cliplens.shapes import TowerInputs
 
 ConceptLabels = Callable[[Tensor], Int[Tensor, " batch"]]
 RETURN_TYPES = ("logits", "loss", "both")
@@ -111,7 +112,7 @@ class BankedTower(SplicedTower):
         """Return the constant part of each concept's dot product: from the norm's offset and the projection's bias."""
         return self._chosen_concepts(tokens) @ self._head()[2]
 
-    def answer(self, inputs: Tensor, return_type: str, loss_per_token: bool = False) -> Any:
+    def answer(self, inputs: TowerInputs, return_type: str, loss_per_token: bool = False) -> Any:
         """Return logits over the bank [batch, pos, concept], their cross entropy or both, as a language model does.
 
         A tower has one output per input; its logits are repeated at each of the `pos` positions.
@@ -167,7 +168,7 @@ class BankedTower(SplicedTower):
         norm = self._modules.get("ln_final")
         if norm is None or any(isinstance(m, HookedPooler) for m in self.modules()):
             raise InputError(
-                expected="a head that normalises the stream, picks or averages positions, and projects",
+                expected="a tower with these last steps: final norm, one position or the mean of positions, projection",
                 found=f"another kind in {self.cfg.model_name or self.cfg.family}",
                 fix="compare hook_pooled or hook_embedding with the bank instead",
             )

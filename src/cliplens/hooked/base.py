@@ -17,6 +17,7 @@ from cliplens.contracts import HookLevel
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.root import HookedRoot
 from cliplens.hooked.splice import Splice
+from cliplens.shapes import TowerInputs
 
 Inputs = Tensor | str | Image.Image | Sequence[str] | Sequence[Image.Image]
 """Preprocessed images or PIL images for a vision tower; token ids or captions for a text tower."""
@@ -51,11 +52,11 @@ class AbstractTower(HookedRoot):
         """The dtype of the residual stream."""
 
     @abstractmethod
-    def run_stock(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+    def run_stock(self, inputs: TowerInputs) -> Float[Tensor, "batch *pos d_embed"]:
         """Run the stock encoder's own forward pass."""
 
     @abstractmethod
-    def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+    def run_hooked(self, inputs: TowerInputs) -> Float[Tensor, "batch *pos d_embed"]:
         """Run the forward pass with hook points, even if no hook is active."""
 
     @abstractmethod
@@ -67,11 +68,13 @@ class AbstractTower(HookedRoot):
         """Return the inputs on the device of the weights; raise InputError if the tower cannot take them."""
 
     @abstractmethod
-    def embed(self, inputs: Tensor) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
+    def embed(self, inputs: TowerInputs) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
         """Return the stream that enters block 0, and the other keyword arguments of the stock blocks (a mask)."""
 
     @abstractmethod
-    def pool(self, stream: Float[Tensor, "batch pos d_model"], inputs: Tensor) -> Float[Tensor, "batch *pos d_pool"]:
+    def pool(
+        self, stream: Float[Tensor, "batch pos d_model"], inputs: TowerInputs
+    ) -> Float[Tensor, "batch *pos d_pool"]:
         """Reduce the stream after the last block to one vector per sample; apply the final norm."""
 
     @abstractmethod
@@ -83,7 +86,7 @@ class AbstractTower(HookedRoot):
         """Return the output of the tower, unnormalised and of unit norm."""
 
     @abstractmethod
-    def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
+    def special_position(self, inputs: TowerInputs) -> Int[Tensor, " batch"]:
         """Return the position that represents each sample: class token or end token."""
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.ActivationCache import ActivationCache
 
@@ -40,7 +41,7 @@ class ClipActivationCache(ActivationCache):
                 self.cache_dict[name] = result if self.has_batch_dim else result[0]
 
     def decompose_resid(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens.
+        """Decompose the residual stream into the outputs of attention and MLPs, as in TransformerLens.
 
         Raises:
             InputError: the tower has no hooks inside its blocks.
@@ -49,7 +50,7 @@ class ClipActivationCache(ActivationCache):
         return super().decompose_resid(*args, **kwargs)
 
     def stack_head_results(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens.
+        """Stack the contributions of all heads to the stream, as in TransformerLens.
 
         Raises:
             InputError: a norm between the heads and the stream makes their sum non-linear.
@@ -58,7 +59,7 @@ class ClipActivationCache(ActivationCache):
         return super().stack_head_results(*args, **kwargs)
 
     def get_neuron_results(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens.
+        """Return the contributions of the neurons of an MLP, as in TransformerLens.
 
         Raises:
             InputError: a norm between the neurons and the stream makes their sum non-linear.
@@ -66,8 +67,14 @@ class ClipActivationCache(ActivationCache):
         self._check_parts_add_up("neurons")
         return super().get_neuron_results(*args, **kwargs)
 
-    def apply_ln_to_stack(self, residual_stack: Tensor, layer: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        """As in TransformerLens.
+    def apply_ln_to_stack(
+        self,
+        residual_stack: Float[Tensor, "component *batch_and_pos d_model"],
+        layer: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Apply the frozen scale of a layer norm to a stack of components, as in TransformerLens.
 
         Raises:
             InputError: the final norm is requested, and the tower applies it to pooled queries, not to the stream.
@@ -77,7 +84,12 @@ class ClipActivationCache(ActivationCache):
         return super().apply_ln_to_stack(residual_stack, layer, *args, **kwargs)
 
     def logit_attrs(
-        self, residual_stack: Tensor, tokens: Any, incorrect_tokens: Any = None, *args: Any, **kwargs: Any
+        self,
+        residual_stack: Float[Tensor, "component *batch_and_pos d_model"],
+        tokens: Any,
+        incorrect_tokens: Any = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Tensor:
         """Return the contribution of each component of the stack to concepts of the bank, as in TransformerLens.
 

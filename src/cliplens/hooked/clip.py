@@ -116,10 +116,10 @@ class HookedCLIP(Splicing):
             The logits of every image with every caption; None when a tower was stopped or got no inputs.
         """
         if stop_at_layer is not None:
-            for tower, inputs in self._given(images, tokens):
+            for tower, inputs in self._tower_inputs(images, tokens):
                 tower(inputs, stop_at_layer=stop_at_layer)
             return None
-        embeddings = [tower.encode(inputs)[1] for tower, inputs in self._given(images, tokens)]
+        embeddings = [tower.encode(inputs)[1] for tower, inputs in self._tower_inputs(images, tokens)]
         if images is None or tokens is None:
             return None
         return self.logits(*embeddings)
@@ -154,12 +154,12 @@ class HookedCLIP(Splicing):
         return scale.exp(), getattr(self.model, "logit_bias", None)
 
     def encode_image(self, image: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
-        """Return image embeddings, as open_clip's method of this name; of unit norm if `normalize`."""
+        """Return image embeddings, normalised if `normalize`, as open_clip's `encode_image` does."""
         tower = self._tower("vision")
         return tower.encode(image)[1] if normalize else tower(image)
 
     def encode_text(self, text: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
-        """Return text embeddings, as open_clip's method of this name; of unit norm if `normalize`."""
+        """Return text embeddings, normalised if `normalize`, as open_clip's `encode_text` does."""
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
 
@@ -250,11 +250,11 @@ class HookedCLIP(Splicing):
     def hook_for(self, name: str, hook: HookFn) -> HookFn:
         """Return the hook such that it is called with the joint name of its hook point."""
 
-        def told(activation: Any, *, hook: HookPoint) -> Any:
+        def renamed(activation: Any, *, hook: HookPoint) -> Any:
             return original(activation, hook=HookView(name, hook))
 
         original = hook
-        return told
+        return renamed
 
     @property
     def splices(self) -> dict[str, Splice]:
@@ -328,7 +328,7 @@ class HookedCLIP(Splicing):
             )
         return tower
 
-    def _given(self, images: Inputs | None, tokens: Inputs | None) -> Iterator[tuple[HookedTower, Inputs]]:
+    def _tower_inputs(self, images: Inputs | None, tokens: Inputs | None) -> Iterator[tuple[HookedTower, Inputs]]:
         if images is not None:
             yield self._tower("vision"), images
         if tokens is not None:

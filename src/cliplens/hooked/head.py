@@ -88,7 +88,7 @@ def _refusal(expected: str, found: str) -> InputError:
 
 @torch.no_grad()
 def affine(
-    function: Callable[[Tensor], Tensor], width: int, like: Tensor
+    function: Callable[[Tensor], Tensor], width: int, like: Float[Tensor, "..."]
 ) -> tuple[Float[Tensor, "width out"], Float[Tensor, " out"]]:
     """Return the matrix and the offset of an affine function of rows.
 

@@ -37,7 +37,7 @@ class HookedStage(HookedPart):
         self.hook_out = hook_point(width)
         self.layout = layout
 
-    def forward(self, x: Tensor, context: Mapping[str, Any]) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch a b c"], context: Mapping[str, Any]) -> Tensor:
         """Run the stock stage; input and output keep its layout."""
         x = self.stock(x)
         if not active(self.hook_out):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -29,7 +30,7 @@ def borrow(part: nn.Module, **modules: Any) -> None:
     part.__dict__.update(modules)
 
 
-def call_hook(hook: nn.Module, rows: Tensor) -> Tensor:
+def call_hook(hook: nn.Module, rows: Float[Tensor, "batch *pos d"]) -> Tensor:
     """Pass activations [batch, d] through a hook point of shape [batch, 1, d]."""
     return hook(rows.unsqueeze(1)).squeeze(1) if rows.ndim == 2 else hook(rows)
 

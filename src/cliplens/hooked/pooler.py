@@ -52,7 +52,10 @@ def split_heads(x: Float[Tensor, "batch pos d"], n_heads: int) -> Heads:
 
 
 def multihead_project(
-    attn: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor
+    attn: nn.MultiheadAttention,
+    query: Float[Tensor, "batch query d_query"],
+    key: Float[Tensor, "batch pos d_key"],
+    value: Float[Tensor, "batch pos d_value"],
 ) -> tuple[Queries, Heads, Heads]:
     """Return q, k and v of an `nn.MultiheadAttention` with packed or separate weights."""
     weights: tuple[Tensor, ...] = (attn.q_proj_weight, attn.k_proj_weight, attn.v_proj_weight)
@@ -66,6 +69,6 @@ def multihead_project(
     return q, k, v
 
 
-def batch_of(query: Float[Tensor, "query d"], like: Tensor) -> Float[Tensor, "batch query d"]:
+def batch_of(query: Float[Tensor, "query d"], like: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch query d"]:
     """Repeat the learnt queries for every sample."""
     return torch.as_tensor(query).unsqueeze(0).expand(len(like), -1, -1)

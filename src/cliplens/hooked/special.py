@@ -8,9 +8,12 @@ from torch import Tensor
 
 from cliplens.errors import InputError
 from cliplens.hooked.base import AbstractTower
+from cliplens.shapes import TowerInputs
 
 
-def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[int] = True) -> Bool[Tensor, "batch pos"]:
+def special_mask(
+    tower: AbstractTower, inputs: TowerInputs, which: bool | Sequence[int] = True
+) -> Bool[Tensor, "batch pos"]:
     """Return a mask that is True at the positions to exclude.
 
     Args:
@@ -30,7 +33,7 @@ def special_mask(tower: AbstractTower, inputs: Tensor, which: bool | Sequence[in
     return torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1) if appended else mask
 
 
-def all_but_one(tower: AbstractTower, inputs: Tensor) -> Bool[Tensor, "batch pos"]:
+def all_but_one(tower: AbstractTower, inputs: TowerInputs) -> Bool[Tensor, "batch pos"]:
     """Return a mask that is True everywhere except at the class token or the end token [batch, pos].
 
     For a vision tower without a class token the mask is False everywhere.

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.base import AbstractTower
 from cliplens.hooked.root import HookedRoot, HookFn, NameOrFilter
 from cliplens.hooked.special import all_but_one, special_mask
 from cliplens.hooked.splice import Splice
+from cliplens.shapes import TowerInputs
 from cliplens.sites import MODALITY_OF, SIDES
 
 _ONE_POSITION = ("auto", "cls", "eot")
@@ -196,8 +197,8 @@ class Splicing(HookedRoot):
         if not own:
             raise MismatchError(
                 expected="a dictionary that was trained on a site of this model",
-                found=f"one made on {', '.join(sites) or 'sites it does not tell'}",
-                fix="give add_sae(..., hook=...)",
+                found=f"a dictionary of {', '.join(sites) or 'unknown sites'}",
+                fix="pass add_sae(..., hook=...)",
             )
         return own
 
@@ -284,7 +285,7 @@ class SplicedTower(Splicing, AbstractTower):
         self.check_names([name])
         return self, name
 
-    def mark_special(self, inputs: Tensor) -> None:
+    def mark_special(self, inputs: TowerInputs) -> None:
         """Tell the splices at which positions of these inputs to keep the activations."""
         for splice in self._splices.values():
             masks = []
@@ -301,7 +302,7 @@ def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:
         raise InputError(
             expected="a dictionary with the name of its hook in cfg.metadata.hook_name",
             found=f"{type(sae).__name__} without",
-            fix="set it, for example 'vision.blocks.9.hook_resid_post', or give add_sae(..., hook=...)",
+            fix="set it, for example 'vision.blocks.9.hook_resid_post', or pass add_sae(..., hook=...)",
         )
     return lambda name: getattr(found, name, None)
 
@@ -322,7 +323,7 @@ def _check_width(sae: Any, which: str, tower: AbstractTower, hook: str, head: in
     wanted = getattr(sae.cfg, which, width)
     if wanted != width:
         raise MismatchError(
-            expected=f"a hook of width {wanted}, the dictionary's {which}",
+            expected=f"a hook of width {which}={wanted}, as in the dictionary",
             found=f"{tower.cfg.side}.{hook} of width {width}",
             fix="splice it in at the hook it was trained on, or train one on this hook",
         )

@@ -55,7 +55,7 @@ class HookedTextTower(HookedTower):
         return self.token_embedding()
 
     def token_embedding(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The stock token embedding. Families that store it elsewhere override `get_input_embeddings`."""
+        """Return the token embeddings of the stock model, from `get_input_embeddings` if it has that method."""
         stock: Any = self.stock
         found = stock.get_input_embeddings() if hasattr(stock, "get_input_embeddings") else stock.token_embedding
         return found.weight

@@ -26,6 +26,7 @@ from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_p
 from cliplens.hooked.proof import prove
 from cliplens.hooked.root import HookFn, named_points
 from cliplens.hooked.structure import changes, in_eval_mode, structure
+from cliplens.shapes import TowerInputs
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
@@ -136,7 +137,7 @@ class HookedTower(BankedTower):
         with self.evaluating():
             return self.compute(given, stop_at_layer)
 
-    def compute(self, inputs: Tensor, stop_at_layer: int | None = None) -> Tensor:
+    def compute(self, inputs: TowerInputs, stop_at_layer: int | None = None) -> Tensor:
         """Run the forward pass on checked inputs, in the current mode of the stock encoder."""
         if stop_at_layer is None:
             return self._encode(inputs)[0]
@@ -149,7 +150,7 @@ class HookedTower(BankedTower):
         """The layers. Each is called with the stream and the context returned by `embed`."""
         return self.get_submodule(self.stack_name)
 
-    def rows(self, stream: Tensor) -> Float[Tensor, "batch pos d_model"]:
+    def rows(self, stream: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch pos d_model"]:
         """Return the stream as [batch, pos, d], from the layout that the layers use."""
         return stream if stream.ndim == 3 else stream.flatten(2).transpose(1, 2)
 
@@ -247,7 +248,7 @@ class HookedTower(BankedTower):
         self._check_structure()
         return self._encode_hooked(inputs)
 
-    def run_hooked(self, inputs: Tensor) -> Float[Tensor, "batch *pos d_embed"]:
+    def run_hooked(self, inputs: TowerInputs) -> Float[Tensor, "batch *pos d_embed"]:
         """Run the forward pass with hook points, even if no hook is active."""
         return self._encode_hooked(inputs)[0]
 

@@ -13,6 +13,7 @@ from cliplens.hooked.base import Inputs
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow, hook_point
 from cliplens.hooked.tower import HookedTower
+from cliplens.shapes import TowerInputs
 
 ImageLookup = Callable[[Int[Tensor, " batch"]], Float[Tensor, "batch 3 height width"]]
 
@@ -41,7 +42,7 @@ class HookedVisionTower(HookedTower):
         return tokens
 
     def to_tokens(self, numbers: Int[Tensor, " batch"], **ignored: object) -> Int[Tensor, "batch pos"]:
-        """Return the image tokens, as `image_tokens`; TransformerLens' name."""
+        """Return image tokens: the same as `image_tokens`, under TransformerLens' name."""
         return self.image_tokens(numbers)
 
     def checked(self, inputs: Inputs) -> Float[Tensor, "batch 3 height width"]:
@@ -67,7 +68,7 @@ class HookedVisionTower(HookedTower):
             )
         return inputs.to(device=self.device, dtype=self.input_dtype)
 
-    def special_position(self, inputs: Tensor) -> Int[Tensor, " batch"]:
+    def special_position(self, inputs: TowerInputs) -> Int[Tensor, " batch"]:
         """Return position 0, the position of the class token, for every image.
 
         Raises:

@@ -7,7 +7,7 @@ different names suggest that the latent is not one concept.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cliplens.naming.vocabulary import words
 from cliplens.records import Column, Findings, Name
@@ -23,7 +23,7 @@ def name_columns(
     from_images: Sequence[Name],
     from_captions: Sequence[Name],
     *,
-    alive: np.ndarray | None = None,
+    alive: Bool[np.ndarray, " d_sae"] | None = None,
     by: str = "",
     image_share: Float[np.ndarray, " d_sae"] | None = None,
 ) -> Findings:

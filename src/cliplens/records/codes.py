@@ -123,7 +123,7 @@ class PairedCodes:
 
     @property
     def keys(self) -> UInt64[np.ndarray, " row"]:
-        """The 64-bit key of each row's picture: the unit that statistics count."""
+        """The 64-bit key of the picture of each row. Statistics count pictures, not pairs."""
         return self.known_units.images
 
     @cached_property

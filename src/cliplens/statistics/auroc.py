@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Shaped
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 
-def auroc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:
+def auroc(
+    positive: Sequence[float] | Shaped[np.ndarray, " positive"],
+    negative: Sequence[float] | Shaped[np.ndarray, " negative"],
+) -> float:
     """Return how often a positive sample scores above a negative one; ties count one half.
 
     Args:

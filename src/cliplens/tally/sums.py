@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 
@@ -20,7 +20,7 @@ class Sums:
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
-    def add(self, name: str, value: Tensor | float | int) -> None:
+    def add(self, name: str, value: Shaped[Tensor, "..."] | float | int) -> None:
         """Add to the sum of that name, which starts at zero."""
         term = torch.as_tensor(value)
         term = term.to(torch.float64 if term.is_floating_point() else torch.int64)
@@ -29,7 +29,9 @@ class Sums:
         else:
             self._held[name] = term.clone()
 
-    def add_per_latent(self, name: str, latents: Int64[Tensor, " firing"], values: Tensor | None, d_sae: int) -> None:
+    def add_per_latent(
+        self, name: str, latents: Int64[Tensor, " firing"], values: Shaped[Tensor, " firing"] | None, d_sae: int
+    ) -> None:
         """Add the values of firings to a sum per latent; without values, count firings; for bools, count True."""
         if values is not None and values.dtype == torch.bool:
             latents, values = latents[values], None
@@ -45,7 +47,7 @@ class Sums:
     def __getitem__(self, name: str) -> Tensor:
         return self._held[name]
 
-    def get(self, name: str, default: Tensor) -> Tensor:
+    def get(self, name: str, default: Shaped[Tensor, "..."]) -> Tensor:
         """Return the sum of that name, or `default` if nothing was added to it."""
         return self._held.get(name, default)
 

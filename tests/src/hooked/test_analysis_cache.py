@@ -57,7 +57,7 @@ def test_decompositions_sum_to_the_stream(variant: str, side: str) -> None:
 
 @pytest.mark.parametrize("side", ["vision", "text"])
 @torch.no_grad()
-def test_heads_from_z_are_the_heads_of_hook_result(side: str) -> None:
+def test_head_results_from_z_equal_hook_result(side: str) -> None:
     tower, inputs, cache = ran(double(), side)
     _, whole = tower.run_with_cache(inputs, names_filter=lambda name: name.endswith("hook_result"))
     cache.compute_head_results()
@@ -80,7 +80,7 @@ def test_heads_behind_a_norm_are_refused() -> None:
     tower, _, cache = ran(double(), "vision")
     tower.blocks[1].__dict__["after_attn"] = torch.tanh
     for call in (cache.stack_head_results, cache.get_full_resid_decomposition):
-        with pytest.raises(InputError, match="norm stands"):
+        with pytest.raises(InputError, match="norm in between"):
             call()
 
 
@@ -114,7 +114,7 @@ def test_averaging_towers_attribute_to_the_average() -> None:
 
 
 @torch.no_grad()
-def test_the_text_tower_answers_in_images() -> None:
+def test_a_bank_of_images_works_on_the_text_tower() -> None:
     clip = double()
     clip.text.set_bank(clip.vision(tiny_images(6).double()))
     tower, tokens, cache = ran(clip, "text")
@@ -124,10 +124,10 @@ def test_the_text_tower_answers_in_images() -> None:
 
 
 @torch.no_grad()
-def test_banks_refuse_what_they_cannot_mean() -> None:
+def test_directions_of_a_bank_need_a_linear_head() -> None:
     clip = double(kind="coca")
     clip.set_text_bank(CAPTIONS)
-    with pytest.raises(InputError, match="picks or averages"):
+    with pytest.raises(InputError, match="one position or the mean"):
         clip.vision.tokens_to_residual_directions(0)
     clip = double()
     with pytest.raises(InputError, match="set_text_bank"):

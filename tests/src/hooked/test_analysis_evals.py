@@ -81,6 +81,6 @@ def test_all_of_saelens_evaluations_run_on_captions() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_a_bank_the_error_says_how_to_give_one() -> None:
+def test_without_a_bank_the_error_says_how_to_register_one() -> None:
     with pytest.raises(InputError, match="set_text_bank"):
         evaluated(clip_with_images(), "vision", exclude_special_tokens=False)

@@ -67,7 +67,7 @@ def test_one_side_alone_runs_without_logits(clip: HookedCLIP) -> None:
     torch.testing.assert_close(cache["vision.hook_embedding"].norm(dim=-1), torch.ones(4, 1))
 
 
-def test_a_write_at_the_embedding_is_what_the_logits_are_made_of(clip: HookedCLIP) -> None:
+def test_logits_are_computed_from_the_edited_embedding(clip: HookedCLIP) -> None:
     new = torch.randn(4, 1, 32)
     with torch.no_grad():
         logits = clip.run_with_hooks(IMAGES, TOKENS, fwd_hooks=[("vision.hook_embedding", lambda x, hook: new)])
@@ -82,7 +82,7 @@ def test_a_write_at_the_embedding_is_what_the_logits_are_made_of(clip: HookedCLI
 # One hook point has two names: the tower's own and the joint one.
 
 
-def test_each_root_sees_its_own_names(clip: HookedCLIP) -> None:
+def test_each_root_has_its_own_hook_names(clip: HookedCLIP) -> None:
     seen: list[tuple[str, int]] = []
 
     def look(x: Tensor, hook: Any) -> None:
@@ -98,7 +98,7 @@ def test_each_root_sees_its_own_names(clip: HookedCLIP) -> None:
         clip.run_with_hooks(IMAGES, TOKENS, fwd_hooks=[("vision.hook_embed", look)])
 
 
-def test_hooks_that_stay_are_told_joint_names_too(clip: HookedCLIP) -> None:
+def test_permanent_hooks_get_joint_names_too(clip: HookedCLIP) -> None:
     kept = clip.add_caching_hooks(lambda name: name.endswith("resid_post"))
     clip(IMAGES, TOKENS)
     assert {f"vision.{POST}", f"text.{POST}"} < set(kept)
@@ -162,7 +162,7 @@ def test_the_users_model_is_never_altered() -> None:
     assert {id(p) for p in clip.parameters()} == {id(p) for p in model.parameters()}
 
 
-def test_moves_reach_towers_and_model_alike(clip: HookedCLIP) -> None:
+def test_device_and_dtype_moves_reach_towers_and_model(clip: HookedCLIP) -> None:
     clip.double()
     assert clip.dtype == clip.vision.cfg.dtype == clip.text.cfg.dtype == torch.float64
     with torch.no_grad():
@@ -185,7 +185,7 @@ def test_reading_computes_nothing_past_the_last_name(clip: HookedCLIP) -> None:
         clip.vision.read(IMAGES, [POST], stop_at_layer=1)
 
 
-def test_results_are_kept_when_named_or_asked_for(clip: HookedCLIP) -> None:
+def test_hook_result_is_cached_only_when_requested(clip: HookedCLIP) -> None:
     result = "blocks.0.attn.hook_result"
     assert result not in clip.vision.run_with_cache(IMAGES)[1]
     cache = clip.vision.run_with_cache(IMAGES, names_filter=[result, "blocks.0.hook_attn_out"])[1]
@@ -208,7 +208,7 @@ def test_image_tokens_are_looked_up(clip: HookedCLIP) -> None:
         clip.vision(torch.tensor([[0, 1, 2, 3, 4]]))
 
 
-def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
+def test_the_text_tower_has_the_interface_of_a_language_model(clip: HookedCLIP) -> None:
     assert clip.text.to_tokens("ab", prepend_bos=False, truncate=False, move_to_device=False).shape == (1, 8)
     assert (clip.text.tokenizer.bos_token_id, clip.text.tokenizer.eos_token_id, clip.text.tokenizer.pad_token_id) == (
         47,
@@ -249,7 +249,7 @@ def test_text_speaks_like_a_language_model(clip: HookedCLIP) -> None:
         (copy.deepcopy, InputError, "safetensors"),
     ],
 )
-def test_bad_use_is_refused_in_words(clip: HookedCLIP, do: Any, error: type[Exception], words: str) -> None:
+def test_wrong_inputs_are_errors_of_cliplens(clip: HookedCLIP, do: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         do(clip)
 

@@ -37,10 +37,10 @@ def inputs(clip: HookedCLIP) -> Callable[[str, int], Tensor]:
 
 
 @pytest.mark.parametrize("side", [pytest.param("vision", marks=pytest.mark.slow), "text"])
-def test_the_same_activations_from_one_graph(clip: HookedCLIP, side: str, inputs) -> None:
+def test_compiled_activations_equal_those_of_read(clip: HookedCLIP, side: str, inputs) -> None:
     tower, hooks = clip.towers[side], HOOKS[side]
     counters.clear()
-    read = CompiledReading(clip.model, tower, side, hooks, batch_size=8)
+    read = CompiledReading(clip.model, tower, side, hooks, forward_batch=8)
     with torch.no_grad():
         found = {n: read(inputs(side, n)) for n in (8, 3, 1, 5, 7)}
         for n, acts in found.items():
@@ -55,10 +55,10 @@ def test_the_same_activations_from_one_graph(clip: HookedCLIP, side: str, inputs
     assert tower.is_unhooked()
 
 
-def test_what_it_refuses(clip: HookedCLIP, inputs) -> None:
+def test_bad_names_and_large_batches_are_errors(clip: HookedCLIP, inputs) -> None:
     with pytest.raises(UnknownNameError, match="nearest"):
         CompiledReading(clip.model, clip.text, "text", ["blocks.0.hook_resid_mit"], 4)
-    read = CompiledReading(clip.model, clip.text, "text", HOOKS["text"], batch_size=4)
+    read = CompiledReading(clip.model, clip.text, "text", HOOKS["text"], forward_batch=4)
     with pytest.raises(InputError, match=r"Expected at most 4 inputs .* found 5 inputs, no hooks\. Fix: remove"):
         read(inputs("text", 5))
     hooked = clip.text.hooks(fwd_hooks=[("hook_embed", lambda x, hook: x)])
@@ -67,7 +67,7 @@ def test_what_it_refuses(clip: HookedCLIP, inputs) -> None:
 
 
 def test_a_tower_that_cannot_be_compiled_is_named(clip: HookedCLIP, inputs, monkeypatch) -> None:
-    read = CompiledReading(clip.model, clip.text, "text", HOOKS["text"], batch_size=4)
+    read = CompiledReading(clip.model, clip.text, "text", HOOKS["text"], forward_batch=4)
 
     def breaks(x: Tensor) -> Tensor:
         torch._dynamo.graph_break()

@@ -30,7 +30,7 @@ def test_transforms_are_described_without_addresses() -> None:
     assert description(None) == ""
 
 
-def test_tokenizers_are_told_apart_by_what_they_do() -> None:
+def test_tokenizers_with_other_ids_have_other_hashes() -> None:
     class Shifted(TinyTokenizer):
         sot_token_id = 46
 

@@ -149,7 +149,7 @@ def test_ablating_a_latent_takes_its_direction_out(clip: HookedCLIP, use_error_t
 
 
 @torch.no_grad()
-def test_an_edited_error_counts(clip: HookedCLIP) -> None:
+def test_edits_of_the_error_term_change_the_output(clip: HookedCLIP) -> None:
     sae, images = standard(), tiny_images()
     hooks = [(f"{RESID}.hook_sae_error", lambda error, hook: torch.zeros_like(error))]
     without = clip.vision.run_with_hooks_with_saes(images, saes=sae, use_error_term=True, fwd_hooks=hooks)
@@ -167,7 +167,7 @@ def test_gradients_reach_the_codes(clip: HookedCLIP) -> None:
 
 
 @torch.no_grad()
-def test_names_are_the_towers_own_and_the_saes_own_throughout(clip: HookedCLIP) -> None:
+def test_splicing_renames_no_hook_point(clip: HookedCLIP) -> None:
     sae, images = standard(), tiny_images()
     own = {name: point.name for name, point in sae.hook_dict.items()}
     point, names = clip.vision.hook_dict[RESID], set(clip.vision.hook_dict)
@@ -187,7 +187,7 @@ def test_names_are_the_towers_own_and_the_saes_own_throughout(clip: HookedCLIP) 
 
 
 @torch.no_grad()
-def test_permanent_hooks_stay_and_see_what_flows_on(clip: HookedCLIP) -> None:
+def test_permanent_hooks_stay_and_read_the_reconstruction(clip: HookedCLIP) -> None:
     sae, images, seen = standard(), tiny_images(), []
     clip.vision.add_hook(RESID, lambda x, hook: seen.append(x), is_permanent=True)
     try:
@@ -211,7 +211,7 @@ def test_hooks_of_the_sae_itself_fire_too(clip: HookedCLIP) -> None:
     assert seen == ["hook_sae_acts_post"]
 
 
-def test_the_context_brings_back_what_was_there(clip: HookedCLIP) -> None:
+def test_the_context_restores_earlier_dictionaries(clip: HookedCLIP) -> None:
     first, second = standard(), standard(seed=1)
     clip.vision.add_sae(first, use_error_term=True)
     try:
@@ -255,7 +255,7 @@ def test_joint_names_and_clip_tower_reach_the_towers(clip: HookedCLIP) -> None:
 
 
 @torch.no_grad()
-def test_one_dictionary_stands_in_both_towers_at_once(clip: HookedCLIP) -> None:
+def test_one_dictionary_can_be_in_both_towers_at_once(clip: HookedCLIP) -> None:
     sae, images, tokens = standard("hook_embedding", 32), tiny_images(), tiny_tokens()
     clip.add_sae(sae, hook="vision.hook_embedding")
     clip.add_sae(sae, hook="text.hook_embedding")
@@ -272,7 +272,7 @@ def test_one_dictionary_stands_in_both_towers_at_once(clip: HookedCLIP) -> None:
 
 @pytest.mark.parametrize("in_cfg", [True, False])
 @torch.no_grad()
-def test_heads_are_laid_side_by_side(clip: HookedCLIP, in_cfg: bool) -> None:
+def test_heads_are_concatenated_for_the_dictionary(clip: HookedCLIP, in_cfg: bool) -> None:
     hook = "blocks.1.attn.hook_z"
     sae, images = standard(hook, reshape_activations="hook_z" if in_cfg else "none"), tiny_images()
     flat = standard(hook)
@@ -320,7 +320,7 @@ def test_a_transcoder_reads_one_hook_and_writes_another(clip: HookedCLIP, kind: 
 
 
 @torch.no_grad()
-def test_a_transcoder_sees_what_hooks_left_at_its_input(clip: HookedCLIP) -> None:
+def test_a_transcoder_reads_its_input_after_hooks(clip: HookedCLIP) -> None:
     coder = made(
         Transcoder, TranscoderConfig, READS, d_out=64, apply_b_dec_to_input=False, metadata={"hook_name_out": WRITES}
     )
@@ -332,7 +332,7 @@ def test_a_transcoder_sees_what_hooks_left_at_its_input(clip: HookedCLIP) -> Non
 
 
 @torch.no_grad()
-def test_special_positions_of_images_go_past(clip: HookedCLIP) -> None:
+def test_special_positions_of_images_are_kept(clip: HookedCLIP) -> None:
     sae, images = standard(), tiny_images()
     _, before = clip.vision.run_with_cache(images, names_filter=RESID)
     for which in (True, [0]):
@@ -346,7 +346,7 @@ def test_special_positions_of_images_go_past(clip: HookedCLIP) -> None:
 
 
 @torch.no_grad()
-def test_special_positions_of_captions_go_past_and_a_word_with_the_padding_id_does_not(clip: HookedCLIP) -> None:
+def test_special_positions_of_captions_are_kept_but_not_words_with_the_padding_id(clip: HookedCLIP) -> None:
     sae = standard(RESID, 48)
     tokens = torch.tensor([[47, 5, 0, 9, 48, 0, 0, 0], [47, 5, 6, 7, 8, 9, 10, 48]])
     special = torch.tensor([[1, 0, 0, 0, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0, 1]], dtype=torch.bool)
@@ -369,7 +369,7 @@ def test_pooled_hooks_have_no_special_positions(clip: HookedCLIP) -> None:
 
 
 @torch.no_grad()
-def test_batches_as_large_as_the_width_are_no_trap(clip: HookedCLIP) -> None:
+def test_a_batch_size_equal_to_the_width_is_no_problem(clip: HookedCLIP) -> None:
     sae, images = standard("hook_embedding", 32), tiny_images(32)
     alone = torch.cat([clip.vision.run_with_saes(image[None], saes=sae) for image in images])
     torch.testing.assert_close(clip.vision.run_with_saes(images, saes=sae), alone, rtol=0, atol=1e-5)
@@ -384,7 +384,7 @@ def test_an_appended_class_token_is_special() -> None:
     assert torch.equal(cache[RESID][:, -1], before[RESID][:, -1])
 
 
-def test_codes_can_be_read_by_name_and_know_their_width(clip: HookedCLIP) -> None:
+def test_codes_can_be_read_by_name_and_have_a_width(clip: HookedCLIP) -> None:
     with clip.vision.saes(standard()), torch.no_grad():
         assert clip.width(f"vision.{CODES}") == 96
         assert clip.vision.stop_after([CODES]) == 2
@@ -423,7 +423,7 @@ def refusals(clip: HookedCLIP) -> list:
 
 
 @pytest.mark.parametrize("which", range(6))
-def test_what_does_not_fit_is_refused_by_name(clip: HookedCLIP, which: int) -> None:
+def test_dictionaries_that_do_not_fit_are_errors(clip: HookedCLIP, which: int) -> None:
     error, words, call = refusals(clip)[which]
     with pytest.raises(error, match=words):
         call()
@@ -437,7 +437,7 @@ def dictionary(clip: HookedCLIP, hook: str, d_in: int, token: str = "auto") -> D
 
 
 @torch.no_grad()
-def test_a_centred_dictionary_stands_in_both_towers_and_reads_them_raw(clip: HookedCLIP) -> None:
+def test_a_centred_dictionary_reads_raw_activations_of_both_towers(clip: HookedCLIP) -> None:
     made_here, images, tokens = dictionary(clip, "hook_embedding", 32), tiny_images(), tiny_tokens()
     _, cache = clip.run_with_cache_with_saes(images, tokens, saes=made_here)
     raw = PairedActs(tuple("abcd"), clip.encode_image(images, True), clip.encode_text(tokens, True))
@@ -451,7 +451,7 @@ def test_a_centred_dictionary_stands_in_both_towers_and_reads_them_raw(clip: Hoo
 
 @pytest.mark.parametrize("side", ["vision", "text"])
 @torch.no_grad()
-def test_a_dictionary_of_one_token_stands_at_that_position_only(side: str) -> None:
+def test_a_dictionary_of_one_token_is_applied_at_that_position_only(side: str) -> None:
     clip = cliplens.wrap(tiny_model(text={"width": 64, "heads": 4}), tokenizer=TinyTokenizer())
     tower, inputs = clip.towers[side], tiny_images() if side == "vision" else tiny_tokens()
     place = tower.special_position(inputs)

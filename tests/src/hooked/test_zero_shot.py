@@ -25,7 +25,7 @@ def test_the_class_is_that_of_the_nearest_mean_embedding(clip: HookedCLIP) -> No
     assert torch.equal(found, cosine.argmax(-1))
 
 
-def test_what_names_no_classes_is_refused(clip: HookedCLIP) -> None:
+def test_missing_class_names_are_an_error(clip: HookedCLIP) -> None:
     for classes, templates, words in (
         ([], ["a {}"], "class names"),
         (["cat"], [], "templates"),

@@ -57,7 +57,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
         (png()[:40], "unreadable image"),
     ],
 )
-def test_what_cannot_be_opened_says_why(image: object, reason: str) -> None:
+def test_pictures_that_cannot_be_opened_have_a_reason(image: object, reason: str) -> None:
     with pytest.raises(BadPairError) as caught:
         open_image(Pair("the one", image, "x"))  # type: ignore[arg-type]
     assert caught.value.reason.startswith(reason)
@@ -80,13 +80,13 @@ def test_bad_pairs_leave_both_sides() -> None:
     ]
 
 
-def test_captions_do_not_matter_where_only_images_are_wanted() -> None:
+def test_bad_captions_do_not_matter_if_only_images_are_read() -> None:
     pairs = Pairs("ab", [png(), png()], [" ", None])
     assert Decoder(pairs, Compose(), captions=False)[np.arange(2)].ids == ("a", "b")
     assert Decoder(Pairs("a", None, ["x"]), None, captions=True)[np.arange(1)].images is None
 
 
-def test_the_bulk_way_is_the_slow_way_bit_for_bit() -> None:
+def test_bulk_decoding_equals_decoding_one_by_one() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
     pairs = Pairs("abcdef", Column(pixels), ["x", "", "x", "x", "x", "x"])
     for preprocess in (Compose(), Flipping()):

@@ -27,7 +27,7 @@ RICH = st.text(LETTERS + "\"',;|\t\n", min_size=1, max_size=20).filter(lambda s:
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_what_a_csv_writer_wrote_comes_back(
+def test_tables_by_the_csv_module_are_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     captions: list[str],
     delimiter: str,
@@ -98,7 +98,7 @@ def test_a_closing_mark_rows_later_swallows_nothing(tmp_path: Path) -> None:
     assert read_pairs(path).captions == captions
 
 
-def test_the_dialect_is_told_and_can_be_given(tmp_path: Path) -> None:
+def test_the_dialect_is_reported_and_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "set.csv"
     path.write_text("image;caption\na.png;one, two\n")
     pairs = read_pairs(path)

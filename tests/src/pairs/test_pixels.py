@@ -95,7 +95,7 @@ def test_worker_processes_send_what_this_process_decodes() -> None:
         assert a.ids == b.ids
 
 
-def test_bytes_travel_in_a_quarter_of_the_room() -> None:
+def test_worker_processes_send_bytes_not_floats() -> None:
     decoder = Decoder(pairs_of(pictures()), preprocesses()["open_clip"], False)
     decoded = decoder[np.arange(len(SIZES))]
     assert decoded.images is not None

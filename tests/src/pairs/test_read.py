@@ -99,7 +99,7 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path) -> None:
         ("set.xlsx", "x", "found a file ending in '.xlsx'"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, name: str, content: str, words: str) -> None:
+def test_errors_of_sources_name_the_cause(tmp_path: Path, name: str, content: str, words: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(PairsError, match=words):
         read_pairs(tmp_path / name)
@@ -123,7 +123,7 @@ def test_a_table_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path) 
     assert read_pairs(tmp_path / "set.tsv").captions == ["Käse"]
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="found nothing at"):
         read_pairs(tmp_path / "none.csv")
     picture(tmp_path / "a.png")

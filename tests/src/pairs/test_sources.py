@@ -127,7 +127,7 @@ def test_a_cut_tar_loses_only_its_end(shards: Path) -> None:
         open_image(pairs[1])
 
 
-def test_what_is_no_tar(tmp_path: Path) -> None:
+def test_files_that_are_not_tars_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"not a tar" * 200)
     with pytest.raises(PairsError, match=r"Expected a plain tar"):
         read_pairs(tmp_path / "a.tar")

@@ -16,7 +16,7 @@ ANY = st.none() | st.text(st.characters())
 
 
 @given(st.lists(ANY, max_size=9), st.slices(9))
-def test_what_was_given_comes_back(values: list[str | None], cut: slice) -> None:
+def test_strings_are_returned_unchanged(values: list[str | None], cut: slice) -> None:
     column = Strings.of(values)
     assert list(column) == values
     assert [column[i] for i in range(len(values))] == values

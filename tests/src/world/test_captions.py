@@ -4,13 +4,13 @@ from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, TEXT_ONLY, captions, dra
 
 
 @pytest.mark.parametrize("name", [*IMAGE_ONLY, "tilt", "field"])
-def test_what_is_only_seen_is_not_said(name: str) -> None:
+def test_image_factors_do_not_change_captions(name: str) -> None:
     scenes = draw_scenes(50)
     assert captions(scenes) == captions(scenes.replaced(**{name: 0}))
 
 
 @pytest.mark.parametrize("name", [*SHARED, *TEXT_ONLY])
-def test_every_value_of_what_is_said_reads_different(name: str) -> None:
+def test_every_value_of_a_text_factor_changes_the_caption(name: str) -> None:
     scenes = draw_scenes(50)
     by_value = [captions(scenes.replaced(**{name: v})) for v in range(len(FACTORS[name].values))]
     assert all(len(set(said)) == len(by_value) for said in zip(*by_value, strict=True))

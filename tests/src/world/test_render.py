@@ -8,20 +8,20 @@ from cliplens.world.shapes import CELL, sprites
 QUADRANTS = {0: (0, 0), 1: (0, 1), 2: (1, 1), 3: (1, 0)}
 
 
-def test_many_are_drawn_as_one_by_one() -> None:
+def test_many_pictures_equal_those_drawn_one_by_one() -> None:
     scenes = draw_scenes(150)
     one_by_one = np.concatenate([render(scenes.rows(slice(i, i + 1))) for i in range(len(scenes))])
     assert np.array_equal(render(scenes), one_by_one)
 
 
 @pytest.mark.parametrize("name", [*TEXT_ONLY, *SAID])
-def test_what_is_only_said_is_not_seen(name: str) -> None:
+def test_text_factors_do_not_change_pictures(name: str) -> None:
     scenes = draw_scenes(50)
     assert np.array_equal(render(scenes), render(scenes.replaced(**{name: 0})))
 
 
 @pytest.mark.parametrize("name", [*SHARED, *IMAGE_ONLY])
-def test_every_value_of_what_is_seen_looks_different(name: str) -> None:
+def test_every_value_of_an_image_factor_changes_the_picture(name: str) -> None:
     scenes = draw_scenes(20)
     pictures = [render(scenes.replaced(**{name: v})).astype(int) for v in range(len(FACTORS[name].values))]
     for i, one in enumerate(pictures):

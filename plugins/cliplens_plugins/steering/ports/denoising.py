@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from cliplens.errors import InputError, NoEffectError
@@ -74,7 +75,7 @@ class Conditioning:
         """Return whether this timestep begins a new denoising."""
         return self._first is None or self._last is None or (timestep >= self._first and timestep > self._last)
 
-    def made_here(self, given: Tensor) -> bool:
+    def made_here(self, given: Shaped[Tensor, "..."]) -> bool:
         """Return whether a tensor is conditioning that was steered in this context."""
         return any(t.shape == given.shape and torch.equal(t, given.detach().to(t)) for t in self._made)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Rewrite = Callable[[Tensor, Tensor | None], Tensor]
@@ -22,7 +23,7 @@ def on_direction(rewrite: Rewrite) -> Rewrite:
     return rewritten
 
 
-def with_position(rewrite: Rewrite, acts: Tensor) -> Tensor:
+def with_position(rewrite: Rewrite, acts: Float[Tensor, "batch d"]) -> Tensor:
     """Rewrite [batch, d] as one position."""
     return rewrite(acts[:, None], None)[:, 0]
 
