@@ -67,7 +67,7 @@ def test_retrieval_by_hand_and_ties_count_as_misses() -> None:
     assert figures["text_to_image_r1"] == pytest.approx(2 / 3)
     alike = torch.ones(4, 2)
     assert retrieval(alike, alike, at=(1,)) == {"image_to_text_r1": 0.0, "text_to_image_r1": 0.0}
-    with pytest.raises(InputError, match="Fix: give row i of both"):
+    with pytest.raises(InputError, match="Fix: pass row i of both"):
         retrieval(torch.zeros(0, 2), torch.zeros(0, 2))
 
 

@@ -68,7 +68,7 @@ def test_pixels_are_only_there_for_columns_that_have_them() -> None:
 
 def test_columns_of_unequal_length_are_refused() -> None:
     with pytest.raises(
-        PairsError, match=r"Expected one caption per id \(2\), but found 1. Fix: give every pair its caption"
+        PairsError, match=r"Expected one caption per id \(2\), but found 1. Fix: pass one caption per pair"
     ):
         Pairs(["a", "b"], None, ["x"])
 

@@ -95,7 +95,7 @@ def test_a_plain_saelens_folder_opens_without_means(tmp_path: Path) -> None:
 
 def test_the_copy_for_one_modality_is_not_taken_for_the_dictionary(tmp_path: Path) -> None:
     dictionary_of("topk").save(tmp_path / "sae")
-    with pytest.raises(InputError, match=r"its copy that reads raw image activations. Fix: give .*sae"):
+    with pytest.raises(InputError, match=r"its copy that reads raw image activations. Fix: pass .*sae"):
         Dictionary.load(tmp_path / "sae" / "image")
 
 
@@ -167,23 +167,23 @@ VISION = Site("vision", "hook_embedding")
         (
             clip_like(replace(IDENTITY, name="other", weights_sha256="0" * 64)),
             VISION,
-            r"Expected the model the dictionary was made on, tiny \(weights aaaaaaaaaaaa\), "
+            r"Expected the model the dictionary was trained on, tiny \(weights aaaaaaaaaaaa\), "
             r"but found other \(weights 0000",
         ),
         (
             clip_like(replace(IDENTITY, preprocess="resize 224", preprocess_sha256="0")),
             VISION,
-            "the preprocess the dictionary was made on, resize 48, bicubic, but found resize 224",
+            "the preprocess the dictionary was trained on, resize 48, bicubic, but found resize 224",
         ),
         (
             clip_like(replace(IDENTITY, tokenizer_sha256="0" * 64)),
             Site("text", "hook_embedding"),
-            "the tokenizer the dictionary was made on, cccccccccccc, but found 000000000000",
+            "the tokenizer the dictionary was trained on, cccccccccccc, but found 000000000000",
         ),
         (
             clip_like(),
             Site("vision", "blocks.1.hook_resid_post"),
-            "the hook the dictionary was made on, vision.hook_embedding and text.hook_embedding,"
+            "the hook the dictionary was trained on, vision.hook_embedding and text.hook_embedding,"
             " but found vision.blocks.1.hook_resid_post",
         ),
         (
@@ -199,7 +199,9 @@ def test_another_model_or_site_is_an_error_that_names_both(clip: SimpleNamespace
 
 
 def test_another_token_choice_is_refused() -> None:
-    with pytest.raises(MismatchError, match=r"the token choice the dictionary was made on, 'auto', but found 'mean'"):
+    with pytest.raises(
+        MismatchError, match=r"the token choice the dictionary was trained on, 'auto', but found 'mean'"
+    ):
         dictionary_of("topk").check(clip_like(), [VISION], token="mean")
 
 

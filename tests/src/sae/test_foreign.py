@@ -100,7 +100,10 @@ def test_prisma_gated(tmp_path: Path) -> None:
     ("config", "message"),
     [
         ({"activation_fn_str": "tanh-relu"}, "one of the activations relu.*found activation_fn_str='tanh-relu'"),
-        ({"activation_fn_str": "relu", "is_transcoder": True}, "a vit-prisma dictionary that some SAELens.*transcoder"),
+        (
+            {"activation_fn_str": "relu", "is_transcoder": True},
+            "a vit-prisma dictionary that is equal to a SAELens.*transcoder",
+        ),
     ],
 )
 def test_unsupported_prisma_dictionaries_are_refused(config: dict, message: str, tmp_path: Path) -> None:

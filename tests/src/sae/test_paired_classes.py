@@ -158,7 +158,7 @@ def test_trained_by_the_stock_trainer_saved_and_reloaded(architecture: str, opti
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_single_rows_are_refused(architecture: str) -> None:
     assert needs_pairs(architecture)
-    with pytest.raises(InputError, match=f"whole pairs in each batch, which '{architecture}' learns from.*paired=True"):
+    with pytest.raises(InputError, match=f"whole pairs in each batch, which '{architecture}' needs.*paired=True"):
         train(dictionary_config(architecture, D_IN, D_SAE, k=4), Provider(paired(ROWS, D_IN), 64), samples=640)
 
 

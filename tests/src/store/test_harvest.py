@@ -194,7 +194,7 @@ def test_a_killed_harvest_resumes_to_the_same_cache(
 
 def test_unfinished_shards_are_not_valid(slow_clip: HookedCLIP, pairs: Pairs, tmp_path: Path) -> None:
     killed(lambda: harvest(slow_clip, pairs, EMBEDDING, tmp_path / "c", forward_batch=4, shard_pairs=12), 0.3)
-    with pytest.raises(InputError, match=r"Expected a finished cache.*of 6 shards.*it goes on where it stopped"):
+    with pytest.raises(InputError, match=r"Expected a finished cache.*of 6 shards.*it continues where it stopped"):
         Cache.open(tmp_path / "c")
 
 
