@@ -161,6 +161,11 @@ Out = Annotated[
 
 
 def read_window(text: str) -> tuple[float, float]:
+    """Return the window FROM:TO of an option, as shares of the steps.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
     numbers = read_numbers(text, ":")
     if len(numbers) != 2:
         raise _unreadable("a window FROM:TO", text, "pass for example --window 0:0.5")
@@ -168,6 +173,11 @@ def read_window(text: str) -> tuple[float, float]:
 
 
 def read_size(text: str) -> tuple[int, int]:
+    """Return the size WIDTHxHEIGHT of an option, in pixels.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
     numbers = read_numbers(text, "x")
     if len(numbers) != 2 or any(n != int(n) or n < 1 for n in numbers):
         raise _unreadable("a size WIDTHxHEIGHT", text, "pass for example --size 512x512")
@@ -175,6 +185,11 @@ def read_size(text: str) -> tuple[int, int]:
 
 
 def read_whole(text: str) -> tuple[int, ...]:
+    """Return the whole numbers of an option, separated by commas.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
     numbers = read_numbers(text, ",")
     if any(n != int(n) for n in numbers):
         raise _unreadable("whole numbers with commas between them", text, "write for example --seeds 0,1,2")
@@ -185,12 +200,22 @@ _POSITIONS = {"all": "all", "content": "content", "others": "others", "eot": "sp
 
 
 def read_positions(text: str) -> str:
+    """Return the kind of positions that an option names.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
     if text.casefold() not in (*_POSITIONS, "special"):
         raise _unreadable(f"positions: {', '.join(_POSITIONS)}", text, "write for example --positions content")
     return _POSITIONS.get(text.casefold(), "special")
 
 
 def read_numbers(text: str, between: str) -> tuple[float, ...]:
+    """Return the numbers of an option, separated by `between`.
+
+    Raises:
+        InputError: the text is not of this form.
+    """
     from math import isfinite
 
     try:

@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def noise_for(embeds: Tensor, given: dict[str, Any]) -> Tensor:
+def noise_for(embeds: Float[Tensor, "..."], given: dict[str, Any]) -> Tensor:
     """Draw the noise that the pipeline would draw, once for steered and unsteered conditioning."""
     from diffusers.utils.torch_utils import randn_tensor
 
