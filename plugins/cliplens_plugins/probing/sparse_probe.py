@@ -96,7 +96,8 @@ def split(
     """
     names = [str(p) for p in pictures]
     _, number = np.unique(names, return_inverse=True)
-    return number.astype(np.int64), held_out(pair_keys(names), share, seed)
+    # A run's own held-out pairs are chosen by seed 0: with that seed they would all fall on one side here.
+    return number.astype(np.int64), held_out(pair_keys(names), share, _SEED + seed)
 
 
 def ranked(codes: Float[np.ndarray, "row latent"], labels: Bool[np.ndarray, " row"]) -> Int64[np.ndarray, " latent"]:

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from cliplens.errors import InputError
+from cliplens.keys import held_out, pair_keys
 from cliplens_plugins.probing import absorption, sparse_probe
 from cliplens_plugins.probing.logistic import fit_logistic
 from cliplens_plugins.probing.sparse_probe import ranked, split
@@ -82,6 +83,13 @@ def test_captions_of_a_picture_stay_together_and_more_rows_move_none() -> None:
     assert 0.2 < in_test.mean() < 0.4
     assert (split(pictures[:400], 1)[1] == in_test[:400]).all()
     assert (split(pictures, 2)[1] != in_test).any()
+
+
+def test_pairs_a_run_keeps_from_training_are_split_like_any_others() -> None:
+    ids = np.array([f"p{i}.jpg" for i in range(3000)])
+    scored = ids[held_out(pair_keys(ids.tolist()), 0.2)].tolist()
+    for seed in range(3):
+        assert 0.2 < split(scored, seed)[1].mean() < 0.4
 
 
 def test_one_class_alone_gives_nan_and_rows_out_of_step_are_refused() -> None:
