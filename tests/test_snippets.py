@@ -121,7 +121,7 @@ def named_run(folder: Path, name: str, **options: Any) -> None:
     """Train a run on very few pairs; give its first latents the names red and blue, and levels."""
     (folder / "captions.csv").write_text("caption\n" + "".join(f"a {c} x{c}\n" for c in "abcdefghijklmnopqrst"))
     pairs = "world:24" if options["model"] == "world" else "captions.csv"
-    small = {"d_sae": 16, "k": 4, "samples": 64, "batch_size": 32, "device": "cpu", "held_out": 0.4}
+    small: dict[str, Any] = {"d_sae": 16, "k": 4, "samples": 64, "batch_size": 32, "device": "cpu", "held_out": 0.4}
     made = run(Settings(pairs=pairs, **small, **options), folder / name, until="train")
     names = np.array(["red", "blue"] + ["unnamed"] * 14, dtype=object)
     LatentTable({"name": names, "name_score": np.ones(16)}).save(made.latents)
@@ -230,7 +230,7 @@ COMMANDS = [(str(p.relative_to(ROOT)), c) for p in [*PAGES, *(ROOT / "examples")
 def test_a_command_of_a_page_has_such_arguments(page: str, line: str) -> None:
     words = shlex.split(line.replace("&&", "#"), comments=True)
     command: Any = get_command(app)
-    name = "cliplens"
+    name: str | None = "cliplens"
     while isinstance(command, TyperGroup):
         name, command, words = command.resolve_command(Context(command), words)
     command.make_context(name, list(words))
