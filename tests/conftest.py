@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cliplens import HookedCLIP
+
+# A loaded machine must not fail a property: pytest-timeout bounds each test.
+settings.register_profile("cliplens", deadline=None)
+settings.load_profile("cliplens")
 
 
 @pytest.fixture

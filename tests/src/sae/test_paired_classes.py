@@ -183,10 +183,10 @@ def test_iso_energy_subtracts_the_alignment_times_its_coefficient_and_width(coef
     )
     half = torch.randn(8, D_IN, generator=torch.Generator().manual_seed(0)).abs()
     out = step(sae, torch.cat([half, half + 0.1]))
-    agreement = float(alignment(out.feature_acts))
+    agreement = float(alignment(out.feature_acts).detach())
     assert agreement > 0.1
     assert out.losses["alignment_loss"].item() == pytest.approx(-coefficient * D_IN * agreement, rel=1e-6)
-    assert out.loss.item() == pytest.approx(sum(float(v) for v in out.losses.values()), rel=1e-6)
+    assert out.loss.item() == pytest.approx(sum(float(v.detach()) for v in out.losses.values()), rel=1e-6)
 
 
 def test_each_head_of_ncl_reads_its_own_modality_in_training_and_when_saved() -> None:
