@@ -1,18 +1,19 @@
 """Direct attribution of an image-text similarity to attention heads and MLPs."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import check_towards
 from cliplens.hooked import FrozenHead, HookedAttention, HookedTower, check_open
-from cliplens.shapes import TowerInputs
 
 _TINY = 1e-12
 
 
-def attribute_heads(tower: HookedTower, inputs: TowerInputs, towards: Float[Tensor, "batch d_embed"]) -> Attribution:
+def attribute_heads(
+    tower: HookedTower, inputs: Shaped[Tensor, "input ..."], towards: Float[Tensor, "batch d_embed"]
+) -> Attribution:
     """Return the direct contribution of each head and MLP to the cosine between each input and a direction.
 
     The final residual stream is the sum of the embeddings and the outputs of all heads and MLPs. With the scale of the

@@ -4,20 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from cliplens.analysis.parts import Attribution
 from cliplens.analysis.paths import DirectPath, Towards, check_towards, direct_path
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import HookedTower
-from cliplens.shapes import TowerInputs
 from cliplens.sites import MODALITY_OF, SIDES
 
 
 def attribute_latents(
     tower: HookedTower,
-    inputs: TowerInputs,
+    inputs: Shaped[Tensor, "input ..."],
     towards: Float[Tensor, "batch d_embed"],
     dictionary: Any,
     *,
