@@ -116,18 +116,11 @@ NAMED = (
         ("tests/src/sae/test_dictionary.py", "tests/src/sae/test_foreign_activations.py"),
     ),
     Named(
-        "fast top-k: gradient passes through clipped zeros",
-        f"{_SOURCE}/sae/architectures/fast_topk.py",
-        "of_pre = of_values * (values > 0)",
-        "of_pre = of_values * (values >= 0)",
-        ("tests/src/sae/test_fast_topk.py",),
-    ),
-    Named(
-        "fast batch top-k: gradient passes through clipped zeros",
+        "fast top-k and batch top-k: gradient passes through clipped zeros",
         f"{_SOURCE}/sae/architectures/sparse_step.py",
         "of_pre = of_values * (values > 0)",
         "of_pre = of_values * (values >= 0)",
-        ("tests/src/sae/test_fast_batchtopk.py",),
+        ("tests/src/sae/test_fast_topk.py", "tests/src/sae/test_fast_batchtopk.py"),
     ),
     Named(
         "steering: `dose_of_breach` interpolates from the other end",
