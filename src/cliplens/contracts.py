@@ -191,7 +191,10 @@ class Generator(ABC):
         """Return one picture per row of the condition."""
 
     def long_forms(self, prompts: Sequence[str], *, seed: int) -> list[str]:
-        """Return prompts in the form the model was trained on; `seed` draws what they leave open. As they are here."""
+        """Return prompts in the form that the model was trained on. Parts that a prompt leaves open are drawn with `seed`.
+
+        This method returns the prompts unchanged.
+        """
         return list(prompts)
 
 

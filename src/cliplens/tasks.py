@@ -58,7 +58,7 @@ def retrieval_hits(
     image_ids: Sequence[Hashable] | None = None,
     caption_ids: Sequence[Hashable] | None = None,
 ) -> dict[str, Bool[Tensor, " query"]]:
-    """Return which queries find a right answer among the k nearest: what `retrieval` takes the mean of.
+    """Return a mask of the queries with a correct answer among the k nearest. `retrieval` returns its mean.
 
     Args:
         image: embeddings of the images.
@@ -134,9 +134,9 @@ def contrastive_losses(
     image_ids: Sequence[Hashable] | None = None,
     caption_ids: Sequence[Hashable] | None = None,
 ) -> Float[Tensor, " pair"]:
-    """Return the loss of each pair, in nats: what `contrastive_loss` takes the mean of, and its arguments.
+    """Return the loss of each pair, in nats. `contrastive_loss` returns the mean, and has the same arguments.
 
-    With a bias, the loss of a pair is that of its image against every caption.
+    With a bias, the loss of a pair is the loss of its image with all captions.
 
     Raises:
         InputError: the numbers of images, captions or ids differ, or there are none.
@@ -206,7 +206,7 @@ def zero_shot(
 def zero_shot_hits(
     image: Float[Tensor, "image d"], prototypes: Float[Tensor, "class d"], labels: Int[Tensor, " image"]
 ) -> Bool[Tensor, " image"]:
-    """Return which images are nearest to the prototype of their own class: what `zero_shot` takes the mean of.
+    """Return a mask of the images nearest to the prototype of their own class. `zero_shot` returns its mean.
 
     >>> zero_shot_hits(torch.eye(2), torch.eye(2), torch.tensor([0, 0]))
     tensor([ True, False])

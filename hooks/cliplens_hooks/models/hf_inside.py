@@ -1,4 +1,4 @@
-"""The vision tower inside the folder of a multimodal language model, read without the language model."""
+"""Read the vision tower in a folder of a multimodal language model, without the language model."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ _HOLDER, _INNER = "vision_tower.", "vision_model."
 
 
 def tower_inside(folder: Path, config: Any) -> Any:
-    """Return the CLIP or SigLIP vision tower of a saved model such as LLaVA; None where there is none.
+    """Return the CLIP or SigLIP vision tower of a saved model such as LLaVA; None if it has none.
 
     Raises:
-        InputError: the folder holds no safetensors, or not all weights of the tower.
+        InputError: the folder contains no safetensors, or not all weights of the tower.
     """
     vision = getattr(config, "vision_config", None)
     if getattr(vision, "model_type", None) not in VISION_ONLY or not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A dictionary of the same shape that was never trained: the control for every figure of a trained one."""
+"""Make an untrained dictionary of the same shape, a control for the figures of a trained one."""
 
 import torch
 from sae_lens import TopKSAEConfig
@@ -11,13 +11,13 @@ from cliplens.sae.dictionary import Dictionary
 def untrained_twin(dictionary: Dictionary, k: int, *, seed: int = 0) -> Dictionary:
     """Return a dictionary with random unit decoder rows, their transpose as the encoder, and k latents per row.
 
-    It keeps the means, sites and width of the given one. Random dictionaries score nearly as well as trained ones on
-    some figures (arXiv 2602.14111), so a figure is quoted beside that of its twin.
+    Means, sites and width are those of the trained dictionary. In some figures, random dictionaries are nearly as good as
+    trained ones (arXiv 2602.14111), so both are reported.
 
     Args:
-        dictionary: the trained one.
-        k: latents per row: the mean number of latents that the trained one fires.
-        seed: of the random rows.
+        dictionary: the trained dictionary.
+        k: number of firing latents per row; take the mean number of the trained dictionary.
+        seed: seed of the random rows.
     """
     made = TopKSAE(TopKSAEConfig(d_in=dictionary.d_in, d_sae=dictionary.d_sae, k=min(k, dictionary.d_sae)))
     draw = torch.Generator().manual_seed(seed)

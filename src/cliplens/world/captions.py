@@ -70,24 +70,25 @@ def captions(scenes: Scenes) -> list[str]:
 
 
 def value_sentences(factor: str, contexts: int = 32, *, seed: int = 7_000_000) -> list[list[str]]:
-    """Return captions that say each value of a factor, in the same contexts for each value.
+    """Return captions with each value of a factor, in the same contexts for each value.
 
-    Their mean embedding is the prototype of the value. Only shared contexts compare values fairly.
+    The mean embedding of the captions of a value is its prototype. With common contexts, prototypes differ in the value
+    only.
 
     Args:
-        factor: a factor that captions say.
-        contexts: captions per value.
-        seed: of the contexts.
+        factor: a shared factor or a factor of the text.
+        contexts: number of captions per value.
+        seed: seed of the contexts.
 
     Raises:
-        UnknownNameError: captions say no such factor.
+        UnknownNameError: captions have no such factor.
 
     >>> value_sentences("fill", 1)[1]
     ['oi see a sad print of twin small hollow white hearts is here in autumn']
     """
     said = [name for name, known in FACTORS.items() if known.sharing != "image"]
     if factor not in said:
-        raise unknown_name("factor that captions say", factor, said)
+        raise unknown_name("factor of captions", factor, said)
     scenes = draw_scenes(contexts, seed=seed)
     return [captions(scenes.replaced(**{factor: value})) for value in range(len(FACTORS[factor].values))]
 
