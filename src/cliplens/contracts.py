@@ -191,7 +191,7 @@ class Generator(ABC):
         """Return one picture per row of the condition."""
 
     def long_forms(self, prompts: Sequence[str], *, seed: int) -> list[str]:
-        """Return prompts in the form that the model was trained on. Parts that a prompt leaves open are drawn with `seed`.
+        """Return prompts in the form that the model was trained on; `seed` draws the parts that are left open.
 
         This method returns the prompts unchanged.
         """

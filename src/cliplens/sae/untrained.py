@@ -11,8 +11,8 @@ from cliplens.sae.dictionary import Dictionary
 def untrained_twin(dictionary: Dictionary, k: int, *, seed: int = 0) -> Dictionary:
     """Return a dictionary with random unit decoder rows, their transpose as the encoder, and k latents per row.
 
-    Means, sites and width are those of the trained dictionary. In some figures, random dictionaries are nearly as good as
-    trained ones (arXiv 2602.14111), so both are reported.
+    Means, sites and width are those of the trained dictionary. In some figures, random dictionaries are nearly as good
+    as trained ones (arXiv 2602.14111), so both are reported.
 
     Args:
         dictionary: the trained dictionary.

@@ -104,7 +104,7 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun,
     ("options", "says"),
     [
         (["--labels", "colr"], "colour"),
-        (["--labels", "light"], "factor that captions say"),
+        (["--labels", "light"], "factor of captions"),
         (["--labelled", "/nowhere"], "no folder /nowhere"),
         (["--function", "nowhere:task"], "name a function that Python can import"),
         (["--function", "math"], "name a function that Python can import"),
