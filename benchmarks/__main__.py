@@ -34,7 +34,7 @@ SCRIPTS: dict[str, Form] = {
     "harvest_memory.py": Form(None, ""),
     "harvest_compile.py": Form(None, ""),
     "provider.py": Form("--prompts 32", ""),
-    "topk_step.py": Form("", ""),
+    "training_step.py": Form("", ""),
     "monosemanticity.py": Form("", ""),
     "scoring.py": Form("", ""),
     "steering_pipelines.py": Form("", ""),
