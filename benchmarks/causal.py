@@ -27,7 +27,7 @@ def main() -> None:
         for seed in range(b.args.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 asked = Settings(pairs=f"world:{b.args.pairs}", d_sae=b.args.d_sae, k=8, seed=seed)
-                opened = OpenedRun(run(asked, Path(folder) / "run", until="score"))
+                opened = OpenedRun(run(asked, Path(folder) / "run", until="name"))
                 alive = np.flatnonzero(opened.table["alive"]).tolist()
                 rows = causal_rows(opened, alive, b.args.shown, b.args.random)
                 truth = opened.table["truth_modality"]

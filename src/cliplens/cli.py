@@ -190,7 +190,7 @@ def demo(
     from cliplens.run import run, write_report
 
     settings = Settings(**{**DEMO_SETTINGS, "model": model, "seed": seed})  # type: ignore[arg-type]
-    folder = run(settings, out or _new_folder(Path("cliplens-demo")), until="score")
+    folder = run(settings, out or _new_folder(Path("cliplens-demo")), until="name")
     if model == "world":
         _plugin_command("steer")([str(folder.path)], standalone_mode=False)
     write_report(folder)
@@ -289,7 +289,9 @@ def verify(folder: Annotated[Path, typer.Argument(help="Run folder to check.")])
     parsed = sum(not one.known for one in checked)
     console.print(f"{len(checked):,} files checked, {parsed:,} of them only by reading, because no hash is recorded")
     if bad:
-        console.print(f"{len(bad)} missing or damaged. Fix: {run.resume_command(opened)}", soft_wrap=True, markup=False)
+        console.print(f"{len(bad)} missing or damaged. Fix: run")
+        for command in run.fixes(opened, checked):
+            console.print(command, soft_wrap=True, markup=False)
         raise typer.Exit(1)
     console.print("No file is missing or damaged.")
 

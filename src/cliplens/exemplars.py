@@ -40,7 +40,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from cliplens.errors import DamagedError, PairsError
-from cliplens.files import atomic_write
+from cliplens.files import atomic_write, partial_path
 from cliplens.pairs import open_image
 from cliplens.records import Exemplars, Pair, PositionActivations, Positions
 from cliplens.sites import Modality
@@ -208,9 +208,9 @@ def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
 
 def _write(file: Path, content: bytes) -> None:
     """Write a file atomically, without waiting for the disk, because there are many thumbnails."""
-    if file.exists() and file.stat().st_size == len(content):
+    if file.exists() and file.read_bytes() == content:
         return
-    partial = file.with_name(f".{file.name}.partial")
+    partial = partial_path(file)
     partial.write_bytes(content)
     partial.replace(file)
 

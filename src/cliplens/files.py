@@ -4,17 +4,19 @@ A file is written under a hidden name, flushed to disk (`fsync`) and renamed; th
 either the old or the new content. Another kind of storage needs changes only in this file.
 """
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cliplens.errors import DamagedError
+from cliplens.errors import DamagedError, MachineError
+from cliplens.faults import size
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(partial|old)")
 
@@ -42,6 +44,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to fill. It replaces `folder` when the block ends without an error, else it is deleted."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers_of(folder)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -118,12 +121,49 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(path: Path) -> tuple[str, int]:
+    """Return hash and size of a file, or of a folder: of the names, contents and sizes of all files in it.
+
+    Hidden files in a folder do not count.
+    """
+    if not path.is_dir():
+        return sha256_of(path), path.stat().st_size
+    files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")}
+    lines = "".join(f"{name} {sha256_of(files[name])}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest(), sum(p.stat().st_size for p in files.values())
+
+
+def check_room(path: Path, need: int) -> None:
+    """Check that the disk of a file or folder, which may not exist yet, has room for `need` bytes.
+
+    Raises:
+        MachineError: it has not.
+    """
+    existing = path.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if need > free:
+        raise MachineError(
+            expected=f"room for {size(need)} at {path}", found=f"{size(free)} free", fix="free some, or write elsewhere"
+        )
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove partial files and folders of processes that ended, anywhere in `folder`.
 
     If a process ended after moving a folder aside and before replacing it, the old folder is moved back.
     """
-    for path in sorted(folder.rglob(".*"), reverse=True):
+    _remove_leftovers(folder.rglob(".*"))
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what dead processes left of one file or folder beside it."""
+    _remove_leftovers(path.parent.glob(f".{glob.escape(path.name)}.*"))
+
+
+def _remove_leftovers(hidden: Iterable[Path]) -> None:
+    for path in sorted(hidden, reverse=True):
         found = _PARTIAL.fullmatch(path.name)
         if found is None or _alive(int(found["pid"])):
             continue

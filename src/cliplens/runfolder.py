@@ -70,6 +70,11 @@ class RunFolder:
         return self.path / "quarantine.jsonl"
 
     @property
+    def scores(self) -> Path:
+        """What the pass over the scored pairs found; latents are named from it."""
+        return self.path / "scores"
+
+    @property
     def latents(self) -> Path:
         """Table with one row per latent."""
         return self.path / "latents.parquet"

@@ -1,45 +1,227 @@
-"""Faults tried on a run: kills, damaged files, a machine that refuses, input that makes no sense."""
+"""Faults tried on commands: kills, lost power, damaged files, a machine that refuses, clocks, two commands at once."""
 
 import errno
-import hashlib
+import os
 import random
+import re
 import resource
+import shlex
 import shutil
 import signal
-from collections import Counter
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from faults.support import SMALL, Ended, cliplens, content, counted, damaged, killed_at
+from faults.commands import Place, Trial
+from faults.support import (
+    KILLED,
+    Ended,
+    Running,
+    ask_to_end,
+    at_change,
+    cliplens,
+    content,
+    damaged,
+    kill_now,
+    pause_now,
+)
 
-KINDS = ("flip", "cut", "zeros", "empty", "gone")
+KINDS = ("flip", "cut", "zeros", "empty", "gone", "longer")
+ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.EDQUOT)
+LIMITS = (0, 100, 1000, 5000, 20_000, 60_000)
+"""Sizes in bytes of the largest file that a full disk takes."""
+SAME = "same files"
 
 
-def run_command(pairs: str, out: Path) -> tuple[str, ...]:
-    """The main job, small."""
-    return ("run", *SMALL, "--pairs", pairs, "--out", str(out))
+def outcome(ended: Ended) -> str:
+    """How a command ended: well, in words, or raw."""
+    return "raw" if ended.raw else "well" if ended.code == 0 else "in words"
 
 
-def changes_of(command: tuple[str, ...], folder: Path, ledger: Path) -> list[str]:
-    """Every change of a file that the command makes in the folder, in order."""
-    ledger.unlink(missing_ok=True)
-    ended = cliplens(*command, watch=counted(folder, ledger))
-    assert ended.code == 0, ended.said
-    return ledger.read_text().splitlines()
+def kill(place: Place, trial: Trial, number: int, *, power: bool = False) -> str:
+    """Kill a command at one change of a file, or cut the power there, go on, and say how that ended."""
+    place.whole(trial)
+    place.start(trial)
+    setup = None
+    act: Callable[[str], None] = kill_now
+    if power:
+        setup, act = _power_cut(place.work)
+    killed = cliplens(*trial.arguments(place), watch=at_change(place.work, number, act), setup=setup)
+    if killed.code not in KILLED:
+        return f"not killed: {outcome(killed)}"
+    return gone_on(place, trial)
 
 
-def kill_and_resume(command: tuple[str, ...], folder: Path, number: int, whole: dict[str, str]) -> str:
-    """Kill the command at one change, resume it, and say how that ended."""
-    shutil.rmtree(folder, ignore_errors=True)
-    killed = cliplens(*command, watch=killed_at(folder, number))
-    if killed.code != -signal.SIGKILL:
-        return "not killed"
-    again = cliplens(*command, "--resume")
+def kill_after(place: Place, trial: Trial, seconds: float) -> str:
+    """Kill a command after some time, go on, and say how that ended."""
+    place.whole(trial)
+    place.start(trial)
+    killed = cliplens(*trial.arguments(place), setup=lambda: _kill_in(seconds))
+    if killed.code not in KILLED:
+        return "ended before"
+    return gone_on(place, trial)
+
+
+def stop(place: Place, trial: Trial, number: int) -> str:
+    """Send SIGTERM to a command at one change of a file; it says so; go on."""
+    place.whole(trial)
+    place.start(trial)
+    stopped = cliplens(*trial.arguments(place), watch=at_change(place.work, number, ask_to_end))
+    if stopped.code != 128 + signal.SIGTERM or stopped.raw:
+        return f"raw: code {stopped.code}"
+    return gone_on(place, trial)
+
+
+def gone_on(place: Place, trial: Trial, setup: Callable[[], None] | None = None) -> str:
+    """Go on after a fault, and compare with the files of an undisturbed command."""
+    again = cliplens(*trial.again(place), setup=setup)
     if again.raw:
-        return "raw"
+        return f"raw: {_last_line(again)}"
     if again.code != 0:
-        return "refused"
-    return "same files" if content(folder) == whole else "other files"
+        return f"refused: {_last_line(again)}"
+    whole, _ = place.whole(trial)
+    found = content(place.work)
+    if found != whole:
+        differs = sorted(name for name in {*found, *whole} if found.get(name) != whole.get(name))
+        return f"other files: {', '.join(differs[:3])}"
+    left = place.leftovers()
+    return f"leftovers: {', '.join(left[:3])}" if left else SAME
+
+
+def _last_line(ended: Ended) -> str:
+    lines = [line.strip() for line in ended.said.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else f"code {ended.code}"
+
+
+def _kill_in(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _power_cut(folder: Path) -> tuple[Callable[[], None], Callable[[str], None]]:
+    """What a child does first, and at the cut: what was not forced to disk is lost by half."""
+    forced: dict[int, int] = {}
+    before: dict[int, int] = {}
+
+    def setup() -> None:
+        before.update((s.st_ino, s.st_mtime_ns) for s in map(os.stat, _files(folder)))
+        real = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            real(descriptor)
+            state = os.fstat(descriptor)
+            forced[state.st_ino] = state.st_mtime_ns
+
+        os.fsync = fsync
+
+    def cut(_: str) -> None:
+        for path in _files(folder):
+            state = path.stat()
+            if state.st_mtime_ns not in (before.get(state.st_ino), forced.get(state.st_ino)):
+                with path.open("r+b") as file:
+                    os.ftruncate(file.fileno(), state.st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return setup, cut
+
+
+def _files(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".lock")]
+
+
+# ---------------------------------------------------------------- a machine that refuses
+
+
+def refuse(place: Place, trial: Trial, number: int, code: int) -> str:
+    """Let one change of a file fail with an error of the operating system; then go on."""
+
+    def fail(path: str) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    return _refused(place, trial, watch=at_change(place.work, number, fail))
+
+
+def refuse_force(place: Place, trial: Trial, number: int, code: int) -> str:
+    """Let forcing to disk fail, from the number-th time on; then go on."""
+
+    def setup() -> None:
+        real, seen = os.fsync, [0]
+
+        def fsync(descriptor: int) -> None:
+            seen[0] += 1
+            if seen[0] > number:
+                raise OSError(code, os.strerror(code))
+            real(descriptor)
+
+        os.fsync = fsync
+
+    return _refused(place, trial, setup=setup)
+
+
+def full_disk(place: Place, trial: Trial, limit: int) -> str:
+    """Let no file grow beyond some bytes; then go on."""
+
+    def setup() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return _refused(place, trial, setup=setup)
+
+
+def _refused(place: Place, trial: Trial, watch: object = None, setup: object = None) -> str:
+    place.whole(trial)
+    place.start(trial)
+    ended = cliplens(*trial.arguments(place), watch=watch, setup=setup)  # type: ignore[arg-type]
+    how = outcome(ended)
+    if how == "raw":
+        return f"raw: {_last_line(ended)}"
+    after = gone_on(place, trial)
+    return f"{how}, then {after}" if after == SAME else after
+
+
+# ---------------------------------------------------------------- clocks, and two at once
+
+
+def clock_step(place: Place, trial: Trial, number: int, step: float) -> str:
+    """Kill a command, set the clock by `step` seconds, give every file a time of that clock, and go on."""
+    place.whole(trial)
+    place.start(trial)
+    cliplens(*trial.arguments(place), watch=at_change(place.work, number, kill_now))
+    chance = random.Random(number)
+    for path in place.work.rglob("*"):
+        os.utime(path, (when := max(0.0, time.time() + step * chance.random()), when), follow_symlinks=False)
+    return gone_on(place, trial, setup=lambda: _set_clock(step))
+
+
+def _set_clock(step: float) -> None:
+    real = time.time
+    time.time = lambda: max(0.0, real() + step)
+
+
+def two_at_once(place: Place, first: Trial, number: int, second: Trial) -> str:
+    """Enter a command while another one is working in the folder; it is refused in words, and the first ends well."""
+    place.whole(first)
+    place.start(first)
+    running = Running(*first.arguments(place), watch=at_change(place.work, number, pause_now))
+    if not running.paused():
+        return "raw: not paused"
+    beside = cliplens(*second.again(place))
+    running.go_on()
+    ended = running.end()
+    if ended.code != 0:
+        return f"raw: the first: {_last_line(ended)}"
+    if beside.raw or beside.code == 0:
+        return f"raw: the second: {_last_line(beside)}"
+    whole, _ = place.whole(first)
+    return "refused in words" if content(place.work) == whole else "other files"
+
+
+# ---------------------------------------------------------------- damaged files
+
+
+def files_of(run: Path) -> list[Path]:
+    """The files of a run."""
+    return [p for p in sorted(run.rglob("*")) if p.is_file() and not p.name.startswith(".")]
 
 
 def damage(path: Path, kind: str, seed: int) -> bool:
@@ -53,130 +235,39 @@ def damage(path: Path, kind: str, seed: int) -> bool:
     return after != before
 
 
-def machine_faults(folder: Path) -> dict[str, Callable[[], None]]:
-    """Name -> what to do in the child before the command: a disk that is full after some bytes."""
-
-    def full(limit: int) -> Callable[[], None]:
-        def setup() -> None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-        return setup
-
-    return {f"files of {limit} bytes at most": full(limit) for limit in (0, 100, 1000, 5000, 20_000, 60_000)}
-
-
-def refused_at(folder: Path, number: int, code: int) -> Callable[[str, str], None]:
-    """Raise an error of the operating system at the number-th change inside a folder."""
-    seen = [0]
-
-    def watch(event: str, path: str) -> None:
-        if path.startswith(str(folder)):
-            if seen[0] == number:
-                seen[0] += 1
-                raise OSError(code, errno.errorcode[code], path)
-            seen[0] += 1
-
-    return watch
-
-
-def outcome(ended: Ended) -> str:
-    """How a command ended: well, in words, or raw."""
-    return "raw" if ended.raw else "well" if ended.code == 0 else "in words"
-
-
-def readers(run: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
-    """Name -> a good file, and a function that reads a file in its place."""
-    from cliplens.exemplars import load_exemplars
-    from cliplens.files import read_json
-    from cliplens.pairs import read_pairs
-    from cliplens.records import LatentTable
-    from cliplens.run import OpenedRun
+def found_by_verify(run: Path, path: Path, kind: str, seed: int) -> str:
+    """Damage a file, look whether `verify` names it, and put it back."""
+    from cliplens.run import verify
     from cliplens.runfolder import RunFolder
-    from cliplens.store.arrow import read_table
-    from cliplens.store.manifest import ShardRecord, read_plan
 
-    def settings(path: Path) -> object:
-        (path.parent / "run.toml").write_bytes(path.read_bytes())
-        return OpenedRun(RunFolder(path.parent)).asked
-
-    def manifest(path: Path) -> object:
-        (path.parent / "manifest.json").write_bytes(path.read_bytes())
-        return read_plan(path.parent)
-
-    def shard(path: Path) -> object:
-        (path.parent / "shards").mkdir(exist_ok=True)
-        (path.parent / "shards" / "00000.json").write_bytes(path.read_bytes())
-        return ShardRecord.load(path.parent, 0)
-
-    def exemplars(path: Path) -> object:
-        (path.parent / "exemplars.parquet").write_bytes(path.read_bytes())
-        return load_exemplars(path.parent)
-
-    def table(path: Path) -> object:
-        return read_pairs(path, modalities="text")
-
-    csv = run.parent / "captions.csv"
-    csv.write_text("id,caption\n" + "".join(f'{n},"a red circle, number {n}"\n' for n in range(12)))
-    return {
-        "run.toml": (run / "run.toml", settings),
-        "manifest.json": (run / "activations" / "manifest.json", manifest),
-        "shard record": (run / "activations" / "shards" / "00000.json", shard),
-        "shard": (next((run / "activations" / "pairs").glob("*.arrow")), read_table),
-        "latents.parquet": (run / "latents.parquet", LatentTable.load),
-        "exemplars.parquet": (run / "exemplars" / "exemplars.parquet", exemplars),
-        "findings.json": (run / "findings.json", read_json),
-        "captions.csv": (csv, table),
-    }
+    before, how = path.read_bytes(), "no change"
+    if damage(path, kind, seed):
+        problems = [one.name for one in verify(RunFolder(run)) if one.problem]
+        how = "found" if problems else f"silent: {path.relative_to(run).as_posix()}, {kind}"
+    path.write_bytes(before)
+    return how
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Some bytes replaced, removed, repeated or inserted."""
-    out = bytearray(data)
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(len(out) + 1)
-        match chance.randrange(5):
-            case 0 if out:
-                out[min(at, len(out) - 1)] = chance.randrange(256)
-            case 1:
-                del out[at : at + chance.randint(1, 40)]
-            case 2:
-                out[at:at] = chance.choice((b"\x00", b"\xff\xfe", b"[[", b"null", b"-1", b"1e999", b'"', b"\n", b"{}"))
-            case 3:
-                out[at:at] = out[at : at + chance.randint(1, 80)]
-            case 4:
-                del out[at:]
-    return bytes(out)
-
-
-def fuzz(run: Path, place: Path, count: int, seed: int) -> Counter[str]:
-    """Read `count` mutated files with every reader in turn; count how each reading ended."""
-    from cliplens.errors import InternalError
-    from cliplens.faults import in_words
-
-    chance, ended = random.Random(seed), Counter[str]()
-    known = readers(run)
-    for number in range(count):
-        name = list(known)[number % len(known)]
-        good, read = known[name]
-        path = place / f"mutated{good.suffix}"
-        path.write_bytes(mutated(good.read_bytes(), chance))
-        try:
-            read(path)
-            ended["read"] += 1
-        except Exception as error:
-            said = in_words(error)
-            raw = f"raw: {name}: {type(error).__name__}: {error}"[:160]
-            ended[raw if isinstance(said, InternalError) else "in words"] += 1
-    return ended
-
-
-def files_of(run: Path) -> list[Path]:
-    """The files of a run that `cliplens verify` answers for."""
-    return [p for p in sorted(run.rglob("*")) if p.is_file() and p.name not in ("run.toml", "steps.json")]
-
-
-def sample(items: Iterable[Path], count: int, seed: int) -> list[Path]:
-    """Some of them, the same ones every time."""
-    ranked = sorted(items, key=lambda p: hashlib.sha256(f"{seed} {p.name}".encode()).hexdigest())
-    return ranked[:count]
+def mended(place: Place, path: Path, kind: str, seed: int) -> str:
+    """Damage a file of a finished run, and enter the commands that `verify` prints until it prints none."""
+    name = path.relative_to(place.finished)
+    place.clear()
+    shutil.rmtree(place.work)
+    shutil.copytree(place.finished, place.work)
+    damage(place.work / name, kind, seed)
+    for _ in range(4):
+        found = cliplens("verify", place.run)
+        if found.code == 0:
+            break
+        commands = re.findall(r"^(?:Fix: )?(cliplens .*)$", found.said, re.M)
+        if found.raw or not commands:
+            return f"raw: {name}, {kind}: {_last_line(found)}"
+        for command in commands:
+            ended = cliplens(*shlex.split(command)[1:])
+            if ended.code != 0:
+                return f"refused: {name}, {kind}: {_last_line(ended)}"
+    else:
+        return f"not mended: {name}, {kind}"
+    whole, now = content(place.finished), content(place.work)
+    wrong = sorted(n for n in {*whole, *now} if whole.get(n) != now.get(n))
+    return f"other files: {name}, {kind}: {', '.join(wrong[:3])}" if wrong else "mended"

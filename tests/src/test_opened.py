@@ -21,7 +21,7 @@ SMALL = {"pairs": "world:600", "d_sae": 40, "k": 4, "samples": 8192, "batch_size
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(Settings(**SMALL), tmp_path_factory.mktemp("runs") / "run", until="score")
+    return run(Settings(**SMALL), tmp_path_factory.mktemp("runs") / "run", until="name")
 
 
 def test_inputs_are_pairs_kept_from_training_drawn_by_id(finished: RunFolder) -> None:

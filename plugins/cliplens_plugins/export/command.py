@@ -1,7 +1,7 @@
 """`cliplens export`: write a run for other tools into a local folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,10 +25,14 @@ def neuronpedia(
 
     Example: cliplens export neuronpedia runs/first --out neuronpedia
     """
+    from cliplens.run import results
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.neuronpedia import export_neuronpedia
 
-    _tell(export_neuronpedia(RunFolder.open(folder), out, release=release, creator_id=creator_id))
+    run = RunFolder.open(folder)
+    with results(run, "export neuronpedia", out, room=exported_bytes(run)):
+        made = export_neuronpedia(run, out, release=release, creator_id=creator_id)
+    _tell(made)
 
 
 @app.command()
@@ -45,10 +49,13 @@ def huggingface(
 
     Example: cliplens export huggingface runs/first --out card --no-pictures
     """
+    from cliplens.run import results
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.huggingface import export_huggingface, push
 
-    made = export_huggingface(RunFolder.open(folder), out, pictures=pictures)
+    run = RunFolder.open(folder)
+    with results(run, "export huggingface", out, room=exported_bytes(run)):
+        made = export_huggingface(run, out, pictures=pictures)
     _tell(made)
     if push_to is not None:
         typer.echo(push(made, push_to, private=not public))
@@ -62,6 +69,7 @@ def table(folder: Folder, out: Out) -> None:
     """
     from cliplens.errors import InputError
     from cliplens.records import LatentTable
+    from cliplens.run import results
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.export.tables import export_table
 
@@ -72,7 +80,15 @@ def table(folder: Folder, out: Out) -> None:
             found="no latents.parquet",
             fix="finish the run with cliplens run, then export it",
         )
-    _tell(export_table(LatentTable.load(run.latents), out))
+    with results(run, "export table", out, room=2 * run.latents.stat().st_size):
+        export_table(LatentTable.load(run.latents), out)
+    _tell(out)
+
+
+def exported_bytes(run: Any) -> int:
+    """Return the bytes that an export of a run takes, about: dictionary, table and pictures."""
+    kept = (*run.sae.rglob("*"), *run.exemplars.rglob("*"), run.latents)
+    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 def _tell(path: Path) -> None:

@@ -15,7 +15,7 @@ import tomli_w
 from jinja2 import Environment, StrictUndefined
 
 from cliplens.errors import InputError, MissingExtraError
-from cliplens.files import read_json
+from cliplens.files import atomic_folder, read_json
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, verify_folder
 from cliplens_plugins.export.card import CARD
@@ -51,7 +51,12 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
         )
     verify_folder(run.sae)
     dictionary = _shareable(Dictionary.load(run.sae))
-    out.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(out.resolve()) as partial:
+        _write(run, dictionary, partial, pictures)
+    return out
+
+
+def _write(run: RunFolder, dictionary: Dictionary, out: Path, pictures: bool) -> None:
     dictionary.save(out / "shared")
     ids = [name for name in _PARTS if (out / "shared" / name / "cfg.json").exists()]
     for name in ids:
@@ -65,7 +70,6 @@ def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> P
     if pictures and run.exemplars.exists():
         shutil.copytree(run.exemplars, out / "exemplars", ignore=_links_and_leftovers)
     (out / "README.md").write_text(model_card(run, [*ids, "shared"]), encoding="utf-8")
-    return out
 
 
 def _shareable(dictionary: Dictionary) -> Dictionary:

@@ -30,6 +30,7 @@ import numpy as np
 
 from cliplens.errors import InputError
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
+from cliplens.files import atomic_folder
 from cliplens.naming import UNNAMED
 from cliplens.records import Exemplars, LatentTable, Pair, PositionActivations
 from cliplens.runfolder import RunFolder
@@ -76,7 +77,22 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", 
     table, asked = LatentTable.load(run.latents), without_local_paths(run.read_settings().get("asked", {}))
     model, hook = str(asked.get("model", "clip")).replace("/", "-"), str(asked.get("hook", "hook_embedding"))
     source = f"{_layer(hook)}-{release}"
-    folder = out / model / source
+    with atomic_folder(out.resolve()) as partial:
+        _write(run, table, asked, partial, model, source, release, creator_id)
+    return out / model / source
+
+
+def _write(
+    run: RunFolder,
+    table: LatentTable,
+    asked: Mapping[str, Any],
+    out: Path,
+    model: str,
+    source: str,
+    release: str,
+    creator_id: str,
+) -> None:
+    folder, hook = out / model / source, str(asked.get("hook", "hook_embedding"))
     # Use the time of the run, not of the export, so that exporting a run twice gives the same bytes.
     made = {"createdAt": datetime.fromtimestamp(int(run.latents.stat().st_mtime), UTC).isoformat()}
     by = {"creatorId": creator_id, **made}
@@ -106,7 +122,6 @@ def export_neuronpedia(run: RunFolder, out: Path, *, release: str = "cliplens", 
     _lines(folder / "explanations" / "batch-0.jsonl.gz", explained)
     _lines(folder / "latents.jsonl", (_beside(table, k) for k in range(len(table))))
     _pictures([(row["id"], pair) for row, pair in rows if pair is not None], folder)
-    return folder
 
 
 def _layer(hook: str) -> str:

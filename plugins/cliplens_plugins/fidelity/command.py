@@ -27,13 +27,14 @@ def fidelity(
     Example: cliplens fidelity runs/first --against runs/second
     """
     from cliplens.files import write_json
-    from cliplens.run import OpenedRun
+    from cliplens.run import OpenedRun, results
     from cliplens.runfolder import RunFolder
 
     run = OpenedRun(RunFolder.open(folder))
     other = None if against is None else OpenedRun(RunFolder.open(against))
-    tables = fidelity_tables(run, other, pairs)
-    write_json(folder / "fidelity.json", tables)
+    with results(run.folder, "fidelity", folder / "fidelity.json"):
+        tables = fidelity_tables(run, other, pairs)
+        write_json(folder / "fidelity.json", tables)
     for title, rows in tables.items():
         _tell(title, rows)
     typer.echo(f"Written: {folder / 'fidelity.json'}")

@@ -36,7 +36,7 @@ def causal(
     """
     from cliplens.errors import InputError
     from cliplens.files import write_json
-    from cliplens.run import OpenedRun
+    from cliplens.run import OpenedRun, results
     from cliplens.runfolder import RunFolder
 
     run = OpenedRun(RunFolder.open(folder))
@@ -48,8 +48,9 @@ def causal(
             found=repr(latents),
             fix="separate the numbers with commas",
         ) from error
-    rows = causal_rows(run, chosen, pairs, random)
-    write_json(folder / "causal.json", {"pairs": pairs, "random": random, "latents": rows})
+    with results(run.folder, "causal", folder / "causal.json"):
+        rows = causal_rows(run, chosen, pairs, random)
+        write_json(folder / "causal.json", {"pairs": pairs, "random": random, "latents": rows})
     _tell(rows)
     typer.echo(f"Written: {folder / 'causal.json'}")
 

@@ -62,9 +62,10 @@ def steer(
     Writes strip.png, edits.json, steering.json and steering.html.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must be set before importing torch
+    from cliplens.run import results
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.steering.request import SteeringRequest
-    from cliplens_plugins.steering.session import do
+    from cliplens_plugins.steering.session import WRITTEN, do
 
     request = SteeringRequest(
         run=run,
@@ -105,7 +106,12 @@ def steer(
         judge=judge,
         out=out or (Path("cliplens-steer") if run is None else RunFolder(run).steering),
     )
-    _tell(do(request), request.out)
+    if run is None:
+        _tell(do(request), request.out)
+        return
+    with results(RunFolder.open(run), "steer", *(request.out / name for name in WRITTEN)):
+        found = do(request)
+    _tell(found, request.out)
 
 
 def _tell(found: dict[str, Any], out: Path) -> None:

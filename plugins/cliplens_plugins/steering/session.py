@@ -30,6 +30,8 @@ from cliplens_plugins.steering.targets import (
     Target,
 )
 
+WRITTEN = ("strip.png", "edits.json", "steering.json", "steering.html")
+"""Files of a session; strip.png only where pictures were drawn."""
 CONTROL = "a random edit"
 """Name of the control of equal norm."""
 
@@ -124,6 +126,8 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     if main.columns:
         heads = [f"dose {d:g}" for d in request.ordered_doses]
         save_strip(request.out / "strip.png", list(zip(*main.columns, strict=True)), heads, main.labels)
+    else:
+        (request.out / "strip.png").unlink(missing_ok=True)  # of an earlier session
     save_edits(request.out / "edits.json", steering.edits, session.dictionary)
     found = _content(session, steering, main, compared)
     write_json(request.out / "steering.json", found)

@@ -60,7 +60,7 @@ def check(settings: Settings, until: str = "report") -> Checked:
     _check_device(settings.device)
     namer = registry.find("namers", settings.namer)
     _check_judge_name(settings.judge)
-    _check_vocabulary(settings.vocabulary)
+    check_vocabulary(settings.vocabulary)
     given = None
     if settings.sae is not None:
         given, settings = open_given(settings)
@@ -126,7 +126,12 @@ def _check_judge_name(judge: str | None) -> None:
         registry.find("judges", judge.partition(":")[0])
 
 
-def _check_vocabulary(path: str | None) -> None:
+def check_vocabulary(path: str | None) -> None:
+    """Check that a file of `--vocabulary` holds words.
+
+    Raises:
+        InputError: it is no text, or holds none.
+    """
     if path is None:
         return
     try:

@@ -56,6 +56,15 @@ def first_batches(batches: Iterator[Batch], kept: list[Batch], pairs: int = PAIR
         yield batch
 
 
+def first(batches: Iterator[Batch], pairs: int = PAIRS) -> list[Batch]:
+    """Return the batches that `first_batches` keeps, without reading more."""
+    kept: list[Batch] = []
+    for _ in first_batches(batches, kept, pairs):
+        if sum(len(held.ids) for held in kept) >= pairs:
+            break
+    return kept
+
+
 def controls(
     batches: Sequence[Batch],
     decoder: Float[Tensor, "d_sae d_in"],
@@ -157,7 +166,7 @@ def notes_of(found: Controls) -> list[str]:
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
     names = _METRICS if len(decoder) < _LARGE else tuple(name for name in _METRICS if name != "embsim")
     metrics = [metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in names]
-    return tally(batches, metrics, decoder=decoder)
+    return tally(batches, metrics, decoder=decoder, merge=False)
 
 
 def _of_means(values: np.ndarray, control: np.ndarray) -> dict[str, Any]:

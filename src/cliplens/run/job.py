@@ -1,18 +1,17 @@
 """Do the steps of the main job in order, as far as its plan requires."""
 
+import json
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from cliplens import registry
-from cliplens.contracts import Reporter
 from cliplens.distributed import Group, gather_objects
 from cliplens.errors import CliplensError
 from cliplens.files import remove_leftovers
@@ -24,8 +23,24 @@ from cliplens.run.dictionary import train_run
 from cliplens.run.harvesting import harvest_run
 from cliplens.run.lock import locked
 from cliplens.run.plan import RunPlan, inputs_of, plan_run, refuse_finished
-from cliplens.run.scoring import account_of, score
-from cliplens.run.steps import HARVEST, REPORT, SCORE, STEPS, TRAIN, Step, StepLog, StepName, steps_until, versions
+from cliplens.run.reports import make_report
+from cliplens.run.scoring import account_of, name, score
+from cliplens.run.steps import (
+    HARVEST,
+    NAME,
+    REPORT,
+    SCORE,
+    SETTINGS,
+    STEPS,
+    TRAIN,
+    Record,
+    Step,
+    StepLog,
+    StepName,
+    outputs_of,
+    steps_until,
+    versions,
+)
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, remove_checkpoints
 from cliplens.settings import Settings
@@ -35,7 +50,7 @@ from cliplens.store import Cache
 def run(
     settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
 ) -> RunFolder:
-    """Do the main job in a folder: harvest, train, score, report.
+    """Do the main job in a folder: harvest, train, score, name, report.
 
     Everything is checked before the first pair is read, and nothing in the folder changes before all checks have
     passed. Under `torchrun` the processes share harvest and scoring; the first one trains, names and writes.
@@ -79,15 +94,6 @@ def dry_run(
     return plan_run(check(settings, until), folder, StepLog(folder), until, resume=resume, redo=redo)
 
 
-def write_report(folder: RunFolder, names: Sequence[str] = ("html",)) -> Path:
-    """Write reports (names of entry points `cliplens.reports`) into the run folder; return the path of the last."""
-    written = [registry.find("reports", name).make(Reporter).write(folder.path) for name in names]
-    log = StepLog(folder)
-    if folder.report in written and SCORE.name in log.records:
-        log.record(REPORT, Settings(pairs="-"), {"scores": log.records[SCORE.name].fingerprint})
-    return written[-1]
-
-
 class _Job:
     """Executes the steps, in every process of a group."""
 
@@ -102,17 +108,21 @@ class _Job:
         check_enough(cache.keys, self.checked.settings)
         dictionary = self._train(cache) if TRAIN in steps else self.checked.dictionary
         assert dictionary is not None
+        given = self.checked
+        context = RunContext(
+            given.clip, given.pairs, cache, dictionary, given.settings, self.folder, self.group, given.judge
+        )
         if SCORE in steps and not self._done(SCORE):
-            given = self.checked
-            score(
-                RunContext(
-                    given.clip, given.pairs, cache, dictionary, given.settings, self.folder, self.group, given.judge
-                ),
-                self.log,
-            )
+            score(context, self.log)
             self._record(SCORE)
-        if REPORT in steps and self.group.rank == 0 and not self._done_here(REPORT):
-            write_report(self.folder)
+        if self.group.rank != 0:
+            return
+        if NAME in steps and not self._done_here(NAME):
+            name(context, self.log)
+            self._record(NAME)
+        if REPORT in steps and not self._done_here(REPORT):
+            make_report(self.folder, "html")
+            self._record(REPORT)
 
     def _harvest(self) -> Cache:
         done = self._done(HARVEST)
@@ -162,28 +172,32 @@ def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
         if state.step is HARVEST and state.reason in ("options", "inputs"):
             log.records.pop(HARVEST.name, None)
             shutil.rmtree(folder.activations, ignore_errors=True)
+        if state.step is SCORE and state.reason == "lost":
+            log.records.pop(SCORE.name, None)
         if state.step is TRAIN and (state.reason in ("options", "inputs") or (redo and not state.done)):
             remove_checkpoints(folder.checkpoints)
-    if not all(state.done for state in plan.states) or _settings_lost(folder):
-        _write_settings(folder, plan.checked, until)
+    if not all(state.done for state in plan.states) or _settings_lost(folder, log):
+        _write_settings(folder, log, plan.checked, until)
 
 
-def _settings_lost(folder: RunFolder) -> bool:
+def _settings_lost(folder: RunFolder, log: StepLog) -> bool:
     try:
         folder.read_settings()
     except (OSError, CliplensError):
         return True
-    return False
+    record = log.records.get(SETTINGS)
+    return record is not None and any(record.problems(folder.path))
 
 
-def _write_settings(folder: RunFolder, checked: Checked, until: StepName) -> None:
+def _write_settings(folder: RunFolder, log: StepLog, checked: Checked, until: StepName) -> None:
     """Write run.toml. Settings of later steps only are kept as in an earlier command."""
     asked = checked.settings.asked()
-    if not _settings_lost(folder):
+    if not _settings_lost(folder, log):
         before: dict[str, Any] = folder.read_settings()["asked"]
         now = {name for step in steps_until(until, checked.settings) for name in step.reads}
         later = {name for step in STEPS for name in step.reads} - now
-        asked = {n: v for n, v in asked.items() if n not in later} | {n: v for n, v in before.items() if n in later}
+        merged = {n: v for n, v in asked.items() if n not in later} | {n: v for n, v in before.items() if n in later}
+        asked = {f.name: merged[f.name] for f in fields(Settings) if f.name in merged}
     folder.write_settings(
         {
             "asked": asked,
@@ -192,6 +206,16 @@ def _write_settings(folder: RunFolder, checked: Checked, until: StepName) -> Non
             "versions": versions(),
         }
     )
+    kept = {"asked": json.loads(json.dumps(asked)), "until": _later(until, log)}
+    log.keep(SETTINGS, Record(kept, {}, outputs_of({folder.toml.name: folder.toml}), versions()))
+    log.save()
+
+
+def _later(until: StepName, log: StepLog) -> StepName:
+    """The last step that this command or an earlier one asked for."""
+    before = log.records[SETTINGS].options.get("until") if SETTINGS in log.records else None
+    names = [step.name for step in STEPS]
+    return max(until, before, key=names.index) if before in names else until
 
 
 def _say_rows(pairs: Pairs, cache: Cache) -> None:

@@ -21,7 +21,6 @@ from cliplens.run.dictionary import SitePair, by_modality, scored_on
 from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store import Cache, Embeddings
 from cliplens.stream import stream
-from cliplens.tally import Tally
 
 EMBEDDING = "hook_embedding"
 BACKGROUND = 2000
@@ -30,13 +29,15 @@ CONTEXT_BATCHES = 100
 """Maximum number of batches of captions for embeddings of words in context; a few hundred thousand are enough."""
 
 
-def name_found(context: RunContext, exemplars: Mapping[Modality, Exemplars | None], found: Tally) -> Findings:
+def name_found(
+    context: RunContext, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
+) -> Findings:
     """Return the columns, tables and figures of the chosen namer, with its names tested by every installed scorer."""
     namer = registry.find("namers", context.settings.namer).make(Namer)
     scorers = [scorer for _, scorer in registry.made("scorers", Scorer)]
     clip = context.clip
     embed = None if isinstance(clip, Embeddings) or clip.text is None else partial(embed_texts, clip)
-    evidence = evidence_for(context, exemplars, found.table["alive"].astype(bool))
+    evidence = evidence_for(context, exemplars, alive)
     judges = () if context.judge is None else (context.judge,)
     return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
 

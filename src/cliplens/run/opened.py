@@ -19,6 +19,7 @@ from cliplens.records import Exemplars, LatentTable, PairedActs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
+from cliplens.run.remedies import check_whole
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, open_dictionary
 from cliplens.settings import Settings
@@ -112,6 +113,7 @@ class OpenedRun:
 
         Raises:
             InputError: the run is not scored yet.
+            DamagedError: the table was altered after it was written.
         """
         if not self.folder.latents.exists():
             raise InputError(
@@ -119,6 +121,7 @@ class OpenedRun:
                 found=f"no latents.parquet in {self.folder.path}",
                 fix="finish it with cliplens run --resume and the same options",
             )
+        check_whole(self.folder, self.folder.latents.name)
         return LatentTable.load(self.folder.latents)
 
     @cached_property

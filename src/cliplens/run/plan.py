@@ -1,23 +1,33 @@
 """Decide which steps of a run to do and which to reuse, before anything is written."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cliplens.errors import CliplensError, InputError, MachineError, MismatchError
 from cliplens.faults import size
-from cliplens.files import read_json
+from cliplens.files import check_room, read_json, sha256_of
 from cliplens.run.checks import Checked, model_hash
-from cliplens.run.steps import HARVEST, REPORT, SCORE, TRAIN, State, Step, StepLog, StepName, steps_until
+from cliplens.run.scores import TABLE
+from cliplens.run.steps import (
+    HARVEST,
+    LONG,
+    NAME,
+    REPORT,
+    SCORE,
+    TRAIN,
+    State,
+    Step,
+    StepLog,
+    StepName,
+    steps_until,
+)
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 
-LONG = 600
-"""Seconds that a step took from which its results are only replaced when `redo` asks for it."""
 _OUTSIDE = ("pairs", "model", "dictionary")
 """Inputs from outside the folder. Where one changed, the run is another run."""
-_OURS = {"run.toml", "steps.json", "activations", "sae", "checkpoints", "quarantine.jsonl"}
+_OURS = {"run.toml", "steps.json", "activations", "sae", "checkpoints", "quarantine.jsonl", "scores"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,8 @@ def plan_run(
         _refuse_other_files(folder.path)
     if log.legacy and not fresh:
         _adopt(folder, log)
-    states = list(_states(checked, folder, log, until))
+    _split_names(log)
+    states = _states(checked, folder, log, until)
     if not redo:
         _refuse_loss(states, log, folder)
     plan = RunPlan(checked, states, folder, fresh)
@@ -80,7 +91,7 @@ def refuse_finished(folder: RunFolder) -> None:
 
 def computed(folder: RunFolder) -> bool:
     """Return whether a run folder holds computed results."""
-    results = (folder.latents, folder.summary, folder.findings, folder.sae / "cfg.json")
+    results = (folder.latents, folder.summary, folder.findings, folder.sae / "cfg.json", folder.scores / TABLE)
     return (
         any(path.exists() for path in results)
         or any(folder.activations.glob("shards/*.json"))
@@ -98,11 +109,18 @@ def inputs_of(step: Step, checked: Checked, folder: RunFolder, log: StepLog) -> 
         found["activations"] = activations_hash(folder)
     if "train" in step.needs and TRAIN.name in log.records and "dictionary" not in outside:
         found["dictionary"] = log.records[TRAIN.name].fingerprint
-    if step is SCORE:
-        found |= {name: outside[name] for name in ("dictionary", "vocabulary", "judge") if name in outside}
-    if step is REPORT and SCORE.name in log.records:
+    read = {SCORE: ("dictionary", "judge"), NAME: ("dictionary", "judge", "vocabulary", "model of the namer")}
+    found |= {name: outside[name] for name in read.get(step, ()) if name in outside}
+    if step is NAME and SCORE.name in log.records:
         found["scores"] = log.records[SCORE.name].fingerprint
-    return found
+    return found | report_inputs(folder, log) if step is REPORT else found
+
+
+def report_inputs(folder: RunFolder, log: StepLog) -> dict[str, str]:
+    """Return the inputs of a report with their hashes: names, and what was steered."""
+    steered = folder.steering / "steering.json"
+    named = {"names": log.records[NAME.name].fingerprint} if NAME.name in log.records else {}
+    return named | {"steering": sha256_of(steered) if steered.is_file() else ""}
 
 
 def activations_hash(folder: RunFolder) -> str:
@@ -114,8 +132,9 @@ def activations_hash(folder: RunFolder) -> str:
         return ""
 
 
-def _states(checked: Checked, folder: RunFolder, log: StepLog, until: StepName) -> Iterator[State]:
+def _states(checked: Checked, folder: RunFolder, log: StepLog, until: StepName) -> list[State]:
     to_do: list[StepName] = []
+    states: list[State] = []
     for step in steps_until(until, checked.settings):
         state = log.state(step, checked.settings, inputs_of(step, checked, folder, log))
         waits = [name for name in step.needs if name in to_do]
@@ -123,7 +142,12 @@ def _states(checked: Checked, folder: RunFolder, log: StepLog, until: StepName) 
             state = State(step, "inputs", f"again if {' or '.join(waits)} gives other results")
         if not state.done:
             to_do.append(step.name)
-        yield state
+        states.append(state)
+    scored = log.records.get(SCORE.name)
+    if NAME.name in to_do and SCORE.name not in to_do and scored and f"scores/{TABLE}" not in scored.outputs:
+        words = f"scores/{TABLE} was not kept by an earlier version"
+        states = [State(SCORE, "lost", words) if s.step is SCORE else s for s in states]
+    return states
 
 
 def _refuse_loss(states: Sequence[State], log: StepLog, folder: RunFolder) -> None:
@@ -157,7 +181,7 @@ def _seconds_lost(state: State, log: StepLog) -> float:
 def _refuse_other_files(path: Path) -> None:
     """Check that a folder without run.toml holds only leftovers of a killed run."""
     others = sorted(p.name for p in path.iterdir() if not p.name.startswith(".") and p.name not in _OURS)
-    known = {pattern.split("/")[0] for step in (SCORE, REPORT) for pattern in step.writes}
+    known = {pattern.split("/")[0] for step in (SCORE, NAME, REPORT) for pattern in step.writes}
     if [name for name in others if name not in known]:
         raise InputError(
             expected=f"{path} to be missing, empty, or a run folder",
@@ -169,16 +193,11 @@ def _refuse_other_files(path: Path) -> None:
 def _check_room(plan: RunPlan) -> None:
     need = sum(plan.checked.bytes.get(s.step.name, 0) for s in plan.states if not s.done)
     written = sum(p.stat().st_size for p in plan.folder.activations.glob("*/*.arrow") if p.is_file())
-    existing = plan.folder.path
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if need - written > free:
-        raise MachineError(
-            expected=f"{size(need - written)} of free space in {plan.folder.path}",
-            found=f"{size(free)} free",
-            fix="free some space, or use fewer hooks or pairs, or one position per pair (--token auto)",
-        )
+    try:
+        check_room(plan.folder.path, need - written)
+    except MachineError as error:
+        fix = "free some space, or use fewer hooks or pairs, or one position per pair (--token auto)"
+        raise MachineError(expected=error.expected, found=error.found, fix=fix) from None
 
 
 def _adopt(folder: RunFolder, log: StepLog) -> None:
@@ -194,6 +213,7 @@ def _adopt(folder: RunFolder, log: StepLog) -> None:
         "harvest": bool(activations_hash(folder)),
         "train": (folder.sae / "cfg.json").exists(),
         "score": folder.summary.exists(),
+        "name": folder.summary.exists(),
         "report": folder.report.exists(),
     }
     for step in steps_until("report", asked):
@@ -208,6 +228,17 @@ def _adopted_inputs(step: Step, outside: Mapping[str, str], folder: RunFolder, l
     found = {"activations": activations_hash(folder)} if "harvest" in step.needs else {}
     if "train" in step.needs and TRAIN.name in log.records:
         found["dictionary"] = log.records[TRAIN.name].fingerprint
-    if step is REPORT:
+    if step is NAME:
         found["scores"] = log.records[SCORE.name].fingerprint
-    return found
+    return found | report_inputs(folder, log) if step is REPORT else found
+
+
+def _split_names(log: StepLog) -> None:
+    """Give the names a record of their own where an earlier version recorded them with the scores."""
+    both = log.records.get(SCORE.name)
+    if both is None or NAME.name in log.records or "latents.parquet" not in both.outputs:
+        return
+    named = {name: written for name, written in both.outputs.items() if name in NAME.writes}
+    scored = replace(both, outputs={name: w for name, w in both.outputs.items() if name not in named})
+    log.keep(SCORE.name, scored)
+    log.keep(NAME.name, replace(both, inputs={**both.inputs, "scores": scored.fingerprint}, outputs=named))

@@ -1,4 +1,4 @@
-"""Score the held-out pairs in one pass: all metrics, the top samples, the names, and the files of the run folder."""
+"""Score the held-out pairs in one pass: all metrics and the top samples. Then name the latents from what was found."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,18 +15,19 @@ from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import WARNING, Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
-from cliplens.run.controls import TITLE, controls, first_batches, notes_of, table_of
+from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
 from cliplens.run.degenerate import warnings_of
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
+from cliplens.run.scores import Scores
 from cliplens.run.steps import StepLog, versions
 from cliplens.run.targets import asked_of, truth_of, unit
 from cliplens.run.trained_controls import trained_controls
 from cliplens.run.units import units_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
-from cliplens.tally import Tally, TopSamples, all_reduce, shards, tally
+from cliplens.tally import TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
 EXEMPLARS = 64
@@ -36,7 +37,7 @@ SHOWN = 20
 
 
 def score(context: RunContext, log: StepLog) -> None:
-    """Score and name every latent. Writes latents.parquet, exemplars/, findings.json and, last, summary.json."""
+    """Score every latent. Writes scores/ and exemplars/."""
     with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
@@ -44,29 +45,51 @@ def score(context: RunContext, log: StepLog) -> None:
         batches = first_batches(held_out_batches(context), kept)
         found = tally(_watched(batches, tops), metrics, decoder=context.dictionary.decoder)
         all_reduce(tops)
-    with log.timed("controls"):  # in every process: the sums of all are merged
-        trained, missing = trained_controls(context, kept) if context.settings.controls else ({}, [])
-        controlled = controls(kept, context.dictionary.decoder, trained)
     if context.group.rank != 0:
         return
-    with log.timed("name"):
-        exemplars = {top.modality: top.exemplars(_pairs_of(context, top.ids)) for top in tops}
-        names = name_found(context, exemplars, found)
-        table = found.table.with_columns(names.columns, names.schema)
+    with log.timed("controls"):
+        if context.group.size > 1:  # the first batches of all processes, as one process sees them
+            kept = first(held_out_batches(context, of_all=True))
+        trained, missing = trained_controls(context, kept) if context.settings.controls else ({}, [])
+        controlled = controls(kept, context.dictionary.decoder, trained)
     folder = context.folder
-    shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in exemplars.items()}
+    shown = {modality: strongest(of_modality, SHOWN) for modality, of_modality in _exemplars(context, tops).items()}
     save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
     with log.timed("positions"):
         save_positions(folder.exemplars, _positions(context, shown))
+    warned = warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
+    Scores(
+        table=found.table,
+        tops=tops,
+        figures=found.figures,
+        tables={**found.tables, TITLE: table_of(controlled)},
+        controls=controlled,
+        notes=[*warned, *found.notes],
+        remarks=[*_notes(context), *notes_of(controlled), *missing],
+        failed=found.failed,
+    ).save(folder.scores)
+
+
+def name(context: RunContext, log: StepLog) -> None:
+    """Name every latent that was scored; writes latents.parquet, findings.json and, last, summary.json."""
+    with log.timed("name"):
+        scores = Scores.load(context.folder.scores, EXEMPLARS)
+        names = name_found(context, _exemplars(context, scores.tops), scores.table["alive"].astype(bool))
+        table = scores.table.with_columns(names.columns, names.schema)
+    folder = context.folder
     with atomic_write(folder.latents) as partial:
         table.save(partial)
-    warned = warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
-    notes = [*warned, *found.notes, *names.notes, *_notes(context), *notes_of(controlled), *missing]
-    tables = {**found.tables, **names.tables, TITLE: table_of(controlled)}
-    write_json(folder.findings, {"tables": tables, "notes": notes, "failed": found.failed})
+    notes = [*scores.notes, *names.notes, *scores.remarks]
+    tables = {**scores.tables, **names.tables}
+    tables = {title: rows for title, rows in tables.items() if title != TITLE} | {TITLE: tables[TITLE]}
+    write_json(folder.findings, {"tables": tables, "notes": notes, "failed": scores.failed})
     warnings = [note for note in notes if note.startswith(WARNING)]
-    summary = {**_summary(context, found, names.figures, log), "controls": controlled}
+    summary = {**_summary(context, scores.figures, names.figures, log), "controls": scores.controls}
     write_json(folder.summary, {**({"warnings": warnings} if warnings else {}), **summary})
+
+
+def _exemplars(context: RunContext, tops: Sequence[TopSamples]) -> dict[Modality, Exemplars | None]:
+    return {top.modality: top.exemplars(_pairs_of(context, top.ids)) for top in tops}
 
 
 def _positions(context: RunContext, exemplars: Mapping[Modality, Exemplars | None]) -> Positions:
@@ -89,8 +112,13 @@ def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[B
         yield batch
 
 
-def held_out_batches(context: RunContext) -> Iterator[Batch]:
-    """Yield the scored pairs in batches for the metrics."""
+def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[Batch]:
+    """Yield the scored pairs in batches for the metrics.
+
+    Args:
+        context: the run.
+        of_all: return the batches of all processes; by default each process gets its own.
+    """
     settings, dictionary = context.settings, context.dictionary
     truth = truth_of(settings.pairs)
     read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)
@@ -100,7 +128,8 @@ def held_out_batches(context: RunContext) -> Iterator[Batch]:
     units = units_of(context.pairs, ids)
     embeddings, ask = read(**finals), asked_of(context, finals, units)
     place = context.pairs.indices(context.cache.ids) if context.judge else {}
-    for raw, embedded in shards(zip(acts, embeddings, strict=True)):
+    both = zip(acts, embeddings, strict=True)
+    for raw, embedded in both if of_all else shards(both):
         final = unit(embedded)
         judged = {"clip": final}
         if context.judge is not None:
@@ -154,7 +183,9 @@ def account_of(pairs: Pairs, cache: Cache) -> RowAccount:
     return pairs.account({pairs.id_at(index) for record in cache.records for index, _ in record.bad})
 
 
-def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], log: StepLog) -> dict[str, Any]:
+def _summary(
+    context: RunContext, scoring: Mapping[str, Any], naming: Mapping[str, Any], log: StepLog
+) -> dict[str, Any]:
     return {
         "pairs": len(context.cache.ids),
         "quarantined": context.cache.quarantined,
@@ -164,7 +195,7 @@ def _summary(context: RunContext, found: Tally, naming: Mapping[str, Any], log: 
         "sites": [str(site) for site in context.settings.sites],
         "d_in": context.dictionary.d_in,
         "d_sae": context.dictionary.d_sae,
-        **found.figures,
+        **scoring,
         **naming,
         "seconds": log.seconds,
         "versions": versions(),

@@ -1,6 +1,7 @@
 """Define the steps of a run, and record the settings, inputs and outputs of each finished step.
 
 A step is done if its record agrees with the current settings and inputs, and its files are present and unaltered.
+Results of other commands in the run folder (`cliplens.run.results`) have records of the same kind.
 """
 
 import hashlib
@@ -17,15 +18,19 @@ from typing import Any, Literal
 
 from cliplens.distributed import Group
 from cliplens.errors import DamagedError
-from cliplens.files import read_json, sha256_of, write_json
+from cliplens.files import digest_of, read_json, write_json
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 
 FORMAT = "cliplens-steps-1"
+LONG = 600
+"""Seconds that a step took from which its results are only replaced when `redo` asks for it."""
+MISSING, ALTERED = "missing", "altered after it was written"
+_IN_WORDS = {MISSING: "is missing", ALTERED: "was altered after it was written"}
 _PACKAGES = ("cliplens", "torch", "sae-lens", "transformer-lens", "open_clip_torch", "numpy")
 _LOG = logging.getLogger("cliplens")
 
-StepName = Literal["harvest", "train", "score", "report"]
+StepName = Literal["harvest", "train", "score", "name", "report"]
 Reason = Literal["done", "new", "lost", "damaged", "options", "inputs"]
 
 
@@ -38,16 +43,20 @@ class Step:
     """Fields of `Settings` on which its outputs depend."""
     needs: tuple[StepName, ...]
     writes: tuple[str, ...]
-    """Patterns of its files in the run folder; its record lists the files."""
+    """Patterns of its files in the run folder, or a folder with a slash at its end; its record lists what is there."""
 
     def options(self, settings: Settings) -> dict[str, Any]:
         """Return the settings that this step uses."""
         return {name: getattr(settings, name) for name in self.reads}
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """Return the existing files of the step, by name in the folder; hidden files are ignored."""
-        found = {p for pattern in self.writes for p in folder.glob(pattern) if p.is_file()}
+        """Return the existing files of the step, by name in the folder; hidden files are ignored.
+
+        A folder that is recorded as a whole has a name with a slash at its end.
+        """
+        found = {p for pattern in self.writes if not pattern.endswith("/") for p in folder.glob(pattern) if p.is_file()}
         named = {p.relative_to(folder).as_posix(): p for p in sorted(found)}
+        named |= {w: folder / w for w in self.writes if w.endswith("/") and (folder / w).is_dir()}
         return {name: path for name, path in named.items() if not any(x.startswith(".") for x in Path(name).parts)}
 
 
@@ -66,12 +75,20 @@ TRAIN = Step(
 )
 SCORE = Step(
     "score",
-    ("held_out", "sae", "layout", "target", "judge", "namer", "vocabulary", "controls"),
+    ("held_out", "sae", "layout", "target", "judge", "controls"),
     ("harvest", "train"),
-    ("latents.parquet", "exemplars/*.parquet", "findings.json", "summary.json"),
+    ("scores/*", "exemplars/*.parquet", "exemplars/images/"),
 )
-REPORT = Step("report", (), ("score",), ("report.html",))
-STEPS = (HARVEST, TRAIN, SCORE, REPORT)
+NAME = Step(
+    "name",
+    ("namer", "vocabulary", "judge"),
+    ("harvest", "train", "score"),
+    ("latents.parquet", "findings.json", "summary.json"),
+)
+REPORT = Step("report", (), ("name",), ("report.html",))
+STEPS = (HARVEST, TRAIN, SCORE, NAME, REPORT)
+SETTINGS = "settings"
+"""Name of the record of run.toml: what was asked, up to which step, and the hash of the file."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Record:
     inputs: Mapping[str, str]
     """Hash of each input: the pairs, the model, files that options name, and the steps it needs."""
     outputs: Mapping[str, Mapping[str, Any]]
-    """`{"sha256", "bytes"}` of each file."""
+    """`{"sha256", "bytes"}` of each file, or of each folder, whose name has a slash at its end."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -90,6 +107,21 @@ class Record:
         """Hash of all outputs."""
         lines = "".join(f"{name} {written['sha256']}\n" for name, written in sorted(self.outputs.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+    def problems(self, folder: Path) -> Iterator[tuple[str, str]]:
+        """Yield the outputs that are not as they were written, each with `MISSING` or `ALTERED`."""
+        for name, written in self.outputs.items():
+            path = folder / name
+            if not (path.is_dir() if name.endswith("/") else path.is_file()):
+                yield name, MISSING
+            elif digest_of(path) != (written["sha256"], written["bytes"]):
+                yield name, ALTERED
+
+
+def outputs_of(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Return the outputs of a record: hash and size of each file or folder, by name."""
+    digests = {name: digest_of(path) for name, path in files.items()}
+    return {name: {"sha256": sha256, "bytes": size} for name, (sha256, size) in digests.items()}
 
 
 @dataclass(frozen=True)
@@ -118,22 +150,28 @@ class StepLog:
         self.seconds: dict[str, float] = {}
         self.records: dict[str, Record] = {}
         self.legacy = True
-        """Whether the folder was made by a version without records."""
+        """Whether the folder was made by a version without records, or its records cannot be read."""
+        self.whole = False
+        """Whether `steps.json` is as it was written."""
+        self.damaged: str | None = None
+        """What is wrong with `steps.json`; None where nothing is, or where there is none."""
         self._read()
 
     def _read(self) -> None:
         try:
             found = read_json(self._path)
             if isinstance(found, dict) and found.get("format") == FORMAT:
+                _check_whole(found)
                 known = {f.name for f in fields(Record)}
                 self.records = {n: Record(**{k: r[k] for k in known}) for n, r in found["records"].items()}
                 self.seconds = {str(n): float(s) for n, s in found["seconds"].items()}
-                self.legacy = False
+                self.legacy, self.whole = False, "sha256" in found
             elif isinstance(found, dict):
                 self.seconds = {str(n): float(s) for n, s in found.items()}
         except FileNotFoundError:
             pass
-        except (DamagedError, KeyError, TypeError, ValueError, AttributeError):
+        except (DamagedError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            self.damaged = error.found if isinstance(error, DamagedError) else str(error)
             _LOG.warning("%s cannot be read, so the state of each step is taken from its files", self._path)
             self.records, self.seconds = {}, {}
 
@@ -161,12 +199,8 @@ class StepLog:
 
     def damage(self, step: Step) -> State | None:
         """Return what is wrong with the files of a finished step; None if all are as they were written."""
-        for name, written in self.records[step.name].outputs.items():
-            path = self.folder.path / name
-            if not path.is_file():
-                return State(step, "lost", f"{name} is missing")
-            if path.stat().st_size != written["bytes"] or sha256_of(path) != written["sha256"]:
-                return State(step, "damaged", f"{name} was altered after it was written")
+        for name, problem in self.records[step.name].problems(self.folder.path):
+            return State(step, "lost" if problem == MISSING else "damaged", f"{name} {_IN_WORDS[problem]}")
         return None
 
     def record(self, step: Step, settings: Settings, inputs: Mapping[str, str]) -> None:
@@ -176,18 +210,34 @@ class StepLog:
 
     def adopt(self, step: Step, settings: Settings, inputs: Mapping[str, str]) -> None:
         """Keep the record of a step in memory, without writing it."""
-        outputs = {
-            name: {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-            for name, path in step.files(self.folder.path).items()
-        }
         options = json.loads(json.dumps(step.options(settings)))
-        self.records[step.name] = Record(options, dict(inputs), outputs, versions())
+        self.keep(step.name, Record(options, dict(inputs), outputs_of(step.files(self.folder.path)), versions()))
+
+    def keep(self, name: str, record: Record) -> None:
+        """Keep a record in memory; `save` writes it."""
+        self.records[name] = record
 
     def save(self) -> None:
         """Write steps.json, only in the first process of a group."""
         if self._writes:
             records = {name: asdict(record) for name, record in self.records.items()}
-            write_json(self._path, {"format": FORMAT, "seconds": self.seconds, "records": records})
+            held = {"format": FORMAT, "seconds": self.seconds, "records": records}
+            write_json(self._path, {**held, "sha256": _own_hash(held)})
+
+
+def _own_hash(held: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def _check_whole(found: Mapping[str, Any]) -> None:
+    """Check the hash that steps.json holds of itself; earlier versions wrote none.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    held = {name: value for name, value in found.items() if name != "sha256"}
+    if "sha256" in found and found["sha256"] != _own_hash(held):
+        raise ValueError("it was altered after it was written")
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

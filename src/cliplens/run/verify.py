@@ -3,18 +3,18 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from cliplens.errors import CliplensError
 from cliplens.faults import in_words
-from cliplens.files import read_json, sha256_of
-from cliplens.run.steps import STEPS, StepLog
+from cliplens.files import read_json
+from cliplens.run.remedies import resume_command
+from cliplens.run.steps import LONG, SETTINGS, STEPS, TRAIN, StepLog
 from cliplens.runfolder import RunFolder
-from cliplens.settings import Settings
 from cliplens.store.manifest import ShardRecord, read_plan
 
 
@@ -27,50 +27,60 @@ class Verified:
     """What is wrong with the file; None if it is unaltered."""
     known: bool = True
     """Whether its hash was recorded; otherwise the file was only parsed."""
+    fix: str = ""
+    """The command that makes it again, where that is not the one of `resume_command`."""
 
 
 def verify(folder: RunFolder) -> list[Verified]:
     """Check all files of a run. The bytes of each file are compared with the recorded hash.
 
-    Files without a recorded hash (of `cliplens fidelity` and `steer`, or of version 0.1.0) are only parsed.
+    Files without a recorded hash (of folders that version 0.1.0 made) are only parsed.
     """
     found = {one.name: one for one in _parsed(folder)}
     found |= {one.name: one for one in _thumbnails(folder)}
     found |= {one.name: one for one in _shards(folder)}
-    found |= {one.name: one for one in _recorded(folder)}
+    for one in _recorded(folder):
+        before = found.get(one.name)
+        found[one.name] = before if before and before.problem and not one.problem and before.known else one
     return sorted(found.values(), key=lambda one: one.name)
 
 
-def resume_command(folder: RunFolder) -> str:
-    """Return the command that writes missing and damaged files of a run again, with the options of the run."""
-    try:
-        asked = folder.read_settings()["asked"]
-    except (OSError, CliplensError):
-        return f"cliplens run --resume --out {shlex.quote(str(folder.path))} with the options of the run"
-    defaults = {f.name: f.default for f in fields(Settings)}
-    options = []
-    for name, value in asked.items():
-        if name in defaults and defaults[name] != value:
-            option = name.replace("_", "-")
-            flag = [f"--{option}" if value else f"--no-{option}"]
-            values = value if isinstance(value, list) else [value]
-            options += flag if isinstance(value, bool) else [f"--{option}", *map(str, values)]
-    words = ["cliplens", "score" if "sae" in asked else "run", *options, "--resume", "--out", str(folder.path)]
-    return shlex.join(words)
+def fixes(folder: RunFolder, checked: Sequence[Verified]) -> list[str]:
+    """Return the commands that make missing and damaged files again, in the order in which to enter them."""
+    bad = [one for one in checked if one.problem]
+    own = [one.fix for one in bad if one.fix]
+    if len(own) == len(bad):
+        return list(dict.fromkeys(own))
+    seconds = StepLog(folder).seconds.get(TRAIN.name, 0.0)
+    hours = seconds > LONG and any(one.name.startswith("sae/") for one in bad)
+    return list(dict.fromkeys([resume_command(folder) + (" --redo" if hours else ""), *own]))
 
 
 def _recorded(folder: RunFolder) -> Iterator[Verified]:
+    """Files of steps and results whose hashes are in `steps.json`; of a folder recorded as a whole, every file."""
     log = StepLog(folder)
-    for step in STEPS:
-        record = log.records.get(step.name)
-        for name, written in (record.outputs if record else {}).items():
-            path = folder.path / name
-            if not path.is_file():
-                yield Verified(name, "missing")
-            elif path.stat().st_size != written["bytes"] or sha256_of(path) != written["sha256"]:
-                yield Verified(name, "altered after it was written")
-            else:
-                yield Verified(name, None)
+    if log.damaged:
+        yield Verified("steps.json", log.damaged)
+    elif log.whole:
+        yield Verified("steps.json", None)
+    now = log.records[TRAIN.name].fingerprint if TRAIN.name in log.records else None
+    for step, record in log.records.items():
+        known = step in (SETTINGS, *(s.name for s in STEPS))
+        fix = "" if known else _again(folder, str(record.options.get("command", "")))
+        wrong = dict(record.problems(folder.path))
+        stale = None
+        if not known and now and record.inputs.get("dictionary", now) != now:
+            stale = "made of an earlier dictionary of this run"
+        for name in record.outputs:
+            yield Verified(name, wrong.get(name) or stale, fix=fix)
+            if name.endswith("/") and not wrong.get(name):
+                inside = (p for p in (folder.path / name).rglob("*") if p.is_file() and not p.name.startswith("."))
+                yield from (Verified(p.relative_to(folder.path).as_posix(), stale, fix=fix) for p in inside)
+
+
+def _again(folder: RunFolder, command: str) -> str:
+    """The command that a record holds, with the run folder in the place of RUN."""
+    return shlex.join(str(folder.path) if word == "RUN" else word for word in shlex.split(command))
 
 
 def _shards(folder: RunFolder) -> Iterator[Verified]:

@@ -46,6 +46,7 @@ def tally(
     metrics: Sequence[Metric | tuple[Plugin, Metric]],
     *,
     decoder: Float[Tensor, "d_sae d_in"] | None,
+    merge: bool = True,
 ) -> Tally:
     """Feed every batch to every metric, once, and gather the findings.
 
@@ -57,12 +58,14 @@ def tally(
         batches: the batches, read once.
         metrics: metrics, or (plugin, metric) as `cliplens.registry` gives them.
         decoder: the decoder of the dictionary, for metrics that need it.
+        merge: merge the results of all processes; without it a process keeps its own, and may be the only one to call.
     """
     entries = [_Entry.of(m) for m in metrics]
     for batch in batches:
         for entry in entries:
             entry.update(batch)
-    _all_reduce_entries(entries)
+    if merge:
+        _all_reduce_entries(entries)
     return _gathered(entries, decoder)
 
 
