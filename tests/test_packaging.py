@@ -5,7 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions
+from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +57,20 @@ def test_every_dependency_has_a_bound_and_a_reason() -> None:
 def test_dev_brings_every_extra_the_tests_use() -> None:
     (own,) = (line for line in PROJECT["optional-dependencies"]["dev"] if line.startswith("cliplens["))
     assert set(own[len("cliplens[") : -1].split(",")) >= {"agree", "endpoint", "diffusion"}
+
+
+def licences() -> dict[str, str]:
+    """Return dependency -> licence, as docs/security.md lists them."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text.split("| licence | dependencies |")[1].split("\n\n")[0], re.M)
+    return {name: licence for licence, names in rows for name in names.split(", ")}
+
+
+def test_every_dependency_has_a_known_licence() -> None:
+    listed = licences()
+    assert set(listed) == declared()
+    for name, licence in listed.items():
+        held = metadata(name)
+        classifiers = " ".join(c for c in held.get_all("Classifier") or [] if c.startswith("License"))
+        said = f"{held.get('License-Expression')} {held.get('License')} {classifiers}".replace("Apache ", "Apache-2.0 ")
+        assert [part for part in re.split(" AND ", licence) if part not in said] == [], (name, said)

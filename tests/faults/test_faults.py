@@ -1,4 +1,4 @@
-"""The short form of the fault trials; `python -m tests.faults.long` tries many more and prints the figures."""
+"""The short form of the fault trials; `python benchmarks/reliability.py` tries many more and prints the figures."""
 
 import errno
 import json
@@ -9,63 +9,117 @@ from pathlib import Path
 
 import pytest
 
-from cliplens.errors import InternalError, MachineError
+from cliplens.errors import DamagedError, InternalError, MachineError
 from cliplens.faults import in_words
-from cliplens.run import Settings, run, verify
+from cliplens.run import OpenedRun, verify
 from cliplens.run.lock import locked
 from cliplens.runfolder import RunFolder
-from faults.support import cliplens, content
-from faults.trials import KINDS, damage, files_of, fuzz, kill_and_resume, machine_faults, outcome, run_command, sample
+from faults import trials
+from faults.commands import EXPORTS, JOBS, RESULTS, RUN, Place, Trial
+from faults.fuzzer import fuzz
+from faults.readers import readers
+from faults.support import cliplens
 
-SMALL = {"pairs": "world:120", "d_sae": 32, "k": 4, "samples": 2048, "batch_size": 128}
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, limits and audit hooks of Linux")
+NAMED = next(trial for trial in JOBS if trial.finished)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return run(Settings(**SMALL), tmp_path_factory.mktemp("faults") / "run")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("faults").resolve())
 
 
-@pytest.mark.parametrize("number", [2, 24, 60])
-def test_a_killed_run_resumes_to_the_same_files(finished: RunFolder, tmp_path: Path, number: int) -> None:
-    command = run_command("world:120", tmp_path / "run")
-    assert kill_and_resume(command, tmp_path / "run", number, content(finished.path)) in ("same files", "not killed")
+@pytest.fixture
+def copied(place: Place, tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(place.finished / "run", tmp_path / "run")))
 
 
-def test_verify_finds_every_damaged_file(finished: RunFolder, tmp_path: Path) -> None:
-    folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
-    missed = []
-    for number, path in enumerate(sample(files_of(folder.path), 20, seed=1)):
-        kind, before = KINDS[number % len(KINDS)], path.read_bytes()
-        if damage(path, kind, number):
-            name = path.relative_to(folder.path).as_posix()
-            if not any(one.problem for one in verify(folder)):
-                missed.append(f"{name}, {kind}")
-        path.write_bytes(before)
-    assert missed == []
-    assert not any(one.problem for one in verify(folder))
+@pytest.mark.parametrize("number", [2, 24, 60, 130])
+def test_a_killed_run_resumes_to_the_same_files(place: Place, number: int) -> None:
+    assert trials.kill(place, RUN, number) == trials.SAME
 
 
-def test_what_was_lost_or_damaged_is_made_again(finished: RunFolder, tmp_path: Path) -> None:
-    folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
-    folder.latents.unlink()
-    damage(folder.activations / "manifest.json", "cut", 0)
-    damage(next(folder.activations.rglob("data-*.arrow")), "flip", 0)
-    damage(folder.toml, "zeros", 0)
-    run(Settings(**SMALL), folder.path, resume=True)
-    assert content(folder.path) == content(finished.path)
+@pytest.mark.parametrize("trial", [NAMED, *RESULTS[:1], *EXPORTS], ids=lambda trial: trial.name)
+def test_a_killed_command_is_entered_again_with_the_same_files(place: Place, trial: Trial) -> None:
+    changes = place.whole(trial)[1]
+    assert trials.kill(place, trial, 2 * len(changes) // 3) == trials.SAME
 
 
-@pytest.mark.parametrize("limit", [0, 5])
-def test_a_full_disk_is_said_in_words(tmp_path: Path, limit: int) -> None:
-    faults = list(machine_faults(tmp_path).items())
-    ended = cliplens(*run_command("world:120", tmp_path / "run"), setup=faults[limit][1])
-    assert outcome(ended) in ("in words", "well"), ended.said
+def test_lost_power_loses_nothing_that_was_whole(place: Place) -> None:
+    assert trials.kill(place, RUN, 80, power=True) == trials.SAME
 
 
-def test_mutated_files_are_read_or_refused(finished: RunFolder, tmp_path: Path) -> None:
-    ended = fuzz(finished.path, tmp_path, 160, seed=0)
-    assert [name for name in ended if name.startswith("raw")] == []
+def test_a_run_that_is_asked_to_end_says_so_and_goes_on(place: Place) -> None:
+    assert trials.stop(place, RUN, 40) == trials.SAME
+
+
+@pytest.mark.parametrize("limit", [0, 20_000])
+def test_a_full_disk_is_said_in_words(place: Place, limit: int) -> None:
+    assert trials.full_disk(place, RUN, limit) == f"in words, then {trials.SAME}"
+
+
+def test_an_error_at_a_change_of_a_file_is_said_in_words(place: Place) -> None:
+    assert trials.refuse(place, RUN, 50, errno.EROFS) == f"in words, then {trials.SAME}"
+
+
+@pytest.mark.parametrize("second", [RUN, RESULTS[1], RESULTS[-1]], ids=lambda trial: trial.name)
+def test_two_commands_at_once(place: Place, second: Trial) -> None:
+    assert trials.two_at_once(place, RESULTS[-1], 8, second) == "refused in words"
+
+
+def test_verify_finds_every_damaged_file(place: Place) -> None:
+    run = place.finished / "run"
+    files = [path for path in trials.files_of(run) if path.suffix != ".webp"]
+    kinds = trials.KINDS
+    found = {trials.found_by_verify(run, path, kinds[n % len(kinds)], n) for n, path in enumerate(files)}
+    assert found <= {"found", "no change"}
+    assert not any(one.problem for one in verify(RunFolder(run)))
+
+
+@pytest.mark.parametrize("name", ["run.toml", "steps.json", "sae/cfg.json", "fidelity.json"])
+def test_the_command_that_verify_prints_mends(place: Place, name: str) -> None:
+    assert trials.mended(place, place.finished / "run" / name, "cut", 0) == "mended"
+
+
+def test_a_lost_thumbnail_and_a_lost_record_are_made_again(place: Place) -> None:
+    thumbnail = next((place.finished / "run" / "exemplars" / "images").iterdir())
+    assert trials.mended(place, thumbnail, "flip", 3) == "mended"
+
+
+@pytest.mark.parametrize("name", ["latents.parquet", "scores/findings.json", "exemplars/exemplars.parquet"])
+def test_results_are_not_made_of_damaged_files(copied: RunFolder, name: str) -> None:
+    path = copied.path / name
+    trials.damage(path, "flip", 5)
+    for command in (("report",), ("fidelity",), ("export", "table", "--out", copied.path.parent / "t.csv")):
+        words = command[:1] if command[0] != "export" else command[:2]
+        ended = cliplens(*words, copied.path, *command[len(words) :])
+        assert ended.code == 2, ended.said
+        assert f"{name} as it was written, but found that it is altered" in ended.said
+        assert "cliplens run" in ended.said
+    if name == "latents.parquet":
+        with pytest.raises(DamagedError, match="altered"):
+            _ = OpenedRun(copied).table
+
+
+def test_another_namer_redoes_names_and_report_alone(place: Place) -> None:
+    before, _ = place.whole(RUN)
+    after, changes = place.whole(NAMED)
+    named = {"run/latents.parquet", "run/findings.json", "run/summary.json", "run/run.toml", "run/steps.json"}
+    assert {name for name in before if before[name] != after[name]} == named
+    assert not any("scores" in change or "exemplars" in change or "/sae" in change for change in changes)
+
+
+def test_results_of_an_earlier_dictionary_are_named(place: Place) -> None:
+    place.start(trial := next(t for t in JOBS if t.name == "run --k"))
+    assert cliplens(*trial.arguments(place)).code == 0
+    stale = {one.name for one in verify(RunFolder(place.run)) if one.problem}
+    assert {"fidelity.json", "causal.json", "steering/steering.json"} <= stale
+    assert "latents.parquet" not in stale
+
+
+def test_mutated_files_are_read_or_refused(place: Place) -> None:
+    ended = fuzz(readers(place), place.path / "inputs", 400, seed=0)
+    assert [f"{name}: {how}" for name, counts in ended.items() for how in counts if how.startswith("raw")] == []
 
 
 @pytest.mark.parametrize("code", sorted(errno.errorcode))

@@ -28,7 +28,7 @@ from faults.support import (
 
 KINDS = ("flip", "cut", "zeros", "empty", "gone", "longer")
 ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.EDQUOT)
-LIMITS = (0, 100, 1000, 5000, 20_000, 60_000)
+LIMITS = (0, 1000, 20_000)
 """Sizes in bytes of the largest file that a full disk takes."""
 SAME = "same files"
 

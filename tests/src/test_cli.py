@@ -67,13 +67,13 @@ def test_every_command_stands_in_the_help_under_its_name() -> None:
 
 
 def test_warnings_are_printed_before_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cliplens.cli import _tell
+    from cliplens.cli.telling import tell
     from cliplens.files import read_json, write_json
     from support.run_folders import make_run_folder
 
     folder = make_run_folder(tmp_path / "run", latents=6, pairs=30)
     found = read_json(folder.findings)
     write_json(folder.findings, {**found, "notes": ["A remark [0, 1].", "Warning: all pairs are alike."]})
-    _tell(folder)
+    tell(folder)
     said = capsys.readouterr().out
     assert said.index("Warning: all pairs are alike.") < said.index("Explained variance") < said.index("[0, 1]")

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cliplens.errors import InputError, MismatchError
 from cliplens.records import LatentTable
 from cliplens.run import Settings, dry_run, run
+from cliplens.run.steps import StepLog
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.probing.command import app as probe_app
 
@@ -120,14 +121,14 @@ def test_resume_with_another_option_redoes_the_steps_that_read_it(
     assert json.loads((folder.sae / "cfg.json").read_text())["metadata"]
     assert {p: p.stat().st_mtime_ns for p in folder.activations.rglob("*.arrow")} == shards
     states = {s.step.name: s.reason for s in dry_run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True).states}
-    assert states == {"harvest": "done", "train": "done", "score": "inputs", "report": "inputs"}
+    assert states == {"harvest": "done", "train": "done", "score": "inputs", "name": "inputs", "report": "inputs"}
 
 
 def test_hours_of_work_are_replaced_only_when_asked(finished: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "run")))
-    steps = json.loads((folder.path / "steps.json").read_text())
-    steps["seconds"]["train"] = 7200
-    (folder.path / "steps.json").write_text(json.dumps(steps))
+    log = StepLog(folder)
+    log.seconds["train"] = 7200
+    log.save()
     with pytest.raises(MismatchError, match=r"in 120 minutes, but found changed: --k 7 \(was 6\)"):
         run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True)
     assert dry_run(Settings(**{**SMALL, "k": 7}), folder.path, resume=True, redo=True).states[1].reason == "options"

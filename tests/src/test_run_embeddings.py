@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cliplens.cli import _each_file
+from cliplens.cli.options import each_file
 from cliplens.errors import CliplensError, InputError, MismatchError
 from cliplens.run import run
 from cliplens.runfolder import RunFolder
@@ -82,7 +82,7 @@ def test_too_few_pairs_are_refused_before_work(tmp_path: Path) -> None:
 
 
 def test_the_option_takes_every_file_that_follows() -> None:
-    assert _each_file(["--embeddings", "a", "b", "--out", "c"]) == [
+    assert each_file(["--embeddings", "a", "b", "--out", "c"]) == [
         "--embeddings",
         "a",
         "--embeddings",
@@ -90,4 +90,4 @@ def test_the_option_takes_every_file_that_follows() -> None:
         "--out",
         "c",
     ]
-    assert _each_file(["--embeddings", "a", "--embeddings", "b"]) == ["--embeddings", "a", "--embeddings", "b"]
+    assert each_file(["--embeddings", "a", "--embeddings", "b"]) == ["--embeddings", "a", "--embeddings", "b"]

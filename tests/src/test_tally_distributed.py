@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.multiprocessing as mp
 
@@ -55,3 +56,12 @@ def test_two_processes_give_the_table_of_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(held["at"], kept.at)
         np.testing.assert_array_equal(held["values"], kept.values)
         assert held["ids"].tolist() == [p.id for p in kept.pairs]
+
+
+@pytest.mark.parametrize(("old", "new"), [("distributed", "is_distributed"), ("shards", "shards")])
+def test_helpers_of_groups_moved_to_one_home(old: str, new: str) -> None:
+    from cliplens import distributed
+    from cliplens.tally import reduce
+
+    with pytest.warns(DeprecationWarning, match=f"cliplens.distributed.{new}"):
+        assert getattr(reduce, old) is getattr(distributed, new)

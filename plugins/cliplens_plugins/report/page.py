@@ -1,6 +1,7 @@
 """Share parts of the two pages: assets, escaping templates, and JSON that is safe inside a script element."""
 
 import json
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -17,8 +18,9 @@ def asset(name: str) -> str:
     return (files("cliplens_plugins.report") / "assets" / name).read_text(encoding="utf-8")
 
 
+@cache
 def environment() -> Environment:
-    """Return the template environment. Everything put into a template is escaped."""
+    """Return the template environment, made once. Everything put into a template is escaped."""
     made = Environment(
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset), trim_blocks=True, lstrip_blocks=True
     )

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from cliplens.errors import PairsError
+from cliplens.faults import size
 from cliplens.pairs.cells import BadCaption, Caption, captions_of
 from cliplens.pairs.columns import PairsBuilder
 from cliplens.pairs.pairs import Pairs
@@ -17,6 +18,9 @@ IMAGE_SUFFIXES = frozenset(
         *("tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "jpx", "tga", "ico", "qoi", "dds", "pcx", "psd", "sgi"),
     )
 )
+
+_LONGEST = 1_000_000
+"""Bytes of the largest caption file that is read."""
 
 
 def read_folder(folder: Path, modalities: Modalities) -> Pairs:
@@ -68,6 +72,8 @@ def _caption(folder: Path, name: Path) -> Caption:
             return None
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             return BadCaption("a caption file that links out of the folder")
+        if path.stat().st_size > _LONGEST:
+            return BadCaption(f"a caption file of more than {size(_LONGEST)}")
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except (OSError, ValueError) as error:
         return BadCaption(f"a caption file that cannot be read: {getattr(error, 'strerror', None) or error}")

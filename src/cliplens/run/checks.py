@@ -29,6 +29,10 @@ from cliplens.store import Embeddings
 from cliplens.store.plan import Plan
 
 _FLOAT = 4
+_ROW, _TOPS, _THUMBNAIL, _PICTURES = 1000, 3600, 5000, 24_000_000
+"""Bytes of a row of the latent table, of the top samples of a latent, of a thumbnail, of all pictures of a report."""
+_SHOWN = 20
+"""Thumbnails of a latent, at most."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def check(settings: Settings, until: str = "report") -> Checked:
         dictionary=given,
         judge=judge,
         samples=samples,
-        bytes=_bytes(settings, planned, d_in),
+        bytes=_bytes(settings, planned, d_in, settings.d_sae or (4 * d_in if given is None else given.d_sae)),
         inputs=_inputs(settings, clip, pairs),
     )
 
@@ -176,12 +180,20 @@ def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
         return
 
 
-def _bytes(settings: Settings, planned: Plan, d_in: int) -> dict[str, int]:
-    """Estimate the bytes that each step writes: activations, weights with their folded copies, one checkpoint."""
-    weights = _FLOAT * 2 * d_in * (settings.d_sae or 4 * d_in)
+def _bytes(settings: Settings, planned: Plan, d_in: int, d_sae: int) -> dict[str, int]:
+    """Estimate the bytes that each step writes.
+
+    Activations; weights with their folded copies, and one checkpoint; thumbnails, top samples and a row of the table
+    for each latent; the table with names; the report.
+    """
+    weights = _FLOAT * 2 * d_in * d_sae
+    pictures = _THUMBNAIL * min(planned.n_pairs, _SHOWN * d_sae) if settings.modalities != "text" else 0
     out = {"harvest": planned.bytes_per_pair * planned.n_pairs}
     if settings.sae is None:
         out["train"] = weights * (1 + len(settings.sides)) + 3 * weights
+    out["score"] = pictures + (_TOPS + _ROW) * d_sae
+    out["name"] = _ROW * d_sae
+    out["report"] = min(2 * pictures, _PICTURES) + 2 * _ROW * d_sae
     return out
 
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from cliplens.distributed import Group, gather_objects
 from cliplens.errors import CliplensError
-from cliplens.files import remove_leftovers
+from cliplens.files import check_room, remove_leftovers
 from cliplens.pairs import Pairs
 from cliplens.run.checks import Checked, check
 from cliplens.run.context import RunContext
@@ -113,14 +113,17 @@ class _Job:
             given.clip, given.pairs, cache, dictionary, given.settings, self.folder, self.group, given.judge
         )
         if SCORE in steps and not self._done(SCORE):
+            self._check_room(SCORE)
             score(context, self.log)
             self._record(SCORE)
         if self.group.rank != 0:
             return
         if NAME in steps and not self._done_here(NAME):
+            self._check_room(NAME)
             name(context, self.log)
             self._record(NAME)
         if REPORT in steps and not self._done_here(REPORT):
+            self._check_room(REPORT)
             make_report(self.folder, "html")
             self._record(REPORT)
 
@@ -139,6 +142,7 @@ class _Job:
     def _train(self, cache: Cache) -> Dictionary:
         with self.log.timed("train"), self.group.first_alone():
             if self.group.rank == 0 and not self._done_here(TRAIN):
+                self._check_room(TRAIN)
                 train_run(cache, self.checked.settings, self.folder, resume=self.resume)
                 self._record(TRAIN)
                 remove_checkpoints(self.folder.checkpoints)
@@ -153,6 +157,10 @@ class _Job:
     def _done(self, step: Step) -> bool:
         """Return whether the step is done, as decided by the first process."""
         return gather_objects(self.group.rank == 0 and self._done_here(step))[0]
+
+    def _check_room(self, step: Step) -> None:
+        """The disk may have filled up since the plan was made."""
+        check_room(self.folder.path, self.checked.bytes.get(step.name, 0))
 
     def _record(self, step: Step) -> None:
         if self.group.rank == 0:

@@ -6,12 +6,11 @@ from importlib.metadata import packages_distributions
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cliplens.contracts import Metric
-from cliplens.distributed import is_distributed
+from cliplens.distributed import gather_objects, is_distributed
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, LatentTable
 from cliplens.registry import Plugin
@@ -170,9 +169,7 @@ def _all_reduce_entries(entries: Sequence[_Entry]) -> None:
     if not is_distributed():
         return
     for entry in entries:
-        outcomes: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(outcomes, (entry.error, tuple(sorted(entry.missing))))
-        for error, missing in outcomes:
+        for error, missing in gather_objects((entry.error, tuple(sorted(entry.missing)))):
             if error is not None:
                 entry.fail(error)
             entry.missing |= frozenset(missing)

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 
 import torch
 
+from cliplens.deprecation import deprecated_names
 from cliplens.distributed import broadcast_tensors, is_distributed
 from cliplens.tally.states import Mergeable
+
+__getattr__ = deprecated_names(
+    __name__, {"distributed": "cliplens.distributed:is_distributed", "shards": "cliplens.distributed:shards"}
+)
 
 
 def all_reduce(seen: Sequence[Mergeable]) -> None:
