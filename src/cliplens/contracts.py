@@ -134,6 +134,8 @@ class Namer(ABC):
     """Names latents: one name from images and one from captions."""
 
     name: ClassVar[str]
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that decide the names. Another value names the latents of a resumed run again."""
 
     @abstractmethod
     def from_images(self, evidence: Evidence) -> list[Name]:

@@ -6,6 +6,7 @@ They come from the disk, permissions, memory, devices, lost processes and damage
 
 import errno
 import os
+import re
 import traceback
 from json import JSONDecodeError
 from pathlib import Path
@@ -192,6 +193,15 @@ def _short(error: BaseException) -> str:
     """Return the first line of an error message, at most 300 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else ""
+
+
+def without_password(text: str) -> str:
+    """Replace the user, password and query of every URL in a text with asterisks.
+
+    >>> without_password("no answer from https://me:secret@host/v1?key=x")
+    'no answer from https://***@host/v1?***'
+    """
+    return re.sub(r"(?<=\w://)[^\s/?#]*@", "***@", re.sub(r"(\w://[^\s?#]*\?)[^\s'\"]+", r"\1***", text))
 
 
 def size(count: int | float) -> str:

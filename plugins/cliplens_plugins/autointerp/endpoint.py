@@ -56,6 +56,7 @@ class EndpointNamer(LanguageModelNamer):
     """Name latents by asking a model behind an endpoint, once per latent and modality."""
 
     name: ClassVar[str] = "endpoint"
+    environment: ClassVar[tuple[str, ...]] = ("CLIPLENS_ENDPOINT_MODEL",)
     parallel: int = 4
     """Number of requests at once."""
     retries: int = 4

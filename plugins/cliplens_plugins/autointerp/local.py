@@ -62,6 +62,7 @@ class TransformersNamer(LanguageModelNamer):
     """Name latents by asking a local model, once per latent and modality."""
 
     name: ClassVar[str] = "transformers"
+    environment: ClassVar[tuple[str, ...]] = (_VARIABLE,)
     give_up_after: int = 20
     """Number of unreadable answers in a row that stop the run."""
 

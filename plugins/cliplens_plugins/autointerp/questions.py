@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from tqdm.auto import tqdm
 
 from cliplens.errors import PluginError
+from cliplens.faults import without_password
 from cliplens.files import atomic_write
 
 log = logging.getLogger(__name__)
@@ -175,15 +175,6 @@ class QuestionQueue(Generic[Answer]):
     def _file(self, messages: Messages) -> Path:
         digest = hashlib.sha256(json.dumps([self._backend.identity, messages], sort_keys=True).encode()).hexdigest()
         return self._cache / digest[:2] / f"{digest}.json"
-
-
-def without_password(text: str) -> str:
-    """Replace the user, password and query of every URL in a text with asterisks.
-
-    >>> without_password("no answer from https://me:secret@host/v1?key=x")
-    'no answer from https://***@host/v1?***'
-    """
-    return re.sub(r"(?<=\w://)[^\s/?#]*@", "***@", re.sub(r"(\w://[^\s?#]*\?)[^\s'\"]+", r"\1***", text))
 
 
 def answers_folder() -> Path:

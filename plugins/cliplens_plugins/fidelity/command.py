@@ -15,7 +15,7 @@ def fidelity(
         Path | None,
         typer.Option(help="Run folder with another seed: report the share of latents that it also finds."),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Number of scored pairs for retrieval and contrastive loss.")] = 512,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of scored pairs for retrieval and contrastive loss.")] = 512,
 ) -> None:
     """Measure retrieval and contrastive loss of the model with the dictionary spliced in.
 

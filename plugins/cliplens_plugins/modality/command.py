@@ -22,8 +22,8 @@ def causal(
     latents: Annotated[
         str | None, typer.Option(help="Latents to ablate, such as 3,17,29; default: the 16 that fire most.")
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Number of scored pairs to measure on.")] = 256,
-    random: Annotated[int, typer.Option(help="Number of matched random directions per latent.")] = 10,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of scored pairs to measure on.")] = 256,
+    random: Annotated[int, typer.Option(min=2, help="Number of matched random directions per latent.")] = 10,
 ) -> None:
     """Ablate latents in the image tower, the text tower or both, and measure the change in matching (nats per pair).
 

@@ -17,7 +17,7 @@ def find(
         Literal["image", "text"] | None,
         typer.Option(help="Compare the codes of images or of captions with the words; default image, if available."),
     ] = None,
-    count: Annotated[int, typer.Option(help="Number of latents to show.")] = 10,
+    count: Annotated[int, typer.Option(min=1, help="Number of latents to show.")] = 10,
 ) -> None:
     """Find the latents of a run that represent some words.
 

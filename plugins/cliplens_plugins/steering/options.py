@@ -52,6 +52,7 @@ PairCount = Annotated[
     int | None,
     typer.Option(
         "--pairs",
+        min=1,
         help="Number of held-out pairs to steer; default 4 for a strip of pictures, 256 for CLIP itself.",
         rich_help_panel=WHOM,
     ),
@@ -117,8 +118,8 @@ WindowOption = Annotated[
         rich_help_panel=HOW,
     ),
 ]
-Steps = Annotated[int, typer.Option(help="Number of denoising steps of a pipeline.", rich_help_panel=HOW)]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale of a pipeline.", rich_help_panel=HOW)]
+Steps = Annotated[int, typer.Option(min=1, help="Number of denoising steps of a pipeline.", rich_help_panel=HOW)]
+Guidance = Annotated[float | None, typer.Option(min=0, help="Guidance scale of a pipeline.", rich_help_panel=HOW)]
 Negative = Annotated[str | None, typer.Option(help="Negative prompt of a pipeline.", rich_help_panel=HOW)]
 Size = Annotated[
     str | None, typer.Option(help="Width and height of a pipeline's pictures, such as 512x512.", rich_help_panel=HOW)
@@ -127,7 +128,7 @@ Scheduler = Annotated[
     str | None, typer.Option(help="Scheduler of a pipeline: euler, ddim, ...; default its own.", rich_help_panel=HOW)
 ]
 Strength = Annotated[float | None, typer.Option(help="How much of --image is drawn anew, 0 to 1.", rich_help_panel=HOW)]
-Seed = Annotated[int, typer.Option(help="Seed of the noise, the same for every dose.", rich_help_panel=HOW)]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise, the same for every dose.", rich_help_panel=HOW)]
 Seeds = Annotated[
     str | None, typer.Option(help="Several seeds, 0,1,2: every sample is drawn with each.", rich_help_panel=HOW)
 ]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 def guarded(command: Callable[[], Any]) -> None:
     """Run a command. Print any error in one sentence and exit with 2; exit with 128 + its number after a signal."""
-    from cliplens.faults import Interrupted, in_words
+    from cliplens.faults import Interrupted, in_words, without_password
 
     def interrupt(number: int, frame: Any) -> None:
         raise Interrupted(number)
@@ -33,7 +33,7 @@ def guarded(command: Callable[[], Any]) -> None:
         if os.environ.get("CLIPLENS_TRACEBACK"):
             traceback.print_exc()
         said = in_words(error)
-        _tell_error(type(said).__name__, str(said))
+        _tell_error(type(said).__name__, without_password(str(said)))
         sys.exit(2)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def check(settings: Settings, until: str = "report") -> Checked:
         check_enough(pair_keys(pairs.ids), settings)
     if settings.target is not None:
         label_of(settings)
-    namer.make(Namer)
+    made = namer.make(Namer)
     judge = None if settings.judge is None else registry.judge(settings.judge)
     planned = harvest_plan(clip, pairs, settings)
     widths = {str(site.site): site.schema.d_in for site in planned.sites if site.site in settings.sites}
@@ -101,7 +102,7 @@ def check(settings: Settings, until: str = "report") -> Checked:
         judge=judge,
         samples=samples,
         bytes=_bytes(settings, planned, d_in, settings.d_sae or (4 * d_in if given is None else given.d_sae)),
-        inputs=_inputs(settings, clip, pairs),
+        inputs=_inputs(settings, clip, pairs) | _namer_inputs(made),
     )
 
 
@@ -207,6 +208,12 @@ def _inputs(settings: Settings, clip: HookedCLIP | Embeddings, pairs: Pairs) -> 
     if kind == "file" and source:
         found["judge"] = hash_of_files(Path(source))
     return found
+
+
+def _namer_inputs(namer: Namer) -> dict[str, str]:
+    values = {name: os.environ.get(name) for name in namer.environment}
+    hashed = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return {"model of the namer": hashed} if values else {}
 
 
 def model_hash(identity: Mapping[str, Any]) -> str:
