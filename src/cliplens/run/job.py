@@ -186,6 +186,8 @@ def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
             remove_checkpoints(folder.checkpoints)
     if not all(state.done for state in plan.states) or _settings_lost(folder, log):
         _write_settings(folder, log, plan.checked, until)
+    elif log.legacy:  # what the records of an earlier version, or damaged ones, would hold is known now
+        _record_settings(folder, log, folder.read_settings()["asked"], until)
 
 
 def _settings_lost(folder: RunFolder, log: StepLog) -> bool:
@@ -214,6 +216,11 @@ def _write_settings(folder: RunFolder, log: StepLog, checked: Checked, until: St
             "versions": versions(),
         }
     )
+    _record_settings(folder, log, asked, until)
+
+
+def _record_settings(folder: RunFolder, log: StepLog, asked: dict[str, Any], until: StepName) -> None:
+    """Keep what was asked and the hash of run.toml in steps.json."""
     kept = {"asked": json.loads(json.dumps(asked)), "until": _later(until, log)}
     log.keep(SETTINGS, Record(kept, {}, outputs_of({folder.toml.name: folder.toml}), versions()))
     log.save()

@@ -48,7 +48,7 @@ def _write(folder: RunFolder, name: str) -> Path:
     whole = path if path.parent == folder.path else path.parent
     outputs = outputs_of({whole.relative_to(folder.path).as_posix() + ("/" if whole.is_dir() else ""): whole})
     step = REPORT.name if path == folder.report else f"report --form {name}"
-    options = {} if path == folder.report else {"command": entered(folder, "report")}
+    options = {} if path == folder.report else {"command": entered(folder, f"report --form {name}")}
     log.keep(step, Record(options, report_inputs(folder, log), outputs, versions()))
     log.save()
     return path
