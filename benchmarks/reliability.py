@@ -3,9 +3,9 @@
     python benchmarks/reliability.py [--kills 320] [--errors 30] [--damages 1000] [--inputs 10000] [--seed 0]
 
 The trials lie in `tests/faults/`, which runs a short form of them with the other tests; docs/reliability.md explains
-them. Every command runs in a forked process on a run of 96 pairs. Three of four kills hit a change of a file; `--kills 0`
-hits every change of every command. Beside `--errors` a fixed number of other faults of the machine is tried. The script
-ends with 1 where work was lost, where damage went unnoticed, or where a raw traceback was shown.
+them. Every command runs in a forked process on a run of 96 pairs. Three of four kills hit a change of a file; with
+`--kills 0` every change of every command is hit. Beside `--errors` a fixed number of other faults of the machine is
+tried. The script ends with 1 where work was lost, damage went unnoticed, or a raw traceback was shown.
 """
 
 import logging
