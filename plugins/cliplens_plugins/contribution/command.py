@@ -37,7 +37,7 @@ def contribution(
     Writes RUN/studies/contribution.json and a section of the report. docs/contribution.md says how to read it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, write_report
+    from cliplens.run import OpenedRun, results, write_report
     from cliplens.runfolder import RunFolder
     from cliplens.studies import print_study, write_study
     from cliplens_plugins.contribution.of_run import Asked, study_of_run
@@ -47,8 +47,9 @@ def contribution(
         pairs=pairs, labels=labels, labelled=labelled, function=function, rule=rule, baseline=baseline,
         controls=controls, resamples=resamples, seed=seed,
     )  # fmt: skip
-    study = study_of_run(opened, asked)
-    path = write_study(opened.folder, study)
+    with results(opened.folder, "contribution", opened.folder.studies / "contribution.json"):
+        study = study_of_run(opened, asked)
+        path = write_study(opened.folder, study)
     print_study(study)
     typer.echo(f"Written: {path}")
     typer.echo(f"Report: {write_report(opened.folder)}")

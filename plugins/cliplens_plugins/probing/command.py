@@ -25,7 +25,7 @@ def probe(
     """
     from cliplens.errors import InputError
     from cliplens.files import write_json
-    from cliplens.run import OpenedRun
+    from cliplens.run import OpenedRun, results
     from cliplens.runfolder import RunFolder
 
     run = OpenedRun(RunFolder.open(folder))
@@ -35,8 +35,9 @@ def probe(
         raise InputError(expected="--k as numbers, 1,16", found=repr(k), fix="separate them with commas") from error
     if min(ks) < 1:
         raise InputError(expected="--k of at least 1", found=k, fix="give for example 1,16")
-    tables = probing_tables(run, label, ks, pairs, seed)
-    write_json(folder / "probing.json", {"label": label, "pairs": pairs, "seed": seed, **tables})
+    with results(run.folder, "probe", folder / "probing.json"):
+        tables = probing_tables(run, label, ks, pairs, seed)
+        write_json(folder / "probing.json", {"label": label, "pairs": pairs, "seed": seed, **tables})
     for title, rows in tables.items():
         _tell(title, rows)
     typer.echo(f"Written: {folder / 'probing.json'}")

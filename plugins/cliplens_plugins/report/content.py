@@ -1,16 +1,19 @@
 """Read the content of the page from the files of a run folder. Parts whose files are missing are left out."""
 
 import base64
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 
+from cliplens.errors import CliplensError, DamagedError
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
 from cliplens.files import read_json
+from cliplens.pairs import read_quarantine
 from cliplens.records import WARNING, Exemplars, LatentTable, Positions
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
@@ -138,6 +141,21 @@ class Content:
         }
 
 
+@contextmanager
+def reading(run: RunFolder) -> Iterator[None]:
+    """Raise `DamagedError` where the files read inside the block do not hold what the page needs."""
+    try:
+        yield
+    except CliplensError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, TemplateError) as error:
+        raise DamagedError(
+            expected=f"the files of a run in {run.path} as they were written",
+            found=f"{type(error).__name__}: {error}",
+            fix=f"run cliplens verify {run.path}, which names the damaged file",
+        ) from error
+
+
 def read_content(run: RunFolder) -> Content:
     """Read the content of the page from a run folder."""
     findings = read_json(run.findings) if run.findings.exists() else {}
@@ -149,7 +167,7 @@ def read_content(run: RunFolder) -> Content:
         tables=findings.get("tables", {}),
         notes=findings.get("notes", []),
         failed=findings.get("failed", []),
-        quarantined=_lines(run),
+        quarantined=read_quarantine(run.quarantine),
         table=LatentTable.load(run.latents) if run.latents.exists() else None,
         exemplars={e.modality: e for e in exemplars if e is not None},
         positions=positions,
@@ -169,12 +187,6 @@ def _steering(run: RunFolder) -> dict[str, Any]:
     measured = content.get("measured")
     rows = measured if isinstance(measured, list) and all(isinstance(r, dict) for r in measured) else []
     return {**content, "picture": f"data:image/png;base64,{picture}" if picture else "", "measured": rows}
-
-
-def _lines(run: RunFolder) -> list[dict[str, Any]]:
-    if not run.quarantine.exists():
-        return []
-    return [json.loads(line) for line in run.quarantine.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _listed(

@@ -39,9 +39,10 @@ class HtmlReport(Reporter):
         Only `run.toml` is required. Parts that the run has not written yet are left out.
         """
         run = RunFolder.open(folder)
-        content = read_content(run)
-        pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
-        page = _render(content, shown, pictures=pictures)
+        with reading(run):
+            content = read_content(run)
+            pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
+            page = _render(content, shown, pictures=pictures)
         with atomic_write(run.report) as partial:
             partial.write_text(page, encoding="utf-8")
         return run.report
@@ -56,11 +57,13 @@ class FolderReport(Reporter):
     def write(self, folder: Path) -> Path:
         """Write the report of a run folder into its folder `report`; return the path of the page."""
         run = RunFolder.open(folder)
-        content = read_content(run)
         page = run.path / "report" / "index.html"
-        files, shown = picture_files(content.exemplars, page.parent / "pictures")
+        with reading(run):
+            content = read_content(run)
+            files, shown = picture_files(content.exemplars, page.parent / "pictures")
+            text = _render(content, shown, files=files)
         with atomic_write(page) as partial:
-            partial.write_text(_render(content, shown, files=files), encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
         return page
 
 

@@ -21,7 +21,7 @@ from cliplens.keys import hashed_uniform, pair_keys
 from cliplens.naming import UNNAMED
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.report.content import CLASSES, Content, read_content
+from cliplens_plugins.report.content import CLASSES, Content, read_content, reading
 from cliplens_plugins.report.page import asset, embedded, environment
 from cliplens_plugins.report.pictures import picture_uri
 
@@ -47,17 +47,24 @@ class RatePage(Reporter):
             InputError: the run has no exemplars yet.
         """
         run = RunFolder.open(folder)
+        with reading(run):
+            text = self._page(run)
+        page = run.path / "rate.html"
+        with atomic_write(page) as partial:
+            partial.write_text(text, encoding="utf-8")
+        return page
+
+    def _page(self, run: RunFolder) -> str:
         content = read_content(run)
         if content.table is None or not content.exemplars:
             raise InputError(
-                expected=f"a scored run in {folder}",
+                expected=f"a scored run in {run.path}",
                 found="no exemplars",
                 fix="finish the run with cliplens run, then write the page",
             )
-        page = run.path / "rate.html"
         cards = [self._card(content, k) for k in self._chosen(content)]
         script = asset("rate.js")
-        text = (
+        return str(
             environment()
             .get_template("rate.html")
             .render(
@@ -68,9 +75,6 @@ class RatePage(Reporter):
                 data=embedded({"format": FORMAT, "run": identity(run), "seed": self.seed, "cards": cards}),
             )
         )
-        with atomic_write(page) as partial:
-            partial.write_text(text, encoding="utf-8")
-        return page
 
     def _chosen(self, content: Content) -> list[int]:
         """Return living latents, drawn from each class in turn and shuffled, both by a hash of the latent's index."""

@@ -15,4 +15,5 @@ from cliplens.pairs.lazy import ImageColumn as ImageColumn
 from cliplens.pairs.lazy import LazyImages as LazyImages
 from cliplens.pairs.pairs import Pairs as Pairs
 from cliplens.pairs.quarantine import Quarantine as Quarantine
+from cliplens.pairs.quarantine import read_quarantine as read_quarantine
 from cliplens.pairs.read import read_pairs as read_pairs

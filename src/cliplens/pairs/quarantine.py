@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
-from cliplens.errors import PairsError
+from cliplens.errors import DamagedError, PairsError
 from cliplens.pictures import BadPicture
 from cliplens.records import ImageSource, Pair
 
@@ -75,6 +76,32 @@ class Quarantine:
             found=f"{self.count}: {first}{more}",
             fix=f"correct or remove them{where}, or raise max_bad (--max-bad)",
         )
+
+
+def read_quarantine(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `quarantine.jsonl`; none where there is no file.
+
+    Raises:
+        DamagedError: a line is no JSON object with the id of a pair.
+    """
+    if not path.exists():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict) or "id" not in entry:
+            raise DamagedError(
+                expected=f"a JSON object with an id in each line of {path}",
+                found=f"something else in line {number}",
+                fix="delete the file and run cliplens run --resume with the options of the run",
+            )
+        found.append(entry)
+    return found
 
 
 def _written(source: ImageSource | None) -> str | None:

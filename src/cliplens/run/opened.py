@@ -1,6 +1,5 @@
 """Open a finished run: its model, its dictionary, its table and its pairs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,7 +13,7 @@ from cliplens import api, keys
 from cliplens.errors import DamagedError, InputError, MismatchError
 from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Decoded, Decoder, Pairs, tokenised
+from cliplens.pairs import Decoded, Decoder, Pairs, read_quarantine, tokenised
 from cliplens.records import Exemplars, LatentTable, PairedActs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
@@ -127,10 +126,7 @@ class OpenedRun:
     @cached_property
     def quarantined(self) -> frozenset[str]:
         """Ids of pairs that could not be read."""
-        if not self.folder.quarantine.exists():
-            return frozenset()
-        lines = self.folder.quarantine.read_text(encoding="utf-8").splitlines()
-        return frozenset(str(json.loads(line)["id"]) for line in lines if line.strip())
+        return frozenset(str(entry["id"]) for entry in read_quarantine(self.folder.quarantine))
 
     def find(self, words: str, count: int = 10, *, modality: Modality | None = None) -> list[Candidate]:
         """Return the latents that may represent the words, best first.
