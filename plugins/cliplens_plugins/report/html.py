@@ -16,7 +16,7 @@ from markupsafe import Markup
 from cliplens.contracts import Reporter
 from cliplens.files import atomic_write
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.report.content import WITHIN, Content, read_content
+from cliplens_plugins.report.content import WITHIN, Content, read_content, reading
 from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
 from cliplens_plugins.report.page import asset, embedded, environment
 from cliplens_plugins.report.pictures import picture_files, picture_table
