@@ -13,9 +13,11 @@ from cliplens.errors import CliplensError
 from cliplens.faults import in_words
 from cliplens.files import read_json
 from cliplens.run.remedies import resume_command
-from cliplens.run.steps import LONG, SETTINGS, STEPS, TRAIN, StepLog
+from cliplens.run.steps import LONG, NAME, SETTINGS, STEPS, TRAIN, StepLog
 from cliplens.runfolder import RunFolder
 from cliplens.store.manifest import ShardRecord, read_plan
+
+_EARLIER = {"dictionary": "an earlier dictionary", "names": "earlier names"}
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,14 @@ def _recorded(folder: RunFolder) -> Iterator[Verified]:
         yield Verified("steps.json", log.damaged)
     elif log.whole:
         yield Verified("steps.json", None)
-    now = log.records[TRAIN.name].fingerprint if TRAIN.name in log.records else None
+    made = {"dictionary": TRAIN.name, "names": NAME.name}
+    now = {given: log.records[step].fingerprint for given, step in made.items() if step in log.records}
     for step, record in log.records.items():
         known = step in (SETTINGS, *(s.name for s in STEPS))
         fix = "" if known else _again(folder, str(record.options.get("command", "")))
         wrong = dict(record.problems(folder.path))
-        stale = None
-        if not known and now and record.inputs.get("dictionary", now) != now:
-            stale = "made of an earlier dictionary of this run"
+        older = [given for given, hashed in now.items() if record.inputs.get(given, hashed) != hashed]
+        stale = f"made of {_EARLIER[older[0]]} of this run" if older and not known else None
         for name in record.outputs:
             yield Verified(name, wrong.get(name) or stale, fix=fix)
             if name.endswith("/") and not wrong.get(name):
