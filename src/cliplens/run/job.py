@@ -141,11 +141,12 @@ class _Job:
 
     def _train(self, cache: Cache) -> Dictionary:
         with self.log.timed("train"), self.group.first_alone():
-            if self.group.rank == 0 and not self._done_here(TRAIN):
-                self._check_room(TRAIN)
-                train_run(cache, self.checked.settings, self.folder, resume=self.resume)
-                self._record(TRAIN)
-                remove_checkpoints(self.folder.checkpoints)
+            if self.group.rank == 0:
+                if not self._done_here(TRAIN):
+                    self._check_room(TRAIN)
+                    train_run(cache, self.checked.settings, self.folder, resume=self.resume)
+                    self._record(TRAIN)
+                remove_checkpoints(self.folder.checkpoints)  # those of a killed process too
                 with suppress(OSError):
                     self.folder.checkpoints.rmdir()
             return Dictionary.load(self.folder.sae)
