@@ -25,6 +25,7 @@ from cliplens.world import FACTORS, ground_truth
 from cliplens_plugins import steering as s
 from cliplens_plugins.generators import WorldGenerator
 from cliplens_plugins.modality import classify_fixed, mds
+from cliplens_plugins.steering import targets
 from cliplens_plugins.steering.command import app
 from cliplens_plugins.steering.find_command import app as find_app
 from cliplens_plugins.steering.parsing import parse_edits
@@ -56,6 +57,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path) -> Run:
     """The run opened once: what it reads of its pairs is kept."""
     return Run(RunFolder.open(folder))
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Success is measured on fewer pictures than by default; what is proved here does not depend on their number."""
+    monkeypatch.setattr(targets, "MEASURED", 8)
+    monkeypatch.setattr(targets, "MEASURED_UNASKED", 4)
 
 
 def steer(*arguments: str) -> Any:
