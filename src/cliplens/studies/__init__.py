@@ -1,4 +1,4 @@
-"""Shared parts of studies of a finished run: groups of latents, their removal, controls, and the record of a study."""
+"""Shared functions of studies of a finished run: groups of latents, their removal, controls, and records."""
 
 from cliplens.studies.classes import CLASS_RULES as CLASS_RULES
 from cliplens.studies.classes import ClassRule as ClassRule

@@ -1,4 +1,4 @@
-"""Modality classes of latents: those in the table of a run, or those that any dictionary gets on given activations."""
+"""Modality classes of latents, from the table of a run or computed for any dictionary on given activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ class ScoredClasses:
 
     @property
     def alive(self) -> Bool[np.ndarray, " d_sae"]:
-        """Which latents fire at all."""
+        """Mask of the latents that fire."""
         return self.classes != "dead"
 
 
 def classes_of_table(table: LatentTable, rule: ClassRule = "modality") -> ScoredClasses:
-    """Return the classes and firing rates that a run's table holds.
+    """Return the classes and firing rates in the table of a run.
 
     Raises:
-        InputError: the table has no such column: the run saw one modality only.
+        InputError: the table has no such column, because the run read one modality only.
     """
     if rule not in table:
         raise InputError(
@@ -52,12 +52,12 @@ def classes_of_table(table: LatentTable, rule: ClassRule = "modality") -> Scored
 def score_classes(
     dictionary: Dictionary, acts: PairedActs | Sequence[PairedActs], rule: ClassRule = "modality"
 ) -> ScoredClasses:
-    """Return the classes that a dictionary's latents get on these activations, by the metric `mds` of a run.
+    """Compute the classes of the latents of a dictionary on these activations, with the metric `mds` of a run.
 
     Args:
         dictionary: any dictionary that reads both modalities.
         acts: raw activations of both modalities, in one batch or several.
-        rule: which column of the metric.
+        rule: column of the metric, one of `CLASS_RULES`.
     """
     batches = [acts] if isinstance(acts, PairedActs) else acts
     metric = registry.find("metrics", "mds").load()
@@ -69,14 +69,14 @@ def score_classes(
 def resampled_classes(
     dictionary: Dictionary, acts: PairedActs, draws: int, *, rule: ClassRule = "modality", seed: int = 0
 ) -> list[ScoredClasses]:
-    """Return the classes that come out of bootstrap samples of the pairs, one result per draw.
+    """Return the classes computed from bootstrap samples of the pairs, one result per draw.
 
     Args:
         dictionary: any dictionary that reads both modalities.
         acts: raw activations of the pairs that made the classes.
         draws: number of samples, each as large as the pairs, drawn with replacement.
-        rule: which column of the metric.
-        seed: of the draws.
+        rule: column of the metric, one of `CLASS_RULES`.
+        seed: seed of the draws.
     """
     rng = np.random.default_rng(seed)
     found = []

@@ -1,4 +1,4 @@
-"""The control of every study: the same figures with a dictionary that was never trained."""
+"""The control of every study: the same figures with an untrained dictionary."""
 
 from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, untrained_twin
@@ -12,10 +12,10 @@ def twin_of(
     """Return an untrained dictionary that fires as many latents per row, and the classes of its latents on the pairs.
 
     Args:
-        dictionary: the trained one.
+        dictionary: the trained dictionary.
         acts: raw activations of pairs at its sites.
-        rule: which rule makes the classes.
-        seed: of the random rows.
+        rule: rule of the classes, one of `CLASS_RULES`.
+        seed: seed of the random rows.
     """
     codes = dictionary.encode(acts)
     sides = [c for m in MODALITIES if (c := codes.of(m)) is not None]

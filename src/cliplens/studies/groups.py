@@ -14,7 +14,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class LatentGroups:
-    """Disjoint groups of latents that together hold every latent.
+    """Disjoint groups of latents that together contain every latent.
 
     >>> groups = LatentGroups.from_classes(np.array(["ImgD", "CrossD", "ImgD"]))
     >>> groups.sizes
@@ -35,10 +35,10 @@ class LatentGroups:
 
     @classmethod
     def from_classes(cls, classes: Sequence[str] | Shaped[np.ndarray, " d_sae"]) -> "LatentGroups":
-        """Return one group per modality class; `undecided` only where a latent has that class.
+        """Return one group per modality class; `undecided` only if a latent has that class.
 
         Raises:
-            InputError: a class has another name.
+            InputError: the name of a class is unknown.
         """
         given = np.asarray(classes).astype(str)
         unknown = sorted(set(given) - set(ORDER))
@@ -67,17 +67,17 @@ def matched_sets(
     seed: int = 0,
     bins: int = BINS,
 ) -> Bool[np.ndarray, "draw d_sae"]:
-    """Return random sets of latents with as many members as a given set, and with like firing rates.
+    """Return random sets of latents of the same size as a given set, with similar firing rates.
 
-    Living latents (rate above 0) are sorted into bins of equal size by their rate. A random set takes from each bin as
-    many latents as the given set has there, without replacement. Dead members are left out. A set that fills most of a
-    bin is drawn again in part: compare it with `overlap`, the share of the random set that lies in the given one.
+    Living latents (rate above 0) are divided into bins of equal size by their rate. A random set contains, from each
+    bin, as many latents as the given set, drawn without replacement. Dead members are left out. If the given set fills
+    most of a bin, both sets share latents: `overlap` returns the share of the random set that lies in the given set.
 
     Args:
         mask: the given set.
         rates: firing rate per latent.
         draws: number of random sets.
-        seed: of the draw.
+        seed: seed of the draw.
         bins: number of bins of equal size.
 
     >>> sets = matched_sets(np.array([True, False, False]), np.array([0.1, 0.1, 0.2]), 5, bins=1)

@@ -1,4 +1,4 @@
-"""Labelled pictures: a folder with one subfolder per class, as most image data sets come."""
+"""Labelled pictures: a folder with one subfolder per class, the layout of most image data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from cliplens.pairs import IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with a class each."""
+    """Pictures with their classes."""
 
     paths: tuple[Path, ...]
     labels: Int64[np.ndarray, " picture"]
@@ -23,19 +23,21 @@ class Labelled:
 def read_class_folders(folder: Path | str, *, names: Sequence[str] | None = None) -> Labelled:
     """Return the pictures of a folder that has one subfolder per class, in the order of their paths.
 
-    The name of a subfolder is the name of its class, with `_` as a blank. Hidden files and other files are passed over.
+    The name of a subfolder is the name of its class, with `_` as a blank. Hidden files and other files are skipped.
 
     Args:
         folder: the folder.
         names: the classes to read, by subfolder; None reads all.
 
     Raises:
-        InputError: it is no folder, or fewer than two subfolders hold pictures.
+        InputError: the folder is missing, or fewer than two subfolders contain pictures.
     """
     root = Path(folder)
     if not root.is_dir():
         raise InputError(
-            expected="a folder with one subfolder of pictures per class", found=f"no folder {root}", fix="name one"
+            expected="a folder with one subfolder of pictures per class",
+            found=f"no folder {root}",
+            fix="pass the path of such a folder",
         )
     wanted = None if names is None else set(names)
     found: dict[str, list[Path]] = {}

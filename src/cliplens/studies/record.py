@@ -14,19 +14,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """What a study found."""
+    """The result of a study."""
 
     name: str
     """`contribution`, `bias`, ...: the file name, and the anchor of the section in the report."""
     title: str
     findings: Sequence[str] = ()
-    """Sentences, those that hurt first."""
+    """Findings in full sentences, bad results first."""
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    """How to read the tables, and what cannot be concluded."""
+    """Notes on how to read the tables, and on what they do not show."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     latents: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Title -> latents whose cards the section links to."""
+    """Latents whose cards the section links to, by title."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """All figures behind the tables, for scripts. The report does not show them."""
 
@@ -39,10 +39,10 @@ def write_study(folder: RunFolder, study: Study) -> Path:
 
 
 def read_studies(folder: RunFolder) -> list[Study]:
-    """Return the studies of a run, by name; none where there is no folder of them.
+    """Return the studies of a run, by name; an empty mapping if there are none.
 
     Raises:
-        DamagedError: a file does not hold a study.
+        DamagedError: a file is not the record of a study.
     """
     found = []
     for path in sorted(folder.studies.glob("*.json")) if folder.studies.is_dir() else []:

@@ -1,4 +1,4 @@
-"""Embeddings of samples with parts of a dictionary's reconstruction removed: classes of latents, the error term."""
+"""Compute embeddings with parts of a dictionary's reconstruction removed: classes of latents, or the error term."""
 
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -37,30 +37,30 @@ def embed_without(
     """Return unit-norm embeddings of samples, once per case, with the parts of that case removed.
 
     An activation is x = bias + the sum over latents of code * decoder row + error. Removing a part replaces its summand
-    by the mean of that summand over the reference samples, or by 0. Where a case removes every latent and the error,
-    all samples get the same activation exactly. Where it removes nothing, activations stay as they are.
+    by the mean of that summand over the reference samples, or by 0. If a case removes all latents and the error, all
+    samples have exactly the same activation. If it removes nothing, activations do not change.
 
-    A dictionary of CLS or EOT rows changes that position alone; every other dictionary changes all positions.
+    A dictionary of CLS or EOT rows changes that position only; any other dictionary changes all positions.
 
     Args:
         clip: the model.
-        dictionary: made on a site of this modality's tower.
-        modality: which tower runs.
+        dictionary: a dictionary of a site of this tower.
+        modality: modality of the tower.
         inputs: preprocessed images [sample, 3, height, width] or token ids [sample, context].
         parts: sets of latents. Sets that are removed together in one case must not overlap.
-        cases: which parts each case removes; the last column stands for the error term.
-        reference: inputs that the means are taken over; None takes `inputs`.
+        cases: mask of the parts that each case removes; the last column is the error term.
+        reference: inputs to compute the means over; None takes `inputs`.
         baseline: "mean" or "zero".
         forward_batch: samples per forward pass.
 
     Raises:
-        InputError: the dictionary reads no site of this tower, or `cases` has not one column per part and one more.
+        InputError: the dictionary reads no site of this tower, or `cases` has another number of columns than parts + 1.
     """
     if cases.shape[1] != len(parts) + 1:
         raise InputError(
             expected=f"{len(parts) + 1} columns per case, one per part and one for the error term",
             found=f"{cases.shape[1]} columns",
-            fix="give cases of shape [case, part + 1]",
+            fix="pass cases of shape [case, part + 1]",
         )
     runner = _Runner(clip, dictionary, site_of(dictionary, modality), parts, forward_batch)
     means = runner.means(inputs if reference is None else reference, baseline)
@@ -76,12 +76,12 @@ def sample_codes(
     *,
     forward_batch: int = 64,
 ) -> Float[Tensor, "sample d_sae"]:
-    """Return the codes of samples; the largest over positions where the dictionary reads several.
+    """Return the codes of samples: the maximum over positions, if the dictionary reads several.
 
     Args:
         clip: the model.
-        dictionary: made on a site of this modality's tower.
-        modality: which tower runs.
+        dictionary: a dictionary of a site of this tower.
+        modality: modality of the tower.
         inputs: preprocessed images or token ids.
         forward_batch: samples per forward pass.
 
@@ -98,10 +98,10 @@ def sample_codes(
 
 
 def site_of(dictionary: Dictionary, modality: Modality) -> Site:
-    """Return the site where a dictionary reads a modality; the final embedding where it does not say.
+    """Return the site of a dictionary for a modality; the final embedding if its provenance is unknown.
 
     Raises:
-        InputError: it does not read that modality.
+        InputError: the dictionary does not read that modality.
     """
     source = dictionary.provenance
     names = source.sites if source else ()
@@ -111,7 +111,7 @@ def site_of(dictionary: Dictionary, modality: Modality) -> Site:
             return site
     raise InputError(
         expected=f"a dictionary that reads {modality}s",
-        found=f"one made on {', '.join(map(str, sites))}",
+        found=f"a dictionary of {', '.join(map(str, sites))}",
         fix="make a run of both towers: cliplens run --tower both",
     )
 
@@ -134,7 +134,7 @@ class _Runner:
             yield inputs[start : start + self._size].to(self._clip.device)
 
     def means(self, reference: Tensor, baseline: Baseline) -> tuple[Tensor, Tensor]:
-        """Return what each part is replaced by, the last row being all latents, and the activation with all removed."""
+        """Return the replacement of each part (last row: of all latents), and the activation with all removed."""
         parts: Tensor | None = None
         whole: Tensor | None = None
         for batch in self.cut(reference):
@@ -199,7 +199,7 @@ class _Runner:
     @cached_property
     def _reader(self) -> Any:
         reader = self._dictionary.folded(self._site.modality)
-        reader.turn_off_forward_pass_hook_z_reshaping()  # rows are flat here
+        reader.turn_off_forward_pass_hook_z_reshaping()  # Rows are flat here: heads are concatenated.
         return reader
 
     def _rebuilt(self, acts: Float[Tensor, "sample pos d"]) -> Float[Tensor, "sample pos d"]:
@@ -210,7 +210,7 @@ class _Runner:
         return steering.rows(rows.to(self._dictionary.sae.W_dec.dtype), self._site.modality)
 
     def _finish(self, batch: Tensor, moved: Float[Tensor, "sample pos d"]) -> Float[Tensor, "sample d_embed"]:
-        """Return the embeddings that follow from new activations at the site."""
+        """Compute the embeddings from new activations at the site."""
         if self._site.hook == EMBEDDING:
             embedded = moved.flatten(1)
         else:

@@ -99,7 +99,7 @@ def test_a_dictionary_of_the_class_token_changes_that_position_alone(clip: clipl
 
 def test_cases_of_another_width_are_refused(clip: cliplens.HookedCLIP) -> None:
     dictionary = tiny_dictionary(32, sites=SITES["embedding"])
-    with pytest.raises(InputError, match="Fix: give cases of shape"):
+    with pytest.raises(InputError, match="Fix: pass cases of shape"):
         embed_without(clip, dictionary, "image", tiny_images(2), thirds(), np.ones((1, 3), dtype=bool))
 
 
