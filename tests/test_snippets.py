@@ -9,7 +9,9 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -93,16 +95,33 @@ def halve(codes: Any, hook: Any) -> Any:
     return 0.5 * codes
 
 
-def reading(folder: Path) -> Namespace:
-    """Return what README's snippets use: inputs, a pipeline in sd/ and a run on its text encoder in run/."""
-    diffusers = pytest.importorskip("diffusers")
+@cache
+def pipeline_and_run() -> "TemporaryDirectory[str]":
+    """Make a folder with a pipeline in sd/ and a run on its text encoder in text-run/, once for all pages."""
     from support import tiny_pipelines
 
-    made = world_inputs(folder)
-    made["dictionary"].save(folder / "run" / "sae")
+    made = TemporaryDirectory()
+    folder = Path(made.name)
     tiny_pipelines.stable_diffusion().save_pretrained(folder / "sd")
-    named_run(folder, "text-run", model="hf:sd/text_encoder", tower="text", hook="blocks.1.hook_resid_post")
-    return {**made, "ablate": halve, "diffusers": diffusers}
+    model = f"hf:{folder}/sd/text_encoder"
+    named_run(folder, "text-run", model=model, tower="text", hook="blocks.1.hook_resid_post")
+    return made
+
+
+def reading(folder: Path) -> Namespace:
+    """Return what README's snippets use: inputs, a pipeline in sd/ and a run on its text encoder in text-run/."""
+    diffusers = pytest.importorskip("diffusers")
+    for name in ("sd", "text-run"):
+        (folder / name).symlink_to(Path(pipeline_and_run().name) / name)
+    return {**world_inputs(folder), "ablate": halve, "diffusers": diffusers}
+
+
+def tutorial(folder: Path) -> Namespace:
+    """Put a pipeline in sd15/ and a run on its text encoder in sd15-run/."""
+    pytest.importorskip("diffusers")
+    (folder / "sd15").symlink_to(Path(pipeline_and_run().name) / "sd")
+    (folder / "sd15-run").symlink_to(Path(pipeline_and_run().name) / "text-run")
+    return {}
 
 
 def steering(folder: Path) -> Namespace:
@@ -120,7 +139,7 @@ def scored(folder: Path) -> Namespace:
 def named_run(folder: Path, name: str, **options: Any) -> None:
     """Train a run on very few pairs; give its first latents the names red and blue, and levels."""
     (folder / "captions.csv").write_text("caption\n" + "".join(f"a {c} x{c}\n" for c in "abcdefghijklmnopqrst"))
-    pairs = "world:24" if options["model"] == "world" else "captions.csv"
+    pairs = "world:24" if options["model"] == "world" else str(folder / "captions.csv")
     small: dict[str, Any] = {"d_sae": 16, "k": 4, "samples": 64, "batch_size": 32, "device": "cpu", "held_out": 0.4}
     made = run(Settings(pairs=pairs, **small, **options), folder / name, until="train")
     names = np.array(["red", "blue"] + ["unnamed"] * 14, dtype=object)
@@ -191,6 +210,9 @@ RUN = {
     "docs/generator.md": Page(world_inputs),
     "docs/metrics.md": Page(),
     "docs/steering.md": Page(steering),
+    "docs/steering-tutorial.md": Page(
+        tutorial, {'pipe("a red ring")': 'pipe("a red ring", num_inference_steps=1, height=32, width=32)'}
+    ),
     "docs/world.md": Page(smaller={"20_480": "64", "20480": "64"}),
 }
 LEFT_OUT = {"Dictionary.from_pretrained(": "opens releases on the Hugging Face hub: tests/src/sae/test_pretrained.py"}

@@ -91,7 +91,7 @@ class LatentTable:
         """Return a new table with columns added or replaced."""
         return replace(self, columns={**self.columns, **columns}, schema={**self.schema, **{c.name: c for c in schema}})
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a parquet file. The `Column` of each column is stored as field metadata."""
         fields, arrays = [], []
         for name, values in self.columns.items():
@@ -103,7 +103,7 @@ class LatentTable:
         pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), path)
 
     @classmethod
-    def load(cls, path: Path) -> "LatentTable":
+    def load(cls, path: Path | str) -> "LatentTable":
         """Read a table that `save` wrote.
 
         Raises:
