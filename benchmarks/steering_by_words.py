@@ -49,7 +49,7 @@ def main() -> None:
 def opened(folder: Path, seed: int) -> Run:
     """Return the demo's run of a seed, made where it is not there yet."""
     settings = Settings(**{**DEMO_SETTINGS, "seed": seed})  # type: ignore[arg-type]
-    return Run(whole_run(settings, folder, until="score", resume=folder.exists()))
+    return Run(whole_run(settings, folder, until="name", resume=folder.exists()))
 
 
 def over_doses(run: Run, count: int) -> dict[str, dict[float, list[Image.Image]]]:

@@ -18,6 +18,7 @@ def test_the_tower_of_a_saved_llava(tmp_path: Path) -> None:
     seeing(tmp_path)
     clip = cliplens.load(f"hf:{tmp_path}", device="cpu")
     assert list(clip.towers) == ["vision"]
+    assert clip.vision is not None
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = clip.vision.read(images, ["blocks.0.hook_resid_post"])["blocks.0.hook_resid_post"]
     whole = LlavaForConditionalGeneration.from_pretrained(tmp_path)

@@ -1,11 +1,14 @@
 """`cliplens find`: find the latents of a run for some words."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+_EACH, _SIDE = 6, 96
+"""Pictures per latent in the file of pictures, and their side in pixels."""
 app = typer.Typer(add_completion=False)
 
 
@@ -18,6 +21,9 @@ def find(
         typer.Option(help="Compare the codes of images or of captions with the words; default image, if available."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of latents to show.")] = 10,
+    pictures: Annotated[
+        Path | None, typer.Option(help="PNG to write, with the top pictures of each latent in a row.")
+    ] = None,
 ) -> None:
     """Find the latents of a run that represent some words.
 
@@ -33,6 +39,7 @@ def find(
 
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
+    from cliplens.sites import MODALITIES
 
     opened = OpenedRun(RunFolder.open(run))
     found = opened.find(words, count, modality=modality)
@@ -46,12 +53,32 @@ def find(
         "evidence",
         "reach",
         "level",
+        "top pictures say",
         "top captions",
         box=None,
     )
     for c in found:
         values = (c.score, c.name_match, c.text_match, c.evidence, c.reach, c.level)
-        captions = "; ".join(opened.captions_of(c.latent, 2))
-        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values), captions)
+        captions = ["; ".join(opened.captions_of(c.latent, 2, modality=m)) for m in MODALITIES]
+        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values), *captions)
     Console(highlight=False).print(table)
-    Console(highlight=False).print(f"[bold]Pictures[/] {opened.folder.report}", soft_wrap=True)
+    shown = f"{opened.folder.report}#latent-{found[0].latent}"
+    if pictures is not None:
+        save_pictures(pictures, [(f"{c.latent} {c.name or ''}", opened.top_pictures(c.latent, _EACH)) for c in found])
+        shown = str(pictures)
+    Console(highlight=False).print(f"[bold]Pictures[/] {shown}", soft_wrap=True)
+
+
+def save_pictures(path: Path, rows: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    """Write a PNG with one row of pictures per latent. Latents without pictures are left out."""
+    from PIL import Image, ImageOps
+
+    from cliplens_plugins.steering.pictures import save_strip
+
+    blank = Image.new("RGB", (_SIDE, _SIDE), "white")
+    kept = [
+        (label, [ImageOps.pad(p.convert("RGB"), blank.size, color="white") for p in found]) for label, found in rows
+    ]
+    kept = [(label, [*found, *[blank] * (_EACH - len(found))]) for label, found in kept if found]
+    if kept:
+        save_strip(path, [row for _, row in kept], [f"top {n + 1}" for n in range(_EACH)], [label for label, _ in kept])

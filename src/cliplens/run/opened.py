@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 
 from cliplens import api, keys
 from cliplens.errors import DamagedError, InputError, MismatchError
 from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Decoded, Decoder, Pairs, read_quarantine, tokenised
-from cliplens.records import Exemplars, LatentTable, PairedActs
+from cliplens.pairs import Decoded, Decoder, Pairs, open_image, read_quarantine, tokenised
+from cliplens.records import Exemplars, LatentTable, Pair, PairedActs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
@@ -144,10 +145,18 @@ class OpenedRun:
         """
         return self._finders[self._read(modality)].find(words, count)
 
-    def captions_of(self, latent: int, count: int = 5) -> list[str]:
-        """Return captions of a latent's strongest samples, those of images first."""
-        kept = [e for e in self._exemplars if e is not None]
-        return [str(pair.caption) for e in kept for pair, _ in e.of(latent)[:count] if pair.caption][:count]
+    def captions_of(self, latent: int, count: int = 5, *, modality: Modality | None = None) -> list[str]:
+        """Return captions of a latent's strongest samples of one modality; None takes images first, then captions."""
+        return [str(pair.caption) for pair in self._strongest(latent, count, modality) if pair.caption][:count]
+
+    def top_pictures(self, latent: int, count: int = 5, *, modality: Modality | None = None) -> list[Image.Image]:
+        """Return thumbnails of a latent's strongest samples of one modality; None takes images first, then captions."""
+        kept = [pair for pair in self._strongest(latent, count, modality) if pair.source is not None]
+        return [open_image(pair) for pair in kept[:count]]
+
+    def _strongest(self, latent: int, count: int, modality: Modality | None) -> list[Pair]:
+        kept = [e for m, e in zip(MODALITIES, self._exemplars, strict=True) if e is not None and modality in (None, m)]
+        return [pair for e in kept for pair, _ in e.of(latent)[:count]]
 
     @cached_property
     def _exemplars(self) -> tuple[Exemplars | None, Exemplars | None]:

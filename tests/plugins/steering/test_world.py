@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 import cliplens
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = run(asked, tmp_path_factory.mktemp("world") / "run", until="train")
     opened = Run(made)
     pairs = opened.held_out(300)
-    image, text = (opened.embed(column) for column in ([p.image for p in pairs], [p.caption for p in pairs]))  # type: ignore[arg-type]
+    image, text = (opened.embed(column) for column in ([p.image for p in pairs], [p.caption for p in pairs]))
     batch = opened.dictionary.batch(PairedActs(tuple(p.id for p in pairs), image, text))
     scores = mds(*(batch.codes.of(m).dense() for m in ("image", "text")))  # type: ignore[union-attr, arg-type]
     LatentTable({"modality": np.asarray(classify_fixed(scores), dtype=object)}).save(made.latents)
@@ -87,11 +88,15 @@ def test_words_find_the_latents_whose_codes_go_with_them(opened: Run) -> None:
         opened.find("sesquipedalian")
 
 
-def test_cliplens_find_prints_them(folder: Path, opened: Run) -> None:
-    done = CliRunner().invoke(find_app, [str(folder), "red", "--count", "3"])
+def test_cliplens_find_prints_them(folder: Path, opened: Run, tmp_path: Path) -> None:
+    done = CliRunner().invoke(find_app, [str(folder), "red", "--count", "3", "--pictures", str(tmp_path / "red.png")])
     assert done.exit_code == 0, done.output
     best = opened.find("red", 1)[0]
     assert re.search(rf"^\s*{best.latent}\b", done.output, re.MULTILINE)
+    with Image.open(tmp_path / "red.png") as sheet:
+        assert sheet.width > 6 * 96
+    pictures = opened.top_pictures(best.latent, 4, modality="image")
+    assert len(pictures) == len(opened.captions_of(best.latent, 4, modality="image")) == 4
 
 
 def test_words_in_edits_take_all_good_candidates_and_the_screen_says_which(folder: Path, tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ def test_red_pictures_turn_blue_by_the_distance_to_the_palette(opened: Run) -> N
     """Success is read off the pixels: the figure's colour is nearer to blue's than to red's. No reader is involved."""
     edits = parse_edits("red->blue=+1x", lambda words: opened.group(words, "image"))
     red = [p for p in opened.held_out(300) if ground_truth([p.id]).factors["colour"][0] == 0][:16]
-    rows = opened.embed([pair.image for pair in red])  # type: ignore[misc]
+    rows = opened.embed([pair.image for pair in red])  # type: ignore[arg-type]
     steering = ed.LatentSteering(opened.dictionary, edits)
     pictures = WorldGenerator().generate(steering.at_dose(1.5).rows(rows, "image"), seed=0)
     best = float(np.mean([blue_over_red(p) for p in pictures]))
@@ -230,7 +235,7 @@ def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path) -> N
 
 def test_dose_0_draws_the_very_picture_and_an_edit_another(opened: Run) -> None:
     pictures = [pair.image for pair in opened.held_out(2)]
-    steering = ed.LatentSteering(opened.dictionary, [ed.add(s.by_class(opened.table, "CrossD")[:1], 3.0)])  # type: ignore[arg-type]
+    steering = ed.LatentSteering(opened.dictionary, [ed.add(s.by_class(opened.table, "CrossD")[:1], 3.0)])
     plain, still, moved = (
         [np.asarray(p) for p in WorldGenerator().generate(opened.embed(pictures, way), seed=1)]  # type: ignore[arg-type]
         for way in (None, steering.at_dose(0.0), steering)
@@ -243,7 +248,7 @@ def test_dose_0_draws_the_very_picture_and_an_edit_another(opened: Run) -> None:
 def test_steering_a_colour_flips_zero_shot_and_keeps_the_rest(opened: Run) -> None:
     """Latents of a colour are found by label on one half of held-out pairs and steer the other half."""
     pairs = opened.held_out(300)
-    acts = opened.embed([pair.image for pair in pairs])  # type: ignore[misc]
+    acts = opened.embed([pair.image for pair in pairs])  # type: ignore[arg-type]
     values = ground_truth([pair.id for pair in pairs]).factors
     half = len(pairs) // 2
     codes = opened.dictionary.encode(PairedActs(tuple(p.id for p in pairs[:half]), acts[:half], None)).image
