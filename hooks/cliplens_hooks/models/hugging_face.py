@@ -117,10 +117,10 @@ def _processor_place(place: str, options: dict[str, Any], files: Sequence[str]) 
 def _read(place: str, options: dict[str, Any]) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(place, **options)
-        inside = None if options else tower_inside(Path(place), config)
-        if inside is not None:
-            return inside
         if config.model_type not in SUPPORTED:
+            inside = None if options else tower_inside(Path(place), config)
+            if inside is not None:
+                return inside
             raise InputError(
                 expected=f"a model of type {', '.join(SUPPORTED)}",
                 found=config.model_type,
