@@ -105,7 +105,7 @@ def steer(
     run: "Path | str | Any",
     edit: str,
     *,
-    dose: float = 1.0,
+    dose: float | int = 1.0,
     site: Site | str | None = None,
     part: str | None = None,
     window: tuple[float, float] | None = None,

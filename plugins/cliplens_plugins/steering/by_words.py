@@ -22,7 +22,7 @@ def steer_by_words(
     run: Path | str | OpenedRun,
     edit: str,
     *,
-    dose: float = 1.0,
+    dose: float | int = 1.0,
     site: Site | str | None = None,
     part: str | None = None,
     window: Window | None = None,
@@ -36,4 +36,4 @@ def steer_by_words(
     edits = parse_edits(
         text, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
     )
-    return steer(target, LatentSteering(opened.dictionary, edits, dose=dose), **where)
+    return steer(target, LatentSteering(opened.dictionary, edits, dose=float(dose)), **where)

@@ -101,7 +101,7 @@ def test_weights_are_small() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(InputError, match="64 wide"):
+    with pytest.raises(InputError, match="of width 64"):
         generator().generate(torch.ones(1, 65), seed=0)
     with pytest.raises(InputError, match=r"found \['guidance'\]"):
         generator().generate(embeddings()[:1], seed=0, guidance=2.0)
