@@ -1,7 +1,5 @@
 """The stream: rows keep their pair, bad pairs leave both sides, the token choice is what it says."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,9 +8,9 @@ from PIL import Image
 import cliplens
 from cliplens.errors import InputError, MismatchError, NonFiniteError, PairsError, UnknownNameError
 from cliplens.hooked import HookedCLIP
-from cliplens.pairs import Pairs, Quarantine
+from cliplens.pairs import Decoded, Pairs, Quarantine
 from cliplens.sites import Site, sites_of
-from cliplens.stream import SiteReader, finite, stream
+from cliplens.stream import ReadBatch, SiteActs, SiteReader, finite, stream
 from support.pictures import files_of, noise_pairs
 from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
@@ -166,10 +164,11 @@ def test_one_number_that_is_not_finite_is_found_and_its_pair_named(value: float)
         finite(read_batch(acts), 7)
 
 
-def read_batch(acts: torch.Tensor) -> SimpleNamespace:
-    """All that `finite` looks at."""
-    ids = tuple(f"p{n}" for n in range(len(acts)))
-    return SimpleNamespace(sites={VISION: SimpleNamespace(acts=acts)}, decoded=SimpleNamespace(ids=ids))
+def read_batch(acts: torch.Tensor) -> ReadBatch:
+    """A batch of pairs p0, p1, ... with these activations at one site."""
+    n = len(acts)
+    decoded = Decoded(np.arange(n), np.arange(n), tuple(f"p{i}" for i in range(n)), None, None, ())
+    return ReadBatch(decoded, {VISION: SiteActs(acts, torch.full((n,), acts.shape[1]), "patches")}, None, 0)
 
 
 def test_the_end_token_is_found_where_it_is_not_the_largest_id() -> None:

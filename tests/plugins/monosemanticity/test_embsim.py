@@ -273,7 +273,7 @@ def test_ranges_and_what_does_not_matter(seed: int, scale: float, m: int) -> Non
 
 
 def test_ties_of_winrate_are_no_wins() -> None:
-    plus, minus = np.array([0.5, 0.5, 0.2]), np.array([0.5, 0.4, 0.3])
-    assert winrate_score(plus, minus).tolist() == [0.0, 1.0, 0.0]
+    plus, minus = np.array([[[1.0, 0.5], [0.5, 0.2]]]), np.array([[[1.0, 0.5], [0.4, 0.3]]])
+    assert winrate_score(plus, minus).tolist() == [[[0.0, 0.0], [1.0, 0.0]]]
     alike = np.ones((60, 3))
     assert winrate(np.random.default_rng(0).random((60, 2)), alike, 10).tolist() == [0.0, 0.0]
