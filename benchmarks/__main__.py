@@ -56,6 +56,7 @@ SCRIPTS: dict[str, Form] = {
     "scale.py": Form(None, ""),
     "pair_list.py": Form(None, ""),
     "mutants.py": Form(None, ""),
+    "reliability.py": Form(None, ""),
 }
 BY_HAND = ("on_gpu.py", "report_browser.py", "harvest_emoji.py")
 """Scripts that need a GPU, a browser with a finished run, or a folder of drawings."""
