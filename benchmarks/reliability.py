@@ -42,7 +42,11 @@ def main() -> int:
             "damages": damages,
             "inputs": inputs,
         }
-        ended = [counts for name, part in parts.items() if b.args.only in name for counts in part(b, place)]
+        ended = []
+        for name, part in parts.items():
+            if b.args.only in name:
+                ended += part(b, place)
+                b.save()  # of a run that is interrupted the finished parts are kept
         wrong = sorted({how for counts in ended for how in counts if how.startswith(WRONG)})
         for how in wrong:
             print(f"WRONG {how}")

@@ -167,3 +167,11 @@ def test_single_latents_of_the_twin_are_as_stored() -> None:
     percent, *shares = numbers_in(paragraph)
     assert rounds_to(percent, 100 * (image + text))
     assert [rounds_to(a, b) for a, b in zip(shares, (image, text), strict=True)] == [True, True]
+
+
+def test_the_figures_of_reliability_are_as_stored() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    for path in RESULTS.glob("reliability*.json"):
+        for found in json.loads(path.read_text())["tables"]:
+            rows = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in found["rows"]]
+            assert [row for row in rows if row not in page] == [], path.name
