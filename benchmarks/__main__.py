@@ -58,8 +58,8 @@ SCRIPTS: dict[str, Form] = {
     "mutants.py": Form(None, ""),
     "reliability.py": Form(None, ""),
 }
-BY_HAND = ("on_gpu.py", "report_browser.py", "harvest_emoji.py")
-"""Scripts that need a GPU, a browser with a finished run, or a folder of drawings."""
+BY_HAND = ("on_gpu.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py")
+"""Scripts that need a GPU, a finished run (and a browser), or a folder of drawings."""
 
 
 def main() -> None:

@@ -187,6 +187,7 @@ RUN = {
         },
     ),
     "CONTRIBUTING.md": Page(),
+    "docs/advice.md": Page(lambda _: {name: np.random.rand(40, 6) for name in ("image_codes", "text_codes")}),
     "docs/contribution.md": Page(scored, {"512": "16"}),
     "docs/analysis.md": Page(
         analysis,

@@ -29,7 +29,7 @@ def random_dictionary(d_sae: int = 48, k: int = 6, seed: int = 0) -> Dictionary:
     return Dictionary(sae.requires_grad_(False), None, Provenance(clip.identity, SITES, 64, "auto", False))
 
 
-def study_run(folder: Path, pairs: str = "world:120") -> OpenedRun:
+def study_run(folder: Path, pairs: str = "world:60") -> OpenedRun:
     """A run of `pairs`, scored with a random dictionary."""
     sae = random_dictionary().save(folder / "dictionary")
     made = run(Settings(pairs=pairs, model="world", sae=str(sae), device="cpu"), folder / "run", until="score")

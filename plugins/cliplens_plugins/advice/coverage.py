@@ -1,0 +1,57 @@
+"""Concepts that the pairs have too few of, against a target set of pairs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import binom, chi2
+
+from cliplens.statistics import benjamini_hochberg
+
+LEAST_RATIO = 0.5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Per latent: its share in the pairs over its share in the target set."""
+
+    ratio: Float[np.ndarray, " d_sae"]
+    """nan where the target set lacks the concept."""
+    low: Float[np.ndarray, " d_sae"]
+    high: Float[np.ndarray, " d_sae"]
+    """95 % interval from the Poisson count in the pairs; the target's share is taken as known."""
+    q: Float[np.ndarray, " d_sae"]
+    """False discovery rate at which the ratio is below one half."""
+
+    @property
+    def under_covered(self) -> Bool[np.ndarray, " d_sae"]:
+        """Ratio below one half at a false discovery rate of 5 %."""
+        return (self.ratio < LEAST_RATIO) & (np.nan_to_num(self.q, nan=1.0) <= 0.05)
+
+
+def coverage(
+    count: Int[np.ndarray, " d_sae"], pairs: int, target_count: Int[np.ndarray, " d_sae"], target_pairs: int
+) -> Coverage:
+    """Return how well concepts are covered, from the numbers of pairs on which their latents fire.
+
+    Args:
+        count: pairs with the concept.
+        pairs: number of pairs.
+        target_count: pairs of the target set with the concept.
+        target_pairs: number of pairs of the target set.
+
+    p is the probability of so few pairs with the concept were their share half of the target's, both counts random
+    (conditional binomial test).
+
+    >>> coverage(np.array([1]), 100, np.array([40]), 100).under_covered.tolist()
+    [True]
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = target_count / target_pairs
+        ratio = np.where(target_count > 0, count / pairs / share, np.nan)
+        low = chi2.ppf(0.025, 2 * count) / 2
+        high = chi2.ppf(0.975, 2 * (count + 1)) / 2
+        bounds = [np.where(target_count > 0, np.nan_to_num(x) / pairs / share, np.nan) for x in (low, high)]
+    own = LEAST_RATIO * pairs / (LEAST_RATIO * pairs + target_pairs)
+    p = np.where(target_count > 0, binom.cdf(count, count + target_count, own), np.nan)
+    return Coverage(ratio, bounds[0], bounds[1], benjamini_hochberg(p))

@@ -1,0 +1,121 @@
+"""Scores of pairs: what a caption misses, what it says that the image lacks, and rankings by others beside them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Codes = Float[np.ndarray, "pair d_sae"]
+SHARE = 0.1
+LEAST_RATE = 0.5
+LEAST_PAIRS = 10
+"""Strong firings from which a latent's mention rate counts."""
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores of each pair, and the latents they come from."""
+
+    misses: Float[np.ndarray, " pair"]
+    """The caption misses what the image shows: the sum of mention rates of the latents in `missed`."""
+    contradicts: Float[np.ndarray, " pair"]
+    """The caption says what the image lacks."""
+    missed: Bool[np.ndarray, "pair d_sae"]
+    """Latents that fire strongly on the image, are usually mentioned, and are silent on the caption."""
+    contradicted: Bool[np.ndarray, "pair d_sae"]
+    rate_image: Float[np.ndarray, " d_sae"]
+    """How often a latent that fires strongly on the image fires on the caption; nan where it does too rarely."""
+    rate_text: Float[np.ndarray, " d_sae"]
+
+    @property
+    def usable(self) -> float:
+        """The share of living latents whose mention rate is at least .5: only these can say that a caption misses
+        something. A dictionary that splits each concept by modality has none."""
+        known = ~(np.isnan(self.rate_image) & np.isnan(self.rate_text))
+        good = np.maximum(np.nan_to_num(self.rate_image), np.nan_to_num(self.rate_text)) >= LEAST_RATE
+        return float(good[known].mean()) if known.any() else 0.0
+
+    def of(self, pair: int) -> tuple[list[int], list[int]]:
+        """Return the latents missed and contradicted in a pair, those with the highest mention rate first."""
+        both = ((self.missed[pair], self.rate_image), (self.contradicted[pair], self.rate_text))
+        return tuple([int(k) for k in np.argsort(-np.nan_to_num(r)) if m[k]] for m, r in both)  # type: ignore[return-value]
+
+
+def strong(codes: Codes, share: float = SHARE) -> Bool[np.ndarray, "pair d_sae"]:
+    """Return where a latent fires in the top `share` of its values; where it fires more rarely, wherever it fires.
+
+    >>> strong(np.array([[0.0], [1.0], [3.0], [2.0]]), 0.5).ravel().tolist()
+    [False, False, True, True]
+    """
+    return (codes > 0) & (codes >= np.quantile(codes, 1 - share, axis=0, method="higher"))
+
+
+def mention_rates(codes: Codes, other: Codes, *, least: int = LEAST_PAIRS) -> Float[np.ndarray, " d_sae"]:
+    """Return, per latent, how often it fires in the other modality where it is strong in this one.
+
+    Args:
+        codes: codes of one modality.
+        other: codes of the other modality, in step.
+        least: strong firings from which the rate counts; nan below.
+    """
+    here = strong(codes)
+    count = here.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count >= least, (here & (other > 0)).sum(0) / count, np.nan)
+
+
+def score_pairs(image: Codes, text: Codes, *, least_rate: float = LEAST_RATE, least: int = LEAST_PAIRS) -> PairScores:
+    """Return the scores of pairs from the codes of their images and captions.
+
+    A caption misses what the image shows where a latent is strong on the image and silent on the caption, weighted by
+    its mention rate; latents that are mentioned less often than `least_rate` do not count. With the roles exchanged, a
+    caption says what the image lacks.
+
+    Args:
+        image: codes of the images.
+        text: codes of the captions, in step, by the same dictionary.
+        least_rate: mention rate from which a latent counts.
+        least: strong firings from which a mention rate counts.
+
+    Source: ours.
+    """
+    rates = mention_rates(image, text, least=least), mention_rates(text, image, least=least)
+    weights = [np.where(np.nan_to_num(r) >= least_rate, np.nan_to_num(r), 0.0) for r in rates]
+    missed = strong(image) & (text <= 0) & (weights[0] > 0)
+    contradicted = strong(text) & (image <= 0) & (weights[1] > 0)
+    return PairScores(missed @ weights[0], contradicted @ weights[1], missed, contradicted, *rates)
+
+
+def clip_score(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"]) -> Float[np.ndarray, " pair"]:
+    """Return CLIPScore, 2.5 max(cosine, 0), of each pair: high for pairs that fit.
+
+    Source: Hessel et al., arXiv 2104.08718.
+
+    >>> clip_score(torch.eye(2), torch.eye(2)[[0, 0]]).tolist()
+    [2.5, 0.0]
+    """
+    cosine = torch.nn.functional.cosine_similarity(image.double(), text.double(), dim=1)
+    return 2.5 * cosine.clamp_min(0).cpu().numpy()
+
+
+def sae_v(
+    image: Codes, text: Codes, image_rows: Float[Tensor, "pair d"], text_rows: Float[Tensor, "pair d"]
+) -> Float[np.ndarray, " pair"]:
+    """Return an SAE-V-type score of each pair: the sum of omega over latents that fire on its image and its caption.
+
+    omega of a latent is the mean cosine between its five strongest images and its five strongest captions, in centred
+    embeddings; 0 with fewer than five of either. High for pairs that fit.
+
+    Source: after SAE-V, arXiv 2502.17514; theirs works on tokens of a language model.
+    """
+    rows = [
+        torch.nn.functional.normalize((r - r.mean(0)).double(), dim=1).cpu().numpy() for r in (image_rows, text_rows)
+    ]
+    omega = np.zeros(image.shape[1])
+    for k in np.flatnonzero(((image > 0).sum(0) >= _TOP) & ((text > 0).sum(0) >= _TOP)):
+        tops = [np.argsort(-codes[:, k], kind="stable")[:_TOP] for codes in (image, text)]
+        omega[k] = (rows[0][tops[0]] @ rows[1][tops[1]].T).mean()
+    return ((image > 0) & (text > 0)) @ omega

@@ -1,0 +1,204 @@
+"""Metrics of bias. Groups come from labels, never from the model under study."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cliplens.errors import InputError
+from cliplens.statistics import auroc
+
+Reference = Literal["uniform", "pool"]
+Labels = Int[np.ndarray, " item"]
+_SPREAD = 1e-12
+"""Deviation below which values are equal but for rounding."""
+
+
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """Accuracy of each cell of target and group; nan for an empty cell."""
+
+    cells: Float[np.ndarray, "target group"]
+    mean: float
+    """Share of all items that are right."""
+
+    @property
+    def worst(self) -> float:
+        """The lowest accuracy of a cell: worst-group accuracy."""
+        return float(np.nanmin(self.cells))
+
+    @property
+    def gap(self) -> float:
+        """Mean minus worst."""
+        return self.mean - self.worst
+
+
+def group_accuracy(right: Bool[np.ndarray, " item"], target: Labels, group: Labels) -> GroupAccuracy:
+    """Return the accuracy of each (target, group), their minimum and the gap between mean and minimum.
+
+    >>> found = group_accuracy(np.array([True, False]), np.array([0, 0]), np.array([0, 1]))
+    >>> found.worst, found.gap
+    (0.0, 0.5)
+
+    Source: Sagawa et al., arXiv 1911.08731.
+    """
+    _check(target, group, right)
+    cells = np.full((int(target.max()) + 1, int(group.max()) + 1), np.nan)
+    for y, g in {(int(y), int(g)) for y, g in zip(target, group, strict=True)}:
+        cells[y, g] = right[(target == y) & (group == g)].mean()
+    return GroupAccuracy(cells, float(right.mean()))
+
+
+def worst_group_auc(score: Float[np.ndarray, " item"], positive: Bool[np.ndarray, " item"], group: Labels) -> float:
+    """Return the lowest AUROC of a target within one group; nan where no group has positives and negatives.
+
+    Source: "worst-group AUC" of Splice-and-Prune-type debiasing, arXiv 2509.10809; definition from notes of others.
+    """
+    found = [auroc(score[(group == g) & positive], score[(group == g) & ~positive]) for g in np.unique(group)]
+    return float(np.nanmin(found)) if not np.isnan(found).all() else float("nan")
+
+
+def max_skew(
+    order: Int[np.ndarray, " rank"], group: Labels, k: int, *, n_groups: int, reference: Reference = "uniform"
+) -> float:
+    """Return MaxSkew@k of a ranking: the largest ln(share of a group among the first k / its reference share).
+
+    Args:
+        order: items, best first.
+        group: the group of each item.
+        k: how many of the first items are looked at.
+        n_groups: number of groups.
+        reference: "uniform" expects 1 / n_groups of each group; "pool" expects the group's share among all items.
+
+    Returns:
+        0 where every group has its share, more where one is over-represented. A group that is absent from the first k
+        counts as 1 / k; a group that is absent from the pool is left out where the pool is the reference.
+
+    Raises:
+        InputError: k is not from 1 to the number of items.
+
+    Source: Geyik et al., arXiv 1905.01989; p = 1/k for an absent group as in debias-vision-lang (Berg et al.).
+
+    >>> round(max_skew(np.array([0, 1, 2, 3]), np.array([0, 0, 1, 1]), 2, n_groups=2), 3)
+    0.693
+    """
+    if not 1 <= k <= len(order):
+        raise InputError(
+            expected=f"k from 1 to the number of items, {len(order)}", found=str(k), fix="choose a smaller k"
+        )
+    top = np.bincount(group[order[:k]], minlength=n_groups) / k
+    q = _reference(group, n_groups, reference)
+    known = q > 0
+    return float(np.log(np.where(top > 0, top, 1 / k)[known] / q[known]).max())
+
+
+def ndkl(order: Int[np.ndarray, " rank"], group: Labels, *, n_groups: int, reference: Reference = "uniform") -> float:
+    """Return NDKL of a ranking: the discounted mean over prefixes of KL(groups in the prefix || reference), in nats.
+
+    Returns:
+        0 for a ranking whose every prefix has the reference shares; larger is more skewed.
+
+    Source: Geyik et al., arXiv 1905.01989.
+
+    >>> round(ndkl(np.array([0, 1]), np.array([0, 1]), n_groups=2), 3)
+    0.425
+    """
+    ranked = np.eye(n_groups)[group[order]].cumsum(0)
+    length = np.arange(1, len(order) + 1)
+    shares = ranked / length[:, None]
+    q = _reference(group, n_groups, reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = np.where(shares > 0, shares * np.log(shares / q), 0.0).sum(1)
+    discount = 1 / np.log2(length + 1)
+    return float((divergence * discount).sum() / discount.sum())
+
+
+@dataclass(frozen=True)
+class Association:
+    """Effect size d of an association test and the p-value of a permutation test; d is nan without variation."""
+
+    d: float
+    p: float
+
+
+def association(
+    x: Float[Tensor, "x d"],
+    y: Float[Tensor, "y d"],
+    a: Float[Tensor, "a d"],
+    b: Float[Tensor, "b d"],
+    *,
+    permutations: int = 2000,
+    seed: int = 0,
+) -> Association:
+    """Return the WEAT effect size of two sets of embeddings with two attributes, and its one-sided p.
+
+    s(v) = mean cosine of v with A - mean cosine with B; d = (mean s over X - mean over Y) / deviation of s over both.
+    p is the share of random splits of X and Y together whose difference is at least the one found, itself counted.
+
+    Source: Caliskan et al., arXiv 1608.07187. Ours: embeddings of images or of captions in place of words.
+    """
+    rows, one, two = (torch.nn.functional.normalize(r.double(), dim=1) for r in (torch.cat([x, y]), a, b))
+    s = ((rows @ one.T).mean(1) - (rows @ two.T).mean(1)).cpu().numpy()
+    spread = s.std(ddof=1) if len(s) > 1 else 0.0
+    found = s[: len(x)].mean() - s[len(x) :].mean()
+    shuffled = np.random.default_rng(seed).permuted(np.tile(s, (permutations, 1)), axis=1)
+    drawn = shuffled[:, : len(x)].mean(1) - shuffled[:, len(x) :].mean(1)
+    p = (1 + (drawn >= found - 1e-12).sum()) / (1 + permutations)
+    return Association(float(found / spread) if spread > _SPREAD else float("nan"), float(p))
+
+
+def parity_difference(predicted: Labels, group: Labels) -> float:
+    """Return the largest difference between groups in how often one class is predicted, over classes, in [0, 1].
+
+    >>> parity_difference(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]))
+    1.0
+    """
+    rates = [[(predicted[group == g] == y).mean() for g in np.unique(group)] for y in np.unique(predicted)]
+    return float(max(max(r) - min(r) for r in rates))
+
+
+def equalised_odds(predicted: Labels, target: Labels, group: Labels) -> float:
+    """Return the largest difference between groups in the true or the false positive rate of a class, in [0, 1].
+
+    Rates of groups without such items are left out.
+
+    Source: Hardt et al., arXiv 1610.02413.
+
+    >>> equalised_odds(np.array([1, 0]), np.array([1, 1]), np.array([0, 1]))
+    1.0
+    """
+    _check(target, group, predicted)
+    worst = 0.0
+    for y in np.unique(target):
+        for of in (target == y, target != y):
+            cells = [of & (group == g) for g in np.unique(group)]
+            rates = [(predicted[cell] == y).mean() for cell in cells if cell.any()]
+            worst = max(worst, max(rates, default=0.0) - min(rates, default=0.0))
+    return float(worst)
+
+
+def ranking(scores: Float[np.ndarray, " item"]) -> Int[np.ndarray, " rank"]:
+    """Return the items by falling score; ties keep the order of the items.
+
+    >>> ranking(np.array([0.1, 0.9, 0.9])).tolist()
+    [1, 2, 0]
+    """
+    return np.argsort(-scores, kind="stable")
+
+
+def _reference(group: Labels, n_groups: int, reference: Reference) -> Float[np.ndarray, " group"]:
+    if reference == "uniform":
+        return np.full(n_groups, 1 / n_groups)
+    return np.bincount(group, minlength=n_groups) / len(group)
+
+
+def _check(target: np.ndarray, group: np.ndarray, other: np.ndarray) -> None:
+    if not len(target) == len(group) == len(other) or not len(target):
+        raise InputError(
+            expected="as many targets as groups and answers, at least one",
+            found=f"{len(target)}, {len(group)} and {len(other)}",
+            fix="give entry i of each for item i",
+        )
