@@ -26,19 +26,20 @@ def advise(
     Writes RUN/advice.html to work through, RUN/studies/advice.json and a section of the report.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, write_report
+    from cliplens.run import OpenedRun, results, write_report
     from cliplens.runfolder import RunFolder
     from cliplens.studies import print_study, write_study
     from cliplens_plugins.advice.of_run import Asked, study_of_run
     from cliplens_plugins.advice.page import save_page
 
     opened = OpenedRun(RunFolder.open(run))
-    study, listed, _ = study_of_run(opened, Asked(pairs=pairs, target=target, concepts=concepts, seed=seed))
-    place = opened.pairs.indices([one.id for one in listed])
-    pictures = {pair_id: opened.pairs[at].image for pair_id, at in place.items()}
     page = opened.folder.path / "advice.html"
-    save_page(page, study, listed, {i: picture for i, picture in pictures.items() if picture is not None})
-    path = write_study(opened.folder, study)
+    with results(opened.folder, "advise", opened.folder.studies / "advice.json", page):
+        study, listed, _ = study_of_run(opened, Asked(pairs=pairs, target=target, concepts=concepts, seed=seed))
+        place = opened.pairs.indices([one.id for one in listed])
+        pictures = {pair_id: opened.pairs[at].image for pair_id, at in place.items()}
+        save_page(page, study, listed, {i: picture for i, picture in pictures.items() if picture is not None})
+        path = write_study(opened.folder, study)
     print_study(study)
     typer.echo(f"Written: {path}")
     typer.echo(f"Page: {page}")

@@ -37,7 +37,7 @@ def bias(
     Writes RUN/studies/bias.json and a section of the report. docs/bias.md says how to read it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, write_report
+    from cliplens.run import OpenedRun, results, write_report
     from cliplens.runfolder import RunFolder
     from cliplens.studies import print_study, write_study
     from cliplens_plugins.bias.of_run import Asked, study_of_run
@@ -47,8 +47,9 @@ def bias(
         data=data, group=group, target=target, queries=queries, images=images, rate=rate, pairs=pairs, top=top,
         controls=controls, draws=draws, seed=seed,
     )  # fmt: skip
-    study = study_of_run(opened, asked)
-    path = write_study(opened.folder, study)
+    with results(opened.folder, "bias", opened.folder.studies / "bias.json"):
+        study = study_of_run(opened, asked)
+        path = write_study(opened.folder, study)
     print_study(study)
     typer.echo(f"Written: {path}")
     typer.echo(f"Report: {write_report(opened.folder)}")

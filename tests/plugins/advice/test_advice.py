@@ -166,6 +166,7 @@ def test_the_page_shows_any_caption_as_text(tmp_path: Path) -> None:
     assert "sha256-" in page
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_record_and_report(tmp_path: Path) -> None:
     run: OpenedRun = study_run(tmp_path, "world:60")
     done = CliRunner().invoke(app, [str(run.folder.path), "--pairs", "40", "--concepts", "3", "--target", "world:30:9"])

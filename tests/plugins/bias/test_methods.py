@@ -126,7 +126,7 @@ def test_latents_that_carry_the_group_are_found_and_their_ablation_removes_it() 
     looked = ("ablate top 2", "ablate top 2 of CrossD", "ablate 2 random (1)", "ablate top 2 of ImgD", "S&P Top-K")
     chosen = [embedding_methods(data)[0], *(m for m in methods if m.name in looked)]
     assert len(chosen) == 6
-    by_name = {m.method.name: m.figures for m in measure(data, chosen, draws=100)}
+    by_name = {m.method.name: m.figures for m in measure(data, chosen, draws=20)}
     none = by_name["none"]["leakage, linear"][0]
     assert by_name["ablate top 2"]["leakage, linear"][0] < none - 0.3
     assert by_name["ablate top 2 of CrossD"]["leakage, linear"][0] < none - 0.3
@@ -191,6 +191,7 @@ def waterbirds(root: Path) -> None:
     (root / "3.png").write_bytes(b"no picture")
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_data_set_and_writes_a_section_of_the_report(run: OpenedRun, tmp_path: Path) -> None:
     waterbirds(tmp_path)
     options = ["--data", f"waterbirds:{tmp_path}", "--pairs", "24", "--top", "4", "--controls", "0", "--draws", "2"]
