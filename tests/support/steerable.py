@@ -33,14 +33,14 @@ class Steerable:
     """Parts of a pipeline, with `vision_tower` for the tower of a model that answers; empty for refused classes."""
 
 
-def row_of(one: Steerable) -> list[str]:
-    """Return the rows of the table in docs/steering.md for one class."""
+def row_of(one: Steerable, in_block: tuple[str, ...] = IN_BLOCK) -> list[str]:
+    """Return the rows of the table in docs/steering.md for one class, from these sites of its last two blocks."""
     torch.manual_seed(0)
     target, call = one.make()
     if not one.parts:
         return [f"| `{one.name}` | refused: {_refusal(target)} | - | - | - |"]
     plain = call(target)
-    found = {part: _of_part(target, call, plain, part) for part in one.parts}
+    found = {part: _of_part(target, call, plain, part, in_block) for part in one.parts}
     assert np.array_equal(np.asarray(call(target)), np.asarray(plain)), "afterwards the target is as before"
     return [f"| `{one.name}` | `{part}` | {_cells(outcomes)} |" for part, outcomes in found.items()]
 
@@ -64,12 +64,12 @@ def outcome(target: Any, call: Call, plain: Any, site: str, part: str | None) ->
     raise AssertionError(f"{site} of {part} has none of the widths {_WIDTHS}")
 
 
-def _of_part(target: Any, call: Call, plain: Any, part: str) -> dict[str, Outcome]:
+def _of_part(target: Any, call: Call, plain: Any, part: str, in_block: tuple[str, ...]) -> dict[str, Outcome]:
     """Return what each site of a part does: of the last two layers and of what follows them."""
     side = "text" if "text" in part else "vision"
     named = None if part == "vision_tower" else part
     layers = (tiny.LAYERS - 2, tiny.LAYERS - 1)
-    hooks = [*(f"blocks.{layer}.{hook}" for layer in layers for hook in IN_BLOCK), "hook_pooled", *EMBEDDINGS]
+    hooks = [*(f"blocks.{layer}.{hook}" for layer in layers for hook in in_block), "hook_pooled", *EMBEDDINGS]
     tried = {hook: outcome(target, call, plain, f"{side}.{hook}", named) for hook in hooks}
     return {hook: what for hook, what in tried.items() if what != "absent"}
 
@@ -100,7 +100,7 @@ def _of_blocks(layers: list[list[Outcome]]) -> str:
         return "all"
     *before, last = layers
     read_before = all(what == "effect" for layer in before for what in layer)
-    only_entry = last == ["effect", *["refused"] * (len(IN_BLOCK) - 1)]
+    only_entry = last == ["effect", *["refused"] * (len(last) - 1)]
     return "all but the last" if read_before and only_entry else str(layers)
 
 
