@@ -38,7 +38,7 @@ def study(model: str, seed: int, pairs: int, world: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         asked = {**DEMO_SETTINGS, "pairs": f"world:{world}", "model": model, "seed": seed}
-        made = run(Settings(**asked), Path(folder) / "run", until="score")
+        made = run(Settings(**asked), Path(folder) / "run", until="name")
         found = study_of_run(OpenedRun(made), Asked(pairs=pairs, resamples=0, seed=seed))
     return dict(found.data)
 
@@ -72,6 +72,6 @@ def _row(rows: Any, task: str, player: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    options = {"models": ["world", "world-plain"], "seeds": 3, "pairs": 512, "world": 12288}
-    with bench(__file__, __doc__, **options) as found:
+    models = ["world", "world-plain"]
+    with bench(__file__, __doc__, models=models, seeds=3, pairs=512, world=12288) as found:
         main(found)

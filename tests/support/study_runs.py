@@ -32,5 +32,5 @@ def random_dictionary(d_sae: int = 48, k: int = 6, seed: int = 0) -> Dictionary:
 def study_run(folder: Path, pairs: str = "world:60") -> OpenedRun:
     """A run of `pairs`, scored with a random dictionary."""
     sae = random_dictionary().save(folder / "dictionary")
-    made = run(Settings(pairs=pairs, model="world", sae=str(sae), device="cpu"), folder / "run", until="score")
+    made = run(Settings(pairs=pairs, model="world", sae=str(sae), device="cpu"), folder / "run", until="name")
     return OpenedRun(RunFolder.open(made.path))

@@ -117,7 +117,13 @@ NOTES = (
 )
 
 
-def see(clip: HookedCLIP, dictionary: Dictionary, ids: Sequence[str], captions: Sequence[str], images: Tensor) -> Seen:
+def see(
+    clip: HookedCLIP,
+    dictionary: Dictionary,
+    ids: Sequence[str],
+    captions: Sequence[str],
+    images: Float[Tensor, "pair channel height width"],
+) -> Seen:
     """Return pairs as the model and the dictionary see them."""
     tokenizer: Any = clip.tokenizer
     tokens = tokenised(list(captions), tokenizer).tokens
