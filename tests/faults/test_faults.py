@@ -21,6 +21,7 @@ from faults.readers import readers
 from faults.support import cliplens
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, limits and audit hooks of Linux")
+SLOW = pytest.mark.slow
 NAMED = next(trial for trial in JOBS if trial.finished)
 
 
@@ -34,35 +35,48 @@ def copied(place: Place, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(place.finished / "run", tmp_path / "run")))
 
 
-@pytest.mark.parametrize("number", [2, 24, 60, 130])
+@pytest.mark.parametrize(
+    "number", [60, pytest.param(2, marks=SLOW), pytest.param(24, marks=SLOW), pytest.param(130, marks=SLOW)]
+)
 def test_a_killed_run_resumes_to_the_same_files(place: Place, number: int) -> None:
     assert trials.kill(place, RUN, number) == trials.SAME
 
 
-@pytest.mark.parametrize("trial", [NAMED, *RESULTS[:1], *EXPORTS], ids=lambda trial: trial.name)
+@pytest.mark.parametrize(
+    "trial",
+    [NAMED, EXPORTS[1], *(pytest.param(trial, marks=SLOW) for trial in (RESULTS[0], EXPORTS[0], EXPORTS[2]))],
+    ids=lambda trial: trial.name,
+)
 def test_a_killed_command_is_entered_again_with_the_same_files(place: Place, trial: Trial) -> None:
     changes = place.whole(trial)[1]
     assert trials.kill(place, trial, 2 * len(changes) // 3) == trials.SAME
 
 
+@SLOW
 def test_lost_power_loses_nothing_that_was_whole(place: Place) -> None:
     assert trials.kill(place, RUN, 80, power=True) == trials.SAME
 
 
+@SLOW
 def test_a_run_that_is_asked_to_end_says_so_and_goes_on(place: Place) -> None:
     assert trials.stop(place, RUN, 40) == trials.SAME
 
 
-@pytest.mark.parametrize("limit", [0, 20_000])
+@pytest.mark.parametrize("limit", [20_000, pytest.param(0, marks=SLOW)])
 def test_a_full_disk_is_said_in_words(place: Place, limit: int) -> None:
     assert trials.full_disk(place, RUN, limit) == f"in words, then {trials.SAME}"
 
 
+@SLOW
 def test_an_error_at_a_change_of_a_file_is_said_in_words(place: Place) -> None:
     assert trials.refuse(place, RUN, 50, errno.EROFS) == f"in words, then {trials.SAME}"
 
 
-@pytest.mark.parametrize("second", [RUN, RESULTS[1], RESULTS[-1]], ids=lambda trial: trial.name)
+@pytest.mark.parametrize(
+    "second",
+    [RESULTS[1], pytest.param(RUN, marks=SLOW), pytest.param(RESULTS[-1], marks=SLOW)],
+    ids=lambda trial: trial.name,
+)
 def test_two_commands_at_once(place: Place, second: Trial) -> None:
     assert trials.two_at_once(place, RESULTS[-1], 8, second) == "refused in words"
 
@@ -76,17 +90,26 @@ def test_verify_finds_every_damaged_file(place: Place) -> None:
     assert not any(one.problem for one in verify(RunFolder(run)))
 
 
-@pytest.mark.parametrize("name", ["run.toml", "steps.json", "sae/cfg.json", "fidelity.json"])
+@pytest.mark.parametrize(
+    "name", ["fidelity.json", *(pytest.param(n, marks=SLOW) for n in ("run.toml", "steps.json", "sae/cfg.json"))]
+)
 def test_the_command_that_verify_prints_mends(place: Place, name: str) -> None:
     assert trials.mended(place, place.finished / "run" / name, "cut", 0) == "mended"
 
 
+@SLOW
 def test_a_lost_thumbnail_and_a_lost_record_are_made_again(place: Place) -> None:
     thumbnail = next((place.finished / "run" / "exemplars" / "images").iterdir())
     assert trials.mended(place, thumbnail, "flip", 3) == "mended"
 
 
-@pytest.mark.parametrize("name", ["latents.parquet", "scores/findings.json", "exemplars/exemplars.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "latents.parquet",
+        *(pytest.param(n, marks=SLOW) for n in ("scores/findings.json", "exemplars/exemplars.parquet")),
+    ],
+)
 def test_results_are_not_made_of_damaged_files(copied: RunFolder, name: str) -> None:
     path = copied.path / name
     trials.damage(path, "flip", 5)
@@ -109,6 +132,7 @@ def test_another_namer_redoes_names_and_report_alone(place: Place) -> None:
     assert not any("scores" in change or "exemplars" in change or "/sae" in change for change in changes)
 
 
+@SLOW
 def test_results_of_an_earlier_dictionary_are_named(place: Place) -> None:
     place.start(trial := next(t for t in JOBS if t.name == "run --k"))
     assert cliplens(*trial.arguments(place)).code == 0
@@ -118,7 +142,7 @@ def test_results_of_an_earlier_dictionary_are_named(place: Place) -> None:
 
 
 def test_mutated_files_are_read_or_refused(place: Place) -> None:
-    ended = fuzz(readers(place), place.path / "inputs", 400, seed=0)
+    ended = fuzz(readers(place), place.path / "inputs", 120, seed=0)
     assert [f"{name}: {how}" for name, counts in ended.items() for how in counts if how.startswith("raw")] == []
 
 
