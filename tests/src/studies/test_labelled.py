@@ -30,5 +30,5 @@ def test_one_class_or_no_folder_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "dog" / "a.png")
     with pytest.raises(InputError, match="Fix: put the pictures of each class"):
         read_class_folders(tmp_path)
-    with pytest.raises(InputError, match="Fix: name one"):
+    with pytest.raises(InputError, match="Fix: pass the path"):
         read_class_folders(tmp_path / "nowhere")
