@@ -8,6 +8,7 @@
 Heavy packages such as torch are imported only when one of these names is used.
 """
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -35,7 +36,9 @@ __all__ = sorted(_HOME)  # noqa: PLE0605  the names are listed once, above
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'cliplens' has no attribute {name!r}")
+        near = get_close_matches(name, _HOME, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near and not name.startswith("_") else ""
+        raise AttributeError(f"module 'cliplens' has no attribute {name!r}{hint}")
     return getattr(import_module(_HOME[name]), name)
 
 

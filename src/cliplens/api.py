@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import InputError, UnknownNameError, unknown_name
 from cliplens.hooked import HookedCLIP, HookedTextTower, HookedVisionTower, identity_of, open_tower, unwrapped
 from cliplens.pairs import Pairs, Quoting
 from cliplens.pairs import read_pairs as _read_pairs_from
@@ -56,10 +56,23 @@ def load(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
+    if not isinstance(name, str) or not name:
+        raise InputError(
+            expected="the name of a model, such as 'ViT-B-32'",
+            found=repr(name),
+            fix="pass a name of `cliplens models`, hf:owner/name, or local-dir:/path; wrap a model with cliplens.wrap",
+        )
     sources = [source for _, source in registry.made("models", ModelSource)]
     for source in sources:
         if source.knows(name):
             return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]), check)
+    if "/" in name or Path(name).exists():
+        place = f"local-dir:{name}, or hf:{name}" if Path(name).exists() else f"hf:{name}"
+        raise UnknownNameError(
+            expected="the name of a model, or a place that says what it is",
+            found=repr(name),
+            fix=f"write {place} (hf: is a repository or folder of transformers, local-dir: a folder of open_clip)",
+        )
     raise unknown_name("model", name, [card.name for source in sources for card in source.models()])
 
 
@@ -217,9 +230,19 @@ def read_pairs(
     >>> len(pairs), pairs[0].image.size
     (100, (48, 48))
     """
+    opening = PictureOptions(background, orientation, max_pixels)
     if isinstance(source, str) and source.startswith(WORLD_PREFIX):
         from cliplens.world import world_pairs
 
+        given = {"image_column": image_column, "caption_column": caption_column, "id_column": id_column}
+        given |= {"image_root": image_root, "delimiter": delimiter}
+        unread = [f"{name} (--{name.replace('_', '-')})" for name, value in given.items() if value is not None]
+        if unread:
+            raise InputError(
+                expected="options that pairs of the embedded world read",
+                found=", ".join(unread),
+                fix="leave them out: these pairs are drawn, not read",
+            )
         count, seed = parse_world(source)
         return world_pairs(count, seed=seed)
     return _read_pairs_from(
@@ -231,7 +254,7 @@ def read_pairs(
         modalities=modalities,
         delimiter=delimiter,
         quoting=quoting,
-        opening=PictureOptions(background, orientation, max_pixels),
+        opening=opening,
     )
 
 
@@ -284,6 +307,12 @@ def activations(
         MismatchError: the hook has different widths in the two towers.
         UnknownNameError: there is no such hook; similar names are listed.
     """
+    if not isinstance(pairs, Pairs) or not isinstance(clip, HookedCLIP):
+        raise InputError(
+            expected="a model of cliplens.load or cliplens.wrap, and pairs of cliplens.read_pairs",
+            found=f"a {type(clip).__name__} and a {type(pairs).__name__}",
+            fix="pass activations(clip, cliplens.read_pairs(...), hook=...)",
+        )
     return provider_of(
         clip, pairs, sites_of(hook, modalities), token=token, centre=centre, batch_size=batch_size, seed=seed
     )

@@ -20,12 +20,19 @@ CliplensError
 import difflib
 from collections.abc import Iterable
 
+_LISTED, _LAST_CONTROL = 6, 0x9F
+
+
+def _shown(text: str) -> str:
+    """The text with control characters written out: ids, captions and file names may hold codes for the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > _LAST_CONTROL else repr(c)[1:-1] for c in text)
+
 
 class CliplensError(Exception):
     """Base class of all errors that cliplens raises. `expected`, `found` and `fix` are the parts of the message."""
 
     def __init__(self, *, expected: str, found: str, fix: str) -> None:
-        self.expected, self.found, self.fix = (part.strip().rstrip(".") for part in (expected, found, fix))
+        self.expected, self.found, self.fix = (_shown(part).strip().rstrip(".") for part in (expected, found, fix))
         super().__init__(f"Expected {self.expected}, but found {self.found}. Fix: {self.fix}.")
 
 
@@ -95,7 +102,7 @@ class MissingExtraError(PluginError):
     """A part whose optional dependencies are not installed."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Return the error for an unknown name, which lists the most similar known names.
 
     >>> print(unknown_name("model", "ViT-B32", ["ViT-B-32", "RN50"]))
@@ -103,20 +110,25 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     """
     names = sorted(set(known))
     nearest = nearest_names(name, names)
-    listed = ", ".join(repr(n) for n in nearest) if nearest else "none that is near"
-    return UnknownNameError(
-        expected=f"the name of a {kind} ({len(names)} known)",
-        found=repr(name),
-        fix=f"use one of the nearest: {listed}",
-    )
+    if nearest:
+        fix = "use one of the nearest: " + ", ".join(map(repr, nearest))
+    elif names:
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        fix = "use a known name, none of which is near: " + ", ".join(map(repr, names[:_LISTED])) + more
+    else:
+        fix = "leave it out: no name is known here"
+    article = "an" if kind[:1].lower() in "aeio" else "a"
+    return UnknownNameError(expected=f"the name of {article} {kind} ({len(names)} known)", found=repr(name), fix=fix)
 
 
-def nearest_names(name: str, known: Iterable[str], count: int = 5) -> list[str]:
+def nearest_names(name: object, known: Iterable[str], count: int = 5) -> list[str]:
     """Return the known names most similar to `name`, most similar first; letter case is ignored.
 
     >>> nearest_names("vit-b32", ["RN50", "ViT-B-32", "ViT-B-16"])
     ['ViT-B-32', 'ViT-B-16']
     """
     by_folded = {n.casefold(): n for n in known}
-    folded = difflib.get_close_matches(name.casefold(), by_folded, n=count, cutoff=0.4)
-    return [by_folded[f] for f in folded]
+    wanted = str(name).casefold()
+    close = difflib.get_close_matches(wanted, by_folded, n=count, cutoff=0.4)
+    holding = [n for n in by_folded if len(wanted) > 2 and wanted in n and n not in close]
+    return [by_folded[f] for f in [*close, *holding][:count]]

@@ -20,7 +20,8 @@ DROP = "drop"
 MAX_PIXELS = 2**27
 _MAX_ASPECT = 400
 _EXIF_ORIENTATION = 0x0112
-_WHITE_16_BIT = 65535
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+"""Tags of TIFF."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -63,7 +64,7 @@ class PictureOptions:
         if self.background != DROP:
             try:
                 ImageColor.getrgb(self.background)
-            except ValueError as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(
                     expected="a background colour such as 'white' or '#ffffff', or 'drop'",
                     found=repr(self.background),
@@ -75,10 +76,10 @@ class PictureOptions:
                 found=repr(self.orientation),
                 fix="pass --orientation upright",
             )
-        if self.max_pixels < 1:
+        if not isinstance(self.max_pixels, int) or self.max_pixels < 1:
             raise InputError(
                 expected="a positive number of pixels as the limit of a picture",
-                found=str(self.max_pixels),
+                found=repr(self.max_pixels),
                 fix=f"pass --max-pixels {MAX_PIXELS}",
             )
 
@@ -134,6 +135,8 @@ def _readable(source: Path | bytes) -> io.BytesIO | Path:
         if source.is_file():
             return source
         reason = "missing file" if not source.exists() else "no file but a folder or device"
+        if "\\" in source.name and not source.exists():
+            reason += " (its name holds backslashes: write / between folders)"
     except PermissionError as error:
         reason = f"no permission to read the file: {error.strerror}"
     except OSError as error:
@@ -184,8 +187,7 @@ def _as_seen(image: Image.Image, options: PictureOptions) -> Image.Image:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale pixels of more than 8 bits to 8 bits; leave any other picture as it is."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        values = np.asarray(image).astype(np.float64)
-        return Image.fromarray(np.rint(values * (255 / _WHITE_16_BIT)).clip(0, 255).astype(np.uint8))
+        return _from_sixteen_bits(image)
     if image.mode == "I":
         raise BadPictureError("pixels of 32-bit integers, whose white is not known: save it with 8 or 16 bits")
     if image.mode == "F":
@@ -195,6 +197,21 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             raise BadPictureError(f"float pixels from {low:g} to {high:g}: only 0 to 1 has a known white")
         return Image.fromarray(np.rint(values.astype(np.float64) * 255).astype(np.uint8))
     return image
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Scale by the white of the file; a transparent grey becomes an alpha channel."""
+    values = np.asarray(image).astype(np.float64)
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, (16,))[0]
+    grey = np.rint(values * (255 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns such files round with 8 bits only
+        grey = 255 - grey
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return Image.fromarray(grey)
+    alpha = np.where(values == clear, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (Image.fromarray(grey), Image.fromarray(alpha)))
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -2,11 +2,16 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from numbers import Integral, Real
+from os import PathLike
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cliplens.errors import InputError
+from cliplens.errors import InputError, unknown_name
 from cliplens.sites import SIDES, Side, Site, sites_of
 
+_OF_A_MODEL = ("pretrained", "token", "dtype", "autocast", "compile")
+"""Options that mean nothing without a model."""
 DATA, MODEL, DICTIONARY, MACHINE = "Data", "Model", "Dictionary", "Machine"
 
 
@@ -168,16 +173,28 @@ class Settings:
                 found="none",
                 fix="pass for example --pairs captions.csv, or --pairs world:4096",
             )
+        elif self.captions or self.images:
+            name = "captions" if self.captions else "images"
+            raise InputError(
+                expected=f"--{name} beside --embeddings",
+                found=f"--{name} and --pairs",
+                fix=f"leave --{name} out: --pairs names both images and captions",
+            )
+        kinds = get_type_hints(Settings)
+        for name, metadata in {f.name: f.metadata for f in fields(self)}.items():
+            value = getattr(self, name)
+            if isinstance(value, PathLike):
+                value = str(value)
+                object.__setattr__(self, name, value)
+            _check_kind(name, value, kinds[name])
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                _check_number(name, value, metadata.get("min"), metadata.get("max"))
         if not 0 < self.held_out < 1:
             raise InputError(
                 expected="--held-out as a fraction between 0 and 1",
                 found=str(self.held_out),
                 fix="pass for example --held-out 0.2",
             )
-        for name, metadata in {f.name: f.metadata for f in fields(self)}.items():
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                _check_number(name, value, metadata.get("min"), metadata.get("max"))
         if self.controls and self.sae is not None:
             raise InputError(
                 expected="--controls with a dictionary that the run trains",
@@ -200,7 +217,32 @@ class Settings:
                 found="both",
                 fix="remove --pairs, or add the captions and images to its table",
             )
+        if isinstance(self.embeddings, str | bytes) or not all(
+            isinstance(p, str | PathLike) for p in self.embeddings or ()
+        ):
+            raise InputError(
+                expected="a list of files of embeddings",
+                found=repr(self.embeddings)[:80],
+                fix="pass ['image.npy', 'text.npy']",
+            )
+        usual = {f.name: f.default for f in fields(self)}
+        unread = [name for name in _OF_A_MODEL if getattr(self, name) != usual[name]]
+        if unread:
+            raise InputError(
+                expected="options that a run of embeddings reads",
+                found=", ".join(f"--{name.replace('_', '-')}" for name in unread),
+                fix="leave out what needs a model, or run on one with --model and --pairs",
+            )
+        for name in ("captions", "images"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(getattr(self, name)))
+        object.__setattr__(self, "embeddings", [str(path) for path in self.embeddings or ()])
         object.__setattr__(self, "model", "embeddings")
+
+    @property
+    def source(self) -> str:
+        """Where the pairs come from, for messages."""
+        return self.pairs or ", ".join(map(str, self.embeddings or []))
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -231,6 +273,28 @@ class Settings:
     def asked(self) -> dict[str, Any]:
         """Return the settings that are not None, for run.toml."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    """Check a value against the annotation of its field: one of the choices, a number, a text, a switch."""
+    option = "--" + name.replace("_", "-")
+    allowed = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    choices = [c for a in allowed if get_origin(a) is Literal for c in get_args(a)]
+    if value is None and type(None) in allowed:
+        return
+    if choices:
+        if value not in choices:
+            raise unknown_name(f"choice of {option}", value, choices)
+        return
+    plain = tuple(get_origin(a) or a for a in allowed if a is not type(None))
+    numbers = tuple({int: Integral, float: Real}.get(t, t) for t in plain)
+    if not isinstance(value, numbers) or (isinstance(value, bool) and bool not in plain):
+        wanted = " or ".join(t.__name__ for t in plain)
+        raise InputError(
+            expected=f"{option} as {wanted}",
+            found=f"{type(value).__name__} {value!r}",
+            fix=f"pass {option} as {wanted}",
+        )
 
 
 def _check_number(name: str, value: int | float, low: int | None, high: int | None) -> None:

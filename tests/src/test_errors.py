@@ -35,8 +35,21 @@ def test_unknown_names_list_the_nearest() -> None:
 
 
 def test_unknown_names_say_when_nothing_is_near() -> None:
-    assert "none that is near" in str(unknown_name("hook", "zzz", ["blocks.0.hook_resid_pre"]))
+    hooks = [f"blocks.{n}.hook_resid_pre" for n in range(9)]
+    listed = ", ".join(map(repr, hooks[:6]))
+    assert str(unknown_name("hook", "zzz", hooks)).endswith(f"none of which is near: {listed} and 3 more.")
+    nothing = str(unknown_name("activation", None, []))
+    assert nothing.startswith("Expected the name of an activation (0 known), but found None.")
 
 
 def test_nearest_ignores_letter_case_and_puts_the_best_first() -> None:
     assert nearest_names("VISION", ["text", "vision", "visions"])[0] == "vision"
+
+
+def test_names_that_hold_the_one_asked_for_are_near() -> None:
+    assert nearest_names("gpt2", ["pythia", "gpt2-small-residual-stream-jb"]) == ["gpt2-small-residual-stream-jb"]
+
+
+def test_control_characters_are_written_out() -> None:
+    error = InputError(expected="a", found="'\x1b[31mred\x07' and 猫 👩‍👩‍👧", fix="c")
+    assert str(error) == "Expected a, but found '\\x1b[31mred\\x07' and 猫 👩‍👩‍👧. Fix: c."

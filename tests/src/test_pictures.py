@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,43 @@ def test_damaged_bytes_are_refused_or_opened(noise: bytes, at: int) -> None:
 def test_options_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError, match="Fix: pass --"):
         PictureOptions(**wrong)  # type: ignore[arg-type]
+
+
+def tiff(values: np.ndarray, bits: int, white_is_zero: bool) -> bytes:
+    """A grey TIFF, uncompressed, of 8, 12 or 16 bits per pixel."""
+    height, width = values.shape
+    if bits == 12:
+        pairs = values.reshape(-1, 2).astype(int)
+        packed = (pairs[:, 0] << 12) | pairs[:, 1]
+        data = b"".join(int(p).to_bytes(3, "big") for p in packed)
+    else:
+        data = values.astype("u1" if bits == 8 else "<u2").tobytes()
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: int(not white_is_zero),
+        277: 1,
+        278: height,
+        279: len(data),
+    }
+    tags[273] = 8 + 2 + 12 * 9 + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + data
+
+
+@pytest.mark.parametrize(("bits", "white_is_zero"), [(8, False), (8, True), (12, False), (16, False), (16, True)])
+def test_a_grey_tiff_is_as_bright_as_its_white_says(bits: int, white_is_zero: bool) -> None:
+    share = np.linspace(0, 1, 8).repeat(4).reshape(8, 4)
+    stored = np.rint((1 - share if white_is_zero else share) * (2**bits - 1))
+    shown = np.asarray(open_picture(tiff(stored, bits, white_is_zero)))[..., 0]
+    np.testing.assert_allclose(shown, share * 255, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_a_transparent_grey_shows_the_background(mode: str) -> None:
+    held = io.BytesIO()
+    Image.new(mode, (2, 2), 200).save(held, "PNG", transparency=200)
+    assert open_picture(held.getvalue()).getpixel((0, 0)) == (255, 255, 255)
+    assert open_picture(held.getvalue(), PictureOptions(background="blue")).getpixel((0, 0)) == (0, 0, 255)

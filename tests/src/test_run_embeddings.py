@@ -7,7 +7,10 @@ import pytest
 
 from cliplens.cli.options import each_file
 from cliplens.errors import CliplensError, InputError, MismatchError
-from cliplens.run import run
+from cliplens.pairs import Pairs
+from cliplens.run import OpenedRun, run
+from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
+from cliplens.run.targets import label_of
 from cliplens.runfolder import RunFolder
 from cliplens.settings import Settings
 
@@ -91,3 +94,75 @@ def test_the_option_takes_every_file_that_follows() -> None:
         "c",
     ]
     assert each_file(["--embeddings", "a", "--embeddings", "b"]) == ["--embeddings", "a", "--embeddings", "b"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"token": "patches"}, {"pretrained": "x"}, {"dtype": "float16"}, {"compile": True}, {"autocast": "float16"}],
+)
+def test_options_of_a_model_are_refused(files: Path, change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="Expected options that a run of embeddings reads, but found --"):
+        asked(files, **change)
+
+
+def test_captions_and_images_need_embeddings() -> None:
+    for name in ("captions", "images"):
+        with pytest.raises(InputError, match=f"Expected --{name} beside --embeddings"):
+            Settings(pairs="world:50", **{name: "x"})  # type: ignore[arg-type]
+
+
+def read(files: Path, **changed: object) -> Pairs:
+    settings = Settings(embeddings=[str(files / "image.npy"), str(files / "text.npy")], **changed)  # type: ignore[arg-type]
+    return pairs_of_embeddings(settings, embeddings_of(settings))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lines_of_captions_are_read_as_they_were_written(
+    files: Path, tmp_path: Path, encoding: str, newline: str
+) -> None:
+    lines = [f"Käfer {n}" for n in range(N)]
+    (tmp_path / "c.txt").write_bytes((newline.join(lines) + newline).encode(encoding))
+    assert read(files, captions=str(tmp_path / "c.txt")).captions == lines
+
+
+def test_bytes_that_are_no_text_are_no_caption(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_bytes(b"caf\xe9\n" + b"x\n" * (N - 1))
+    pairs = read(files, captions=str(tmp_path / "c.txt"))
+    assert (pairs[0].caption, pairs[0].caption_problem) == (None, "a caption that is not valid Unicode text")
+
+
+def test_the_table_of_captions_is_read_as_any_table(files: Path, tmp_path: Path) -> None:
+    rows = [f"{n}~alt {n}~{'dog' if n % 3 else 'cat'}" for n in range(N)]
+    (tmp_path / "c.csv").write_text("caption~alt~kind\n" + "\n".join(rows) + "\n")
+    options = {"captions": str(tmp_path / "c.csv"), "delimiter": "~"}
+    assert read(files, **options, caption_column="alt").captions[:2] == ["alt 0", "alt 1"]
+    with pytest.raises(InputError, match="Expected a column 'nope'"):
+        read(files, **options, caption_column="nope")
+    label = label_of(asked(files, **options, target="kind=cat"))
+    assert label([f"row-{n:06d}" for n in range(4)]).tolist() == [True, False, False, True]
+    with pytest.raises(InputError, match="a table of captions with a column 'kind'"):
+        label_of(asked(files, target="kind=cat"))
+
+
+def test_images_whose_order_is_not_that_of_their_numbers_are_noted(files: Path, tmp_path: Path) -> None:
+    for n in range(N):
+        (tmp_path / f"{n}.png").write_bytes(b"")
+    assert (
+        "0.png, 1.png, 10.png, ... If the rows are in the order 0.png, 1.png, 2.png"
+        in read(files, images=str(tmp_path)).notes[0]
+    )
+
+
+def test_a_dictionary_of_another_width_is_refused_before_work(files: Path, tmp_path: Path) -> None:
+    made = run(asked(files), tmp_path / "run")
+    for name in ("image", "text"):
+        np.save(tmp_path / f"{name}.npy", np.load(files / f"{name}.npy")[:, :-1])
+    narrow = [str(tmp_path / "image.npy"), str(tmp_path / "text.npy")]
+    with pytest.raises(MismatchError, match=f"width {D - 1}"):
+        run(Settings(embeddings=narrow, sae=str(made.sae)), tmp_path / "score")
+    assert not (tmp_path / "score" / "activations").exists()
+    names = OpenedRun(made).find(str(next(n for n in OpenedRun(made).table["name"] if n and n != "unnamed")))
+    assert names[0].good
+    with pytest.raises(InputError, match=r"an \.npz file of embeddings"):
+        run(asked(files, judge="file:nope.npz"), tmp_path / "judge")

@@ -65,9 +65,17 @@ def read_ratings(path: Path) -> Ratings:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             expected=f"answers saved by the rating page ({FORMAT}) in {path}",
-            found=f"{type(error).__name__}: {error}",
+            found=_why(error),
             fix="open rate.html, answer, and press 'Save answers'",
         ) from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"a file that cannot be read ({error.strerror})"
+    if isinstance(error, KeyError):
+        return f"no field {error}, or a question that is not asked"
+    return f"a file of another kind ({error})"
 
 
 def agreement_between(ratings: Sequence[Ratings], draws: int = 1000, seed: int = 0) -> list[dict[str, Any]]:

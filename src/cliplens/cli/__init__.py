@@ -2,15 +2,18 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from cliplens import __version__
 from cliplens.cli.guard import guarded
 from cliplens.cli.options import (
     SCORING,
@@ -37,6 +40,13 @@ class _PluginCommands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*super().list_commands(ctx), *sorted(e.name for e in entry_points(group=COMMANDS))]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.list_commands(ctx), n=3)
+            hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
@@ -67,9 +77,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.print(f"cliplens {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, after any command.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Set the options of every command."""
 
@@ -190,7 +209,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="Run folder to check.")])
     checked = run.verify(opened)
     bad = [one for one in checked if one.problem]
     for one in bad:
-        console.print(f"[red]{one.name}[/] {one.problem}", soft_wrap=True)
+        console.print(f"[red]{escape(one.name)}[/] {escape(str(one.problem))}", soft_wrap=True)
     parsed = sum(not one.known for one in checked)
     console.print(f"{len(checked):,} files checked, {parsed:,} of them only by reading, because no hash is recorded")
     if bad:
@@ -212,10 +231,13 @@ def models(
     set_threads(None)
     from cliplens import registry
     from cliplens.contracts import ModelSource
+    from cliplens.errors import unknown_name
 
+    names: list[str] = []
     table = Table("model", "vision", "hooks", "text", "hooks", "pretrained tags", title=None, box=None)
     for _, source in registry.made("models", ModelSource):
         for card in source.models():
+            names.append(card.name)
             if containing.casefold() in card.name.casefold():
                 tags = ", ".join(card.pretrained[:3]) + (
                     f" and {len(card.pretrained) - 3} more" if len(card.pretrained) > 3 else ""
@@ -228,6 +250,8 @@ def models(
                     card.text_level or "-",
                     tags,
                 )
+    if not table.row_count:
+        raise unknown_name("model", containing, names)
     console.print(table)
 
 

@@ -12,7 +12,7 @@ console = Console(highlight=False)
 def tell_plan(plan: Any) -> None:
     """Print what a run would do."""
     checked = plan.checked
-    console.print(f"{len(checked.pairs):,} pairs from {checked.settings.pairs}", soft_wrap=True)
+    console.print(f"{len(checked.pairs):,} pairs from {checked.settings.source}", soft_wrap=True, markup=False)
     console.print("Sites: " + ", ".join(str(site.site) for site in checked.harvest.sites), soft_wrap=True)
     table = Table("step", "what", "why", "writes", box=None)
     for row in plan.rows():

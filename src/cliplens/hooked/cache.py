@@ -25,6 +25,17 @@ class ClipActivationCache(ActivationCache):
         if not model.adds_pos_embed:
             self.has_pos_embed = False
 
+    def __getitem__(self, key: Any) -> Tensor:
+        """Return an activation by its name, or by the short form `("resid_post", layer)`.
+
+        Raises:
+            UnknownNameError: it is not in the cache; similar names are listed.
+        """
+        try:
+            return super().__getitem__(key)
+        except (KeyError, TypeError, IndexError) as error:
+            raise unknown_name("activation in this cache", key, self.cache_dict) from error
+
     def apply_slice_to_batch_dim(self, batch_slice: Any) -> "ClipActivationCache":
         """Return a cache of some of the samples, as in TransformerLens."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
@@ -164,7 +175,7 @@ class JointCache(dict[str, Tensor]):
         Raises:
             UnknownNameError: both towers have it, or neither (the nearest names are listed).
         """
-        joined = [name for name in self if isinstance(key, str) and name.partition(".")[2] == key]
+        joined = [name for name in self if isinstance(key, str) and key and name.partition(".")[2] == key]
         if len(joined) == 1:
             return self[joined[0]]
         if joined:
@@ -181,6 +192,9 @@ class JointCache(dict[str, Tensor]):
                 " 'vision.blocks.1.hook_resid_post'",
             )
         raise unknown_name("activation in this cache", key, self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} with keys {list(self)}"
 
     @property
     def vision(self) -> ClipActivationCache:

@@ -163,16 +163,22 @@ class HookedCLIP(Splicing):
         tower = self._tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
 
-    def batch(self, pairs: Iterable[Pair]) -> tuple[Images | None, Tokens | None]:
+    def batch(self, pairs: Iterable[Pair] | Pair) -> tuple[Images | None, Tokens | None]:
         """Return preprocessed images and token ids of pairs, on the model's device, as `forward` takes them.
 
         Images are None when no pair has one, or without a vision tower; tokens likewise.
 
         Raises:
             BadPairError: an image cannot be opened, or some pairs have an image or a caption and others do not.
-            InputError: the model has no preprocess or no tokenizer.
+            InputError: there are no pairs, or the model has no preprocess or no tokenizer.
         """
-        several = list(pairs)
+        several = [pairs] if isinstance(pairs, Pair) else list(pairs) if isinstance(pairs, Iterable) else []
+        if not several or not all(isinstance(pair, Pair) for pair in several):
+            raise InputError(
+                expected="pairs, such as read_pairs(...)[:8]",
+                found=f"a {type(several[0] if several else pairs).__name__}" if several or pairs is None else "none",
+                fix="pass clip.batch(cliplens.read_pairs([(image, caption), ...]))",
+            )
         images = None if self.vision is None else stacked_images(several, self.preprocess)
         tokens = None if self.text is None else token_ids(several, self.tokenizer)
         return (

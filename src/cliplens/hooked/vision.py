@@ -1,6 +1,6 @@
 """The base class of vision towers. They take images, or indices of images in an attached source."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -84,7 +84,8 @@ class HookedVisionTower(HookedTower):
 
     def _preprocessed(self, pictures: Any) -> Tensor:
         given = [pictures] if isinstance(pictures, Image.Image) else pictures
-        if isinstance(given, str) or not all(isinstance(picture, Image.Image) for picture in given):
+        are_pictures = isinstance(given, Iterable) and all(isinstance(picture, Image.Image) for picture in given)
+        if isinstance(given, str) or not are_pictures:
             raise InputError(
                 expected="preprocessed images or PIL pictures for the vision tower",
                 found=f"{type(pictures).__name__} {str(pictures)[:60]!r}",

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from cliplens.errors import PairsError
 from cliplens.pairs.cells import captions_of
 from cliplens.pairs.columns import PairsBuilder
-from cliplens.pairs.dialect import Dialect, encoding_of, lines_of
+from cliplens.pairs.dialect import Dialect, lines_of
+from cliplens.pairs.encoding import encoding_of
 from cliplens.pairs.folder import IMAGE_SUFFIXES
 from cliplens.pairs.pairs import Pairs
 

@@ -1,6 +1,9 @@
 """Turn one value of a table, a JSON file or a dataset into captions, an image source or an id."""
 
+import ast
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,9 @@ import numpy as np
 from PIL import Image
 
 from cliplens.pictures import BadPicture, PictureSource
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+"""The beginning of a URL: https://, s3://, file://, data:."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,24 @@ def _caption(value: Any) -> Caption:
     return BadCaption(f"no text in the caption but a {type(value).__name__}")
 
 
+def written_captions(text: str) -> str | list[str]:
+    """Return the captions of a cell that holds a list as text, as pandas and `json` write it; else the cell.
+
+    >>> written_captions('["a cat", "the cat"]'), written_captions("[Sold] a cat")
+    (['a cat', 'the cat'], '[Sold] a cat')
+    """
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list) and found and all(isinstance(one, str) for one in found):
+            return found
+    return text
+
+
 def image_of(value: Any) -> str | PictureSource | None:  # noqa: PLR0911  one line per type
     """Return the image a value stands for: a file name, a path, bytes or a picture; None for no image.
 
@@ -74,7 +98,7 @@ def image_of(value: Any) -> str | PictureSource | None:  # noqa: PLR0911  one li
 
 def _file_name(value: str) -> str | PictureSource | None:
     name = value.strip()
-    if name.startswith(("http://", "https://")):
+    if _URL.match(name):
         return BadPicture("a URL, not a file: download the images and name the files")
     return name or None
 

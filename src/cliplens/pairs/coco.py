@@ -16,12 +16,16 @@ from cliplens.pairs.columns import (
     picture_column,
     which_columns,
 )
+from cliplens.pairs.encoding import decoded
+from cliplens.pairs.jsonl import read_jsonl
 from cliplens.pairs.pairs import Pairs
 from cliplens.sites import Modalities
 
 
 def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modalities) -> Pairs:
     """Return the pairs of a JSON file: COCO's `images` and `annotations`, one pair per caption; or a list of objects.
+
+    A file with one object per line is read as JSON lines.
 
     COCO's images are looked for in `root`, else in the folder the annotations name (`captions_val2017.json`:
     `val2017`) beside or above the file. A row of the account is an image.
@@ -30,9 +34,12 @@ def read_json(path: Path, root: Path | None, columns: Columns, modalities: Modal
         PairsError: the file has neither format, or the annotations are not captions.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+        found = json.loads(decoded(path.read_bytes()))
     except (ValueError, RecursionError) as error:
-        raise PairsError(expected=f"JSON in {path}", found=str(error), fix="correct the JSON in the file") from error
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            return read_jsonl(path, root or path.parent, columns, modalities)
+        found = str(error) if path.stat().st_size else "an empty file"
+        raise PairsError(expected=f"JSON in {path}", found=found, fix="correct the JSON in the file") from error
     if isinstance(found, dict) and isinstance(found.get("images"), list) and isinstance(found.get("annotations"), list):
         return _coco_pairs(path, found["images"], found["annotations"], root or _coco_folder(path), modalities)
     if isinstance(found, list) and any(isinstance(row, dict) for row in found):
@@ -55,6 +62,7 @@ def _objects(found: list[Any]) -> Iterator[Row]:
 
 def _coco_pairs(path: Path, images: list[Any], annotations: list[Any], root: Path, modalities: Modalities) -> Pairs:
     captions, bad = _captions_by_image(annotations)
+    twice = _given_twice(images)
     if modalities != "image" and annotations and not captions:
         raise PairsError(
             expected=f"captions in the annotations of {path}",
@@ -67,13 +75,22 @@ def _coco_pairs(path: Path, images: list[Any], annotations: list[Any], root: Pat
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
             made.add_bad(row, f"image {row} of the list has no 'file_name'")
             continue
+        if id_of(image.get("id")) in twice:
+            captions.pop(_key(image.get("id")), None)
+            made.add_bad(row, f"the id {image.get('id')!r} is that of several images", None, image["file_name"])
+            continue
         said = captions.pop(_key(image.get("id")), [None]) if modalities != "image" else [None]
         for value in said:
             for caption in captions_of(value):
                 made.add(row, None, image["file_name"], caption, f"image {row}")
     for key, values in captions.items():
         row += 1
-        made.add_bad(row, f"its image_id {key!r} is not among the images ({len(values)} captions)", f"image_id {key}")
+        shown = repr(key) if isinstance(key, str) else "(missing, or no single value)"
+        made.add_bad(
+            row,
+            f"its image_id {shown} is not among the images ({len(values)} captions)",
+            f"image_id {key}" if isinstance(key, str) else None,
+        )
     for reason in bad:
         row += 1
         made.add_bad(row, reason)
@@ -92,8 +109,18 @@ def _captions_by_image(annotations: list[Any]) -> tuple[dict[Any, list[Any]], li
 
 
 def _key(value: Any) -> Any:
-    """Return an id for look-ups; a list or an object never equals an image's id."""
-    return id_of(value)
+    """An id as it can be looked up; containers and missing ids are never equal to another's."""
+    found = id_of(value)
+    return object() if found is None else found
+
+
+def _given_twice(images: list[Any]) -> set[str]:
+    """The ids that several images of different files have, so that no caption can be told to be of either."""
+    files: dict[str, set[Any]] = {}
+    for image in images:
+        if isinstance(image, dict) and (key := id_of(image.get("id"))) is not None:
+            files.setdefault(key, set()).add(str(image.get("file_name")))
+    return {key for key, names in files.items() if len(names) > 1}
 
 
 def _coco_folder(path: Path) -> Path:

@@ -90,6 +90,8 @@ class PairsBuilder:
         """
         index = len(self._rows)
         named = image if isinstance(image, str) else None
+        if isinstance(image, Path) and self.root is not None:
+            image = self.root / image
         self._ids.append(pair_id or named or f"{self.name}-{row:06d}")
         self._names.append(named)
         if image is not None and named is None:
@@ -180,10 +182,13 @@ def _column(
             return by_folded[name]
     if not needed:
         return None
+    tower = {"image": "text", "caption": "vision"}[what]
+    other = "captions" if what == "image" else "images"
     raise PairsError(
         expected=f"a column of {what}s in {where}, called {_listed(usual)}",
-        found=f"the columns {_listed(present)}",
-        fix=f"name the column with {what}_column (--{what}-column); a table without a header line needs one",
+        found=f"the columns {_listed(present)}" if present else "no columns: it is empty",
+        fix=f"name the column with {what}_column (--{what}-column), the character between cells with delimiter "
+        f"(--delimiter), or read {other} only (--tower {tower}); a table without a header line needs one",
     )
 
 

@@ -8,10 +8,13 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from cliplens.errors import PairsError
+from cliplens.pairs.encoding import encoding_of, errors_of
+from cliplens.pairs.quotes import is_malformed, quoted_cells
 
 Quoting = Literal["auto", "minimal", "none"]
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
@@ -20,6 +23,7 @@ _MOST_LINES = 500
 """Longest quoted cell, in lines."""
 _LEARNED = 100
 _WORD, _NUMBER = re.compile(r"[^\W\d_]+"), re.compile(r"\d+")
+_SEP = re.compile('"?sep=(.)"?', re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(png|jpe?g|jfif|webp|bmp|gif|tiff?|avif|heic)$", re.IGNORECASE)
 
 
@@ -30,13 +34,21 @@ class Dialect:
     delimiter: str | None
     quoting: Quoting = "auto"
     encoding: str = "utf-8-sig"
+    spaced: bool = False
+    """Whether cells are divided by the delimiter and spaces, as in `a.png, "a cat"`."""
 
     def __str__(self) -> str:
         cells = (
             "one column" if self.delimiter is None else f"{DELIMITERS.get(self.delimiter, self.delimiter)}-delimited"
         )
+        spaces = " (spaces after it left out)" if self.spaced else ""
         quotes = "quotation marks are text" if self.quoting == "none" else "quotation marks enclose cells"
-        return f"{cells}, {quotes}"
+        return f"{cells}{spaces}, {quotes}"
+
+    def split(self, text: str) -> list[str]:
+        """Return the cells of a row in which quotation marks are text."""
+        cells = [text] if self.delimiter is None else text.split(self.delimiter)
+        return [cell.lstrip(" ") for cell in cells] if self.spaced else cells
 
 
 @dataclass
@@ -66,17 +78,14 @@ def delimiter_named(given: str | None) -> str | None:
     return found
 
 
-def encoding_of(path: Path) -> str:
-    """Return the encoding of the byte-order mark of a file; UTF-8 without one."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-
-
 def lines_of(path: Path, dialect: Dialect) -> Iterator[str]:
-    """Iterate over the lines of a text file; invalid bytes become lone surrogates."""
-    errors = "surrogateescape" if dialect.encoding.startswith("utf-8") else "backslashreplace"
-    with path.open(encoding=dialect.encoding, errors=errors, newline="") as file:
+    """Iterate over the lines of a text file; bytes that are no text become lone surrogates.
+
+    A first line `sep=;`, which spreadsheets write to name the delimiter, is given as a blank line.
+    """
+    with path.open(encoding=dialect.encoding, errors=errors_of(dialect.encoding), newline="") as file:
+        first = next(file, "")
+        yield "\n" if _SEP.fullmatch(_bare(first)) else first
         yield from file
 
 
@@ -122,17 +131,20 @@ class Rows:
     def _row(self, number: int, line: str, waiting: deque[str], lines: Iterator[str]) -> tuple[Lines, int]:
         """Read one row; return it with the number of further lines that it spans."""
         if self.dialect.quoting == "none" or '"' not in line:
-            return self._checked(number, _split(_bare(line), self.dialect.delimiter)), 0
-        begun = _split(_bare(line), self.dialect.delimiter)
+            return self._checked(number, self.dialect.split(_bare(line))), 0
+        begun = self.dialect.split(_bare(line))
         own = _shape(begun[self.key]) if self.key < len(begun) else ""
         text, taken = line, list[str]()
         while True:
-            cells = quoted_cells(_bare(text), self.dialect.delimiter)
+            cells = quoted_cells(_bare(text), self.dialect.delimiter, spaced=self.dialect.spaced)
             if cells is not None:
                 for _ in taken:
                     waiting.popleft()
                 return self._checked(number, cells), len(taken)
-            if is_malformed(_bare(text), self.dialect.delimiter) or len(taken) >= _MOST_LINES:
+            if (
+                is_malformed(_bare(text), self.dialect.delimiter, spaced=self.dialect.spaced)
+                or len(taken) >= _MOST_LINES
+            ):
                 break
             if len(taken) == len(waiting):
                 following = next(lines, None)
@@ -144,11 +156,19 @@ class Rows:
                 break
             taken.append(following)
             text += following
-        return self._as_text(number, line), 0
+        return self._escaped(number, line) or self._as_text(number, line), 0
+
+    def _escaped(self, number: int, line: str) -> Lines | None:
+        r"""The row with `\"` read as a quotation mark within a cell, as some programs write it."""
+        if '\\"' not in line:
+            return None
+        doubled = _bare(line).replace('\\"', '""')
+        cells = quoted_cells(doubled, self.dialect.delimiter, spaced=self.dialect.spaced)
+        return None if cells is None or len(cells) != len(self.header) else self._checked(number, cells)
 
     def _as_text(self, number: int, line: str) -> Lines:
         self.stray += 1
-        row = self._checked(number, _split(_bare(line), self.dialect.delimiter))
+        row = self._checked(number, self.dialect.split(_bare(line)))
         if self.dialect.quoting == "minimal" and row.problem is None:
             row.problem = f"line {number}: a quotation mark that is never closed"
         return row
@@ -168,7 +188,7 @@ class Rows:
     def _looks_like_a_row(self, line: str, own: str) -> bool:
         """Return whether a line within quotation marks has the number of cells and the beginning of a row."""
         width = len(self.header)
-        cells = _split(_bare(line), self.dialect.delimiter)
+        cells = self.dialect.split(_bare(line))
         if width < 2 or len(cells) != width:
             return False
         shape = _shape(cells[self.key])
@@ -180,8 +200,9 @@ def header_of(path: Path, dialect: Dialect) -> list[str]:
     for line in lines_of(path, dialect):
         text = _bare(line)
         if text.strip("\x1a\0 "):
-            cells = None if dialect.quoting == "none" else quoted_cells(text, dialect.delimiter)
-            return [cell.strip() for cell in cells or _split(text, dialect.delimiter)]
+            quoted = dialect.quoting != "none"
+            cells = quoted_cells(text, dialect.delimiter, spaced=dialect.spaced) if quoted else None
+            return [cell.strip() for cell in cells or dialect.split(text)]
     return []
 
 
@@ -198,9 +219,10 @@ def detected(path: Path, names: Sequence[str], *, delimiter: str | None, quoting
         quoting: "auto" takes marks that are never closed as text, "minimal" sets such rows aside, "none" takes every
             mark as text.
     """
-    dialect = Dialect(delimiter_named(delimiter), quoting, encoding_of(path))
+    encoding = encoding_of(path)
+    dialect = Dialect(delimiter_named(delimiter) or _named_by(path, encoding), quoting, encoding)
     if dialect.delimiter is not None:
-        return dialect
+        return _spaced(path, dialect)
     usual = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
     wanted = {name.casefold() for name in names}
     best, most = None, (0, 0)
@@ -211,64 +233,30 @@ def detected(path: Path, names: Sequence[str], *, delimiter: str | None, quoting
             best, most = candidate, (hits, 0)
     if best is None and len(header_of(path, replace(dialect, delimiter=usual))) > 1:
         best = usual
-    return replace(dialect, delimiter=best)
+    return _spaced(path, replace(dialect, delimiter=best))
 
 
-def quoted_cells(text: str, delimiter: str | None) -> list[str] | None:
-    """Return the cells of a row in which quotation marks enclose cells; None when one is unclosed or misplaced.
-
-    >>> quoted_cells('a.png,"a cat, asleep"', ",")
-    ['a.png', 'a cat, asleep']
-    """
-    cells, at = [], 0
-    while True:
-        if text[at : at + 1] == '"':
-            end = _closing(text, at + 1)
-            if end < 0:
-                return None
-            cells.append(text[at + 1 : end].replace('""', '"'))
-            if end + 1 == len(text):
-                return cells
-            if text[end + 1] != delimiter:
-                return None
-            at = end + 2
-            continue
-        end = -1 if delimiter is None else text.find(delimiter, at)
-        if end < 0:
-            return [*cells, text[at:]]
-        cells.append(text[at:end])
-        at = end + 1
+def _named_by(path: Path, encoding: str) -> str | None:
+    """The delimiter a first line `sep=;` names."""
+    with path.open(encoding=encoding, errors="replace", newline="") as file:
+        found = _SEP.fullmatch(_bare(file.readline(16)))
+    return None if found is None else found[1]
 
 
-def is_malformed(text: str, delimiter: str | None) -> bool:
-    """Return whether no further line can complete the row: a quotation mark closes before the end of its cell."""
-    at = 0
-    while True:
-        if text[at : at + 1] == '"':
-            end = _closing(text, at + 1)
-            if end < 0:
-                return False
-            if text[end + 1 : end + 2] != delimiter:
-                return end + 1 < len(text)
-            at = end + 2
-            continue
-        end = -1 if delimiter is None else text.find(delimiter, at)
-        if end < 0:
-            return False
-        at = end + 1
-
-
-def _closing(text: str, at: int) -> int:
-    """Return the index of the mark that closes a cell whose text begins at `at`; -1 without one."""
-    while True:
-        end = text.find('"', at)
-        if end < 0 or text[end + 1 : end + 2] != '"':
-            return end
-        at = end + 2
-
-
-def _split(text: str, delimiter: str | None) -> list[str]:
-    return [text] if delimiter is None else text.split(delimiter)
+def _spaced(path: Path, dialect: Dialect) -> Dialect:
+    """The dialect, `spaced` where a space follows each delimiter of the header, or goes before each quotation mark."""
+    if dialect.delimiter in (None, " "):
+        return dialect
+    lines = (_bare(line) for line in lines_of(path, dialect))
+    read = [line for line in islice(lines, _LEARNED) if line.strip("\x1a\0 ")]
+    if not read:
+        return dialect
+    header = read[0].count(str(dialect.delimiter))
+    all_spaced = header > 0 and read[0].count(f"{dialect.delimiter} ") == header
+    enclosed = dialect.quoting != "none" and any(f'{dialect.delimiter} "' in line for line in read)
+    if enclosed and not any(f'{dialect.delimiter}"' in line for line in read):
+        all_spaced = True
+    return replace(dialect, spaced=all_spaced)
 
 
 def _bare(line: str) -> str:

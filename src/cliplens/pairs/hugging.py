@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<name>[^:@?]+)(:(?P<config>[^@?]+))?(@(?P<split>[^?]+))?(\?limit=(?P<limit>\d+))?")
+_SPLITS = "dataset_dict.json"
 _FILES = {".parquet": "parquet", ".arrow": "arrow"}
 
 
@@ -36,7 +37,8 @@ def is_dataset(source: Any) -> bool:
 
 def is_hugging(path: str) -> bool:
     """Return whether a path names something `datasets` reads."""
-    return path.startswith(PREFIX) or Path(path).suffix in _FILES or (Path(path) / "state.json").is_file()
+    saved = any((Path(path) / name).is_file() for name in ("state.json", _SPLITS))
+    return path.startswith(PREFIX) or Path(path).suffix.lower() in _FILES or saved
 
 
 def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:
@@ -49,6 +51,15 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities
     import datasets
 
     found = _NAME.fullmatch(path)
+    if found is None and path.startswith(PREFIX):
+        raise PairsError(expected="hf:owner/name@split", found=repr(path), fix="write for example hf:owner/name@train")
+    if (Path(path) / _SPLITS).is_file():
+        splits = sorted(p.parent.name for p in Path(path).glob("*/state.json"))
+        raise PairsError(
+            expected="one split of a dataset",
+            found=f"the folder {path} with the splits {', '.join(splits) or 'none'}",
+            fix=f"name one of them: {Path(path) / (splits or ['train'])[0]}",
+        )
     try:
         if found is not None:
             limit = None if found["limit"] is None else int(found["limit"])
@@ -58,16 +69,24 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities
         elif (Path(path) / "state.json").is_file():
             dataset, limit = datasets.load_from_disk(path), None
         else:
-            kind = _FILES[Path(path).suffix]
+            kind = _FILES[Path(path).suffix.lower()]
             dataset, limit = datasets.load_dataset(kind, data_files=path, split="train"), None
     except Exception as error:
         # `datasets` passes on any error of the file system, the hub or the format.
         raise PairsError(
             expected=f"a dataset that `datasets` loads at {path}",
-            found=f"{type(error).__name__}: {error}",
-            fix="check the name; hub names look like hf:owner/name@split",
+            found=_why(error),
+            fix="check the name; hub names look like hf:owner/name@split" if found else "check the path and the file",
         ) from error
     return from_dataset(dataset, columns=columns, modalities=modalities, image_root=root, limit=limit, name=path)
+
+
+def _why(error: BaseException) -> str:
+    """The first line of what went wrong at the root of an error of `datasets`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).splitlines() or [""])[0].rstrip(".")
+    return "no rows" if first.startswith("BatchSize must be") else first or type(error).__name__
 
 
 def from_dataset(
@@ -104,6 +123,8 @@ def from_dataset(
     image, caption, identity = chosen
     if image is not None and isinstance(dataset.features[image], datasets.Image):
         dataset = dataset.cast_column(image, datasets.Image(decode=False))
+    if caption is not None and isinstance(dataset.features[caption], datasets.ClassLabel):
+        dataset = _with_names(dataset, caption)
     rows, captions, bad = _captions(dataset, caption)
     stem = Path(name).stem
     if identity is None:
@@ -122,6 +143,14 @@ def from_dataset(
         n_rows=len(dataset) if n_rows is None else n_rows,
         image_keys=_picture_keys(dataset, picture_column(dataset.column_names, chosen), rows),
     )
+
+
+def _with_names(dataset: "datasets.Dataset", column: str) -> "datasets.Dataset":
+    """The dataset with the names of a column of classes in place of their numbers."""
+    names = dataset.features[column].names
+    numbers = _column_of(dataset, column).to_pylist()
+    said = [names[n] if n is not None and 0 <= n < len(names) else None for n in numbers]
+    return dataset.remove_columns([column]).add_column(column, said)
 
 
 def _captions(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cliplens.errors import PairsError
 from cliplens.pairs.columns import BadRow, Columns, Row, pairs_of_rows, picture_column, which_columns
-from cliplens.pairs.dialect import Dialect, encoding_of, lines_of
+from cliplens.pairs.dialect import Dialect, lines_of
+from cliplens.pairs.encoding import encoding_of
 from cliplens.pairs.pairs import Pairs
 from cliplens.sites import Modalities
 

@@ -14,7 +14,7 @@ _TUPLE = 2
 
 def is_frame(source: Any) -> bool:
     """Return whether an object is a pandas frame, without importing pandas."""
-    return type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "to_dict")
+    return type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "itertuples")
 
 
 def pairs_of_frame(frame: Any, columns: Columns, root: Path, modalities: Modalities) -> Pairs:

@@ -173,9 +173,19 @@ class Pairs(Sequence[Pair]):
         return isinstance(self._images, ImageColumn)
 
     def take(self, rows: Sequence[int] | Shaped[np.ndarray, " row"]) -> "Pairs":
-        """Return the pairs at the given indices, in that order, their ids unchanged; a boolean mask works too."""
+        """Return the pairs at the given indices, in that order, their ids unchanged; a boolean mask works too.
+
+        Raises:
+            IndexError: an index outside the pairs, or a mask of another length.
+        """
         picked = np.asarray(rows)
+        if picked.dtype == bool and picked.shape != (len(self),):
+            raise IndexError(f"a mask of shape {picked.shape} for {len(self)} pairs")
         picked = np.flatnonzero(picked) if picked.dtype == bool else picked.astype(np.int64)
+        outside = picked[(picked < -len(self)) | (picked >= len(self))]
+        if len(outside):
+            raise IndexError(f"pair {outside[0]} of {len(self)}")
+        picked = picked % max(len(self), 1)
         return self._with(_rows=picked if self._rows is None else self._rows[picked])
 
     def opened_as(self, opening: PictureOptions) -> "Pairs":

@@ -1,9 +1,11 @@
 """Read images and captions from any source: the path, or the type of the object, selects the reader."""
 
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliplens.errors import PairsError
+from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.cc3m import is_headless, read_cc3m
 from cliplens.pairs.coco import read_json
 from cliplens.pairs.columns import Columns
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 
 KNOWN = "a CSV, TSV, JSON or JSONL file, parquet or Arrow files, tar shards, hf:owner/name@split, or a folder of images"
 _TABLES = {".csv", ".tsv", ".tab"}
+_PACKED = {".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"}
+_CHOICES = {"modalities": ("both", "image", "text"), "quoting": ("auto", "minimal", "none")}
 _JSON_LINES = {".jsonl", ".ndjson"}
+_COLUMNS = ("image_column", "caption_column", "id_column")
 
 
 def read_pairs(
@@ -69,14 +74,24 @@ def read_pairs(
         opening: how images are opened: background, orientation, largest size.
 
     Raises:
-        PairsError: the file is missing or of an unknown kind, a column is missing, or the source has no pair.
+        PairsError: there is no such file, no reader for its kind, a column is missing, an option is given that sources
+            of this kind do not read, or there is not a single pair.
 
     >>> read_pairs([("a.png", "a cat"), ("b.png", "a dog")]).captions
     ['a cat', 'a dog']
     """
     columns = (image_column, caption_column, id_column)
+    for name, value in (("modalities", modalities), ("quoting", quoting)):
+        if value not in _CHOICES[name]:
+            choices = ", ".join(map(repr, _CHOICES[name]))
+            near = (nearest_names(str(value), _CHOICES[name]) or _CHOICES[name])[0]
+            raise PairsError(expected=f"{name} as one of {choices}", found=repr(value), fix=f"pass {name}={near!r}")
     root = None if image_root is None else Path(image_root).expanduser()
+    given = [n for n, c in zip(_COLUMNS, columns, strict=True) if c is not None]
+    given += ["image_root"] * (root is not None) + ["delimiter"] * (delimiter is not None)
+    given += ["quoting"] * (quoting != "auto")
     try:
+        _check_read(source, given)
         if isinstance(source, str | Path):
             pairs = _from_path(source, root, columns, modalities, delimiter, quoting)
         else:
@@ -93,14 +108,54 @@ def read_pairs(
     return pairs if opening == AS_SEEN else pairs.opened_as(opening)
 
 
+def _beside(source: Path) -> list[str]:
+    """Names of the files in the same folder."""
+    try:
+        return [path.name for path in source.parent.iterdir()]
+    except OSError:
+        return []
+
+
+def _check_read(source: Any, given: list[str]) -> None:
+    """Check that a source of this kind reads every option that was given."""
+    what, reads = _reads(source)
+    unread = [name for name in given if name not in reads]
+    if unread:
+        options = ", ".join(f"{name} (--{name.replace('_', '-')})" for name in unread)
+        raise PairsError(expected=f"options that {what} reads", found=options, fix="leave out what it cannot read")
+
+
+def _reads(source: Any) -> tuple[str, Collection[str]]:
+    """What a source is, and the options that are read for it."""
+    if isinstance(source, Pairs):
+        return "a source that is pairs already", ()
+    if not isinstance(source, str | Path):
+        return "a table in memory", (*_COLUMNS, "image_root")
+    if is_tars(str(source)):
+        return "a tar shard", ("caption_column",)
+    if is_hugging(str(source)) or Path(source).suffix.lower() in (*_JSON_LINES, ".json"):
+        return str(source), (*_COLUMNS, "image_root")
+    if Path(source).expanduser().is_dir():
+        return "a folder of images, each with its caption beside it,", ()
+    return "a table", (*_COLUMNS, "image_root", "delimiter", "quoting")
+
+
 def _from_object(source: Any, root: Path | None, columns: Columns, modalities: Modalities) -> Pairs:
     if isinstance(source, Pairs):
         return source
     if is_dataset(source):
         return from_dataset(source, columns=columns, modalities=modalities, image_root=root)
+    if hasattr(source, "column_names") and isinstance(source, Mapping):
+        splits = ", ".join(map(repr, list(source)[:8]))
+        raise PairsError(
+            expected="one split of a dataset",
+            found=f"a {type(source).__name__} of {splits}",
+            fix="pass one of its splits",
+        )
     if is_frame(source):
         return pairs_of_frame(source, columns, root or Path(), modalities)
-    if hasattr(source, "__iter__") and not isinstance(source, bytes | dict):
+    in_pandas = type(source).__module__.split(".")[0] == "pandas"
+    if hasattr(source, "__iter__") and not in_pandas and not isinstance(source, bytes | Mapping):
         return pairs_of_list(source, columns, root or Path(), modalities)
     raise PairsError(
         expected="a path, a datasets.Dataset, a pandas frame or a list of (image, caption)",
@@ -117,6 +172,10 @@ def _from_path(  # noqa: PLR0911  one line per source
     delimiter: str | None,
     quoting: Quoting,
 ) -> Pairs:
+    if not str(path).strip() or "\0" in str(path):
+        raise PairsError(expected=KNOWN, found=f"the name {str(path)!r}", fix="name a file or a folder")
+    if "://" in str(path):
+        raise PairsError(expected=KNOWN, found=f"the URL {path}", fix="download it and name the file")
     source = Path(path).expanduser()
     name = str(path) if str(path).startswith("hf:") else str(source)
     beside = root or source.parent
@@ -128,7 +187,12 @@ def _from_path(  # noqa: PLR0911  one line per source
     if source.is_dir():
         return read_folder(source, modalities)
     if not source.exists():
-        raise PairsError(expected=KNOWN, found=f"nothing at {source}", fix="check the path")
+        near = get_close_matches(source.name, _beside(source), n=3, cutoff=0.75)
+        listed = f"; near it are {', '.join(near)}" if near else ""
+        world = "write world:20480" if name.casefold().startswith("world") else "check the path"
+        raise PairsError(expected=KNOWN, found=f"nothing at {source}{listed}", fix=world)
+    if kind in _PACKED:
+        raise PairsError(expected=KNOWN, found=f"the packed file {source}", fix="unpack it and name the file inside")
     if kind == ".tsv" and columns == (None, None, None) and delimiter is None and is_headless(source):
         return read_cc3m(source, beside)
     if kind in _TABLES:

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from cliplens.errors import PairsError
+from cliplens.pairs.cells import written_captions
 from cliplens.pairs.columns import (
     CAPTION_NAMES,
     ID_NAMES,
@@ -43,20 +46,45 @@ def read_table(
     Raises:
         PairsError: a column is missing.
     """
+    if not path.stat().st_size:
+        raise PairsError(expected=f"a table in {path}", found="an empty file", fix="check the path")
     names = [n for n in columns if n] or [*IMAGE_NAMES, *CAPTION_NAMES, *ID_NAMES]
     dialect = detected(path, names, delimiter=delimiter, quoting=quoting)
     rows = Rows(path, dialect)
     chosen = which_columns(columns, rows.header, modalities, str(path))
     key = chosen[0] or chosen[2]
     rows.key = rows.header.index(key) if key is not None else 0
-    found = pairs_of_rows(_cells(rows), chosen, root, path.stem, picture_column=picture_column(rows.header, chosen))
-    return found.noted(f"{path.name}: {dialect}", *_stray(path, rows.stray))
+    picture = picture_column(rows.header, chosen)
+    lists = _Lists(chosen[1])
+    found = pairs_of_rows(lists.of(rows), chosen, root, path.stem, picture_column=picture)
+    return found.noted(f"{path.name}: {dialect}{_taken(chosen)}", *_stray(path, rows.stray), *lists.note(path))
 
 
-def _cells(rows: Rows) -> Iterator[Row]:
-    for row in rows:
-        cells = dict(zip(rows.header, row.cells, strict=False))
-        yield cells if row.problem is None else BadRow(row.problem, cells)
+class _Lists:
+    """Rows as dictionaries; a caption cell that holds a list, written as text, becomes the captions in it."""
+
+    def __init__(self, column: str | None) -> None:
+        self.column, self.count = column, 0
+
+    def of(self, rows: Rows) -> Iterator[Row]:
+        for row in rows:
+            cells: dict[str, Any] = dict(zip(rows.header, row.cells, strict=False))
+            if row.problem is not None:
+                yield BadRow(row.problem, cells)
+                continue
+            if self.column is not None:
+                cells[self.column] = written_captions(cells[self.column])
+                self.count += isinstance(cells[self.column], list)
+            yield cells
+
+    def note(self, path: Path) -> list[str]:
+        return [f"{path.name}: {self.count} cells hold a list of captions"] if self.count else []
+
+
+def _taken(columns: Columns) -> str:
+    """Which columns were taken, where there is a choice of names."""
+    told = [f"{what} from {name!r}" for what, name in zip(("images", "captions", "ids"), columns, strict=True) if name]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def _stray(path: Path, count: int) -> list[str]:

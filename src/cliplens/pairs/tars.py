@@ -17,7 +17,9 @@ from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
 from cliplens.pairs.cells import BadCaption, Caption, captions_of
-from cliplens.pairs.folder import IMAGE_SUFFIXES
+from cliplens.pairs.columns import CAPTION_NAMES
+from cliplens.pairs.encoding import decoded
+from cliplens.pairs.folder import IMAGE_SUFFIXES, is_hidden
 from cliplens.pairs.lazy import LazyImages
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Growing
@@ -30,22 +32,23 @@ _LISTED = 5
 
 def is_tars(path: str) -> bool:
     """Return whether a path names tar shards: a .tar file, or a pattern that ends in .tar."""
-    return path.endswith(".tar")
+    return path.lower().endswith(".tar")
 
 
 def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = True) -> Pairs:
     """Return the pairs of tar shards, in the order of the shards' names and of the files in them.
 
-    Shards of a range that are not there are named in `notes`. A row of the account is a sample.
+    `notes` name shards of a range that are not there, shards that are cut short, and samples with several images, of
+    which the first is taken. Hidden files (`.DS_Store`, `._0.png`) are passed over. A row of the account is a sample.
 
     Args:
         pattern: a path, a glob (`shards/*.tar`), or a range (`shards/{00000..00099}.tar`).
-        caption_key: ending of the caption's file, or key in the .json beside the image. None takes .txt, else
-            "caption" of the .json.
+        caption_key: ending of the caption's file, or key in the .json beside the image. None takes .txt, else the
+            first usual name of a caption ("caption", "text", ...) in the .json.
         captions: whether captions are needed.
 
     Raises:
-        PairsError: there is no shard, or one that is no plain tar.
+        PairsError: there is no shard, one that is no plain tar, or captions are needed and no sample has one.
     """
     parts = list(_ranges(pattern))
     found = {part: sorted(glob.glob(part)) for part in parts}  # noqa: PTH207  patterns are strings
@@ -55,17 +58,30 @@ def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = 
     keys, texts = Growing(), Growing()
     bad: dict[int, str] = {}
     locations, rows = array("q"), array("q")
-    count = 0
+    count = several = said = 0
+    notes = _missing(pattern, found)
     for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
-        for sample in _samples(number, shard, caption_key):
+        for sample in _samples(number, shard, caption_key, notes):
             for caption in sample.captions or [None]:
                 if isinstance(caption, BadCaption):
                     bad[len(rows)] = caption.reason
+                said += caption is not None
                 keys.append(sample.key)
                 texts.append(caption if isinstance(caption, str) else None)
                 locations.extend(sample.image or _NOWHERE)
                 rows.append(count)
             count += 1
+            several += sample.images > 1
+    if captions and count and not said:
+        named = f"with the ending or JSON key {caption_key!r}" if caption_key else "(.txt, or 'caption' of a .json)"
+        raise PairsError(
+            expected=f"a caption beside the images in {pattern} {named}",
+            found=f"{count} samples without one",
+            fix="name the captions' ending or JSON key with caption_column (--caption-column), or read images only "
+            "(--tower vision, in Python modalities='image')",
+        )
+    if several:
+        notes.append(f"{pattern}: {several} samples hold several images; the first of each was taken")
     return Pairs(
         keys.done(),
         TarImages(tuple(shards), np.frombuffer(locations, dtype=np.int64).reshape(-1, 3)),
@@ -75,7 +91,7 @@ def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = 
         rows=np.array(rows, dtype=np.int64),
         n_rows=count,
         unit="sample",
-        notes=_missing(pattern, found),
+        notes=notes,
     )
 
 
@@ -88,12 +104,24 @@ def _missing(pattern: str, found: dict[str, list[str]]) -> list[str]:
     return [f"{pattern}: {len(gone)} of {len(found)} shards are missing: {', '.join(gone[:_LISTED])}{more}"]
 
 
+def _unread(shard: Path, offset: int) -> list[str]:
+    """A note where a tar does not end as tars do, in empty blocks: cut short, damaged, or several written as one."""
+    with shard.open("rb") as file:
+        file.seek(offset)
+        end = file.read(tarfile.RECORDSIZE * 4)
+    if end and not end.strip(b"\0"):
+        return []
+    how = "damaged, or further archives" if end else "cut short"
+    return [f"{shard.name}: {how} at byte {offset:,} of {shard.stat().st_size:,}; samples after that are not read"]
+
+
 @dataclass
 class _Sample:
     key: str
     image: tuple[int, int, int] | None = None
     """Shard, offset, size."""
     captions: list[Caption] = field(default_factory=list)
+    images: int = 1
 
 
 @dataclass
@@ -156,26 +184,29 @@ class TarImages(LazyImages):
         )
 
 
-def _samples(number: int, shard: Path, caption_key: str | None) -> Iterator[_Sample]:
-    """Iterate over the samples of a shard: consecutive files with the same name up to the first dot."""
-    key, members = "", list[_Member]()
+def _samples(number: int, shard: Path, caption_key: str | None, notes: list[str]) -> Iterator[_Sample]:
+    """The samples of a shard: consecutive files whose names are equal up to the first dot.
+
+    A file whose whole name was seen in the sample already begins another: of `0.png 0.txt 0.png 0.txt`, two are made.
+    """
+    key, members, seen = "", list[_Member](), set[str]()
     try:
         with tarfile.open(shard, "r:") as tar:
             for info in _files(tar):
                 first, member = _member(number, info)
-                if first != key:
+                if first != key or info.name in seen:
                     yield from _grouped(key, members, caption_key)
-                    key, members = first, []
+                    key, members, seen = first, [], set()
+                seen.add(info.name)
                 if member.image is None and member.ending in {"txt", "json", (caption_key or "txt").lower()}:
                     content = tar.extractfile(info)
-                    member.text = content.read().decode("utf-8-sig", "surrogateescape") if content else ""
+                    member.text = decoded(content.read()) if content else ""
                     members.append(member)
                 elif member.image is not None:
                     members.append(member)
                 elif not members:
-                    members.append(
-                        _Member(member.stem, "")
-                    )  # A sample without image and caption counts as a sample too.
+                    members.append(_Member(member.stem, ""))  # a sample of other files only is a sample too
+            notes += _unread(shard, tar.offset)  # type: ignore[attr-defined]
     except (tarfile.TarError, OSError) as error:
         raise PairsError(
             expected=f"a plain tar at {shard}",
@@ -199,7 +230,7 @@ def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             return
         seen += 1
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read: a kilobyte per file
-        if member.isfile():
+        if member.isfile() and not is_hidden(member.name):
             yield member
 
 
@@ -230,11 +261,12 @@ def _grouped(key: str, members: list[_Member], caption_key: str | None) -> Itera
 
 
 def _sample(key: str, members: list[_Member], caption_key: str | None) -> _Sample:
-    image = next((m.image for m in members if m.image is not None), None)
+    images = [m.image for m in members if m.image is not None]
+    image = images[0] if images else None
     texts = {m.ending: m.text for m in members if m.image is None}
     ending = (caption_key or "txt").lower()
     if ending in texts:
-        return _Sample(key, image, captions_of(texts[ending]))
+        return _Sample(key, image, captions_of(texts[ending]), len(images))
     if "json" not in texts:
         return _Sample(key, image)
     try:
@@ -243,7 +275,9 @@ def _sample(key: str, members: list[_Member], caption_key: str | None) -> _Sampl
         return _Sample(key, image, [BadCaption("the .json beside the image is not JSON")])
     if not isinstance(found, dict):
         return _Sample(key, image, [BadCaption(f"the .json beside the image is a {type(found).__name__}")])
-    return _Sample(key, image, captions_of(found.get(caption_key or "caption")))
+    usual = [caption_key] if caption_key else CAPTION_NAMES
+    value = next((found[name] for name in usual if name in found), None)
+    return _Sample(key, image, captions_of(value), len(images))
 
 
 def _ranges(pattern: str) -> Iterator[str]:

@@ -58,25 +58,40 @@ class LatentTable:
     @overload
     def __getitem__(self, name: str) -> np.ndarray: ...
     @overload
-    def __getitem__(self, name: int) -> "Latent": ...
-    def __getitem__(self, name: str | int) -> "np.ndarray | Latent":
-        if isinstance(name, int):
+    def __getitem__(self, name: int | np.integer) -> "Latent": ...
+    def __getitem__(self, name: str | int | np.integer) -> "np.ndarray | Latent":
+        if isinstance(name, int | np.integer) and not isinstance(name, bool):
             if not -len(self) <= name < len(self):
                 raise IndexError(f"latent {name} of {len(self)}")
             return Latent(
-                name % len(self), {column: values[name] for column, values in self.columns.items()}, self.schema
+                int(name) % len(self), {column: values[name] for column, values in self.columns.items()}, self.schema
             )
-        if name not in self.columns:
+        if not isinstance(name, str) or name not in self.columns:
             raise unknown_name("column", name, self.columns)
         return self.columns[name]
 
     def top(self, column: str, count: int = 10, *, lowest: bool = False) -> "LatentTable":
-        """Return the rows with the highest (or lowest) values of a column, in that order; nan is left out."""
-        values = np.asarray(self[column], dtype=np.float64)
+        """Return the rows with the highest (or lowest) values of a column, in that order; nan is left out.
+
+        Raises:
+            InputError: the column does not hold one number per latent, or `count` is below 0.
+        """
+        held = self[column]
+        if not isinstance(held, np.ndarray) or held.ndim != 1 or held.dtype.kind not in "biuf" or count < 0:
+            numbers = [n for n, v in self.columns.items() if v.ndim == 1 and v.dtype.kind in "iuf"]
+            raise InputError(
+                expected="a column with one number per latent, and a count of 0 or more",
+                found=f"{column!r} and {count}",
+                fix=f"pass one of {', '.join(map(repr, numbers[:6]))}, ... and for example 10",
+            )
+        values = held.astype(np.float64)
         order = np.argsort(values if lowest else -values, kind="stable")
         chosen = order[~np.isnan(values[order])][:count]
         numbered = {"latent": np.arange(len(self)), **self.columns}
         return LatentTable({name: column_values[chosen] for name, column_values in numbered.items()}, self.schema)
+
+    def __repr__(self) -> str:
+        return f"LatentTable({len(self)} latents, columns {list(self.columns)})"
 
     def _repr_html_(self) -> str:
         heads = "".join(_cell("th", name, self.schema.get(name)) for name in self.columns)
@@ -108,7 +123,14 @@ class LatentTable:
 
         Raises:
             DamagedError: the file is not a table of latents.
+            InputError: there is no such file.
         """
+        if not Path(path).is_file():
+            raise InputError(
+                expected=f"a table of latents at {path}",
+                found="no file",
+                fix="pass the latents.parquet of a finished run",
+            )
         try:
             table = pq.read_table(path)
             schema = {

@@ -16,17 +16,20 @@ from cliplens.errors import InputError, MachineError, MismatchError
 from cliplens.files import sha256_of
 from cliplens.hooked import HookedCLIP
 from cliplens.keys import pair_keys
-from cliplens.pairs import Pairs, open_image
+from cliplens.pairs import Pairs
 from cliplens.run.degenerate import check_enough
 from cliplens.run.dictionary import planned_samples, training_config
 from cliplens.run.embeddings import embeddings_of
 from cliplens.run.given import open_given
 from cliplens.run.harvesting import harvest_plan
 from cliplens.run.opened import asked_pairs
+from cliplens.run.scoring import samples_of
 from cliplens.run.targets import label_of
 from cliplens.sae import Dictionary
+from cliplens.sae.compatibility import check_compatible
 from cliplens.settings import Settings
 from cliplens.store import Embeddings
+from cliplens.store.embeddings import EmbeddingsReader
 from cliplens.store.plan import Plan
 
 _FLOAT = 4
@@ -63,6 +66,10 @@ def check(settings: Settings, until: str = "report") -> Checked:
         CliplensError: a setting cannot be used; the first one found is named.
     """
     _check_device(settings.device)
+    if settings.image_root is not None and not Path(settings.image_root).expanduser().is_dir():
+        raise InputError(
+            expected="a folder of images for --image-root", found=f"none at {settings.image_root}", fix="check the path"
+        )
     namer = registry.find("namers", settings.namer)
     _check_judge_name(settings.judge)
     check_vocabulary(settings.vocabulary)
@@ -74,6 +81,8 @@ def check(settings: Settings, until: str = "report") -> Checked:
     clip = open_model(settings)
     if given is not None and isinstance(clip, HookedCLIP):
         given.check(clip, settings.sites)
+    elif given is not None and isinstance(clip, Embeddings):
+        check_compatible(None, given.d_in, clip.identity, EmbeddingsReader(clip, settings.sites).widths)
     pairs = asked_pairs(settings)
     if until != "harvest":
         check_enough(pair_keys(pairs.ids), settings)
@@ -173,11 +182,16 @@ def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
     for index in range(min(len(pairs), 64)):
         pair = pairs[index]
         try:
-            images = [open_image(pair)] if settings.modalities != "text" else None
+            samples = samples_of([pair], settings.modalities != "text", settings.modalities != "image")
         except InputError:
             continue
-        captions = [pair.caption or ""] if settings.modalities != "image" else None
-        judge.embed(images, captions, [pair.id])
+        embedded = judge.embed(*samples, [pair.id])
+        if embedded.image is None and embedded.text is None:
+            raise InputError(
+                expected=f"images or captions that the judge {judge.name!r} embeds",
+                found="pairs without them",
+                fix="give --images FOLDER or --captions FILE, or leave --judge out",
+            )
         return
 
 

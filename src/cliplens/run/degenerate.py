@@ -1,6 +1,6 @@
 """Detect degenerate input: too few pairs, constant activations, or a dictionary that explains nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,8 @@ FEWEST = 4
 _MOSTLY_DEAD = 0.5
 _BATCHES = 16
 _CONSTANT = 1e-6
+_FEW = 50
+"""Scored pairs below which shares and scores of single latents say little."""
 _WHAT = {"image": ("images", "image"), "text": ("captions", "text")}
 
 
@@ -44,6 +46,26 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
         found=f"{found}{scored} to score on, of {len(keys)} usable pairs",
         fix="pass more pairs, or another --held-out",
     )
+
+
+def warnings_of_pairs(scored: int, captions: Sequence[str | None]) -> list[str]:
+    """Return the warnings about the pairs themselves: few are scored, or all have the same caption.
+
+    >>> len(warnings_of_pairs(6, ["a cat", "a dog"])), len(warnings_of_pairs(4096, ["a cat"] * 4096))
+    (1, 1)
+    """
+    told = []
+    if scored < _FEW:
+        told.append(
+            f"Warning: only {scored} pairs are scored: classes, shares and names of single latents say little. Give "
+            "more pairs, or a larger --held-out."
+        )
+    if len(captions) > 1 and captions[0] and all(caption == captions[0] for caption in captions):
+        told.append(
+            f"Warning: all {len(captions)} captions are the same text, so names from captions, and whatever compares "
+            "captions, say nothing."
+        )
+    return told
 
 
 def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_sae: int) -> list[str]:

@@ -56,7 +56,17 @@ def training_config(settings: Settings, d_in: int) -> Any:
         InputError: the sizes do not fit together.
         UnknownNameError: the architecture is unknown.
     """
-    return dictionary_config(settings.architecture, d_in, settings.d_sae, k=settings.k, **_penalty(settings))
+    penalty = _penalty(settings)
+    try:
+        return dictionary_config(settings.architecture, d_in, settings.d_sae, k=settings.k, **penalty)
+    except UnknownNameError as error:
+        if not any(repr(name) in error.found for name in penalty):
+            raise
+        raise InputError(
+            expected="an architecture with a sparsity penalty (standard, gated, jumprelu, ...) for --sparsity",
+            found=settings.architecture,
+            fix="leave --sparsity out; --k sets how many latents fire",
+        ) from error
 
 
 def planned_samples(settings: Settings, rows: int) -> int:

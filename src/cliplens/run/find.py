@@ -46,8 +46,6 @@ class Searchable(Protocol):
     @property
     def asked(self) -> Settings: ...
     @property
-    def clip(self) -> HookedCLIP: ...
-    @property
     def dictionary(self) -> Dictionary: ...
     @property
     def table(self) -> LatentTable: ...
@@ -178,8 +176,11 @@ class Finder:
         return evidence.numpy(), (fired / n_said).numpy(), (with_label / n_said).numpy()
 
     def _text_codes(self, words: str) -> Float[np.ndarray, " d_sae"]:
-        """Return the codes of the encoded words, relative to the largest; nan for a dictionary without text."""
-        dictionary, clip = self.run.dictionary, self.run.clip
+        """Codes of the words themselves, relative to the largest; nan without a model or a text side."""
+        dictionary = self.run.dictionary
+        if self.run.asked.embeddings:
+            return np.full(dictionary.d_sae, np.nan)
+        clip: HookedCLIP = self.run.clip  # type: ignore[attr-defined]  # no part of Searchable: embeddings have none
         source = dictionary.provenance
         sites = [Site.parse(n) for n in source.sites] if source else []
         mine = [s for s in sites if s.side == "text"]

@@ -89,7 +89,7 @@ class OpenedRun:
         """
         pairs = asked_pairs(self.asked)
         recorded = self.folder.read_settings().get("pairs", {}).get("sha256")
-        self._check("pairs", self.asked.pairs, recorded, pairs.sha256)
+        self._check("pairs", self.asked.source, recorded, pairs.sha256)
         return pairs
 
     def _check(self, kind: str, name: str, recorded: str | None, now: str) -> None:

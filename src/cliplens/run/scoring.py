@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
@@ -16,7 +17,7 @@ from cliplens.pairs import Pairs, RowAccount, open_image
 from cliplens.records import WARNING, Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
 from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
-from cliplens.run.degenerate import warnings_of
+from cliplens.run.degenerate import warnings_of, warnings_of_pairs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
@@ -57,7 +58,9 @@ def score(context: RunContext, log: StepLog) -> None:
     save_exemplars(folder.exemplars, shown.get("image"), shown.get("text"))
     with log.timed("positions"):
         save_positions(folder.exemplars, _positions(context, shown))
-    warned = warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
+    scored = int(scored_on(context.settings)(context.cache.keys).sum())
+    warned = warnings_of_pairs(scored, context.pairs.captions)
+    warned += warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
     Scores(
         table=found.table,
         tops=tops,
@@ -141,9 +144,19 @@ def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[B
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:
     """Return the judge's embeddings of the samples that the dictionary encoded."""
-    images = [open_image(pair) for pair in pairs] if raw.image is not None else None
-    captions = [pair.caption or "" for pair in pairs] if raw.text is not None else None
-    return judge.embed(images, captions, [pair.id for pair in pairs])
+    return judge.embed(*samples_of(pairs, raw.image is not None, raw.text is not None), [pair.id for pair in pairs])
+
+
+def samples_of(
+    pairs: Sequence[Pair], images: bool, captions: bool
+) -> tuple[list[Image.Image] | None, list[str] | None]:
+    """Return images and captions of pairs as a judge takes them; None where a run of embeddings was given none."""
+    has_images = images and all(pair.source is not None for pair in pairs)
+    has_captions = captions and all(pair.caption is not None for pair in pairs)
+    return (
+        [open_image(pair) for pair in pairs] if has_images else None,
+        [pair.caption or "" for pair in pairs] if has_captions else None,
+    )
 
 
 def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
@@ -165,6 +178,11 @@ def _notes(context: RunContext) -> list[str]:
             "Embeddings without a model: words are embedded by the captions that contain them, and activations at "
             "patches or tokens are not shown. Fidelity, causal effects and steering need a model (--model and --pairs)."
         )
+        if context.settings.sae is not None:
+            notes.append(
+                "The dictionary was given. Whether it was made on embeddings of the same model, scale and normalisation"
+                " cannot be told from the arrays: see whether explained variance is as high as where it was trained."
+            )
     if context.clip.identity.name.startswith("world") and not context.settings.pairs.startswith(api.WORLD_PREFIX):
         notes.append(
             "Out of domain: the embedded model was trained only on drawings and captions of its own world. On other "

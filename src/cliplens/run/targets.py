@@ -14,6 +14,7 @@ from cliplens.pairs import read_labels
 from cliplens.records import GroundTruth, PairedActs, Units
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, scored_on
+from cliplens.run.embeddings import labels_of_embeddings
 from cliplens.settings import Settings
 from cliplens.sites import MODALITIES
 
@@ -63,14 +64,18 @@ def label_of(settings: Settings) -> Label:
         if value not in truth.values[column]:
             raise unknown_name(f"value of {column}", value, truth.values[column])
         return lambda ids: truth.rows(ids)[column] == truth.values[column].index(value)
-    labels = read_labels(
-        settings.pairs,
-        column,
-        image_column=settings.image_column,
-        id_column=settings.id_column,
-        image_root=settings.image_root,
-        delimiter=settings.delimiter,
-        quoting=settings.quoting or "auto",
+    labels = (
+        labels_of_embeddings(settings, column)
+        if settings.embeddings and not settings.pairs
+        else read_labels(
+            settings.pairs,
+            column,
+            image_column=settings.image_column,
+            id_column=settings.id_column,
+            image_root=settings.image_root,
+            delimiter=settings.delimiter,
+            quoting=settings.quoting or "auto",
+        )
     )
     if value not in labels.values:
         raise unknown_name(f"value of the column {column!r}", value, labels.values)

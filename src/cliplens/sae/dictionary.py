@@ -211,6 +211,10 @@ class Dictionary:
         found = read_pretrained(name, sae_id, layout=layout, hook_name=hook_name, revision=revision, device=device)
         return cls(*found)
 
+    def __repr__(self) -> str:
+        made_on = f", made on {' and '.join(self.provenance.sites)}" if self.provenance else ""
+        return f"Dictionary({self.sae.cfg.architecture()}, d_in {self.d_in}, d_sae {self.d_sae}{made_on})"
+
     def _here(self, acts: PairedActs) -> PairedActs:
         image, text = (None if rows is None else rows.to(self.device) for rows in (acts.image, acts.text))
         return replace(acts, image=image, text=text)

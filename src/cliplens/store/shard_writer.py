@@ -111,7 +111,7 @@ def _cast(found: SiteActs, plan: SitePlan, number: int) -> Shaped[np.ndarray, "p
             raise NonFiniteError(
                 expected=f"activations of {plan.site} within float16's range ({_FLOAT16_MAX:g})",
                 found=f"{largest:g} in batch {number}",
-                fix="store them as float32 (--dtype float32)",
+                fix="store them as float32 (--cache-dtype float32, in Python dtype='float32')",
             )
         acts = acts.to(torch.float16)
     return acts.cpu().numpy()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cliplens.errors import PairsError
 from cliplens.pairs import read_pairs
-from cliplens.pairs.dialect import delimiter_named, is_malformed, quoted_cells
+from cliplens.pairs.dialect import delimiter_named
+from cliplens.pairs.quotes import is_malformed, quoted_cells
 
 LETTERS = string.ascii_letters + " éß中"
 PLAIN = st.text(LETTERS, min_size=1, max_size=12).filter(str.strip)
@@ -103,7 +104,8 @@ def test_the_dialect_is_reported_and_can_be_set(tmp_path: Path) -> None:
     path.write_text("image;caption\na.png;one, two\n")
     pairs = read_pairs(path)
     assert pairs.captions == ["one, two"]
-    assert pairs.notes == ("set.csv: semicolon-delimited, quotation marks enclose cells",)
+    told = "semicolon-delimited, quotation marks enclose cells; images from 'image', captions from 'caption'"
+    assert pairs.notes == (f"set.csv: {told}",)
     path.write_text("image~caption\na.png~one\n")
     assert read_pairs(path, delimiter="~").captions == ["one"]
     assert delimiter_named("tab") == "\t"

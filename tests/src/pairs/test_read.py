@@ -92,7 +92,7 @@ def test_a_folder_with_captions_beside_the_images(tmp_path: Path) -> None:
             "picture,words\na,b\n",
             "a column of images in .*set.csv, called 'image'.*found the columns 'picture'",
         ),
-        ("set.csv", "", "found the columns none"),
+        ("set.csv", "", "found an empty file"),
         ("set.csv", "image,caption\n", "Expected at least one pair, but found none"),
         ("set.jsonl", '{"image": "a"}\n{broken\n', "a column of captions in .*set.jsonl.*found the columns 'image'"),
         ("set.jsonl", "[1]\n", "Expected a JSON object on each line of .*found line 1 is not a JSON object but a list"),

@@ -105,3 +105,60 @@ def test_embeddings_that_do_not_fit_are_errors(tmp_path: Path) -> None:
         harvest(embeddings, Pairs("ab", None, ["x", "y"]), BOTH, tmp_path / "c")
     with pytest.raises(InputError, match=r"Expected sites of the embeddings"):
         harvest(embeddings, Pairs("ab", None, ["x", "y"]), [Site("vision", "hook_projected")], tmp_path / "c")
+
+
+def test_files_of_one_name_are_images_and_then_captions(tmp_path: Path) -> None:
+    for folder, rows in (("a", IMAGE), ("b", TEXT)):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "image.npy", rows)
+    found = read_embeddings([tmp_path / "a" / "image.npy", tmp_path / "b" / "image.npy"])
+    np.testing.assert_array_equal(found.image_rows, IMAGE)
+    np.testing.assert_array_equal(found.text_rows, TEXT)
+    assert len(found.notes) == 2
+    alone = read_embeddings([tmp_path / "a" / "image.npy", tmp_path / "b" / "image.npy"], ["image"])
+    assert "Embeddings not read" in alone.notes[-1]
+
+
+def test_what_is_not_read_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "odd.npz", foo=IMAGE, bar=TEXT)
+    assert "which does not say so by its name" in read_embeddings([tmp_path / "odd.npz"]).notes[0]
+    np.savez(tmp_path / "more.npz", image=IMAGE, text=TEXT, other=TEXT)
+    assert read_embeddings([tmp_path / "more.npz"]).notes == ("more.npz: not read: other",)
+    with pytest.raises(InputError, match="Expected one or two files of embeddings, but found 3"):
+        read_embeddings([tmp_path / "more.npz"] * 3)
+
+
+def test_a_missing_row_of_a_parquet_is_set_aside_and_a_short_one_refused(tmp_path: Path) -> None:
+    lists = [list(map(float, row)) for row in IMAGE]
+    pq.write_table(pa.table({"image": [*lists[:-1], None], "text": list(TEXT)}), tmp_path / "set.parquet")
+    found = read_embeddings([tmp_path / "set.parquet"])
+    assert np.isnan(found.image_rows).all(1).tolist() == [False] * (N - 1) + [True]
+    pq.write_table(pa.table({"image": [*lists[:-1], [1.0]], "text": list(TEXT)}), tmp_path / "set.parquet")
+    with pytest.raises(InputError, match=rf"found {D} numbers in the first row and 1 in row {N - 1}"):
+        read_embeddings([tmp_path / "set.parquet"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.npy", None, "found no such file"),
+        ("a.npy", b"hello", "holds Python objects or is no array"),
+        ("a.pt", b"x", "numpy.save"),
+    ],
+)
+def test_files_that_are_no_arrays_say_what_to_do(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_embeddings([tmp_path / name])
+
+
+def test_pairs_whose_caption_is_none_are_set_aside(tmp_path: Path) -> None:
+    captions = [f"caption {n}" for n in range(N)]
+    captions[3], captions[5] = "", "  "
+    pairs = Pairs([f"p{n}" for n in range(N)], None, captions, bad_captions={7: "not valid"})
+    aside = Quarantine(max_bad=1)
+    cache = harvest(read_embeddings(npy(tmp_path)), pairs, BOTH, tmp_path / "cache", quarantine=aside)
+    assert (len(cache), aside.reasons) == (N - 3, {"p3": "empty caption", "p5": "empty caption", "p7": "not valid"})
+    images = harvest(read_embeddings(npy(tmp_path)), pairs, BOTH[:1], tmp_path / "images")
+    assert len(images) == N
