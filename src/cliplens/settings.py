@@ -181,20 +181,20 @@ class Settings:
                 fix=f"leave --{name} out: --pairs names both images and captions",
             )
         kinds = get_type_hints(Settings)
-        for name, metadata in {f.name: f.metadata for f in fields(self)}.items():
-            value = getattr(self, name)
-            if isinstance(value, PathLike):
-                value = str(value)
-                object.__setattr__(self, name, value)
-            _check_kind(name, value, kinds[name])
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                _check_number(name, value, metadata.get("min"), metadata.get("max"))
+        for name in kinds:
+            if isinstance(getattr(self, name), PathLike):
+                object.__setattr__(self, name, str(getattr(self, name)))
+            _check_kind(name, getattr(self, name), kinds[name])
         if not 0 < self.held_out < 1:
             raise InputError(
                 expected="--held-out as a fraction between 0 and 1",
                 found=str(self.held_out),
                 fix="pass for example --held-out 0.2",
             )
+        for name, metadata in {f.name: f.metadata for f in fields(self)}.items():
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                _check_number(name, value, metadata.get("min"), metadata.get("max"))
         if self.controls and self.sae is not None:
             raise InputError(
                 expected="--controls with a dictionary that the run trains",

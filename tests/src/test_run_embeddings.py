@@ -139,7 +139,8 @@ def test_the_table_of_captions_is_read_as_any_table(files: Path, tmp_path: Path)
     assert read(files, **options, caption_column="alt").captions[:2] == ["alt 0", "alt 1"]
     with pytest.raises(InputError, match="Expected a column 'nope'"):
         read(files, **options, caption_column="nope")
-    label = label_of(asked(files, **options, target="kind=cat"))
+    both = [str(files / "image.npy"), str(files / "text.npy")]
+    label = label_of(Settings(embeddings=both, **options, target="kind=cat"))  # type: ignore[arg-type]
     assert label([f"row-{n:06d}" for n in range(4)]).tolist() == [True, False, False, True]
     with pytest.raises(InputError, match="a table of captions with a column 'kind'"):
         label_of(asked(files, target="kind=cat"))

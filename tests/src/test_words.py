@@ -68,7 +68,7 @@ def test_names_of_the_package_that_are_near() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["blocks.0.hook_resid_pst", "text.blocks.0.hook_resid_post", "resid_post", "", 3, None, ()]
+    "key", ["blocks.0.hook_resid_pst", "text.blocks.9.hook_resid_post", "resid_post", "", 3, None, ()]
 )
 def test_no_key_of_a_cache_is_a_bare_key_error(clip: HookedCLIP, key: object) -> None:
     pairs = cliplens.read_pairs("world:2")

@@ -77,10 +77,11 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool) -> bool:
     if asked:
         console.print(f"cliplens {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

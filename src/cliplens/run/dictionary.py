@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from cliplens import keys
 from cliplens.api import pick_device
+from cliplens.errors import InputError, UnknownNameError
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
 from cliplens.settings import Settings

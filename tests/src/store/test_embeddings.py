@@ -157,7 +157,7 @@ def test_pairs_whose_caption_is_none_are_set_aside(tmp_path: Path) -> None:
     captions = [f"caption {n}" for n in range(N)]
     captions[3], captions[5] = "", "  "
     pairs = Pairs([f"p{n}" for n in range(N)], None, captions, bad_captions={7: "not valid"})
-    aside = Quarantine(max_bad=1)
+    aside = Quarantine(max_bad=1.0)
     cache = harvest(read_embeddings(npy(tmp_path)), pairs, BOTH, tmp_path / "cache", quarantine=aside)
     assert (len(cache), aside.reasons) == (N - 3, {"p3": "empty caption", "p5": "empty caption", "p7": "not valid"})
     images = harvest(read_embeddings(npy(tmp_path)), pairs, BOTH[:1], tmp_path / "images")
