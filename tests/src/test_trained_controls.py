@@ -11,6 +11,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.records import Batch
 from cliplens.run import Settings, run
 from cliplens.run.context import RunContext
+from cliplens.run.controls import Scored
 from cliplens.run.dictionary import train_again, training_rows
 from cliplens.run.scoring import held_out_batches
 from cliplens.run.trained_controls import SEEDS, shuffled_weights, trained_controls
@@ -36,16 +37,23 @@ def kept(context: RunContext) -> list[Batch]:
     return list(held_out_batches(context))
 
 
-def test_each_control_is_over_the_scored_pairs(context: RunContext, kept: list[Batch]) -> None:
-    found, notes = trained_controls(context, kept)
+@pytest.fixture(scope="module")
+def made(context: RunContext, kept: list[Batch]) -> tuple[dict[str, list[Scored]], list[str]]:
+    return trained_controls(context, kept)
+
+
+def test_each_control_is_over_the_scored_pairs(
+    context: RunContext, kept: list[Batch], made: tuple[dict[str, list[Scored]], list[str]]
+) -> None:
+    found, notes = made
     assert notes == []
-    assert {name: len(made) for name, made in found.items()} == {
+    assert {name: len(scored) for name, scored in found.items()} == {
         "frozen_decoder": 1,
         "reseeds": SEEDS,
         "untrained_model": 1,
     }
-    for made in found.values():
-        for batches, decoder in made:
+    for scored in found.values():
+        for batches, decoder in scored:
             assert [b.ids for b in batches] == [b.ids for b in kept]
             assert decoder.shape == context.dictionary.decoder.shape
             assert not torch.equal(decoder, context.dictionary.decoder)
@@ -60,9 +68,9 @@ def test_each_control_is_over_the_scored_pairs(context: RunContext, kept: list[B
 
 
 def test_the_untrained_model_is_read_with_shuffled_weights_and_judges_itself(
-    context: RunContext, kept: list[Batch]
+    context: RunContext, made: tuple[dict[str, list[Scored]], list[str]]
 ) -> None:
-    ((batches, _),) = trained_controls(context, kept)[0]["untrained_model"]
+    ((batches, _),) = made[0]["untrained_model"]
     assert isinstance(context.clip, HookedCLIP)
     with shuffled_weights(context.clip.model):
         seen = list(stream(context.clip, context.pairs, sites_of("hook_embedding")))
