@@ -188,7 +188,7 @@ RUN = {
     ),
     "CONTRIBUTING.md": Page(),
     "docs/advice.md": Page(lambda _: {name: np.random.rand(40, 6) for name in ("image_codes", "text_codes")}),
-    "docs/contribution.md": Page(scored, {"512": "16"}),
+    "docs/contribution.md": Page(scored, {"512": "16", "[problem])": "[problem], controls=0)"}),
     "docs/analysis.md": Page(
         analysis,
         {
@@ -224,8 +224,12 @@ def test_every_page_with_snippets_is_run() -> None:
     assert sorted(RUN) == sorted(str(page.relative_to(ROOT)) for page in PAGES if snippets(page))
 
 
+SLOW = ("docs/contribution.md",)
+"""Pages whose preparation takes seconds."""
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in RUN])
 def test_the_snippets_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = [s for s in snippets(ROOT / page) if not any(text in s for text in LEFT_OUT)]

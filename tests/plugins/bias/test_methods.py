@@ -204,6 +204,7 @@ def test_the_command_reads_a_data_set_and_writes_a_section_of_the_report(run: Op
     assert 'id="study-bias"' in run.folder.report.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -14,6 +14,7 @@ from cliplens.run import OpenedRun
 from cliplens.studies import ScoredClasses, read_studies
 from cliplens_plugins.contribution import Problem, contribution, matching_problem, mm_shap, zero_shot_problem
 from cliplens_plugins.contribution.command import app
+from cliplens_plugins.contribution.of_run import _given
 from cliplens_plugins.contribution.study import removal_verdicts
 from support.study_runs import study_run
 from support.tiny import tiny_images, tiny_model, tiny_tokens
@@ -86,6 +87,7 @@ def test_mm_shap_of_a_model_that_ignores_a_side_is_at_the_end() -> None:
         mm_shap(clip, tiny_images(1), tokens[:1], side=5)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun, tmp_path: Path) -> None:
     options = ["--pairs", "12", "--controls", "2", "--resamples", "1", "--labels", "fill"]
     done = CliRunner().invoke(app, [str(run.folder.path), *options])
@@ -100,6 +102,7 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun,
     assert "Shapley value of each class" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -115,3 +118,11 @@ def test_what_cannot_be_asked_is_refused_in_words(run: OpenedRun, options: list[
     done = CliRunner().invoke(app, [str(run.folder.path), *usual, *options])
     assert says in str(done.exception)
     assert isinstance(done.exception, InputError)
+
+
+@pytest.mark.parametrize("function", ["nowhere:task", "math", "math:nothing", "", ":task"])
+def test_a_function_that_cannot_be_imported_is_refused(function: str) -> None:
+    with pytest.raises(InputError, match="name a function that Python can import"):
+        _given(function)
+    assert list(_given("math:sqrt")) == ["sqrt"]
+    assert _given(None) == {}
