@@ -56,13 +56,15 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old)
         move(partial, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         if old.exists() and not folder.exists():
             old.rename(folder)
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def move(partial: Path, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import sys
 import tomllib
@@ -44,12 +45,18 @@ def test_a_killed_run_resumes_to_the_same_files(place: Place, number: int) -> No
 
 @pytest.mark.parametrize(
     "trial",
-    [NAMED, EXPORTS[1], *(pytest.param(trial, marks=SLOW) for trial in (RESULTS[0], EXPORTS[0], EXPORTS[2]))],
+    [NAMED, *(pytest.param(trial, marks=SLOW) for trial in (RESULTS[0], *EXPORTS))],
     ids=lambda trial: trial.name,
 )
 def test_a_killed_command_is_entered_again_with_the_same_files(place: Place, trial: Trial) -> None:
     changes = place.whole(trial)[1]
     assert trials.kill(place, trial, 2 * len(changes) // 3) == trials.SAME
+
+
+def test_a_kill_beside_a_finished_dictionary_leaves_no_checkpoints(place: Place) -> None:
+    trial = next(trial for trial in JOBS if trial.name == "train")
+    removals = [n for n, change in enumerate(place.whole(trial)[1]) if re.match(r"os\.remove .*/training-", change)]
+    assert trials.kill(place, trial, removals[-1]) == trials.SAME
 
 
 @SLOW
