@@ -24,6 +24,8 @@ BESIDES = """## Other names
 |---|---|---|
 | `local-dir:/path`, `hf-hub:org/repo` | any model saved by open_clip | those of its families |
 | `hf:org/repo`, `hf:/path` | Hugging Face CLIP, SigLIP, SigLIP 2, converted to open_clip | heads, heads |
+| `hf:/path/text_encoder` | `CLIPTextModel` and similar encoders alone, as in a diffusers pipeline | no vision, heads |
+| `hf:/path/image_encoder` | `CLIPVisionModel` and similar encoders alone | heads, no text |
 | `slip:/file`, `declip:/file` | the authors' checkpoints of SLIP and DeCLIP (ViT) | heads, heads |
 | `timm:name` | timm `VisionTransformer` and `Eva`, such as DINO | heads, no text |
 | `world`, `world-plain` | the embedded models | heads, heads |

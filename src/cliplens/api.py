@@ -13,8 +13,17 @@ from torch import Tensor, nn
 
 from cliplens import registry
 from cliplens.contracts import LoadedModel, ModelSource
-from cliplens.errors import InputError, UnknownNameError, unknown_name
-from cliplens.hooked import HookedCLIP, HookedTextTower, HookedVisionTower, identity_of, open_tower, unwrapped
+from cliplens.errors import CliplensError, InputError, UnknownNameError, unknown_name
+from cliplens.hooked import (
+    HookedCLIP,
+    HookedTextTower,
+    HookedVisionTower,
+    attribute,
+    check_weights,
+    identity_of,
+    open_tower,
+    unwrapped,
+)
 from cliplens.pairs import Pairs, Quoting
 from cliplens.pairs import read_pairs as _read_pairs_from
 from cliplens.pictures import AS_SEEN, Orientation, PictureOptions
@@ -65,7 +74,11 @@ def load(
     sources = [source for _, source in registry.made("models", ModelSource)]
     for source in sources:
         if source.knows(name):
-            return _hooked(source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]), check)
+            return _hooked(
+                source.load(name, pretrained, device=pick_device(device), dtype=DTYPES[dtype]),
+                check,
+                built_by_name=True,
+            )
     if "/" in name or Path(name).exists():
         place = f"local-dir:{name}, or hf:{name}" if Path(name).exists() else f"hf:{name}"
         raise UnknownNameError(
@@ -94,22 +107,27 @@ def wrap(
         preprocess: function from a picture to Float[Tensor, "3 height width"]; by default the one that the model's
             configuration describes.
         tokenizer: function from captions to Int64[Tensor, "caption context"]; by default that of the model.
-        check: compare hooked and unhooked outputs on two random inputs if the model has parts that the adapters do not
-            know exactly: a subclass, a replaced method, a LoRA, or a forward hook.
+        check: compare hooked and unhooked outputs once on two random inputs, which finds a subclass, a replaced method
+            or part, a LoRA, or a forward hook. Models that are put together alike are compared once.
 
     Raises:
         InputError: no installed source recognises the model.
         MismatchError: hooked and unhooked outputs differ; the message names the first block that differs, and why.
     """
     model = unwrapped(model)
-    for _, source in registry.made("models", ModelSource):
+    check_weights(model)
+    sources = [source for _, source in registry.made("models", ModelSource)]
+    for source in sources:
         loaded = source.adopt(model)
         if loaded is not None:
             return _hooked(_with_own(loaded, preprocess, tokenizer), check)
+    inside = _recognised_inside(model, sources)
     raise InputError(
         expected="a model that an installed source recognises",
         found=f"{type(model).__module__}.{type(model).__qualname__}",
-        fix="wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
+        fix=f"wrap the model inside it: cliplens.wrap({attribute(inside)})"
+        if inside
+        else "wrap an open_clip model, or write a ModelSource for it (CONTRIBUTING.md, 'Adding a tower')",
     )
 
 
@@ -147,6 +165,18 @@ def steer(
     return context
 
 
+def _recognised_inside(model: nn.Module, sources: Sequence[ModelSource]) -> str | None:
+    """Return the name of the outermost module inside a model that a source recognises."""
+    names = sorted((name for name, _ in model.named_modules() if name), key=lambda name: name.count("."))
+    for name in names:
+        try:
+            if any(source.adopt(model.get_submodule(name)) is not None for source in sources):
+                return name
+        except CliplensError:
+            return name  # a source knows its class, and says what is wrong with it when asked
+    return None
+
+
 def _with_own(
     loaded: LoadedModel,
     preprocess: Callable[[Image.Image], Tensor] | None,
@@ -166,12 +196,12 @@ def _with_own(
     return replace(own, identity=identity)
 
 
-def _hooked(loaded: LoadedModel, check: bool) -> HookedCLIP:
-    vision = open_tower(loaded.module, "vision", check=check)
-    text = open_tower(loaded.module, "text", check=check)
+def _hooked(loaded: LoadedModel, check: bool, *, built_by_name: bool = False) -> HookedCLIP:
+    vision = open_tower(loaded.module, "vision", check=check, built_by_name=built_by_name)
+    text = open_tower(loaded.module, "text", check=check, built_by_name=built_by_name)
     assert vision is None or isinstance(vision, HookedVisionTower)
     assert text is None or isinstance(text, HookedTextTower)
-    return HookedCLIP(
+    clip = HookedCLIP(
         loaded.module,
         vision=vision,
         text=text,
@@ -179,6 +209,9 @@ def _hooked(loaded: LoadedModel, check: bool) -> HookedCLIP:
         tokenizer=loaded.tokenizer,
         identity=loaded.identity,
     )
+    if check:
+        clip.prove()
+    return clip
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

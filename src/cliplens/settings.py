@@ -89,8 +89,8 @@ class Settings:
 
     sae: str | None = _option(
         None,
-        "An existing dictionary, as a SAELens folder or a checkpoint file, in place of training one. All pairs are "
-        "scored.",
+        "An existing dictionary, as a SAELens folder, a checkpoint file or hf:owner/name/folder, in place of training "
+        "one. All pairs are scored.",
         DICTIONARY,
     )
     layout: str | None = _option(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
 from cliplens.errors import InputError, MismatchError
-from cliplens.hooked import changes, identity_of
+from cliplens.hooked import changes, has_hooks, identity_of
 from cliplens_hooks.models.hf_conversion import SUPPORTED, TEXT_ONLY, VISION_ONLY, to_open_clip
 from cliplens_hooks.models.hf_inside import tower_inside
 from cliplens_hooks.models.hf_preprocess import FILES, preprocess_at, usual
@@ -147,8 +147,7 @@ def _class_of(config: Any) -> Any:
 def _check_same(stock: Any, made: nn.Module, kind: str, changed: dict[str, str]) -> None:
     """Compare a changed object with the copy of its weights on two random inputs."""
     listed = "; ".join(f"{name or 'the model'} is {why}" for name, why in list(changed.items())[:3])
-    hooked = [name for name, why in changed.items() if "hooks" in why]
-    if hooked:
+    if any(has_hooks(module) for module in stock.modules()):
         raise MismatchError(
             expected="a transformers model without hooks, because a copy of its weights would not run them",
             found=listed,
@@ -171,10 +170,11 @@ def _gaps(stock: Any, made: Any, kind: str) -> list[float]:
     stock.eval()
     try:
         gaps = []
-        if kind not in TEXT_ONLY and not kind.startswith("siglip2"):
+        if kind not in TEXT_ONLY:
             images = torch.randn(2, 3, *made.visual.image_size, generator=generator).to(**where)
             run = stock.get_image_features if hasattr(stock, "get_image_features") else stock
-            gaps.append(_gap(_embedding(run(pixel_values=images), "image_embeds"), made.visual(images)))
+            given = _in_patches(images, stock) if kind.startswith("siglip2") else {"pixel_values": images}
+            gaps.append(_gap(_embedding(run(**given), "image_embeds"), made.visual(images)))
         if kind not in VISION_ONLY:
             text = _text_config(stock)
             shape = (2, text.max_position_embeddings)
@@ -186,6 +186,18 @@ def _gaps(stock: Any, made: Any, kind: str) -> list[float]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def _in_patches(images: Tensor, stock: Any) -> dict[str, Tensor]:
+    """Return images as transformers' SigLIP 2 takes them: flattened patches, which of them count, rows and columns."""
+    size = (getattr(stock.config, "vision_config", None) or stock.config).patch_size
+    patches = images.unfold(2, size, size).unfold(3, size, size).permute(0, 2, 3, 4, 5, 1)
+    n, rows, columns = patches.shape[:3]
+    return {
+        "pixel_values": patches.reshape(n, rows * columns, -1),
+        "pixel_attention_mask": torch.ones(n, rows * columns, dtype=torch.long, device=images.device),
+        "spatial_shapes": torch.tensor([[rows, columns]] * n, device=images.device),
+    }
 
 
 def _embedding(answer: Any, name: str) -> Tensor:

@@ -55,22 +55,57 @@ def stock_text(model: nn.Module) -> nn.Module | None:
 
 
 class InlinedText(nn.Module):
-    """The text transformer of a `CLIP` as one module. It shares the parts, which are attributes of the model."""
+    """The text transformer of a `CLIP` as one module. It shares the parts, which are attributes of the model.
+
+    Parameters, buffers and options are read from the model each time, so that a tensor put in the place of another is
+    seen.
+    """
 
     cls_emb = None
     use_pad_mask = False
+    model: CLIP
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
+        self.__dict__["model"] = model
         self.transformer = model.transformer
         self.token_embedding = model.token_embedding
-        self.positional_embedding = model.positional_embedding
         self.ln_final = model.ln_final
-        self.text_projection = model.text_projection
-        self.register_buffer("attn_mask", model.attn_mask, persistent=False)
+        if isinstance(model.text_projection, nn.Linear):
+            self.add_module("projection", model.text_projection)
+        if hasattr(model, "parametrizations"):
+            self.add_module("reparametrised", model.parametrizations)
         self.training = False
-        self.pool_type, self.eos_id = model.text_pool_type, model.text_eos_id
-        self.vocab_size = model.vocab_size
+
+    @property
+    def positional_embedding(self) -> Tensor:
+        """The model's position embeddings."""
+        return self.model.positional_embedding
+
+    @property
+    def text_projection(self) -> Any:
+        """The model's projection: a matrix, a linear layer, or None."""
+        return self.model.text_projection
+
+    @property
+    def attn_mask(self) -> Tensor | None:
+        """The model's causal mask."""
+        return self.model.attn_mask
+
+    @property
+    def pool_type(self) -> str:
+        """How the model pools."""
+        return self.model.text_pool_type
+
+    @property
+    def eos_id(self) -> int:
+        """The id of the end token."""
+        return self.model.text_eos_id
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids there are."""
+        return self.model.vocab_size
 
     def forward(self, text: Int[Tensor, "batch context"]) -> Float[Tensor, "batch d_embed"]:
         """Return text embeddings, computed as in `CLIP.encode_text`."""
@@ -176,6 +211,11 @@ class OpenClipText(HookedTextTower):
         self.ln_final = hooked_norm(stock.ln_final, stock.transformer.width)
         self.hook_pooled = hook_point(stock.transformer.width)
         self.setup()
+
+    @property
+    def holder(self) -> nn.Module:
+        """The module that holds all weights of the encoder."""
+        return self.stock.model if isinstance(self.stock, InlinedText) else self.stock
 
     @property
     def input_dtype(self) -> torch.dtype:

@@ -108,10 +108,8 @@ class _Shown:
         clip = self.clip
         image = torch.cat([clip.encode_image(x, normalize=True) for x in self._cut(self.images)])
         text = self._texts(self.tokens)
-        model: Any = clip.model
-        bias = getattr(model, "logit_bias", None)
-        scale = float(model.logit_scale.exp())
-        loss = contrastive_loss(image, text, scale, None if bias is None else float(bias), **self._shared)
+        scale, bias = clip.logit_scale_and_bias()
+        loss = contrastive_loss(image, text, float(scale), None if bias is None else float(bias), **self._shared)
         figures = {"contrastive_loss": loss, **retrieval(image, text, **self._shared)}
         if self.classes is not None:
             figures["zero_shot"] = zero_shot(image, self._texts(self.classes.tokens), self.classes.labels)

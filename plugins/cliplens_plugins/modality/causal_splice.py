@@ -98,7 +98,7 @@ def causal_effects(
             given["prompt"] = classes[0]
         shown = _Shown(clip, given, forward_batch)
         labels = None if classes is None else classes[1]
-        scale = float(clip.model.logit_scale.exp())  # type: ignore[operator]
+        scale = float(clip.logit_scale_and_bias()[0])
         others = other_right_pairs(len(images), ids_of_rows(images), ids_of_rows(tokens))
         measured = _Measured(shown.clean, labels, scale, others)
         wanted = tqdm(latents, desc="ablating latents", unit="latent", delay=2)

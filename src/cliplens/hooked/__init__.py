@@ -49,12 +49,15 @@ from cliplens.hooked.special import special_mask as special_mask
 from cliplens.hooked.splice import Splice as Splice
 from cliplens.hooked.splicing import Splicing as Splicing
 from cliplens.hooked.structure import changes as changes
+from cliplens.hooked.structure import has_hooks as has_hooks
 from cliplens.hooked.text import HookedTextTower as HookedTextTower
 from cliplens.hooked.tower import HookedTower as HookedTower
 from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower
 from cliplens.hooked.weights import applied_bias as applied_bias
 from cliplens.hooked.weights import applied_weight as applied_weight
 from cliplens.hooked.weights import is_adapted as is_adapted
+from cliplens.hooked.wrappers import attribute as attribute
+from cliplens.hooked.wrappers import check_weights as check_weights
 from cliplens.hooked.wrappers import unwrapped as unwrapped
 from cliplens.hooked.zero_shot import TEMPLATES as TEMPLATES
 

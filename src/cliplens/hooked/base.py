@@ -37,6 +37,11 @@ class AbstractTower(HookedRoot):
     """Number of leading positions of a vision tower that are not patches (class token, registers)."""
 
     @property
+    def holder(self) -> nn.Module:
+        """Return the module that holds all weights of the encoder: the encoder itself, or the model around it."""
+        return self.stock
+
+    @property
     @abstractmethod
     def cfg(self) -> TowerConfig:
         """The configuration of the tower, with the current device and dtype of its weights."""

@@ -17,6 +17,7 @@ from cliplens.hooked.cache import JointCache
 from cliplens.hooked.hook_view import HookView
 from cliplens.hooked.identity import LiveIdentity
 from cliplens.hooked.inputs import required, stacked_images, token_ids
+from cliplens.hooked.joint import JointProof
 from cliplens.hooked.part import active, borrow, hook_point
 from cliplens.hooked.root import HookFn
 from cliplens.hooked.splice import Splice
@@ -98,6 +99,16 @@ class HookedCLIP(Splicing):
     def train(self, mode: bool = True) -> "HookedCLIP":
         """Do nothing: towers run in eval mode. `clip.model.train()` changes the mode of the stock model."""
         return self
+
+    def prove(self) -> None:
+        """Compare the joint model with its towers now, and keep looking at each call whether its parts were exchanged.
+
+        Raises:
+            MismatchError: the model's own methods give something else than its encoders.
+        """
+        proof = JointProof(self.model, self.towers, self.logits)
+        for tower in self.towers.values():
+            borrow(tower, still=proof.check)
 
     def setup(self) -> None:
         """Set the names of the hook points of both towers again."""

@@ -50,6 +50,9 @@ def weights_sha256(model: nn.Module) -> str:
     """Return the SHA-256 over name, dtype, shape and bytes of every tensor of the state dict. The device is ignored."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
+        if not isinstance(value, Tensor):  # what a module keeps beside its tensors (`get_extra_state`)
+            digest.update(f"{name} {value!r}\n".encode())
+            continue
         tensor = value.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -45,7 +45,7 @@ class HookedMLP(HookedPart):
     stock: nn.Module
     layer_scale: LayerScale
     fc_in: "nn.Linear | LinearRows"
-    fc_out: nn.Linear
+    fc_out: nn.Module
     act: nn.Module
     fc_gate: "nn.Linear | LinearRows | None"
     norm: nn.Module | None
@@ -56,7 +56,7 @@ class HookedMLP(HookedPart):
         stock: nn.Module,
         fc_in: Any,
         act: Any,
-        fc_out: nn.Linear,
+        fc_out: nn.Module,
         *,
         d_model: int,
         d_mlp: int,

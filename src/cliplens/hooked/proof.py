@@ -5,7 +5,7 @@ over a model with classes other than the stock ones is run once on two random in
 outputs differ, the tower raises an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,35 +20,88 @@ from cliplens.hooked.structure import changes, has_hooks, in_eval_mode
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """Largest |hooked - stock| / |stock| that counts as rounding, by dtype."""
 PROBES = 2
+LARGEST = 2**30
+"""Weights a model may have to be copied for a proof."""
 
 
-def prove(tower: AbstractTower) -> None:
+def prove(tower: AbstractTower, *, as_it_is: bool) -> None:
     """Compare the hooked and the unhooked output of the tower on random inputs.
+
+    It is run with random weights near its own, which show what the present ones hide: a LoRA that is still zero, a
+    change behind a tiny LayerScale, a small effect in half precision.
+
+    Args:
+        tower: the tower.
+        as_it_is: run it with the weights as they are too.
 
     Raises:
         MismatchError: they differ, or forward hooks on the stock model would not run. The message names the first
             block that differs and the reason.
     """
-    if any(p.is_meta for p in tower.stock.parameters()):
-        return
     with torch.no_grad(), in_eval_mode(tower.stock), _own_hooks_aside(tower):
-        inputs = probe_inputs(tower)
-        try:
-            with _counted(tower.stock) as wanted_calls:
-                wanted = tower.run_stock(inputs)
-        except (RuntimeError, NotImplementedError):
-            return  # The stock model does not run either: nothing to compare with.
-        try:
-            with _everything_read(tower), _counted(tower.stock) as calls:
-                got = tower.run_hooked(inputs)
-        except Exception as error:
-            raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
-        lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
-        if lost:
-            raise _refusal(tower, f"forward hooks on stock module {lost[0]!r}, which the hooked pass would skip")
-        gap = _gap(got, wanted)
-        if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
-            raise _refusal(tower, _where(tower, inputs, gap))
+        if as_it_is:
+            _compare(tower)
+        with_other_weights(tower.holder, lambda: _compare(tower))
+
+
+def with_other_weights(holder: nn.Module, run: Callable[[], None]) -> None:
+    """Call `run` while the modules hold random weights near their own, in float32 at least; then give theirs back.
+
+    A model that does not run with such weights (cast to a fixed dtype) is left out; a very large one keeps its own.
+    """
+    if sum(weight.numel() for weight in holder.parameters()) > LARGEST:
+        run()
+        return
+    generators: dict[torch.device, torch.Generator] = {}
+    other: dict[str, Tensor] = {}
+    for name, weight in [*holder.named_parameters(), *holder.named_buffers()]:
+        if not weight.is_floating_point() or weight.dtype.itemsize == 1:
+            continue
+        wide = weight.float() if weight.dtype.itemsize == 2 else weight
+        other[f"holder.{name}"] = _moved(wide, generators) if isinstance(weight, nn.Parameter) else wide
+    try:
+        torch.func.functional_call(_Holding(holder, run), other, ())
+    except (RuntimeError, TypeError, NotImplementedError):
+        return
+
+
+class _Holding(nn.Module):
+    """A module for `functional_call` that holds another one and calls a function."""
+
+    def __init__(self, holder: nn.Module, run: Callable[[], None]) -> None:
+        super().__init__()
+        self.holder = holder
+        self.__dict__["run"] = run
+
+    def forward(self) -> None:
+        self.run()
+
+
+def _moved(weight: Tensor, generators: dict[torch.device, torch.Generator]) -> Tensor:
+    device = weight.device
+    generator = generators.setdefault(device, torch.Generator(device).manual_seed(len(generators)))
+    noise = torch.randn(weight.shape, generator=generator, device=device, dtype=weight.dtype)
+    return weight + noise * (0.3 if weight.ndim < 2 else 0.5 * max(weight[0].numel(), 1) ** -0.5)
+
+
+def _compare(tower: AbstractTower) -> None:
+    inputs = probe_inputs(tower)
+    try:
+        with _counted(tower.stock) as wanted_calls:
+            wanted = tower.run_stock(inputs)
+    except (RuntimeError, NotImplementedError):
+        return  # The stock model does not run either: nothing to compare with.
+    try:
+        with _everything_read(tower), _counted(tower.stock) as calls:
+            got = tower.run_hooked(inputs)
+    except Exception as error:
+        raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
+    lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
+    if lost:
+        raise _refusal(tower, f"forward hooks on stock module {lost[0]!r}, which the hooked pass would skip")
+    gap = gap_between(got, wanted)
+    if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
+        raise _refusal(tower, _where(tower, inputs, gap))
 
 
 def probe_inputs(tower: AbstractTower) -> Tensor:
@@ -67,8 +120,8 @@ def _refusal(tower: AbstractTower, found: str) -> MismatchError:
     return MismatchError(
         expected=f"a {tower.cfg.side} tower with the same output with and without hooks",
         found=found,
-        fix="wrap the stock model without that change (merge a LoRA, remove the hooks), write a Tower adapter for it"
-        " (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it nevertheless",
+        fix="wrap the stock model without that change (merge a LoRA, remove the hooks, call prune.remove), write a"
+        " Tower adapter for it (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it nevertheless",
     )
 
 
@@ -80,8 +133,8 @@ def _where(tower: AbstractTower, inputs: Tensor, gap: float) -> str:
         after = layer(stream, context)
         with _everything_read(layer):
             hooked = layer(stream, context)
-        if not _gap(hooked, after) <= TOLERANCE.get(after.dtype, 1e-2):
-            return f"block {number} that differs by {_gap(hooked, after):.1e}: {_why(tower, layer, changed)}"
+        if not gap_between(hooked, after) <= TOLERANCE.get(after.dtype, 1e-2):
+            return f"block {number} that differs by {gap_between(hooked, after):.1e}: {_why(tower, layer, changed)}"
         stream = after
     return f"an output that differs by {gap:.1e}, before or behind the blocks: {_listed(changed)}"
 
@@ -100,7 +153,8 @@ def _listed(changed: dict[str, str]) -> str:
     return "; ".join(named[:3]) or "nothing in its classes says why"
 
 
-def _gap(got: Tensor, wanted: Tensor) -> float:
+def gap_between(got: Tensor, wanted: Tensor) -> float:
+    """Return |got - wanted| / |wanted| over the finite numbers; inf where shapes or the places of nan differ."""
     if got.shape != wanted.shape:
         return float("inf")
     same = got.isfinite() == wanted.isfinite()

@@ -5,16 +5,28 @@ the same: modules, their classes, replaced attributes and hooks. The walk over t
 runs at every hooked forward pass.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
 from torch import nn
+from torch.nn.modules import module as torch_module
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 KNOWN = frozenset({"torch", "open_clip", "timm", "transformers", "cliplens", "cliplens_hooks"})
 """Packages with the module classes that the adapters are tested on."""
+_GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+)
+_VALUES = (bool, int, float, str, tuple, type(None))
+_EVERY_MODULE = "every module"
+_lock = Lock()
+_held: dict[nn.Module, int] = {}
+"""How many blocks keep a module, whose own mode is training, in eval mode."""
 
 
 def modules_of(stock: nn.Module) -> list[nn.Module]:
@@ -30,29 +42,90 @@ def modules_of(stock: nn.Module) -> list[nn.Module]:
 def structure(stock: nn.Module) -> list[Any]:
     """Return a description of the modules. While it is equal (`==`), a comparison with the stock model stays valid.
 
-    It lists every module with its class, the class's forward, the number of its own attributes and its hooks.
+    It lists every module with its class, the class's forward, the number of its own attributes and its hooks; the
+    methods of every class that is not torch's own; and the hooks that torch runs on every module.
     """
-    found: list[Any] = []
+    found: list[Any] = [global_hooks()]
+    classes: dict[type, None] = {}
     for module in modules_of(stock):
         own = module.__dict__
-        found += (module if module is not stock else None, module.__class__, module.__class__.forward, len(own))
+        kind = module.__class__
+        classes[kind] = None
+        found += (module if module is not stock else None, kind, kind.forward, len(own))
         for hooks in HOOKS:
             if own[hooks]:
                 found.append(tuple(own[hooks]))
+    found += [method for kind in classes for cls in _own_classes(kind) for method in _methods(cls)]
     return found
+
+
+def composition(stock: nn.Module) -> tuple[Any, ...]:
+    """Return how a module is put together: names, classes, plain values and tensors' names, without the tensors."""
+    return tuple(
+        (
+            name,
+            module.__class__,
+            tuple(values_of([module])),
+            tuple(key for key, value in module._parameters.items() if value is not None),
+            tuple(key for key, value in module._buffers.items() if value is not None),
+        )
+        for name, module in stock.named_modules()
+    )
+
+
+def values_of(modules: Iterable[nn.Module]) -> list[Any]:
+    """Return the plain values modules hold (switches, factors), their mode left out."""
+    return [
+        (key, value)
+        for module in modules
+        for key, value in vars(module).items()
+        if key != "training" and isinstance(value, _VALUES)
+    ]
+
+
+def global_hooks() -> tuple[Any, ...]:
+    """Return the hooks that torch runs at every module, whoever registered them."""
+    return tuple(hook for hooks in _GLOBAL_HOOKS if hooks for hook in hooks.values())
+
+
+def _own_classes(kind: type) -> list[type]:
+    return [cls for cls in kind.__mro__ if not cls.__module__.startswith(("torch.", "builtins"))]
+
+
+def _methods(cls: type) -> list[Any]:
+    return [v for v in vars(cls).values() if isinstance(v, FunctionType | property)]
 
 
 @contextmanager
 def in_eval_mode(stock: nn.Module) -> Iterator[None]:
-    """Put every module of a stock model into eval mode for the `with` block, then restore each mode."""
-    flipped = [module for module in modules_of(stock) if module.__dict__["training"]]
+    """Put every module of a stock model into eval mode for the `with` block, then restore each mode.
+
+    Several threads may be inside at once: a module gets its mode back when the last of them leaves.
+    """
+    kept = _keep(stock)
     try:
-        for module in flipped:
-            module.__dict__["training"] = False
         yield
     finally:
-        for module in flipped:
-            module.__dict__["training"] = True
+        if kept:
+            _release(kept)
+
+
+def _keep(stock: nn.Module) -> list[nn.Module]:
+    with _lock:
+        kept = [m for m in modules_of(stock) if m.__dict__["training"] or m in _held]
+        for module in kept:
+            _held[module] = _held.get(module, 0) + 1
+            module.__dict__["training"] = False
+    return kept
+
+
+def _release(kept: list[nn.Module]) -> None:
+    with _lock:
+        for module in kept:
+            _held[module] -= 1
+            if not _held[module]:
+                del _held[module]
+                module.__dict__["training"] = True
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -63,7 +136,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 def called_as(stock: nn.Module, compute: Any, *given: Any, **named: Any) -> Any:
     """Call `compute` in place of the module's forward. Hooks on the module run as usual."""
-    if not (has_hooks(stock) or stock.__dict__["_backward_pre_hooks"]):
+    if not (has_hooks(stock) or stock.__dict__["_backward_pre_hooks"] or global_hooks()):
         return compute(*given, **named)
     before = stock.__dict__.get("forward")
     stock.__dict__["forward"] = compute
@@ -78,10 +151,14 @@ def called_as(stock: nn.Module, compute: Any, *given: Any, **named: Any) -> Any:
 
 def changes(stock: nn.Module) -> dict[str, str]:
     """Return the differences from the stock classes by module name: classes, methods, hooks, parametrisations."""
-    return {name: why for name, module in stock.named_modules() if (why := _change(module)) is not None}
+    found = {name: why for name, module in stock.named_modules() if (why := change(module)) is not None}
+    if hooks := global_hooks():
+        found[_EVERY_MODULE] = f"under hooks that torch runs at all modules ({len(hooks)})"
+    return found
 
 
-def _change(module: nn.Module) -> str | None:
+def change(module: nn.Module) -> str | None:
+    """Return what was changed in one module; None where it is as its class is in the package it comes from."""
     kind = type(module)
     home = kind.__module__
     if home == "torch.nn.utils.parametrize":

@@ -12,6 +12,7 @@ from cliplens.hooked.base import Inputs
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow
 from cliplens.hooked.tower import HookedTower
+from cliplens.hooked.weights import tensor_of
 
 
 class TokenizerShim:
@@ -58,7 +59,7 @@ class HookedTextTower(HookedTower):
         """Return the token embeddings of the stock model, from `get_input_embeddings` if it has that method."""
         stock: Any = self.stock
         found = stock.get_input_embeddings() if hasattr(stock, "get_input_embeddings") else stock.token_embedding
-        return found.weight
+        return tensor_of(found, "weight")
 
     def to_tokens(
         self,
@@ -97,7 +98,18 @@ class HookedTextTower(HookedTower):
                 found=f"{inputs.dtype} {list(inputs.shape)}",
                 fix="tokenise captions with clip.tokenizer; pass images to clip.vision",
             )
+        if inputs.device.type == "cpu":  # elsewhere the question would wait for the device
+            self._check_ids(inputs)
         return inputs.to(self.device)
+
+    def _check_ids(self, tokens: Int[Tensor, "batch context"]) -> None:
+        size = self._cfg.d_vocab
+        if not len(tokens) or (size and not 0 <= int(tokens.min()) <= int(tokens.max()) < size):
+            raise InputError(
+                expected=f"one caption or more, token ids from 0 to {size - 1}",
+                found=f"ids from {int(tokens.min())} to {int(tokens.max())}" if len(tokens) else "no captions",
+                fix="put captions through clip.tokenizer, the tokenizer of this model",
+            )
 
     def _tokenised(self, captions: Any) -> Tensor:
         given = [captions] if isinstance(captions, str) else captions

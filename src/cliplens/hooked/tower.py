@@ -6,7 +6,7 @@ subclasses `HookedVisionTower` or `HookedTextTower`. It sets the blocks and defi
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import InputError
 from cliplens.hooked.bank import BankedTower
 from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
+from cliplens.hooked.guard import Guard
 from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_point
-from cliplens.hooked.proof import prove
 from cliplens.hooked.root import HookFn, named_points
-from cliplens.hooked.structure import changes, in_eval_mode, structure
+from cliplens.hooked.structure import in_eval_mode
 from cliplens.shapes import TowerInputs
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
@@ -39,8 +39,10 @@ class HookedTower(BankedTower):
     keeps its own mode.
     """
 
-    _proved: list[Any] | None = None
-    """The structure of the stock module when the tower was compared with it; None if it never is."""
+    _guard: Guard | None = None
+    """The proof that the tower gives what its stock encoder gives; None if they are never compared."""
+    still: Callable[[], None] | None = None
+    """Refuses a joint model whose parts were exchanged since it was wrapped; None if nothing is compared."""
 
     def __init__(self, stock: nn.Module, cfg: TowerConfig) -> None:
         super().__init__()
@@ -82,17 +84,16 @@ class HookedTower(BankedTower):
         """Do nothing: a tower runs in eval mode. Set the mode of the stock model on the stock model."""
         return self
 
-    def prove(self) -> None:
+    def prove(self, *, built_by_name: bool = False) -> None:
         """Compare the tower with its stock encoder now, and again after every change of the encoder's structure.
 
-        An unchanged encoder of known classes is not run. Any other is run once with every hook active.
+        Args:
+            built_by_name: the encoder's own library built it, so it is compared only if somebody changed it since.
 
         Raises:
             MismatchError: the outputs differ; the message names the first block and the reason.
         """
-        if changes(self.stock):
-            prove(self)
-        self._proved = structure(self.stock)
+        self.__dict__["_guard"] = Guard(self, built_by_name=built_by_name)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -141,7 +142,8 @@ class HookedTower(BankedTower):
         """Run the forward pass on checked inputs, in the current mode of the stock encoder."""
         if stop_at_layer is None:
             return self._encode(inputs)[0]
-        self._check_structure()
+        if self._guard is not None:
+            self._guard.check()
         stream, context = self.embed(inputs)
         return self.rows(self._through_blocks(stream, context, self._checked_stop(stop_at_layer)))
 
@@ -238,6 +240,8 @@ class HookedTower(BankedTower):
         return total
 
     def _received(self, inputs: Inputs) -> Tensor:
+        if self.still is not None:
+            self.still()
         given = self.checked(inputs)
         self.mark_special(given)
         return given
@@ -245,26 +249,13 @@ class HookedTower(BankedTower):
     def _encode(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.is_unhooked():
             return self.run_stock(inputs), None
-        self._check_structure()
+        if self._guard is not None:
+            self._guard.check()
         return self._encode_hooked(inputs)
 
     def run_hooked(self, inputs: TowerInputs) -> Float[Tensor, "batch *pos d_embed"]:
         """Run the forward pass with hook points, even if no hook is active."""
         return self._encode_hooked(inputs)[0]
-
-    def _check_structure(self) -> None:
-        if self._proved is None:
-            return
-        now = structure(self.stock)
-        if now == self._proved:
-            return
-        if _modules(now) != _modules(self._proved):
-            raise MismatchError(
-                expected="the same modules as when the model was wrapped",
-                found="changed modules (an injected LoRA, a replaced layer or a replaced method)",
-                fix="wrap the model again: cliplens.wrap(clip.model)",
-            )
-        self.prove()
 
     def _encode_hooked(self, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
         stream, context = self.embed(inputs)
@@ -291,8 +282,3 @@ class HookedTower(BankedTower):
                 fix="count blocks from 0, or -1 from the end",
             )
         return stop if stop >= 0 else stop + n
-
-
-def _modules(proved: list[Any]) -> list[Any]:
-    """Return the modules and classes of a structure, without attributes and hooks."""
-    return [entry for entry in proved if not isinstance(entry, int | tuple)]

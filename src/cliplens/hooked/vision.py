@@ -58,7 +58,12 @@ class HookedVisionTower(HookedTower):
         if not inputs.is_floating_point():
             inputs = self._looked_up(inputs)
         size = self._cfg.image_size
-        if inputs.ndim != 4 or inputs.shape[1] != 3 or (size is not None and tuple(inputs.shape[2:]) != size):
+        if (
+            inputs.ndim != 4
+            or not len(inputs)
+            or inputs.shape[1] != 3
+            or (size is not None and tuple(inputs.shape[2:]) != size)
+        ):
             raise InputError(
                 expected=f"preprocessed images, float [batch, 3, {size[0]}, {size[1]}]"
                 if size

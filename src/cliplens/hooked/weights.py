@@ -6,10 +6,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cliplens.hooked.structure import in_eval_mode
+
 
 def is_adapted(module: Any) -> bool:
     """Return whether a peft adapter is wrapped around the layer."""
     return hasattr(module, "get_base_layer") and hasattr(module, "active_adapters")
+
+
+def tensor_of(module: Any, name: str) -> Tensor:
+    """Return a tensor of a module in eval mode: reading a spectral norm in training mode would change its state."""
+    if not hasattr(module, "parametrizations"):
+        return getattr(module, name)
+    with in_eval_mode(module):
+        return getattr(module, name)
 
 
 def applied_weight(linear: Any) -> Float[Tensor, "d_out d_in"]:
@@ -18,7 +28,7 @@ def applied_weight(linear: Any) -> Float[Tensor, "d_out d_in"]:
     With an adapter, the layer is applied to the unit vectors. This is exact for every linear adapter.
     """
     if not is_adapted(linear):
-        return linear.weight
+        return tensor_of(linear, "weight")
     base = linear.get_base_layer().weight
     eye = torch.eye(base.shape[1], dtype=base.dtype, device=base.device)
     return (linear(eye) - linear(torch.zeros_like(eye[:1]))).T
@@ -34,7 +44,7 @@ def applied_bias(linear: Any) -> Float[Tensor, " d_out"] | None:
 def packed_weights(attn: Any) -> tuple[Tensor, Tensor]:
     """Return `in_proj_weight` and `out_proj.weight` of an `nn.MultiheadAttention`, adapters of peft included."""
     if not is_adapted(attn):
-        return attn.in_proj_weight, attn.out_proj.weight
+        return tensor_of(attn, "in_proj_weight"), tensor_of(attn.out_proj, "weight")
     base = attn.get_base_layer()
     into, out = base.in_proj_weight, base.out_proj
     if attn.disable_adapters or attn.merged:

@@ -25,7 +25,7 @@ from cliplens.run.harvesting import harvest_plan
 from cliplens.run.opened import asked_pairs
 from cliplens.run.scoring import samples_of
 from cliplens.run.targets import label_of
-from cliplens.sae import Dictionary
+from cliplens.sae import Dictionary, located
 from cliplens.sae.compatibility import check_compatible
 from cliplens.settings import Settings
 from cliplens.store import Embeddings
@@ -215,7 +215,7 @@ def _bytes(settings: Settings, planned: Plan, d_in: int, d_sae: int) -> dict[str
 def _inputs(settings: Settings, clip: HookedCLIP | Embeddings, pairs: Pairs) -> dict[str, str]:
     found = {"pairs": pairs.sha256, "model": model_hash(asdict(clip.identity))}
     if settings.sae is not None:
-        found["dictionary"] = hash_of_files(Path(settings.sae))
+        found["dictionary"] = hash_of_files(located(settings.sae))
     if settings.vocabulary is not None:
         found["vocabulary"] = hash_of_files(Path(settings.vocabulary))
     kind, _, source = (settings.judge or "").partition(":")

@@ -1,14 +1,14 @@
 """Open the dictionary given with `--sae`, and take the hook and the token choice from it."""
 
 from dataclasses import fields, replace
-from pathlib import Path
 
 from cliplens.errors import InputError
-from cliplens.sae import Dictionary, open_dictionary
+from cliplens.sae import Dictionary, located, open_dictionary
 from cliplens.settings import Settings
 from cliplens.sites import SIDE_OF, Site
 
 _DEFAULTS = {f.name: f.default for f in fields(Settings)}
+_SIGNED = ("abstopk",)
 _TOKENS = {"special": "cls"}
 """Value of --token for each name of a token choice in SAELens' runner configs."""
 
@@ -20,7 +20,13 @@ def open_given(settings: Settings) -> tuple[Dictionary, Settings]:
         InputError: the dictionary cannot be opened, or neither it nor the options name the tower of its hook.
     """
     assert settings.sae is not None
-    dictionary = open_dictionary(Path(settings.sae), settings.layout)
+    dictionary = open_dictionary(located(settings.sae), settings.layout)
+    if dictionary.architecture in _SIGNED:
+        raise InputError(
+            expected="a dictionary whose latents fire with positive codes, as every score counts them",
+            found=f"{dictionary.architecture}, whose codes are negative too",
+            fix="score a dictionary of another architecture; steering and splicing take this one",
+        )
     return dictionary, settings if settings.embeddings else _like_dictionary(settings, dictionary)
 
 

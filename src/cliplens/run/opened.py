@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
 from cliplens.run.remedies import check_whole
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, open_dictionary
+from cliplens.sae import Dictionary, located, open_dictionary
 from cliplens.settings import Settings
 from cliplens.shapes import Images, Tokens
 from cliplens.sites import MODALITIES, Modality, Site
@@ -104,7 +103,7 @@ class OpenedRun:
     def dictionary(self) -> Dictionary:
         """The dictionary of the run."""
         if self.asked.sae is not None:
-            return open_dictionary(Path(self.asked.sae), self.asked.layout)
+            return open_dictionary(located(self.asked.sae), self.asked.layout)
         return Dictionary.load(self.folder.sae)
 
     @cached_property

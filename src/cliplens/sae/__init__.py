@@ -22,6 +22,7 @@ from cliplens.sae.install import uninstall as uninstall
 from cliplens.sae.moved import register_old_modules
 from cliplens.sae.opening import open_dictionary as open_dictionary
 from cliplens.sae.opening import open_foreign as open_foreign
+from cliplens.sae.pretrained import located as located
 from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config
 from cliplens.sae.runner import unused_dataset as unused_dataset

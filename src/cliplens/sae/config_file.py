@@ -15,8 +15,8 @@ def read_config(file: Path) -> dict[str, Any]:
         InputError: it contains a list or a number instead of names and values.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text) if file.suffix == ".json" else _yaml(text)
+        text = file.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_once) if file.suffix == ".json" else _yaml(text)
     except (ValueError, RecursionError) as error:
         raise DamagedError(
             expected=f"a configuration in {file}",
@@ -30,6 +30,16 @@ def read_config(file: Path) -> dict[str, Any]:
             fix="pass the original configuration of the dictionary",
         )
     return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return names and values; a name that comes twice with two values is refused."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found and found[name] != value:
+            raise ValueError(f"{name!r} given twice, as {found[name]!r} and as {value!r}")
+        found[name] = value
+    return found
 
 
 def _yaml(text: str) -> Any:

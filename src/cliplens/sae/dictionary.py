@@ -285,6 +285,12 @@ def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
 
 
 def _refuse_transcoder(sae: "SAE[Any]") -> None:
+    if str(sae.cfg.architecture()) == "temporal":
+        raise InputError(
+            expected="a dictionary whose codes depend on one activation at a time",
+            found="a temporal SAE, which reads sequences",
+            fix="use it with SAELens",
+        )
     if hasattr(sae.cfg, "d_out"):
         raise InputError(
             expected="a dictionary that reconstructs its input",

@@ -27,6 +27,7 @@ from cliplens.sae.config_file import read_config
 from cliplens.sae.folding import Means, folded, folded_for
 from cliplens.sae.hashes import HASHES, check_hashes, write_hashes
 from cliplens.sae.provenance import folded_mean_of, read_provenance, write_provenance
+from cliplens.sae.scaler import fold_scaler
 from cliplens.sites import MODALITIES, Modality, Site
 
 CONFIG, WEIGHTS, MEANS = "cfg.json", "sae_weights.safetensors", "means.safetensors"
@@ -135,6 +136,7 @@ def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality,
             fix="save it again, or pass another folder",
         ) from error
     _check_activation(config, sae)
+    fold_scaler(sae, folder)
     _check_finite({**sae.state_dict(), **{f"the {m} mean": mean for m, mean in (means or {}).items()}}, folder)
     known = None if means is None else {m: means[m] for m in MODALITIES if m in means}
     return sae.requires_grad_(False), known

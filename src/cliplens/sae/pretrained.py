@@ -11,9 +11,10 @@ from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_direc
 from cliplens.errors import CliplensError, InputError, unknown_name
 from cliplens.sae.folder import Stored, is_saelens, load_folder
 from cliplens.sae.foreign import convert
+from cliplens.sae.scaler import fold_scaler
 
 HUB = "hf:"
-_WEIGHTS = (".safetensors", ".pt", ".pth")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".npz")
 _OTHERS = ("means.", "sparsity", "optimizer", "trainer_state")
 _CLIPLENS_EXPORT = "shared"
 _Result = TypeVar("_Result")
@@ -30,11 +31,23 @@ def read_pretrained(
 ) -> Stored:
     """Read a dictionary by name; see `Dictionary.from_pretrained`."""
     if isinstance(name, str) and name.startswith(HUB):
-        return _from_hub(name.removeprefix(HUB), sae_id, layout, hook_name, revision, device)
+        return _from_disk(_downloaded(name.removeprefix(HUB), sae_id, revision), layout, hook_name, device)
     path = Path(name)
     if path.exists():
         return _from_disk(path / sae_id if sae_id else path, layout, hook_name, device)
     return _from_release(str(name), sae_id, device)
+
+
+def located(name: Path | str) -> Path:
+    """Return where a dictionary lies on this disk; files of `hf:owner/name` or `hf:owner/name/folder` are downloaded.
+
+    Raises:
+        UnknownNameError: the repository has no such dictionary; the message lists the nearest names.
+        InputError: the hub cannot be reached, or there are several dictionaries and none is named.
+    """
+    if isinstance(name, str) and name.startswith(HUB):
+        return _downloaded(name.removeprefix(HUB), None, None)
+    return Path(name)
 
 
 def _from_disk(path: Path, layout: str | None, hook_name: str | None, device: torch.device | str) -> Stored:
@@ -66,17 +79,11 @@ def _from_release(release: str, sae_id: str | None, device: torch.device | str) 
     sae = _asking_hub(
         release, lambda: SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device=str(device))[0]
     )
+    fold_scaler(sae, None)
     return Stored(sae.requires_grad_(False), None, None)
 
 
-def _from_hub(
-    name: str,
-    sae_id: str | None,
-    layout: str | None,
-    hook_name: str | None,
-    revision: str | None,
-    device: torch.device | str,
-) -> Stored:
+def _downloaded(name: str, sae_id: str | None, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     owner, _, rest = name.partition("/")
@@ -94,7 +101,7 @@ def _from_hub(
         repository,
         lambda: snapshot_download(repository, revision=revision, allow_patterns=[_literal(f) for f in wanted]),
     )
-    return _from_disk(Path(local) / target, layout, hook_name, device)
+    return Path(local) / target
 
 
 def _choose(files: Sequence[str], asked: str | None, repository: str) -> PurePosixPath:
@@ -119,7 +126,7 @@ def _choose(files: Sequence[str], asked: str | None, repository: str) -> PurePos
     raise InputError(
         expected=f"the name of one of the dictionaries in {repository}",
         found=f"{len(folders)} dictionaries ({listed}) and no name" if folders else "no weights in it",
-        fix=f'name one: Dictionary.from_pretrained("{HUB}{repository}", "folder")',
+        fix=f"name one: {HUB}{repository}/{sorted(map(str, folders))[0] if folders else 'folder'}",
     )
 
 

@@ -55,6 +55,12 @@ def test_a_foreign_dictionary_with_a_hook_asks_for_the_tower(tmp_path: Path) -> 
     assert settings.hook == "vision.blocks.9.hook_resid_post"
 
 
+def test_codes_below_zero_are_not_scored(tmp_path: Path) -> None:
+    folder = Dictionary(sae_of("abstopk")).save(tmp_path / "sae")
+    with pytest.raises(InputError, match="abstopk, whose codes are negative too"):
+        open_given(Settings(pairs="world:8", sae=str(folder), tower="vision"))
+
+
 def test_a_layout_can_be_named(tmp_path: Path) -> None:
     state = {"W_enc": torch.randn(4, 6), "b_enc": torch.zeros(6), "W_dec": torch.randn(6, 4), "b_dec": torch.zeros(4)}
     torch.save(state, tmp_path / "weights.pt")

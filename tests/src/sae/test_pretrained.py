@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 from safetensors.torch import save
 
 from cliplens.errors import InputError, UnknownNameError
-from cliplens.sae import Dictionary
+from cliplens.run.checks import hash_of_files
+from cliplens.run.given import open_given
+from cliplens.sae import Dictionary, located
+from cliplens.settings import Settings
 from support.dictionaries import D_IN, dictionary_of
 from support.hub_server import Hub
 from support.served import serving
@@ -108,6 +112,17 @@ def test_errors_list_the_available_dictionaries(
 ) -> None:
     with pytest.raises(error, match=message):
         Dictionary.from_pretrained(name, sae_id)
+
+
+def test_a_run_scores_a_dictionary_of_the_hub(hub: Hub) -> None:
+    asked = Settings(pairs="world:8", sae="hf:me/export", tower="vision")
+    dictionary, settings = open_given(asked)
+    assert dictionary.means is not None
+    assert settings.sae == "hf:me/export"
+    folder = located("hf:me/export")
+    assert hash_of_files(folder) == hash_of_files(located(str(folder)))
+    with pytest.raises(InputError, match="name one: hf:owner/clip-dictionaries/batchtopk_16x"):
+        open_given(replace(asked, sae="hf:owner/clip-dictionaries"))
 
 
 def test_local_paths_open_too(tmp_path: Path) -> None:

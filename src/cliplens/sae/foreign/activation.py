@@ -22,7 +22,7 @@ _CLASS_KEYS = ("architecture", "sae_type", "dict_class")
 _SECTIONS = ("trainer", "sae", "autoencoder", "cfg", "config")
 _K_KEYS = ("k", "top_k", "topk")
 _PARAMETERS = ("params", "kwargs", "activation_fn_kwargs", "activation_kwargs", "activation_params")
-_THRESHOLD_KEYS = ("threshold", "running_threshold", "jump_threshold", "jumprelu_threshold")
+_THRESHOLD_KEYS = ("threshold", "running_threshold", "jump_threshold", "jumprelu_threshold", "jump_relu_threshold")
 
 _WORDS: dict[str, Kind] = {
     "relu": "relu",
@@ -100,7 +100,7 @@ def decide(layout: str, config: Mapping[str, Any], from_file: Activation, allowe
     kind = asked.kind or from_file.kind
     if asked.kind is None and asked.k is not None and kind not in ("topk", "batchtopk"):
         raise InputError(
-            expected=f"a {layout} dictionary whose configuration names its activation",
+            expected=f"a dictionary of the {layout} layout whose configuration names its activation",
             found=f"k={asked.k} without an activation",
             fix='add its activation to the configuration, for example "activation": "topk"',
         )
@@ -130,24 +130,43 @@ def _complete(layout: str, kind: Kind, asked: Activation, from_file: Activation)
     threshold = from_file.threshold if from_file.threshold is not None else asked.threshold
     if kind == "topk" and k is None:
         raise InputError(
-            expected=f"a topk {layout} dictionary that says how many latents fire",
+            expected=f"a topk dictionary of the {layout} layout that says how many latents fire",
             found="no k",
             fix='add "k" to its configuration',
         )
     if kind in ("batchtopk", "jumprelu") and threshold is None:
         raise InputError(
-            expected=f"a {kind} {layout} dictionary with its threshold",
+            expected=f"a {kind} dictionary of the {layout} layout with its threshold",
             found="none, neither in the file nor in the configuration",
             fix='add "threshold" to its configuration; without one it depends on the whole batch',
         )
     return Activation(kind, k, threshold)
 
 
+def names_activation(config: Mapping[str, Any]) -> bool:
+    """Return whether a configuration names an activation or a class of dictionaries."""
+    return any(key in content for _, content in _sections(config) for key in (*_ACTIVATION_KEYS, *_CLASS_KEYS))
+
+
 def _sections(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the configuration, its usual sections, and any other section that names an activation of dictionaries."""
     yield "", config
-    for name in _SECTIONS:
-        if isinstance(config.get(name), Mapping):
-            yield f"{name}.", config[name]
+    for name, section in _mappings(config):
+        if name in _SECTIONS or (name.rpartition(".")[2] not in _ACTIVATION_KEYS and _is_sparse(section)):
+            yield f"{name}.", section
+
+
+def _mappings(config: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield f"{within}{name}", value
+            yield from _mappings(value, f"{within}{name}.")
+
+
+def _is_sparse(section: Mapping[str, Any]) -> bool:
+    """Return whether a section names an activation that only dictionaries have."""
+    words = [_word_of(section.get(key)) for key in _ACTIVATION_KEYS]
+    return any(_WORDS.get(_plain(word), "relu") != "relu" for word in words if isinstance(word, str))
 
 
 def _named_kinds(config: Mapping[str, Any]) -> Iterator[tuple[str, Kind, bool]]:
@@ -187,7 +206,7 @@ def _word_of(value: Any) -> Any:
 
 
 def _known(word: Any, words: Mapping[str, Any], at: str) -> Any:
-    plain = re.sub(r"[^a-z0-9]", "", word.rpartition(".")[2].casefold()) if isinstance(word, str) else "?"
+    plain = _plain(word) if isinstance(word, str) else "?"
     for form in (plain, plain.removesuffix("sae"), plain.removesuffix("activation")):
         if form in words:
             return words[form]
@@ -196,6 +215,11 @@ def _known(word: Any, words: Mapping[str, Any], at: str) -> Any:
         found=f"{at}={word!r} in the configuration",
         fix="keep using this dictionary with its authors' code, or correct its configuration",
     )
+
+
+def _plain(word: str) -> str:
+    """Return a word without its module, capitals and punctuation: "torch.nn.ReLU()" -> "relu"."""
+    return re.sub(r"[^a-z0-9]", "", word.rpartition(".")[2].casefold())
 
 
 def _parameters(config: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

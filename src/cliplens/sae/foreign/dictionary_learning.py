@@ -22,6 +22,8 @@ from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec
 from cliplens.sae.foreign.weights import matrix, spec_of
 
 _BIASES = ("bias", "decoder.bias", "decoder_bias", "b_dec")
+_FOLDED = ("norm_factor",)
+"""What the library multiplies into the weights itself before it saves them, and keeps in its configuration."""
 _WITHOUT_GATES: frozenset[Kind] = frozenset({"relu", "topk", "batchtopk", "jumprelu"})
 
 
@@ -46,7 +48,7 @@ class DictionaryLearning(ForeignLayout):
             tensors = _norms_in_codes(tensors)
         trainer = checkpoint.config.get("trainer")
         model = trainer.get("lm_name") if isinstance(trainer, Mapping) else None
-        return spec_of(self.name, checkpoint, tensors, from_file, allowed, fields, model_name=model)
+        return spec_of(self.name, checkpoint, tensors, from_file, allowed, fields, model_name=model, understood=_FOLDED)
 
     def _tensors(self, state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         bias = next((name for name in _BIASES if name in state), "b_dec")

@@ -24,6 +24,8 @@ class Checkpoint:
     """Tensors, numbers, strings and nested mappings, by name."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Configuration from a file next to it, a header before it or an object within it, as plain values."""
+    read: set[str] = field(default_factory=set)
+    """Names that a layout has read from it."""
 
     @cached_property
     def state(self) -> Mapping[str, Any]:
@@ -34,7 +36,24 @@ class Checkpoint:
             if inner is None or _matrices(state):
                 break
             state = inner
-        return _without_prefixes(state)
+        return Noting(_without_prefixes(state), self.read)
+
+
+class Noting(dict[str, Any]):
+    """A dict that notes which of its names are read."""
+
+    def __init__(self, content: Mapping[str, Any], into: set[str]) -> None:
+        super().__init__(content)
+        self.into = into
+
+    def __getitem__(self, name: str) -> Any:
+        self.into.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an entry, and note its name."""
+        self.into.add(name)
+        return super().get(name, default)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _with_scale(checkpoint: Checkpoint, *, layer_norm: bool) -> dict[str, Tensor
     """Return the tensors with the data's mean and scale folded in."""
     content: Any = checkpoint.content
     state = checkpoint.state
+    checkpoint.read.update(("mean_center", "scaling_factor"))
     mean, scale = torch.as_tensor(content["mean_center"]), float(content["scaling_factor"])
     encoder, latent_bias, pre_bias = (matrix(state, n, "msae") for n in ("encoder", "latent_bias", "pre_bias"))
     decoder = matrix(state, "decoder", "msae") if "decoder" in state else encoder.T

@@ -10,8 +10,8 @@ A `config.json` with `k` and `auxk` belongs to the training class, which is TopK
 from collections.abc import Mapping
 from typing import Any
 
-from cliplens.sae.foreign.activation import Activation, configured_activation
-from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec
+from cliplens.sae.foreign.activation import Activation, Kind, configured_activation
+from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec, unsupported
 from cliplens.sae.foreign.weights import matrix, spec_of
 
 
@@ -36,8 +36,10 @@ class OpenAI(ForeignLayout):
         }
         saved = _saved_activation(state)
         from_file = Activation("topk") if saved.kind is None and _is_training_class(config) else saved
-        fields = {"normalize_activations": "layer_norm"} if saved.kind == "topk" else {}
-        return spec_of(self.name, checkpoint, tensors, from_file, frozenset({"relu", "topk"}), fields)
+        normalised = config.get("normalize", saved.kind == "topk")
+        fields = {"normalize_activations": "layer_norm"} if normalised else {}
+        kinds: frozenset[Kind] = frozenset({"relu", "topk"})
+        return spec_of(self.name, checkpoint, tensors, from_file, kinds, fields, understood=("normalize",))
 
 
 def _saved_activation(state: Mapping[str, Any]) -> Activation:
@@ -46,6 +48,9 @@ def _saved_activation(state: Mapping[str, Any]) -> Activation:
         return Activation()
     options = state.get("activation_state_dict")
     k = options.get("k") if isinstance(options, Mapping) else None
+    behind = options.get("postact_fn", "ReLU") if isinstance(options, Mapping) else "ReLU"
+    if behind != "ReLU":
+        raise unsupported("openai", f"{behind} behind the TopK, where SAELens has a ReLU")
     named: dict[str, Any] = {"activation": state["activation"]}
     return configured_activation(named if k is None else {**named, "k": int(k)})
 

@@ -68,6 +68,7 @@ def convert(path: Path, layout: str | None = None, *, hook_name: str | None = No
         raise unknown_name("layout", layout, layouts())
     checkpoint = read_checkpoint(path)
     chosen = _choose_layout(checkpoint, layout)
+    checkpoint.read.clear()
     try:
         spec = chosen.to_spec(checkpoint)
         sae = _build(spec)

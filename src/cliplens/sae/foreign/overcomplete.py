@@ -42,7 +42,8 @@ class Overcomplete(ForeignLayout):
             decoder = decoder * multiplier.exp()
         tensors = {"W_enc": weight.T, "b_enc": bias, "W_dec": decoder, "b_dec": zeros_like_bias(decoder)}
         from_file, allowed = _activation(state)
-        return spec_of(self.name, checkpoint, tensors, from_file, allowed, {"apply_b_dec_to_input": False})
+        fields = {"apply_b_dec_to_input": False}
+        return spec_of(self.name, checkpoint, tensors, from_file, allowed, fields, understood=("normalization",))
 
 
 def _encoder(state: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

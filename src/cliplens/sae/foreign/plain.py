@@ -16,6 +16,7 @@ from cliplens.sae.foreign.layout import Checkpoint, ForeignLayout, SaeSpec
 from cliplens.sae.foreign.weights import matrix, spec_of
 
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
+_NORMS = ("layer_norm", "constant_norm_rescale")
 _GATED = ("W_enc", "W_dec", "b_dec", "b_gate", "r_mag", "b_mag")
 
 
@@ -49,16 +50,18 @@ class Plain(ForeignLayout):
         if from_file.kind is None and configured_activation(config).kind is None:
             from_file = Activation("relu")
         names = _GATED if "b_gate" in state else _PLAIN
-        reads_raw = config.get("apply_b_dec_to_input") is False
+        norm = config.get("normalize_activations")
+        understood = ("normalize_activations",) if norm in _NORMS else ()
         return spec_of(
             self.name,
             checkpoint,
             {n: matrix(state, n, self.name) for n in names},
             from_file,
             allowed,
-            {"apply_b_dec_to_input": False} if reads_raw else {},
+            {"normalize_activations": norm} if understood else {},
             hook_name=config.get("hook_name"),
             model_name=config.get("model_name"),
+            understood=understood,
         )
 
 

@@ -43,6 +43,7 @@ class Prisma(ForeignLayout):
             {"normalize_activations": _norm(config)},
             hook_name=config.get("hook_point") or config.get("hook_name"),
             model_name=config.get("model_name"),
+            understood=("normalize_activations",),
         )
 
 

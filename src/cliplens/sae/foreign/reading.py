@@ -7,7 +7,9 @@ read as plain names and values, without running their code. Any other object is 
 import io
 import json
 import pickle
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cliplens.errors import DamagedError, InputError, UnsafeFileError
+from cliplens.errors import CliplensError, DamagedError, InputError, UnsafeFileError
 from cliplens.sae.config_file import read_config
+from cliplens.sae.foreign.activation import names_activation
 from cliplens.sae.foreign.layout import Checkpoint
 
 _WEIGHTS = (
@@ -31,10 +34,12 @@ _WEIGHTS = (
     "sae.pt",
     "state_dict.pth",
 )
-_SUFFIXES = (".pt", ".pth", ".safetensors")
+_SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
+_INDEX = ".safetensors.index.json"
 _BESIDE_WEIGHTS = ("sparsity", "optimizer", "trainer_state", "means", "scheduler")
 """Parts of names of files that are stored with weights and contain none."""
 _CONFIGS = ("config.json", "cfg.json", "config.yaml", "config.yml")
+_CONFIG_SUFFIXES = (".json", ".yaml", ".yml")
 _INNER_CONFIGS = ("cfg", "config", "args", "hparams", "hyper_parameters")
 _DECIDING = ("activation", "activation_fn", "activation_fn_str", "architecture", "sae_type", "k", "d_in", "d_sae")
 """Entries on which two configurations of one checkpoint must agree."""
@@ -47,6 +52,7 @@ _CONFIG_CLASSES = (
     "sae_training.config.Config",
 )
 _JSON = b"{"
+_OBJECT = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 
 
 class Values:
@@ -65,8 +71,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not file.is_file():
         raise InputError(expected="a checkpoint file", found=f"no file {file}", fix="check the path")
     beside = _config_beside(file)
+    if file.name.endswith(_INDEX):
+        return Checkpoint(file, _shards(file), beside)
     if file.suffix == ".safetensors":
         return Checkpoint(file, _safetensors(file), beside)
+    if file.suffix in (".npz", ".npy"):
+        return Checkpoint(file, _arrays(file), beside)
     header, content = _torch_file(file)
     return Checkpoint(file, *_apart(content, _joined(beside, header, file), file))
 
@@ -75,17 +85,23 @@ def _weights_in(folder: Path) -> Path:
     for name in _WEIGHTS:
         if (folder / name).is_file():
             return folder / name
-    candidates = sorted(
-        p for p in folder.iterdir() if p.suffix in _SUFFIXES and not any(part in p.name for part in _BESIDE_WEIGHTS)
-    )
+    indices = sorted(p for p in folder.iterdir() if p.name.endswith(_INDEX))
+    candidates = indices if len(indices) == 1 else _checkpoints_in(folder)
     if len(candidates) != 1:
         listed = ", ".join(p.name for p in candidates[:4]) or "none"
+        inner = sorted(p for p in folder.iterdir() if p.is_dir() and _checkpoints_in(p))
         raise InputError(
             expected="a folder with one checkpoint",
             found=f"{len(candidates)} in {folder} ({listed})",
-            fix="pass the path of one file",
+            fix="pass the path of one file" if not inner else f"pass one of its folders, for example {inner[0]}",
         )
     return candidates[0]
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    return sorted(
+        p for p in folder.iterdir() if p.suffix in _SUFFIXES and not any(part in p.name for part in _BESIDE_WEIGHTS)
+    )
 
 
 def _config_beside(file: Path) -> dict[str, Any]:
@@ -93,7 +109,54 @@ def _config_beside(file: Path) -> dict[str, Any]:
     for name in _CONFIGS:
         if file.with_name(name).is_file():
             found = _joined(read_config(file.with_name(name)), found, file)
+    return found or _config_of_another_name(file)
+
+
+def _config_of_another_name(file: Path) -> dict[str, Any]:
+    """Return a configuration under a name of its authors' own: a file beside the weights that names an activation.
+
+    Beside several checkpoints it has to bear the name of this one.
+    """
+    own = [f"{file.stem}{ending}" for ending in ("", "_cfg", "_config", ".cfg", ".config")]
+    alone = len(_checkpoints_in(file.parent)) == 1
+    found: dict[str, Any] = {}
+    for path in sorted(file.parent.iterdir()):
+        if path.suffix not in _CONFIG_SUFFIXES or path.name.endswith(_INDEX) or not (alone or path.stem in own):
+            continue
+        try:
+            content = read_config(path)
+        except CliplensError:
+            continue  # it is somebody else's file
+        if path.stem in own or names_activation(content):
+            found = _joined(content, found, file)
     return found
+
+
+def _shards(index: Path) -> dict[str, Any]:
+    """Return the tensors of several safetensors files that an index lists."""
+    listed = read_config(index).get("weight_map")
+    names = sorted({str(name) for name in listed.values()}) if isinstance(listed, Mapping) else []
+    missing = [name for name in names if "/" in name or not index.with_name(name).is_file()]
+    if missing or not names:
+        raise InputError(
+            expected=f"the files that {index} lists",
+            found=f"no {missing[0]}" if missing else "none listed",
+            fix="download all of them",
+        )
+    return {name: tensor for shard in names for name, tensor in _safetensors(index.with_name(shard)).items()}
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    """Return the arrays of an npz file as tensors."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (ValueError, OSError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            expected=f"arrays with names in {file}, as numpy.savez writes them",
+            found="one array without a name" if file.suffix == ".npy" else f"{type(error).__name__}: {error}",
+            fix="save W_enc, b_enc, W_dec and b_dec with numpy.savez or as safetensors",
+        ) from error
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -140,7 +203,7 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
             expected=f"nothing but tensors, numbers and known configs in {file}",
-            found=str(error).strip().splitlines()[-1],
+            found=_object_in(str(error)),
             fix="save only its state_dict() on the original machine",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
@@ -154,6 +217,12 @@ def _tensors(content: bytes, file: Path) -> Mapping[str, Any]:
             expected="a checkpoint with named tensors", found=type(loaded).__name__, fix="save a state_dict()"
         )
     return loaded
+
+
+def _object_in(words: str) -> str:
+    """Return which object torch refused to load."""
+    named = _OBJECT.search(words)
+    return f"an object of {named[1]}" if named else "something that is no tensor"
 
 
 def _apart(

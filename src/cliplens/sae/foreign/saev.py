@@ -36,16 +36,20 @@ class Saev(ForeignLayout):
         threshold = matrix(state, "activation.threshold", self.name) if kind == "batchtopk" else None
         k = int(params.get("top_k", 32)) if kind == "topk" else None
         # The entries of the header are saev's own and were read above.
-        own = Checkpoint(checkpoint.path, checkpoint.content)
+        own = Checkpoint(checkpoint.path, checkpoint.content, read=checkpoint.read)
         fields = {"apply_b_dec_to_input": False}
         return spec_of(self.name, own, tensors, Activation(kind, k, threshold), frozenset({kind}), fields)
 
 
 def _activation(header: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Return class and parameters of the activation; their place depends on the schema."""
-    config = header.get("cfg", {})
+    config = header.get("cfg", {} if "d_vit" in header else None)
+    if not isinstance(config, Mapping):
+        raise unsupported("saev", f"a header of schema {header.get('schema')} without `cfg`")
     if isinstance(config.get("activation"), Mapping):
         return str(config["activation"].get("cls")), config["activation"].get("params", {})
     if "cls" in header:
         return str(header["cls"]), config
+    if "schema" in header:
+        raise unsupported("saev", f"a header of schema {header['schema']} without an activation")
     return "Relu", {}

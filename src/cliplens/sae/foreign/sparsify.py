@@ -22,6 +22,8 @@ class Sparsify(ForeignLayout):
         state, config = checkpoint.state, checkpoint.config
         if config.get("transcode") or config.get("skip_connection") or "W_skip" in state:
             raise unsupported(self.name, "a transcoder or a skip connection")
+        if config.get("signed"):
+            raise unsupported(self.name, "TopK by absolute value, with codes below zero (signed)")
         if config.get("activation") == "groupmax":
             raise unsupported(self.name, "the activation groupmax")
         tensors = {

@@ -1,6 +1,6 @@
 """Convert the tensors of a layout to SAELens' names and shapes, and check them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -9,11 +9,14 @@ from torch import Tensor
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.sae.foreign.activation import Activation, Kind, decide
-from cliplens.sae.foreign.layout import Checkpoint, SaeSpec
+from cliplens.sae.foreign.layout import Checkpoint, SaeSpec, unsupported
+from cliplens.sae.foreign.leftovers import check_leftovers
 
 _D_IN_KEYS = ("d_in", "input_dim", "d_model", "activation_dim", "d_vit", "n_inputs")
 _D_SAE_KEYS = ("d_sae", "hidden_dim", "dict_size", "n_dirs", "n_dirs_local", "num_latents", "n_latents", "nb_concepts")
 _SECTIONS = ("trainer", "cfg", "config", "sae", "model")
+_UNUSED_BY_GATED = ("b_enc", "encoder.bias")
+"""Biases that gated classes inherit and never add."""
 _VECTORS = ("b_enc", "b_gate", "b_mag", "r_mag")
 
 
@@ -27,6 +30,7 @@ def spec_of(
     *,
     hook_name: str | None = None,
     model_name: str | None = None,
+    understood: Collection[str] = (),
 ) -> SaeSpec:
     """Return the specification of a dictionary from tensors under SAELens' names, and determine its activation.
 
@@ -39,12 +43,25 @@ def spec_of(
         fields: fields of SAELens' config other than the sizes.
         hook_name: the hook of the dictionary, if known.
         model_name: the model of the dictionary, if known.
+        understood: entries of the configuration about normalisation that the layout follows.
     """
     activation = decide(layout, checkpoint.config, from_file, allowed)
-    spec = _spec(tensors, activation, dict(fields or {}), hook_name, model_name)
+    if activation.kind == "gated":
+        checkpoint.read.update(_UNUSED_BY_GATED)
+    check_leftovers(layout, checkpoint, understood)
+    fields = _with_input_bias(layout, checkpoint.config, dict(fields or {}))
+    spec = _spec(tensors, activation, fields, hook_name, model_name)
     check_spec(spec, layout)
     _check_sizes(checkpoint.config, spec)
     return spec
+
+
+def _with_input_bias(layout: str, config: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with what the configuration says of the bias that is taken from the input."""
+    asked = config.get("apply_b_dec_to_input")
+    if isinstance(asked, bool) and asked and not fields.get("apply_b_dec_to_input", True):
+        raise unsupported(layout, "apply_b_dec_to_input=True in its configuration, for tensors without an input bias")
+    return {**fields, "apply_b_dec_to_input": False} if asked is False else fields
 
 
 def matrix(state: Mapping[str, Any], name: str, layout: str) -> Tensor:
@@ -57,7 +74,7 @@ def matrix(state: Mapping[str, Any], name: str, layout: str) -> Tensor:
     if not isinstance(found, Tensor):
         listed = ", ".join(sorted(map(str, state))[:8]) or "nothing"
         raise InputError(
-            expected=f"the tensor {name!r} of a {layout} checkpoint",
+            expected=f"the tensor {name!r} of a checkpoint of the {layout} layout",
             found=listed if found is None else type(found).__name__,
             fix="pass the whole checkpoint, or its layout with layout= (--layout on the command line)",
         )
@@ -76,7 +93,7 @@ def check_spec(spec: SaeSpec, layout: str) -> None:
         _check_numbers(name, tensor, layout)
     if W_dec.ndim != 2 or 0 in W_dec.shape:
         raise InputError(
-            expected=f"a decoder of a {layout} dictionary, one row per latent",
+            expected=f"a decoder of a dictionary of the {layout} layout, one row per latent",
             found=f"a tensor of shape {tuple(W_dec.shape)}",
             fix="pass the checkpoint of a dictionary with at least one latent",
         )
@@ -100,7 +117,7 @@ def check_spec(spec: SaeSpec, layout: str) -> None:
 def _check_numbers(name: str, tensor: Tensor, layout: str) -> None:
     if not tensor.is_floating_point():
         raise InputError(
-            expected=f"{name} of a {layout} dictionary as floating-point numbers",
+            expected=f"{name} of a dictionary of the {layout} layout as floating-point numbers",
             found=str(tensor.dtype),
             fix="save the weights again in float32",
         )
