@@ -359,10 +359,16 @@ def quantised(model: Any) -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
 
 
+def with_norm_of_patches(model: Any) -> nn.Module:
+    model.visual.conv1 = nn.Sequential(model.visual.conv1, nn.BatchNorm2d(32))
+    return model
+
+
 UNUSABLE: dict[str, tuple[Callable[[Any], nn.Module], str]] = {
     "a compiled block": (compiled_block, r"model\.visual\.transformer\.resblocks\[1\]\._orig_mod"),
     "a compiled encoder": (compiled_encoder, r"model\.visual = model\.visual\._orig_mod"),
     "a model inside another": (inside, r"cliplens\.wrap\(model\[1\]\.clip\)"),
+    "another stem": (with_norm_of_patches, "put together as CLIP puts it together"),
     "another MLP": (with_experts, "put together as CLIP puts it together"),
     "quantised weights": (quantised, "load it without quantisation"),
     "no weights": (lambda m: m.to("meta"), "load the model without offloading"),

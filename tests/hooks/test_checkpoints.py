@@ -40,6 +40,7 @@ def prefixed(*prefixes: str) -> Callable[[State], State]:
 CONTAINERS: dict[str, Callable[[State], Any]] = {
     "plain": lambda state: state,
     **{" ".join(p): prefixed(*p) for p in (["module."], ["model."], ["_orig_mod."], ["module.", "_orig_mod."])},
+    "a word of its own": prefixed("student.backbone."),
     "compiled encoder": lambda state: {key.replace("visual.", "visual._orig_mod."): v for key, v in state.items()},
     "open_clip training": lambda state: {
         "epoch": 3,
@@ -119,6 +120,16 @@ REFUSED: dict[str, tuple[Callable[[State], Any], type[CliplensError], str]] = {
     "quantised": (quantised, MismatchError, "c_fc.weight' of dtype int8"),
     "a list": (lambda state: list(state.values()), InputError, "found a list"),
     "no tensors": (lambda state: {"epoch": 3}, InputError, r"keys \['epoch'\] without any"),
+    "a LoRA apart": (
+        lambda state: {**state, "visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight": torch.ones(4, 4)},
+        MismatchError,
+        "adapter that lies apart.*merge_and_unload",
+    ),
+    "another width": (
+        lambda state: {**state, "positional_embedding": torch.ones(9, 5)},
+        MismatchError,
+        "the architecture they are of",
+    ),
     "another model": (lambda state: {"weight": torch.ones(2)}, MismatchError, "Missing key"),
 }
 

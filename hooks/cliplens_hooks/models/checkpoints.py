@@ -61,7 +61,19 @@ def read_tensors(path: Path, names: Iterable[str] = ()) -> State:
             found=f"keys {sorted(map(str, found))[:6]} without any",
             fix=f"save the model's state_dict by itself, or under one of {', '.join(CONTAINERS)}",
         )
+    _check_merged(state, path)
     return _fitted({name.replace("_orig_mod.", ""): value for name, value in state.items()}, set(names), path)
+
+
+def _check_merged(state: State, path: Path) -> None:
+    """Refuse a model whose LoRA was saved beside its weights: without it the weights are another model's."""
+    apart = next((name for name in state if "lora_" in name or ".base_layer." in name), None)
+    if apart is not None:
+        raise MismatchError(
+            expected=f"weights in {path} with adapters merged into them",
+            found=f"{apart!r}, an adapter that lies apart",
+            fix="merge it where it was trained (model.merge_and_unload()), then save the state_dict",
+        )
 
 
 def without_numbers(state: State, names: Iterable[str]) -> State:
@@ -129,7 +141,8 @@ def _damaged(path: Path, error: BaseException) -> DamagedError:
 
 def _fitted(state: State, names: set[str], path: Path) -> State:
     for _ in range(len(PREFIXES)):
-        better = next((p for p in PREFIXES if _fits_better(state, p, names)), None)
+        known = (*PREFIXES, *_prefix_in(state, names))
+        better = next((p for p in known if _fits_better(state, p, names)), None)
         if better is None:
             break
         others = [name for name in state if not name.startswith(better)]
@@ -140,6 +153,14 @@ def _fitted(state: State, names: set[str], path: Path) -> State:
             )
         state = {name.removeprefix(better): value for name, value in state.items() if name.startswith(better)}
     return state
+
+
+def _prefix_in(state: State, names: set[str]) -> tuple[str, ...]:
+    """Return what a checkpoint puts before one of the model's own names, whichever word it uses."""
+    if not names or names & state.keys():
+        return ()
+    longest = max(names, key=len)
+    return tuple(name.removesuffix(longest) for name in state if name.endswith(f".{longest}"))[:1]
 
 
 def _fits_better(state: State, prefix: str, names: set[str]) -> bool:

@@ -154,7 +154,7 @@ def _created(name: str, pretrained: str | None) -> nn.Module:
         raise
     except pickle.UnpicklingError as error:
         raise unsafe(pretrained or name, error) from error
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, AssertionError, AttributeError, IndexError) as error:
         raise _explained(name, pretrained, error) from error
 
 
@@ -206,7 +206,8 @@ def fill(model: nn.Module, file: Path) -> None:
 
 def _explained(name: str, pretrained: str | None, error: Exception) -> Exception:
     words = str(error)
-    if "size mismatch" in words or "Missing key" in words or "Unexpected key" in words:
+    keys = "size mismatch" in words or "Missing key" in words or "Unexpected key" in words
+    if keys or (pretrained is not None and Path(pretrained).is_file()):
         first = " ".join(words.split())[:300]
         return MismatchError(
             expected=f"weights of {name}", found=first, fix="pass the name of the architecture of these weights"

@@ -4,7 +4,7 @@ from torch import nn
 
 from cliplens import registry
 from cliplens.contracts import Tower
-from cliplens.errors import InputError
+from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.structure import changes
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.wrappers import wrapped_parts
@@ -28,13 +28,11 @@ def open_tower(model: nn.Module, side: Side, *, check: bool = True, built_by_nam
     for adapter in adapters:
         if adapter.opens(model, side):
             try:
-                tower = adapter.open(model, side)
+                return _proved(adapter.open(model, side), check, built_by_name)
+            except MismatchError:
+                raise
             except (AttributeError, TypeError, IndexError, KeyError, InputError) as error:
                 raise _explained(model, side, error) from error
-            assert isinstance(tower, HookedTower)
-            if check:
-                tower.prove(built_by_name=built_by_name)
-            return tower
     if not _has_side(model, side):
         return None
     if wrapped := wrapped_parts(model):
@@ -44,6 +42,13 @@ def open_tower(model: nn.Module, side: Side, *, check: bool = True, built_by_nam
         found=f"the {side} side of {type(model).__name__}, which no adapter opens",
         fix="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
     )
+
+
+def _proved(tower: nn.Module, check: bool, built_by_name: bool) -> HookedTower:
+    assert isinstance(tower, HookedTower)
+    if check:
+        tower.prove(built_by_name=built_by_name)
+    return tower
 
 
 def _explained(model: nn.Module, side: Side, error: Exception) -> InputError:

@@ -98,7 +98,8 @@ def _compare(tower: AbstractTower) -> None:
         raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
     lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
     if lost:
-        raise _refusal(tower, f"forward hooks on stock module {lost[0]!r}, which the hooked pass would skip")
+        where = f"stock module {lost[0]!r}" if lost[0] else "the encoder itself"
+        raise _refusal(tower, f"forward hooks on {where}, which the hooked pass would skip")
     gap = gap_between(got, wanted)
     if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
         raise _refusal(tower, _where(tower, inputs, gap))
