@@ -76,16 +76,31 @@ class InlinedText(nn.Module):
         if hasattr(model, "parametrizations"):
             self.add_module("reparametrised", model.parametrizations)
         self.training = False
+        _ = self.positional_embedding, self.text_projection
 
     @property
     def positional_embedding(self) -> Tensor:
         """The model's position embeddings."""
-        return self.model.positional_embedding
+        return self._of_model("positional_embedding")
 
     @property
     def text_projection(self) -> Any:
         """The model's projection: a matrix, a linear layer, or None."""
-        return self.model.text_projection
+        return self._of_model("text_projection")
+
+    def _of_model(self, name: str) -> Any:
+        """Return an attribute of the model; a parameter is listed among this module's own, so that it moves with it."""
+        value = getattr(self.model, name)
+        if isinstance(value, nn.Parameter):
+            self._parameters[name] = value
+        return value
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "InlinedText":
+        """Move the mask, which belongs to the model, with the weights."""
+        super()._apply(fn, recurse)
+        if self.model.attn_mask is not None:
+            self.model.attn_mask = fn(self.model.attn_mask)
+        return self
 
     @property
     def attn_mask(self) -> Tensor | None:
