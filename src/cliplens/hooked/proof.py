@@ -68,6 +68,8 @@ def with_other_weights(holder: nn.Module, run: Callable[[], None]) -> None:
 class _Holding(nn.Module):
     """A module for `functional_call` that holds another one and calls a function."""
 
+    run: Callable[[], None]
+
     def __init__(self, holder: nn.Module, run: Callable[[], None]) -> None:
         super().__init__()
         self.holder = holder
