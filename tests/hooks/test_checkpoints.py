@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], type[CliplensError], str]] = {
     "another width": (
         lambda state: {**state, "positional_embedding": torch.ones(9, 5)},
         MismatchError,
-        "the architecture they are of",
+        "the architecture of these weights",
     ),
     "another model": (lambda state: {"weight": torch.ones(2)}, MismatchError, "Missing key"),
 }

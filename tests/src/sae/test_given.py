@@ -49,7 +49,7 @@ def test_a_foreign_dictionary_with_a_hook_asks_for_the_tower(tmp_path: Path) -> 
     sae = sae_of("topk")
     sae.cfg.metadata.hook_name = "blocks.9.hook_resid_post"
     folder = Dictionary(sae).save(tmp_path / "sae")
-    with pytest.raises(InputError, match=r"its hook blocks.9.*--hook vision.blocks.9.hook_resid_post.*--token"):
+    with pytest.raises(InputError, match=r"hook blocks.9.*--hook vision.blocks.9.hook_resid_post.*--token"):
         open_given(Settings(pairs="world:8", sae=str(folder)))
     settings = open_given(Settings(pairs="world:8", sae=str(folder), tower="vision"))[1]
     assert settings.hook == "vision.blocks.9.hook_resid_post"
