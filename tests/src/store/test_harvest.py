@@ -212,7 +212,7 @@ def test_only_the_damaged_shard_is_redone(
         victim.unlink()
     else:
         victim.write_bytes(bytes_ if how == "altered" else bytes_[:-7])
-    with pytest.raises(DamagedError, match=r"Expected shard 1 of .*data-00001-of-00003.*it redoes this shard alone"):
+    with pytest.raises(DamagedError, match=r"Expected shard 1 of .*data-00001-of-00003.*it rewrites this shard only"):
         Cache.open(folder, verify=True)
     others = {p: p.stat().st_mtime_ns for p in folder.rglob("data-*.arrow") if "00001-of" not in p.name}
     capsys.readouterr()
@@ -288,7 +288,7 @@ def test_another_harvest_is_not_mixed_in(clip: HookedCLIP, pairs: Pairs, cache: 
 
 def test_a_full_disk_is_seen_before_starting(clip: HookedCLIP, pairs: Pairs, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 5000, 5000))
-    with pytest.raises(InputError, match=r"Expected room for \d+ kB in .*, but found 5 kB free"):
+    with pytest.raises(InputError, match=r"Expected \d+ kB of free space in .*, but found 5 kB free"):
         harvest(clip, pairs, SITES, tmp_path / "c")
 
 
