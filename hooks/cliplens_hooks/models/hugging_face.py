@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from cliplens.contracts import LoadedModel, ModelCard, ModelSource
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked import changes, has_hooks, identity_of
-from cliplens_hooks.models.hf_conversion import SUPPORTED, TEXT_ONLY, VISION_ONLY, to_open_clip
+from cliplens_hooks.models.hf_conversion import SUPPORTED, VISION_ONLY, to_open_clip
 from cliplens_hooks.models.hf_inside import tower_inside
 from cliplens_hooks.models.hf_preprocess import FILES, preprocess_at, usual
+from cliplens_hooks.models.hf_state import TEXT_ONLY
 
 PREFIX = "hf:"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -156,7 +157,7 @@ def _listed(changed: dict[str, str]) -> str:
     return "; ".join(named[:3]) or "nothing in its classes says why"
 
 
-def gap_between(got: Tensor, wanted: Tensor) -> float:
+def gap_between(got: Shaped[Tensor, "..."], wanted: Shaped[Tensor, "..."]) -> float:
     """Return |got - wanted| / |wanted| over the finite numbers; inf where shapes or the places of nan differ."""
     if got.shape != wanted.shape:
         return float("inf")

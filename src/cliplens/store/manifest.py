@@ -51,7 +51,7 @@ class ShardRecord:
             raise DamagedError(
                 expected=f"the record of a shard in {path}",
                 found=f"{type(error).__name__}: {error}",
-                fix="run the same harvest again: it redoes this shard alone",
+                fix="run the same harvest again: it rewrites this shard only",
             ) from error
 
     def damage(self, folder: Path, *, by_hash: bool) -> str | None:

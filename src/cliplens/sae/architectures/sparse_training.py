@@ -59,7 +59,8 @@ class SparseStep(TopKTrainingSAE):
         norm = self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
         read = self.run_time_activation_norm_fn_in(self.hook_sae_input(step_input.sae_in.to(self.dtype)))
         b_in = self.b_dec if self.cfg.apply_b_dec_to_input else None
-        return Firings(*Encode.apply(read, self.W_enc, self.b_enc, b_in, norm, self.choose, dead_at), dead_at, norm)
+        values, rows, at, dead_pre = Encode.apply(read, self.W_enc, self.b_enc, b_in, norm, self.choose, dead_at)
+        return Firings(values, rows, at, dead_pre, dead_at, norm)
 
     def reconstruct(self, fired: Firings, values: Float[Tensor, " firing"], batch: int) -> Float[Tensor, "batch d_in"]:
         """Return the reconstruction of a batch from `values` of its firing latents."""
