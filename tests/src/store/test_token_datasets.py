@@ -46,5 +46,5 @@ def test_a_bad_image_leaves_the_numbers_of_the_others_alone(clip: HookedCLIP) ->
 
 def test_a_number_without_picture_is_refused(clip: HookedCLIP) -> None:
     image_dataset(noise_pairs(3), clip)
-    with pytest.raises(InputError, match=r"numbers of the 3 images of 'noise', but found 3 to 3"):
+    with pytest.raises(InputError, match=r"indices of the 3 images of 'noise', but found 3 to 3"):
         clip.vision(torch.tensor([[0, 4, 4, 4, 4]]))
