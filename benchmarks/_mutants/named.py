@@ -76,8 +76,8 @@ NAMED = (
     Named(
         "downstream: the model's logit bias dropped",
         f"{_PLUGINS}/fidelity/downstream.py",
-        'bias = getattr(model, "logit_bias", None)',
-        "bias = None",
+        "scale, bias = clip.logit_scale_and_bias()",
+        "scale, bias = clip.logit_scale_and_bias()[0], None",
         ("tests/plugins/fidelity/test_downstream.py",),
     ),
     Named(
