@@ -77,9 +77,9 @@ def world_inputs(folder: Path) -> Namespace:
     clip, pairs = cliplens.load("world", device="cpu"), cliplens.read_pairs("world:8")
     images, tokens = clip.batch(pairs)
     sites = ("vision.hook_embedding", "text.hook_embedding")
-    dictionary = tiny_dictionary(64, 96, sites=sites, means=True)
+    dictionary = _of(clip, tiny_dictionary(64, 96, sites=sites, means=True))
     dictionary.save(folder / "run" / "sae")
-    return {"clip": clip, "pairs": pairs, "images": images, "tokens": tokens, "dictionary": _of(clip, dictionary)}
+    return {"clip": clip, "pairs": pairs, "images": images, "tokens": tokens, "dictionary": dictionary}
 
 
 def _of(clip: Any, dictionary: Any) -> Any:

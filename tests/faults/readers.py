@@ -176,7 +176,7 @@ def _of_dictionaries(run: Path, made: Path) -> list[Reader]:
 
     from cliplens.sae import Dictionary, open_dictionary
     from cliplens.sae.checkpoint import load_state, save_state
-    from cliplens.store.embeddings import read_embeddings
+    from cliplens.store import read_embeddings
     from cliplens_plugins.monosemanticity import PrecomputedJudge
 
     bare = made / "sae"

@@ -108,7 +108,7 @@ def test_pixels_equal_those_of_the_folders_own_processor(what: str, folder: Path
 @pytest.mark.parametrize("what", WRONG_SIZE)
 def test_pixels_of_another_size_are_refused(what: str, folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({**USUAL, **WRONG_SIZE[what]}))
-    with pytest.raises(MismatchError, match=r"gives \[3, 32, 32\].*correct size, crop_size"):
+    with pytest.raises(MismatchError, match=r"images of the model's shape, \[3, 32, 32\].*correct size, crop_size"):
         cliplens.load(f"hf:{folder}", device="cpu")
 
 

@@ -85,7 +85,7 @@ def width_note(rows: int, d_sae: int) -> str | None:
     if d_sae <= carried:
         return None
     return (
-        f"{rows:,} rows to train on carry about {carried:,} latents ({ROWS_PER_LATENT} rows each): many of the "
+        f"{rows:,} rows to train on carry about {max(carried, 1):,} latents ({ROWS_PER_LATENT} rows each): many of the "
         f"{d_sae:,} may never fire. Use more pairs, or a smaller --d-sae."
     )
 

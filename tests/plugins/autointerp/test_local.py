@@ -85,7 +85,7 @@ def test_without_a_folder_it_says_what_to_set(
     monkeypatch.delenv("CLIPLENS_LOCAL_MODEL", raising=False)
     if named:
         monkeypatch.setenv("CLIPLENS_LOCAL_MODEL", named)
-    with pytest.raises(InputError, match="Fix: set it, for example to CLIPLENS_LOCAL_MODEL="):
+    with pytest.raises(InputError, match="Fix: set the environment variable, for example CLIPLENS_LOCAL_MODEL="):
         TransformersNamer().from_captions(evidence)
 
 

@@ -298,7 +298,7 @@ def test_values_beyond_float16_stop_the_harvest(pairs: Pairs, tmp_path: Path) ->
         model.visual.ln_post.weight.mul_(1e7)
     clip = cliplens.wrap(model, preprocess=tiny_preprocess, tokenizer=TinyTokenizer())
     site = Site("vision", "hook_projected")
-    with pytest.raises(NonFiniteError, match=r"within float16's range \(65504\).*batch 0.*--dtype float32"):
+    with pytest.raises(NonFiniteError, match=r"within float16's range \(65504\).*batch 0.*--cache-dtype float32"):
         harvest(clip, pairs, [site], tmp_path / "c")
     assert len(harvest(clip, pairs, [site], tmp_path / "d", dtype="float32")) == 70
 
