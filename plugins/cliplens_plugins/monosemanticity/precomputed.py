@@ -73,7 +73,7 @@ class PrecomputedJudge(Judge):
 
 
 def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
-    with np.load(path, allow_pickle=False) as file:
+    with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         if "ids" not in file or not {"image", "text"} & set(file):
             raise InputError(
                 expected=f"'ids' and 'image' or 'text' in {path}",

@@ -127,7 +127,7 @@ def _npy(path: Path) -> dict[str, np.ndarray]:
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load leaves a damaged file open
         return {name: file[name] for name in file.files}
 
 

@@ -149,7 +149,7 @@ def _shards(index: Path) -> dict[str, Any]:
 def _arrays(file: Path) -> dict[str, Any]:
     """Return the arrays of an npz file as tensors."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     except (ValueError, OSError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(
