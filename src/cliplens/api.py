@@ -267,7 +267,11 @@ def read_pairs(
     if isinstance(source, str) and source.startswith(WORLD_PREFIX):
         from cliplens.world import world_pairs
 
-        given = {"image_column": image_column, "caption_column": caption_column, "id_column": id_column}
+        given: dict[str, object] = {
+            "image_column": image_column,
+            "caption_column": caption_column,
+            "id_column": id_column,
+        }
         given |= {"image_root": image_root, "delimiter": delimiter}
         unread = [f"{name} (--{name.replace('_', '-')})" for name, value in given.items() if value is not None]
         if unread:

@@ -185,7 +185,7 @@ def known_answer(
     rows = []
     for factor in factors:
         for kind in ("delete", "replace"):
-            spoiled, bad = spoil(captions, factor, kind, seed=seed)  # type: ignore[arg-type]
+            spoiled, bad = spoil(captions, factor, kind, seed=seed)
             seen = see(clip, dictionary, ids, spoiled, images)
             ranked = {
                 "misses": seen.scores.misses,

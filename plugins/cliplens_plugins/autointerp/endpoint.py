@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cliplens.errors import InputError, MissingExtraError
+from cliplens.faults import without_password
 from cliplens.records import Name
 from cliplens_plugins.autointerp.language_model_namer import LanguageModelNamer
-from cliplens_plugins.autointerp.questions import Backend, Messages, QuestionQueue, answers_folder, without_password
+from cliplens_plugins.autointerp.questions import Backend, Messages, QuestionQueue, answers_folder
 
 
 class EndpointBackend(Backend):

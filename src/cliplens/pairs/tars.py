@@ -206,7 +206,7 @@ def _samples(number: int, shard: Path, caption_key: str | None, notes: list[str]
                     members.append(member)
                 elif not members:
                     members.append(_Member(member.stem, ""))  # a sample of other files only is a sample too
-            notes += _unread(shard, tar.offset)  # type: ignore[attr-defined]
+            notes += _unread(shard, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise PairsError(
             expected=f"a plain tar at {shard}",

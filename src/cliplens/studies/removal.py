@@ -206,7 +206,7 @@ class _Runner:
         return self._steered(acts.flatten(0, 1), [scale([0], 1.0)], error_term=False).view_as(acts)
 
     def _steered(self, rows: Tensor, edits: Any, *, error_term: bool = True) -> Tensor:
-        steering = LatentSteering(self._dictionary, edits, error_term=error_term)
+        steering = LatentSteering(self._dictionary, edits, use_error_term=error_term)
         return steering.rows(rows.to(self._dictionary.sae.W_dec.dtype), self._site.modality)
 
     def _finish(self, batch: Tensor, moved: Float[Tensor, "sample pos d"]) -> Float[Tensor, "sample d_embed"]:
