@@ -251,7 +251,14 @@ def _read(
         if pair_id not in place:
             place[pair_id] = len(pairs)
             pairs.append(Pair(pair_id, _thumbnail_path(folder, image), caption))
-        at[latent, rank], values[latent, rank] = place[pair_id], value
+        try:
+            at[latent, rank], values[latent, rank] = place[pair_id], value
+        except (IndexError, TypeError, ValueError) as error:
+            raise DamagedError(
+                expected=f"samples of {shape[0]} latents with at most {shape[1]} ranks in {folder}",
+                found=f"latent {latent}, rank {rank}",
+                fix="write them again with run --resume",
+            ) from error
     return Exemplars(modality, tuple(pairs), at, values)
 
 

@@ -197,3 +197,10 @@ def test_a_folder_in_use_is_refused_with_host_and_process(tmp_path: Path) -> Non
     ):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_lost_records_of_steps_are_named(place: Place) -> None:
+    run = place.path / "records-lost"
+    shutil.copytree(place.path / "finished" / "run", run)
+    (run / "steps.json").unlink()
+    assert [one.problem for one in verify(RunFolder(run)) if one.name == "steps.json"] == ["missing"]

@@ -1,5 +1,6 @@
 """Judge with embeddings from a file, computed by any other model."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -65,7 +66,7 @@ class PrecomputedJudge(Judge):
                 self._held = _read(path)
             except CliplensError:
                 raise
-            except (ValueError, OSError, EOFError, BadZipFile) as error:
+            except (ValueError, OSError, EOFError, BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
                 raise DamagedError(
                     expected=f"an .npz file of arrays in {path}", found=str(error), fix="write it with numpy.savez"
                 ) from error

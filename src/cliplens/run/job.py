@@ -28,6 +28,7 @@ from cliplens.run.scoring import account_of, name, score
 from cliplens.run.steps import (
     HARVEST,
     NAME,
+    RECORDS,
     REPORT,
     SCORE,
     SETTINGS,
@@ -215,6 +216,7 @@ def _write_settings(folder: RunFolder, log: StepLog, checked: Checked, until: St
             "model": asdict(checked.clip.identity),
             "pairs": {"name": checked.pairs.name, "sha256": checked.pairs.sha256, "count": len(checked.pairs)},
             "versions": versions(),
+            RECORDS: StepLog.FILE,
         }
     )
     _record_settings(folder, log, asked, until)

@@ -89,6 +89,8 @@ REPORT = Step("report", (), ("name",), ("report.html",))
 STEPS = (HARVEST, TRAIN, SCORE, NAME, REPORT)
 SETTINGS = "settings"
 """Name of the record of run.toml: what was asked, up to which step, and the hash of the file."""
+RECORDS = "records"
+"""Key of run.toml that names the file of the records; version 0.1.0 wrote none."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,11 @@ class State:
 class StepLog:
     """The file steps.json of a run: the record of each step, and the seconds it took."""
 
+    FILE = "steps.json"
+
     def __init__(self, folder: RunFolder, group: Group | None = None) -> None:
         self.folder = folder
-        self._path = folder.path / "steps.json"
+        self._path = folder.path / self.FILE
         self._writes = group is None or group.rank == 0
         self.seconds: dict[str, float] = {}
         self.records: dict[str, Record] = {}

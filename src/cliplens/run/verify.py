@@ -13,7 +13,7 @@ from cliplens.errors import CliplensError
 from cliplens.faults import in_words
 from cliplens.files import read_json
 from cliplens.run.remedies import resume_command
-from cliplens.run.steps import LONG, NAME, SETTINGS, STEPS, TRAIN, StepLog
+from cliplens.run.steps import LONG, NAME, RECORDS, SETTINGS, STEPS, TRAIN, StepLog
 from cliplens.runfolder import RunFolder
 from cliplens.store.manifest import ShardRecord, read_plan
 
@@ -65,6 +65,8 @@ def _recorded(folder: RunFolder) -> Iterator[Verified]:
         yield Verified("steps.json", log.damaged)
     elif log.whole:
         yield Verified("steps.json", None)
+    elif log.legacy and _has_records(folder):
+        yield Verified("steps.json", "missing")
     made = {"dictionary": TRAIN.name, "names": NAME.name}
     now = {given: log.records[step].fingerprint for given, step in made.items() if step in log.records}
     for step, record in log.records.items():
@@ -78,6 +80,14 @@ def _recorded(folder: RunFolder) -> Iterator[Verified]:
             if name.endswith("/") and not wrong.get(name):
                 inside = (p for p in (folder.path / name).rglob("*") if p.is_file() and not p.name.startswith("."))
                 yield from (Verified(p.relative_to(folder.path).as_posix(), stale, fix=fix) for p in inside)
+
+
+def _has_records(folder: RunFolder) -> bool:
+    """Whether run.toml says that steps were recorded; version 0.1.0 recorded none."""
+    try:
+        return RECORDS in folder.read_settings()
+    except (OSError, CliplensError):
+        return False
 
 
 def _again(folder: RunFolder, command: str) -> str:

@@ -121,7 +121,7 @@ def is_saelens(folder: Path) -> bool:
 def _read(folder: Path, device: torch.device) -> "tuple[SAE[Any], dict[Modality, torch.Tensor] | None]":
     config = read_config(folder / CONFIG)
     architecture = config.get("architecture", "standard")
-    if architecture not in SAE_CLASS_REGISTRY:
+    if not isinstance(architecture, str) or architecture not in SAE_CLASS_REGISTRY:
         raise unknown_name("dictionary architecture", str(architecture), SAE_CLASS_REGISTRY)
     try:
         sae = SAE.load_from_disk(folder, device=str(device))

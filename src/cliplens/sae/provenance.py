@@ -9,6 +9,7 @@ from typing import Any
 
 from sae_lens.saes.sae import SAEMetadata
 
+from cliplens.errors import DamagedError
 from cliplens.records import ModelIdentity, Provenance
 from cliplens.sites import Modality, Site
 
@@ -38,9 +39,16 @@ def read_provenance(metadata: SAEMetadata) -> Provenance | None:
     content = metadata[KEY]
     if not isinstance(content, dict):
         return None
-    known = _known(Provenance, content)
-    model = ModelIdentity(**_known(ModelIdentity, content["model"]))
-    return Provenance(**{**known, "model": model, "sites": tuple(content["sites"])})
+    try:
+        known = _known(Provenance, content)
+        model = ModelIdentity(**_known(ModelIdentity, content["model"]))
+        return Provenance(**{**known, "model": model, "sites": tuple(content["sites"])})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedError(
+            expected="the model and the sites of a dictionary in metadata.cliplens of its cfg.json",
+            found=str(error),
+            fix="copy the folder again, or save the dictionary again",
+        ) from error
 
 
 def folded_mean_of(metadata: SAEMetadata) -> Modality | None:

@@ -4,6 +4,7 @@ A TopK dictionary read as ReLU would fire far too often without an error. So con
 two entries of a configuration, between configuration and tensors, and any unknown activation.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -233,7 +234,7 @@ def _parameters(config: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tu
 
 
 def _whole(value: Any, at: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf or value % 1:
         raise InputError(
             expected=f"{at}, the number of latents that fire, as a whole number of at least 1",
             found=repr(value),

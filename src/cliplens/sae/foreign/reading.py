@@ -10,6 +10,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,18 @@ def _shards(index: Path) -> dict[str, Any]:
     return {name: tensor for shard in names for name, tensor in _safetensors(index.with_name(shard)).items()}
 
 
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *(ValueError, OSError, TypeError, AttributeError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def _arrays(file: Path) -> dict[str, Any]:
     """Return the arrays of an npz file as tensors."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, TypeError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         raise InputError(
             expected=f"arrays with names in {file}, as numpy.savez writes them",
             found="one array without a name" if file.suffix == ".npy" else f"{type(error).__name__}: {error}",
