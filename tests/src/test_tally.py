@@ -98,6 +98,16 @@ def test_a_metric_whose_needs_are_missing_is_left_out_with_a_note() -> None:
     )
 
 
+class NeedsNothingKnown(NeedsJudge):
+    name = "needs_bogus"
+    needs = frozenset({"bogus"})
+
+
+def test_an_unknown_need_is_named_beside_the_known_ones() -> None:
+    (note,) = tally(batches_of(planted_codes(300, 4)), [NeedsNothingKnown()], decoder=None).notes
+    assert "'bogus', which is no need of metrics (judge, pairs, raw, targets, truth)" in note
+
+
 def test_sums_merge_like_addition() -> None:
     a, b, whole = Sums(), Sums(), Sums()
     for held, part in ((a, [1.5, 2.0]), (b, [4.0])):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -30,9 +31,10 @@ class TokenizerShim:
         return self.tokenizer(list(captions))
 
     def decode(self, ids: Any) -> str:
-        """Return the caption of these token ids."""
-        speaks = self.tokenizer if hasattr(self.tokenizer, "decode") else self.tokenizer.tokenizer
-        return str(speaks.decode(ids))
+        """Return the caption of these token ids; the ids in angle brackets, if the tokenizer cannot decode."""
+        inner = getattr(self.tokenizer, "tokenizer", None)
+        decode = getattr(self.tokenizer, "decode", None) or getattr(inner, "decode", None)
+        return str(decode(ids)) if decode is not None else "".join(f"<{int(i)}>" for i in np.ravel(ids))
 
 
 def _first(inner: Any, *names: str) -> int | None:

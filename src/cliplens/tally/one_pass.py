@@ -161,7 +161,10 @@ def _gathered(entries: Sequence[_Entry], decoder: Tensor | None) -> Tally:
 
 
 def _skipped(entry: _Entry) -> str:
-    wanted = " and ".join(_MISSING[need] for need in sorted(entry.missing))
+    known = ", ".join(sorted(_MISSING))
+    wanted = " and ".join(
+        _MISSING.get(need, f"{need!r}, which is no need of metrics ({known})") for need in sorted(entry.missing)
+    )
     return f"The metric {entry.plugin!r} was left out: it needs {wanted}."
 
 
