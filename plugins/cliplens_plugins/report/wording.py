@@ -12,10 +12,11 @@ _SMALL = 5e-4
 def count(value: Any) -> str:
     """Return a whole number with narrow spaces between thousands.
 
-    >>> count(20480) == "20\u202f480"
-    True
+    >>> count(20480) == "20\u202f480", count(float("inf"))
+    (True, '–')
     """
-    return MISSING if _missing(value) else f"{int(value):,}".replace(",", _NARROW_SPACE)
+    unknown = _missing(value) or (isinstance(value, float) and math.isinf(value))
+    return MISSING if unknown else f"{int(value):,}".replace(",", _NARROW_SPACE)
 
 
 def figure(value: Any) -> str:
