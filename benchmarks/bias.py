@@ -1,4 +1,4 @@
-"""What methods do against a planted bias, and whether its rate and modality are recovered, on a run of the world.
+"""Compare methods against a planted bias on a run of the world, and recover the rate and modality of the bias.
 
     cliplens demo --out cliplens-demo
     python benchmarks/bias.py --run cliplens-demo

@@ -255,8 +255,8 @@ def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
 def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
     """Return two false discovery rates at 4,096 latents and q <= .05.
 
-    The first is the share of repeats with at least one discovery if no latent has a real effect. The second is the
-    share of false discoveries among all discoveries if 1,000 latents have a real effect.
+    First, no latent has an effect: the share of repeats with at least one discovery. Second, 1,000 latents have an
+    effect: the share of false discoveries among all discoveries.
     """
     g = np.random.default_rng(seed)
     none, among = [], []

@@ -75,7 +75,7 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """What it is called where reasons are listed; does not hold line numbers."""
+        """Name of this change in the list of reasons, without line numbers."""
         return f"{self.path.parent.name}/{self.path.name} {self.function}: {self.before} -> {self.after}"
 
     def code(self) -> CodeType:

@@ -188,7 +188,7 @@ def module_of(path: Path) -> str:
 
 
 class _FixtureWatcher:
-    """Says which fixture is being set up: what it executes is executed for every test that asks for it."""
+    """Record the lines that each fixture executes, and count them for every test that uses the fixture."""
 
     def __init__(self, of_fixture: dict[tuple[str, str], set[tuple[str, int]]]) -> None:
         self._of_fixture = of_fixture

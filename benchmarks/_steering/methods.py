@@ -26,7 +26,7 @@ from cliplens_plugins.steering import (
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """What is fitted on the selection split: latents of values, typical levels, means, modality classes."""
+    """Parameters fitted on the selection split: latents of values, typical levels, means, modality classes."""
 
     dictionary: Dictionary
     sample: Sample

@@ -1,29 +1,19 @@
-"""Reading a picture's colour with no network: the colour of the palette that its figure is nearest to."""
+"""Read the colour of a picture without a network: the palette colour nearest to its figure."""
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
 from cliplens.world import FACTORS
+from cliplens.world.render import COLOURS
 
-PALETTE = {
-    "red": (0.86, 0.12, 0.12),
-    "orange": (1.00, 0.53, 0.05),
-    "yellow": (1.00, 0.93, 0.20),
-    "green": (0.10, 0.58, 0.20),
-    "blue": (0.10, 0.28, 0.88),
-    "purple": (0.52, 0.16, 0.70),
-    "black": (0.05, 0.05, 0.05),
-    "white": (1.00, 1.00, 1.00),
-}
-"""The colours that the world paints with, before light and texture."""
 _SHARE = 0.03
 """Share of pixels taken for the figure: those furthest from the background."""
 
 
 def nearest_colour(picture: Image.Image) -> int:
     """Return the index in `FACTORS["colour"].values` of the palette's colour nearest to the figure."""
-    colours = np.array([PALETTE[name] for name in FACTORS["colour"].values])
+    colours = np.array([COLOURS[name] for name in FACTORS["colour"].values])
     return int(np.square(colours - _figure(picture)).sum(-1).argmin())
 
 

@@ -22,6 +22,7 @@ from cliplens.hooked import (
     HookedPooler,
     PackedAttention,
     Queries,
+    additive_mask,
     applied_bias,
     applied_weight,
     batch_of,
@@ -76,12 +77,8 @@ class CustomAttention(HookedAttention):
         return self.stock.ln_q(q), self.stock.ln_k(k)
 
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """Return a mask [query, key] unchanged; reshape one of [batch * head, query, key] to four axes."""
-        mask = context["attn_mask"]
-        if mask is None:
-            return None
-        mask = mask.to(like.dtype)
-        return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
+        """Return the mask of the context, see `additive_mask`."""
+        return additive_mask(context["attn_mask"], like)
 
     def pre_output(self, z: Heads) -> Heads:
         """Apply head scales, then the norm over all heads."""

@@ -8,6 +8,7 @@ from cliplens.hooked.attention import Heads as Heads
 from cliplens.hooked.attention import HookedAttention as HookedAttention
 from cliplens.hooked.attention import LayerScale as LayerScale
 from cliplens.hooked.attention import PackedAttention as PackedAttention
+from cliplens.hooked.attention import additive_mask as additive_mask
 from cliplens.hooked.attention import no_layer_scale as no_layer_scale
 from cliplens.hooked.bank import Bank as Bank
 from cliplens.hooked.base import AbstractTower as AbstractTower

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
@@ -186,6 +186,14 @@ class HookedAttention(HookedPart, ABC):
         return None if bias is None else self._scaled(bias)
 
 
+def additive_mask(mask: Shaped[Tensor, "*batch query key"] | None, like: Heads) -> Tensor | None:
+    """Return a mask [query, key] in the dtype of `like`; reshape one of [batch * head, query, key] to four axes."""
+    if mask is None:
+        return None
+    mask = mask.to(like.dtype)
+    return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
+
+
 class PackedAttention(HookedAttention):
     """Hooked `nn.MultiheadAttention`: batch first; queries, keys and values of one width."""
 
@@ -213,12 +221,8 @@ class PackedAttention(HookedAttention):
         return q, k
 
     def mask(self, context: Mapping[str, Any], like: Heads) -> Tensor | None:
-        """Return a mask [query, key] unchanged; reshape one of [batch * head, query, key] to four axes."""
-        mask = context["attn_mask"]
-        if mask is None:
-            return None
-        mask = mask.to(like.dtype)
-        return mask.view(like.shape[0], like.shape[2], *mask.shape[1:]) if mask.ndim == 3 else mask
+        """Return the mask of the context, see `additive_mask`."""
+        return additive_mask(context["attn_mask"], like)
 
     def pre_output(self, z: Heads) -> Heads:
         """Return z unchanged."""

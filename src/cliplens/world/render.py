@@ -15,7 +15,7 @@ _CHUNK = 64
 _GRAIN = 0.03
 _LIGHT = 0.22
 _PATTERN = 0.10
-_COLOURS = {
+COLOURS = {
     "red": (0.86, 0.12, 0.12),
     "orange": (1.00, 0.53, 0.05),
     "yellow": (1.00, 0.93, 0.20),
@@ -96,7 +96,7 @@ def _cell(cell: int) -> tuple[slice, slice]:
 
 @lru_cache(maxsize=1)
 def _paints() -> Float[np.ndarray, "colour light y x 3"]:
-    colours = np.array([_COLOURS[name] for name in FACTORS["colour"].values])
+    colours = np.array([COLOURS[name] for name in FACTORS["colour"].values])
     return _lit(colours[:, None, None, :])
 
 
