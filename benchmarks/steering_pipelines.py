@@ -1,18 +1,21 @@
 """What does steering a diffusers pipeline cost, per denoising step, per call, and in memory?
 
-    python benchmarks/steering_pipelines.py [--rounds 8] [--device cuda] [--width 128]
+    python benchmarks/steering_pipelines.py [--rounds 32] [--device cuda] [--width 128]
 
 The pipeline is a real diffusers class with random weights: a text encoder of the size of Stable Diffusion's (12 layers,
-width 768) and a small denoiser. Each round runs stock and steered calls in random order; the cost of a step is computed
-from a long and a short call. The denoiser is small, so that an overhead is visible; with a real one, the same
-milliseconds are a smaller fraction.
+width 768) and a small denoiser. Each round runs all cases in random order, each in a context of its own with two calls,
+and takes the median time between the ends of two steps. The remaining time is reported for the first call of a context,
+which also checks that the edit has an effect, and for a later call. The denoiser is small, so that an overhead is
+visible; with a real one, the same milliseconds are a smaller fraction.
 """
 
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,13 +26,13 @@ from sae_lens import StandardSAEConfig
 from sae_lens.saes.standard_sae import StandardSAE
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from _bench import Bench, bench, peak_memory, ratio, timed
+from _bench import Bench, bench, peak_memory, ratio
 from cliplens.edits import LatentSteering, ablate, add, replace
 from cliplens.records import ModelIdentity, Provenance
 from cliplens.sae import Dictionary
 from cliplens_plugins.steering import steer
 
-SHORT, LONG, D_SAE = 2, 10, 8 * 768
+STEPS, D_SAE = 10, 8 * 768
 SITE = "text.blocks.10.hook_resid_post"
 
 
@@ -37,7 +40,7 @@ def main() -> None:
     with bench(
         __file__,
         __doc__,
-        rounds=8,
+        rounds=32,
         width=(64, "channels of the denoiser's first level"),
     ) as b:
         torch.manual_seed(0)
@@ -64,33 +67,50 @@ def contexts(pipeline: Any, dictionary: Dictionary) -> dict[str, Callable[[], An
 
 def measure(
     pipeline: Any, cases: dict[str, Callable[[], Any]], rounds: int, device: torch.device
-) -> dict[str, list[tuple[float, float]]]:
-    """Return (seconds per step, seconds outside the steps) by case and round."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
+) -> dict[str, list[tuple[float, float, float]]]:
+    """Return seconds per step, and besides the steps in the first and in a later call, by case and round."""
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in cases}
     order = random.Random(0)
     for round_number in range(rounds + 1):
         for name in order.sample(list(cases), len(cases)):
             with cases[name]():
-                short, long = (call_seconds(pipeline, steps, device) for steps in (SHORT, LONG))
-            per_step = (long - short) / (LONG - SHORT)
+                calls = [call_seconds(pipeline, device) for _ in range(2)]
+            per_step = median([step for _, steps in calls for step in steps])
             if round_number:  # the first round warms up
-                found[name].append((per_step, short - SHORT * per_step))
+                first, later = (total - STEPS * per_step for total, _ in calls)
+                found[name].append((per_step, first, later))
     return found
 
 
-def call_seconds(pipeline: Any, steps: int, device: torch.device) -> float:
-    """Return the seconds of one call of the pipeline."""
+def call_seconds(pipeline: Any, device: torch.device) -> tuple[float, list[float]]:
+    """Return the seconds of one call of the pipeline, and those of its steps but the first."""
+    ends: list[float] = []
+
+    def at_the_end(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        ends.append(now(device))
+        return kept
+
     generator = torch.Generator().manual_seed(0)
     size = {"output_type": "latent", "height": 128, "width": 128}
-    return timed(lambda: pipeline("a red ring", num_inference_steps=steps, generator=generator, **size), str(device))
+    start = now(device)
+    pipeline("a red ring", num_inference_steps=STEPS, generator=generator, callback_on_step_end=at_the_end, **size)
+    return now(device) - start, [b - a for a, b in pairwise(ends)]
 
 
-def report(b: Bench, seconds: dict[str, list[tuple[float, float]]]) -> None:
-    b.table("Cost", {"case": "", "ms per step": ".1f", "ratio to stock": ".3f", "ms besides the steps": ".1f"})
-    stock = [step for step, _ in seconds["stock"]]
+def now(device: torch.device) -> float:
+    """Return the time when the device has nothing left to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def report(b: Bench, seconds: dict[str, list[tuple[float, float, float]]]) -> None:
+    heads = {"case": "", "ms per step": ".1f", "ratio to stock": ".3f"}
+    b.table("Cost", heads | {"ms besides the steps, first call": ".0f", "ms besides the steps, later calls": ".0f"})
+    stock = [step for step, _, _ in seconds["stock"]]
     for name, rounds in seconds.items():
-        steps, rest = zip(*rounds, strict=True)
-        b.row(name, 1000 * median(steps), ratio(steps, stock), 1000 * median(rest))
+        steps, first, later = zip(*rounds, strict=True)
+        b.row(name, 1000 * median(steps), ratio(steps, stock), 1000 * median(first), 1000 * median(later))
 
 
 def memory(b: Bench, pipeline: Any, cases: dict[str, Callable[[], Any]]) -> None:
@@ -105,7 +125,7 @@ def memory(b: Bench, pipeline: Any, cases: dict[str, Callable[[], Any]]) -> None
     for name, case in cases.items():
         torch.cuda.reset_peak_memory_stats()
         with case():
-            call_seconds(pipeline, SHORT, torch.device(b.args.device))
+            call_seconds(pipeline, torch.device(b.args.device))
         b.row(name, torch.cuda.max_memory_allocated() / 2**20)
 
 
@@ -127,7 +147,7 @@ def print_peak(case: str, width: int) -> None:
     pipeline = stable_diffusion(width)
     steered = nullcontext if case == "stock" else contexts(pipeline, random_dictionary())[case]
     with steered():
-        call_seconds(pipeline, SHORT, torch.device("cpu"))
+        call_seconds(pipeline, torch.device("cpu"))
     print(peak_memory())
 
 
