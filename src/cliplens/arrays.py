@@ -9,6 +9,11 @@ from torch import Tensor
 
 from cliplens.errors import InputError, NonFiniteError
 
+_MANY_ROWS = 4096
+"""From more rows than this on, `nearest_rows` chooses candidates in float32."""
+_SPARE = 16
+"""Number of additional candidates, so that rounding to float32 loses no neighbour."""
+
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
@@ -83,24 +88,50 @@ def check_same_rows(a: Tensor, b: Tensor, name: str) -> None:
 
 
 def nearest_rows(
-    rows: Float[Tensor, "row d"], count: int, *, block: int = 1024
+    rows: Float[Tensor, "row d"],
+    count: int,
+    *,
+    among: Int64[np.ndarray, " candidate"] | None = None,
+    block: int = 1024,
 ) -> tuple[Int64[np.ndarray, "row near"], Float[np.ndarray, "row near"]]:
     """Return the other rows with the highest cosine with each row, nearest first, and the cosines, in [-1, 1].
 
     If there are fewer than `count` other rows, there are fewer columns. Only `block` rows of the matrix of cosines are
-    in memory at a time.
+    in memory at a time. Of many rows, the best candidates are chosen in float32, a few more than asked for, and ordered
+    in float64.
+
+    Args:
+        rows: vectors.
+        count: number of rows to return for each row.
+        among: indices of the rows that may be returned; by default all.
+        block: number of rows handled at a time.
 
     >>> nearest_rows(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1)[0].ravel()
     array([1, 0, 1])
     """
     unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
-    count = max(0, min(count, len(unit) - 1))
+    allowed = torch.arange(len(unit), device=unit.device)
+    if among is not None:
+        allowed = torch.from_numpy(np.unique(among)).to(unit.device)
+    column = torch.full((len(unit),), -1, device=unit.device)
+    column[allowed] = torch.arange(len(allowed), device=unit.device)
+    count = max(0, min(count, len(allowed) - 1))
+    fast = len(allowed) > _MANY_ROWS
+    kept = min(count + _SPARE, len(allowed) - 1) if fast else count
+    rough = unit.float() if fast else unit
+    others = rough[allowed].T.contiguous()
     indices, cosines = np.empty((len(unit), count), dtype=np.int64), np.empty((len(unit), count))
     for start in range(0, len(unit), block):
-        products = unit[start : start + block] @ unit.T
-        own = torch.arange(len(products), device=products.device)
-        products[own, own + start] = -torch.inf
-        best = products.topk(count, dim=1)
-        indices[start : start + block] = best.indices.cpu().numpy()
-        cosines[start : start + block] = best.values.clamp(-1, 1).cpu().numpy()
+        here = slice(start, min(start + block, len(unit)))
+        products = rough[here] @ others
+        own = column[here]
+        inside = torch.nonzero(own >= 0)[:, 0]
+        products[inside, own[inside]] = -torch.inf
+        best = products.topk(kept, dim=1)
+        values, places = best.values, allowed[best.indices]
+        if fast:
+            values, order = (unit[places] @ unit[here, :, None])[..., 0].sort(dim=1, descending=True, stable=True)
+            places = places.gather(1, order)
+        indices[here] = places[:, :count].cpu().numpy()
+        cosines[here] = values[:, :count].clamp(-1, 1).cpu().numpy()
     return indices, cosines

@@ -19,6 +19,7 @@ from cliplens.statistics import (
     share_difference,
     wilson_interval,
 )
+from cliplens.statistics.bootstrap import MANY
 
 NAN = float("nan")
 
@@ -185,3 +186,15 @@ def test_aurocs_are_nan_where_either_side_is_empty_or_unknown() -> None:
 def test_benjamini_hochberg_of_nothing_known_is_nan() -> None:
     assert np.isnan(benjamini_hochberg(np.array([NAN, NAN]))).all()
     assert len(benjamini_hochberg(np.zeros(0))) == 0
+
+
+def test_the_interval_of_the_mean_of_many_values_is_the_bootstraps_within_its_random_error() -> None:
+    values = np.random.default_rng(0).beta(5, 1, MANY)
+    mean, low, high = mean_interval(values)
+    drawn = values[np.random.default_rng(1).integers(0, MANY, (4000, MANY))].mean(axis=1)
+    error = values.std() / MANY**0.5
+    assert mean == values.mean()
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.15 * error)
+    few = mean_interval(values[1:])
+    assert few[1] != pytest.approx(low, abs=1e-9)
+    assert few == pytest.approx((mean, low, high), abs=0.2 * error)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cliplens.contracts import Judge, Scorer
 from cliplens.records import Column, Evidence, Findings, Name
 from cliplens.sites import MODALITIES, Modality
-from cliplens.statistics import auroc_interval, mean_interval
+from cliplens.statistics import auroc_interval
 from cliplens_plugins.autointerp.name_tests import SAMPLES, TESTS, NameTest, names_of, tested_names
 from cliplens_plugins.autointerp.near_misses import neighbours
 from cliplens_plugins.autointerp.space import SilentSamples, exemplars_of
@@ -124,8 +124,9 @@ def _figures(results: Sequence[NameTest]) -> dict[str, Any]:
         best = _best(results, source, target)
         if best is not None and not np.isnan(best.scores).all():
             key = f"names_from_{SAMPLES[source]}_on_{SAMPLES[target]}"
-            figures[key] = mean_interval(best.scores)[0]
-            figures[f"{key}_shuffled"] = mean_interval(best.shuffled)[0]
+            for name, scores in ((key, best.scores), (f"{key}_shuffled", best.shuffled)):
+                tested = scores[~np.isnan(scores)]
+                figures[name] = float(tested.mean()) if len(tested) else float("nan")
     return figures
 
 

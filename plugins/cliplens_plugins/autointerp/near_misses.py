@@ -10,6 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cliplens.arrays import nearest_rows
+from cliplens.keys import hashed
+
+MOST = 8192
+"""Maximum number of latents that are considered as neighbours."""
 
 
 def neighbours(
@@ -18,10 +22,14 @@ def neighbours(
     """Return, for each living latent, the living latents with the most similar decoder rows by cosine, nearest first.
 
     A latent is not its own neighbour. Rows of dead latents are -1. If fewer than `count` other latents are alive, there
-    are fewer columns.
+    are fewer columns. Of more than `MOST` living latents, only `MOST` can be neighbours, chosen by a hash of their
+    index, so that the cost grows in proportion to the number of latents.
     """
     living = np.flatnonzero(alive)
-    near, _ = nearest_rows(decoder[torch.from_numpy(living)], count)
+    among = None
+    if len(living) > MOST:
+        among = np.argsort(hashed(living.astype(np.uint64), MOST), kind="stable")[:MOST]
+    near, _ = nearest_rows(decoder[torch.from_numpy(living)], count, among=among)
     found = np.full((len(decoder), near.shape[1]), -1, dtype=np.int64)
     found[living] = living[near]
     return found

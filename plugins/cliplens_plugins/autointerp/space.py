@@ -105,7 +105,7 @@ class SilentSamples:
         order = np.argsort(latents, kind="stable")
         self._rows = rows[order]
         self._starts = np.searchsorted(latents[order], np.arange(evidence.d_sae + 1))
-        self._background = len(evidence.background)
+        self.background = len(evidence.background)
 
     def of(self, latent: int) -> Int[np.ndarray, " silent"]:
         """Return the indices of the background samples on which a latent is silent."""
@@ -113,15 +113,19 @@ class SilentSamples:
 
     def mask(self, latents: Int[np.ndarray, " latent"]) -> Bool[np.ndarray, "latent background"]:
         """Return on which background samples each of the given latents is silent."""
-        silent = np.ones((len(latents), self._background), dtype=bool)
+        silent = np.ones((len(latents), self.background), dtype=bool)
+        silent[self.fires(latents)] = False
+        return silent
+
+    def fires(
+        self, latents: Int[np.ndarray, " latent"]
+    ) -> tuple[Int[np.ndarray, " firing"], Int[np.ndarray, " firing"]]:
+        """Return where the given latents fire: the place of the latent in `latents`, ascending, and the sample."""
         counts = self._starts[latents + 1] - self._starts[latents]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        silent[
-            np.repeat(np.arange(len(latents)), counts), self._rows[np.repeat(self._starts[latents], counts) + within]
-        ] = False
-        return silent
+        return np.repeat(np.arange(len(latents)), counts), self._rows[np.repeat(self._starts[latents], counts) + within]
 
     @property
     def counts(self) -> Int[np.ndarray, " d_sae"]:
         """Number of background samples on which each latent is silent."""
-        return self._background - np.diff(self._starts)
+        return self.background - np.diff(self._starts)

@@ -7,9 +7,10 @@ from jaxtyping import Bool, Float, Int
 
 from cliplens.records import Evidence
 from cliplens.sites import Modality
+from cliplens_plugins.autointerp.background_ranks import background_ranks
 from cliplens_plugins.autointerp.name_tests import TESTS, NameJudge, Names, Scores
 from cliplens_plugins.autointerp.near_misses import near_misses
-from cliplens_plugins.autointerp.ranks import Ranks, auroc_rows
+from cliplens_plugins.autointerp.ranks import auroc_rows
 from cliplens_plugins.autointerp.space import SilentSamples, blocks, exemplars_of, filled
 from cliplens_plugins.autointerp.views import View
 
@@ -39,14 +40,13 @@ class ViewJudge(NameJudge):
         )
         at = filled(exemplars.at)
         latents = np.flatnonzero(((at >= 0).sum(axis=1) >= self._at_least) & (names >= 0).any(axis=0))
-        silent = SilentSamples(self._evidence, target)
+        inside = np.full((len(lists), len(latents), at.shape[1]), np.nan)
         for block in blocks(len(latents), (1 + self._near.shape[1]) * at.shape[1] * self._view.numbers_each):
             here = latents[block]
-            tested = self._block(at, here, names[:, here], target, silent.mask(here))
-            for n, scores in enumerate(tested):
-                named = names[n, here] >= 0
-                for test, values in scores.items():
-                    found[n][test][here[named]] = values[named]
+            inside[:, block], fuzzed = self._block(at, here, names[:, here], target)
+            for n, scores in enumerate(fuzzed):
+                found[n]["fuzzing"][here] = np.where(names[n, here] >= 0, scores, np.nan)
+        self._against_silent(target, names, latents, inside, at[latents] >= 0, found)
         return list(found)
 
     def _block(
@@ -55,16 +55,30 @@ class ViewJudge(NameJudge):
         latents: Int[np.ndarray, " latent"],
         names: Int[np.ndarray, "list latent"],
         target: Modality,
-        silent: Bool[np.ndarray, "latent background"],
-    ) -> list[dict[str, Float[np.ndarray, " latent"]]]:
-        """Return the scores of a block of latents."""
+    ) -> tuple[Float[np.ndarray, "list latent top"], list[Float[np.ndarray, " latent"]]]:
+        """Return the matches with top samples, and the scores of the fuzzing test, for a block of latents."""
         top, misses = at[latents], near_misses(at, latents, self._near)
         matches = self._view.match_exemplars(target, np.maximum(names, 0), np.concatenate([top, misses], axis=1))
-        count, valid, missed = top.shape[1], top >= 0, misses >= 0
-        found = []
-        for n, row in enumerate(np.maximum(names, 0)):
-            inside = matches[n, :, :count]
-            ranks = Ranks.of(inside, valid, self._view.match_background(target, row), silent)
-            fuzzed = auroc_rows(inside, valid, matches[n, :, count:], missed)
-            found.append({"detection": ranks.auroc(), "fuzzing": fuzzed, "intruder": ranks.intruder()})
-        return found
+        inside, missed = matches[:, :, : top.shape[1]], matches[:, :, top.shape[1] :]
+        return inside, [auroc_rows(inside[n], top >= 0, missed[n], misses >= 0) for n in range(len(names))]
+
+    def _against_silent(
+        self,
+        target: Modality,
+        names: Int[np.ndarray, "list d_sae"],
+        latents: Int[np.ndarray, " latent"],
+        inside: Float[np.ndarray, "list latent top"],
+        valid: Bool[np.ndarray, "latent top"],
+        found: Sequence[dict[str, Float[np.ndarray, " d_sae"]]],
+    ) -> None:
+        """Fill in the scores of the detection and the intruder test."""
+        which, place = np.nonzero(names[:, latents] >= 0)
+        of = latents[place]
+        silent = SilentSamples(self._evidence, target)
+        asked = names[which, of]
+        for here, ranks in background_ranks(self._view, target, asked, of, inside[which, place], valid[place], silent):
+            detection, intruder = ranks.auroc(), ranks.intruder()
+            for n, scores in enumerate(found):
+                mine = which[here] == n
+                scores["detection"][of[here[mine]]] = detection[mine]
+                scores["intruder"][of[here[mine]]] = intruder[mine]

@@ -222,9 +222,10 @@ def _most_tokens(tokens: list[str], values: list[float]) -> tuple[list[str], lis
 def _pictures(shown: list[tuple[str, Pair]], folder: Path) -> None:
     """Write the thumbnails, and a file that maps activations to thumbnails."""
     rows = []
+    if any(isinstance(pair.source, Path) for _, pair in shown):
+        (folder / "images").mkdir(exist_ok=True)
     for activation, pair in shown:
         if isinstance(pair.source, Path):
-            (folder / "images").mkdir(exist_ok=True)
             file = f"images/{pair.source.name}"
             if not (folder / file).exists():
                 shutil.copyfile(pair.source, folder / file)

@@ -1,6 +1,7 @@
 """Area under the ROC curve, and its interval from the two sample sizes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Shaped
@@ -55,7 +56,7 @@ def auroc_interval(score: float, positive: int, negative: int, level: float = 0.
     """
     if np.isnan(score) or not positive or not negative:
         return float("nan"), float("nan")
-    z = float(norm.ppf(0.5 + level / 2))
+    z = _normal_quantile(0.5 + level / 2)
     size = (positive + negative) / 2 - 1
 
     def beyond(limit: float) -> float:
@@ -66,3 +67,8 @@ def auroc_interval(score: float, positive: int, negative: int, level: float = 0.
     low = 0.0 if score <= 0 else float(brentq(beyond, 0.0, min(score, 1 - 1e-9)))
     high = 1.0 if score >= 1 else float(brentq(beyond, max(score, 1e-9), 1.0))
     return low, high
+
+
+@lru_cache
+def _normal_quantile(probability: float) -> float:
+    return float(norm.ppf(probability))

@@ -10,11 +10,13 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt64
-from scipy.stats import poisson
+from scipy.stats import norm, poisson
 
 from cliplens.keys import hashed
 
 REPLICATES = 200
+MANY = 5000
+"""From this number of values on, the interval of a mean is the normal one."""
 _SEED = 57
 
 
@@ -58,6 +60,9 @@ def mean_interval(
 ) -> tuple[float, float, float]:
     """Return the mean of independent values and its bootstrap interval (percentile); nan values are left out.
 
+    From `MANY` values on, the interval is the normal one, mean plus or minus a quantile times the standard error: the
+    two differ by less than the random error of `draws` bootstrap samples.
+
     Args:
         values: one number per unit.
         level: coverage of the interval.
@@ -73,6 +78,9 @@ def mean_interval(
     values = values[~np.isnan(values)]
     if not len(values):
         return (float("nan"),) * 3
+    if len(values) >= MANY:
+        mean, half = float(values.mean()), float(norm.ppf(0.5 + level / 2) * values.std() / len(values) ** 0.5)
+        return mean, mean - half, mean + half
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])

@@ -16,6 +16,7 @@ from cliplens.naming import name_latents, split_evidence
 from cliplens.records import Evidence, Name, Pair, PairedActs
 from cliplens.statistics import auroc, auroc_interval, mean_interval
 from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names, space
+from cliplens_plugins.autointerp.background_ranks import _ranks
 from cliplens_plugins.autointerp.fit_questions import FitQuestion
 from cliplens_plugins.autointerp.heldout import TITLE
 from cliplens_plugins.autointerp.near_misses import near_misses, neighbours
@@ -261,3 +262,37 @@ def test_an_intruder_tied_with_a_top_sample_is_not_found() -> None:
     asked = FitQuestion(0, "a name", "text", tuple((kind, pair) for kind in kinds))
     assert asked.scores([0.9, 0.8, 0.7, 0.6, 0.5])["intruder"] == 1.0
     assert asked.scores([0.9, 0.8, 0.7, 0.5, 0.5])["intruder"] == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ranks_among_the_background_equal_ranks_with_firing_samples_left_out(seed: int) -> None:
+    """Shared names, ties, a name without a match for one sample, and latents that fire everywhere and nowhere."""
+    rng = np.random.default_rng(seed)
+    matches, n = rng.integers(0, 6, (5, 9)).astype(float), 24
+    matches[0, 3] = np.nan
+    which, valid = rng.integers(0, 5, n), rng.uniform(size=(n, 7)) < 0.8
+    positive = rng.integers(0, 7, (n, 7)).astype(float)
+    positive[2, 0], valid[2, 0] = np.nan, True
+    fires = rng.uniform(size=(n, 9)) < 0.3
+    fires[0], fires[1] = True, False
+    entry, row = np.nonzero(fires)
+    found = _ranks(matches, which, positive, valid, entry, row)
+    slow = Ranks.of(positive, valid, matches[which], ~fires)
+    np.testing.assert_array_equal(found.auroc(), slow.auroc())
+    np.testing.assert_array_equal(found.intruder(), slow.intruder())
+
+
+def test_few_of_very_many_latents_can_be_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 6)))
+    monkeypatch.setattr("cliplens_plugins.autointerp.near_misses.MOST", 10)
+    near = neighbours(decoder, np.arange(40) != 3, 4)
+    assert near.shape == (40, 4)
+    assert len(np.unique(near[near >= 0])) <= 10
+    assert all(k not in row for k, row in enumerate(near))
+    cosine = torch.nn.functional.normalize(decoder, dim=1) @ torch.nn.functional.normalize(decoder, dim=1).T
+    allowed = np.unique(near[near >= 0])
+    if len(allowed) == 10:
+        for k in range(40):
+            others = [int(j) for j in allowed if j != k]
+            best = sorted(others, key=lambda j: -float(cosine[k, j]))[:4]
+            assert k == 3 or near[k].tolist() == best

@@ -1,0 +1,40 @@
+"""Nearest rows by cosine equal their definition, also among many rows and among some of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from cliplens import arrays
+from cliplens.arrays import nearest_rows
+
+
+@pytest.mark.parametrize("many", [10**9, 8])
+@pytest.mark.parametrize("among", [None, [4, 7, 8, 20, 33, 34, 35, 36, 37, 38]])
+def test_nearest_rows_equal_their_definition(
+    many: int, among: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "_MANY_ROWS", many)
+    monkeypatch.setattr(arrays, "_SPARE", 2)
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 5)))
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    cosine = (unit @ unit.T).numpy()
+    allowed = range(40) if among is None else among
+    given = None if among is None else np.array(among)
+    near, value = nearest_rows(rows, 3, among=given, block=16)
+    for k in range(40):
+        best = sorted((j for j in allowed if j != k), key=lambda j: -cosine[k, j])[:3]
+        assert near[k].tolist() == best
+        np.testing.assert_allclose(value[k], cosine[k, best], atol=1e-12)
+
+
+def test_there_are_no_more_columns_than_other_rows() -> None:
+    assert nearest_rows(torch.eye(3), 5)[0].shape == (3, 2)
+    assert nearest_rows(torch.eye(3), 5, among=np.array([1]))[0].shape == (3, 0)
+    assert nearest_rows(torch.eye(1), 5)[0].shape == (1, 0)
+
+
+def test_rows_that_float32_cannot_tell_apart_are_ordered_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_MANY_ROWS", 2)
+    angle = torch.tensor([0.0, 3e-6, 2e-6, 1e-6, 1.0], dtype=torch.float64)
+    near, _ = nearest_rows(torch.stack([angle.cos(), angle.sin()], 1), 3)
+    assert near[0].tolist() == [3, 2, 1]
