@@ -14,7 +14,6 @@ from cliplens.sae import Dictionary
 from cliplens.sites import Modality
 from cliplens.studies import ScoredClasses, matched_sets
 from cliplens_plugins.bias.data import BiasData, Prompts
-from cliplens_plugins.bias.probes import linear_probe
 from cliplens_plugins.bias.projections import leace, off_directions, orth_cali, orth_proj
 from cliplens_plugins.bias.sem import SemVariant, sem
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cliplens import tasks
 from cliplens.statistics import auroc_interval
+from cliplens.studies import linear_probe, mlp_probe, probe_auc
 from cliplens_plugins.bias.data import BiasData, Utility
 from cliplens_plugins.bias.methods import Method
 from cliplens_plugins.bias.metrics import (
@@ -23,7 +24,6 @@ from cliplens_plugins.bias.metrics import (
     ranking,
     worst_group_auc,
 )
-from cliplens_plugins.bias.probes import linear_probe, mlp_probe, probe_auc
 
 Row = dict[str, Any]
 SKEW_AT = 500

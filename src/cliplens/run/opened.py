@@ -1,7 +1,7 @@
 """Open a finished run: its model, its dictionary, its table and its pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,7 @@ from cliplens.exemplars import load_exemplars
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Decoder, Pairs, open_image, read_quarantine, tokenised
 from cliplens.records import Exemplars, LatentTable, Pair, PairedActs
-from cliplens.run.dictionary import by_modality, scored_on
+from cliplens.run.dictionary import by_modality, scored_on, train_again, training_rows
 from cliplens.run.embeddings import embeddings_of, pairs_of_embeddings
 from cliplens.run.find import Candidate, Finder
 from cliplens.run.remedies import check_whole
@@ -222,6 +222,21 @@ class OpenedRun:
         image, text = ([a for part in read if (a := part.of(m)) is not None] for m in MODALITIES)
         sides = (torch.cat(parts)[:count] if parts else None for parts in (image, text))
         return PairedActs(tuple(i for part in read for i in part.ids)[:count], *sides)
+
+    def reseeded(self, seed: int) -> Dictionary:
+        """Return the dictionary of the run trained again on the same activations from another seed, without saving it.
+
+        Raises:
+            InputError: the run did not train its dictionary, or the activations of the run were removed.
+        """
+        if self.asked.sae is not None:
+            raise InputError(
+                expected="a run that trained its dictionary",
+                found=f"the dictionary {self.asked.sae}",
+                fix="make a run without --sae",
+            )
+        asked = replace(self.asked, seed=seed)
+        return train_again(training_rows(Cache.open(self.folder.activations), asked), asked)
 
     def pictures_of(self, ids: Sequence[str]) -> list[str]:
         """Return what identifies the picture of each pair; equal for pairs of the same picture."""

@@ -14,9 +14,13 @@ from cliplens.studies.labelled import read_class_folders as read_class_folders
 from cliplens.studies.printing import figure as figure
 from cliplens.studies.printing import print_study as print_study
 from cliplens.studies.printing import with_interval as with_interval
+from cliplens.studies.probes import linear_probe as linear_probe
+from cliplens.studies.probes import mlp_probe as mlp_probe
+from cliplens.studies.probes import probe_auc as probe_auc
 from cliplens.studies.record import Study as Study
 from cliplens.studies.record import read_studies as read_studies
 from cliplens.studies.record import write_study as write_study
 from cliplens.studies.removal import Baseline as Baseline
 from cliplens.studies.removal import embed_without as embed_without
 from cliplens.studies.removal import sample_codes as sample_codes
+from cliplens.studies.removal import site_of as site_of

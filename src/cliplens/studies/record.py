@@ -27,6 +27,8 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)
     latents: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Latents whose cards the section links to, by title."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Pictures of the section: data URIs (`data:image/...`), by what they show."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """All figures behind the tables, for scripts. The report does not show them."""
 

@@ -24,7 +24,6 @@ from cliplens_plugins.bias import (
 )
 from cliplens_plugins.bias.command import app
 from cliplens_plugins.bias.methods import dense_codes
-from cliplens_plugins.bias.probes import linear_probe, mlp_probe, probe_auc
 from cliplens_plugins.bias.projections import off_directions, orth_cali, orth_proj
 from support.study_runs import study_run
 from support.tiny_dictionaries import tiny_dictionary

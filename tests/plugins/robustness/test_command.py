@@ -1,0 +1,112 @@
+"""The command on a run of the world and on a run of a user's own model: record, report, options, errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cliplens.errors import InputError
+from cliplens.run import OpenedRun
+from cliplens.studies import read_studies
+from cliplens_plugins.robustness import lab as labs
+from cliplens_plugins.robustness.command import app
+from cliplens_plugins.robustness.of_run import T_CHECKS, T_CROSS, T_DETECT, T_OUTCOMES, T_SHARES, T_WORDS
+from support.study_runs import study_run
+
+QUICK = ["--images", "6", "--steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> OpenedRun:
+    return study_run(tmp_path_factory.mktemp("attack"), "world:80")
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun) -> None:
+    done = CliRunner().invoke(app, [str(run.folder.path), "--images", "12", "--steps", "2", "--eps", "2,8"])
+    assert done.exit_code == 0, done.output
+    study = next(s for s in read_studies(run.folder) if s.name == "attack")
+    assert {T_OUTCOMES, T_SHARES, T_CROSS, T_CHECKS, T_DETECT, T_WORDS} <= set(study.tables)
+    assert {r["eps"] for r in study.tables[T_OUTCOMES]} == {0.0, 2.0, 8.0}
+    assert {r["dictionary"] for r in study.tables[T_SHARES]} == {"own", "never trained"}
+    assert any("other seed" in note for note in study.notes)  # a given dictionary cannot be trained again
+    assert study.findings
+    assert len(study.pictures) == 3
+    steps = json.loads((run.folder.path / "steps.json").read_text())
+    assert "attack" in json.dumps(steps)
+    page = run.folder.report.read_text()
+    assert 'id="study-attack"' in page
+    assert page.count('<img class="strip" src="data:image/png') >= 3
+
+
+@pytest.mark.slow
+def test_a_run_without_labels_takes_captions_as_classes(
+    run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a user's own run: each picture's own caption is its class, and nothing is written on pictures."""
+    monkeypatch.setattr("cliplens_plugins.robustness.subject.WORLD", "no such prefix")
+    done = CliRunner().invoke(app, [str(run.folder.path), *QUICK, "--attacks", "margin,caption", "--eps", "4"])
+    assert done.exit_code == 0, done.output
+    study = next(s for s in read_studies(run.folder) if s.name == "attack")
+    assert study.title.endswith("caption")
+    assert any("classes are captions" in note for note in study.notes)
+    assert T_WORDS not in study.tables
+
+
+@pytest.mark.slow
+def test_a_folder_of_labelled_pictures_is_attacked(run: OpenedRun, tmp_path: Path) -> None:
+    for n, pair in enumerate(run.pairs[i] for i in range(20)):
+        place = tmp_path / ("red_shape", "other")[n % 2]
+        place.mkdir(exist_ok=True)
+        pair.image.save(place / f"{n}.png")
+    (tmp_path / "other" / "broken.png").write_bytes(b"no picture")
+    options = [*QUICK, "--labels", str(tmp_path), "--attacks", "margin,goal", "--eps", "4"]
+    done = CliRunner().invoke(app, [str(run.folder.path), *options])
+    assert done.exit_code == 0, done.output
+    study = next(s for s in read_studies(run.folder) if s.name == "attack")
+    rows = study.tables[T_OUTCOMES]
+    assert rows[0]["R@1 image to text"] is None  # pictures without captions are not retrieved
+    assert T_WORDS in study.tables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--eps", "much"], "pass --eps 1,2,4,8"),
+        (["--attacks", "pgd"], "attack"),
+        (["--labels", "light"], "factor of captions"),
+        (["--labels", "/nowhere"], "factor of captions"),
+        (["--transfer", "no-such-model"], "model"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_words(run: OpenedRun, options: list[str], says: str) -> None:
+    done = CliRunner().invoke(app, [str(run.folder.path), *QUICK, *options])
+    assert isinstance(done.exception, InputError)
+    assert says in str(done.exception)
+
+
+def test_the_number_of_pictures_follows_the_size_of_the_model() -> None:
+    import cliplens
+    from cliplens.hooked import HookedCLIP
+
+    assert labs.affordable(cliplens.load("world")) == 96
+
+    class Large:
+        class vision:  # noqa: N801
+            class stock:  # noqa: N801
+                @staticmethod
+                def parameters() -> list[object]:
+                    class Weights:
+                        @staticmethod
+                        def numel() -> int:
+                            return 86_000_000
+
+                    return [Weights()]
+
+            class cfg:  # noqa: N801
+                n_ctx = 50
+
+    large: HookedCLIP = Large()  # type: ignore[assignment]
+    assert labs.affordable(large) == 8
