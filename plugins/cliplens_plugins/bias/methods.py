@@ -12,7 +12,7 @@ from torch import Tensor
 from cliplens.edits import Edit, LatentSteering, ablate
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality
-from cliplens.studies import ScoredClasses, matched_sets
+from cliplens.studies import ScoredClasses, linear_probe, matched_sets
 from cliplens_plugins.bias.data import BiasData, Prompts
 from cliplens_plugins.bias.projections import leace, off_directions, orth_cali, orth_proj
 from cliplens_plugins.bias.sem import SemVariant, sem

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cliplens_plugins.robustness.pgd import Budget, Objective, equal_noise, pgd, random_squares
@@ -88,7 +88,9 @@ def _row(check: str, left: float, right: float, relation: str) -> Row:
     return {"check": check, "accuracy": left, "relation": relation, "compared with": right, "holds": holds}
 
 
-def foolbox_pgd(model: torch.nn.Module, labels: Tensor, *, seed: int = 0) -> Callable[[Pixels, Budget], Pixels] | None:
+def foolbox_pgd(
+    model: torch.nn.Module, labels: Int[Tensor, " sample"], *, seed: int = 0
+) -> Callable[[Pixels, Budget], Pixels] | None:
     """Return PGD of foolbox on a model of pixels, or None where foolbox is not installed (extra `robustness`)."""
     try:
         import foolbox

@@ -26,7 +26,7 @@ def attack(
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Pictures to measure; default up to 96, by the size of the model.", min=2)
+        int | None, typer.Option(help="Pictures to measure; default up to 64, by the size of the model.", min=2)
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of 1/255 per attack.", min=1)] = 10,
     restarts: Annotated[int, typer.Option(help="Random starts per attack.", min=1)] = 1,

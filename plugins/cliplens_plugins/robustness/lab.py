@@ -41,7 +41,7 @@ OWN, UNTRAINED, RESEEDED = "own", "never trained", "other seed"
 ACTS = 2048
 SPARE = 3
 """For each picture that is measured, others that detectors are fitted on, chosen on, and take thresholds from."""
-_MOST, _FEWEST = 96, 8
+_MOST, _FEWEST = 64, 8
 _SPARE_LEAST = 36
 """Fewest other pictures: a third each to fit on, to choose on and to take thresholds from."""
 _COST = 2.0e9
@@ -190,8 +190,16 @@ def affordable(clip: HookedCLIP) -> int:
     """Return the number of pictures that a few minutes of two cores allow, by the size of the image tower alone."""
     vision: Any = clip.vision
     weights = sum(p.numel() for p in vision.stock.parameters())
-    cost = weights * max(int(getattr(vision.cfg, "n_ctx", 0) or 1), 1)
-    return int(np.clip(_COST / max(cost, 1), _FEWEST, _MOST))
+    return pictures_for(weights, int(getattr(vision.cfg, "n_ctx", 0) or 1))
+
+
+def pictures_for(weights: int, positions: int) -> int:
+    """Return the number of pictures for an image tower of so many weights and positions.
+
+    >>> pictures_for(400_000, 37), pictures_for(86_000_000, 50)
+    (64, 8)
+    """
+    return int(np.clip(_COST / max(weights * positions, 1), _FEWEST, _MOST))
 
 
 def rows_of(subject: Subject, rows: slice) -> Subject:

@@ -14,7 +14,7 @@ from cliplens_plugins.robustness.lab import UNTRAINED, Asked, Lab, open_lab
 from cliplens_plugins.robustness.measure import SHOWN, Made, made, right_of_other, seen
 from cliplens_plugins.robustness.pgd import pgd
 from cliplens_plugins.robustness.strips import attack_strip, strip
-from cliplens_plugins.robustness.tables import Row, crossings, outcomes, shares
+from cliplens_plugins.robustness.tables import Row, by_eps, crossings, outcomes, shares
 
 NOTES = (
     "Accuracies under attack are upper bounds: a stronger attack may lower them. Ten steps are enough to compare, not "
@@ -25,6 +25,7 @@ NOTES = (
     "beside it came out near the rate.",
     "Intervals are over pictures (95 %). They do not cover another dictionary or another model.",
 )
+T_EPS = "Zero-shot accuracy under attack, by eps in levels of 255"
 T_OUTCOMES = "What the model says under attack"
 T_SHARES = "Which class moves: share of the change divided by the share of the clean energy"
 T_CROSS = "Moved until it says another caption, by class of latents"
@@ -47,7 +48,8 @@ def study_of_run(run: OpenedRun, asked: Asked) -> Study:
     clean = seen(lab, lab.clean.unit)
     found = list(made(lab))
     clean_other = right_of_other(lab, lab.subject.pixels)
-    tables: dict[str, Sequence[Row]] = {T_OUTCOMES: outcomes(lab, clean, clean_other, found)}
+    tables: dict[str, Sequence[Row]] = {T_EPS: by_eps(clean, found)}
+    tables[T_OUTCOMES] = outcomes(lab, clean, clean_other, found)
     tables[T_SHARES] = shares(lab, found)
     tables[T_CROSS] = crossings(found, asked.seed)
     tables[T_CHECKS] = checks(lab)

@@ -32,7 +32,21 @@ def paired(a: Bool[np.ndarray, " sample"], b: Bool[np.ndarray, " sample"], seed:
     return float(difference.mean()), float(low), float(high)
 
 
-def outcomes(lab: Lab, clean: Seen, clean_other: np.ndarray | None, found: Sequence[Made]) -> list[Row]:
+def by_eps(clean: Seen, found: Sequence[Made]) -> list[Row]:
+    """Return zero-shot accuracy with one row per attack and one column per eps."""
+    levels = sorted({m.eps for m in found})
+    rows: dict[tuple[str, str], Row] = {
+        ("none", "-"): {f"eps {eps:g}": with_interval(*rate(clean.right)) for eps in levels}
+    }
+    for m in found:
+        rows.setdefault((m.kind, m.latents), {})[f"eps {m.eps:g}"] = with_interval(*rate(m.seen.right))
+    cells = {f"eps {eps:g}": None for eps in levels}
+    return [{"attack": kind, "latents": latents, **cells, **row} for (kind, latents), row in rows.items()]
+
+
+def outcomes(
+    lab: Lab, clean: Seen, clean_other: Bool[np.ndarray, " sample"] | None, found: Sequence[Made]
+) -> list[Row]:
     """Return one row per attack and eps: accuracy, retrieval, target success, transfer, equal noise."""
     rows = [_outcome("none", "-", 0.0, clean, None, clean_other)]
     rows += [_outcome(m.kind, m.latents, m.eps, m.seen, m.noise_right, m.other_right) for m in found]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cliplens.errors import InputError, MissingExtraError
 from cliplens.run import OpenedRun
-from cliplens.studies import ScoredClasses, read_studies
+from cliplens.studies import ScoredClasses, linear_probe, mlp_probe, probe_auc, read_studies
 from cliplens_plugins.bias import (
     BiasData,
     Prompts,

@@ -40,7 +40,8 @@ def fitted(**how: bool):  # type: ignore[no-untyped-def]
 def test_planted_latents_are_found_and_tell_attacks_apart() -> None:
     scores = fitted()
     own = scores["latents"]
-    assert set(own.latents[:2].tolist()) == {2, 5}
+    assert set(own.rises.topk(2).indices.tolist()) == {2, 5}
+    assert set(own.latents.tolist()) <= {2, 5}
     clean, attacked, quiet = planted(80, False, 5), planted(80, True, 5), planted(200, False, 9)
     found = {n: detected(s, thresholds(s, quiet), clean, attacked) for n, s in scores.items()}
     assert found["latents"].auroc[0] == 1.0

@@ -93,7 +93,7 @@ def test_noise_of_equal_norm_has_that_norm() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"eps": -0.1}, {"eps": 4.0}, {"eps": 0.1, "steps": 0}, {"eps": 0.1, "restarts": 0}, {"eps": 0.1, "step": 0}],
+    [{"eps": -0.1}, {"eps": 4.0}, {"eps": 0.1, "steps": 0}, {"eps": 0.1, "restarts": 0}, {"eps": 0.1, "step": 0.0}],
 )
 def test_a_budget_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="4/255 is 4 levels"):
