@@ -3,6 +3,7 @@
 CliplensError
 ├── InputError (ValueError)        an argument, option or file cannot be used
 │   ├── UnknownNameError           unknown model, tag, hook, metric or namer; similar names are listed
+│   │   └── UnknownAttributeError  (AttributeError) an object has no attribute of that name; similar names are listed
 │   ├── PairsError                 the pairs cannot be read, or too many are bad
 │   │   └── BadPairError           one pair cannot be used; `reason` says why
 │   ├── BadPictureError            one picture cannot be opened; `reason` says why
@@ -19,6 +20,7 @@ CliplensError
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 _LISTED, _LAST_CONTROL = 6, 0x9F
 
@@ -42,6 +44,10 @@ class InputError(CliplensError, ValueError):
 
 class UnknownNameError(InputError):
     """An unknown name."""
+
+
+class UnknownAttributeError(UnknownNameError, AttributeError):
+    """An attribute that an object does not have."""
 
 
 class PairsError(InputError):
@@ -132,3 +138,28 @@ def nearest_names(name: object, known: Iterable[str], count: int = 5) -> list[st
     close = difflib.get_close_matches(wanted, by_folded, n=count, cutoff=0.4)
     holding = [n for n in by_folded if len(wanted) > 2 and wanted in n and n not in close]
     return [by_folded[f] for f in [*close, *holding][:count]]
+
+
+def unknown_attribute(owner: object, name: str, elsewhere: Iterable[str] = ()) -> AttributeError:
+    """Return the error for an attribute that an object does not have, which lists the most similar names.
+
+    Args:
+        owner: the object.
+        name: the name that was asked for.
+        elsewhere: expressions that give what the name means, such as "clip.vision.blocks"; named before similar names.
+    """
+    kind = type(owner).__name__
+    if name.startswith("_"):  # asked by copy, pickle and notebooks, which expect the plain error
+        return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
+    nearest = list(elsewhere) or nearest_names(name, (n for n in dir(owner) if not n.startswith("_")), 3)
+    fix = f"use {' or '.join(nearest)}" if nearest else f"see help({kind})"
+    return UnknownAttributeError(expected=f"an attribute of {kind}", found=repr(name), fix=fix)
+
+
+class NearestNames:
+    """A class whose objects name similar attributes where one is missing, in notebooks too."""
+
+    if not TYPE_CHECKING:  # so that type checkers still find missing attributes
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute(self, name)

@@ -5,13 +5,14 @@ never opened as something else.
 """
 
 import io
+import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from cliplens.errors import BadPictureError, InputError
 
@@ -239,3 +240,28 @@ def _ending(source: PictureSource) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+
+
+def fit_of(preprocess: str) -> str:
+    """Return how a model's preprocess, as its identity describes it, makes a picture square: "crop", "squash", "pad"."""
+    try:
+        mode = json.loads(preprocess).get("resize_mode")
+    except (ValueError, AttributeError):
+        return "crop" if "CenterCrop" in preprocess else "squash"
+    return {"shortest": "crop", "longest": "pad"}.get(mode, "squash")
+
+
+def as_model_sees(picture: Image.Image, preprocess: str, size: tuple[int, int] | None) -> Image.Image:
+    """Return a picture cropped, squashed or padded to the shape of a model's input, in its own colours.
+
+    Args:
+        picture: the picture.
+        preprocess: the description of the preprocess in the model's identity.
+        size: height and width of the input; None keeps the picture.
+    """
+    if size is None:
+        return picture.convert("RGB")
+    shape, fit = (size[1], size[0]), fit_of(preprocess)
+    if fit == "crop":
+        return ImageOps.fit(picture.convert("RGB"), shape)
+    return ImageOps.pad(picture.convert("RGB"), shape) if fit == "pad" else picture.convert("RGB").resize(shape)

@@ -9,10 +9,11 @@ import torch
 
 import cliplens
 from cliplens.exemplars import POSITIONS, load_exemplars, load_positions, save_positions
+from cliplens.hooked import patch_grid
 from cliplens.pairs import Pairs
 from cliplens.records import Exemplars, PairedActs, PositionActivations
 from cliplens.run import Settings, run
-from cliplens.run.positions import TOP, grid_of, positions_of, spans_of, strongest_first
+from cliplens.run.positions import TOP, positions_of, spans_of, strongest_first
 from cliplens.sites import Modality, Site, sites_of
 from cliplens.stream import SiteReader
 from cliplens.world import world_pairs
@@ -85,7 +86,7 @@ def test_every_latents_strongest_come_first(monkeypatch: pytest.MonkeyPatch) -> 
 def test_patches_form_a_rectangle_like_the_image(
     n: int, size: tuple[int, int] | None, grid: tuple[int, int] | None
 ) -> None:
-    assert grid_of(n, size) == grid
+    assert patch_grid(n, size) == grid
 
 
 def test_tokens_are_found_in_the_caption_whatever_their_case() -> None:

@@ -12,6 +12,8 @@ from cliplens_plugins.modality.classes import class_counts as class_counts
 from cliplens_plugins.modality.classes import classify as classify
 from cliplens_plugins.modality.classes import classify_fixed as classify_fixed
 from cliplens_plugins.modality.cofiring import cofiring as cofiring
+from cliplens_plugins.modality.evaluator import ModalityEvaluator as ModalityEvaluator
+from cliplens_plugins.modality.evaluator import to_tensorboard as to_tensorboard
 from cliplens_plugins.modality.gap import modality_gap as modality_gap
 from cliplens_plugins.modality.gap import without_latents as without_latents
 from cliplens_plugins.modality.gap_metric import GapMetric as GapMetric

@@ -14,11 +14,12 @@ from cliplens.errors import CliplensError, DamagedError
 from cliplens.exemplars import TABLE, load_exemplars, load_positions
 from cliplens.files import read_json
 from cliplens.pairs import read_quarantine
+from cliplens.pictures import fit_of
 from cliplens.records import WARNING, Exemplars, LatentTable, Positions
 from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens.studies import Study, read_studies
-from cliplens_plugins.report.heat import fit_of, packed_heat
+from cliplens_plugins.report.heat import packed_heat
 
 CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
 RULES = {

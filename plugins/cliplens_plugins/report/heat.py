@@ -1,6 +1,5 @@
 """Pack the activations within exemplars for the page, one character per patch or token."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,12 +57,3 @@ def _level(heat: PositionActivations, largest: float) -> str:
         return ""
     steps = (heat.values.clip(0) / largest * (len(LEVELS) - 1)).round().astype(int)
     return "".join(LEVELS[step] for step in steps)
-
-
-def fit_of(preprocess: str) -> str:
-    """Return how the model's preprocess makes a picture square: "crop", "squash" or "pad"."""
-    try:
-        mode = json.loads(preprocess).get("resize_mode")
-    except (ValueError, AttributeError):
-        return "crop" if "CenterCrop" in preprocess else "squash"
-    return {"shortest": "crop", "longest": "pad"}.get(mode, "squash")

@@ -18,6 +18,7 @@ from cliplens.hooked.cache import JointCache as JointCache
 from cliplens.hooked.cache import check_open as check_open
 from cliplens.hooked.clip import HookedCLIP as HookedCLIP
 from cliplens.hooked.compiled import CompiledReading as CompiledReading
+from cliplens.hooked.config import JointConfig as JointConfig
 from cliplens.hooked.config import TowerConfig as TowerConfig
 from cliplens.hooked.head import FrozenHead as FrozenHead
 from cliplens.hooked.head import affine as affine
@@ -54,6 +55,7 @@ from cliplens.hooked.structure import has_hooks as has_hooks
 from cliplens.hooked.text import HookedTextTower as HookedTextTower
 from cliplens.hooked.tower import HookedTower as HookedTower
 from cliplens.hooked.vision import HookedVisionTower as HookedVisionTower
+from cliplens.hooked.vision import patch_grid as patch_grid
 from cliplens.hooked.weights import applied_bias as applied_bias
 from cliplens.hooked.weights import applied_weight as applied_weight
 from cliplens.hooked.weights import is_adapted as is_adapted

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from transformer_lens.FactoredMatrix import FactoredMatrix
 from transformer_lens.hook_points import HookPoint
 
 from cliplens.hooked.part import HookedPart, active, borrow, hook_point
@@ -184,6 +185,16 @@ class HookedAttention(HookedPart, ABC):
         """Output bias, with LayerScale."""
         bias = self.out[1]
         return None if bias is None else self._scaled(bias)
+
+    @property
+    def QK(self) -> FactoredMatrix:
+        """The matrix [head, d_model, d_model] of the scores of a query with a key, before their factor, in factors."""
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-2, -1))
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """The matrix [head, d_model, d_model] from an attended position to the stream, in factors."""
+        return FactoredMatrix(self.W_V, self.W_O)
 
 
 def additive_mask(mask: Shaped[Tensor, "*batch query key"] | None, like: Heads) -> Tensor | None:

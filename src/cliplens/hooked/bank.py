@@ -108,6 +108,18 @@ class BankedTower(SplicedTower):
         directions = self._chosen_concepts(tokens) @ matrix.T
         return directions if gain is None else directions * gain
 
+    def unembedding(self) -> tuple[Float[Tensor, "d_model concept"], Float[Tensor, " concept"]]:
+        """Return the matrix and the offset from the output of the final norm to the concepts of the bank.
+
+        Raises:
+            InputError: the tower has no bank, or its head is another than final norm, one position, projection.
+        """
+        concepts = self._the_bank().embeddings.T
+        _, matrix, offset = self._head()
+        if self.ln_final.b is not None:  # `_head` counts the offset of the norm, which its output already holds
+            offset = offset - self.ln_final.b.detach().to(matrix.dtype) @ matrix
+        return matrix @ concepts, offset @ concepts
+
     def bank_offset(self, tokens: str | int | Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return the constant part of each concept's dot product: from the norm's offset and the projection's bias."""
         return self._chosen_concepts(tokens) @ self._head()[2]

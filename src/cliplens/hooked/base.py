@@ -73,6 +73,10 @@ class AbstractTower(HookedRoot):
         """Return the inputs on the device of the weights; raise InputError if the tower cannot take them."""
 
     @abstractmethod
+    def blank_input(self) -> Tensor:
+        """Return one input that fills the context: a black image, or a row of token ids 0."""
+
+    @abstractmethod
     def embed(self, inputs: TowerInputs) -> tuple[Float[Tensor, "batch pos d_model"], Mapping[str, Any]]:
         """Return the stream that enters block 0, and the other keyword arguments of the stock blocks (a mask)."""
 

@@ -14,6 +14,7 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.bank import ConceptLabels
 from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import JointCache
+from cliplens.hooked.config import JointConfig
 from cliplens.hooked.hook_view import HookView
 from cliplens.hooked.identity import LiveIdentity
 from cliplens.hooked.inputs import required, stacked_images, token_ids
@@ -64,6 +65,23 @@ class HookedCLIP(Splicing):
             tower.belongs_to(identity.name)
         self.hook_logits = hook_point(None)
         self.hook_logits.name = "hook_logits"
+
+    def __repr__(self) -> str:
+        towers = "".join(f"\n  {side}: {tower!r}" for side, tower in self.towers.items())
+        return f"HookedCLIP({self.cfg.model_name!r}, {self.dtype}, {self.device}{towers})"
+
+    def elsewhere(self, name: str) -> list[str]:
+        """Return the attributes of the towers that have this name."""
+        return [f"clip.{side}.{name}" for side, tower in self.towers.items() if name in dir(tower)]
+
+    @property
+    def cfg(self) -> JointConfig:
+        """The configuration of both towers, with the current device and dtype of their weights."""
+        both = {side: tower.cfg for side, tower in self.towers.items()}
+        first = self._first.cfg
+        return JointConfig(
+            first.model_name, first.d_embed, both.get("vision"), both.get("text"), first.device, first.dtype
+        )
 
     @property
     def towers(self) -> dict[Side, HookedTower]:

@@ -1,9 +1,11 @@
 """The configuration that TransformerLens and SAELens read from a model's `cfg`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cliplens.errors import unknown_attribute
 from cliplens.sites import Side
 
 
@@ -36,3 +38,22 @@ class TowerConfig:
     tokenizer_prepends_bos: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """The configuration of a model of two towers: what both share, and the configuration of each."""
+
+    model_name: str
+    d_embed: int
+    """Width of the joint embedding space."""
+    vision: TowerConfig | None
+    text: TowerConfig | None
+    device: torch.device
+    dtype: torch.dtype
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            own = name in {f.name for f in fields(TowerConfig)}
+            raise unknown_attribute(self, name, [f"cfg.{side}.{name}" for side in ("vision", "text")] if own else ())

@@ -108,6 +108,16 @@ class HookedMLP(HookedPart):
         return applied_bias(self.fc_in)
 
     @property
+    def W_gate(self) -> Float[Tensor, "d_model d_mlp"] | None:
+        """Weights of the gate (`hook_pre`); None where the MLP is not gated."""
+        return None if self.fc_gate is None else applied_weight(self.fc_gate).T
+
+    @property
+    def b_gate(self) -> Float[Tensor, " d_mlp"] | None:
+        """Bias of the gate; None where there is no gate or no bias."""
+        return None if self.fc_gate is None else applied_bias(self.fc_gate)
+
+    @property
     def W_out(self) -> Float[Tensor, "d_mlp d_model"]:
         """Output weights, with LayerScale."""
         return self._scaled(applied_weight(self.fc_out).T)

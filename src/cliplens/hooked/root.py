@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import InputError, unknown_attribute, unknown_name
 
 Direction = Literal["fwd", "bwd"]
 NameOrFilter = str | Callable[[str], bool]
@@ -23,6 +23,16 @@ HookFn = Callable[..., Any]
 
 class HookedRoot(HookedRootModule, ABC):
     """A `HookedRootModule` that adds and removes its own hooks only."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise unknown_attribute(self, name, self.elsewhere(name)) from None
+
+    def elsewhere(self, name: str) -> list[str]:
+        """Return expressions that give what an unknown attribute of this model means; empty where there are none."""
+        return []
 
     @abstractmethod
     def hook_for(self, name: str, hook: HookFn) -> HookFn:

@@ -63,6 +63,25 @@ class HookedTextTower(HookedTower):
         found = stock.get_input_embeddings() if hasattr(stock, "get_input_embeddings") else stock.token_embedding
         return tensor_of(found, "weight")
 
+    def blank_input(self) -> Int[Tensor, "1 context"]:
+        """Return one row of token ids 0."""
+        return torch.zeros(1, self._cfg.n_ctx, dtype=torch.int64, device=self.device)
+
+    def to_str_tokens(self, captions: str | Sequence[str] | Int[Tensor, "*batch context"]) -> Any:
+        """Return the text of each token, as many as a cache has positions: start, words, end and padding.
+
+        Args:
+            captions: one caption or row of token ids, which gives a list; several give a list of lists.
+
+        Raises:
+            InputError: the model has no tokenizer.
+        """
+        tokens = captions if isinstance(captions, Tensor) else self.to_tokens(captions)
+        one = isinstance(captions, str) or tokens.ndim == 1
+        tokenizer = self.tokenizer or TokenizerShim(None)
+        read = [[tokenizer.decode([int(i)]) for i in row] for row in tokens.reshape(-1, tokens.shape[-1])]
+        return read[0] if one else read
+
     def to_tokens(
         self,
         captions: str | Sequence[str],

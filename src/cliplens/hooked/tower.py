@@ -18,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cliplens.errors import InputError
-from cliplens.hooked.bank import BankedTower
 from cliplens.hooked.base import Inputs
 from cliplens.hooked.cache import ClipActivationCache
 from cliplens.hooked.config import TowerConfig
@@ -26,13 +25,14 @@ from cliplens.hooked.guard import Guard
 from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_point
 from cliplens.hooked.root import HookFn, named_points
 from cliplens.hooked.structure import in_eval_mode
+from cliplens.hooked.weight_views import WeightViews
 from cliplens.shapes import TowerInputs
 
 _BEFORE_BLOCKS = frozenset({"hook_embed", "hook_pos_embed", "hook_patch_embed"})
 _TINY = 1e-12
 
 
-class HookedTower(BankedTower):
+class HookedTower(WeightViews):
     """An encoder with hooks.
 
     Weights are shared with the stock module, which is not altered. The tower always runs in eval mode; the stock module
@@ -50,6 +50,13 @@ class HookedTower(BankedTower):
         self._cfg = cfg
         self.hook_embed, self.hook_pos_embed = hook_point(cfg.d_model), hook_point(cfg.d_model)
         self.hook_projected, self.hook_embedding = hook_point(cfg.d_embed), hook_point(cfg.d_embed)
+
+    def __repr__(self) -> str:
+        cfg = self.cfg
+        shape = f"{cfg.n_layers} {self.stack_name}, {cfg.n_heads} heads, d_model {cfg.d_model}"
+        size = "" if cfg.image_size is None else f", images {cfg.image_size[0]}x{cfg.image_size[1]}"
+        more = "" if self.level == "heads" else f", hooked at its {self.level}"
+        return f"{type(self).__name__}({cfg.model_name!r}: {shape}, {cfg.n_ctx} positions{size}{more})"
 
     @property
     def cfg(self) -> TowerConfig:

@@ -13,9 +13,21 @@ from cliplens.hooked.base import Inputs
 from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.part import borrow, hook_point
 from cliplens.hooked.tower import HookedTower
+from cliplens.hooked.weight_views import patch_weights
 from cliplens.shapes import TowerInputs
 
 ImageLookup = Callable[[Int[Tensor, " batch"]], Float[Tensor, "batch 3 height width"]]
+
+
+def patch_grid(n: int, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the rows and columns of n patches in the proportions of the image; None if they form no such rectangle.
+
+    >>> patch_grid(49, (224, 224))
+    (7, 7)
+    """
+    height, width = image_size or (1, 1)
+    rows = round((n * height / width) ** 0.5)
+    return (rows, n // rows) if rows and n % rows == 0 and rows * width == (n // rows) * height else None
 
 
 class HookedVisionTower(HookedTower):
@@ -34,6 +46,33 @@ class HookedVisionTower(HookedTower):
         super().__init__(stock, cfg)
         borrow(self, image_source=None, preprocess=None, tokenizer=None)
         self.hook_patch_embed = hook_point(cfg.d_model)
+
+    @property
+    def W_E(self) -> Float[Tensor, "pixel d_model"]:
+        """The patch embedding: from the pixels of a patch (channel, then row, then column) to the stream.
+
+        Raises:
+            InputError: the patches are not embedded by one convolution.
+        """
+        found = patch_weights(self.stock, self._cfg.d_model)
+        if found is None:
+            raise InputError(
+                expected="a tower that embeds patches by one convolution",
+                found=f"{self._cfg.model_name or self._cfg.family}, which does not",
+                fix="read hook_patch_embed instead",
+            )
+        return found
+
+    def blank_input(self) -> Float[Tensor, "1 3 height width"]:
+        """Return one black image."""
+        return torch.zeros(1, 3, *(self._cfg.image_size or (224, 224)), dtype=self.input_dtype, device=self.device)
+
+    def to_str_tokens(self, images: object = None) -> list[str]:
+        """Return the name of each position: "CLS", "REG1", ... and "row,column" of a patch, as a cache holds them."""
+        n = self._cfg.n_ctx - self.n_special
+        rows, columns = patch_grid(n, self._cfg.image_size) or (1, n)
+        special = ["CLS", *(f"REG{i}" for i in range(1, self.n_special))][: self.n_special]
+        return [*special, *(f"{row},{column}" for row in range(rows) for column in range(columns))]
 
     def image_tokens(self, numbers: Int[Tensor, " batch"]) -> Int[Tensor, "batch pos"]:
         """Return the image tokens of images, given by their indices in the attached source."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Int64, Shaped, UInt8
 from tqdm.auto import tqdm
 
-from cliplens.errors import PairsError
+from cliplens.errors import NearestNames, PairsError
 from cliplens.keys import first_id
 from cliplens.pairs.account import RowAccount
 from cliplens.pairs.ids import printable, unique_ids
@@ -23,7 +23,7 @@ from cliplens.pictures import AS_SEEN, BadPicture, PictureOptions
 from cliplens.records import ImageSource, Pair
 
 
-class Pairs(Sequence[Pair]):
+class Pairs(NearestNames, Sequence[Pair]):
     """Images and captions in step. Indexing gives a `Pair`; a slice, or `take`, gives `Pairs` with the same ids.
 
     Ids are unique: where the given ones are not, the second and later ones get `#1`, `#2`, ... in order. Ids, captions
@@ -100,7 +100,8 @@ class Pairs(Sequence[Pair]):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Pairs({self.name!r}, {len(self)})"
+        has = [what for what, column in (("images", self._images), ("captions", self._captions)) if column is not None]
+        return f"Pairs({self.name!r}, {len(self):,} pairs of {' and '.join(has) or 'nothing'})"
 
     @property
     def ids(self) -> tuple[str, ...]:

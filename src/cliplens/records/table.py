@@ -4,13 +4,16 @@ import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cliplens.errors import DamagedError, InputError, unknown_name
+from cliplens.errors import DamagedError, InputError, unknown_attribute, unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROWS_SHOWN = 20
 
@@ -89,6 +92,28 @@ class LatentTable:
         chosen = order[~np.isnan(values[order])][:count]
         numbered = {"latent": np.arange(len(self)), **self.columns}
         return LatentTable({name: column_values[chosen] for name, column_values in numbered.items()}, self.schema)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            column = not name.startswith("_") and name in self.columns
+            raise unknown_attribute(self, name, [f"table[{name!r}]"] if column else ())
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a data frame with one row per latent, indexed by its number.
+
+        `frame.attrs` holds the description of each column by its name. Rows of numbers become lists.
+
+        >>> LatentTable({"mds": np.array([0.1, 0.9])}).to_pandas()["mds"].idxmax()
+        1
+        """
+        import pandas as pd
+
+        plain = {name: values if values.ndim == 1 else values.tolist() for name, values in self.columns.items()}
+        index = pd.Index(plain.pop("latent", np.arange(len(self))), name="latent")
+        frame = pd.DataFrame(plain, index=index)
+        frame.attrs = {name: column.about for name, column in self.schema.items() if name in self.columns}
+        return frame
 
     def __repr__(self) -> str:
         return f"LatentTable({len(self)} latents, columns {list(self.columns)})"

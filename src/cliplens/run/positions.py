@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cliplens.hooked import HookedCLIP, HookedTower, special_mask
+from cliplens.hooked import HookedCLIP, HookedTower, patch_grid, special_mask
 from cliplens.pairs import Pairs
 from cliplens.pictures import AS_SEEN
 from cliplens.records import Exemplars, Pair, PairedActs, PositionActivations, Positions, SparseCodes
@@ -118,7 +118,7 @@ class _Batch:
         if tower.cfg.side == "vision":
             leading = tower.n_special if acts.acts.shape[1] == tower.cfg.n_ctx else 0
             self._acts = acts.acts[:, leading:]
-            self.grid = grid_of(self._acts.shape[1], tower.cfg.image_size)
+            self.grid = patch_grid(self._acts.shape[1], tower.cfg.image_size)
         else:
             self._acts = acts.acts
 
@@ -157,13 +157,6 @@ class _Batch:
         places = np.flatnonzero(~mask)
         pieces = [self._tower.tokenizer.decode([int(tokens[0, p])]) for p in places]
         return places, spans_of(self._captions[row], pieces)
-
-
-def grid_of(n: int, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return the rows and columns of n patches in the proportions of the image; None if they form no such rectangle."""
-    height, width = image_size or (1, 1)
-    rows = round((n * height / width) ** 0.5)
-    return (rows, n // rows) if rows and n % rows == 0 and rows * width == (n // rows) * height else None
 
 
 def spans_of(caption: str, pieces: Sequence[str]) -> tuple[tuple[int, int], ...]:

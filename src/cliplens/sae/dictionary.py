@@ -15,7 +15,7 @@ from sae_lens.saes.sae import TrainingSAE
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import InputError, MismatchError, NearestNames
 from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, Provenance, SparseCodes
 from cliplens.sae.compatibility import check_compatible
 from cliplens.sae.folder import Stored, load_folder, save_folder
@@ -28,7 +28,7 @@ _DENSE_LIMIT = 2**26
 """Largest number of entries of a dense code matrix; more rows are encoded in parts."""
 
 
-class Dictionary:
+class Dictionary(NearestNames):
     """A SAELens SAE that reads both modalities.
 
     `sae` reads activations minus the mean of their modality, or raw activations if `means` is None. Codes are those of
@@ -58,6 +58,12 @@ class Dictionary:
                 check_foldable(side_of(sae, modality))
         self.means = None if means is None else {m: means[m].detach().float().cpu() for m in MODALITIES if m in means}
         self.provenance = provenance
+
+    def __repr__(self) -> str:
+        means = "raw activations" if self.means is None else f"means of {' and '.join(self.means)} subtracted"
+        source = self.provenance
+        trained = "" if source is None else f", trained on {source.model.name}: {' + '.join(source.sites)}"
+        return f"Dictionary({self.architecture}, {self.d_sae:,} latents, d_in {self.d_in}, {means}{trained})"
 
     @property
     def d_in(self) -> int:
@@ -210,10 +216,6 @@ class Dictionary:
         """
         found = read_pretrained(name, sae_id, layout=layout, hook_name=hook_name, revision=revision, device=device)
         return cls(*found)
-
-    def __repr__(self) -> str:
-        made_on = f", made on {' and '.join(self.provenance.sites)}" if self.provenance else ""
-        return f"Dictionary({self.sae.cfg.architecture()}, d_in {self.d_in}, d_sae {self.d_sae}{made_on})"
 
     def _here(self, acts: PairedActs) -> PairedActs:
         image, text = (None if rows is None else rows.to(self.device) for rows in (acts.image, acts.text))

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import InputError, MismatchError, NearestNames
 from cliplens.records import PairedActs, Provenance
 from cliplens.sites import Modality, Site, as_sites
 from cliplens.store.cache import Cache, Keep
@@ -43,7 +43,7 @@ class _Buffer:
         return self.rows.index_select(0, drawn if self.together is None else self.together[drawn].T.reshape(-1))
 
 
-class Provider(Iterator[Tensor]):
+class Provider(NearestNames, Iterator[Tensor]):
     """Iterate endlessly over shuffled batches [batch_size, d_in], float32.
 
     `epoch` is the number of epochs finished before the last batch; `samples`, the number of rows returned. Batches of a
@@ -81,6 +81,17 @@ class Provider(Iterator[Tensor]):
         self._spare: Tensor | None = None
         self._pool = ThreadPoolExecutor(1) if prefetch and len(self._windows) > 1 else None
         self._coming: tuple[tuple[int, int], Future[_Buffer]] | None = None
+
+    def __repr__(self) -> str:
+        where = (
+            "" if self.provenance is None else f" of {self.provenance.model.name}: {' + '.join(self.provenance.sites)}"
+        )
+        how = ", whole pairs" if self.paired else ""
+        centred = "raw" if self.means is None else "centred"
+        return (
+            f"Provider({self.rows:,} rows{where}, d_in {self.d_in}, {centred}, batches of {self.batch_size}{how},"
+            f" epoch {self.epoch}, {self.samples:,} rows given)"
+        )
 
     @classmethod
     def from_cache(

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from cliplens.pictures import fit_of
 from cliplens.records import Exemplars, Pair, PositionActivations
-from cliplens_plugins.report.heat import LEVELS, fit_of, packed_heat
+from cliplens_plugins.report.heat import LEVELS, packed_heat
 
 
 def exemplars() -> Exemplars:

@@ -1,0 +1,122 @@
+"""Classify the pictures of a source by the names of classes, and compare with their folders."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from cliplens.errors import InputError
+from cliplens.hooked import TEMPLATES, HookedCLIP
+from cliplens.pairs import Decoder, Pairs
+from cliplens.statistics import wilson_interval
+
+
+@torch.no_grad()
+def classified(
+    clip: HookedCLIP,
+    pairs: Pairs,
+    classes: Sequence[str],
+    *,
+    templates: Sequence[str] = TEMPLATES,
+    batch_size: int = 64,
+) -> tuple[list[str], Float[np.ndarray, "picture class"], dict[str, str]]:
+    """Return ids, probabilities, and the pictures that cannot be opened with the reason.
+
+    A probability is the softmax over the classes of the model's own scale times the cosine; it says how the classes
+    compare, not whether the picture shows any of them.
+
+    Args:
+        clip: the model.
+        pairs: pictures; their captions are not read.
+        classes: names of the classes.
+        templates: sentences with `{}` in place of the name.
+        batch_size: pictures per forward pass.
+
+    Raises:
+        InputError: the model lacks a tower, a preprocess or a tokenizer, or no class or template is given.
+    """
+    prototypes = clip.class_prototypes(classes, templates=templates)
+    scale = float(clip.logit_scale_and_bias()[0])
+    decoder, bad = Decoder(pairs, required(clip.preprocess), False), {}
+    ids: list[str] = []
+    rows = [torch.zeros(0, len(classes))]
+    starts = range(0, len(pairs), batch_size)
+    for start in tqdm(starts, desc="classifying", unit="batch", delay=2):
+        decoded = decoder[np.arange(start, min(start + batch_size, len(pairs)))]
+        bad |= {pair.id: reason for pair, reason in decoded.bad}
+        if decoded.ids:
+            images: Any = decoded.pictures
+            seen = clip.encode_image(images.on(clip.device).to(clip.dtype), normalize=True)
+            rows.append((scale * seen @ prototypes.T).float().softmax(-1).cpu())
+            ids += decoded.ids
+    return ids, torch.cat(rows).double().numpy(), bad
+
+
+def required(preprocess: Callable[[Image.Image], Tensor] | None) -> Callable[[Image.Image], Tensor]:
+    """Return the preprocess of a model; raise InputError if it has none."""
+    if preprocess is None:
+        raise InputError(
+            expected="a model with a preprocess", found="none", fix="pass it: cliplens.wrap(model, preprocess=...)"
+        )
+    return preprocess
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of pictures whose nearest class is that of their folder, and the share of the largest folder."""
+
+    share: float
+    low: float
+    high: float
+    """Wilson interval, 95 %."""
+    largest: float
+    """The accuracy of always answering the most frequent class: the control."""
+    pictures: int
+
+
+def accuracy(ids: Sequence[str], best: Sequence[str], classes: Sequence[str]) -> Accuracy | None:
+    """Return the accuracy over pictures that lie in a folder named after a class; None where there are none.
+
+    >>> accuracy(["cat/1.png", "dog/2.png", "3.png"], ["cat", "cat", "dog"], ["cat", "dog"]).share
+    0.5
+    """
+    named = {name.casefold().replace(" ", "_"): name for name in classes}
+    folders = [named.get(Path(i).parent.name.casefold().replace(" ", "_")) for i in ids]
+    told = [(folder, guess) for folder, guess in zip(folders, best, strict=True) if folder is not None]
+    if not told:
+        return None
+    right = sum(folder == guess for folder, guess in told)
+    low, high = map(float, wilson_interval(right / len(told), len(told)))
+    largest = Counter(folder for folder, _ in told).most_common(1)[0][1]
+    return Accuracy(right / len(told), low, high, largest / len(told), len(told))
+
+
+def named_classes(given: str) -> list[str]:
+    """Return the names of an option: separated by commas, or the lines of a text file.
+
+    Raises:
+        InputError: there is no name, or one twice.
+
+    >>> named_classes("cat, tabby cat")
+    ['cat', 'tabby cat']
+    """
+    file = Path(given)
+    is_file = given.endswith(".txt") and file.is_file()
+    parts = file.read_text(encoding="utf-8", errors="replace").splitlines() if is_file else given.split(",")
+    names = [name.strip() for name in parts if name.strip()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not names or twice:
+        raise InputError(
+            expected="--classes as different names, separated by commas",
+            found=f"{twice[0]!r} twice" if twice else repr(given),
+            fix="pass for example --classes cat,dog, or a text file with one name per line",
+        )
+    return names

@@ -1,0 +1,83 @@
+"""`cliplens zero-shot`: probabilities of the stock formula, accuracy by folder with its interval, and words."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import cliplens
+from cliplens.cli import app
+from cliplens.errors import InputError
+from cliplens_plugins.zero_shot import accuracy, classified
+
+CLASSES = ["ring", "star"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("pictures")
+    for n, pair in enumerate(cliplens.read_pairs("world:40")):
+        name = next((c for c in CLASSES if c in str(pair.caption)), "other")
+        (made / name).mkdir(exist_ok=True)
+        pair.image.save(made / name / f"{n}.png")
+    (made / "ring" / "broken.png").write_bytes(b"no picture")
+    return made
+
+
+def test_probabilities_are_those_of_the_model(folder: Path) -> None:
+    clip, pairs = cliplens.load("world", device="cpu"), cliplens.read_pairs(folder, modalities="image")
+    ids, chances, bad = classified(clip, pairs, CLASSES, templates=["a {}"], batch_size=7)
+    assert list(bad) == ["ring/broken.png"]
+    assert len(ids) == len(chances) == 40
+    with torch.no_grad():
+        images = torch.stack([clip.preprocess(pairs[pairs.indices([i])[i]].image) for i in ids])  # type: ignore[misc]
+        wanted = clip(images, clip.tokenizer([f"a {c}" for c in CLASSES])).softmax(-1)  # type: ignore[misc]
+    np.testing.assert_allclose(chances, wanted.numpy(), atol=1e-5)
+
+
+def test_the_command_prints_and_writes(folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "classes.txt"
+    names.write_text("ring\nstar\n")
+    out = tmp_path / "table.csv"
+    options = ["--classes", str(names), "--template", "a {}", "--out", str(out), "--batch-size", "8", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["zero-shot", "world", str(folder), *options])
+    assert done.exit_code == 0, done.exception
+    assert "ring/broken.png  not read:" in done.output
+    assert "Accuracy " in done.output
+    assert "always the most frequent class" in done.output
+    rows = list(csv.DictReader(out.open()))
+    assert len(rows) == 40
+    assert {float(r["ring"]) + float(r["star"]) for r in rows} == {pytest.approx(1, abs=1e-5)}
+
+
+def test_one_picture_and_the_default_templates(folder: Path) -> None:
+    one = next((folder / "ring").glob("[0-9]*.png"))
+    done = CliRunner().invoke(app, ["zero-shot", "world", str(one), "--classes", "ring"])
+    assert done.exit_code == 0, done.exception
+    assert f"{one.name}  ring  1.000" in done.output
+    assert "Accuracy" not in done.output
+
+
+@pytest.mark.parametrize("classes", ["", "cat,cat"])
+def test_classes_are_names(folder: Path, classes: str) -> None:
+    done = CliRunner().invoke(app, ["zero-shot", "world", str(folder), "--classes", classes])
+    assert isinstance(done.exception, InputError)
+    assert "--classes cat,dog" in str(done.exception)
+
+
+def test_a_bad_pretrained_tag_and_template_are_refused(folder: Path) -> None:
+    for options in (["--pretrained", "nothing"], ["--template", "a photo"]):
+        done = CliRunner().invoke(app, ["zero-shot", "world", str(folder), "--classes", "cat", *options])
+        assert isinstance(done.exception, InputError)
+
+
+def test_accuracy_has_an_interval_and_a_control() -> None:
+    ids = [f"tabby_cat/{n}.png" for n in range(8)] + [f"dog/{n}.png" for n in range(2)] + ["x.png"]
+    found = accuracy(ids, ["tabby cat"] * 10 + ["dog"], ["tabby cat", "dog"])
+    assert found is not None
+    assert (found.share, found.largest, found.pictures) == (0.8, 0.8, 10)
+    assert found.low < 0.8 < found.high
+    assert accuracy(["x.png"], ["dog"], ["dog"]) is None
