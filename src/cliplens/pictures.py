@@ -243,7 +243,7 @@ def _first_line(error: Exception) -> str:
 
 
 def fit_of(preprocess: str) -> str:
-    """Return how a model's preprocess, as its identity describes it, makes a picture square: "crop", "squash", "pad"."""
+    """Return how a preprocess, as a model's identity describes it, makes a picture square: "crop", "squash", "pad"."""
     try:
         mode = json.loads(preprocess).get("resize_mode")
     except (ValueError, AttributeError):

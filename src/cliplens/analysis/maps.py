@@ -3,7 +3,7 @@
 | method | number of a position | source |
 |---|---|---|
 | attention | attention that the read position pays to it in the last block, mean over heads | |
-| rollout | attention of all blocks multiplied, the skip connections counted as attention to oneself | arXiv 2005.00928 |
+| rollout | attention of all blocks multiplied, skip connections as attention to oneself | arXiv 2005.00928 |
 | relevance | attention times its positive gradient of the similarity, added up over blocks | arXiv 2103.15679 |
 
 Attention and rollout of an image do not depend on the caption. Relevance does. `masking_test` measures whether the
