@@ -35,7 +35,7 @@ def objects(clip: Any) -> dict[str, Any]:
 
 
 def test_each_shows_what_it_is(objects: dict[str, Any]) -> None:
-    assert repr(objects["pairs"]) == "Pairs('world', 1,200 pairs of images and captions)"
+    assert repr(objects["pairs"]) == "Pairs('world:1200', 1,200 pairs of images and captions)"
     assert repr(objects["provider"]) == (
         "Provider(80 rows of world: vision.hook_embedding + text.hook_embedding, d_in 64, centred, batches of 16,"
         " epoch 0, 0 rows given)"

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import cliplens
 from cliplens.cli import app
 from cliplens.errors import InputError, UnknownNameError
+from cliplens.pictures import open_picture
 from cliplens.run import Settings, run
 from cliplens_plugins.explain import explain_latent
 from support.tiny_dictionaries import tiny_dictionary
@@ -28,7 +29,8 @@ def test_a_picture_is_written_with_its_control(picture: Path, method: str) -> No
     assert done.exit_code == 0, done.exception
     assert "Greying the" in done.output
     assert f"words by {method}" in done.output
-    assert Image.open(out).width == 448
+    with Image.open(out) as written:
+        assert written.width == 448
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -45,7 +47,8 @@ def test_a_latent_of_a_run_is_drawn(picture: Path, tmp_path: Path) -> None:
         done = CliRunner().invoke(app, line)
         assert done.exit_code == 0, done.exception
         assert ("activation" if options else "effect on the similarity") in done.output
-        assert Image.open(out).height > 448
+        with Image.open(out) as written:
+            assert written.height > 448
 
 
 @pytest.mark.parametrize(
@@ -64,7 +67,7 @@ def test_wrong_options_are_refused(picture: Path, options: list[str], error: typ
 
 
 def test_dictionaries_that_cannot_be_mapped_are_refused(picture: Path) -> None:
-    clip, image = cliplens.load("world", device="cpu"), Image.open(picture)
+    clip, image = cliplens.load("world", device="cpu"), open_picture(picture)
     at_end = tiny_dictionary(64, 16, sites=("vision.hook_embedding",))
     with pytest.raises(InputError, match="one activation per patch"):
         explain_latent(clip, at_end, 0, image, "a ring")

@@ -48,7 +48,7 @@ def test_the_command_prints_and_writes(folder: Path, tmp_path: Path) -> None:
     assert "ring/broken.png  not read:" in done.output
     assert "Accuracy " in done.output
     assert "always the most frequent class" in done.output
-    rows = list(csv.DictReader(out.open()))
+    rows = list(csv.DictReader(out.read_text().splitlines()))
     assert len(rows) == 40
     assert {float(r["ring"]) + float(r["star"]) for r in rows} == {pytest.approx(1, abs=1e-5)}
 
