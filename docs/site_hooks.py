@@ -95,9 +95,8 @@ def paragraphs(text: str) -> str:
 
 def row(option: Any) -> str:
     """Return the row of an option or argument."""
-    names = (
-        ", ".join(f"`{n}`" for n in option.opts) if option.param_type_name == "option" else f"`{option.name.upper()}`"
-    )
+    typed = option.opts if option.param_type_name == "option" else [option.name.upper()]
+    names = ", ".join(f"`{name}`" for name in typed)
     default = "required" if option.required else shown(option.default)
     text = " ".join(str(getattr(option, "help", "") or "").split())
     return f"| {names} | {default} | {escaped(text)} |"

@@ -25,12 +25,17 @@ sae = SAE.load_from_disk("{{ id }}")   # raw activations of the {{ "vision" if i
 Activations must come from the same weights and preprocessing: sha256 of the weights
 `{{ model.get("weights_sha256", "unknown") }}`, of the preprocessing `{{ model.get("preprocess_sha256", "unknown") }}`.
 
-| figure | value |
-|---|---|
+| figure | value | control |
+|---|---|---|
 {% for name in ["pairs", "d_in", "d_sae", "alive", "l0", "explained_variance", "explained_variance_image",
  "explained_variance_text", "ImgD", "CrossD", "TextD", "named"] if name in summary %}
-| {{ name.replace("_", " ") }} | {{ figure(summary[name]) }} |
+| {{ name.replace("_", " ") }} | {{ figure(summary[name]) }} | {{ control(name) }} |
 {% endfor %}
+
+A *control* is the same figure where there is nothing to find: an untrained dictionary of the same shape, or permuted pairs.
+{% if within %}
+No evidence, because they do not differ from their control: {{ within | join(", ") }}.
+{% endif %}
 
 `latents.parquet` has one row per latent: modality scores, monosemanticity, names, and scores of the names on held-out
 samples. The metadata of each column describes it. ImgD, CrossD and TextD are the classes by fixed cuts of a

@@ -97,9 +97,16 @@ def model_card(run: RunFolder, ids: list[str]) -> str:
     """Return the model card: a description of the dictionary, how to load it, its figures and its limits."""
     summary = without_local_paths(read_json(run.summary)) if run.summary.exists() else {}
     settings = without_local_paths(run.read_settings())
+    controls = summary.get("controls") or {}
     environment = Environment(autoescape=False, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(CARD).render(
-        ids=ids, summary=summary, asked=settings.get("asked", {}), model=settings.get("model", {}), figure=_figure
+        ids=ids,
+        summary=summary,
+        asked=settings.get("asked", {}),
+        model=settings.get("model", {}),
+        figure=_figure,
+        control=lambda name: _control(controls.get(name, {})),
+        within=sorted({name for name, by in controls.items() for row in by.values() if not row.get("beyond", True)}),
     )
 
 
@@ -120,6 +127,11 @@ def push(folder: Path, name: str, *, private: bool = True) -> str:
     hub = HfApi()
     hub.create_repo(name, private=private, exist_ok=True)
     return str(hub.upload_folder(repo_id=name, folder_path=str(folder)))
+
+
+def _control(by: dict[str, Any]) -> str:
+    """Return the value of each control of a figure, with its name."""
+    return ", ".join(f"{_figure(row.get('control'))} ({name})" for name, row in by.items() if name != "reseeds")
 
 
 def _figure(value: Any) -> str:

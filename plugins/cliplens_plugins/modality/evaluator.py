@@ -82,7 +82,7 @@ class ModalityEvaluator:
         sides: list[Tensor | None] = []
         for modality in MODALITIES:
             rows = [found for part in parts if (found := part.of(modality)) is not None]
-            shift = None if provider.means is None else provider.means[modality]
+            shift = (provider.means or {}).get(modality)
             whole = torch.cat(rows).cpu() if rows else None
             sides.append(whole if whole is None or shift is None else whole - shift.cpu())
         return cls(PairedActs(tuple(i for part in parts for i in part.ids), *sides), log=log)

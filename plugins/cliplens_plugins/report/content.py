@@ -20,6 +20,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens.studies import Study, read_studies
 from cliplens_plugins.report.heat import packed_heat
+from cliplens_plugins.report.walk import Stop, walk
 
 CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
 RULES = {
@@ -112,6 +113,18 @@ class Content:
         truth = [title for title in self.tables if title.startswith(_TRUTH)][:2]
         controls = [title for title in self.tables if title == "Controls"]
         return [*(truth or list(self.tables)[:1]), *controls]
+
+    @property
+    def walk(self) -> list[Stop]:
+        """Latents to open first."""
+        return walk(self.table)
+
+    def name_of(self, latent: int) -> str:
+        """Return the name of a latent; empty where it has none."""
+        if self.table is None or "name" not in self.table or not 0 <= latent < len(self.table):
+            return ""
+        name = self.table["name"][latent]
+        return "" if name in (None, "unnamed") else str(name)
 
     @property
     def reasons(self) -> list[tuple[str, int]]:

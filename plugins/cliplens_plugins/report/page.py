@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from cliplens_plugins.report.legends import head, legend, plain
 from cliplens_plugins.report.wording import count, figure, share
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -24,7 +25,7 @@ def environment() -> Environment:
     made = Environment(
         autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(asset), trim_blocks=True, lstrip_blocks=True
     )
-    made.filters.update(figure=figure, count=count, share=share)
+    made.filters.update(figure=figure, count=count, share=share, head=head, legend=legend, plain=plain)
     return made
 
 

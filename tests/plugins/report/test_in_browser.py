@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -328,3 +329,43 @@ def test_a_picture_stays_visible_under_the_strongest_heat(page: Any) -> None:
         " [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)))"
     )
     assert 60 < most <= 0.5 * 255
+
+
+_AXE = """
+const done = arguments[arguments.length - 1];
+axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']}).then((found) => done(
+  found.violations.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160)).join(' ; ')}`)));
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("anchor", ["", "#latent-3"])
+def test_axe_finds_nothing_to_mend(browser: Any, run: Any, theme: str, anchor: str) -> None:
+    browser.get("about:blank")
+    browser.get(f"{run.report.as_uri()}{anchor}")
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    browser.execute_script((Path(__file__).parents[2] / "support" / "axe.min.js").read_text(encoding="utf-8"))
+    assert browser.execute_async_script(_AXE) == []
+
+
+def test_the_walk_leads_to_cards(page: Any) -> None:
+    links = page.execute_script("return [...document.querySelectorAll('.walk a')].map((a) => a.getAttribute('href'))")
+    assert len(links) == len(set(links)) >= 1
+    page.execute_script("document.querySelector('.walk a').click()")
+    assert page.execute_script("return document.getElementById('detail').open")
+
+
+def test_on_paper_the_tables_are_open_and_the_cards_left_out(browser: Any, run: Any) -> None:
+    browser.get("about:blank")
+    browser.get(run.report.as_uri())
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        heights = browser.execute_script(
+            "return [...document.querySelectorAll('#findings table')].map((t) => t.getBoundingClientRect().height)"
+        )
+        assert heights
+        assert min(heights) > 0
+        assert browser.execute_script("return document.getElementById('latents').getBoundingClientRect().height") == 0
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
