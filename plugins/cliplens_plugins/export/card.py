@@ -32,7 +32,8 @@ Activations must come from the same weights and preprocessing: sha256 of the wei
 | {{ name.replace("_", " ") }} | {{ figure(summary[name]) }} | {{ control(name) }} |
 {% endfor %}
 
-A *control* is the same figure where there is nothing to find: an untrained dictionary of the same shape, or permuted pairs.
+A *control* is the same figure where there is nothing to find: an untrained dictionary of the same shape, or permuted
+pairs.
 {% if within %}
 No evidence, because they do not differ from their control: {{ within | join(", ") }}.
 {% endif %}

@@ -31,27 +31,19 @@ def walk(table: LatentTable | None) -> list[Stop]:
     doubtful = _best(width, alive & named & (np.arange(len(table)) != of_both) & (np.arange(len(table)) != of_one))
     stops = []
     if of_both is not None:
-        rates = (
-            f"It fires on {_share(table, 'fire_image', of_both)} of images and {_share(table, 'fire_text', of_both)}"
+        fires = f"It fires on {_rates(table, of_both)}, mostly of the same pairs"
+        text = (
+            f"{fires} (co-firing {table['cofiring'][of_both]:.2f}). Its strongest pictures and captions should show one"
+            " thing: does its name say which?"
         )
-        stops.append(
-            Stop(
-                of_both,
-                "A latent of both",
-                f"{rates} of captions, mostly of the same pairs (co-firing {table['cofiring'][of_both]:.2f}). Its strongest"
-                " pictures and captions should show one thing: does its name say which?",
-            )
-        )
+        stops.append(Stop(of_both, "A latent of both", text))
     if of_one is not None:
-        stops.append(
-            Stop(
-                of_one,
-                "A latent of images",
-                f"It fires on {_share(table, 'fire_image', of_one)} of images and {_share(table, 'fire_text', of_one)} of"
-                f" captions (score {table['mds'][of_one]:.2f}, {_interval(table, of_one)}). Do captions ever say what its"
-                " pictures share? If they do, a caption latent may hold the rest: see its bridge.",
-            )
+        score = f"score {table['mds'][of_one]:.2f}, {_interval(table, of_one)}"
+        text = (
+            f"It fires on {_rates(table, of_one)} ({score}). Do captions ever say what its pictures share? If they do, a"
+            " caption latent may hold the rest: see its bridge."
         )
+        stops.append(Stop(of_one, "A latent of images", text))
     if doubtful is not None:
         stops.append(
             Stop(
@@ -69,8 +61,9 @@ def _best(values: Float[np.ndarray, " latent"], among: Bool[np.ndarray, " latent
     return int(np.where(known, values.astype(float), -np.inf).argmax()) if known.any() else None
 
 
-def _share(table: LatentTable, column: str, latent: int) -> str:
-    return f"{100 * float(table[column][latent]):.1f} %"
+def _rates(table: LatentTable, latent: int) -> str:
+    image, text = (100 * float(table[column][latent]) for column in ("fire_image", "fire_text"))
+    return f"{image:.1f} % of images and {text:.1f} % of captions"
 
 
 def _interval(table: LatentTable, latent: int) -> str:
