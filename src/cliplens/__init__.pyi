@@ -1,3 +1,5 @@
+"""What `cliplens` exports, for type checkers and editors; each name is imported on first use."""
+
 from cliplens.api import activations as activations
 from cliplens.api import caption_dataset as caption_dataset
 from cliplens.api import image_dataset as image_dataset
@@ -14,3 +16,4 @@ from cliplens.sae import Dictionary as Dictionary
 from cliplens.sites import Site as Site
 
 __version__: str
+__all__: list[str]

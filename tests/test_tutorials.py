@@ -1,0 +1,51 @@
+"""The tutorials run, and their notebooks hold the same cells, with outputs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "docs" / "tutorials"
+SOURCES = sorted(FOLDER.glob("[0-9]-*.py"))
+SLOW: tuple[str, ...] = ()
+"""Those that take more than twenty seconds of one core."""
+
+
+def cells(source: Path) -> list[tuple[str, str]]:
+    """Return kind and text of each cell of a file in the percent format."""
+    found = []
+    for part in source.read_text(encoding="utf-8").split("# %%")[1:]:
+        markdown = part.startswith(" [markdown]")
+        lines = part.split("\n", 1)[1].strip("\n").split("\n")
+        text = "\n".join(line[2:] if line.startswith("# ") else "" if line == "#" else line for line in lines)
+        found.append(("markdown", text) if markdown else ("code", "\n".join(lines)))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "source", [pytest.param(s, marks=[pytest.mark.slow] * (s.stem in SLOW)) for s in SOURCES], ids=lambda s: s.stem
+)
+def test_a_tutorial_runs(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    namespace: dict[str, Any] = {"__name__": "tutorial"}
+    exec(compile(source.read_text(encoding="utf-8"), str(source), "exec"), namespace)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.stem)
+def test_a_notebook_is_its_source_with_outputs(source: Path) -> None:
+    notebook = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    held = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    assert held == cells(source), "run python docs/tutorials/make.py"
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert outputs
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    assert len(json.dumps(notebook)) < 1_500_000
+
+
+def test_most_tutorials_show_pictures() -> None:
+    texts = [source.with_suffix(".ipynb").read_text(encoding="utf-8") for source in SOURCES]
+    assert len(texts) == 8
+    assert sum("image/png" in text for text in texts) >= 5
