@@ -25,7 +25,7 @@ from typer.main import get_command
 import cliplens
 from cliplens.cli import app
 from cliplens.exemplars import save_exemplars
-from cliplens.records import Exemplars, LatentTable, Pair
+from cliplens.records import Column, Exemplars, LatentTable, Pair
 from cliplens.run import run
 from cliplens.settings import Settings
 from support.study_runs import study_run
@@ -175,6 +175,15 @@ def files(folder: Path) -> Namespace:
     return {"clip": cliplens.load("world", device="cpu")}
 
 
+def recipes(folder: Path) -> Namespace:
+    """Return inputs and a picture; write a small table of latents."""
+    made = world_inputs(folder)
+    (folder / "table").mkdir()
+    about = Column("mds", "Where it fires.")
+    LatentTable({"mds": np.array([0.5, 0.1])}, {"mds": about}).save(folder / "table" / "latents.parquet")
+    return {**made, "picture": made["pairs"][1].image, "cliplens": cliplens}
+
+
 RUN = {
     "README.md": Page(
         reading,
@@ -209,6 +218,17 @@ RUN = {
         },
     ),
     "docs/generator.md": Page(world_inputs),
+    "docs/how-to.md": Page(
+        recipes,
+        {
+            '"captions.csv"': '"world:400"',
+            "2000": "100",
+            "4096": "64",
+            "20_000_000": "2_560",
+            "k=32": "k=4",
+            '"run/latents.parquet"': '"table/latents.parquet"',
+        },
+    ),
     "docs/metrics.md": Page(),
     "docs/steering.md": Page(steering),
     "docs/steering-tutorial.md": Page(

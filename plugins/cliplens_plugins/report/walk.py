@@ -40,7 +40,7 @@ def walk(table: LatentTable | None) -> list[Stop]:
     if of_one is not None:
         score = f"score {table['mds'][of_one]:.2f}, {_interval(table, of_one)}"
         text = (
-            f"It fires on {_rates(table, of_one)} ({score}). Do captions ever say what its pictures share? If they do, a"
+            f"It fires on {_rates(table, of_one)} ({score}). Do captions ever say what its pictures share? If so, a"
             " caption latent may hold the rest: see its bridge."
         )
         stops.append(Stop(of_one, "A latent of images", text))
