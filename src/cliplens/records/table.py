@@ -104,8 +104,8 @@ class LatentTable:
 
         `frame.attrs` holds the description of each column by its name. Rows of numbers become lists.
 
-        >>> LatentTable({"mds": np.array([0.1, 0.9])}).to_pandas()["mds"].idxmax()
-        1
+        >>> LatentTable({"mds": np.array([0.1, 0.9])}).to_pandas()["mds"].tolist()
+        [0.1, 0.9]
         """
         import pandas as pd
 
