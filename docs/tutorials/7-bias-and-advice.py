@@ -73,9 +73,9 @@ scores.of(worst)
 # %%
 of_images, of_captions = planted_pairs(clip, 600, 0.8, "images")
 templates = ["a {}", "a photo of a {}", "a large {}"]
-shapes = clip.class_prototypes(FACTORS["shape"].values, templates=templates)
-colours = clip.class_prototypes(FACTORS["colour"].values, templates=templates)
-found = pair_bias(of_images, of_captions, shapes, colours)
+shapes = clip.class_prototypes(FACTORS["shape"].values, templates=templates).double()
+colours = clip.class_prototypes(FACTORS["colour"].values, templates=templates).double()
+found = pair_bias(of_images.double(), of_captions.double(), shapes, colours)
 found.where, found.image
 
 # %%
