@@ -44,7 +44,8 @@ def explain_latent(
     if "vision" in sides:
         found = latent_map(vision, images, dictionary, [latent], read if effect else None)
         grid = grid_of(vision, found[0, 0])
-    words, values = (), None
+    words: tuple[str, ...] = ()
+    values = None
     if "text" in sides:
         found = latent_map(text, tokens, dictionary, [latent], seen if effect else None)
         words, values = words_of(text, tokens, found[0, 0])

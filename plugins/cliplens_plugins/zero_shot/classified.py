@@ -45,7 +45,8 @@ def classified(
     """
     prototypes = clip.class_prototypes(classes, templates=templates)
     scale = float(clip.logit_scale_and_bias()[0])
-    decoder, bad = Decoder(pairs, required(clip.preprocess), False), {}
+    decoder = Decoder(pairs, required(clip.preprocess), False)
+    bad: dict[str, str] = {}
     ids: list[str] = []
     rows = [torch.zeros(0, len(classes))]
     starts = range(0, len(pairs), batch_size)
