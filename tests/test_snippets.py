@@ -226,6 +226,7 @@ RUN = {
             "4096": "64",
             "20_000_000": "2_560",
             "k=32": "k=4",
+            "=10, eval_every_n_wandb_logs=10": "=2, eval_every_n_wandb_logs=2",
             '"run/latents.parquet"': '"table/latents.parquet"',
         },
     ),
