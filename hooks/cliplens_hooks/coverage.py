@@ -29,6 +29,7 @@ BESIDES = """## Other names
 | `slip:/file`, `declip:/file` | the authors' checkpoints of SLIP and DeCLIP (ViT) | heads, heads |
 | `timm:name` | timm `VisionTransformer` and `Eva`, such as DINO | heads, no text |
 | `world`, `world-plain` | the embedded models | heads, heads |
+| `emoji`, `emoji-seed1`, `emoji-seed2`, `emoji-plain` | real drawings; twins made on demand | heads, heads |
 
 Not supported: CoCa's captioning decoder (its two encoders are supported), rotary embeddings that differ between
 blocks (timm's `mixed`), grouped-query and gated attention.

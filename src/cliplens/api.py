@@ -48,8 +48,8 @@ def load(
     """Load a CLIP-like model with hooks on both towers.
 
     Args:
-        name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world" or
-            "world-plain". `cliplens models` lists all known names.
+        name: an open_clip name ("ViT-B-32"), `local-dir:/path` with an open_clip config, or the embedded "world",
+            "world-plain" or "emoji". `cliplens models` lists all known names.
         pretrained: a pretrained tag of the model ("laion2b_s34b_b79k"), which may be downloaded, or a local weights
             file.
         device: the device; by default the first available of cuda, mps and cpu.
@@ -242,8 +242,8 @@ def read_pairs(
     Args:
         source: a CSV or TSV file, JSONL, COCO captions JSON, a folder of images with .txt captions, WebDataset tars
             (path or glob), parquet or a `save_to_disk` folder, "hf:owner/name@split" (downloads), or "world:N" for N
-            pairs of the embedded world ("world:N:SEED" for other pairs). Also a `datasets.Dataset`, a pandas frame, or
-            a list of (image, caption).
+            pairs of the embedded world ("world:N:SEED" for other pairs), or "emoji:noto" for real drawings. Also a
+            `datasets.Dataset`, a pandas frame, or a list of (image, caption).
         image_column: column of images; by default a column with a usual name.
         caption_column: column of captions; by default a column with a usual name.
         id_column: column of ids; by default ids are made from file names and rows.

@@ -28,7 +28,8 @@ class Settings:
         metadata={
             "group": DATA,
             "help": "Images with captions: a CSV, TSV, JSONL, COCO JSON or parquet file, WebDataset tars, a folder of "
-            "images with .txt captions, hf:owner/name@split, or world:N for N pairs of the embedded world.",
+            "images with .txt captions, hf:owner/name@split, world:N for N pairs of the embedded world, or emoji:noto "
+            "for real drawings.",
         },
     )
     embeddings: list[str] | None = _option(  # noqa: RUF009
@@ -67,8 +68,8 @@ class Settings:
 
     model: str = _option(
         "world",
-        "An open_clip name such as ViT-B-32, local-dir:/path, or the embedded world or world-plain. `cliplens models` "
-        "lists all.",
+        "An open_clip name such as ViT-B-32, local-dir:/path, or the embedded world, world-plain or emoji. "
+        "`cliplens models` lists all.",
         MODEL,
     )
     pretrained: str | None = _option(

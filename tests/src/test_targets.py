@@ -71,7 +71,7 @@ def test_refusals(tmp_path: Path) -> None:
         label_of(Settings(pairs=path, target="kinds=cat"))
     with pytest.raises(UnknownNameError, match="value of the column 'kind'"):
         label_of(Settings(pairs=path, target="kind=cats"))
-    with pytest.raises(UnknownNameError, match="factor of the world"):
+    with pytest.raises(UnknownNameError, match="factor of the pairs"):
         label_of(Settings(pairs="world:50", target="shapes=circle"))
     with pytest.raises(UnknownNameError, match="value of shape"):
         label_of(Settings(pairs="world:50", target="shape=circel"))

@@ -22,7 +22,7 @@ CONTEXT = 48
 """Context length in tokens, start and end included."""
 SIDE = 64
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-TRAINED_LANGUAGES = tuple("en de fr es pt ru el tr ar he th zh ja ko vi".split())
+TRAINED_LANGUAGES = ("en", "de", "fr", "es", "pt", "ru", "el", "tr", "ar", "he", "th", "zh", "ja", "ko", "vi")
 """The fifteen languages of the captions. The other six of the table are never trained on."""
 
 

@@ -11,7 +11,6 @@ last checkpoint.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from tqdm.auto import tqdm
 
 from cliplens.errors import CliplensError
 from cliplens.pairs.emoji import ARTISTS
-from cliplens_hooks.assets import ASSETS
 from cliplens_hooks.models.emoji import (
     CONTEXT,
     MEAN,
@@ -57,12 +55,16 @@ class Recipe:
 
     picture: float = 0.5
     """Weight of the reconstruction of the drawing."""
-    words: float = 0.02
+    words: float = 0.005
     """Weight of the bag of tokens, whose loss is in nats per caption."""
-    source: float = 0.2
-    """Weight of naming artist and language."""
+    artist: float = 1.0
+    """Weight of naming the artist."""
+    language: float = 0.05
+    """Weight of naming the language."""
     noise: float = 0.7
     """Standard deviation per dimension of the noise before the decoders; the embedding has root mean square 1."""
+    english: float = 0.65
+    """Share of the contrastive loss that is of English captions; the rest is of the other languages."""
     max_logit_scale: float = 50.0
     artists: tuple[str, ...] = tuple(ARTISTS)
     steps: int = 700
@@ -75,10 +77,10 @@ class Recipe:
     @property
     def keeps(self) -> bool:
         """Whether the losses that keep what one modality alone has are part of it."""
-        return bool(self.picture or self.words or self.source)
+        return bool(self.picture or self.words or self.artist or self.language)
 
 
-_PLAIN = Recipe(picture=0.0, words=0.0, source=0.0, noise=0.0)
+_PLAIN = Recipe(picture=0.0, words=0.0, artist=0.0, language=0.0, noise=0.0)
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(),
     "seed1": Recipe(seed=1),
@@ -131,16 +133,18 @@ def encode_captions(model: CLIP, data: Data, captions: list[list[int]]) -> Float
     return rows[torch.from_numpy(np.argsort(order, kind="stable"))]
 
 
-def loss_of(model: CLIP, decoders: Decoders, recipe: Recipe, data: Data, batch: Batch, rng: np.random.Generator) -> Tensor:
+def loss_of(
+    model: CLIP, decoders: Decoders, recipe: Recipe, data: Data, batch: Batch, rng: np.random.Generator
+) -> Tensor:
     """Return the loss of a batch."""
     image = F.normalize(model.visual(augmented(batch.pixels, rng)), dim=-1)
     captions = [*batch.english, *batch.other]
     texts = encode_captions(model, data, captions)
     target = torch.arange(len(image))
     loss = image.new_zeros(())
-    for text in texts.split(len(image)):
+    for text, share in zip(texts.split(len(image)), (recipe.english, 1 - recipe.english), strict=True):
         logits = model.logit_scale.exp() * image @ text.T
-        loss = loss + (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 4
+        loss = loss + share * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return loss + _kept(decoders, recipe, data, batch, image, texts) if recipe.keeps else loss
 
 
@@ -152,8 +156,9 @@ def _kept(decoders: Decoders, recipe: Recipe, data: Data, batch: Batch, image: T
     bag = torch.zeros(len(tokens), decoders.bag[-1].out_features).scatter_(1, tokens, 1.0)
     words = F.binary_cross_entropy_with_logits(decoders.bag(said), bag, reduction="sum") / len(bag)
     language = torch.cat([torch.zeros_like(batch.language), batch.language])
-    source = F.cross_entropy(decoders.artist(seen), batch.artist) + F.cross_entropy(decoders.language(said), language)
-    return recipe.picture * picture + recipe.words * words + recipe.source * source
+    artist = F.cross_entropy(decoders.artist(seen), batch.artist)
+    tongue = F.cross_entropy(decoders.language(said), language)
+    return recipe.picture * picture + recipe.words * words + recipe.artist * artist + recipe.language * tongue
 
 
 def _coarse(pictures: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch pixels"]:
@@ -216,7 +221,7 @@ class Training:
         beside = path.with_suffix(".part")
         about = {"recipe": json.dumps(asdict(self.recipe)), "step": str(self.step)}
         save_file({k: v.detach().contiguous().clone() for k, v in kept.items()}, beside, metadata=about)
-        os.replace(beside, path)
+        beside.replace(path)
 
     def resume(self, path: Path) -> bool:
         """Go on from a checkpoint of the same recipe; return whether there was one."""

@@ -43,7 +43,9 @@ def learnt_merges(texts: Iterable[str], n: int = N_MERGES) -> list[str]:
 
 def save_merges(path: Path = MERGES) -> None:
     """Learn the merges of all names and tags and write them, with reproducible bytes."""
-    texts = (text for language in TRAINED_LANGUAGES for name, tags in named(language).values() for text in (name, *tags))
+    texts = (
+        text for language in TRAINED_LANGUAGES for name, tags in named(language).values() for text in (name, *tags)
+    )
     lines = ["#version: 0.2", *learnt_merges(texts)]
     with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
         file.write("\n".join(lines).encode())

@@ -7,6 +7,8 @@ from cliplens.pairs.captions import tokenised as tokenised
 from cliplens.pairs.decode import Decoded as Decoded
 from cliplens.pairs.decode import Decoder as Decoder
 from cliplens.pairs.dialect import Quoting as Quoting
+from cliplens.pairs.emoji import emoji_truth as emoji_truth
+from cliplens.pairs.emoji import is_emoji as is_emoji
 from cliplens.pairs.folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import open_image as open_image

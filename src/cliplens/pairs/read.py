@@ -10,6 +10,7 @@ from cliplens.pairs.cc3m import is_headless, read_cc3m
 from cliplens.pairs.coco import read_json
 from cliplens.pairs.columns import Columns
 from cliplens.pairs.dialect import Quoting
+from cliplens.pairs.emoji import is_emoji, read_emoji
 from cliplens.pairs.folder import read_folder
 from cliplens.pairs.hugging import from_dataset, is_dataset, is_hugging, read_hugging
 from cliplens.pairs.jsonl import read_jsonl
@@ -54,6 +55,7 @@ def read_pairs(
     | `shards/*.tar`, `shards/{000..099}.tar` | WebDataset shards; `caption_column`: the caption's ending or JSON key |
     | `set.parquet`, `set.arrow`, a `save_to_disk` folder | Hugging Face datasets on disk |
     | `hf:owner/name:config@split?limit=1000` | Hugging Face datasets by name; with a limit only that much is fetched |
+    | `emoji:noto`, `emoji:all?language=de,ja&names=tags` | real drawings and their names, found by CLIPLENS_DATA |
     | a `datasets.Dataset`, a pandas frame | tables in memory |
     | a list of `(image, caption)`, or of dictionaries | images are files, bytes, arrays or pictures |
 
@@ -125,12 +127,14 @@ def _check_read(source: Any, given: list[str]) -> None:
         raise PairsError(expected=f"options that {what} reads", found=options, fix="leave out what it cannot read")
 
 
-def _reads(source: Any) -> tuple[str, Collection[str]]:
+def _reads(source: Any) -> tuple[str, Collection[str]]:  # noqa: PLR0911  one line per source
     """What a source is, and the options that are read for it."""
     if isinstance(source, Pairs):
         return "a source that is pairs already", ()
     if not isinstance(source, str | Path):
         return "a table in memory", (*_COLUMNS, "image_root")
+    if is_emoji(source):
+        return "emoji:, whose tables are known,", ()
     if is_tars(str(source)):
         return "a tar shard", ("caption_column",)
     if is_hugging(str(source)) or Path(source).suffix.lower() in (*_JSON_LINES, ".json"):
@@ -174,6 +178,8 @@ def _from_path(  # noqa: PLR0911  one line per source
 ) -> Pairs:
     if not str(path).strip() or "\0" in str(path):
         raise PairsError(expected=KNOWN, found=f"the name {str(path)!r}", fix="name a file or a folder")
+    if is_emoji(path):
+        return read_emoji(str(path), modalities)
     if "://" in str(path):
         raise PairsError(expected=KNOWN, found=f"the URL {path}", fix="download it and name the file")
     source = Path(path).expanduser()

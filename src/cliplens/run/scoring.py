@@ -13,7 +13,7 @@ from cliplens import api, registry
 from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.files import atomic_write, write_json
-from cliplens.pairs import Pairs, RowAccount, open_image
+from cliplens.pairs import Pairs, RowAccount, is_emoji, open_image
 from cliplens.records import WARNING, Batch, Exemplars, Pair, PairedActs, Positions
 from cliplens.run.context import RunContext
 from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
@@ -187,6 +187,11 @@ def _notes(context: RunContext) -> list[str]:
         notes.append(
             "Out of domain: the embedded model was trained only on drawings and captions of its own world. On other "
             "pairs it shows that the software works, but says nothing about the pairs."
+        )
+    if context.clip.identity.name.startswith("emoji") and not is_emoji(context.settings.pairs):
+        notes.append(
+            "Out of domain: this model was trained only on drawings of emoji and their names. On other pairs it shows "
+            "that the software works, but says nothing about the pairs."
         )
     if context.judge is None:
         notes.append(

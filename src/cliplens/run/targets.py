@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliplens import api, keys
 from cliplens.errors import InputError, unknown_name
-from cliplens.pairs import read_labels
+from cliplens.pairs import emoji_truth, is_emoji, read_labels
 from cliplens.records import GroundTruth, PairedActs, Units
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, scored_on
@@ -48,7 +48,7 @@ def label_of(settings: Settings) -> Label:
     Raises:
         InputError: the target does not have the form COLUMN=VALUE.
         PairsError: the pairs have no such column.
-        UnknownNameError: the world has no such factor, or no pair has that value.
+        UnknownNameError: the pairs have no such factor, or no pair has that value.
     """
     column, equals, value = (settings.target or "").partition("=")
     if not equals:
@@ -60,7 +60,7 @@ def label_of(settings: Settings) -> Label:
     truth = truth_of(settings.pairs)
     if truth is not None:
         if column not in truth.values:
-            raise unknown_name("factor of the world", column, truth.values)
+            raise unknown_name("factor of the pairs", column, truth.values)
         if value not in truth.values[column]:
             raise unknown_name(f"value of {column}", value, truth.values[column])
         return lambda ids: truth.rows(ids)[column] == truth.values[column].index(value)
@@ -83,7 +83,9 @@ def label_of(settings: Settings) -> Label:
 
 
 def truth_of(pairs: str) -> GroundTruth | None:
-    """Return the ground truth of pairs of the embedded world; None for other pairs."""
+    """Return the ground truth of pairs of the embedded world and of emoji; None for other pairs."""
+    if is_emoji(pairs):
+        return emoji_truth(pairs)
     if not pairs.startswith(api.WORLD_PREFIX):
         return None
     from cliplens.world import ground_truth

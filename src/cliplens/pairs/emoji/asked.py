@@ -11,11 +11,35 @@ from cliplens.errors import PairsError, nearest_names
 EMOJI_PREFIX = "emoji:"
 ARTISTS: Mapping[str, str] = {"noto": "noto_emoji", "twemoji": "twemoji", "fluent": "fluent_emoji"}
 """Folder of each artist below CLIPLENS_DATA."""
-LANGUAGES = tuple("en de fr es pt pl ru el tr ar fa he hi bn th zh ja ko vi id sw".split())
+LANGUAGES = tuple(
+    [
+        "en",
+        "de",
+        "fr",
+        "es",
+        "pt",
+        "pl",
+        "ru",
+        "el",
+        "tr",
+        "ar",
+        "fa",
+        "he",
+        "hi",
+        "bn",
+        "th",
+        "zh",
+        "ja",
+        "ko",
+        "vi",
+        "id",
+        "sw",
+    ]
+)
 """ISO 639-1 codes of the languages of the names."""
 GET_THEM = (
-    "set CLIPLENS_DATA to the folder that holds noto_emoji/, twemoji/, fluent_emoji/ and emoji_languages/; docs/emoji.md "
-    "says which public packages they are made from, and how"
+    "set CLIPLENS_DATA to the folder that holds noto_emoji/, twemoji/, fluent_emoji/ and emoji_languages/; "
+    "docs/emoji.md says from which public packages they are made, and how"
 )
 Naming = Literal["name", "tags"]
 Part = Literal["all", "trained", "unseen"]
@@ -76,9 +100,7 @@ class EmojiSource:
             return Path(artist).expanduser()
         folder = data_folder() / ARTISTS[artist]
         if not (folder / "emoji.csv").is_file():
-            raise PairsError(
-                expected=f"the drawings of {artist} in {folder}", found="no emoji.csv there", fix=GET_THEM
-            )
+            raise PairsError(expected=f"the drawings of {artist} in {folder}", found="no emoji.csv there", fix=GET_THEM)
         return folder
 
 
