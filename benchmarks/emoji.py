@@ -6,20 +6,32 @@ Prints the tables of docs/emoji.md: means over the trainings with 95 % t-interva
 `python -m cliplens_hooks.training.emoji seed1` and so on. `--folders` names folders of models in place of the twins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 
 from _bench import Bench, Estimate, bench, mean
-from cliplens.pairs.emoji import ARTISTS, LANGUAGES, is_unseen_concept
+from cliplens.keys import first_id, hashed_uniform, held_out, pair_keys, text_keys
+from cliplens.pairs.emoji import ARTISTS, LANGUAGES, emoji_truth, read_emoji
+from cliplens.records import Batch, GroundTruth, PairedActs
+from cliplens.sae import dictionary_config, train
+from cliplens.store import Provider
+from cliplens.tally import tally
 from cliplens_hooks.assets import ASSETS
 from cliplens_hooks.models.emoji import NAME, TRAINED_LANGUAGES, emoji_tokenizer, twin_folder
 from cliplens_hooks.training.emoji_figures import GENDERS, TONES, Gallery, Judged
+from cliplens_plugins.fidelity import FidelityMetric
+from cliplens_plugins.modality import GroundTruthMetric
 
+SHARE = 0.15
+"""Share of drawings x languages that dictionaries are trained and scored on."""
+STEPS, ROWS = 400, 1024
 Figure = Callable[[Judged], float]
 
 
@@ -36,7 +48,8 @@ def main() -> None:
         what_it_does(kept)
         by_artist(kept, opened(b, b.args.left_out, gallery, needed=False))
         by_language(kept)
-        b.note("drawings without a part in training", int(sum(map(is_unseen_concept, gallery.drawings))))
+        neutral_drawings(kept)
+        recovery(kept)
 
 
 def opened(b: Bench, name: str, gallery: Gallery, *, needed: bool = True) -> Judged | None:
@@ -136,6 +149,107 @@ def by_language(rows: Rows) -> None:
         found = [rows.over(partial(recall, places=p, k=10, language=language)) for p in (known, unseen)]
         gender = rows.over(partial(swapped, places=cells, language=language))
         rows.b.row(language, "yes" if language in TRAINED_LANGUAGES else "no", *found, gender)
+
+
+def neutral_drawings(rows: Rows) -> None:
+    """Print how often a drawing without a named gender is nearer to the woman's name than to the man's."""
+    rows.b.table(
+        "Neutral professions nearer to the woman's name",
+        {
+            "artist": "",
+            "drawings": "",
+            "kept": ".3f",
+            "plain": ".3f",
+            "lowest profession": "",
+            "highest profession": "",
+        },
+    )
+    for artist in ARTISTS:
+        places = rows.models[0].gallery.where(
+            lambda d: d.artist == artist and d.profession != "none" and d.gender == "neutral"  # noqa: B023
+        )
+        nearer = [nearer_to_woman(model, places) for model in rows.models]
+        jobs = np.array([rows.models[0].gallery.drawings[n].profession for n in places])
+        by_job = {job: mean([float(found[jobs == job].mean()) for found in nearer]) for job in sorted(set(jobs))}
+        ends = (min(by_job, key=lambda job: by_job[job].value), max(by_job, key=lambda job: by_job[job].value))
+        overall = mean([float(found.mean()) for found in nearer])
+        plain = float(nearer_to_woman(rows.control, places).mean())
+        rows.b.row(artist, len(places), overall, plain, *(f"{job} {by_job[job]:.2f}" for job in ends))
+
+
+def nearer_to_woman(model: Judged, places: np.ndarray) -> np.ndarray:
+    """Return which drawings are nearer to the name of the woman of their profession and skin tone."""
+    found = []
+    for place in places:
+        drawing = model.gallery.drawings[place]
+        options = [model.cell(replace(drawing, gender=gender)) for gender in GENDERS]
+        woman, man = model.text([option.name for option in options]) @ model.image[place]
+        found.append(bool(woman > man))
+    return np.array(found)
+
+
+def recovery(rows: Rows) -> None:
+    """Train a dictionary per model, and compare its modality scores with the truth: artist, language, shared."""
+    source = f"emoji:all?language={','.join(TRAINED_LANGUAGES)}"
+    pairs, truth = read_emoji(source), emoji_truth(source)
+    chosen = np.flatnonzero(hashed_uniform(text_keys(pairs.ids), 7) < SHARE)
+    asked = [(str(pairs.ids[n]), str(pairs.captions[n])) for n in chosen]
+    columns = ("explained variance", "labelled", "unlabelled", "split fraction", "covered: shared", "image", "text")
+    more = ("accuracy, MDS", "AUROC, MDS", "AUROC, energy", "AUROC, co-firing")
+    rows.b.table(
+        f"Recovery of the true modality, {len(asked):,} pairs, dictionaries of 512 latents",
+        {"model": "", **dict.fromkeys((*columns, *more), ".3f")},
+    )
+    for name, models in (("kept", rows.models), ("plain", [rows.control])):
+        found = [recovered(model, asked, truth, seed) for seed, model in enumerate(models)]
+        rows.b.row(name, *(mean([figures[column] for figures in found]) for column in (*columns, *more)))
+
+
+def recovered(model: Judged, asked: list[tuple[str, str]], truth: GroundTruth, seed: int) -> dict[str, float]:
+    """Train one dictionary on two thirds of the drawings; label and score its latents on the others."""
+    place = {drawing.id: n for n, drawing in enumerate(model.gallery.drawings)}
+    ids = [name for name, _ in asked]
+    image = model.image[[place[first_id(name)] for name in ids]]
+    text = model.text([caption for _, caption in asked])
+    scored = held_out(pair_keys(ids), 1 / 3, 8)
+    parts = [acts_of(ids, image, text, np.flatnonzero(of)) for of in (~scored, scored)]
+    provider = Provider.from_acts(parts[0], batch_size=ROWS, seed=seed)
+    config = dictionary_config("batchtopk", image.shape[1], 512, k=12)
+    dictionary = train(config, provider, samples=ROWS * STEPS, batch_size=ROWS, lr=1e-3, seed=seed)
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, len(parts[1].ids), ROWS):
+            rows = np.arange(start, min(start + ROWS, len(parts[1].ids)))
+            part = acts_of(parts[1].ids, parts[1].image, parts[1].text, rows)
+            yield dictionary.batch(part, truth=truth)
+
+    found = tally(batches(), [GroundTruthMetric(), FidelityMetric()], decoder=dictionary.decoder)
+    return flat(found.figures)
+
+
+def acts_of(ids: Sequence[str], image: Any, text: Any, rows: np.ndarray) -> PairedActs:
+    return PairedActs(tuple(ids[n] for n in rows), image[rows], text[rows])
+
+
+def flat(figures: dict[str, Any]) -> dict[str, float]:
+    """Return the figures of the table."""
+    truth = figures["ground_truth"]
+    covered = {kind: truth["coverage"][kind].split("/") for kind in ("shared", "image", "text")}
+    shares = {kind: int(a) / int(n) if int(n) else float("nan") for kind, (a, n) in covered.items()}
+    scores = truth["recovery"]
+    return {
+        "explained variance": figures["explained_variance"],
+        "labelled": truth["labelled"],
+        "unlabelled": truth["unlabelled"],
+        "split fraction": truth["split_fraction"],
+        "covered: shared": shares["shared"],
+        "image": shares["image"],
+        "text": shares["text"],
+        "accuracy, MDS": scores["pairs"]["accuracy_fixed"],
+        "AUROC, MDS": scores["pairs"]["auroc"],
+        "AUROC, energy": scores["energy"]["auroc"],
+        "AUROC, co-firing": scores["cofiring"]["auroc"],
+    }
 
 
 if __name__ == "__main__":

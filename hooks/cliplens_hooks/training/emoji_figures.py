@@ -111,6 +111,10 @@ class Judged:
             )
         )
 
+    def cell(self, like: Drawing) -> Drawing:
+        """Return a drawing of the profession, gender and skin tone of another; any artist's, for its names."""
+        return self._by_cell[like.profession, like.gender, like.skin_tone]
+
     def swap(
         self, places: Int64[np.ndarray, " drawing"], factor: str, values: Sequence[str], language: str = "en"
     ) -> Bool[np.ndarray, " drawing"]:
@@ -125,8 +129,7 @@ class Judged:
         right = np.zeros(len(places), dtype=bool)
         for n, place in enumerate(places):
             drawing = self.gallery.drawings[place]
-            swapped = [replace(drawing, **{factor: value}) for value in values]
-            options = [self._by_cell[d.profession, d.gender, d.skin_tone] for d in swapped]
+            options = [self.cell(replace(drawing, **{factor: value})) for value in values]
             scores = self.text([caption(option, language) for option in options]) @ self.image[place]
             right[n] = values[int(scores.argmax())] == getattr(drawing, factor)
         return right

@@ -11,31 +11,8 @@ from cliplens.errors import PairsError, nearest_names
 EMOJI_PREFIX = "emoji:"
 ARTISTS: Mapping[str, str] = {"noto": "noto_emoji", "twemoji": "twemoji", "fluent": "fluent_emoji"}
 """Folder of each artist below CLIPLENS_DATA."""
-LANGUAGES = tuple(
-    [
-        "en",
-        "de",
-        "fr",
-        "es",
-        "pt",
-        "pl",
-        "ru",
-        "el",
-        "tr",
-        "ar",
-        "fa",
-        "he",
-        "hi",
-        "bn",
-        "th",
-        "zh",
-        "ja",
-        "ko",
-        "vi",
-        "id",
-        "sw",
-    ]
-)
+_LATIN = ("en", "de", "fr", "es", "pt", "pl", "tr", "vi", "id", "sw")
+LANGUAGES = (*_LATIN, "ru", "el", "ar", "fa", "he", "hi", "bn", "th", "zh", "ja", "ko")
 """ISO 639-1 codes of the languages of the names."""
 GET_THEM = (
     "set CLIPLENS_DATA to the folder that holds noto_emoji/, twemoji/, fluent_emoji/ and emoji_languages/; "
