@@ -58,7 +58,7 @@ SCRIPTS: dict[str, Form] = {
     "mutants.py": Form(None, ""),
     "reliability.py": Form(None, ""),
 }
-BY_HAND = ("on_gpu.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py")
+BY_HAND = ("on_gpu.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py", "emoji.py")
 """Scripts that need a GPU, a finished run (and a browser), or a folder of drawings."""
 
 

@@ -15,7 +15,8 @@ def bias(
     data: Annotated[
         str | None,
         typer.Option(
-            help="waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER or utkface:FOLDER; the world plants its own."
+            help="waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER, utkface:FOLDER, or emoji:noto; the world plants "
+            "its own."
         ),
     ] = None,
     group: Annotated[str | None, typer.Option(help="Attribute of the data set that makes the groups.")] = None,

@@ -27,8 +27,9 @@ from cliplens_plugins.bias.methods import (
     group_means,
     leace_method,
 )
+from cliplens_plugins.bias.pictures import LabelledPictures
 from cliplens_plugins.bias.planted import WHERE, embed_texts, planted_data, planted_pairs, sentences_of
-from cliplens_plugins.bias.readers import LabelledPictures, read_bias_set
+from cliplens_plugins.bias.readers import read_bias_set
 from cliplens_plugins.bias.study import DRAWS, Measured, measure
 
 WORLD = "world"
@@ -74,7 +75,7 @@ def study_of_run(run: OpenedRun, asked: Asked) -> Study:
         raise InputError(
             expected="labelled images for a study of bias",
             found="none: only runs of the embedded world can plant a bias",
-            fix="give --data waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER or utkface:FOLDER",
+            fix="give --data waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER, utkface:FOLDER or emoji:noto",
         )
     methods, more = _methods(run, data, asked)
     found = measure(data, methods, draws=asked.draws, seed=asked.seed)
@@ -304,7 +305,9 @@ def _embedded(run: OpenedRun, paths: Sequence[Path], size: int = 64) -> tuple[Te
 
 def _prompts(run: OpenedRun, pictures: LabelledPictures, asked: Asked) -> Prompts:
     def said(words: Sequence[str]) -> Tensor:
-        return torch.stack([embed_texts(run.clip, [t.replace("{}", word) for t in TEMPLATES]) for word in words])
+        return torch.stack(
+            [embed_texts(run.clip, [t.replace("{}", word) for t in pictures.templates]) for word in words]
+        )
 
     named = {w for words in (*pictures.group_words, *pictures.target_words) for w in words.casefold().split()}
     lines = [str(p.caption) for p in (run.pairs[i] for i in range(min(len(run.pairs), 4 * 328))) if p.caption]

@@ -2,31 +2,18 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64
 
 from cliplens import keys
 from cliplens.errors import InputError, unknown_name
+from cliplens_plugins.bias.drawings import read_drawings
+from cliplens_plugins.bias.pictures import LabelledPictures
 
 TRAIN_SHARE = 0.5
 """Share of pictures that methods are fitted on, where a data set brings no split."""
 _GENDERS = {"Male": "man", "Female": "woman", "male": "man", "female": "woman"}
-
-
-@dataclass(frozen=True)
-class LabelledPictures:
-    """Pictures with a group and a target each, and the words that name them in prompts."""
-
-    name: str
-    paths: tuple[Path, ...]
-    group: Int64[np.ndarray, " picture"]
-    target: Int64[np.ndarray, " picture"]
-    group_words: tuple[str, ...]
-    target_words: tuple[str, ...]
-    train: Bool[np.ndarray, " picture"]
 
 
 def read_celeba(folder: Path | str, *, group: str = "Male", target: str = "Blond_Hair") -> LabelledPictures:
@@ -112,6 +99,7 @@ def read_waterbirds(folder: Path | str) -> LabelledPictures:
 
 READERS: Mapping[str, Callable[..., LabelledPictures]] = {
     "celeba": read_celeba,
+    "emoji": read_drawings,
     "fairface": read_fairface,
     "utkface": read_utkface,
     "waterbirds": read_waterbirds,
@@ -122,7 +110,7 @@ def read_bias_set(spec: str, *, group: str | None = None, target: str | None = N
     """Return the pictures of NAME:FOLDER, such as `waterbirds:data/waterbirds`.
 
     Args:
-        spec: celeba, fairface, utkface or waterbirds, a colon, and the folder.
+        spec: celeba, fairface, utkface or waterbirds, a colon, and the folder; or emoji:noto, emoji:all (`drawings`).
         group: attribute that makes the groups; None takes the usual one.
         target: attribute that is classified; None takes the usual one.
 
@@ -132,7 +120,7 @@ def read_bias_set(spec: str, *, group: str | None = None, target: str | None = N
     name, colon, folder = spec.partition(":")
     if not colon or name not in READERS:
         raise unknown_name("data set, as NAME:FOLDER", name, READERS)
-    if not Path(folder).is_dir():
+    if name != "emoji" and not Path(folder).is_dir():
         raise InputError(expected=f"the folder of {name}", found=f"no folder {folder!r}", fix="name an existing folder")
     asked = {k: v for k, v in (("group", group), ("target", target)) if v is not None}
     if asked and name == "waterbirds":

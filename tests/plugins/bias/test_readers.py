@@ -9,6 +9,8 @@ from PIL import Image
 from cliplens.errors import InputError
 from cliplens_plugins.bias import read_bias_set
 
+EMOJI_TONES = ("default", "light", "medium-light", "medium", "medium-dark", "dark")
+
 
 def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,3 +112,31 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "list_attr_celeba.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"list_attr_celeba.txt"):
         read_bias_set(f"celeba:{tmp_path}")
+
+
+def test_emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tones = dict(zip(("", "1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"), EMOJI_TONES, strict=True))
+    rows = ["file,codepoints,name,group,subgroup,gender,skin_tone,tags"]
+    for job in ("1f373", "1f33e"):
+        for person, gender in (("1f9d1", "neutral"), ("1f469", "woman"), ("1f468", "man")):
+            for tone, said in tones.items():
+                code = "_".join(part for part in (person, tone, "200d", job) if part)
+                rows.append(f"{code}.png,{code},{gender} {job}: {said},People & Body,person-role,{gender},{said},")
+    for artist in ("noto_emoji", "twemoji"):
+        (tmp_path / artist).mkdir()
+        (tmp_path / artist / "emoji.csv").write_text("\n".join(rows))
+    monkeypatch.setenv("CLIPLENS_DATA", str(tmp_path))
+    found = read_bias_set("emoji:noto,twemoji")
+    assert (found.group_words, len(found.target_words), len(found.paths)) == (("man", "woman"), 2, 48)
+    assert "{}: dark skin tone" in found.templates
+    assert found.train[:24].tolist() == found.train[24:].tolist()  # a cell is on one side, whoever drew it
+    by_tone = read_bias_set("emoji:noto", group="skin_tone")
+    assert len(by_tone.paths) == 30
+    assert "person: dark skin tone" in by_tone.group_words
+    assert read_bias_set("emoji:noto,twemoji", group="artist").group_words == ("drawing by noto", "drawing by twemoji")
+    with pytest.raises(InputError, match="attribute of emoji"):
+        read_bias_set("emoji:noto", group="age")
+    with pytest.raises(InputError, match="gender twice"):
+        read_bias_set("emoji:noto", target="gender")
+    with pytest.raises(InputError, match="no emoji.csv there"):
+        read_bias_set("emoji:fluent")
