@@ -111,3 +111,21 @@ def test_the_old_name_of_the_default_vocabulary_still_works_with_a_warning() -> 
 
     with pytest.warns(DeprecationWarning, match="caption_vocabulary"):
         assert cliplens.naming.words_of is caption_vocabulary
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("चेहरा मुस्कान: ५", ["चेहरा", "मुस्कान"]),
+        ("แมว, หน้ายิ้ม", ["แมว", "หน้ายิ้ม"]),
+        ("ネコ、猫", ["ネコ", "猫"]),
+        ("পোষ্য বিড়াল", ["পোষ্য", "বিড়াল"]),
+        ("cafe\u0301 2", ["cafe\u0301"]),
+    ],
+)
+def test_words_of_other_scripts_are_not_torn_apart(caption: str, expected: list[str]) -> None:
+    assert words(caption) == expected
+
+
+def test_one_character_is_a_word_where_it_can_be_one() -> None:
+    assert caption_vocabulary(["猫 x", "猫 и", "я"]) == ("猫",)

@@ -18,7 +18,12 @@ this is below 0.7, the minimum score of a name from captions.
 """
 _ENOUGH = 20
 """Minimum number of captions to estimate that share from; with fewer, no word is dropped."""
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_MARKS = "\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0980-\u0dff\u0e30-\u0e4e"
+"""Marks within words that Python does not count as letters: accents, vowels of Hebrew, Arabic, Hindi, Thai."""
+_LETTER = rf"(?:[^\W\d_]|(?!\d)[{_MARKS}])"
+_WORD = re.compile(rf"{_LETTER}+(?:['’-]{_LETTER}+)*")
+_FIRST_SYLLABLE = "\u3040"
+"""From here on, one character can be a word: Japanese, Chinese, Korean."""
 
 
 @cache
@@ -30,6 +35,8 @@ def function_words() -> frozenset[str]:
 
 def words(caption: str) -> list[str]:
     """Split a caption into lower-case words, in order: letters of any script, with inner apostrophes and hyphens.
+
+    Words are what stands between spaces and punctuation, so a Thai, Chinese or Japanese phrase is one word.
 
     >>> words("A dog's T-shirt, 2 sizes")
     ['a', "dog's", 't-shirt', 'sizes']
@@ -66,9 +73,13 @@ def caption_vocabulary(
     """
     counts, total = _document_counts(captions)
     limit = at_most * total if total >= _ENOUGH else total
-    content = [(w, n) for w, n in counts.items() if w not in function_words() and len(w) > 1 and n <= limit]
+    content = [(w, n) for w, n in counts.items() if w not in function_words() and _is_long(w) and n <= limit]
     frequent = [(w, n) for w, n in content if n >= at_least] or content
     return tuple(w for w, _ in sorted(frequent, key=lambda item: (-item[1], item[0]))[:most])
+
+
+def _is_long(word: str) -> bool:
+    return len(word) > 1 or word >= _FIRST_SYLLABLE
 
 
 def in_context(

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from cliplens.errors import PairsError
+from cliplens.errors import PairsError, unknown_name
 from cliplens.keys import first_id
 from cliplens.pairs.dialect import Quoting
+from cliplens.pairs.emoji import emoji_truth, is_emoji
 from cliplens.pairs.hugging import is_hugging
 from cliplens.pairs.read import read_pairs
 from cliplens.sites import Modalities
@@ -21,11 +22,14 @@ def read_labels(
     delimiter: str | None = None,
     quoting: Quoting = "auto",
 ) -> "LabelColumn":
-    """Return the values of a column of the source the pairs come from, by pair id.
+    """Return the values of a column of the source the pairs come from, by pair id; of emoji, those of a known factor.
 
     Raises:
         PairsError: the source has no columns, or none of that name.
+        UnknownNameError: pairs of emoji have no such factor.
     """
+    if is_emoji(path):
+        return _of_emoji(str(path), column)
     if Path(path).is_dir() and not is_hugging(str(path)):
         raise PairsError(
             expected="pairs in a table, for a column of labels",
@@ -44,6 +48,14 @@ def read_labels(
         quoting=quoting,
     )
     return LabelColumn(dict(zip(labelled.ids, labelled.captions, strict=True)))
+
+
+def _of_emoji(source: str, factor: str) -> "LabelColumn":
+    truth = emoji_truth(source)
+    if factor not in truth.values:
+        raise unknown_name("factor of the pairs", factor, truth.values)
+    values = truth.values[factor]
+    return LabelColumn({i: values[v] for i, v in zip(truth.ids, truth.factors[factor], strict=True)})
 
 
 class LabelColumn:

@@ -138,5 +138,5 @@ def test_emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_bias_set("emoji:noto", group="age")
     with pytest.raises(InputError, match="gender twice"):
         read_bias_set("emoji:noto", target="gender")
-    with pytest.raises(InputError, match="no emoji.csv there"):
+    with pytest.raises(InputError, match=r"no emoji\.csv there"):
         read_bias_set("emoji:fluent")

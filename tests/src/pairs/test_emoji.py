@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from cliplens import read_pairs
-from cliplens.errors import InputError, PairsError
-from cliplens.pairs import emoji_truth
+from cliplens.errors import InputError, PairsError, UnknownNameError
+from cliplens.pairs import emoji_truth, read_labels
 from cliplens.pairs.emoji import Drawing, EmojiSource, drawings, is_unseen, is_unseen_cell, is_unseen_concept
 from cliplens.pairs.emoji.catalogue import concept_of
-from cliplens.run.targets import truth_of
+from cliplens.run.targets import label_of, truth_of
+from cliplens.settings import Settings
 
 DATA = os.environ.get("CLIPLENS_DATA")
 HEAD = ("file", "codepoints", "name", "group", "subgroup", "gender", "skin_tone", "tags")
@@ -102,6 +103,17 @@ def test_the_truth_has_the_ids_of_the_pairs_and_says_which_modality_carries_a_fa
     assert said["language"] == ["de", "en"]
     assert said["naming"] == ["tags", "name"]
     assert said["profession"] == ["none", "none"]
+
+
+def test_factors_are_labels_and_targets(data: Path) -> None:
+    labels = read_labels("emoji:noto?language=en,de", "profession")
+    assert (labels.values, labels["noto/cat.png#1"]) == (["cook", "none"], "none")
+    woman = label_of(Settings(pairs="emoji:noto", target="gender=woman"))
+    assert int(woman(read_pairs("emoji:noto").ids).sum()) == 6
+    with pytest.raises(UnknownNameError, match="factor of the pairs"):
+        read_labels("emoji:noto", "artist")
+    with pytest.raises(UnknownNameError, match="value of gender"):
+        label_of(Settings(pairs="emoji:noto", target="gender=girl"))
 
 
 def test_a_factor_with_one_value_is_left_out(data: Path) -> None:
