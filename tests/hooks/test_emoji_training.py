@@ -35,7 +35,7 @@ PROFESSIONS = {"1f373": "cook", "1f33e": "farmer", "1f680": "astronaut"}
 TONES = {"": "default", "1f3fb": "light", "1f3fc": "medium-light", "1f3fd": "medium", "1f3fe": "medium-dark"}
 TONES |= {"1f3ff": "dark"}
 HEAD = ("file", "codepoints", "name", "group", "subgroup", "gender", "skin_tone", "tags")
-SMALL = Recipe(steps=4, batch=16, warm_up=2)
+SMALL = Recipe(steps=2, batch=16, warm_up=2)
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +92,15 @@ def test_no_batch_holds_what_is_kept_from_training(data: Data) -> None:
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights(data: Data, tmp_path: Path) -> None:
     whole = Training(SMALL, data)
-    for _ in range(4):
+    for _ in range(2):
         whole.advance()
     first = Training(SMALL, data)
-    for _ in range(2):
-        first.advance()
+    first.advance()
     first.save(tmp_path / "checkpoint.safetensors")
     second = Training(SMALL, data)
     assert second.resume(tmp_path / "checkpoint.safetensors")
-    assert second.step == 2
-    for _ in range(2):
-        second.advance()
+    assert second.step == 1
+    second.advance()
     one, other = whole.model.state_dict(), second.model.state_dict()
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert not Training(replace(SMALL, seed=1), data).resume(tmp_path / "checkpoint.safetensors")
@@ -137,7 +135,7 @@ def test_twins_differ_in_what_they_are_twins_in() -> None:
 def test_short_captions_are_embedded_as_the_stock_model_does(data: Data) -> None:
     model = Training(SMALL, data).model.eval().double()
     captions = [data.encode("a cat"), data.encode("woman cook: dark skin tone, hat"), data.encode("x" * 300)]
-    tokens = torch.nn.functional.pad(data.padded(captions), (0, 0))
+    tokens = data.padded(captions)
     full = emoji_tokenizer()(["a cat", "woman cook: dark skin tone, hat"])
     assert tokens.shape == (3, CONTEXT)
     with torch.no_grad():

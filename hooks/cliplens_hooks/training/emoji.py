@@ -126,10 +126,10 @@ def encode_text(model: CLIP, tokens: Int64[Tensor, "batch token"]) -> Float[Tens
 
 
 def encode_captions(model: CLIP, data: Data, captions: list[list[int]]) -> Float[Tensor, "batch d_embed"]:
-    """Return unit-norm embeddings of captions, the short and the long ones apart."""
+    """Return unit-norm embeddings of captions, in four parts by length."""
     order = np.argsort([len(ids) for ids in captions], kind="stable")
-    halves = np.array_split(order, 4)
-    rows = torch.cat([encode_text(model, data.padded([captions[n] for n in half])) for half in halves])
+    parts = [part for part in np.array_split(order, 4) if len(part)]
+    rows = torch.cat([encode_text(model, data.padded([captions[n] for n in part])) for part in parts])
     return rows[torch.from_numpy(np.argsort(order, kind="stable"))]
 
 
