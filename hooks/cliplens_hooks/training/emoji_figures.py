@@ -85,9 +85,18 @@ class Judged:
             lambda d: d.artist == artist and d.plain and (unseen is None or is_unseen_concept(d) == unseen)
         )
 
-    def retrieval(self, places: Int64[np.ndarray, " drawing"], language: str, k: int) -> float:
-        """Return recall at k among the drawings and their names, the mean of both directions."""
-        alike = self.image[places] @ self.text(self.names(places, language)).T
+    def retrieval(
+        self, places: Int64[np.ndarray, " drawing"], language: str, k: int, *, keywords: bool = False
+    ) -> float:
+        """Return recall at k among the drawings and their names, the mean of both directions.
+
+        Args:
+            places: the drawings.
+            language: of the names.
+            k: number of the nearest ones among which the right one must be; ties count against it.
+            keywords: whether the translators' keywords follow each name.
+        """
+        alike = self.image[places] @ self.text(self.names(places, language, keywords=keywords)).T
         own = alike.diagonal()
         better = ((alike >= own[:, None]).sum(1) - 1, (alike >= own[None, :]).sum(0) - 1)
         return float(np.mean([(rank < k).double().mean().item() for rank in better]))
@@ -96,9 +105,14 @@ class Judged:
         """Return whether a drawing has a name in a language."""
         return language == "en" or self.gallery.drawings[place].codepoints in named(language)
 
-    def names(self, places: Int64[np.ndarray, " drawing"], language: str) -> list[str]:
-        """Return the names of drawings in a language."""
-        return [caption(self.gallery.drawings[n], language) for n in places]
+    def names(self, places: Int64[np.ndarray, " drawing"], language: str, *, keywords: bool = False) -> list[str]:
+        """Return the names of drawings in a language, with the keywords behind them where asked."""
+        found = [caption(self.gallery.drawings[n], language) for n in places]
+        if not keywords:
+            return found
+        of = named(language)
+        codes = [self.gallery.drawings[n].codepoints for n in places]
+        return [", ".join((name, *of[code][1])) for name, code in zip(found, codes, strict=True)]
 
     def cells(self, artist: str, *, unseen: bool, gendered: bool = False) -> Int64[np.ndarray, " drawing"]:
         """Return the drawings of professions by an artist in cells kept from training, or in the others."""
