@@ -77,8 +77,9 @@ def test_a_twin_that_was_made_is_found(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_words_become_the_pieces_of_the_merges() -> None:
     tokenizer = emoji_tokenizer()
-    assert len(tokenizer.encode("woman")) == 1
-    assert tokenizer.decode(tokenizer.encode("katze")).strip() == "katze"
+    assert len(tokenizer.encode("woman")) <= 2
+    for word in ("woman", "katze", "кошка", "แมว", "猫"):
+        assert tokenizer.decode(tokenizer.encode(word)).replace(" ", "") == word
     assert tokenizer.eot_token_id == tokenizer.vocab_size - 1
 
 
