@@ -19,8 +19,8 @@ from cliplens_plugins.bias.metrics import max_skew as max_skew
 from cliplens_plugins.bias.metrics import ndkl as ndkl
 from cliplens_plugins.bias.metrics import parity_difference as parity_difference
 from cliplens_plugins.bias.metrics import worst_group_auc as worst_group_auc
-from cliplens_plugins.bias.planted import planted_pairs as planted_pairs
 from cliplens_plugins.bias.pictures import LabelledPictures as LabelledPictures
+from cliplens_plugins.bias.planted import planted_pairs as planted_pairs
 from cliplens_plugins.bias.readers import read_bias_set as read_bias_set
 from cliplens_plugins.bias.sem import sem as sem
 from cliplens_plugins.bias.study import Measured as Measured
