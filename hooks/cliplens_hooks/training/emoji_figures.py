@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
@@ -173,7 +173,7 @@ class Judged:
         found = probe_accuracy(rows[ordered], {"label": label[places]}, train=int((~late).sum()))
         return found["label"]
 
-    def variance_share(self, rows: _Rows, label: np.ndarray) -> float:
+    def variance_share(self, rows: _Rows, label: Shaped[np.ndarray, " row"]) -> float:
         """Return the share of the variance of rows that lies between the means of the labels."""
         centred = rows.double() - rows.double().mean(0)
         groups = [centred[torch.from_numpy(label == value)] for value in np.unique(label)]
