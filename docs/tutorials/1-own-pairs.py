@@ -64,15 +64,18 @@ Path("first/quarantine.jsonl").read_text(encoding="utf-8")
 frame = opened.table.to_pandas()
 frame["modality_significant"].value_counts()
 
+# %% [markdown]
+# Leave out latents that fire on fewer than twenty of the scored pairs: their figures say little.
+
 # %%
-columns = ["name", "name_score", "mds", "mds_low", "mds_high", "cofiring", "fire_image"]
-frame[frame["alive"]].sort_values("cofiring", ascending=False)[columns].head(8)
+known = frame[(frame["mds_pairs"] >= 20) & (frame["name"] != "unnamed")].sort_values("cofiring", ascending=False)
+known[["name", "name_score", "mds", "mds_low", "mds_high", "cofiring", "mds_pairs"]].head(8)
 
 # %% [markdown]
 # The strongest pictures of the first latent of that list. A name is a guess; the pictures are what it was made from.
 
 # %%
-latent = int(frame["cofiring"].idxmax())
+latent = int(known.index[0])
 pictures = opened.top_pictures(latent, 6)
 row = Image.new("RGB", (100 * len(pictures), 96), "white")
 for place, picture in enumerate(pictures):

@@ -6,6 +6,7 @@ Needs the extra `docs`. The sources are the .py files here, in jupytext's percen
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import jupytext
 from nbclient import NotebookClient
@@ -22,11 +23,16 @@ def make(source: Path) -> None:
         cell["id"] = f"{source.stem}-{number}"  # the same at every run
         cell["metadata"] = {}
         if cell.cell_type == "code":
-            # Progress bars and warnings of libraries depend on the machine.
-            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+            cell["outputs"] = [o for o in cell["outputs"] if is_kept(o)]
     language = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook["metadata"] = {"kernelspec": language, "language_info": {"name": "python"}}
     jupytext.write(notebook, source.with_suffix(".ipynb"), fmt="ipynb")
+
+
+def is_kept(output: dict[str, Any]) -> bool:
+    """Return whether an output is a result: progress bars and warnings of libraries depend on the machine."""
+    is_bar = output["output_type"] == "display_data" and "image/png" not in output["data"]
+    return not is_bar and output.get("name") != "stderr"
 
 
 if __name__ == "__main__":

@@ -72,9 +72,19 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, run: Any) -> Any:
+    """The report, scrolled to the cards of its latents."""
     browser.get("about:blank")
     browser.get(run.report.as_uri())
+    browser.execute_script("document.getElementById('latents')?.scrollIntoView()")
+    frames_pass(browser)
     return browser
+
+
+def frames_pass(browser: Any) -> None:
+    """Wait until what was asked for has been drawn."""
+    browser.execute_async_script(
+        "const done = arguments[arguments.length - 1]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+    )
 
 
 def order(page: Any) -> list[int]:
@@ -353,6 +363,7 @@ def test_the_walk_leads_to_cards(page: Any) -> None:
     links = page.execute_script("return [...document.querySelectorAll('.walk a')].map((a) => a.getAttribute('href'))")
     assert len(links) == len(set(links)) >= 1
     page.execute_script("document.querySelector('.walk a').click()")
+    frames_pass(page)
     assert page.execute_script("return document.getElementById('detail').open")
 
 

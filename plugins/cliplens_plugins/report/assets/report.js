@@ -115,7 +115,7 @@
       const [start, end] = [spans[2 * i], spans[2 * i + 1]];
       if (end <= start || start < at) return;
       if (start > at) parts.push(caption.slice(at, start));
-      parts.push(v > 0 ? h("span", { class: "token", title: "activation " + number(v * largest), style: { backgroundColor: `color-mix(in srgb, var(--text) ${Math.round(12 + 48 * v)}%, transparent)` } }, caption.slice(start, end)) : caption.slice(start, end));
+      parts.push(v > 0 ? h("span", { class: "token", title: "activation " + number(v * largest), style: { backgroundColor: `color-mix(in srgb, var(--text) ${Math.round(10 + 36 * v)}%, transparent)` } }, caption.slice(start, end)) : caption.slice(start, end));
       at = end;
     });
     parts.push(caption.slice(at));
