@@ -44,7 +44,7 @@ def explain(
 
     from cliplens import api
     from cliplens.analysis import explain_pair
-    from cliplens.errors import InputError
+    from cliplens.errors import BadPictureError, InputError
     from cliplens.pictures import open_picture
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
@@ -60,7 +60,12 @@ def explain(
     if out.suffix.lower() not in Image.registered_extensions():
         raise InputError(expected="--out with the ending of a picture", found=str(out), fix="pass for example why.png")
     clip = api.load(model, pretrained, device=device) if run is None else run.clip
-    opened = open_picture(picture)
+    try:
+        opened = open_picture(picture)
+    except BadPictureError as error:
+        raise InputError(
+            expected=f"a picture at {picture}", found=error.reason, fix="pass the file of a picture"
+        ) from error
     if run is not None and latent is not None:
         drawn = explain_latent(clip, run.dictionary, latent, opened, caption, effect=not activation)
         typer.echo(f"Latent {latent}: {'activation' if activation else 'effect on the similarity'}, red above 0.")

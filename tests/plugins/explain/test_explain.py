@@ -66,6 +66,12 @@ def test_wrong_options_are_refused(picture: Path, options: list[str], error: typ
     assert told in str(done.exception)
 
 
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["explain", "world", str(tmp_path / "no.png"), "a ring"])
+    assert isinstance(done.exception, InputError)
+    assert "no.png, but found missing file" in str(done.exception)
+
+
 def test_dictionaries_that_cannot_be_mapped_are_refused(picture: Path) -> None:
     clip, image = cliplens.load("world", device="cpu"), open_picture(picture)
     at_end = tiny_dictionary(64, 16, sites=("vision.hook_embedding",))
