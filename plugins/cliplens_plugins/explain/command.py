@@ -59,13 +59,13 @@ def explain(
         )
     if out.suffix.lower() not in Image.registered_extensions():
         raise InputError(expected="--out with the ending of a picture", found=str(out), fix="pass for example why.png")
-    clip = api.load(model, pretrained, device=device) if run is None else run.clip
     try:
         opened = open_picture(picture)
     except BadPictureError as error:
         raise InputError(
             expected=f"a picture at {picture}", found=error.reason, fix="pass the file of a picture"
         ) from error
+    clip = api.load(model, pretrained, device=device) if run is None else run.clip
     if run is not None and latent is not None:
         drawn = explain_latent(clip, run.dictionary, latent, opened, caption, effect=not activation)
         typer.echo(f"Latent {latent}: {'activation' if activation else 'effect on the similarity'}, red above 0.")
