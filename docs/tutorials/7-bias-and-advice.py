@@ -72,9 +72,10 @@ scores.of(worst)
 
 # %%
 of_images, of_captions = planted_pairs(clip, 600, 0.8, "images")
-templates = ["a {}", "a photo of a {}", "a large {}"]
-shapes = clip.class_prototypes(FACTORS["shape"].values, templates=templates).double()
-colours = clip.class_prototypes(FACTORS["colour"].values, templates=templates).double()
+of_shape = [f"a painting of one large filled {colour} {{}}" for colour in FACTORS["colour"].values]
+of_colour = [f"a painting of one large filled {{}} {shape}" for shape in FACTORS["shape"].values]
+shapes = clip.class_prototypes(FACTORS["shape"].values, templates=of_shape).double()
+colours = clip.class_prototypes(FACTORS["colour"].values, templates=of_colour).double()
 found = pair_bias(of_images.double(), of_captions.double(), shapes, colours)
 found.where, found.image
 
