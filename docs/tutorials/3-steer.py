@@ -42,7 +42,7 @@ noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
 size = (edited - plain).norm(dim=1, keepdim=True)
 random = torch.nn.functional.normalize(plain + noise / noise.norm(dim=1, keepdim=True) * size, dim=1)
 
-shapes = ["ring", "star", "circle", "square", "heart", "moon", "cross", "triangle"]
+shapes = ["arrow", "star", "circle", "square", "heart", "moon", "cross", "triangle"]
 prototypes = clip.class_prototypes(colours, templates=[f"a painting of one large filled {{}} {s}" for s in shapes])
 
 
