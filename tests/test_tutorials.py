@@ -23,6 +23,7 @@ def cells(source: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "source", [pytest.param(s, marks=[pytest.mark.slow] * (s.stem in SLOW)) for s in SOURCES], ids=lambda s: s.stem
