@@ -82,7 +82,7 @@ class TimmTransformer(HookedVisionTower):
     def _open_ends(self) -> None:
         """Create the hooked modules before and after the blocks."""
         trunk, d = self.trunk, self.trunk.embed_dim
-        self.n_special = trunk.num_prefix_tokens
+        self.n_special, self.class_token = trunk.num_prefix_tokens, trunk.cls_token is not None
         self.adds_pos_embed = present(trunk.norm_pre) is None
         if not self.adds_pos_embed:
             self.ln_pre = timm_norm(trunk.norm_pre, d)

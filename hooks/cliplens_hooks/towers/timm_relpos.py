@@ -41,7 +41,7 @@ class TimmRelPos(HookedVisionTower):
         trunk: Any = trunk_of(stock)
         super().__init__(stock, _config(stock, trunk))
         self.__dict__["trunk"] = trunk
-        self.n_special = trunk.num_prefix_tokens
+        self.n_special, self.class_token = trunk.num_prefix_tokens, trunk.cls_token is not None
         del self.hook_pos_embed
         self.blocks = nn.ModuleList(HookedLayer(_run(b), trunk.embed_dim) for b in trunk.blocks)
         norm = present(trunk.norm)

@@ -47,6 +47,9 @@ from cliplens.hooked.pooler import Queries as Queries
 from cliplens.hooked.pooler import batch_of as batch_of
 from cliplens.hooked.pooler import multihead_project as multihead_project
 from cliplens.hooked.pooler import split_heads as split_heads
+from cliplens.hooked.sizes import check_complete as check_complete
+from cliplens.hooked.sizes import check_set_up as check_set_up
+from cliplens.hooked.sizes import check_sizes as check_sizes
 from cliplens.hooked.special import special_mask as special_mask
 from cliplens.hooked.splice import Splice as Splice
 from cliplens.hooked.splicing import Splicing as Splicing

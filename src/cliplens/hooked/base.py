@@ -35,11 +35,18 @@ class AbstractTower(HookedRoot):
     """Whether hook_embed + hook_pos_embed is the stream that enters block 0."""
     n_special: int = 1
     """Number of leading positions of a vision tower that are not patches (class token, registers)."""
+    class_token: bool = True
+    """Whether the first of the `n_special` positions is a class token. Set False if all of them are registers."""
 
     @property
     def holder(self) -> nn.Module:
         """Return the module that holds all weights of the encoder: the encoder itself, or the model around it."""
         return self.stock
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether position 0 of a vision tower is a class token."""
+        return self.n_special > 0 and self.class_token
 
     @property
     @abstractmethod

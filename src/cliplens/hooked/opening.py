@@ -5,6 +5,7 @@ from torch import nn
 from cliplens import registry
 from cliplens.contracts import Tower
 from cliplens.errors import InputError, MismatchError
+from cliplens.hooked.sizes import check_set_up
 from cliplens.hooked.structure import changes
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.wrappers import wrapped_parts
@@ -38,14 +39,20 @@ def open_tower(model: nn.Module, side: Side, *, check: bool = True, built_by_nam
     if wrapped := wrapped_parts(model):
         raise _in_wrappers(wrapped)
     raise InputError(
-        expected=f"a {side} tower of one of the families {sorted(a.family for a in adapters)}",
+        expected=f"a {side} tower of one of the families {sorted(map(_family, adapters))}",
         found=f"the {side} side of {type(model).__name__}, which no adapter opens",
         fix="write a Tower adapter for it (CONTRIBUTING.md, 'Adding a tower')",
     )
 
 
 def _proved(tower: nn.Module, check: bool, built_by_name: bool) -> HookedTower:
-    assert isinstance(tower, HookedTower)
+    if not isinstance(tower, HookedTower):
+        raise MismatchError(
+            expected="a HookedTower from the `open` of a Tower adapter",
+            found=f"an object of class {type(tower).__name__}",
+            fix="return a subclass of cliplens.hooked.HookedVisionTower or HookedTextTower",
+        )
+    check_set_up(tower)
     if check:
         tower.prove(built_by_name=built_by_name)
     return tower
@@ -73,6 +80,10 @@ def _in_wrappers(wrapped: list[str]) -> InputError:
         fix=f"take them out ({'; '.join(wrapped[:3])}{'; ...' if len(wrapped) > 3 else ''}), or put the wrapper around"
         " the whole model, or compile in place with module.compile()",
     )
+
+
+def _family(adapter: Tower) -> str:
+    return getattr(adapter, "family", type(adapter).__name__)
 
 
 def _has_side(model: nn.Module, side: Side) -> bool:

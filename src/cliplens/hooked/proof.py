@@ -16,6 +16,7 @@ from transformer_lens.hook_points import HookPoint
 
 from cliplens.errors import MismatchError
 from cliplens.hooked.base import AbstractTower
+from cliplens.hooked.sizes import check_sizes
 from cliplens.hooked.structure import changes, has_hooks, in_eval_mode
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
@@ -98,6 +99,7 @@ def _compare(tower: AbstractTower) -> None:
         with _everything_read(tower), _counted(tower.stock) as calls:
             got = tower.run_hooked(inputs)
     except Exception as error:
+        check_sizes(tower)
         raise _refusal(tower, f"{type(error).__name__} in the hooked forward pass: {error}") from error
     lost = [name for name, count in wanted_calls.items() if count and calls[name] != count]
     if lost:

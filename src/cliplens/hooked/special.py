@@ -38,7 +38,7 @@ def all_but_one(tower: AbstractTower, inputs: TowerInputs) -> Bool[Tensor, "batc
 
     For a vision tower without a class token the mask is False everywhere.
     """
-    if tower.cfg.side == "vision" and tower.n_special == 0:
+    if tower.cfg.side == "vision" and not tower.has_class_token:
         return torch.zeros(len(inputs), tower.cfg.n_ctx, dtype=torch.bool, device=inputs.device)
     place = tower.special_position(inputs)
     n = tower.cfg.n_ctx if tower.cfg.side == "vision" else max(inputs.shape[1], int(place.max()) + 1)

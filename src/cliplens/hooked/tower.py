@@ -24,6 +24,7 @@ from cliplens.hooked.config import TowerConfig
 from cliplens.hooked.guard import Guard
 from cliplens.hooked.part import HookedPart, Recorder, active, call_hook, hook_point
 from cliplens.hooked.root import HookFn, named_points
+from cliplens.hooked.sizes import check_complete
 from cliplens.hooked.structure import in_eval_mode
 from cliplens.hooked.weight_views import WeightViews
 from cliplens.shapes import TowerInputs
@@ -73,7 +74,12 @@ class HookedTower(WeightViews):
         self._cfg = replace(self._cfg, model_name=model_name)
 
     def setup(self) -> None:
-        """Set the names of the hook points. Stock modules are not altered."""
+        """Set the names of the hook points. Call it at the end of `__init__`. Stock modules are not altered.
+
+        Raises:
+            MismatchError: the blocks or `hook_pooled` are missing.
+        """
+        check_complete(self)
         self.hook_dict = named_points(self)
         for name, hook in self.hook_dict.items():
             hook.name = name

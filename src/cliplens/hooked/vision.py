@@ -118,7 +118,7 @@ class HookedVisionTower(HookedTower):
         Raises:
             InputError: this tower has no class token.
         """
-        if self.n_special == 0:
+        if not self.has_class_token:
             raise InputError(
                 expected="a vision tower with a class token",
                 found=f"{self._cfg.model_name or self._cfg.family}, which pools its patches",

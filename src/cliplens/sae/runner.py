@@ -212,8 +212,15 @@ def _slice(clip: HookedCLIP, site: Site, positions: Positions, *, cached: bool) 
             fix="harvest with this token choice, or use cliplens.activations(token=...) and cliplens.sae.train",
         )
     assert clip.vision is not None  # `_context` raised an error for a model without this tower.
-    special = clip.vision.n_special
-    return (0, 1) if positions == "special" else (special, None)
+    if positions != "special":
+        return (clip.vision.n_special, None)
+    if not clip.vision.has_class_token:
+        raise InputError(
+            expected="a vision tower with a class token for positions='special'",
+            found=f"{clip.vision.cfg.model_name or clip.vision.cfg.family}, which pools its patches",
+            fix="pass positions='patches' or positions='all'",
+        )
+    return (0, 1)
 
 
 def _check_buffer(batches: int, rows: int, batch: int) -> None:

@@ -148,7 +148,7 @@ class SiteReader:
         leading = vision.n_special if vision is not None and images and acts.shape[1] == tower.cfg.n_ctx else 0
         if self.token == "patches":
             return SiteActs(acts[:, leading:], full_lengths(acts[:, leading:]), "patches")
-        classless = images and not leading
+        classless = images and not (leading and tower.has_class_token)
         special = None if classless and self.token != "cls" else tower.special_position(inputs).to(acts.device).long()
         lengths = full_lengths(acts) if images or special is None else _lengths(inputs.to(acts.device), special)
         if self.token == "all":

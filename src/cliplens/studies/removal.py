@@ -126,7 +126,7 @@ class _Runner:
         self._tower: HookedTower = clip.towers[site.side]
         self._parts = np.concatenate([parts, np.ones((1, dictionary.d_sae), dtype=bool)])
         token = dictionary.provenance.token if dictionary.provenance else "auto"
-        has_place = site.side == "text" or getattr(self._tower, "n_special", 0) > 0
+        has_place = site.side == "text" or self._tower.has_class_token
         self._one_position = token in _ONE_POSITION and has_place
 
     def cut(self, inputs: Tensor) -> Iterator[Tensor]:

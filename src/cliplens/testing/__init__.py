@@ -26,3 +26,7 @@ from cliplens.testing.checks import unhooked_equals_stock as unhooked_equals_sto
 from cliplens.testing.checks import writes_are_true_edits as writes_are_true_edits
 from cliplens.testing.checks import writes_reach_the_output as writes_reach_the_output
 from cliplens.testing.comparing import TowerCheckError as TowerCheckError
+from cliplens.testing.declared import DECLARED as DECLARED
+from cliplens.testing.declared import leading_positions_are_special as leading_positions_are_special
+from cliplens.testing.declared import projections_are_in_order as projections_are_in_order
+from cliplens.testing.declared import widths_are_declared as widths_are_declared

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cliplens.contracts import Tower
-from cliplens.hooked import HookedTower
+from cliplens.hooked import HookedTower, check_set_up, check_sizes
 from cliplens.shapes import TowerInputs
 from cliplens.sites import Side
 from cliplens.testing.checks import (
@@ -18,7 +18,8 @@ from cliplens.testing.checks import (
     unhooked_equals_stock,
     writes_reach_the_output,
 )
-from cliplens.testing.comparing import TowerCheckError, check
+from cliplens.testing.comparing import TowerCheckError, check, explained
+from cliplens.testing.declared import DECLARED
 
 
 def check_adapter(
@@ -46,14 +47,10 @@ def check_adapter(
     Raises:
         TowerCheckError: a check fails; the message names the expected and the found value.
     """
-    check(
-        adapter.opens(model, side),
-        expected="an adapter that opens the model",
-        found=f"opens(model, {side!r}) False",
-        fix="let opens return True for this class of model",
-    )
+    _check_class(adapter, model, side)
     before = fingerprint(model)
-    tower = adapter.open(model, side)
+    with explained(f"a tower from {type(adapter).__name__}.open", "define the methods that the message names"):
+        tower = adapter.open(model, side)
     if not isinstance(tower, HookedTower):
         raise TowerCheckError(
             expected=f"a HookedTower from {type(adapter).__name__}.open",
@@ -68,6 +65,38 @@ def check_adapter(
         fix="store stock modules with cliplens.hooked.borrow, and do not assign to them",
     )
     return tower
+
+
+class _Foreign(nn.Module):
+    """A model that no adapter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+
+def _check_class(adapter: Tower, model: nn.Module, side: Side) -> None:
+    """Check that the adapter names its family, opens the model, and does not open a model of another class."""
+    name, family = type(adapter).__name__, getattr(adapter, "family", None)
+    check(
+        isinstance(family, str) and bool(family),
+        expected=f"a class attribute {name}.family, a name that errors and lists show",
+        found="none" if family is None else repr(family),
+        fix='add a line such as family = "my family" to the class',
+    )
+    check(
+        adapter.opens(model, side) is True,
+        expected="an adapter that opens the model",
+        found=f"opens(model, {side!r}) {adapter.opens(model, side)!r}",
+        fix="let opens return True for this class of model",
+    )
+    for other in ("vision", "text"):
+        check(
+            not adapter.opens(_Foreign(), other),  # type: ignore[arg-type]
+            expected=f"{name}.opens(model, {other!r}) False for a model of another class",
+            found="True for a module with one linear layer",
+            fix="test the class of the model in opens, for example isinstance(model, MyEncoder)",
+        )
 
 
 def check_tower(
@@ -91,14 +120,17 @@ def check_tower(
         TowerCheckError: a check fails; the message names the expected and the found value.
     """
     no_effect = _renamed(renamed, no_effect)
+    with explained("a complete tower of the declared sizes", "correct the __init__ of the tower"):
+        check_set_up(tower)
+        check_sizes(tower)
     inputs = example_inputs(tower) if inputs is None else inputs
-    stock = stock or tower.run_stock
-    unhooked_equals_stock(tower, inputs, stock)
-    every_hook_fires(tower, inputs)
-    hooked_equals_stock(tower, inputs, stock)
-    for one in CHECKS:
-        one(tower, inputs)
-    writes_reach_the_output(tower, inputs, no_effect)
+    with explained("a forward pass without an error", "correct the method in which the error is raised"):
+        unhooked_equals_stock(tower, inputs, stock or tower.run_stock)
+        every_hook_fires(tower, inputs)
+        hooked_equals_stock(tower, inputs, stock or tower.run_stock)
+        for one in (*CHECKS, *DECLARED):
+            one(tower, inputs)
+        writes_reach_the_output(tower, inputs, no_effect)
 
 
 def _renamed(given: dict[str, Any], no_effect: tuple[str, ...]) -> tuple[str, ...]:

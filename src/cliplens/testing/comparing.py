@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.errors import CliplensError
+
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
@@ -45,6 +47,23 @@ def check(kept: bool, *, expected: str, found: str, fix: str) -> None:
     """Raise a TowerCheckError unless `kept` is True."""
     if not kept:
         raise TowerCheckError(expected=expected, found=found, fix=fix)
+
+
+@contextmanager
+def explained(expected: str, fix: str) -> Iterator[None]:
+    """Turn any other error of the `with` block into a TowerCheckError.
+
+    Raises:
+        TowerCheckError: the block raised an error; the message contains it, or takes over expected, found and fix.
+    """
+    try:
+        yield
+    except TowerCheckError:
+        raise
+    except CliplensError as error:
+        raise TowerCheckError(expected=error.expected, found=error.found, fix=error.fix) from error
+    except Exception as error:
+        raise TowerCheckError(expected=expected, found=f"{type(error).__name__}: {error}", fix=fix) from error
 
 
 @contextmanager

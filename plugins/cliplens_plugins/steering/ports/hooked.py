@@ -76,6 +76,6 @@ def _rewritten(tower: HookedTower, rewrite: Rewrite, activation: Tensor, inputs:
 def _special(tower: HookedTower, activation: Tensor, inputs: Tensor | None) -> Tensor | None:
     if inputs is None or activation.shape[1] == 1:
         return None
-    if tower.cfg.side == "vision" and getattr(tower, "n_special", 0) == 0:
+    if tower.cfg.side == "vision" and not tower.has_class_token:
         return None
     return tower.special_position(inputs)
