@@ -14,7 +14,7 @@ import cliplens
 from cliplens import registry
 from cliplens.contracts import Generator, Metric
 from cliplens.errors import InputError
-from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
+from cliplens.records import Batch
 from cliplens.run import OpenedRun, Settings, run
 from cliplens.tally import tally
 from cliplens.testing import check_tower
@@ -59,9 +59,7 @@ def batch(seed: int, n: int = 40, d_sae: int = 6) -> Batch:
     dense = [torch.rand(n, d_sae, generator=g) * (torch.rand(n, d_sae, generator=g) < 0.3) for _ in range(2)]
     for codes in dense:
         codes[:, -1] = 0
-    ids = tuple(f"{seed}-{i}" for i in range(n))
-    none = PairedActs(ids, None, None)
-    return Batch(none, PairedCodes(ids, *(SparseCodes.from_dense(codes) for codes in dense)), none)
+    return Batch.from_dense(*dense, ids=[f"{seed}-{i}" for i in range(n)])
 
 
 def new_metric() -> Metric:

@@ -57,15 +57,20 @@ class LoadedModel:
     """A stock model with its preprocess, tokenizer and identity. The module is never altered."""
 
     module: nn.Module
+    """The model, in eval mode. Tower adapters open its sides."""
     preprocess: Callable[[Image.Image], Tensor] | None
+    """Turns a PIL image into the model's input [3, height, width]; None: images are given as tensors only."""
     tokenizer: Callable[[Sequence[str]], Tensor] | None
+    """Turns captions into token ids [batch, n_ctx]; None: a model without a text tower."""
     identity: ModelIdentity
+    """Name and hashes of the model. Make it with `cliplens.hooked.identity_of`."""
 
 
 class Tower(ABC):
     """Opens one side of a model of one family as a tower with hooks (a `cliplens.hooked.HookedTower`)."""
 
     family: ClassVar[str]
+    """Name of the family, shown in lists and errors."""
 
     @abstractmethod
     def opens(self, model: nn.Module, side: Side) -> bool:
@@ -77,7 +82,12 @@ class Tower(ABC):
 
 
 class ModelSource(ABC):
-    """Loads models by name, and recognises model objects and finds their preprocess, tokenizer and identity."""
+    """Loads models by name, and recognises model objects and finds their preprocess, tokenizer and identity.
+
+    `cliplens.load(name)` asks each source `knows(name)` and calls `load` of the first that says True.
+    `cliplens.wrap(model)` calls `adopt(model)` of each source until one returns a `LoadedModel`. Tower adapters then
+    open its sides.
+    """
 
     @abstractmethod
     def models(self) -> Sequence[ModelCard]:

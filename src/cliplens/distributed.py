@@ -56,7 +56,7 @@ class Group:
 
 
 def shards(items: Iterable[T]) -> Iterator[T]:
-    """Yield this process's share of the items: every n-th, starting at its rank, in a group of n processes."""
+    """Yield the items of this process. In a group of n processes, rank r gets items r, r + n, r + 2n, ...; else all."""
     if not is_distributed():
         yield from items
         return

@@ -63,7 +63,9 @@ class Settings:
     max_pixels: int | None = _option(None, "Quarantine images with more pixels; default: 134 million.", DATA, 1)
     max_bad: float = _option(0.01, "Stop the run if a larger fraction of pairs is unreadable.", DATA, 0, 1)
     held_out: float = _option(
-        0.2, "Fraction of pairs to hold out from training; scores and names use these pairs.", DATA, 0, 1
+        0.2,
+        "Fraction of pairs to hold out from training, above 0 and below 1; scores and names use these pairs.",
+        DATA,
     )
 
     model: str = _option(
@@ -188,7 +190,7 @@ class Settings:
             _check_kind(name, getattr(self, name), kinds[name])
         if not 0 < self.held_out < 1:
             raise InputError(
-                expected="--held-out as a fraction between 0 and 1",
+                expected="--held-out as a fraction above 0 and below 1",
                 found=str(self.held_out),
                 fix="pass for example --held-out 0.2",
             )

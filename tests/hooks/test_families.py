@@ -8,14 +8,19 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
 import cliplens
 from cliplens import registry
 from cliplens.contracts import Tower
+from cliplens.errors import InputError
+from cliplens.sites import Site
+from cliplens.stream import stream
 from cliplens.testing import check_tower
 from cliplens_hooks.coverage import coverage
 from cliplens_hooks.models.open_clip import OpenClipModels
 from support.families import kind_key, reduced_inputs, reduced_model
+from support.pictures import noise_pairs
 from support.tiny import shaken
 
 CARDS = {card.name: card for card in OpenClipModels().models()}
@@ -117,6 +122,28 @@ def test_dino_and_other_timm_transformers_open_alone() -> None:
     assert clip.text is None
     assert clip.vision.n_special == 5
     check_tower(clip.vision, torch.randn(2, 3, 28, 28), stock=trunk)
+
+
+def test_a_tower_with_registers_and_no_class_token_has_no_special_position() -> None:
+    torch.manual_seed(0)
+    trunk = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", num_classes=0, depth=1, embed_dim=32, num_heads=2, img_size=28,
+        class_token=False, global_pool="avg",
+    )  # fmt: skip
+    pairs = noise_pairs(2)
+    model = shaken(trunk, weights=True)
+    clip = cliplens.wrap(model, preprocess=lambda picture: pil_to_tensor(picture.resize((28, 28))) / 255)
+    images = torch.stack([clip.preprocess(pair.image) for pair in pairs])
+    assert clip.vision.n_special == 4
+    check_tower(clip.vision, images, stock=trunk)
+    with pytest.raises(InputError, match="a vision tower with a class token"):
+        clip.vision.special_position(images)
+    site = Site("vision", "blocks.0.hook_resid_post")
+    everywhere = clip.vision.read(images, [site.hook])[site.hook]
+    (read,) = stream(clip, pairs, [site])
+    torch.testing.assert_close(read.image, everywhere.mean(1))
+    with pytest.raises(InputError, match="a vision tower with a class token"):
+        list(stream(clip, pairs, [site], token="cls"))
 
 
 def test_the_names_of_all_configurations_are_open_clips() -> None:

@@ -77,3 +77,29 @@ def test_warnings_are_printed_before_the_figures(tmp_path: Path, capsys: pytest.
     tell(folder)
     said = capsys.readouterr().out
     assert said.index("Warning: all pairs are alike.") < said.index("Explained variance") < said.index("[0, 1]")
+
+
+@pytest.mark.parametrize(
+    ("command", "resumes"), [("harvest", True), ("find", False), ("demo", False), ("nonsense", False)]
+)
+def test_an_interruption_names_resume_only_where_the_command_has_it(
+    command: str, resumes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cliplens.cli import can_resume
+    from cliplens.cli.guard import guarded
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(interrupted, can_resume=lambda: can_resume(["--debug", command, "run/"]))
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert "Interrupted by SIGINT." in said
+    assert ("Continue the run with --resume." in said) == resumes
+
+
+def test_the_range_of_held_out_stands_in_the_help() -> None:
+    shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).output
+    assert "above 0 and below 1" in shown
+    assert "0<=x<=1" not in next(line for line in shown.splitlines() if "--held-out" in line)

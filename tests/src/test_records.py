@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplens.errors import InputError, UnknownNameError
-from cliplens.records import Column, LatentTable, PairedActs, PairedCodes, SparseCodes
+from cliplens.records import Batch, Column, LatentTable, PairedActs, PairedCodes, SparseCodes
 
 
 def _codes(seed: int, rows: int = 7, d_sae: int = 5) -> torch.Tensor:
@@ -35,6 +35,21 @@ def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
     assert torch.equal(torch.stack([joint.rows, joint.latents])[:, order], fires.nonzero().T)
     assert torch.equal(joint.image[order], image[fires])
     assert torch.equal(joint.text[order], text[fires])
+
+
+def test_a_batch_of_dense_codes_holds_these_codes() -> None:
+    image, text = _codes(0), _codes(1)
+    batch = Batch.from_dense(image, text, ids=[f"p{i}" for i in range(7)], targets={"red": np.ones(7, dtype=bool)})
+    assert batch.ids == tuple(f"p{i}" for i in range(7))
+    assert torch.equal(batch.codes.image.dense(), image)  # type: ignore[union-attr]
+    assert torch.equal(batch.codes.text.dense(), text)  # type: ignore[union-attr]
+    assert batch.targets["red"].all()
+    assert Batch.from_dense(text=text).codes.image is None
+    for wrong in (Batch.from_dense, lambda: Batch.from_dense(image, text[:3])):
+        with pytest.raises(InputError, match="one row per id"):
+            wrong()
+    with pytest.raises(InputError, match=r"\[3, 7\] rows"):
+        Batch.from_dense(image, ids=["a", "b", "c"])
 
 
 def test_joint_firings_need_both_modalities() -> None:

@@ -24,7 +24,7 @@ def test_a_site_decides_the_tower() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
 def test_held_out_must_leave_both_parts(fraction: float) -> None:
-    with pytest.raises(InputError, match="--held-out as a fraction between 0 and 1"):
+    with pytest.raises(InputError, match="--held-out as a fraction above 0 and below 1"):
         Settings(pairs="p.csv", held_out=fraction)
 
 

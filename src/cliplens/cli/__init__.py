@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -285,9 +286,20 @@ def _new_folder(wanted: Path) -> Path:
     return folder
 
 
+def can_resume(arguments: Sequence[str]) -> bool:
+    """Return whether the command in these arguments of the command line has the option --resume.
+
+    >>> can_resume(["--debug", "harvest", "--out", "run/"]), can_resume(["models"])
+    (True, False)
+    """
+    name = next((word for word in arguments if not word.startswith("-")), "")
+    command = get_command(app).get_command(None, name)  # type: ignore[attr-defined]
+    return command is not None and any(option.name == "resume" for option in command.params)
+
+
 def main() -> None:
     """Run the `cliplens` command. `--debug` at any position shows the traceback of an error."""
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         os.environ["CLIPLENS_TRACEBACK"] = "1"
-    guarded(app)
+    guarded(app, can_resume=lambda: can_resume(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Run a command so that whatever goes wrong is said in one sentence."""
+"""Run a command so that any error is printed as one sentence."""
 
 import os
 import signal
@@ -11,8 +11,11 @@ from typing import Any
 from rich.console import Console
 
 
-def guarded(command: Callable[[], Any]) -> None:
-    """Run a command. Print any error in one sentence and exit with 2; exit with 128 + its number after a signal."""
+def guarded(command: Callable[[], Any], *, can_resume: Callable[[], bool] = lambda: False) -> None:
+    """Run a command. Print any error in one sentence and exit with 2; exit with 128 + its number after a signal.
+
+    `can_resume` tells whether the command has the option --resume, which the message of an interruption then names.
+    """
     from cliplens.faults import Interrupted, in_words, without_password
 
     def interrupt(number: int, frame: Any) -> None:
@@ -24,7 +27,8 @@ def guarded(command: Callable[[], Any]) -> None:
         command()
     except (Interrupted, KeyboardInterrupt) as stopped:
         number = stopped.number if isinstance(stopped, Interrupted) else signal.SIGINT
-        _tell_error("Interrupted", f"by {signal.Signals(number).name}. Continue a run with --resume.")
+        advice = " Continue the run with --resume." if can_resume() else ""
+        _tell_error("Interrupted", f"by {signal.Signals(number).name}.{advice}")
         sys.exit(128 + number)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the output is gone, so print nothing more

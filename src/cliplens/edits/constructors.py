@@ -10,8 +10,8 @@ from cliplens.edits.edit import Edit
 Index = int | np.integer
 
 Positions = Literal["all", "special", "others", "content"] | Sequence[int]
-"""All positions, only CLS or EOT, all except CLS or EOT, the words of a caption or the patches of an image, or a list
-of positions counted from 0."""
+"""Positions to edit. "all"; "special": only CLS or EOT; "others": all except these; "content": the words of a caption
+or the patches of an image; or a list of positions counted from 0."""
 Where = Literal["all", "firing"]
 
 
@@ -25,7 +25,10 @@ def add(latents: Iterable[Index], strength: float, *, where: Where = "all", posi
 
 
 def set_to(latents: Iterable[Index], strength: float, *, where: Where = "all", positions: Positions = "all") -> Edit:
-    """Set the latents' codes to `strength`."""
+    """Set the latents' codes to `strength`, an activation of the latent. At dose 0.5 they move half the way.
+
+    `where="firing"` sets only the codes of rows on which the latent fires.
+    """
     return _edit("set", latents, strength, positions=positions, where=where)
 
 

@@ -34,7 +34,7 @@ def add(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
 
 
 def set_to(codes: Codes, edit: Edit, dose: float, _: Reference) -> Codes:
-    """Move the codes to a fixed value."""
+    """Set the codes to the strength of the edit at dose 1; at smaller doses, move them towards it."""
     return codes + dose * (edit.strength - codes)
 
 

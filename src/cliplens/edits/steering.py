@@ -12,7 +12,10 @@ from cliplens.sites import Modality, Site
 
 
 class Steering(ABC):
-    """Base class of objects that rewrite the activations of CLIP, of an encoder in another model, or embeddings."""
+    """Base class of steerings: functions that take activations and return changed ones.
+
+    The activations may come from CLIP, from a text encoder inside a generator, or be final embeddings.
+    """
 
     @property
     @abstractmethod

@@ -30,6 +30,21 @@ def no_layer_scale() -> None:
 class HookedAttention(HookedPart, ABC):
     """Self-attention with TransformerLens' hooks: q, k, v, attn_scores, pattern, z, result.
 
+    A subclass says how one kind of stock attention computes each step. It must define:
+
+    | member                  | returns                                                                               |
+    |-------------------------|---------------------------------------------------------------------------------------|
+    | `run_stock(x, context)` | output of the stock module; used while no hook inside is active                       |
+    | `project(x)`            | (q, k, v), each [batch, pos, head, d_head]                                            |
+    | `rotate_qk(q, k, ctx)`  | q and k after qk-norm and rotary embedding; called only with `has_rotary=True`        |
+    | `mask(context, like)`   | what is added to the scores [batch, head, query, key]; None for full attention        |
+    | `pre_output(z)`         | z before the output projection; z itself, unless the stock module changes it there    |
+    | `qkv`                   | ((W_q, b_q), (W_k, b_k), (W_v, b_v)): weights [head * d_head, d_model]; biases or None |
+    | `out`                   | (W_o, b_o): weight [d_model, head * d_head]; bias or None                             |
+    | `scale`                 | factor of the scores, usually d_head ** -0.5                                          |
+
+    `context` is the dict that `embed` of the tower returned. `PackedAttention` is a complete example.
+
     `layer_scale` gives the block's LayerScale on this branch, if any. `forward`, `hook_result`, `W_O` and `b_O` include
     it, so that they are what the residual stream receives.
     """
@@ -86,7 +101,7 @@ class HookedAttention(HookedPart, ABC):
     @property
     @abstractmethod
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """Weight [head * d_head, d_model] and bias (or None) of the q, k and v projections."""
+        """Return ((W_q, b_q), (W_k, b_k), (W_v, b_v)) in this order: weights [head * d_head, d_model]; biases or None."""
 
     @property
     @abstractmethod

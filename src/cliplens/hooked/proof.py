@@ -29,12 +29,12 @@ LARGEST = 2**30
 def prove(tower: AbstractTower, *, as_it_is: bool) -> None:
     """Compare the hooked and the unhooked output of the tower on random inputs.
 
-    It is run with random weights near its own, which show what the present ones hide: a LoRA that is still zero, a
-    change behind a tiny LayerScale, a small effect in half precision.
+    Random noise is added to the weights, because the weights as they are can hide a difference: a LoRA that is still
+    zero, a change behind a tiny LayerScale, a small effect in half precision.
 
     Args:
         tower: the tower.
-        as_it_is: run it with the weights as they are too.
+        as_it_is: compare with the unchanged weights too.
 
     Raises:
         MismatchError: they differ, or forward hooks on the stock model would not run. The message names the first
@@ -47,9 +47,10 @@ def prove(tower: AbstractTower, *, as_it_is: bool) -> None:
 
 
 def with_other_weights(holder: nn.Module, run: Callable[[], None]) -> None:
-    """Call `run` while the modules hold random weights near their own, in float32 at least; then give theirs back.
+    """Call `run` while random noise is added to the weights, in float32 or wider; then restore the weights.
 
-    A model that does not run with such weights (cast to a fixed dtype) is left out; a very large one keeps its own.
+    A model that cannot run with such weights (it casts to a fixed dtype) is not compared. A very large one is compared
+    with its own weights.
     """
     if sum(weight.numel() for weight in holder.parameters()) > LARGEST:
         run()

@@ -3,9 +3,10 @@
 A *row* is one position of one pair. *Codes* are the latent activations of a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,6 +169,45 @@ class Batch:
     """Boolean targets by name: for each row, whether it has a label, or whether its pair is retrieved."""
     raw: PairedActs | None = None
     """Activations of the towers before centring."""
+
+    @classmethod
+    def from_dense(
+        cls,
+        image: Float[Tensor, "image_row d_sae"] | None = None,
+        text: Float[Tensor, "text_row d_sae"] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        **fields: Any,
+    ) -> "Batch":
+        """Return a batch with these codes, to test a metric.
+
+        Args:
+            image: codes of the images, zeros included; None: no images.
+            text: codes of the captions, in step; None: no captions.
+            ids: pair id of each row; None numbers the rows.
+            fields: other fields of the batch, such as `truth` or `targets`. Without `acts` and `reconstruction` these
+                hold no activations.
+
+        Raises:
+            InputError: neither `image` nor `text` is given, or their numbers of rows differ.
+
+        >>> batch = Batch.from_dense(image=torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+        >>> batch.ids, batch.codes.image.latents.tolist()
+        (('0', '1'), [1, 0])
+        """
+        sizes = {len(codes) for codes in (image, text) if codes is not None}
+        if ids is not None:
+            sizes.add(len(ids))
+        if (image is None and text is None) or len(sizes) > 1:
+            raise InputError(
+                expected="codes of images, captions or both, with one row per id",
+                found=f"{sorted(sizes)} rows" if len(sizes) > 1 else "no codes",
+                fix="pass image=, text= or both, [row, d_sae] each",
+            )
+        named = tuple(ids) if ids is not None else tuple(map(str, range(sizes.pop())))
+        sparse = (None if codes is None else SparseCodes.from_dense(codes) for codes in (image, text))
+        none = PairedActs(named, None, None)
+        return cls(**{"acts": none, "reconstruction": none, "codes": PairedCodes(named, *sparse), **fields})
 
     @property
     def ids(self) -> tuple[str, ...]:

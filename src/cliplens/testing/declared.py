@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cliplens.errors import InputError
 from cliplens.hooked import HookedAttention, HookedTower
 from cliplens.shapes import TowerInputs
 from cliplens.testing.comparing import TOLERANCE, check
@@ -24,10 +25,17 @@ def widths_are_declared(tower: HookedTower, inputs: TowerInputs) -> None:
     positions = stream.shape[1]
     if tower.cfg.side == "text":
         positions += tower.cfg.n_ctx - inputs.shape[1]  # captions may be shorter than the context
-        appended = bool((tower.special_position(inputs) == inputs.shape[1]).all())
-        positions -= int(appended)
+        positions -= int(_appends_token(tower, inputs))
         _check_context(tower, inputs)
     _declared("n_ctx", tower.cfg.n_ctx, positions, "positions in the stream that enters block 0")
+
+
+def _appends_token(tower: HookedTower, tokens: Tensor) -> bool:
+    """Return whether a text tower appends a class token after the captions."""
+    try:
+        return bool((tower.special_position(tokens) == tokens.shape[1]).all())
+    except InputError:  # a tower that pools all positions
+        return False
 
 
 def _check_context(tower: HookedTower, tokens: Tensor) -> None:

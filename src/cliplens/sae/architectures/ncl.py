@@ -2,10 +2,12 @@
 
     u = ReLU(f_I W + b), v = ReLU(f_T W + b), rows brought to unit norm;  loss = symmetric InfoNCE of u and v
 
-The loss has no reconstruction, but tools for dictionaries need a decoder: a linear one is fitted too, without gradient
-to the codes. `heads` "shared" (default) has one W and is saved as the stock "standard" architecture; "separate" has one
-per modality and is saved as `ncl_heads`; its sides in `image/` and `text/` are stock. As published, the loss has no
-term for dead latents.
+W and b are the *head*: the encoder of one modality. With `heads="shared"` (default) both modalities use the same head,
+and the dictionary is saved as the stock "standard" architecture. With `heads="separate"` each modality has a head of
+its own; the dictionary is saved as `ncl_heads`, and the two dictionaries in `image/` and `text/` are stock.
+
+The loss does not reconstruct, but tools for dictionaries need a decoder. So a linear decoder is fitted too, without
+gradient to the codes. As published, the loss has no term for dead latents.
 """
 
 import copy
@@ -26,7 +28,7 @@ from cliplens.sites import Modality
 
 @dataclass
 class NCLHeadsSAEConfig(StandardSAEConfig):
-    """Two encoders, one decoder."""
+    """Config of `NCLHeadsSAE`: two encoders and one decoder."""
 
     metadata: Any = field(default_factory=SAEMetadata)
     """SAELens passes a plain dict first."""
@@ -38,10 +40,10 @@ class NCLHeadsSAEConfig(StandardSAEConfig):
 
 
 class NCLHeadsSAE(StandardSAE):
-    """Both heads. `encode` uses the image head; `for_modality` returns a stock SAE."""
+    """A dictionary with one encoder per modality. `encode` uses that of images; `for_modality` returns a stock SAE."""
 
     def initialize_weights(self) -> None:
-        """Initialise as stock, and add the text head."""
+        """Initialise as stock, and add the encoder of captions."""
         super().initialize_weights()
         _add_text_head(self)
 
@@ -60,7 +62,9 @@ class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
     """Config of `NCLTrainingSAE`."""
 
     heads: Literal["shared", "separate"] = "shared"
+    """"shared": one encoder for both modalities; "separate": one each."""
     temperature: float = 0.1
+    """Temperature of the contrastive loss."""
     apply_b_dec_to_input: bool = False
 
     @classmethod
@@ -74,7 +78,7 @@ class NCLTrainingSAEConfig(TrainingSAEConfig, NeedsPairs):
 
 
 class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
-    """Non-negative contrastive heads, trained on paired batches."""
+    """Trains the encoders with the non-negative contrastive loss, on batches of pairs."""
 
     b_enc: nn.Parameter
 
@@ -92,7 +96,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
     def encode_with_hidden_pre(
         self, x: Float[Tensor, "batch d_in"]
     ) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, "batch d_sae"]]:
-        """Encode images and captions with their heads and a ReLU."""
+        """Return the codes of images and captions, each by the encoder of its modality and a ReLU."""
         sae_in = self.process_sae_in(x)
         if self.cfg.heads == "separate":
             image, text = halves(sae_in)
@@ -103,7 +107,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
         return self.hook_sae_acts_post(pre.relu()), pre
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """Return the contrastive loss, to train the heads, and the reconstruction error, to train the decoder."""
+        """Return the contrastive loss, to train the encoders, and the reconstruction error, to train the decoder."""
         codes, hidden_pre = self.encode_with_hidden_pre(step_input.sae_in)
         out = self.decode(codes.detach())
         losses = {
