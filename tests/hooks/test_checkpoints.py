@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], type[CliplensError], str]] = {
     "a LoRA apart": (
         lambda state: {**state, "visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight": torch.ones(4, 4)},
         MismatchError,
-        "adapter that lies apart.*merge_and_unload",
+        "adapter stored beside the weights.*merge_and_unload",
     ),
     "another width": (
         lambda state: {**state, "positional_embedding": torch.ones(9, 5)},

@@ -66,13 +66,13 @@ def read_tensors(path: Path, names: Iterable[str] = ()) -> State:
 
 
 def _check_merged(state: State, path: Path) -> None:
-    """Refuse a model whose LoRA was saved beside its weights: without it the weights are another model's."""
+    """Refuse a checkpoint with a LoRA stored beside the weights, since the weights alone are those of another model."""
     apart = next((name for name in state if "lora_" in name or ".base_layer." in name), None)
     if apart is not None:
         raise MismatchError(
             expected=f"weights in {path} with adapters merged into them",
-            found=f"{apart!r}, an adapter that lies apart",
-            fix="merge it where it was trained (model.merge_and_unload()), then save the state_dict",
+            found=f"{apart!r}, an adapter stored beside the weights",
+            fix="merge the adapter (model.merge_and_unload()), then save the state_dict",
         )
 
 
@@ -156,7 +156,7 @@ def _fitted(state: State, names: set[str], path: Path) -> State:
 
 
 def _prefix_in(state: State, names: set[str]) -> tuple[str, ...]:
-    """Return what a checkpoint puts before one of the model's own names, whichever word it uses."""
+    """Return the prefix that a checkpoint puts before the names of the model's weights, in a tuple; empty if none."""
     if not names or names & state.keys():
         return ()
     longest = max(names, key=len)

@@ -53,7 +53,7 @@ class HuggingFaceModels(ModelSource):
         """
         if pretrained is not None:
             raise InputError(
-                expected=f"no `pretrained` beside {name!r}",
+                expected=f"no `pretrained` with the name {name!r}",
                 found=repr(pretrained),
                 fix="leave `pretrained` out",
             )

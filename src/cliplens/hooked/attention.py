@@ -101,7 +101,7 @@ class HookedAttention(HookedPart, ABC):
     @property
     @abstractmethod
     def qkv(self) -> tuple[tuple[Tensor, Tensor | None], ...]:
-        """Return ((W_q, b_q), (W_k, b_k), (W_v, b_v)) in this order: weights [head * d_head, d_model]; biases or None."""
+        """Return ((W_q, b_q), (W_k, b_k), (W_v, b_v)): weights [head * d_head, d_model], biases or None."""
 
     @property
     @abstractmethod

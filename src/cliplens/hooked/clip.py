@@ -1,38 +1,31 @@
 """The joint model of two towers. Its hook names start with `vision.` or `text.`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int64
 from PIL import Image
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import InputError
 from cliplens.hooked.bank import ConceptLabels
 from cliplens.hooked.base import Inputs
-from cliplens.hooked.cache import JointCache
 from cliplens.hooked.config import JointConfig
-from cliplens.hooked.hook_view import HookView
 from cliplens.hooked.identity import LiveIdentity
 from cliplens.hooked.inputs import required, stacked_images, token_ids
 from cliplens.hooked.joint import JointProof
-from cliplens.hooked.part import active, borrow, hook_point
-from cliplens.hooked.root import HookFn
-from cliplens.hooked.splice import Splice
-from cliplens.hooked.splicing import Splicing
+from cliplens.hooked.joint_root import JointRoot
+from cliplens.hooked.part import active, borrow
 from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
 from cliplens.hooked.zero_shot import TEMPLATES, class_prototypes, classify
 from cliplens.records import ModelIdentity, Pair
 from cliplens.shapes import Images, Logits, Tokens
-from cliplens.sites import SIDES, Side, Site
 
 
-class HookedCLIP(Splicing):
+class HookedCLIP(JointRoot):
     """A two-tower model with hooks on both towers.
 
     `clip(images, tokens)` returns the logits of the stock model, `scale * cosine + bias`. The stock model is
@@ -41,8 +34,6 @@ class HookedCLIP(Splicing):
 
     tokenizer: Callable[[Sequence[str]], Tensor] | None
     preprocess: Callable[[Image.Image], Tensor] | None
-    vision: HookedVisionTower | None
-    text: HookedTextTower | None
 
     def __init__(
         self,
@@ -63,8 +54,6 @@ class HookedCLIP(Splicing):
             borrow(text, tokenizer=TokenizerShim(tokenizer))
         for tower in self.towers.values():
             tower.belongs_to(identity.name)
-        self.hook_logits = hook_point(None)
-        self.hook_logits.name = "hook_logits"
 
     def __repr__(self) -> str:
         towers = "".join(f"\n  {side}: {tower!r}" for side, tower in self.towers.items())
@@ -82,22 +71,6 @@ class HookedCLIP(Splicing):
         return JointConfig(
             first.model_name, first.d_embed, both.get("vision"), both.get("text"), first.device, first.dtype
         )
-
-    @property
-    def towers(self) -> dict[Side, HookedTower]:
-        """The towers of the model, by side."""
-        both: dict[Side, HookedTower | None] = {"vision": self.vision, "text": self.text}
-        return {side: tower for side, tower in both.items() if tower is not None}
-
-    @property
-    def hook_dict(self) -> dict[str, HookPoint]:
-        """All hook points by joint name, those of spliced dictionaries included."""
-        return {**self._joined("hook_dict"), "hook_logits": self.hook_logits}
-
-    @property
-    def mod_dict(self) -> dict[str, nn.Module]:
-        """All hooked modules by joint name."""
-        return {**self._joined("mod_dict"), "hook_logits": self.hook_logits}
 
     @property
     def device(self) -> torch.device:
@@ -119,19 +92,14 @@ class HookedCLIP(Splicing):
         return self
 
     def prove(self) -> None:
-        """Compare the joint model with its towers now, and keep looking at each call whether its parts were exchanged.
+        """Compare the joint model with its towers now, and check at each call that its parts were not replaced.
 
         Raises:
-            MismatchError: the model's own methods give something else than its encoders.
+            MismatchError: the model's own methods have other outputs than its encoders.
         """
         proof = JointProof(self.model, self.towers, self.logits)
         for tower in self.towers.values():
             borrow(tower, still=proof.check)
-
-    def setup(self) -> None:
-        """Set the names of the hook points of both towers again."""
-        for tower in self.towers.values():
-            tower.setup()
 
     def forward(self, images: Inputs | None, tokens: Inputs | None, stop_at_layer: int | None = None) -> Logits | None:
         """Return the image-text logits.
@@ -184,12 +152,12 @@ class HookedCLIP(Splicing):
 
     def encode_image(self, image: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
         """Return image embeddings, normalised if `normalize`, as open_clip's `encode_image` does."""
-        tower = self._tower("vision")
+        tower = self.tower("vision")
         return tower.encode(image)[1] if normalize else tower(image)
 
     def encode_text(self, text: Inputs, normalize: bool = False) -> Float[Tensor, "batch *pos d_embed"]:
         """Return text embeddings, normalised if `normalize`, as open_clip's `encode_text` does."""
-        tower = self._tower("text")
+        tower = self.tower("text")
         return tower.encode(text)[1] if normalize else tower(text)
 
     def batch(self, pairs: Iterable[Pair] | Pair) -> tuple[Images | None, Tokens | None]:
@@ -263,83 +231,15 @@ class HookedCLIP(Splicing):
         Raises:
             InputError: the model has no text tower or no tokenizer.
         """
-        text: Any = self._tower("text")
+        text: Any = self.tower("text")
         scale, bias = self.logit_scale_and_bias()
-        self._tower("vision").set_bank(
+        self.tower("vision").set_bank(
             text(text.to_tokens(captions)),
             captions,
             scale=float(scale),
             bias=0.0 if bias is None else float(bias),
             labels=labels,
         )
-
-    def width(self, site: Site | str) -> int:
-        """Return the width of one row of activations at the site.
-
-        Raises:
-            UnknownNameError: no hook has that name.
-        """
-        site = Site.parse(site) if isinstance(site, str) else site
-        return self._tower(site.side).width(site.hook)
-
-    def hook_for(self, name: str, hook: HookFn) -> HookFn:
-        """Return the hook such that it is called with the joint name of its hook point."""
-
-        def renamed(activation: Any, *, hook: HookPoint) -> Any:
-            return original(activation, hook=HookView(name, hook))
-
-        original = hook
-        return renamed
-
-    @property
-    def splices(self) -> dict[str, Splice]:
-        """The dictionaries spliced into the towers, by the joint name of the hook that each writes."""
-        return self._joined("splices")
-
-    def prefixes(self) -> tuple[str, ...]:
-        """Return the prefixes of joint hook names: `vision.` and `text.`, or the one of the only tower."""
-        return tuple(f"{side}." for side in self.towers)
-
-    def check_compatible(self, dictionary: Any, hooks: Sequence[str]) -> None:
-        """Check that a dictionary was trained on these weights and at these hooks, as far as its metadata say.
-
-        Raises:
-            MismatchError: it was trained on other weights or at other hooks.
-        """
-        if not isinstance(dictionary, nn.Module):
-            dictionary.check(self, [Site.parse(name) for name in hooks])
-            return
-        made_on = getattr(getattr(dictionary.cfg, "metadata", None), "weights_sha256", None)
-        if made_on is not None and made_on != self.identity.weights_sha256:
-            raise MismatchError(
-                expected=f"a dictionary trained on {self.identity.name} ({self.identity.weights_sha256[:12]})",
-                found=f"one trained on weights {made_on[:12]}",
-                fix="load the model that the dictionary was trained on",
-            )
-
-    def tower_of(self, hook: str, side: str | None) -> tuple[HookedTower, str]:
-        """Return the tower of a hook, and the name of the hook in that tower.
-
-        Args:
-            hook: a joint name, or a name within a tower.
-            side: the tower of a name without prefix.
-
-        Raises:
-            InputError: the name has no prefix and `side` is None, or the model has no such tower.
-        """
-        first = hook.partition(".")[0]
-        named = first if first in SIDES else side
-        if named not in SIDES:
-            raise InputError(
-                expected="a dictionary whose metadata name the tower, in clip_tower or as a prefix of hook_name",
-                found=f"hook_name={hook!r}, clip_tower={side!r}",
-                fix="pass add_sae(..., hook='vision." + hook + "'), or add the dictionary to clip.vision or clip.text",
-            )
-        return self._tower(named).tower_of(hook, side if first not in SIDES else None)
-
-    def cache_of(self, activations: dict[str, Tensor], has_batch_dim: bool) -> JointCache:
-        """Return a cache with joint names, and with the cache of each tower as `.vision` and `.text`."""
-        return JointCache(activations, self.towers, has_batch_dim)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the state dict of the stock model."""
@@ -353,22 +253,8 @@ class HookedCLIP(Splicing):
     def _first(self) -> HookedTower:
         return next(iter(self.towers.values()))
 
-    def _tower(self, side: Side) -> HookedTower:
-        tower = self.towers.get(side)
-        if tower is None:
-            raise InputError(
-                expected=f"a model with a {side} tower",
-                found=f"one with {', '.join(self.towers)} only",
-                fix="use a tower that the model has",
-            )
-        return tower
-
     def _tower_inputs(self, images: Inputs | None, tokens: Inputs | None) -> Iterator[tuple[HookedTower, Inputs]]:
         if images is not None:
-            yield self._tower("vision"), images
+            yield self.tower("vision"), images
         if tokens is not None:
-            yield self._tower("text"), tokens
-
-    def _joined(self, which: str) -> dict[str, Any]:
-        parts = ([(f"{side}.{n}", m) for n, m in getattr(t, which).items()] for side, t in self.towers.items())
-        return dict(chain.from_iterable(parts))
+            yield self.tower("text"), tokens

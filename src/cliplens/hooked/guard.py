@@ -1,4 +1,4 @@
-"""Prove a tower when it is opened, and notice at later calls that its stock encoder was changed."""
+"""Compare a tower with its stock encoder when it is opened, and again after a change of the encoder."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from cliplens.hooked.proof import prove
 from cliplens.hooked.structure import changes, composition, structure, values_of
 
 _proved_kinds: set[tuple[Any, ...]] = set()
-"""Classes of towers, with how the stock encoders they were proved with were put together."""
+"""Class of the tower and structure of the stock encoder, of each pair that was compared."""
 
 
 class Guard:
-    """The proof of a tower, which holds as long as the structure of its stock encoder stays.
+    """The proof that a tower equals its stock encoder. It is valid until the structure of the encoder changes.
 
     Args:
         tower: the tower.
-        built_by_name: whether its own library built the encoder, so that it is compared only where it was changed.
+        built_by_name: the encoder's own library built it, so it is compared only if somebody changed it since.
 
     Raises:
-        MismatchError: tower and encoder differ; names the first block and why.
+        MismatchError: tower and encoder differ; the message names the first block and the reason.
     """
 
     def __init__(self, tower: AbstractTower, *, built_by_name: bool) -> None:
@@ -29,7 +29,7 @@ class Guard:
         self.prove()
 
     def prove(self) -> None:
-        """Compare tower and encoder, unless an encoder put together alike, of known classes, was compared before.
+        """Compare tower and encoder, unless an encoder of the same structure and known classes was compared before.
 
         Raises:
             MismatchError: they differ.
@@ -48,10 +48,10 @@ class Guard:
         self.values, self.structure = values_of(self.watched), structure(stock)
 
     def check(self) -> None:
-        """Refuse an encoder whose modules are others now, and prove one anew whose hooks or switches changed.
+        """Refuse an encoder whose modules were replaced; compare again one whose hooks or options changed.
 
         Raises:
-            MismatchError: says what is not as it was.
+            MismatchError: modules were replaced, or tower and encoder differ; the message names the change.
         """
         now = structure(self.tower.stock)
         if now == self.structure and values_of(self.watched) == self.values:
@@ -66,5 +66,5 @@ class Guard:
 
 
 def _modules(proved: list[Any]) -> list[Any]:
-    """Return what a structure says of modules and classes, without attributes and hooks."""
+    """Return the modules and classes of a structure, without attributes and hooks."""
     return [entry for entry in proved if not isinstance(entry, int | tuple)]

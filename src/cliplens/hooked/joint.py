@@ -1,8 +1,7 @@
-"""Prove that a joint model gives what its towers give.
+"""Check that a joint model has the same outputs as its towers.
 
-A tower reads one encoder. A joint model may do more around it: a subclass with an `encode_image` of its own, a replaced
-method, a hook on the whole model. And later an encoder may be exchanged. Both would leave the towers with another model
-than the user has.
+A tower wraps one encoder. A joint model may change its output: by a subclass with its own `encode_image`, a replaced
+method, or a hook on the whole model. Or an encoder may be replaced later. Then towers and model differ.
 """
 
 import inspect
@@ -22,7 +21,7 @@ _ENCODERS: dict[Side, str] = {"vision": "encode_image", "text": "encode_text"}
 
 
 class JointProof:
-    """Compare a joint model with its towers when it is opened, and look at each call whether it is still the same.
+    """Compare a joint model with its towers when it is opened, and check at each call that it did not change.
 
     Args:
         model: the joint model.
@@ -38,15 +37,15 @@ class JointProof:
         self.prove()
 
     def check(self) -> None:
-        """Refuse a model whose parts were exchanged, and prove one anew whose methods or hooks changed.
+        """Refuse a model whose parts were replaced; compare again one whose methods or hooks changed.
 
         Raises:
-            MismatchError: says what is not as it was.
+            MismatchError: a part was replaced, or outputs differ; the message names the change.
         """
         parts, rest = _parts(self.model), _rest(self.model)
         if parts != self._parts:
             raise MismatchError(
-                expected=f"the parts {type(self.model).__name__} had when it was wrapped",
+                expected=f"the parts that {type(self.model).__name__} had when it was wrapped",
                 found=f"another {_first_that_differs(self._parts, parts)}",
                 fix="wrap the model again: cliplens.wrap(clip.model)",
             )
@@ -55,7 +54,7 @@ class JointProof:
             self._rest = rest
 
     def prove(self) -> None:
-        """Compare embeddings and logits on random inputs, where the model is not exactly of a known class.
+        """Compare embeddings and logits on random inputs, unless the model is exactly of a known class.
 
         Raises:
             MismatchError: they differ.
@@ -80,15 +79,15 @@ def _compare(what: str, wanted: Tensor | None, got: Tensor, why: str) -> None:
     gap = gap_between(got, wanted)
     if not gap <= TOLERANCE.get(wanted.dtype, 1e-2):
         raise MismatchError(
-            expected="a model that gives what its encoders give",
-            found=f"one whose {what} something else (off by {gap:.1e}): it is {why}",
+            expected="a model with the same output as its encoders",
+            found=f"{what} something else (a difference of {gap:.1e}); the model is {why}",
             fix="wrap the plain model, write a ModelSource for yours (CONTRIBUTING.md, 'Adding a tower'),"
-            " or pass check=False to read its encoders nevertheless",
+            " or pass check=False to read its encoders anyway",
         )
 
 
 def _encoded(model: nn.Module, side: Side, inputs: Tensor) -> Tensor | None:
-    """Return unnormalised embeddings by the model's own method; None where it does not answer with a tensor."""
+    """Return unnormalised embeddings from the model's own method; None if it does not return a tensor."""
     method = getattr(model, _ENCODERS[side], None)
     if method is None:
         return None
@@ -101,7 +100,7 @@ def _encoded(model: nn.Module, side: Side, inputs: Tensor) -> Tensor | None:
 
 
 def _logits(model: Any, images: Tensor, tokens: Tensor) -> Tensor | None:
-    """Return logits of what open_clip's forward gives: unit-norm embeddings, scale, and bias where there is one."""
+    """Return logits from the output of open_clip's forward: unit-norm embeddings, scale, and a bias if there is one."""
     try:
         answer = model(images, tokens)
     except (RuntimeError, TypeError, ValueError):

@@ -128,7 +128,7 @@ def _refusal(tower: AbstractTower, found: str) -> MismatchError:
         expected=f"a {tower.cfg.side} tower with the same output with and without hooks",
         found=found,
         fix="wrap the stock model without that change (merge a LoRA, remove the hooks, call prune.remove), write a"
-        " Tower adapter for it (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it nevertheless",
+        " Tower adapter for it (CONTRIBUTING.md, 'Adding a tower'), or pass check=False to read it anyway",
     )
 
 
@@ -157,7 +157,7 @@ def _why(tower: AbstractTower, layer: nn.Module, changed: dict[str, str]) -> str
 
 def _listed(changed: dict[str, str]) -> str:
     named = [f"{name or 'the encoder'} is {why}" for name, why in changed.items()]
-    return "; ".join(named[:3]) or "nothing in its classes says why"
+    return "; ".join(named[:3]) or "its classes give no reason"
 
 
 def gap_between(got: Shaped[Tensor, "..."], wanted: Shaped[Tensor, "..."]) -> float:

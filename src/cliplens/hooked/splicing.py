@@ -1,9 +1,8 @@
 """Splice dictionaries into the forward pass of a tower or of the joint model, with SAELens' method names."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +10,12 @@ from torch import nn
 
 from cliplens.errors import InputError, MismatchError
 from cliplens.hooked.base import AbstractTower
+from cliplens.hooked.prepared import Prepared, prepared
 from cliplens.hooked.root import HookedRoot, HookFn, NameOrFilter
 from cliplens.hooked.special import all_but_one, special_mask
 from cliplens.hooked.splice import Splice
 from cliplens.shapes import TowerInputs
 from cliplens.sites import MODALITY_OF, SIDES
-
-_ONE_POSITION = ("auto", "cls", "eot")
-_WITH_POSITIONS = ("blocks.", "ln_pre.", "ln_final.", "hook_pos_embed")
 
 
 class Splicing(HookedRoot):
@@ -79,8 +76,8 @@ class Splicing(HookedRoot):
             MismatchError: the hook has another width than the dictionary or lies in another tower, or the dictionary
                 was trained on another model.
         """
-        for prepared in self._prepared(sae, hook):
-            prepared.tower.put_splice(prepared.writes, prepared.splice(use_error_term, exclude_special_tokens))
+        for one in self._prepared(sae, hook):
+            one.tower.put_splice(one.writes, one.splice(use_error_term, exclude_special_tokens))
 
     def reset_saes(self, act_names: str | Sequence[str] | None = None) -> None:
         """Remove the dictionaries that read or write the named hooks; None removes all.
@@ -114,10 +111,10 @@ class Splicing(HookedRoot):
         before: list[tuple[AbstractTower, str, Splice | None]] = []
         try:
             for sae in saes if isinstance(saes, Sequence) else [saes]:
-                for prepared in self._prepared(sae, None):
-                    tower, name = prepared.tower, prepared.writes
+                for one in self._prepared(sae, None):
+                    tower, name = one.tower, one.writes
                     before.append((tower, name, tower.splices.get(name)))
-                    tower.put_splice(name, prepared.splice(use_error_term, exclude_special_tokens))
+                    tower.put_splice(name, one.splice(use_error_term, exclude_special_tokens))
             yield self
         finally:
             for tower, name, previous in reversed(before) if reset_saes_end else ():
@@ -170,11 +167,11 @@ class Splicing(HookedRoot):
         _, local = self.tower_of(name, None)
         return name.removesuffix(local) + str(splice.source.name)
 
-    def _prepared(self, sae: Any, hook: str | None) -> "list[Prepared]":
+    def _prepared(self, sae: Any, hook: str | None) -> list[Prepared]:
         """Return checked dictionaries with their hooks; a `Dictionary` of both modalities gives one per tower."""
         if isinstance(sae, nn.Module):
             self.check_compatible(sae, [hook] if hook else [])
-            return [self._placed(sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
+            return [prepared(self.tower_of, sae, hook, getattr(getattr(sae.cfg, "metadata", None), "token", None))]
         if getattr(sae, "folded", None) is None:
             raise InputError(
                 expected="a SAELens SAE, a cliplens Dictionary or a module with encode, decode and forward",
@@ -185,7 +182,10 @@ class Splicing(HookedRoot):
         names = [hook] if hook else self.own_sites(made_on.sites if made_on else ())
         self.check_compatible(sae, names)
         token = made_on.token if made_on else None
-        return [self._placed(sae.folded(MODALITY_OF[self.tower_of(n, None)[0].cfg.side]), n, token) for n in names]
+        return [
+            prepared(self.tower_of, sae.folded(MODALITY_OF[self.tower_of(n, None)[0].cfg.side]), n, token)
+            for n in names
+        ]
 
     def own_sites(self, sites: Sequence[str]) -> list[str]:
         """Return the sites of a dictionary that lie in this root.
@@ -205,43 +205,6 @@ class Splicing(HookedRoot):
     @abstractmethod
     def prefixes(self) -> tuple[str, ...]:
         """Return the prefixes of joint hook names in this root."""
-
-    def _placed(self, sae: Any, hook: str | None, token: str | None) -> "Prepared":
-        metadata = _metadata(sae, hook)
-        tower, reads = self.tower_of(hook or metadata("hook_name"), None if hook else metadata("clip_tower"))
-        told_out = metadata("hook_name_out")
-        into, writes = self.tower_of(told_out, tower.cfg.side) if told_out and hook is None else (tower, reads)
-        head = metadata("hook_head_index")
-        _check_same_tower(tower, reads, into, writes)
-        _check_width(sae, "d_in", tower, reads, head)
-        _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)
-        return Prepared(sae, tower, reads, writes, head, token)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A dictionary with its tower and hook."""
-
-    sae: nn.Module
-    tower: AbstractTower
-    reads: str
-    writes: str
-    head: int | None
-    token: str | None
-
-    def splice(self, use_error_term: bool | None, exclude: bool | list[int]) -> Splice:
-        """Return the splice, not yet attached."""
-        with_error = bool(getattr(self.sae, "use_error_term", False)) if use_error_term is None else use_error_term
-        positions = self.writes.startswith(_WITH_POSITIONS) or self.writes == "hook_embed"
-        return Splice(
-            self.sae,
-            self.tower.hook_dict[self.writes],
-            None if self.reads == self.writes else self.tower.hook_dict[self.reads],
-            use_error_term=with_error,
-            exclude=(exclude or self.token == "patches") if positions else False,
-            one_position=positions and self.token in _ONE_POSITION,
-            head=self.head,
-        )
 
 
 class SplicedTower(Splicing, AbstractTower):
@@ -294,36 +257,3 @@ class SplicedTower(Splicing, AbstractTower):
             if splice.one_position:
                 masks.append(all_but_one(self, inputs))
             splice.passes = torch.stack(masks).any(0) if masks else None
-
-
-def _metadata(sae: nn.Module, hook: str | None) -> Callable[[str], Any]:
-    found = getattr(getattr(sae, "cfg", None), "metadata", None)
-    if hook is None and not getattr(found, "hook_name", None):
-        raise InputError(
-            expected="a dictionary with the name of its hook in cfg.metadata.hook_name",
-            found=f"{type(sae).__name__} without",
-            fix="set it, for example 'vision.blocks.9.hook_resid_post', or pass add_sae(..., hook=...)",
-        )
-    return lambda name: getattr(found, name, None)
-
-
-def _check_same_tower(tower: Any, reads: str, into: Any, writes: str) -> None:
-    if tower is not into:
-        raise InputError(
-            expected="a transcoder that reads and writes one tower",
-            found=f"{tower.cfg.side}.{reads} and {into.cfg.side}.{writes}",
-            fix="use a transcoder within one tower, or call this one on cached activations",
-        )
-
-
-def _check_width(sae: Any, which: str, tower: AbstractTower, hook: str, head: int | None) -> None:
-    width = tower.width(hook)
-    if head is not None:
-        width //= tower.cfg.n_heads
-    wanted = getattr(sae.cfg, which, width)
-    if wanted != width:
-        raise MismatchError(
-            expected=f"a hook of width {which}={wanted}, as in the dictionary",
-            found=f"{tower.cfg.side}.{hook} of width {width}",
-            fix="splice it in at the hook it was trained on, or train one on this hook",
-        )

@@ -26,7 +26,7 @@ _VALUES = (bool, int, float, str, tuple, type(None))
 _EVERY_MODULE = "every module"
 _lock = Lock()
 _held: dict[nn.Module, int] = {}
-"""How many blocks keep a module, whose own mode is training, in eval mode."""
+"""Number of `with` blocks that currently keep a module in eval mode, for modules whose own mode is training."""
 
 
 def modules_of(stock: nn.Module) -> list[nn.Module]:
@@ -60,7 +60,7 @@ def structure(stock: nn.Module) -> list[Any]:
 
 
 def composition(stock: nn.Module) -> tuple[Any, ...]:
-    """Return how a module is put together: names, classes, plain values and tensors' names, without the tensors."""
+    """Return the structure of a module: names, classes, plain values and names of tensors, without the tensors."""
     return tuple(
         (
             name,
@@ -158,7 +158,7 @@ def changes(stock: nn.Module) -> dict[str, str]:
 
 
 def change(module: nn.Module) -> str | None:
-    """Return what was changed in one module; None where it is as its class is in the package it comes from."""
+    """Describe the change of a module compared with its class in the package it comes from; None if unchanged."""
     kind = type(module)
     home = kind.__module__
     if home == "torch.nn.utils.parametrize":

@@ -1,5 +1,7 @@
 """Build SAELens objects from existing tensors."""
 
+import copy
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -24,6 +26,19 @@ def build_from_tensors(kind: type[Any], cfg: Any, state: dict[str, Tensor]) -> A
     built.cfg.device = device
     built.device = torch.device(device)
     return built.requires_grad_(False)
+
+
+def build_modality(sae: Any, kind: type[Any], cfg_kind: type[Any], state: dict[str, Tensor]) -> Any:
+    """Return the SAE of one modality of a dictionary with separate weights per modality. The tensors are shared.
+
+    Args:
+        sae: the dictionary of both modalities; its config has every field of `cfg_kind`.
+        kind: class of the SAE to return.
+        cfg_kind: class of its config.
+        state: its tensors.
+    """
+    cfg = cfg_kind(**{f.name: copy.deepcopy(getattr(sae.cfg, f.name)) for f in fields(cfg_kind)})
+    return build_from_tensors(kind, cfg, state)
 
 
 def build_from_config(config: dict[str, Any], state: dict[str, Tensor]) -> "SAE[Any]":

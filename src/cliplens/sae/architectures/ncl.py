@@ -10,8 +10,7 @@ The loss does not reconstruct, but tools for dictionaries need a decoder. So a l
 gradient to the codes. As published, the loss has no term for dead latents.
 """
 
-import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -22,7 +21,7 @@ from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
 from torch import Tensor, nn
 
 from cliplens.sae.architectures.paired import NeedsPairs, halves, register_inference, register_training
-from cliplens.sae.building import build_from_tensors
+from cliplens.sae.building import build_modality
 from cliplens.sites import Modality
 
 
@@ -49,11 +48,9 @@ class NCLHeadsSAE(StandardSAE):
 
     def for_modality(self, modality: Modality) -> StandardSAE:
         """Return the SAE of one modality. It shares its weights."""
-        names = {f.name for f in fields(StandardSAEConfig)}
-        cfg = StandardSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_enc, b_enc = (self.W_enc_text, self.b_enc_text) if modality == "text" else (self.W_enc, self.b_enc)
         state = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
-        side: StandardSAE = build_from_tensors(StandardSAE, cfg, state)
+        side: StandardSAE = build_modality(self, StandardSAE, StandardSAEConfig, state)
         return side
 
 

@@ -7,8 +7,7 @@ and, in `image/` and `text/`, as `distance_topk` (one modality). Stock `SAE.load
 `cliplens.sae` is imported.
 """
 
-import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from sae_lens.saes.topk_sae import TopK
 from torch import Tensor, nn
 
 from cliplens.sae.architectures.paired import NeedsPairs, halves, register_inference, register_training
-from cliplens.sae.building import build_from_tensors
+from cliplens.sae.building import build_modality
 from cliplens.sites import Modality
 
 _TINY = 1e-6
@@ -89,11 +88,9 @@ class TwoDecodersSAE(DistanceTopKSAE):
 
     def for_modality(self, modality: Modality) -> DistanceTopKSAE:
         """Return the SAE of one modality. It shares its weights."""
-        names = {f.name for f in fields(DistanceTopKSAEConfig)}
-        cfg = DistanceTopKSAEConfig(**{n: copy.deepcopy(getattr(self.cfg, n)) for n in names})
         W_dec, b_dec = (self.W_dec_text, self.b_dec_text) if modality == "text" else (self.W_dec, self.b_dec)
         state = {"W_enc": self.W_enc, "b_in": self.b_in, "W_dec": W_dec, "b_dec": b_dec}
-        side: DistanceTopKSAE = build_from_tensors(DistanceTopKSAE, cfg, state)
+        side: DistanceTopKSAE = build_modality(self, DistanceTopKSAE, DistanceTopKSAEConfig, state)
         return side
 
     def shifted(self, mean: Float[Tensor, " d_in"]) -> dict[str, Tensor]:
