@@ -14,7 +14,8 @@ from typing import Any
 from _bench import Bench, Estimate, bench
 from cliplens.run import OpenedRun
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.bias.of_run import Asked, recovered, study_of_run
+from cliplens_plugins.bias.of_run import recovered, study_of_run
+from cliplens_plugins.bias.options import BiasOptions
 
 FIGURES = ("trained worst group", "trained gap", "zero-shot worst group", "NDKL")
 LEAKAGE = ("leakage, linear", "leakage, MLP", "R@1", "unrelated zero-shot")
@@ -24,7 +25,7 @@ RATES = (0.3, 0.6, 0.9)
 def main(b: Bench) -> None:
     """Print one table of methods and one of recovered rates."""
     opened = OpenedRun(RunFolder.open(b.args.run))
-    found = study_of_run(opened, Asked(controls=b.args.controls))
+    found = study_of_run(opened, BiasOptions(controls=b.args.controls))
     b.table("Methods against the planted bias", ["method", "told", *FIGURES, *LEAKAGE])
     for row in found.data["methods"]:
         b.row(row["method"], row["information"], *(_estimate(row[f]) for f in (*FIGURES, *LEAKAGE)))

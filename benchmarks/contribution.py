@@ -17,7 +17,8 @@ from _bench import Bench, bench, mean
 from cliplens.cli import DEMO_SETTINGS
 from cliplens.run import OpenedRun, run
 from cliplens.settings import Settings
-from cliplens_plugins.contribution.of_run import Asked, study_of_run
+from cliplens_plugins.contribution.of_run import study_of_run
+from cliplens_plugins.contribution.options import ContributionOptions
 
 COMPARED = ("ImgD", "TextD", "CrossD")
 PLAYERS = (*COMPARED, "dead", "error term")
@@ -39,7 +40,7 @@ def study(model: str, seed: int, pairs: int, world: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asked = {**DEMO_SETTINGS, "pairs": f"world:{world}", "model": model, "seed": seed}
         made = run(Settings(**asked), Path(folder) / "run", until="name")
-        found = study_of_run(OpenedRun(made), Asked(pairs=pairs, resamples=0, seed=seed))
+        found = study_of_run(OpenedRun(made), ContributionOptions(pairs=pairs, resamples=0, seed=seed))
     return dict(found.data)
 
 

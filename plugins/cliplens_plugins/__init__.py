@@ -1,1 +1,1 @@
-"""Added modules, one folder each; none knows another."""
+"""Plugins of cliplens, one folder each. No plugin imports another."""

@@ -147,7 +147,9 @@ def check_room(path: Path, need: int) -> None:
     free = shutil.disk_usage(existing).free
     if need > free:
         raise MachineError(
-            expected=f"room for {size(need)} at {path}", found=f"{size(free)} free", fix="free some, or write elsewhere"
+            expected=f"room for {size(need)} at {path}",
+            found=f"{size(free)} free",
+            fix="free disk space, or choose another folder",
         )
 
 

@@ -71,7 +71,7 @@ class RunFolder:
 
     @property
     def scores(self) -> Path:
-        """What the pass over the scored pairs found; latents are named from it."""
+        """Results of the pass over the scored pairs, from which latents are named."""
         return self.path / "scores"
 
     @property

@@ -1,4 +1,4 @@
-"""Advice on data: captions that miss or contradict what the image shows, and what to do about a concept."""
+"""Advise on data: find captions that miss or contradict their image, and decide what to do about each concept."""
 
 from cliplens_plugins.advice.concepts import Concept as Concept
 from cliplens_plugins.advice.concepts import Decision as Decision

@@ -1,4 +1,4 @@
-"""`cliplens advise`: which pairs to mend, and whether to collect images or rewrite captions."""
+"""`cliplens advise`: list pairs to correct, and say whether to collect images or to rewrite captions."""
 
 import os
 from pathlib import Path
@@ -11,36 +11,41 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def advise(
-    run: Annotated[Path, typer.Argument(help="A run folder, of both towers.")],
-    pairs: Annotated[int, typer.Option(help="Scored pairs to look through, at most.", min=20)] = 1024,
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished run of both towers.")],
+    pairs: Annotated[int, typer.Option(help="Largest number of scored pairs to check.", min=20)] = 1024,
     target: Annotated[
         str | None,
-        typer.Option(help="Pairs whose shares of concepts are aimed at; without, no image is asked for."),
+        typer.Option(
+            help="Other pairs that have the concepts in the shares you want; needed for the advice to collect images."
+        ),
     ] = None,
-    concepts: Annotated[int, typer.Option(help="Concepts to decide on, at most.", min=1)] = 24,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    concepts: Annotated[int, typer.Option(help="Largest number of concepts to decide on.", min=1)] = 24,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)] = 0,
 ) -> None:
-    """Captions that miss what the image shows or say what it lacks, pairs that fit others, near-duplicates; per
-    concept: collect images, rewrite captions, or no advice. With CLIP score and an SAE-V-type score beside it.
+    """List pairs to correct, and say for each concept whether to collect images or to rewrite captions.
 
-    Writes RUN/advice.html to work through, RUN/studies/advice.json and a section of the report.
+    The lists: captions that miss what the image shows or mention what it lacks, pairs that fit other pairs better, and
+    near-duplicates. The CLIP score and a score like SAE-V are computed for comparison.
+
+    Writes RUN/advice.html (a page to accept or reject the pairs), RUN/studies/advice.json and a section of the report.
+    docs/advice.md explains them.
+
+    Example: cliplens advise runs/first
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, results, write_report
-    from cliplens.runfolder import RunFolder
-    from cliplens.studies import print_study, write_study
-    from cliplens_plugins.advice.of_run import Asked, study_of_run
+    from cliplens.run import OpenedRun, run_study
+    from cliplens.studies import Study
+    from cliplens_plugins.advice.of_run import AdviceOptions, study_of_run
     from cliplens_plugins.advice.page import save_page
 
-    opened = OpenedRun(RunFolder.open(run))
-    page = opened.folder.path / "advice.html"
-    with results(opened.folder, "advise", opened.folder.studies / "advice.json", page):
-        study, listed, _ = study_of_run(opened, Asked(pairs=pairs, target=target, concepts=concepts, seed=seed))
-        place = opened.pairs.indices([one.id for one in listed])
-        pictures = {pair_id: opened.pairs[at].image for pair_id, at in place.items()}
-        save_page(page, study, listed, {i: picture for i, picture in pictures.items() if picture is not None})
-        path = write_study(opened.folder, study)
-    print_study(study)
-    typer.echo(f"Written: {path}")
-    typer.echo(f"Page: {page}")
-    typer.echo(f"Report: {write_report(opened.folder)}")
+    asked = AdviceOptions(pairs=pairs, target=target, concepts=concepts, seed=seed)
+
+    def make(opened: OpenedRun) -> Study:
+        study, listed, _ = study_of_run(opened, asked)
+        indices = opened.pairs.indices([one.id for one in listed])
+        pictures = {pair_id: opened.pairs[at].image for pair_id, at in indices.items()}
+        shown = {pair_id: picture for pair_id, picture in pictures.items() if picture is not None}
+        save_page(opened.folder.path / "advice.html", study, listed, shown)
+        return study
+
+    run_study(run, make, command="advise", name="advice", page="advice.html")

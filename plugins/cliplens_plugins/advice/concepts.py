@@ -1,4 +1,4 @@
-"""A decision per concept: collect images, rewrite captions, or no advice, with the intervals it rests on."""
+"""Decide for each concept: collect images, rewrite captions, or no advice. Intervals support each decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from cliplens_plugins.advice.scores import PairScores, strong
 
 Decision = Literal["collect images", "rewrite captions", "no advice"]
 LEAST_SHARE = 0.05
-"""Share of strong images whose caption misses the concept from which captions count as missing it."""
+"""Captions count as faulty if more than this share of them misses (or contradicts) the concept."""
 Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One latent as a concept. Intervals are (value, low, high), 95 %."""
+    """One latent, taken as a concept. Each interval is a value with its 95 % limits: (value, low, high)."""
 
     latent: int
     missed: Interval
@@ -35,19 +35,20 @@ class Concept:
     contradicted: Interval
     """Share of captions with the concept whose image lacks it."""
     led: Interval
-    """Loss without the latent in the image tower less that without it in the text tower, nats per pair that has it:
-    above 0 the concept is image-led, below 0 caption-led."""
+    """Contrastive loss without the latent in the image tower, minus the loss without it in the text tower, in nats per
+    pair on which it fires. Above 0 the concept is image-led, below 0 caption-led."""
     covered: Interval | None
-    """Share in the pairs over share in the target set; None without a target set."""
+    """Share of the concept in the pairs, divided by its share in the target set; None without a target set."""
     excess: float
-    """Mean loss of the pairs it speaks against less that of its other pairs, nats: what mending them could gain at
-    most."""
+    """Mean loss of the pairs in which it is missed or contradicted, minus that of its other pairs, in nats: the most
+    that correcting them could gain."""
     under_covered: bool = False
+    """Whether its share in the pairs is below half of that in the target set."""
 
     @property
     def decision(self) -> Decision:
-        """Collect images where it is under-covered and image-led; rewrite captions where they miss or contradict it and
-        it is caption-led; otherwise no advice. A lead whose interval crosses 0 decides nothing."""
+        """The decision. Collect images if the concept is under-covered and image-led; rewrite captions if they miss or
+        contradict it and it is caption-led; otherwise, or if the interval of `led` contains 0, no advice."""
         if self.under_covered and self.led[1] > 0:
             return "collect images"
         faulted = any(low > LEAST_SHARE for _, low, _ in (self.missed, self.contradicted))
@@ -69,17 +70,17 @@ def concepts_of(
     covered: Coverage | None = None,
     forward_batch: int = 64,
 ) -> list[Concept]:
-    """Return the decision for each of some latents, with what it rests on.
+    """Return the decision for each latent in `latents`, with the figures that support it.
 
     Args:
         clip: the model.
-        dictionary: of both towers.
+        dictionary: a dictionary of both towers.
         images: preprocessed images of the pairs.
         tokens: token ids of their captions.
-        codes: codes of images and of captions.
-        scores: of the same pairs.
-        latents: which.
-        covered: coverage against a target set.
+        codes: codes of the images, and codes of the captions.
+        scores: scores of the same pairs.
+        latents: the latents to decide on.
+        covered: coverage of the concepts compared with a target set; None without one.
         forward_batch: pairs per forward pass.
     """
     parts = np.arange(dictionary.d_sae) == np.asarray(latents)[:, None]

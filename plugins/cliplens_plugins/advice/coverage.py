@@ -1,4 +1,4 @@
-"""Concepts that the pairs have too few of, against a target set of pairs."""
+"""Find concepts that are too rare in the pairs, compared with a target set of pairs."""
 
 from dataclasses import dataclass
 
@@ -9,39 +9,40 @@ from scipy.stats import binom, chi2
 from cliplens.statistics import benjamini_hochberg
 
 LEAST_RATIO = 0.5
+"""Ratio of shares below which a concept is under-covered."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Per latent: its share in the pairs over its share in the target set."""
+    """The share of each concept in the pairs, divided by its share in the target set."""
 
     ratio: Float[np.ndarray, " d_sae"]
-    """nan where the target set lacks the concept."""
+    """The ratio of the shares; nan if no pair of the target set has the concept."""
     low: Float[np.ndarray, " d_sae"]
     high: Float[np.ndarray, " d_sae"]
-    """95 % interval from the Poisson count in the pairs; the target's share is taken as known."""
+    """Limits of the 95 % interval, from the Poisson count in the pairs; the share in the target set counts as exact."""
     q: Float[np.ndarray, " d_sae"]
-    """False discovery rate at which the ratio is below one half."""
+    """False discovery rate at which the ratio is significantly below one half."""
 
     @property
     def under_covered(self) -> Bool[np.ndarray, " d_sae"]:
-        """Ratio below one half at a false discovery rate of 5 %."""
+        """Mask of the concepts whose ratio is below one half, at a false discovery rate of 5 %."""
         return (self.ratio < LEAST_RATIO) & (np.nan_to_num(self.q, nan=1.0) <= 0.05)
 
 
 def coverage(
     count: Int[np.ndarray, " d_sae"], pairs: int, target_count: Int[np.ndarray, " d_sae"], target_pairs: int
 ) -> Coverage:
-    """Return how well concepts are covered, from the numbers of pairs on which their latents fire.
+    """Compare the shares of concepts in pairs and in a target set. A pair has a concept if its latent fires.
 
     Args:
-        count: pairs with the concept.
+        count: number of pairs with each concept.
         pairs: number of pairs.
-        target_count: pairs of the target set with the concept.
+        target_count: number of pairs of the target set with each concept.
         target_pairs: number of pairs of the target set.
 
-    p is the probability of so few pairs with the concept were their share half of the target's, both counts random
-    (conditional binomial test).
+    The p-value is that of a conditional binomial test: the probability of so few pairs with the concept, if its true
+    share were half of that in the target set. Both counts are random.
 
     >>> coverage(np.array([1]), 100, np.array([40]), 100).under_covered.tolist()
     [True]

@@ -1,4 +1,4 @@
-"""A known answer on the world: captions from which a phrase was deleted, or in which it was replaced."""
+"""Damage captions of the world in a known way, to test the scores: delete or replace one word."""
 
 import re
 from collections.abc import Sequence
@@ -12,29 +12,29 @@ from cliplens.world.captions import WORDS
 
 Kind = Literal["delete", "replace"]
 FACTORS = ("colour", "size", "fill")
-"""Factors that captions say by one adjective."""
+"""Factors that captions of the world name with one adjective."""
 
 
 def spoil(
     captions: Sequence[str], factor: str, kind: Kind, share: float = 0.1, *, seed: int = 0
 ) -> tuple[list[str], Bool[np.ndarray, " caption"]]:
-    """Return captions of the world of which some were spoiled, and which ones.
+    """Return the captions with some of them spoiled, and a mask of the spoiled ones.
 
     Args:
         captions: captions of the world.
-        factor: "colour", "size" or "fill": what the spoiled captions no longer say rightly.
-        kind: "delete" takes its word out, "replace" puts the word of another value in.
+        factor: the factor to spoil: "colour", "size" or "fill".
+        kind: "delete" deletes the word for the factor, "replace" replaces it by the word for another value.
         share: share of captions to spoil.
-        seed: of the choice.
+        seed: seed of the choice.
 
     Raises:
-        UnknownNameError: captions do not say the factor by one adjective.
+        UnknownNameError: captions do not name the factor with one adjective.
 
     >>> spoil(["one small solid red disc is here"], "colour", "delete", 1.0)[0]
     ['one small solid disc is here']
     """
     if factor not in FACTORS:
-        raise unknown_name("factor that one adjective says", factor, FACTORS)
+        raise unknown_name("factor with one adjective", factor, FACTORS)
     rng = np.random.default_rng(seed)
     chosen = rng.random(len(captions)) < share
     value_of = {word: value for value, words in enumerate(WORDS[factor]) for word in words}

@@ -1,4 +1,4 @@
-"""The study of one run: lists of pairs to mend, a decision per concept, and how much the scores can be trusted."""
+"""Make the study of one run: lists of pairs to correct, a decision per concept, and a test of the scores."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,25 +27,25 @@ from cliplens_plugins.advice.scores import PairScores, clip_score, sae_v, score_
 
 ACTS = 2048
 DUPLICATE = 0.999
-"""Cosine of two images from which they are near-duplicates."""
+"""Least cosine of two near-duplicate images."""
 LONG = 50
-"""Pairs in each list."""
+"""Largest number of pairs in a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What advice is asked for."""
+class AdviceOptions:
+    """The options of the study."""
 
     pairs: int = 1024
     target: str | None = None
-    """Source of the pairs whose shares of concepts are aimed at."""
+    """Source of the target set: pairs that have the concepts in the wanted shares."""
     concepts: int = 24
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Pairs as the model and the dictionary see them."""
+    """Pairs with their embeddings, codes and scores."""
 
     ids: tuple[str, ...]
     captions: tuple[str, ...]
@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Listed:
-    """A pair in a list of the page."""
+    """One entry of a list on the page."""
 
     list: str
     place: int
@@ -69,8 +69,8 @@ class Listed:
     evidence: str
 
 
-def study_of_run(run: OpenedRun, asked: Asked) -> tuple[Study, list[Listed], Seen]:
-    """Return the record of the study, the listed pairs, and what they were listed from.
+def study_of_run(run: OpenedRun, asked: AdviceOptions) -> tuple[Study, list[Listed], Seen]:
+    """Return the record of the study, the listed pairs, and the pairs that were checked.
 
     Raises:
         InputError: the run has one modality, or no scores.
@@ -110,10 +110,11 @@ def study_of_run(run: OpenedRun, asked: Asked) -> tuple[Study, list[Listed], See
 
 
 NOTES = (
-    "A latent counts as missing from a caption only where captions usually mention it (mention rate of .5 or more).",
-    "`led` is the loss without the latent in the image tower less that without it in the text tower. Image-led "
-    "concepts are worth images, caption-led ones worth captions; an interval that crosses 0 decides nothing.",
-    "`excess loss` is what mending could gain at most. Whether retraining on the mended pairs helps was not tested.",
+    "A caption counts as missing a concept only if captions usually mention that concept (mention rate of .5 or more).",
+    "`led` is the loss without the latent in the image tower, minus the loss without it in the text tower. Image-led "
+    "concepts need images, caption-led ones better captions; if the interval contains 0, there is no advice.",
+    "`excess loss` is the most that correcting the pairs could gain. Whether training again on corrected pairs helps "
+    "was not tested.",
 )
 
 
@@ -124,7 +125,7 @@ def see(
     captions: Sequence[str],
     images: Float[Tensor, "pair channel height width"],
 ) -> Seen:
-    """Return pairs as the model and the dictionary see them."""
+    """Compute embeddings, codes and scores of pairs."""
     tokenizer: Any = clip.tokenizer
     tokens = tokenised(list(captions), tokenizer).tokens
     images = images.to(clip.dtype)
@@ -139,7 +140,7 @@ def see(
 
 
 def lists(seen: Seen, names: Sequence[str], long: int = LONG) -> list[Listed]:
-    """Return the ranked lists: captions that miss, captions that contradict, pairs that fit others, near-duplicates."""
+    """Return the ranked lists: captions that miss or contradict the image, wrong matches, and near-duplicates."""
     found = _worst("caption misses what the image shows", seen, seen.scores.misses, seen.scores, names, long, 0)
     found += _worst("caption says what the image lacks", seen, seen.scores.contradicts, seen.scores, names, long, 1)
     similar = (seen.image.double() @ seen.text.double().T).cpu().numpy()
@@ -148,7 +149,7 @@ def lists(seen: Seen, names: Sequence[str], long: int = LONG) -> list[Listed]:
     order = [int(i) for i in np.argsort(-ahead, kind="stable")[:long] if ahead[i] >= max(5, len(own) // 20)]
     found += [
         Listed("perhaps mislabelled", n, seen.ids[i], seen.captions[i], float(ahead[i]),
-               f"{int(ahead[i])} other captions fit the image better, and as many images the caption")
+               f"at least {int(ahead[i])} other captions fit the image better, and as many images the caption")
         for n, i in enumerate(order, 1)
     ]  # fmt: skip
     near, cosine = nearest_rows(seen.image, 1)
@@ -181,7 +182,7 @@ def known_answer(
     factors: Sequence[str] = FACTORS,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return the AUROC of each score at finding captions of the world that were spoiled, with its interval."""
+    """Return how well each score finds spoiled captions of the world: AUROC with interval."""
     rows = []
     for factor in factors:
         for kind in ("delete", "replace"):
@@ -202,15 +203,15 @@ def known_answer(
     return rows
 
 
-def _known_answers(run: OpenedRun, seen: Seen, asked: Asked) -> tuple[list[dict[str, Any]], list[str]]:
+def _known_answers(run: OpenedRun, seen: Seen, asked: AdviceOptions) -> tuple[list[dict[str, Any]], list[str]]:
     if not run.asked.pairs.startswith(api.WORLD_PREFIX):
-        return [], ["No known answer: only captions of the world can be spoiled by rule."]
+        return [], ["The scores were not tested: only captions of the world can be spoiled by rule."]
     given = (seen.ids, seen.captions, seen.images)
     rows = [{"dictionary": "of the run", **r} for r in known_answer(run.clip, run.dictionary, *given, seed=asked.seed)]
     try:
         twin, _ = twin_of(run.dictionary, run.scored_acts(ACTS), seed=asked.seed)
     except CliplensError as error:
-        return rows, [f"No control by a dictionary that was never trained: {error}"]
+        return rows, [f"The control with an untrained dictionary is left out. {error}"]
     return rows + [
         {"dictionary": "never trained", **r} for r in known_answer(run.clip, twin, *given, seed=asked.seed)
     ], []
@@ -218,15 +219,15 @@ def _known_answers(run: OpenedRun, seen: Seen, asked: Asked) -> tuple[list[dict[
 
 def _findings(seen: Seen, concepts: Sequence[Concept], answers: Sequence[dict[str, Any]]) -> list[str]:
     says = [
-        f"{seen.scores.usable:.0%} of the latents that fire often enough are mentioned at least every second time. "
-        "Only these can find fault with a caption; concepts that the dictionary splits by modality are out of reach."
+        f"{seen.scores.usable:.0%} of the latents that fire often enough have a mention rate of at least .5. "
+        "Only these can show that a caption is wrong. Concepts with separate latents for images and captions cannot."
     ]
     own = [r for r in answers if r["dictionary"] == "of the run"]
     if own:
         worse = [r["spoiled"] for r in own if _number(r["both"]) <= _number(r["low CLIP score"])]
         says.append(
-            f"In {len(worse)} of {len(own)} known answers a low CLIP score finds spoiled captions at least as well as "
-            f"the latents do ({', '.join(worse) or 'none'})."
+            f"In {len(worse)} of {len(own)} tests with spoiled captions, a low CLIP score finds them at least as "
+            f"well as the latents do ({', '.join(worse) or 'none'})."
         )
     counts = {d: sum(c.decision == d for c in concepts) for d in ("no advice", "rewrite captions", "collect images")}
     says.append("Concepts: " + ", ".join(f"{n} {d}" for d, n in counts.items()) + ".")
@@ -271,7 +272,7 @@ def _rankings(seen: Seen) -> list[dict[str, Any]]:
     return rows
 
 
-def _coverage(run: OpenedRun, seen: Seen, asked: Asked) -> Coverage:
+def _coverage(run: OpenedRun, seen: Seen, asked: AdviceOptions) -> Coverage:
     from cliplens.pairs import Decoder
 
     assert asked.target is not None

@@ -1,4 +1,4 @@
-"""Write the page a data team works through: ranked pairs with pictures, accept or reject, export as CSV."""
+"""Write the page for a data team: ranked pairs with pictures, buttons to accept or reject, export as CSV."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ _SIDE = 144
 
 
 def save_page(path: Path, study: Study, listed: Sequence[Listed], pictures: Mapping[str, Image.Image]) -> None:
-    """Write the page. It loads nothing, and only its own script, known by its hash, can run.
+    """Write the page as one file. It loads nothing from elsewhere, and runs no script but its own.
 
     Args:
         path: file to write.

@@ -1,4 +1,4 @@
-"""Scores of pairs: what a caption misses, what it says that the image lacks, and rankings by others beside them."""
+"""Score pairs: captions that miss what the image shows or mention what it lacks, and two published scores."""
 
 from dataclasses import dataclass
 
@@ -9,43 +9,48 @@ from torch import Tensor
 
 Codes = Float[np.ndarray, "pair d_sae"]
 SHARE = 0.1
+"""A latent is strong on the samples in this upper share of its values."""
 LEAST_RATE = 0.5
+"""Mention rate from which a latent counts."""
 LEAST_PAIRS = 10
-"""Strong firings from which a latent's mention rate counts."""
+"""Number of strong firings from which a mention rate is computed."""
 _TOP = 5
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """Scores of each pair, and the latents they come from."""
+    """The scores of each pair, and the latents that they are sums over."""
 
     misses: Float[np.ndarray, " pair"]
     """The caption misses what the image shows: the sum of mention rates of the latents in `missed`."""
     contradicts: Float[np.ndarray, " pair"]
-    """The caption says what the image lacks."""
+    """The caption mentions what the image lacks: the sum of mention rates of the latents in `contradicted`."""
     missed: Bool[np.ndarray, "pair d_sae"]
-    """Latents that fire strongly on the image, are usually mentioned, and are silent on the caption."""
+    """Latents that are strong on the image, are usually mentioned, and do not fire on the caption."""
     contradicted: Bool[np.ndarray, "pair d_sae"]
+    """Latents that are strong on the caption, usually fire on the image then, and do not fire on this image."""
     rate_image: Float[np.ndarray, " d_sae"]
-    """How often a latent that fires strongly on the image fires on the caption; nan where it does too rarely."""
+    """Mention rate: how often a latent that is strong on the image fires on the caption; nan if it is strong on fewer
+    than 10 images."""
     rate_text: Float[np.ndarray, " d_sae"]
+    """How often a latent that is strong on the caption fires on the image; nan as above."""
 
     @property
     def usable(self) -> float:
-        """The share of living latents whose mention rate is at least .5: only these can say that a caption misses
-        something. A dictionary that splits each concept by modality has none."""
+        """Share, among latents with a known mention rate, of those with a rate of at least .5. Only these can show that
+        a caption is wrong. A dictionary with separate latents for images and captions has none."""
         known = ~(np.isnan(self.rate_image) & np.isnan(self.rate_text))
         good = np.maximum(np.nan_to_num(self.rate_image), np.nan_to_num(self.rate_text)) >= LEAST_RATE
         return float(good[known].mean()) if known.any() else 0.0
 
     def of(self, pair: int) -> tuple[list[int], list[int]]:
-        """Return the latents missed and contradicted in a pair, those with the highest mention rate first."""
+        """Return the latents that are missed and those that are contradicted in a pair, highest mention rate first."""
         both = ((self.missed[pair], self.rate_image), (self.contradicted[pair], self.rate_text))
         return tuple([int(k) for k in np.argsort(-np.nan_to_num(r)) if m[k]] for m, r in both)  # type: ignore[return-value]
 
 
 def strong(codes: Codes, share: float = SHARE) -> Bool[np.ndarray, "pair d_sae"]:
-    """Return where a latent fires in the top `share` of its values; where it fires more rarely, wherever it fires.
+    """Return a mask of the pairs on which each latent is in the top `share` of its values and fires.
 
     >>> strong(np.array([[0.0], [1.0], [3.0], [2.0]]), 0.5).ravel().tolist()
     [False, False, True, True]
@@ -54,12 +59,12 @@ def strong(codes: Codes, share: float = SHARE) -> Bool[np.ndarray, "pair d_sae"]
 
 
 def mention_rates(codes: Codes, other: Codes, *, least: int = LEAST_PAIRS) -> Float[np.ndarray, " d_sae"]:
-    """Return, per latent, how often it fires in the other modality where it is strong in this one.
+    """Return how often each latent fires in the other modality of the pairs on which it is strong in this one.
 
     Args:
         codes: codes of one modality.
         other: codes of the other modality, in step.
-        least: strong firings from which the rate counts; nan below.
+        least: number of strong firings below which the rate is nan.
     """
     here = strong(codes)
     count = here.sum(0)
@@ -70,15 +75,15 @@ def mention_rates(codes: Codes, other: Codes, *, least: int = LEAST_PAIRS) -> Fl
 def score_pairs(image: Codes, text: Codes, *, least_rate: float = LEAST_RATE, least: int = LEAST_PAIRS) -> PairScores:
     """Return the scores of pairs from the codes of their images and captions.
 
-    A caption misses what the image shows where a latent is strong on the image and silent on the caption, weighted by
-    its mention rate; latents that are mentioned less often than `least_rate` do not count. With the roles exchanged, a
-    caption says what the image lacks.
+    A caption misses what the image shows if a latent is strong on the image and does not fire on the caption. The score
+    is the sum of the mention rates of these latents; latents with a rate below `least_rate` do not count. The same with
+    image and caption exchanged scores captions that mention what the image lacks.
 
     Args:
         image: codes of the images.
         text: codes of the captions, in step, by the same dictionary.
         least_rate: mention rate from which a latent counts.
-        least: strong firings from which a mention rate counts.
+        least: number of strong firings below which a mention rate is unknown.
 
     Source: ours.
     """
@@ -90,7 +95,7 @@ def score_pairs(image: Codes, text: Codes, *, least_rate: float = LEAST_RATE, le
 
 
 def clip_score(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"]) -> Float[np.ndarray, " pair"]:
-    """Return CLIPScore, 2.5 max(cosine, 0), of each pair: high for pairs that fit.
+    """Return CLIPScore, 2.5 max(cosine, 0), of each pair. It is high for pairs that match.
 
     Source: Hessel et al., arXiv 2104.08718.
 
@@ -104,12 +109,12 @@ def clip_score(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"]) ->
 def sae_v(
     image: Codes, text: Codes, image_rows: Float[Tensor, "pair d"], text_rows: Float[Tensor, "pair d"]
 ) -> Float[np.ndarray, " pair"]:
-    """Return an SAE-V-type score of each pair: the sum of omega over latents that fire on its image and its caption.
+    """Return a score like SAE-V of each pair: the sum of omega over latents that fire on both image and caption.
 
-    omega of a latent is the mean cosine between its five strongest images and its five strongest captions, in centred
-    embeddings; 0 with fewer than five of either. High for pairs that fit.
+    The omega of a latent is the mean cosine between the centred embeddings of its five strongest images and of its five
+    strongest captions; 0 if it fires on fewer than five of either. The score is high for pairs that match.
 
-    Source: after SAE-V, arXiv 2502.17514; theirs works on tokens of a language model.
+    Source: adapted from SAE-V, arXiv 2502.17514, which works on tokens of a language model.
     """
     rows = [
         torch.nn.functional.normalize((r - r.mean(0)).double(), dim=1).cpu().numpy() for r in (image_rows, text_rows)

@@ -1,4 +1,4 @@
-"""Bias: metrics, published methods and edits of latents in one table, and the modality a bias lies in."""
+"""Bias: measure it, compare published methods with edits of latents, and find the modality in which it lies."""
 
 from cliplens_plugins.bias.association import PairBias as PairBias
 from cliplens_plugins.bias.association import TiedRate as TiedRate

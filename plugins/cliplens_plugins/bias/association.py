@@ -1,4 +1,4 @@
-"""Is the bias in the images or in the captions? How strongly a group is tied to a target in each modality of pairs."""
+"""Measure in which modality of pairs a bias lies: how strongly the group depends on the target in each."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ DRAWS = 500
 
 @dataclass(frozen=True)
 class TiedRate:
-    """How often the group follows from the target, beyond chance: 0 independent, 1 always. With its 95 % interval."""
+    """How often the group follows from the target, beyond chance, with its 95 % interval. 0: independent; 1: always."""
 
     rate: float
     low: float
@@ -29,7 +29,7 @@ class TiedRate:
 
 @dataclass(frozen=True)
 class PairBias:
-    """The rate in the images and in the captions of the same pairs."""
+    """The tied rates of the images and of the captions of the same pairs."""
 
     image: TiedRate
     text: TiedRate
@@ -44,19 +44,19 @@ class PairBias:
 def tied_rate(
     target: Int[np.ndarray, " item"], group: Int[np.ndarray, " item"], *, draws: int = DRAWS, seed: int = 0
 ) -> TiedRate:
-    """Return how often the group is the one that goes with the target, beyond chance.
+    """Return how often the group follows from the target, beyond chance.
 
-    On one half of the items, each target value is matched with its most frequent group; the other half is measured with
-    that match, and the halves change places. So a match that chance made does not count. The rate is (agreement -
-    chance) / (1 - chance), with chance the agreement of the same values shuffled. Where a share r of items got their
-    group from the target and the rest at random, the rate is r. It is Cohen's kappa with a match found on other items.
-    With few items per value of the target some matches are missed, and the rate comes out too low.
+    Each value of the target is matched with its most frequent group on one half of the items, and the match is tested
+    on the other half; then the halves change places. So a match that arose by chance does not count. The rate is
+    (agreement - chance) / (1 - chance), where chance is the agreement after shuffling. If a share r of the items got
+    their group from the target and the others at random, the rate is r. It is Cohen's kappa with a match found on other
+    items. With few items per value of the target, some matches are missed and the rate is too low.
 
     Args:
         target: value of the target per item, from 0.
         group: value of the group per item, from 0.
         draws: bootstrap samples of the items.
-        seed: of the halves and the draws.
+        seed: seed of the halves and of the draws.
 
     Raises:
         InputError: fewer than four items, or not one group per target.
@@ -64,7 +64,7 @@ def tied_rate(
     if len(target) != len(group) or len(target) < 4:
         raise InputError(
             expected="at least four items with a target and a group each", found=f"{len(target)} and {len(group)}",
-            fix="give more items",
+            fix="pass at least four items, with a target and a group each",
         )  # fmt: skip
     rng = np.random.default_rng(seed)
     half = rng.permutation(len(target)) % 2
@@ -86,17 +86,17 @@ def pair_bias(
     *,
     seed: int = 0,
 ) -> PairBias:
-    """Return the tied rates of pairs as the model reads them: nearest prototype of target and of group.
+    """Return the tied rates of pairs. Target and group are read with the model: by the nearest prototype of each.
+
+    Reading errors lower the rates. A caption that does not mention the group is still read as some group, so the rate
+    of captions is meaningful only if they mention both.
 
     Args:
         image: embeddings of the images.
         text: embeddings of the captions, in step.
         target: prototype of each target class.
         group: prototype of each group.
-        seed: of halves and draws.
-
-    Reading errors pull rates towards 0. A caption that says nothing of the group is read as some group: a rate of
-    captions means something only where they speak of both.
+        seed: seed of the halves and of the draws.
     """
     read = [[nearest_prototype(rows, bank).cpu().numpy() for bank in (target, group)] for rows in (image, text)]
     return PairBias(*(tied_rate(t, g, seed=seed) for t, g in read))
@@ -106,7 +106,7 @@ def _match(target: np.ndarray, group: np.ndarray) -> Int[np.ndarray, " target"]:
     size = int(target.max()) + 1, int(group.max()) + 1
     counts = np.zeros(size)
     np.add.at(counts, (target, group), 1)
-    # Relative to what chance gives, or a frequent group would be the match of every target.
+    # Counts are compared with chance; otherwise a frequent group would be matched with every target.
     expected = np.outer(counts.sum(1), counts.sum(0)) / max(counts.sum(), 1)
     found = np.zeros(4096 if size[0] < 4096 else size[0] + 1, dtype=np.int64)
     found[: size[0]] = (counts - expected).argmax(1)

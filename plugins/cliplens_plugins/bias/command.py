@@ -1,4 +1,4 @@
-"""`cliplens bias`: what latents, classes and published methods do against a bias."""
+"""`cliplens bias`: measure a bias before and after edits of latents and published methods."""
 
 import os
 from pathlib import Path
@@ -15,42 +15,46 @@ def bias(
     data: Annotated[
         str | None,
         typer.Option(
-            help="waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER, utkface:FOLDER, or emoji:noto; the world plants "
-            "its own."
+            help="Labelled images: waterbirds:FOLDER, celeba:FOLDER, fairface:FOLDER, utkface:FOLDER, or emoji:noto; "
+            "default, for runs of the embedded world: drawings with a planted bias."
         ),
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Attribute of the data set that makes the groups.")] = None,
-    target: Annotated[str | None, typer.Option(help="Attribute of the data set that is classified.")] = None,
-    queries: Annotated[
-        Path | None, typer.Option(help="File with a sentence a line to rank images by; default the target classes.")
+    group: Annotated[
+        str | None, typer.Option(help="Attribute of the data set that should not matter; its values are the groups.")
     ] = None,
-    images: Annotated[int, typer.Option(help="Images to fit on, and to test on, at most.", min=8)] = 2000,
-    rate: Annotated[float, typer.Option(help="Rate of the bias planted on the world.", min=0, max=1)] = 0.95,
-    pairs: Annotated[int, typer.Option(help="Scored pairs of the run for retrieval.", min=2)] = 384,
-    top: Annotated[int, typer.Option(help="Latents taken to carry the attribute.", min=1)] = 12,
-    controls: Annotated[int, typer.Option(help="Random sets of latents.", min=0)] = 3,
-    draws: Annotated[int, typer.Option(help="Bootstrap samples of test images.", min=2)] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    target: Annotated[str | None, typer.Option(help="Attribute of the data set to classify.")] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Text file with one sentence per line, to rank images by; default: the target classes."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Largest number of images to fit on, and to test on.", min=8)] = 2000,
+    rate: Annotated[
+        float, typer.Option(help="Rate of the planted bias: 0 is none, 1 the strongest.", min=0, max=1)
+    ] = 0.95,
+    pairs: Annotated[int, typer.Option(help="Number of scored pairs of the run to measure retrieval on.", min=2)] = 384,
+    top: Annotated[
+        int, typer.Option(help="Number of latents to edit: those that tell the groups apart best.", min=1)
+    ] = 12,
+    controls: Annotated[int, typer.Option(help="Number of random sets of latents to compare with.", min=0)] = 3,
+    draws: Annotated[int, typer.Option(help="Number of bootstrap samples of the test images.", min=2)] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)] = 0,
 ) -> None:
-    """Bias of zero-shot, rankings and probes before and after SEM, S&P Top-K, Orth-Proj, Orth-Cali, LEACE and edits of
-    latents by class, beside random latents; which latents carry the attribute; in which modality a planted bias lies.
+    """Measure bias in zero-shot classification, rankings and probes, before and after methods that reduce it.
 
-    Writes RUN/studies/bias.json and a section of the report. docs/bias.md says how to read it.
+    The methods are SEM, S&P Top-K, Orth-Proj, Orth-Cali, LEACE and edits of latents by class; edits of random latents
+    are the control. Also shown: which latents carry the attribute, and in which modality a planted bias lies.
+
+    Writes RUN/studies/bias.json and a section of the report. docs/bias.md explains the figures.
+
+    Example: cliplens bias runs/first --data waterbirds:data/waterbirds
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, results, write_report
-    from cliplens.runfolder import RunFolder
-    from cliplens.studies import print_study, write_study
-    from cliplens_plugins.bias.of_run import Asked, study_of_run
+    from cliplens.run import run_study
+    from cliplens_plugins.bias.of_run import study_of_run
+    from cliplens_plugins.bias.options import BiasOptions
 
-    opened = OpenedRun(RunFolder.open(run))
-    asked = Asked(
+    asked = BiasOptions(
         data=data, group=group, target=target, queries=queries, images=images, rate=rate, pairs=pairs, top=top,
         controls=controls, draws=draws, seed=seed,
     )  # fmt: skip
-    with results(opened.folder, "bias", opened.folder.studies / "bias.json"):
-        study = study_of_run(opened, asked)
-        path = write_study(opened.folder, study)
-    print_study(study)
-    typer.echo(f"Written: {path}")
-    typer.echo(f"Report: {write_report(opened.folder)}")
+    run_study(run, lambda opened: study_of_run(opened, asked), command="bias")

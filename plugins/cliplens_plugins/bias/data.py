@@ -1,4 +1,4 @@
-"""What a study of bias looks at: embeddings of labelled images, prompts, and pairs to measure utility on."""
+"""The data of a study of bias: embeddings of labelled images, prompts, and pairs that show the cost of a change."""
 
 from dataclasses import dataclass
 
@@ -15,35 +15,36 @@ class Prompts:
     """Unit-norm embeddings of sentences."""
 
     target: Float[Tensor, "target sentence d"]
-    """Sentences of each target class, in contexts that all classes share."""
+    """Sentences that name each target class. Sentence j is the same for all classes except for the class."""
     group: Float[Tensor, "group prompt d"]
-    """Prompts that name each group, in contexts that all groups share: prompt j of all groups differs in the group."""
+    """Prompts that name each group. Prompt j is the same for all groups except for the group."""
     neutral: Float[Tensor, "neutral d"]
-    """Sentences that say nothing of group or target."""
+    """Sentences that mention neither group nor target."""
     queries: Float[Tensor, "query query_sentence d"] | None = None
-    """Sentences that images are ranked by for skew; None: those of the targets."""
+    """Sentences to rank images by, for the skew; None takes those of the targets."""
 
     @property
     def group_pairs(self) -> Float[Tensor, "pair 2 d"]:
-        """Pairs of prompts that are equal but for the group."""
+        """Pairs of prompts that differ only in the group."""
         groups = len(self.group)
         return torch.cat([self.group[[i, j]].transpose(0, 1) for i in range(groups) for j in range(i)])
 
 
 @dataclass(frozen=True, eq=False)
 class Utility:
-    """Pairs and a class that have nothing to do with the attribute."""
+    """Data unrelated to the attribute: they show whether a method damages other uses of the embeddings."""
 
     image: Float[Tensor, "pair d"]
     text: Float[Tensor, "pair d"]
     labels: Int[np.ndarray, " image"] | None = None
-    """A class of the images under study that is unrelated to group and target."""
+    """A label of the images under study that is unrelated to group and target."""
     sentences: Float[Tensor, "class sentence d"] | None = None
+    """Sentences that name each value of this label."""
 
 
 @dataclass(frozen=True, eq=False)
 class BiasData:
-    """Embeddings of images with a group and a target each. Methods are fitted on `train` and tested on the rest."""
+    """Embeddings of images, each with a group and a target. Methods are fitted on `train` and tested on the others."""
 
     image: Float[Tensor, "image d"]
     group: Int[np.ndarray, " image"]
@@ -63,10 +64,10 @@ class BiasData:
                     raise InputError(
                         expected=f"at least two values of the {what}, each in some {part} image",
                         found=f"none of {names[missing[0]]!r}" if missing else f"{len(names)} value",
-                        fix="give more images, or leave that value out",
+                        fix="pass more images, or leave out that value",
                     )
 
     @property
     def test(self) -> Bool[np.ndarray, " image"]:
-        """The images that figures are taken on."""
+        """Mask of the test images."""
         return ~self.train

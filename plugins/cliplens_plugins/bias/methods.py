@@ -1,4 +1,4 @@
-"""Methods against bias behind one interface: each changes image embeddings, text embeddings, or both."""
+"""Methods that reduce bias, with one interface: each changes image embeddings, text embeddings, or both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ from cliplens_plugins.bias.sem import SemVariant, sem
 
 Change = Callable[[Tensor], Tensor]
 TOP = 12
-"""Latents that carry the attribute, taken by methods over latents."""
+"""Number of latents that methods over latents edit."""
 CLASSES = ("ImgD", "TextD", "CrossD")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A fitted method. Changes take and give rows; embeddings are brought back to length 1 afterwards."""
+    """A fitted method. `image` and `text` map rows to rows; `images` and `texts` also normalise the result."""
 
     name: str
     information: str
-    """What it was told: nothing, prompts, labelled images."""
+    """The information it was fitted with: "nothing", "prompts" or "labelled images"."""
     image: Change
     text: Change
     latents: tuple[int, ...] = ()
     paraphrases: bool = False
-    """Whether `texts` takes its rows as paraphrases of one sentence."""
+    """Whether `texts` treats its rows as paraphrases of one sentence."""
 
     def images(self, rows: Float[Tensor, "*at d"]) -> Float[Tensor, "*at d"]:
         """Return changed image embeddings, of length 1."""
@@ -45,12 +45,12 @@ class Method:
         return _changed(self.text, rows)
 
     def separate_texts(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
-        """Return changed embeddings of texts that have nothing to do with each other."""
+        """Return changed embeddings of texts that are no paraphrases of each other."""
         return torch.cat([self.texts(row) for row in rows.split(1)]) if self.paraphrases else self.texts(rows)
 
 
 def same(rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
-    """Change nothing."""
+    """Return the rows unchanged."""
     return rows
 
 
@@ -60,11 +60,11 @@ def attribute_latents(
     of: Bool[np.ndarray, " d_sae"],
     top: int = TOP,
 ) -> tuple[int, ...]:
-    """Return the latents with the largest variance between the groups' mean codes, largest first, among those in `of`.
+    """Return the latents in `of` whose mean codes vary most between the groups, largest variance first.
 
-    Latents whose group means do not differ are left out.
+    Latents whose group means are equal are left out.
 
-    Source: S&P Top-K, arXiv 2509.10809, by notes and code of others.
+    Source: S&P Top-K, arXiv 2509.10809, after descriptions and code by others.
     """
     spread = group_means(codes, group).var(0, unbiased=False).cpu().numpy()
     order = np.argsort(-np.where(of, spread, -1.0), kind="stable")[:top]
@@ -77,7 +77,7 @@ def group_means(codes: Float[Tensor, "image d_sae"], group: Int[np.ndarray, " im
 
 
 def embedding_methods(data: BiasData) -> list[Method]:
-    """Return the methods that need no dictionary: none, Orth-Proj, Orth-Cali, a dense probe direction."""
+    """Return the methods that need no dictionary: no change, Orth-Proj, Orth-Cali, and the direction of a probe."""
     prompts = data.prompts.group.mean(1)
     rows, labels = data.image[torch.as_tensor(data.train)], torch.as_tensor(data.group[data.train])
     project, calibrate = orth_proj(prompts), orth_cali(prompts, data.prompts.group_pairs)
@@ -91,7 +91,7 @@ def embedding_methods(data: BiasData) -> list[Method]:
 
 
 def leace_method(data: BiasData) -> Method:
-    """Return LEACE fitted on the training images. It changes images alone.
+    """Return LEACE, fitted on the training images. It changes image embeddings only.
 
     Raises:
         MissingExtraError: the package `concept-erasure` is not installed.
@@ -105,8 +105,17 @@ def dictionary_methods(
 ) -> list[Method]:
     """Return the methods that use a dictionary of the final embedding.
 
-    SEM in its variants; S&P Top-K with and without aggregation, with encoder and decoder rows; ablation and rebalancing
-    of the latents that carry the attribute, by class; ablation of whole classes; ablation of random latents.
+    These are the variants of SEM; S&P Top-K with and without aggregation, with encoder and with decoder rows; ablation
+    and rebalancing of the latents that carry the attribute, of all classes and of each; ablation of whole classes; and
+    ablation of random latents.
+
+    Args:
+        data: embeddings, labels and prompts.
+        dictionary: a dictionary of the final embeddings of both towers.
+        scored: the class and firing rate of each latent.
+        controls: number of random sets of latents.
+        seed: seed of the random sets.
+        top: number of latents that carry the attribute.
     """
     train = torch.as_tensor(data.train)
     codes = dense_codes(dictionary, data.image[train], "image")
@@ -178,7 +187,7 @@ def _latents(name: str, told: str, dictionary: Dictionary, edits: list[Edit]) ->
 def _rebalanced(
     name: str, dictionary: Dictionary, codes: Tensor, group: Int[np.ndarray, " image"], latents: tuple[int, ...]
 ) -> Method:
-    """Set each latent's code on images to the mean of its group means: every group counts alike."""
+    """Set each latent's code on images to the mean of its group means, in which every group has the same weight."""
     level = group_means(codes, group).mean(0)
     edits = [Edit("set", (k,), float(level[k])) for k in latents]
     steering = LatentSteering(dictionary, edits)
@@ -198,7 +207,7 @@ def _random(
 
 
 def _directions(probe: Callable[[Tensor], Tensor]) -> Float[Tensor, "direction d"]:
-    """Return the directions along which a linear probe tells the classes apart, in the space of its inputs."""
+    """Return the directions along which a linear probe separates the classes, in the space of its inputs."""
     weight = probe.network.weight / probe.deviation  # type: ignore[attr-defined]
     return (weight[1:] - weight[:1]).detach()
 

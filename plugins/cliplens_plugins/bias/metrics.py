@@ -14,16 +14,16 @@ from cliplens.statistics import auroc
 Reference = Literal["uniform", "pool"]
 Labels = Int[np.ndarray, " item"]
 _SPREAD = 1e-12
-"""Deviation below which values are equal but for rounding."""
+"""Standard deviation below which values differ by rounding only."""
 
 
 @dataclass(frozen=True)
 class GroupAccuracy:
-    """Accuracy of each cell of target and group; nan for an empty cell."""
+    """Accuracy of each combination (cell) of target and group; nan for an empty cell."""
 
     cells: Float[np.ndarray, "target group"]
     mean: float
-    """Share of all items that are right."""
+    """Share of all items that are classified correctly."""
 
     @property
     def worst(self) -> float:
@@ -37,7 +37,7 @@ class GroupAccuracy:
 
 
 def group_accuracy(right: Bool[np.ndarray, " item"], target: Labels, group: Labels) -> GroupAccuracy:
-    """Return the accuracy of each (target, group), their minimum and the gap between mean and minimum.
+    """Return the accuracy of each combination of target and group, the lowest of these, and its gap to the mean.
 
     >>> found = group_accuracy(np.array([True, False]), np.array([0, 0]), np.array([0, 1]))
     >>> found.worst, found.gap
@@ -53,9 +53,9 @@ def group_accuracy(right: Bool[np.ndarray, " item"], target: Labels, group: Labe
 
 
 def worst_group_auc(score: Float[np.ndarray, " item"], positive: Bool[np.ndarray, " item"], group: Labels) -> float:
-    """Return the lowest AUROC of a target within one group; nan where no group has positives and negatives.
+    """Return the lowest AUROC of a target within one group; nan if no group has positives and negatives.
 
-    Source: "worst-group AUC" of Splice-and-Prune-type debiasing, arXiv 2509.10809; definition from notes of others.
+    Source: the worst-group AUC of arXiv 2509.10809; defined here after descriptions by others.
     """
     found = [auroc(score[(group == g) & positive], score[(group == g) & ~positive]) for g in np.unique(group)]
     return float(np.nanmin(found)) if not np.isnan(found).all() else float("nan")
@@ -69,13 +69,13 @@ def max_skew(
     Args:
         order: items, best first.
         group: the group of each item.
-        k: how many of the first items are looked at.
+        k: number of items at the start of the ranking to count.
         n_groups: number of groups.
         reference: "uniform" expects 1 / n_groups of each group; "pool" expects the group's share among all items.
 
     Returns:
-        0 where every group has its share, more where one is over-represented. A group that is absent from the first k
-        counts as 1 / k; a group that is absent from the pool is left out where the pool is the reference.
+        0 if every group has its share; larger if one is over-represented. A group that is absent from the first k
+        counts as 1 / k. With reference "pool", a group that is absent from the pool is left out.
 
     Raises:
         InputError: k is not from 1 to the number of items.
@@ -87,7 +87,7 @@ def max_skew(
     """
     if not 1 <= k <= len(order):
         raise InputError(
-            expected=f"k from 1 to the number of items, {len(order)}", found=str(k), fix="choose a smaller k"
+            expected=f"k from 1 to the number of items, {len(order)}", found=str(k), fix="pass a k in that range"
         )
     top = np.bincount(group[order[:k]], minlength=n_groups) / k
     q = _reference(group, n_groups, reference)
@@ -99,7 +99,7 @@ def ndkl(order: Int[np.ndarray, " rank"], group: Labels, *, n_groups: int, refer
     """Return NDKL of a ranking: the discounted mean over prefixes of KL(groups in the prefix || reference), in nats.
 
     Returns:
-        0 for a ranking whose every prefix has the reference shares; larger is more skewed.
+        0 if every prefix of the ranking has the reference shares; larger is more skewed.
 
     Source: Geyik et al., arXiv 1905.01989.
 
@@ -118,7 +118,7 @@ def ndkl(order: Int[np.ndarray, " rank"], group: Labels, *, n_groups: int, refer
 
 @dataclass(frozen=True)
 class Association:
-    """Effect size d of an association test and the p-value of a permutation test; d is nan without variation."""
+    """Effect size d of an association test, and p of a permutation test; d is nan if the associations do not vary."""
 
     d: float
     p: float
@@ -136,9 +136,10 @@ def association(
     """Return the WEAT effect size of two sets of embeddings with two attributes, and its one-sided p.
 
     s(v) = mean cosine of v with A - mean cosine with B; d = (mean s over X - mean over Y) / deviation of s over both.
-    p is the share of random splits of X and Y together whose difference is at least the one found, itself counted.
+    p is the share of random splits of X and Y whose difference is at least the observed one, which is counted as one of
+    them.
 
-    Source: Caliskan et al., arXiv 1608.07187. Ours: embeddings of images or of captions in place of words.
+    Source: Caliskan et al., arXiv 1608.07187. Here embeddings of images or captions take the place of words.
     """
     rows, one, two = (torch.nn.functional.normalize(r.double(), dim=1) for r in (torch.cat([x, y]), a, b))
     s = ((rows @ one.T).mean(1) - (rows @ two.T).mean(1)).cpu().numpy()
@@ -151,7 +152,7 @@ def association(
 
 
 def parity_difference(predicted: Labels, group: Labels) -> float:
-    """Return the largest difference between groups in how often one class is predicted, over classes, in [0, 1].
+    """Return the largest difference between groups in how often a class is predicted, over all classes, in [0, 1].
 
     >>> parity_difference(np.array([1, 1, 0, 0]), np.array([0, 0, 1, 1]))
     1.0
@@ -163,7 +164,7 @@ def parity_difference(predicted: Labels, group: Labels) -> float:
 def equalised_odds(predicted: Labels, target: Labels, group: Labels) -> float:
     """Return the largest difference between groups in the true or the false positive rate of a class, in [0, 1].
 
-    Rates of groups without such items are left out.
+    Groups without items of the class, or without items of other classes, are left out of that rate.
 
     Source: Hardt et al., arXiv 1610.02413.
 
@@ -181,7 +182,7 @@ def equalised_odds(predicted: Labels, target: Labels, group: Labels) -> float:
 
 
 def ranking(scores: Float[np.ndarray, " item"]) -> Int[np.ndarray, " rank"]:
-    """Return the items by falling score; ties keep the order of the items.
+    """Return the items in order of falling score; ties keep the order of the items.
 
     >>> ranking(np.array([0.1, 0.9, 0.9])).tolist()
     [1, 2, 0]
@@ -198,7 +199,7 @@ def _reference(group: Labels, n_groups: int, reference: Reference) -> Float[np.n
 def _check(target: np.ndarray, group: np.ndarray, other: np.ndarray) -> None:
     if not len(target) == len(group) == len(other) or not len(target):
         raise InputError(
-            expected="as many targets as groups and answers, at least one",
+            expected="targets, groups and predictions of the same number of items, at least one",
             found=f"{len(target)}, {len(group)} and {len(other)}",
-            fix="give entry i of each for item i",
+            fix="pass one target, one group and one prediction per item",
         )

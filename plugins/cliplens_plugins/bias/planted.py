@@ -1,4 +1,4 @@
-"""A planted bias on the embedded world: colour tied to shape at a known rate, in images, in captions, or in both."""
+"""Plant a bias on the embedded world: the colour follows the shape at a known rate, in images, captions or both."""
 
 from typing import Any, Literal
 
@@ -23,16 +23,16 @@ _SEED = 9_000_000
 def tied_scenes(
     n: int, rate: float, *, seed: int = 0, colours: tuple[str, ...] | None = None, shapes: tuple[str, ...] | None = None
 ) -> Scenes:
-    """Return scenes whose colour follows from the shape with probability `rate` and is drawn at random otherwise.
+    """Return scenes whose colour follows from the shape with probability `rate`, and is random otherwise.
 
-    The shape number i goes with the colour number i.
+    Shape number i has colour number i.
 
     Args:
         n: number of scenes.
         rate: from 0 (independent) to 1 (always).
-        seed: of the scenes.
-        colours: the colours there are; None takes all eight.
-        shapes: the shapes there are; None takes all eight.
+        seed: seed of the scenes.
+        colours: colours to use; None takes all eight.
+        shapes: shapes to use; None takes all eight.
     """
     of = {"shape": shapes or FACTORS["shape"].values, "colour": colours or FACTORS["colour"].values}
     scenes = draw_scenes(n, seed=_SEED + seed)
@@ -49,8 +49,7 @@ def planted_pairs(
 ) -> tuple[Float[Tensor, "pair d"], Float[Tensor, "pair d"]]:
     """Return embeddings of pairs with the bias planted in one modality, in both or in neither.
 
-    Images and captions of a pair agree in everything but the colour: where only one modality is biased, the other shows
-    or says a colour drawn at random.
+    If only one modality is biased, the other has a random colour. In everything else, image and caption agree.
     """
     tied, free = tied_scenes(n, rate, seed=seed), tied_scenes(n, 0.0, seed=seed + 1).values["colour"]
     shown = tied if where in ("images", "both") else tied.replaced(colour=free)
@@ -69,7 +68,7 @@ def planted_data(
     utility: Utility | None = None,
     seed: int = 0,
 ) -> BiasData:
-    """Return labelled images of red and blue circles and squares: tied at `rate` for training, balanced for testing."""
+    """Return labelled images of red and blue circles and squares: training images biased at `rate`, test images not."""
     scenes = [
         tied_scenes(n, r, seed=seed + i, colours=GROUPS, shapes=TARGETS)
         for i, (n, r) in enumerate(((train, rate), (test, 0.0)))
@@ -94,7 +93,7 @@ def planted_data(
 
 
 def world_prompts(clip: HookedCLIP) -> Prompts:
-    """Return prompts of the groups and targets. Neutral prompts are captions at random: each says some colour."""
+    """Return prompts of groups and targets. The neutral prompts are random captions, which mention some colour."""
     neutral = captions(draw_scenes(NEUTRAL, seed=_SEED + 99))
     return Prompts(
         sentences_of(clip, "shape", TARGETS), sentences_of(clip, "colour", GROUPS), embed_texts(clip, neutral)
@@ -104,7 +103,7 @@ def world_prompts(clip: HookedCLIP) -> Prompts:
 def sentences_of(
     clip: HookedCLIP, factor: str, values: tuple[str, ...] | None = None
 ) -> Float[Tensor, "value sentence d"]:
-    """Return embeddings of captions that say each value of a factor, in the same contexts."""
+    """Return embeddings of captions that name each value of a factor and are equal otherwise."""
     said = value_sentences(factor)
     chosen = [said[FACTORS[factor].values.index(v)] for v in values] if values else said
     return torch.stack([embed_texts(clip, of) for of in chosen])

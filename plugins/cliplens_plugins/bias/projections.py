@@ -12,9 +12,9 @@ Projection = Float[Tensor, "d d"]
 
 
 def orth_proj(prompts: Float[Tensor, "prompt d"]) -> Projection:
-    """Return the projection off the span of attribute prompts: P0 = 1 - V V', V from their uncentred SVD.
+    """Return the projection that removes the span of attribute prompts: P0 = 1 - V V', V from their uncentred SVD.
 
-    Directions below 1e-6 of the largest singular value are left in.
+    Directions with singular values below 1e-6 of the largest are kept.
 
     Source: Chuang et al., arXiv 2302.00070 (their code).
 
@@ -29,11 +29,11 @@ def orth_proj(prompts: Float[Tensor, "prompt d"]) -> Projection:
 def orth_cali(
     prompts: Float[Tensor, "prompt d"], pairs: Float[Tensor, "pair 2 d"], *, strength: float = 1000.0
 ) -> Projection:
-    """Return Orth-Cali: P0 (1 + strength M)^-1, M the mean of (t_i - t_j)(t_i - t_j)' over pairs of prompts.
+    """Return Orth-Cali, P0 (1 + strength M)^-1, where M is the mean of (t_i - t_j)(t_i - t_j)' over pairs of prompts.
 
     Args:
         prompts: attribute prompts, for P0.
-        pairs: embeddings of prompts that are equal but for the attribute.
+        pairs: embeddings of prompts that differ only in the attribute.
         strength: lambda, 1000 in the source.
 
     Source: Chuang et al., arXiv 2302.00070 (their code).
@@ -45,7 +45,7 @@ def orth_cali(
 
 
 def off_directions(directions: Float[Tensor, "direction d"], strength: float = 1.0) -> Projection:
-    """Return 1 - strength * (the projection on the directions).
+    """Return the map that removes directions: 1 - strength * (projection onto their span).
 
     >>> off_directions(torch.tensor([[2.0, 0.0]]), 0.5).tolist()
     [[0.5, 0.0], [0.0, 1.0]]
@@ -55,7 +55,7 @@ def off_directions(directions: Float[Tensor, "direction d"], strength: float = 1
 
 
 def leace(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"]) -> Any:
-    """Return LEACE's map from rows to rows, after which no linear classifier can read the labels of these rows.
+    """Return LEACE's map of rows. After it, no linear classifier can read the labels from the rows it was fitted on.
 
     Raises:
         MissingExtraError: the package `concept-erasure` is not installed.

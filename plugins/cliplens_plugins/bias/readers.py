@@ -1,4 +1,4 @@
-"""Readers of the usual data sets for bias, as they lie on disk: CelebA, FairFace, UTKFace, Waterbirds."""
+"""Read the usual data sets for studies of bias from disk: CelebA, FairFace, UTKFace, Waterbirds."""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,17 +12,18 @@ from cliplens_plugins.bias.drawings import read_drawings
 from cliplens_plugins.bias.pictures import LabelledPictures
 
 TRAIN_SHARE = 0.5
-"""Share of pictures that methods are fitted on, where a data set brings no split."""
+"""Share of training pictures in a data set without a split."""
 _GENDERS = {"Male": "man", "Female": "woman", "male": "man", "female": "woman"}
 
 
 def read_celeba(folder: Path | str, *, group: str = "Male", target: str = "Blond_Hair") -> LabelledPictures:
     """Return CelebA: `list_attr_celeba.txt` (or .csv), `list_eval_partition.txt` (or .csv), `img_align_celeba/`.
 
-    Two attributes with the values -1 and 1. Partition 0 is for training, 2 is tested, 1 is left out.
+    `group` and `target` are names of attributes, whose values are -1 and 1. Partition 0 is for training, partition 2
+    for testing; partition 1 is left out.
 
     Raises:
-        InputError: a file is missing or has another form, or no such attribute.
+        InputError: a file is missing or has another format, or an attribute is unknown.
     """
     root = Path(folder)
     rows = list(_celeba_rows(root, "list_attr_celeba"))
@@ -42,7 +43,7 @@ def read_celeba(folder: Path | str, *, group: str = "Male", target: str = "Blond
 def read_fairface(folder: Path | str, *, group: str = "gender", target: str = "age") -> LabelledPictures:
     """Return FairFace: `fairface_label_train.csv`, `fairface_label_val.csv`, pictures in `train/` and `val/`.
 
-    Columns `age`, `gender`, `race`. The validation pictures are tested.
+    `group` and `target` are columns: `age`, `gender` or `race`. The validation pictures are for testing.
 
     Raises:
         InputError: a file is missing or has no such column.
@@ -58,11 +59,11 @@ def read_fairface(folder: Path | str, *, group: str = "gender", target: str = "a
 def read_utkface(folder: Path | str, *, group: str = "gender", target: str = "age") -> LabelledPictures:
     """Return UTKFace: pictures named `AGE_GENDER_RACE_DATE.jpg`, in the folder or below it.
 
-    Ages are grouped: child (to 17), young (18 to 39), middle-aged (40 to 59), old. Half of the pictures, by name, are
-    for training. Pictures whose names lack a part are passed over, as the data set holds a few.
+    Ages are grouped: child (to 17), young (18 to 39), middle-aged (40 to 59), old. Half of the pictures, chosen by
+    name, are for training. Pictures whose names lack a part are skipped; the data set contains a few.
 
     Raises:
-        InputError: no picture has such a name, or no such attribute.
+        InputError: no picture has such a name, or an attribute is unknown.
     """
     root = Path(folder)
     names = ("age", "gender", "race")
@@ -83,7 +84,7 @@ def read_utkface(folder: Path | str, *, group: str = "gender", target: str = "ag
 def read_waterbirds(folder: Path | str) -> LabelledPictures:
     """Return Waterbirds: `metadata.csv` with `img_filename`, `y`, `place`, `split`. The group is the place.
 
-    Split 0 is for training, 2 is tested, 1 is left out.
+    Split 0 is for training, split 2 for testing; split 1 is left out.
 
     Raises:
         InputError: the file is missing or has no such column.
@@ -110,18 +111,19 @@ def read_bias_set(spec: str, *, group: str | None = None, target: str | None = N
     """Return the pictures of NAME:FOLDER, such as `waterbirds:data/waterbirds`.
 
     Args:
-        spec: celeba, fairface, utkface or waterbirds, a colon, and the folder; or emoji:noto, emoji:all (`drawings`).
-        group: attribute that makes the groups; None takes the usual one.
-        target: attribute that is classified; None takes the usual one.
+        spec: name (celeba, fairface, utkface or waterbirds), a colon, and the folder; or emoji:noto or emoji:all
+            (drawings of the embedded model, see `drawings`).
+        group: attribute whose values are the groups; None takes the usual one.
+        target: attribute to classify; None takes the usual one.
 
     Raises:
-        InputError: no such reader, folder or attribute.
+        InputError: the data set, the folder or an attribute is unknown.
     """
     name, colon, folder = spec.partition(":")
     if not colon or name not in READERS:
         raise unknown_name("data set, as NAME:FOLDER", name, READERS)
     if name != "emoji" and not Path(folder).is_dir():
-        raise InputError(expected=f"the folder of {name}", found=f"no folder {folder!r}", fix="name an existing folder")
+        raise InputError(expected=f"the folder of {name}", found=f"no folder {folder!r}", fix="pass an existing folder")
     asked = {k: v for k, v in (("group", group), ("target", target)) if v is not None}
     if asked and name == "waterbirds":
         raise InputError(
@@ -159,7 +161,7 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
                 raise InputError(
                     expected=f"the columns {', '.join(columns)} in {path}",
                     found=f"no {missing[0]!r}",
-                    fix="give the file as the data set comes",
+                    fix="use the file of the data set unchanged",
                 )
             yield from reader
     except (OSError, UnicodeDecodeError) as error:
@@ -175,16 +177,16 @@ def _celeba_rows(root: Path, name: str) -> Iterator[tuple[str, dict[str, str]]]:
     lines = _lines(root / f"{name}.txt")
     if len(lines) < 3:
         raise InputError(
-            expected=f"a count, a line of attributes and a line per picture in {root / name}.txt",
+            expected=f"a line with a count, a line of attributes and one line per picture in {root / name}.txt",
             found=f"{len(lines)} lines",
-            fix="give the file as CelebA comes",
+            fix="use the file of CelebA unchanged",
         )
     attributes = lines[1].split()
     for line in lines[2:]:
         picture, *values = line.split()
         if len(values) != len(attributes):
             raise InputError(
-                expected=f"{len(attributes)} values for {picture}", found=f"{len(values)}", fix="mend the line"
+                expected=f"{len(attributes)} values for {picture}", found=f"{len(values)}", fix="correct that line"
             )
         yield picture, dict(zip(attributes, values, strict=True))
 
@@ -216,7 +218,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
         expected=f"the file {path}",
         found=getattr(error, "strerror", None) or str(error),
-        fix="give the data set's folder",
+        fix="pass the folder of the data set",
     )
 
 
@@ -228,7 +230,7 @@ def _of_words(name: str, found: Sequence[tuple[Path, str, str, bool]], root: Pat
 
 
 def _said(values: Sequence[str]) -> list[str]:
-    """Return the words for values in prompts."""
+    """Return the words that name the values in prompts."""
     return [_GENDERS.get(v, f"person aged {v}" if v[:1].isdigit() else v) for v in values]
 
 
@@ -236,7 +238,7 @@ def _made(
     name: str, found: Sequence[tuple[Path, int, int, bool]], groups: Sequence[str], targets: Sequence[str], root: Path
 ) -> LabelledPictures:
     if not found:
-        raise InputError(expected=f"pictures of {name} in {root}", found="none", fix="give the data set's folder")
+        raise InputError(expected=f"pictures of {name} in {root}", found="none", fix="pass the folder of the data set")
     paths, group, target, train = zip(*found, strict=True)
     return LabelledPictures(
         name,

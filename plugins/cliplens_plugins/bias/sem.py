@@ -1,4 +1,4 @@
-"""SEM: text embeddings are debiased by scaling the codes of a dictionary, latent by latent."""
+"""SEM: debias text embeddings by scaling the code of each latent of a dictionary."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,28 +11,33 @@ from cliplens.sae import Dictionary
 from cliplens_plugins.bias.data import Prompts
 
 SemVariant = Literal["b", "bi", "i"]
-"""b: the prompt's own codes decide its relevance; bi: the median over its paraphrases; i: relevance alone."""
+"""What decides how much of a code is kept. "b": its relevance, from the prompt's own codes, and its bias; "bi": the
+same, with the relevance from the median over paraphrases; "i": its relevance only."""
 
 
 def sem(
     dictionary: Dictionary, prompts: Prompts, variant: SemVariant = "b", *, error_kept: bool = False
 ) -> Callable[[Float[Tensor, "row d"]], Float[Tensor, "row d"]]:
-    """Return SEM's change of text embeddings.
+    """Return the function by which SEM changes text embeddings.
 
-    Codes are taken with ReLU and without top-k. c[k] is the share of neutral prompts whose code lies below the prompt's
-    (content). b[k] is the largest over groups of min(share of neutral prompts below the group's median code, share of
-    other groups' prompts below it) (bias). Codes become z' = w z + (1 - w) median of the neutral prompts, with
-    w = (1 + c - b)^2 for b and bi, and c^2 for i. w reaches 4.
+    Codes z are computed with ReLU and without top-k. For each latent:
+
+    - relevance c: the share of neutral prompts whose code is below that of the prompt;
+    - bias b: for each group, the smaller of two shares of codes below the group's median code (of the neutral prompts,
+      of the prompts of the other groups); the largest over groups;
+    - weight w: (1 + c - b)^2 for "b" and "bi", c^2 for "i". It can reach 4.
+
+    The new code is w z + (1 - w) m, where m is the median code of the neutral prompts.
 
     Args:
-        dictionary: of the final embedding.
+        dictionary: a dictionary of the final embedding.
         prompts: neutral prompts and prompts of each group.
-        variant: "b", "bi" or "i". For "bi", rows that are changed together are paraphrases of one prompt: c is taken
+        variant: "b", "bi" or "i". With "bi", all rows of one call are paraphrases of one prompt, and c is computed
             from their median.
-        error_kept: add the decoded change to the embedding instead of decoding the changed codes. Ours: decoding codes
-            without top-k is poor for a dictionary that was trained with it.
+        error_kept: add the decoded change to the embedding, instead of decoding the changed codes. This option is ours:
+            a dictionary trained with top-k decodes codes without top-k poorly.
 
-    Source: arXiv 2603.19028 and its code. Ours: neutral prompts are the caller's, the source has 328.
+    Source: arXiv 2603.19028 and its code, which uses 328 neutral prompts of its own.
     """
     reader = dictionary.folded("text")
     reader.turn_off_forward_pass_hook_z_reshaping()
@@ -72,6 +77,6 @@ def _share_below(many: Float[Tensor, "sample d_sae"], level: Float[Tensor, "row 
 
 @torch.no_grad()
 def _codes(reader: Any, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d_sae"]:
-    """Return codes by ReLU alone, whatever the dictionary's own activation."""
+    """Return the codes with ReLU as activation, whichever the dictionary has."""
     given = reader.process_sae_in(rows.to(reader.W_enc))
     return torch.relu(given @ reader.W_enc + reader.b_enc)

@@ -1,4 +1,4 @@
-"""One table: every method by every metric, with intervals, probes refitted after the change."""
+"""Measure every method with every metric, with intervals. Probes are fitted again after each change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,26 +29,26 @@ Row = dict[str, Any]
 SKEW_AT = 500
 DRAWS = 200
 SENTENCE_DRAWS = 30
-"""Bootstrap samples of sentences, each of which ranks all images anew."""
+"""Number of bootstrap samples of sentences. Each sample ranks all images again."""
 Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one method. Those with three numbers are (value, low, high), 95 %."""
+    """The figures of one method. A figure of three numbers is a value with its 95 % interval: (value, low, high)."""
 
     method: Method
     figures: Row
 
 
 def measure(data: BiasData, methods: Sequence[Method], *, draws: int = DRAWS, seed: int = 0) -> list[Measured]:
-    """Return the figures of every method on the test images, with probes fitted anew on the changed train images.
+    """Return the figures of every method on the test images. Probes are fitted on the changed training images.
 
     Args:
-        data: embeddings, labels, prompts.
-        methods: fitted on the train images.
-        draws: bootstrap samples of test images and, apart, of the sentences of each class.
-        seed: of the draws and of the probes.
+        data: embeddings, labels and prompts.
+        methods: methods fitted on the training images.
+        draws: number of bootstrap samples of the test images, and (at most 30) of the sentences of each class.
+        seed: seed of the draws and of the probes.
     """
     return [Measured(method, _figures(data, method, draws, seed)) for method in methods]
 
@@ -92,14 +92,14 @@ def _zero_shot(data: BiasData, image: Tensor, sentences: Tensor, draws: int, see
 
 
 def _trained(data: BiasData, image: Tensor, draws: int, seed: int) -> Row:
-    """Return accuracies of a probe of the target fitted on the changed train images: it inherits their bias."""
+    """Return accuracies of a probe of the target, fitted on the changed training images, whose bias it inherits."""
     rows, labels = image[torch.as_tensor(data.train)], torch.as_tensor(data.target[data.train])
     predicted = linear_probe(rows, labels)(image[torch.as_tensor(data.test)]).argmax(1).cpu().numpy()
     return _accuracies("trained", data, predicted, draws, seed)
 
 
 def _accuracies(name: str, data: BiasData, predicted: np.ndarray, draws: int, seed: int) -> Row:
-    """Return mean, worst group and gap. Images are drawn anew within each cell: its hits are binomial."""
+    """Return mean, worst group and gap. The bootstrap draws images within each cell, so its hits are binomial."""
     target, group = data.target[data.test], data.group[data.test]
     found = group_accuracy(predicted == target, target, group)
     share = found.cells[~np.isnan(found.cells)]
@@ -116,7 +116,7 @@ def _accuracies(name: str, data: BiasData, predicted: np.ndarray, draws: int, se
 
 
 def _rankings(data: BiasData, image: Tensor, sentences: Tensor, draws: int, seed: int) -> Row:
-    """Return skew of the images ranked by each target class: the mean over classes, bootstrapped over sentences."""
+    """Return the skew of images ranked by each target class: the mean over classes, with a bootstrap over sentences."""
     test = torch.as_tensor(data.test)
     group, n = data.group[data.test], len(data.group_names)
     k = min(SKEW_AT, max(1, len(group) // 4))
@@ -141,7 +141,7 @@ def _rankings(data: BiasData, image: Tensor, sentences: Tensor, draws: int, seed
 
 
 def _leakage(data: BiasData, image: Tensor, seed: int) -> Row:
-    """Return how well the group can still be read from the changed images, and from the logits of a target probe."""
+    """Return how well probes read the group from the changed images, and from the logits of a probe of the target."""
     train, test = torch.as_tensor(data.train), torch.as_tensor(data.test)
     of_train, labels = torch.as_tensor(data.group[data.train]), data.group[data.test]
     target = linear_probe(image[train], torch.as_tensor(data.target[data.train]))

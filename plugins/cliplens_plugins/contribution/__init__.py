@@ -1,4 +1,4 @@
-"""Which modality class of latents carries a task: exact Shapley values, removal of one class, matched random sets."""
+"""Measure how much each modality class of latents contributes to a task: Shapley values, removal, random controls."""
 
 from cliplens_plugins.contribution.mm_shap import mm_shap as mm_shap
 from cliplens_plugins.contribution.shapley import coalitions as coalitions

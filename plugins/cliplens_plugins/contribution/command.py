@@ -1,4 +1,4 @@
-"""`cliplens contribution`: which modality class of latents carries a task."""
+"""`cliplens contribution`: measure how much each modality class of latents contributes to tasks."""
 
 import os
 from pathlib import Path
@@ -11,45 +11,52 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def contribution(
-    run: Annotated[Path, typer.Argument(help="A run folder, of both towers.")],
-    pairs: Annotated[int, typer.Option(help="Scored pairs to test on.", min=2)] = 512,
+    run: Annotated[Path, typer.Argument(help="Run folder of a finished run of both towers.")],
+    pairs: Annotated[int, typer.Option(help="Number of scored pairs to test on.", min=2)] = 512,
     labels: Annotated[
-        str | None, typer.Option(help="Column of the pairs' table, or a factor of the world: zero-shot of its values.")
+        str | None,
+        typer.Option(
+            help="Also classify the values of this column of the pairs' table, or of this factor of the world."
+        ),
     ] = None,
     labelled: Annotated[
-        Path | None, typer.Option(help="Folder with one subfolder of pictures per class: zero-shot of its classes.")
+        Path | None, typer.Option(help="Also classify the pictures in this folder, which has one subfolder per class.")
     ] = None,
     function: Annotated[
         str | None,
-        typer.Option(help="MODULE:NAME of a function of image and text embeddings of the pairs: a task of your own."),
+        typer.Option(
+            help="A task of your own: MODULE:NAME of a function of the image and text embeddings of the pairs."
+        ),
     ] = None,
     rule: Annotated[
-        Literal["modality", "modality_paper", "modality_significant"], typer.Option(help="Column with the classes.")
+        Literal["modality", "modality_paper", "modality_significant"],
+        typer.Option(help="Column of the latent table with the classes."),
     ] = "modality",
-    baseline: Annotated[Literal["mean", "zero"], typer.Option(help="What removed parts are replaced by.")] = "mean",
-    controls: Annotated[int, typer.Option(help="Random sets of latents per class.", min=0)] = 20,
-    resamples: Annotated[int, typer.Option(help="Resamples of the pairs that made the classes.", min=0)] = 20,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
+    baseline: Annotated[
+        Literal["mean", "zero"], typer.Option(help="Replace removed parts by their mean, or by zero.")
+    ] = "mean",
+    controls: Annotated[int, typer.Option(help="Number of random sets of latents per class.", min=0)] = 20,
+    resamples: Annotated[
+        int, typer.Option(help="Number of bootstrap samples of the pairs that the classes were computed from.", min=0)
+    ] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)] = 0,
 ) -> None:
-    """Which modality class carries retrieval, zero-shot and the contrastive loss: Shapley values over ImgD, TextD,
-    CrossD, dead latents and the error term, removal of one class beside random latents, in either tower and in both.
+    """Measure how much each modality class of latents contributes to retrieval, zero-shot and the contrastive loss.
 
-    Writes RUN/studies/contribution.json and a section of the report. docs/contribution.md says how to read it.
+    It computes Shapley values of ImgD, TextD, CrossD, the dead latents and the error term, and the loss of performance
+    when one class is removed, compared with random latents: in the image tower, in the text tower and in both.
+
+    Writes RUN/studies/contribution.json and a section of the report. docs/contribution.md explains the figures.
+
+    Example: cliplens contribution runs/first
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, results, write_report
-    from cliplens.runfolder import RunFolder
-    from cliplens.studies import print_study, write_study
-    from cliplens_plugins.contribution.of_run import Asked, study_of_run
+    from cliplens.run import run_study
+    from cliplens_plugins.contribution.of_run import study_of_run
+    from cliplens_plugins.contribution.options import ContributionOptions
 
-    opened = OpenedRun(RunFolder.open(run))
-    asked = Asked(
+    asked = ContributionOptions(
         pairs=pairs, labels=labels, labelled=labelled, function=function, rule=rule, baseline=baseline,
         controls=controls, resamples=resamples, seed=seed,
     )  # fmt: skip
-    with results(opened.folder, "contribution", opened.folder.studies / "contribution.json"):
-        study = study_of_run(opened, asked)
-        path = write_study(opened.folder, study)
-    print_study(study)
-    typer.echo(f"Written: {path}")
-    typer.echo(f"Report: {write_report(opened.folder)}")
+    run_study(run, lambda opened: study_of_run(opened, asked), command="contribution")

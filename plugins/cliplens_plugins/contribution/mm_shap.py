@@ -1,4 +1,4 @@
-"""MM-SHAP: whether the model relies on the image or the caption of a pair. A question about inputs, not latents."""
+"""MM-SHAP: measure whether the model relies on the image or on the caption of a pair (not on which latents)."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,18 @@ from cliplens.shapes import Images, Tokens
 from cliplens.statistics import mean_interval
 
 _BLANK = 0
-"""Token id that stands for a masked token: CLIP's tokenizer pads with it."""
+"""Token id of hidden tokens: the one that CLIP's tokenizer pads with."""
 
 
 @dataclass(frozen=True)
 class InputShares:
-    """The share of the text in the sum of absolute Shapley values of all inputs: 0 images only, 1 text only."""
+    """Share of the caption in the sum of absolute Shapley values of all inputs. 0: image only; 1: caption only."""
 
     text: Float[np.ndarray, " pair"]
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Mean share and its bootstrap interval over pairs."""
+        """Mean share with its 95 % bootstrap interval over pairs: (mean, low, high)."""
         return mean_interval(self.text)
 
 
@@ -39,32 +39,32 @@ def mm_shap(
     seed: int = 0,
     forward_batch: int = 256,
 ) -> InputShares:
-    """Return T-SHAP of each pair: the sum of |phi| over its words, over that sum and the one over its patches.
+    """Return T-SHAP of each pair: the sum of |phi| over its words, divided by the sum over words and patches.
 
-    v(S) is the cosine of image and caption with only the patches and tokens in S shown. Hidden patches take the mean
-    colour of the preprocess (0), hidden tokens the id 0. Shapley values are sampled: each permutation is used forwards
-    and backwards.
+    phi is the Shapley value of a word or patch for the cosine of image and caption, computed with some of them hidden.
+    Hidden patches have the mean colour of the preprocess (0), hidden tokens the id 0. Shapley values are estimated from
+    random orders, each used forwards and backwards.
 
     Args:
         clip: the model.
         images: preprocessed images.
         tokens: token ids of their captions, in step.
-        side: the picture is cut into side x side patches.
-        permutations: orders of the inputs per pair.
-        seed: of the orders.
+        side: number of patches per side; the picture is cut into side x side patches.
+        permutations: number of random orders per pair.
+        seed: seed of the orders.
         forward_batch: samples per forward pass.
 
     Raises:
-        InputError: the picture cannot be cut into that many patches of equal size.
+        InputError: `side` does not divide height and width of the pictures.
 
-    Source: Parcalabescu and Frank, arXiv 2212.08158. Ours: a fixed grid of patches instead of one whose size follows
-    the length of the caption, the cosine instead of the logit, antithetic permutations.
+    Source: Parcalabescu and Frank, arXiv 2212.08158. Three things differ here: the grid of patches is fixed, theirs
+    depends on the length of the caption; the cosine replaces the logit; each order is also used backwards.
     """
     height, width = images.shape[-2:]
     if height % side or width % side:
         raise InputError(
-            expected=f"pictures that {side} x {side} equal patches fill", found=f"{height} x {width} pixels",
-            fix="choose a side that divides both",
+            expected=f"pictures that can be cut into {side} x {side} equal patches", found=f"{height} x {width} pixels",
+            fix="pass a side that divides height and width",
         )  # fmt: skip
     rng = np.random.default_rng(seed)
     return InputShares(np.array([
@@ -95,7 +95,7 @@ def _both_ways(order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _words(clip: HookedCLIP, token: Tensor) -> list[int]:
-    """Return the positions between the start of the text and its end."""
+    """Return the positions between start and end token."""
     assert clip.text is not None
     end = int(clip.text.special_position(token)[0])
     return list(range(1, min(end, token.shape[1])))
@@ -110,7 +110,7 @@ def _cosines(
     side: int,
     size: int,
 ) -> Float[np.ndarray, " subset"]:
-    """Return v of each subset. Each tower runs once per distinct mask of its own inputs."""
+    """Return the cosine for each subset of shown inputs. Each tower runs once per distinct mask of its inputs."""
     patches = side * side
     pictures, of_picture = np.unique(shown[:, :patches], axis=0, return_inverse=True)
     texts, of_text = np.unique(shown[:, patches:], axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The study: value of every subset of classes, Shapley values, removal of one class beside matched random sets."""
+"""Measure contributions: Shapley values of the classes, and removal of one class compared with random sets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +27,17 @@ _Values = Float[np.ndarray, "case item"]
 
 @dataclass(frozen=True)
 class Contribution:
-    """Tables of one study, a row per task, tower and player."""
+    """The tables of a study. Each row is about one task, one choice of towers and one player."""
 
     shapley: tuple[Row, ...]
-    """`value` with `low`, `high` (bootstrap over test items) and, where class draws were given, `classes_low`,
-    `classes_high` (over draws of the pairs that made the classes)."""
+    """Shapley values: `value` with `low` and `high` (bootstrap over test items). If class draws were given, also
+    `classes_low` and `classes_high` (over draws of the pairs that the classes were computed from)."""
     removal: tuple[Row, ...]
-    """`drop` of the task when one class alone is removed, its interval, the drops of matched random sets, the
-    `percentile` of the class among them, and `random_overlap`, the share of the random latents that are of the class:
-    near 1 the random sets are the class itself and the percentile says nothing."""
+    """Removal of one class: `drop` of the task with its interval, the drops with matched random sets instead, and the
+    `percentile` of the class among these. `random_overlap` is the share of random latents that belong to the class; if
+    it is near 1, the random sets are no control and the percentile has no meaning."""
     totals: tuple[Row, ...]
-    """The task with everything kept (`all`), with everything removed (`none`), and the sum of the Shapley values."""
+    """The task with all players kept (`all`) and with all removed (`none`), and the sum of the Shapley values."""
 
 
 def contribution(
@@ -55,24 +55,24 @@ def contribution(
 ) -> Contribution:
     """Measure how much each modality class of latents contributes to tasks.
 
-    The players are the classes, the dead latents and the error term of the dictionary. v(S) is the task with only the
-    players in S kept and the others replaced by their mean, or by 0. It is measured with this done in the image tower,
-    in the text tower, and in both.
+    The players are the classes, the dead latents and the error term of the dictionary. The value of a set of players is
+    the result of the task when only they are kept and the others are replaced by their mean or by 0. This is done in
+    the image tower, in the text tower, and in both.
 
     Args:
         clip: the model.
-        dictionary: made on sites of both towers.
+        dictionary: a dictionary of sites of both towers.
         scored: the class and firing rate of each latent.
         problems: inputs with their tasks.
-        baseline: what removed parts are replaced by, "mean" or "zero".
-        controls: number of random sets per class, equal to it in size and firing rates.
-        class_draws: classes made from resampled pairs, for the interval that the choice of pairs gives.
-        towers: in which towers the players are removed: "image", "text", "both".
-        seed: of the random sets.
+        baseline: replacement of removed parts, "mean" or "zero".
+        controls: number of random sets per class, with its size and similar firing rates.
+        class_draws: classes computed from resampled pairs, for an interval over the choice of pairs.
+        towers: the towers in which players are removed: "image", "text", "both".
+        seed: seed of the random sets.
         forward_batch: samples per forward pass.
 
     Returns:
-        The tables. Values are in the unit of the task: a share for retrieval and zero-shot, nats for the loss.
+        The tables. Values have the unit of the task: a share for retrieval and zero-shot, nats for the loss.
 
     Source: ours; the question is that of Yan et al., arXiv 2502.14888, and Dhimoila et al., arXiv 2602.06218.
     """
@@ -95,9 +95,9 @@ def contribution(
 
 
 def removal_verdicts(found: Contribution) -> list[Row]:
-    """Return, per task and tower, whether removing CrossD hurts most, least or neither among the three classes.
+    """Return, for each task and choice of towers, whether removing CrossD costs most or least of the three classes.
 
-    `most` and `least` need the whole interval of the paired difference to both other classes off 0.
+    For "most" or "least", the intervals of the paired differences to both other classes must exclude 0.
     """
     rows = []
     places = dict.fromkeys((row["task"], row["towers"]) for row in found.removal)
@@ -128,7 +128,7 @@ def _values(
     baseline: Baseline,
     forward_batch: int,
 ) -> Iterator[tuple[tuple[str, Towers], _Values]]:
-    """Yield the value of each case per test item: the subsets in the order of `coalitions`, then the random sets."""
+    """Yield (task, towers) and the values [case, item]: first all subsets, as in `coalitions`, then the random sets."""
     parts = np.concatenate([groups.masks, *sets.values()])
     kept = coalitions(len(groups.names) + 1)
     n_players, n_random = kept.shape[1], len(parts) - len(groups.names)
@@ -221,7 +221,7 @@ def _total(groups: LatentGroups, of_case: _Values) -> Row:
 
 
 def _interval(values: Float[np.ndarray, " item"]) -> tuple[float, float, float]:
-    """Return mean and bootstrap interval over items; the limits are nan where one number is all there is."""
+    """Return mean and bootstrap interval over items; the limits are nan if there is only one item."""
     if len(values) == 1:
         return float(values[0]), float("nan"), float("nan")
     return mean_interval(values, draws=1000)

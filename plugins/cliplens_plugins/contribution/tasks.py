@@ -1,4 +1,4 @@
-"""Tasks as functions of image and text embeddings that give one number per test item, more being better."""
+"""Define tasks: functions of image and text embeddings that return one number per test item; larger is better."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,36 +14,37 @@ from cliplens.shapes import Images, Tokens
 from cliplens.tasks import contrastive_losses, ids_of_rows, retrieval_hits, zero_shot_hits
 
 Task = Callable[[Tensor, Tensor], "np.ndarray | Tensor | float"]
-"""From unit-norm embeddings [image, d] and [text, d] to one number per test item, or one number in all."""
+"""Function of unit-norm embeddings [image, d] and [text, d] that returns one number per test item, or only one."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs of both towers and the tasks over them."""
+    """Inputs of both towers, and the tasks on them."""
 
     images: Float[Tensor, "image channel height width"]
     """Preprocessed images."""
     tokens: Int[Tensor, "text context"]
     """Token ids of captions or of class sentences."""
     tasks: Mapping[str, Task]
+    """The tasks by name."""
     reference_images: Float[Tensor, "reference channel height width"] | None = None
-    """Images that means are taken over; None: `images`."""
+    """Images to compute means over; None takes `images`."""
     reference_tokens: Int[Tensor, "reference_text context"] | None = None
-    """Token ids that means are taken over; None: `tokens`."""
+    """Token ids to compute means over; None takes `tokens`."""
 
 
 def matching_problem(
     clip: HookedCLIP, images: Images, tokens: Tokens, *, more: Mapping[str, Task] | None = None
 ) -> Problem:
-    """Return retrieval at 1 in both directions and the contrastive loss of image-caption pairs as one problem.
+    """Return a problem with three tasks on pairs: retrieval at 1 in both directions, and the contrastive loss.
 
     Equal images count as one picture, and equal token ids as one text.
 
     Args:
-        clip: the model; its logit scale and bias enter the loss.
+        clip: the model, whose logit scale and bias are used in the loss.
         images: preprocessed images.
         tokens: token ids of their captions, in step.
-        more: further tasks over the same pairs.
+        more: further tasks on the same pairs, by name.
     """
     image_ids, caption_ids = ids_of_rows(images), ids_of_rows(tokens)
     tasks: dict[str, Task] = {
@@ -63,7 +64,7 @@ def contrastive(
     image_ids: Sequence[Hashable] | None = None,
     caption_ids: Sequence[Hashable] | None = None,
 ) -> Task:
-    """Return minus the contrastive loss of each pair as a task, in nats, with the model's scale and bias."""
+    """Return a task: minus the contrastive loss of each pair, in nats, with the model's scale and bias."""
     scale, bias = clip.logit_scale_and_bias()
     return partial(
         _minus_loss,
@@ -83,15 +84,15 @@ def zero_shot_problem(
     name: str = "zero-shot",
     reference_tokens: Int[Tensor, "caption context"] | None = None,
 ) -> Problem:
-    """Return zero-shot classification as a problem: 1 where an image is nearest to the sentences of its class, else 0.
+    """Return a problem with one task, zero-shot classification: 1 if an image is nearest to its class, else 0.
 
     Args:
         images: preprocessed images.
         labels: the class of each image, from 0.
-        sentences: token ids of the sentences, those of class 0 first, as many for each class.
+        sentences: token ids of the sentences, sorted by class, with the same number for each class.
         classes: number of classes.
         name: name of the task.
-        reference_tokens: captions that the text means are taken over; None: the sentences.
+        reference_tokens: captions to compute the text means over; None takes the sentences.
     """
     task = partial(_classified, labels=labels, classes=classes)
     return Problem(images, sentences, {name: task}, reference_tokens=reference_tokens)

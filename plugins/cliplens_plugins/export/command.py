@@ -86,7 +86,7 @@ def table(folder: Folder, out: Out) -> None:
 
 
 def exported_bytes(run: Any) -> int:
-    """Return the bytes that an export of a run takes, about: dictionary, table and pictures."""
+    """Return the approximate size of an export of a run in bytes: dictionary, table and pictures."""
     kept = (*run.sae.rglob("*"), *run.exemplars.rglob("*"), run.latents)
     return sum(path.stat().st_size for path in kept if path.is_file())
 

@@ -27,7 +27,7 @@ _PARTS = ("image", "text")
 def export_huggingface(run: RunFolder, out: Path, *, pictures: bool = True) -> Path:
     """Write the dictionary, the table and the exemplars of a run into `out`, with a model card. Return `out`.
 
-    Nothing is uploaded. The dictionary is opened and written anew, so a damaged one is refused. Absolute local paths
+    Nothing is uploaded. The dictionary is opened and written again, so a damaged one is refused. Absolute local paths
     are removed from every file, and links are not followed.
 
     Args:

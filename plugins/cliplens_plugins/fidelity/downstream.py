@@ -82,8 +82,8 @@ def recovered(figures: Mapping[str, Mapping[str, float]], figure: str, ablation:
     out would, which flatters the dictionary, so the fraction from mean ablation is the stricter one as a rule.
 
     Args:
-        figures: what `downstream` returned.
-        figure: which figure.
+        figures: the result of `downstream`.
+        figure: name of the figure.
         ablation: the end that counts 0: "zero ablation" or "mean ablation".
 
     >>> recovered({"model": {"f": 1.0}, "dictionary": {"f": 1.5}, "mean ablation": {"f": 3.0}}, "f")

@@ -120,7 +120,7 @@ def _effect(shown: "_Shown", measured: "_Measured", latent: int, n_random: int, 
 
 @dataclass(frozen=True)
 class _Taken:
-    """What an ablation subtracted: the samples concerned, and the norm at each position."""
+    """The samples that an ablation changed, and the norm of the subtracted vector at each position."""
 
     rows: Int[np.ndarray, " firing_sample"]
     size: Float[Tensor, "firing_sample *pos"]

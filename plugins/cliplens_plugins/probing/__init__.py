@@ -1,4 +1,4 @@
-"""Metrics of single patches and of labels: Moran's I, k-sparse probes, absorption, CKNNA, FVU. Each has its control."""
+"""Further metrics of latents: Moran's I of patches, k-sparse probes, absorption, CKNNA, FVU. Each has a control."""
 
 from cliplens_plugins.probing.absorption import Absorption as Absorption
 from cliplens_plugins.probing.absorption import absorption as absorption

@@ -1,13 +1,14 @@
-"""Feature absorption (ours for vision): where the latent of an attribute is silent, does another carry the attribute?
+"""Measure feature absorption: where the latent of an attribute is silent, another latent carries the attribute.
 
-Chanin et al. (arXiv 2409.14507) found latents for "starts with S" that are silent on "snake", because a latent of that
-word carries the S too. Their definition needs the first letters of tokens. Here the attribute is any label:
+Chanin et al. (arXiv 2409.14507) found latents for "starts with S" that do not fire on "snake", because the latent of
+that word carries the S as well. Their definition needs the first letters of tokens. Ours works with any label:
 
-    direction   difference of the class means of the activations, on training rows, at length 1
-    main        the latent whose class means differ most on training rows
-    carries     code times <decoder row, direction>; another latent carries the attribute in a row where it is the one
-                that adds most along the direction, its decoder row has a cosine with it of at least `aligned`, and it
-                adds at least half of what the main latent adds on average where it fires
+- direction: the difference of the class means of the activations on training rows, normalised.
+- main latent: the latent whose class means differ most on training rows.
+- contribution of a latent in a row: code * <decoder row, direction>.
+- Another latent *carries* the attribute in a row if it has the largest contribution, its decoder row has a cosine of at
+  least `aligned` with the direction, and its contribution is at least half of the main latent's mean contribution over
+  positive rows on which that fires.
 
 Absorption is the share of positive test rows on which the main latent is silent and another latent carries.
 """
@@ -23,20 +24,21 @@ from cliplens.arrays import as_double
 from cliplens_plugins.probing.sparse_probe import ranked, split
 
 ALIGNED = 0.2
+"""Least cosine between the decoder row of a carrying latent and the direction of the attribute."""
 
 
 @dataclass(frozen=True)
 class Absorption:
-    """Shares of test rows, in [0, 1]; nan where there are no such rows, or the main latent fires on none of them."""
+    """Shares of test rows, in [0, 1]; nan if there are no such rows, or the main latent fires on none of them."""
 
     main: int
-    """The latent of the attribute; -1 where training rows lack one of the classes."""
+    """The main latent; -1 if the training rows contain only one class."""
     silent: float
-    """Positive rows on which the main latent is silent."""
+    """Share of positive rows on which the main latent is silent."""
     absorbed: float
-    """Positive rows on which, besides, another latent carries the attribute."""
+    """Share of positive rows on which it is silent and another latent carries the attribute."""
     control: float
-    """Negative rows on which the main latent is silent and another carries: how often that happens by chance."""
+    """The same share of negative rows: how often this happens by chance."""
 
 
 def absorption(
@@ -53,16 +55,16 @@ def absorption(
 
     Args:
         activations: [row, d], torch or numpy.
-        codes: [row, latent], of the same rows.
-        decoder: [latent, d].
+        codes: [row, latent], codes of the same rows.
+        decoder: [latent, d], decoder rows.
         labels: whether each row has the attribute.
-        pictures: the picture of each row: the rows of one picture are all in training or all in test.
-        aligned: least cosine of a carrying latent's decoder row with the direction of the attribute.
-        seed: of the split.
+        pictures: the picture of each row. All rows of a picture are training rows, or all are test rows.
+        aligned: least cosine between the decoder row of a carrying latent and the direction of the attribute.
+        seed: seed of the split.
 
     Raises:
-        InputError: arrays of other shapes.
-        NonFiniteError: nan or inf.
+        InputError: an array has another shape.
+        NonFiniteError: an array contains nan or inf.
     """
     x, z, rows = (
         as_double(values, name, axes).cpu().numpy()
@@ -99,7 +101,7 @@ def _carried(
     positive: Bool[np.ndarray, " row"],
     aligned: float,
 ) -> Bool[np.ndarray, " row"] | None:
-    """Return the rows in which a latent other than the main one carries; None where the main one never fires."""
+    """Return a mask of the rows in which another latent than `main` carries; None if `main` never fires."""
     along = decoder @ direction
     fires = positive & (codes[:, main] != 0)
     if not fires.any():

@@ -1,15 +1,15 @@
-"""CKNNA: do two representations agree about which samples are near? Huh et al., arXiv 2405.07987.
+"""CKNNA: measure whether samples have the same neighbours in two representations. Huh et al., arXiv 2405.07987.
 
     CKNNA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))
 
-K and L are the linear kernels of the two, set to 0 outside the pairs (i, j) in which j is among the k nearest
-neighbours of i in both kernels. HSIC is the unbiased estimator (Song et al. 2012) with its diagonal at 0:
+K and L are the linear kernels of the representations. Entries (i, j) are set to 0 unless j is among the k nearest
+neighbours of i in both kernels. HSIC is the unbiased estimator (Song et al. 2012), with zero diagonals:
 
     HSIC(K, L) = [ tr(KL') + 1'K1 1'L1 / ((n-1)(n-2)) - (1'KL1 + 1'LK1) / (n-2) ] / (n (n-3))
 
-Kernels with neighbours alone are not symmetric. The authors' code takes tr(KL) and 1'KL1, so it multiplies neighbours
-of i in one space with those of j in the other, and depends on the order of the two. Here tr(KL') follows the paper's
-alpha(i, j), and both orders are averaged. For symmetric kernels both are the usual estimate.
+These kernels are not symmetric. The authors' code uses tr(KL) and 1'KL1, so its result depends on the order of the two
+representations. Here tr(KL') follows the definition of alpha(i, j) in the paper, and the two orders are averaged. For
+symmetric kernels, both are the usual estimate.
 """
 
 import numpy as np
@@ -26,16 +26,16 @@ def cknna(a: Array, b: Array, k: int = 10) -> float:
 
     Args:
         a: [sample, d], torch or numpy.
-        b: [sample, other_d], row i for the same sample.
-        k: number of nearest neighbours, by inner product, the sample itself left out.
+        b: [sample, other_d], of the same samples.
+        k: number of nearest neighbours by inner product, without the sample itself.
 
     Returns:
-        At most about 1, which two equal representations have; about 0 for unrelated ones, see `cknna_by_chance`. nan
-        where no pair of samples are neighbours in both, or an HSIC is not above 0.
+        About 1 for equal representations and about 0 for unrelated ones (see `cknna_by_chance`). nan if no two samples
+        are neighbours in both, or if an HSIC is not above 0.
 
     Raises:
-        InputError: the numbers of samples differ, or there are no more than max(k, 3).
-        NonFiniteError: nan or inf.
+        InputError: the numbers of samples differ, or there are max(k, 3) samples or fewer.
+        NonFiniteError: an array contains nan or inf.
 
     Source: Huh et al., arXiv 2405.07987. Their code adds 1e-6 to the denominator; here 0/0 is nan.
     """
@@ -51,7 +51,7 @@ def cknna(a: Array, b: Array, k: int = 10) -> float:
 
 
 def cknna_by_chance(a: Array, b: Array, k: int = 10, *, draws: int = 10, seed: int = 0) -> tuple[float, float]:
-    """Return mean and standard deviation of the CKNNA where the samples of `b` are permuted: what chance gives.
+    """Return mean and standard deviation of the CKNNA after permuting the samples of `b`: the chance level.
 
     Raises:
         InputError: as `cknna`.
@@ -59,12 +59,12 @@ def cknna_by_chance(a: Array, b: Array, k: int = 10, *, draws: int = 10, seed: i
     x, y = _samples(a, b, k)
     rng = np.random.default_rng(seed)
     drawn = [cknna(x, y[torch.as_tensor(rng.permutation(len(y)), device=y.device)], k) for _ in range(draws)]
-    known = np.nan_to_num(np.array(drawn))  # no common neighbours: no agreement
+    known = np.nan_to_num(np.array(drawn))  # without common neighbours there is no agreement
     return float(known.mean()), float(known.std())
 
 
 def unbiased_hsic(K: Float[Tensor, "sample sample"], L: Float[Tensor, "sample sample"]) -> float:
-    """Return the unbiased estimate of HSIC; diagonals are taken as 0."""
+    """Return the unbiased estimate of HSIC. Diagonals are set to 0."""
     n = len(K)
     K, L = (m.clone().fill_diagonal_(0) for m in (K, L))
     across = (K.sum(0) @ L.sum(1) + K.sum(1) @ L.sum(0)) / 2
@@ -82,6 +82,8 @@ def _samples(a: Array, b: Array, k: int) -> tuple[Float[Tensor, "sample d"], Flo
     check_same_rows(x, y, "both representations")
     if len(x) <= max(k, 3):
         raise InputError(
-            expected=f"more than {max(k, 3)} samples for {k} neighbours", found=str(len(x)), fix="give more, or lower k"
+            expected=f"more than {max(k, 3)} samples for {k} neighbours",
+            found=str(len(x)),
+            fix="pass more samples, or a smaller k",
         )
     return x, y

@@ -1,4 +1,4 @@
-"""`cliplens probe`: how well single latents of a run tell a labelled attribute."""
+"""`cliplens probe`: measure how well single latents of a run predict a label."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +10,21 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def probe(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
     label: Annotated[
-        str, typer.Option(help="The attribute: COLUMN=VALUE of the pairs' table, FACTOR=VALUE of a world.")
+        str, typer.Option(help="Label to predict: COLUMN=VALUE of the pairs' table or FACTOR=VALUE of the world.")
     ],
-    k: Annotated[str, typer.Option(help="Numbers of latents a probe reads, as 1,16.")] = "1,16",
-    pairs: Annotated[int, typer.Option(min=10, help="Scored pairs to look at.")] = 4096,
+    k: Annotated[str, typer.Option(help="Numbers of latents that a probe reads, separated by commas.")] = "1,16",
+    pairs: Annotated[int, typer.Option(min=10, help="Largest number of scored pairs to use.")] = 4096,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the controls.")] = 0,
 ) -> None:
-    """k-sparse probes, a dense probe, absorption and CKNNA, with their controls, on pairs kept from training.
+    """Measure how well single latents predict a label: k-sparse probes, absorption and CKNNA, each with controls.
 
-    Probes are fitted on 70 % of the pictures and scored by AUROC (0.5 by chance) on the others. `permuted`: fitted on
-    permuted labels. `random`: latents drawn at random. Writes RUN/probing.json.
+    Probes are fitted on 70 % of the pictures and scored by AUROC on the others (chance: 0.5). A probe of the
+    activations is shown for comparison. The controls are probes fitted on permuted labels (`permuted`) and probes of
+    random latents (`random`). Writes RUN/probing.json.
+
+    Example: cliplens probe runs/world --label shape=circle
     """
     from cliplens.errors import InputError
     from cliplens.files import write_json
@@ -32,9 +35,11 @@ def probe(
     try:
         ks = [int(number) for number in k.split(",")]
     except ValueError as error:
-        raise InputError(expected="--k as numbers, 1,16", found=repr(k), fix="separate them with commas") from error
+        raise InputError(
+            expected="--k as whole numbers separated by commas", found=repr(k), fix="pass for example --k 1,16"
+        ) from error
     if min(ks) < 1:
-        raise InputError(expected="--k of at least 1", found=k, fix="give for example 1,16")
+        raise InputError(expected="--k of at least 1", found=k, fix="pass for example --k 1,16")
     with results(run.folder, "probe", folder / "probing.json"):
         tables = probing_tables(run, label, ks, pairs, seed)
         write_json(folder / "probing.json", {"label": label, "pairs": pairs, "seed": seed, **tables})
@@ -44,10 +49,10 @@ def probe(
 
 
 def probing_tables(run: Any, label: str, ks: list[int], pairs: int, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Return title -> rows, of an `OpenedRun`.
+    """Return the tables of an `OpenedRun`: title -> rows.
 
     Raises:
-        InputError: the label cannot be read, or the run keeps no activations or many rows per pair.
+        InputError: the label cannot be read, or the run has no activations, or several rows per pair.
     """
     from dataclasses import replace
 

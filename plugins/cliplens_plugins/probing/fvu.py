@@ -1,28 +1,26 @@
-"""Fraction of variance unexplained.
+"""Compute the fraction of variance unexplained (FVU).
 
-FVU = sum |x - x_hat|^2 / sum |x - mean|^2        mean per coordinate over all rows
+FVU = sum |x - x_hat|^2 / sum |x - mean|^2        where mean is that of each coordinate over all rows
 """
 
 from cliplens.arrays import Array, as_double, check_same_rows
 
 
 def fvu(activations: Array, reconstruction: Array) -> float:
-    """Return the fraction of variance that a reconstruction leaves unexplained: 1 less the explained variance.
+    """Return the fraction of variance that a reconstruction does not explain: 1 - explained variance.
 
-    The mean is taken per coordinate over all rows that are given, so give the whole set at once, not batches. Squares
-    are summed over rows and coordinates; squaring the sum over coordinates instead, as is sometimes done, is right only
-    for centred activations with residuals that sum to 0.
+    The mean is computed over all rows, so pass all rows at once, not batches.
 
     Args:
         activations: [row, d], torch or numpy.
-        reconstruction: [row, d], row i for row i.
+        reconstruction: [row, d], of the same rows.
 
     Returns:
-        At least 0; 1 for the mean of the rows, which is the control; nan where the rows do not vary.
+        0 or more. The control, reconstruction by the mean, has 1. nan if all rows are equal.
 
     Raises:
         InputError: the shapes differ.
-        NonFiniteError: nan or inf.
+        NonFiniteError: an array contains nan or inf.
 
     >>> import numpy as np
     >>> x = np.array([[1.0, 0.0], [3.0, 0.0]])
@@ -32,6 +30,6 @@ def fvu(activations: Array, reconstruction: Array) -> float:
     x, back = (as_double(v, n, ("row", "d")) for v, n in ((activations, "activations"), (reconstruction, "rows")))
     check_same_rows(x, back, "activations and reconstruction")
     spread = float((x - x.mean(0)).square().sum())
-    # Rounding of the mean leaves a spread of this size where all rows are equal.
+    # If all rows are equal, rounding of the mean leaves a spread of this size.
     constant = spread <= 1e-24 * float(x.square().sum())
     return float("nan") if constant else float((x - back).square().sum()) / spread

@@ -12,7 +12,7 @@ PENALTY = 1e-3
 
 @dataclass(frozen=True)
 class Logistic:
-    """A fitted probe: the score of a row is `row @ weights + bias`, the logarithm of the odds."""
+    """A fitted logistic regression. The score of a row is `row @ weights + bias`, the logarithm of the odds."""
 
     weights: Float[np.ndarray, " column"]
     bias: float
@@ -27,8 +27,8 @@ def fit_logistic(
 ) -> Logistic:
     """Return the logistic regression of labels on rows.
 
-    Columns are standardised first, then the mean log loss and `penalty / 2` times the squared weights are minimised by
-    L-BFGS from zero. The weights are given for the columns as they came; a column that does not vary has weight 0.
+    Columns are standardised first. Then L-BFGS minimises mean log loss + `penalty / 2` * squared weights, starting from
+    zero. The returned weights apply to the original columns; a constant column has weight 0.
     """
     mean, spread = rows.mean(0), rows.std(0)
     varies = spread > 1e-12 * (1 + np.abs(mean))

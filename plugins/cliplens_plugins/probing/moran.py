@@ -1,9 +1,9 @@
-"""Moran's I: does a latent fire on patches that lie together?
+"""Moran's I: measure whether a latent fires on patches that are next to each other.
 
     I = (N / S) * x' W x / x' x
 
-x are the activations of the N patches of one image, less their mean; W is 1 for neighbours, diagonal ones too (queen),
-and S is the sum of W. Moran, Biometrika 37:17 (1950).
+x are the activations on the N patches of one image, minus their mean. W is 1 for neighbours, diagonal neighbours
+included, else 0; S is the sum of W. Moran, Biometrika 37:17 (1950).
 """
 
 import torch
@@ -21,11 +21,11 @@ def morans_i(maps: Array) -> Array:
         maps: [map, row, column], torch or numpy.
 
     Returns:
-        [map], float64, of the kind given: near 1 where neighbours are alike, -1/(N - 1) by chance for N patches, below
-        it where they alternate; nan where all patches are equal or there is only one.
+        [map], float64, torch or numpy as `maps`. Near 1 if neighbours are similar; on average -1/(N - 1) for N patches
+        in random order; smaller if neighbours alternate. nan if all patches are equal or there is only one.
 
-    Neighbouring patches of any vision transformer are correlated, so compare with an untrained dictionary and with the
-    same patches in random order.
+    Neighbouring patches are correlated in every vision transformer. So compare with an untrained dictionary, and with
+    the same patches in random order.
 
     >>> import numpy as np
     >>> left = np.zeros((1, 4, 4)); left[:, :, :2] = 1

@@ -15,34 +15,36 @@ from cliplens_plugins.probing.moran import morans_i
 
 LEAST_PATCHES = 5
 MOST_PATCHES = 0.9
-"""An image counts for a latent where it fires on at least 5 patches and at most 90 % of them."""
+"""An image counts for a latent that fires on at least 5 and at most 90 % of its patches."""
 LEAST_IMAGES = 50
 _SEED = 43
 _BLOCK = 4096
 _COLUMNS = (
     Column(
         "moran",
-        f"Moran's I of the latent's map of patches, mean over images where it fires on {LEAST_PATCHES} patches to "
-        f"{MOST_PATCHES:.0%} of them: whether it fires on patches that lie together.",
+        f"Moran's I of the latent's map of patches: whether it fires on neighbouring patches. Mean over images where "
+        f"it fires on at least {LEAST_PATCHES} and at most {MOST_PATCHES:.0%} of the patches.",
         range="about [-1, 1]",
         nan=f"fewer than {LEAST_IMAGES} such images",
         source="Moran 1950",
     ),
     Column(
         "moran_shuffled",
-        "The same with the patches of each image in random order: the control, -1/(N - 1) on average for N patches.",
+        "Control: the same with the patches of each image in random order; -1/(N - 1) on average for N patches.",
         range="about [-1, 1]",
         nan=f"fewer than {LEAST_IMAGES} such images",
     ),
-    Column("moran_images", "Images that the two rest on.", unit="count", range="0 .."),
+    Column(
+        "moran_images", "Number of images that `moran` and `moran_shuffled` are means over.", unit="count", range="0 .."
+    ),
 )
 
 
 class MoranMetric(MetricOfParts):
-    """Mean Moran's I of each latent over images, beside the same with shuffled patches. Silent where a row is no patch.
+    """Compute the mean Moran's I of each latent over images, and the same with shuffled patches.
 
-    Images must have a square number of patches, whose rows stand together in one batch. A picture with several captions
-    counts once.
+    It gives no columns if rows are not patches. Images must have a square number of patches, in consecutive rows of one
+    batch. A picture with several captions counts once.
     """
 
     name: ClassVar[str] = "moran"
@@ -52,7 +54,7 @@ class MoranMetric(MetricOfParts):
         self._sums = Sums()
 
     def update(self, batch: Batch) -> None:
-        """Take one batch in."""
+        """Add one batch."""
         codes = batch.codes.image
         if codes is None:
             return
@@ -68,7 +70,7 @@ class MoranMetric(MetricOfParts):
         return {"sums": self._sums}
 
     def findings(self, decoder: Float[Tensor, "d_sae d_in"] | None) -> Findings:
-        """Return the columns; none where no image had patches."""
+        """Return the columns; none if no image had patches."""
         if "images" not in self._sums:
             return Findings()
         images = self._sums["images"].cpu().numpy()

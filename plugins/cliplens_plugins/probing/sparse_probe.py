@@ -1,7 +1,7 @@
-"""k-sparse probing: how well do k latents tell a labelled attribute? Gurnee et al., arXiv 2305.01610.
+"""k-sparse probing: measure how well k latents predict a label. Gurnee et al., arXiv 2305.01610.
 
 The k latents are those whose class means differ most on the training rows (as in sae-probes, Kantamneni et al., arXiv
-2502.16681); a logistic regression on them is fitted on the same rows and scored by AUROC on rows of other pictures.
+2502.16681). A logistic regression on them is fitted on the same rows, and scored by AUROC on rows of other pictures.
 """
 
 from collections.abc import Hashable, Sequence
@@ -19,24 +19,26 @@ from cliplens.statistics import auroc, auroc_interval
 from cliplens_plugins.probing.logistic import fit_logistic
 
 TEST_SHARE = 0.3
+"""Share of the pictures to test on."""
 _SEED = 71
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found. All figures are AUROCs on rows it was not fitted on, in [0, 1], 0.5 by chance."""
+    """The result of a probe. All figures are AUROCs on test rows, in [0, 1]; chance gives 0.5."""
 
     k: int
-    """Number of columns it reads."""
+    """Number of latents that the probe reads."""
     latents: tuple[int, ...]
+    """These latents, the one with the largest difference of class means first."""
     auroc: float
     low: float
     high: float
-    """95 % interval, from the numbers of test pictures with and without the label."""
+    """Limits of the 95 % interval, from the numbers of test pictures with and without the label."""
     permuted: float
-    """Control: the same with the labels of the training rows permuted among pictures."""
+    """Control: fitted on labels that were permuted among the training pictures."""
     random: float
-    """Control: the same with k latents drawn among those that fire, mean over ten draws."""
+    """Control: k random latents among those that fire; mean over ten draws."""
 
 
 def sparse_probe(
@@ -50,25 +52,25 @@ def sparse_probe(
     """Return a k-sparse probe for each k.
 
     Args:
-        codes: [row, latent], torch or numpy; give raw activations and k = d for a dense probe to compare with.
+        codes: [row, latent], torch or numpy. Pass activations and k = d to get a dense probe for comparison.
         labels: whether each row has the attribute.
-        pictures: the picture of each row: the rows of one picture are all in training or all in test.
-        ks: numbers of latents; more than there are means all.
-        seed: of the split and of the controls.
+        pictures: the picture of each row. All rows of a picture are training rows, or all are test rows.
+        ks: numbers of latents; a number above that of all latents means all.
+        seed: seed of the split and of the controls.
 
     Returns:
-        A `Probe` per k. Figures are nan where training or test rows lack one of the classes.
+        One `Probe` per k. Figures are nan if the training or the test rows contain only one class.
 
     Raises:
         InputError: the numbers of rows differ.
-        NonFiniteError: nan or inf among the codes.
+        NonFiniteError: the codes contain nan or inf.
     """
     rows = as_double(codes, "codes", ("row", "latent")).cpu().numpy()
     has = np.asarray(labels, dtype=bool)
     check_same_rows(torch.as_tensor(has), torch.as_tensor(rows), "labels and codes")
     if len(pictures) != len(rows):
         raise InputError(
-            expected=f"a picture for each of {len(rows)} rows", found=str(len(pictures)), fix="give one per row"
+            expected=f"a picture for each of {len(rows)} rows", found=str(len(pictures)), fix="pass one picture per row"
         )
     picture, in_test = split(pictures, seed)
     rng = np.random.default_rng([_SEED, seed])
@@ -90,18 +92,18 @@ def sparse_probe(
 def split(
     pictures: Sequence[Hashable], seed: int = 0, share: float = TEST_SHARE
 ) -> tuple[Int64[np.ndarray, " row"], Bool[np.ndarray, " row"]]:
-    """Return a number for each row's picture, and which rows are for testing; all rows of a picture are on one side.
+    """Return the number of each row's picture, and a mask of the test rows. Rows of one picture are never separated.
 
-    The side depends on the picture and the seed alone, so more rows do not move those that were there.
+    The choice depends only on picture and seed, so it does not change when rows are added.
     """
     names = [str(p) for p in pictures]
     _, number = np.unique(names, return_inverse=True)
-    # A run's own held-out pairs are chosen by seed 0: with that seed they would all fall on one side here.
+    # The held-out pairs of a run were chosen with seed 0; with that seed, they would all become training or test rows.
     return number.astype(np.int64), held_out(pair_keys(names), share, _SEED + seed)
 
 
 def ranked(codes: Float[np.ndarray, "row latent"], labels: Bool[np.ndarray, " row"]) -> Int64[np.ndarray, " latent"]:
-    """Return the latents by the difference of their class means, largest first, ties by number."""
+    """Return the latents in order of the difference of their class means, largest first; ties by number."""
     return np.argsort(-np.abs(codes[labels].mean(0) - codes[~labels].mean(0)), kind="stable")
 
 
@@ -112,7 +114,7 @@ def _fitted(
     in_test: Bool[np.ndarray, " row"],
     k: int,
 ) -> tuple[float, Int64[np.ndarray, " k"]]:
-    """Return the AUROC on the test rows of a probe that is told `told` about the training rows, and its latents."""
+    """Return the test AUROC of a probe fitted on the training rows with the labels `told`, and its latents."""
     if len(set(told[~in_test])) < 2:
         return float("nan"), np.zeros(0, np.int64)
     chosen = ranked(rows[~in_test], told[~in_test])[:k]
@@ -139,7 +141,7 @@ def _permuted(
     training: Bool[np.ndarray, " row"],
     rng: np.random.Generator,
 ) -> Bool[np.ndarray, " row"]:
-    """Return labels permuted among training pictures; each picture takes the label of another's first row."""
+    """Return labels permuted among training pictures. A picture gets the label of the first row of another."""
     told = has.copy()
     names, first, place = np.unique(picture[training], return_index=True, return_inverse=True)
     if len(names):

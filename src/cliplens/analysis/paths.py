@@ -141,7 +141,7 @@ def check_towards(towards: Tensor, inputs: Tensor, tower: HookedTower) -> None:
 
     Raises:
         MismatchError: the shape is not [input, d_embed].
-        InputError: a direction has not norm 1.
+        InputError: a direction does not have norm 1.
     """
     if towards.shape != (len(inputs), tower.cfg.d_embed):
         raise MismatchError(

@@ -45,7 +45,7 @@ def head_scores(
     Raises:
         UnknownNameError: there is no pattern of that name for this tower.
         InputError: the tower does not expose its blocks.
-        MismatchError: the mask has not the size of the tower's attention.
+        MismatchError: the mask does not have the size of the tower's attention.
     """
     check_open(tower)
     checked = tower.checked(inputs)

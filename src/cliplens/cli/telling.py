@@ -1,4 +1,4 @@
-"""What commands print about a run."""
+"""Print the plan and the results of a run."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ def name_columns(
     Args:
         from_images: one name per latent, from its top images.
         from_captions: one name per latent, from its top captions.
-        alive: which latents fire at all; all by default.
+        alive: mask of the latents that fire; None means all.
         by: name of the namer, for the schema.
         image_share: each latent's share of activation on images; see `chosen_modality`.
     """

@@ -115,7 +115,7 @@ def _key(value: Any) -> Any:
 
 
 def _given_twice(images: list[Any]) -> set[str]:
-    """The ids that several images of different files have, so that no caption can be told to be of either."""
+    """Return the ids that several image files share. A caption with such an id cannot be assigned to an image."""
     files: dict[str, set[Any]] = {}
     for image in images:
         if isinstance(image, dict) and (key := id_of(image.get("id"))) is not None:

@@ -19,7 +19,7 @@ def decoded(content: bytes) -> str:
 
 
 def errors_of(encoding: str) -> str:
-    """Return how bytes that are no text in an encoding are decoded."""
+    """Return the error handler that decodes bytes that are invalid in an encoding."""
     return "surrogateescape" if encoding.startswith("utf-8") else "backslashreplace"
 
 

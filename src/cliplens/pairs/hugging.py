@@ -82,7 +82,7 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities
 
 
 def _why(error: BaseException) -> str:
-    """The first line of what went wrong at the root of an error of `datasets`."""
+    """Return the first line of the root cause of an error of `datasets`."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = (str(error).splitlines() or [""])[0].rstrip(".")

@@ -128,7 +128,7 @@ def _check_read(source: Any, given: list[str]) -> None:
 
 
 def _reads(source: Any) -> tuple[str, Collection[str]]:  # noqa: PLR0911  one line per source
-    """What a source is, and the options that are read for it."""
+    """Return a description of the source, and the names of the options that apply to it."""
     if isinstance(source, Pairs):
         return "a source that is pairs already", ()
     if not isinstance(source, str | Path):

@@ -176,7 +176,7 @@ class TarImages(LazyImages):
         return digest.hexdigest()
 
     def keys(self) -> Int64[np.ndarray, " image"]:
-        """Return a number per image that is equal for the same file in a tar."""
+        """Return one number per image. Images stored as the same file of a tar have the same number."""
         return np.fromiter(
             (hash((n,)) if at[0] < 0 else hash(tuple(at)) for n, at in enumerate(self.locations.tolist())),
             np.int64,

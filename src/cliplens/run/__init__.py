@@ -13,6 +13,7 @@ from cliplens.run.remedies import resume_command as resume_command
 from cliplens.run.reports import write_report as write_report
 from cliplens.run.results import results as results
 from cliplens.run.steps import versions as versions
+from cliplens.run.study import run_study as run_study
 from cliplens.run.verify import fixes as fixes
 from cliplens.run.verify import verify as verify
 from cliplens.settings import Settings as Settings

@@ -190,7 +190,7 @@ def _probe_judge(judge: Judge, pairs: Pairs, settings: Settings) -> None:
             raise InputError(
                 expected=f"images or captions that the judge {judge.name!r} embeds",
                 found="pairs without them",
-                fix="give --images FOLDER or --captions FILE, or leave --judge out",
+                fix="pass --images FOLDER or --captions FILE, or leave --judge out",
             )
         return
 

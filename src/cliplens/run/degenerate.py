@@ -20,7 +20,7 @@ _MOSTLY_DEAD = 0.5
 _BATCHES = 16
 _CONSTANT = 1e-6
 _FEW = 50
-"""Scored pairs below which shares and scores of single latents say little."""
+"""Number of scored pairs below which shares and scores of single latents are unreliable."""
 _WHAT = {"image": ("images", "image"), "text": ("captions", "text")}
 
 
@@ -42,7 +42,7 @@ def check_enough(keys: UInt64[np.ndarray, " pair"], settings: Settings) -> None:
     kept = "" if settings.sae is not None else f"at least {FEWEST} pairs to train on and "
     found = "" if settings.sae is not None else f"{trained} to train on and "
     raise InputError(
-        expected=f"{kept}at least {FEWEST} to score on (held out by their ids: {settings.held_out:g} of all)",
+        expected=f"{kept}at least {FEWEST} pairs to score on (a share of {settings.held_out:g}, chosen by id)",
         found=f"{found}{scored} to score on, of {len(keys)} usable pairs",
         fix="pass more pairs, or another --held-out",
     )
@@ -57,13 +57,13 @@ def warnings_of_pairs(scored: int, captions: Sequence[str | None]) -> list[str]:
     told = []
     if scored < _FEW:
         told.append(
-            f"Warning: only {scored} pairs are scored: classes, shares and names of single latents say little. Give "
-            "more pairs, or a larger --held-out."
+            f"Warning: only {scored} pairs are scored, so classes, shares and names of single latents are unreliable. "
+            "Use more pairs, or a larger --held-out."
         )
     if len(captions) > 1 and captions[0] and all(caption == captions[0] for caption in captions):
         told.append(
-            f"Warning: all {len(captions)} captions are the same text, so names from captions, and whatever compares "
-            "captions, say nothing."
+            f"Warning: all {len(captions)} captions are the same text, so names from captions, and all comparisons of "
+            "captions, have no meaning."
         )
     return told
 

@@ -58,7 +58,7 @@ def labels_of_embeddings(settings: Settings, column: str) -> LabelColumn:
         raise InputError(
             expected=f"a table of captions with a column {column!r}, for --target",
             found=f"--captions {settings.captions}" if settings.captions else "no captions",
-            fix="give --captions captions.csv, a row per row of the embeddings",
+            fix="pass --captions captions.csv with one row per embedding",
         )
     labels = _table(settings, column)
     pairs = pairs_of_embeddings(settings, embeddings_of(settings))

@@ -48,7 +48,7 @@ def harvest_run(
 ) -> Cache:
     """Read all sites in one pass into the run folder, continuing an earlier harvest.
 
-    With `again`, the list of bad pairs is written anew. Without it, a finished harvest is only verified and repaired.
+    With `again`, the list of bad pairs is written again. Without it, a finished harvest is only verified and repaired.
     """
     how: dict[str, Any] = {"token": settings.token, "dtype": settings.cache_dtype, "autocast": settings.autocast}
     return harvest(

@@ -239,6 +239,6 @@ class OpenedRun:
         return train_again(training_rows(Cache.open(self.folder.activations), asked), asked)
 
     def pictures_of(self, ids: Sequence[str]) -> list[str]:
-        """Return what identifies the picture of each pair; equal for pairs of the same picture."""
+        """Return an identifier of the picture of each pair. Pairs of the same picture have the same identifier."""
         places, pictures = self.pairs.indices(ids), self.pairs.image_ids
         return [str(pictures[places[i]]) for i in ids]

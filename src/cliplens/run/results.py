@@ -1,4 +1,4 @@
-"""Results that other commands write into a run folder: one at a time, from whole files, with a record of their own."""
+"""Write results of other commands into a run folder: check its files first, hold its lock, and record the results."""
 
 import shlex
 import sys
@@ -22,9 +22,9 @@ def results(folder: RunFolder, name: str, *paths: Path, room: int = 0) -> Iterat
 
     Args:
         folder: the run.
-        name: of the command, such as `fidelity`.
+        name: name of the command, such as `fidelity`.
         paths: the files and folders that the block writes.
-        room: bytes it will write, about.
+        room: approximate number of bytes that the block writes.
 
     Raises:
         DamagedError: scores or names were altered since they were written.

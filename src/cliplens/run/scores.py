@@ -1,7 +1,7 @@
-"""What the pass over the scored pairs found, on disk, so that latents can be named again without another pass.
+"""Store the results of the pass over the scored pairs, so that latents can be named again without another pass.
 
 scores/latents.parquet            the latent table without names
-scores/top-image.safetensors      the strongest samples of each latent that names are made from and tested on
+scores/top-image.safetensors      the strongest samples of each latent, to make and to test names
 scores/top-text.safetensors
 scores/findings.json              figures, tables, notes and failed plugins of the metrics and controls
 """

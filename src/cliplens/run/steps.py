@@ -158,7 +158,7 @@ class StepLog:
         self.whole = False
         """Whether `steps.json` is as it was written."""
         self.damaged: str | None = None
-        """What is wrong with `steps.json`; None where nothing is, or where there is none."""
+        """The fault of `steps.json`; None if there is no fault or no file."""
         self._read()
 
     def _read(self) -> None:
@@ -202,7 +202,7 @@ class StepLog:
         return self.damage(step) or State(step, "done", "done")
 
     def damage(self, step: Step) -> State | None:
-        """Return what is wrong with the files of a finished step; None if all are as they were written."""
+        """Return the fault in the files of a finished step; None if all are as they were written."""
         for name, problem in self.records[step.name].problems(self.folder.path):
             return State(step, "lost" if problem == MISSING else "damaged", f"{name} {_IN_WORDS[problem]}")
         return None

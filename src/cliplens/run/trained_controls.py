@@ -7,7 +7,7 @@
 | `reseeds` | the run's dictionary from other seeds | arXiv 2605.18229 |
 
 Shuffled weights keep the architecture and the distribution of the weights and lose what was learned. Heap et al. (arXiv
-2501.17727) draw them anew from a Gaussian of the same mean and variance instead.
+2501.17727) draw new weights from a Gaussian of the same mean and variance instead.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

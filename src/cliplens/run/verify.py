@@ -26,11 +26,11 @@ class Verified:
 
     name: str
     problem: str | None
-    """What is wrong with the file; None if it is unaltered."""
+    """The fault of the file; None if it is unaltered."""
     known: bool = True
     """Whether its hash was recorded; otherwise the file was only parsed."""
     fix: str = ""
-    """The command that makes it again, where that is not the one of `resume_command`."""
+    """The command that makes the file again, if it differs from that of `resume_command`."""
 
 
 def verify(folder: RunFolder) -> list[Verified]:
@@ -59,7 +59,7 @@ def fixes(folder: RunFolder, checked: Sequence[Verified]) -> list[str]:
 
 
 def _recorded(folder: RunFolder) -> Iterator[Verified]:
-    """Files of steps and results whose hashes are in `steps.json`; of a folder recorded as a whole, every file."""
+    """Check the files whose hashes are in `steps.json`; in a folder that was recorded as one, every file."""
     log = StepLog(folder)
     if log.damaged:
         yield Verified("steps.json", log.damaged)
@@ -91,7 +91,7 @@ def _has_records(folder: RunFolder) -> bool:
 
 
 def _again(folder: RunFolder, command: str) -> str:
-    """The command that a record holds, with the run folder in the place of RUN."""
+    """Return the recorded command, with the path of the run folder in place of RUN."""
     return shlex.join(str(folder.path) if word == "RUN" else word for word in shlex.split(command))
 
 

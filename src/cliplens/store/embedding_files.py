@@ -71,7 +71,7 @@ def read_embeddings(paths: Sequence[Path | str], modalities: Sequence[Modality] 
         raise InputError(
             expected=f"embeddings of {' and of '.join(missing)} in {', '.join(map(str, paths))}",
             found=f"arrays for {', '.join(found) or 'neither'}",
-            fix="name the arrays 'image' and 'text', give one file each, or read one modality (--tower vision or text)",
+            fix="name the arrays 'image' and 'text', pass one file each, or read one modality (--tower vision or text)",
         )
     image, text = (_checked(found[m], m) if m in modalities else None for m in MODALITIES)
     return Embeddings(image, text, ids, notes=tuple(notes))

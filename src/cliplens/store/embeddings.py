@@ -33,7 +33,7 @@ class Embeddings:
     ids: tuple[str, ...] | None = None
     name: str = "embeddings"
     notes: tuple[str, ...] = ()
-    """How the arrays were chosen, for the user."""
+    """A note for the user on how the arrays were chosen."""
     vision: None = None
     text: None = None
     preprocess: None = None

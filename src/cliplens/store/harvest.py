@@ -75,7 +75,7 @@ def harvest(
         forward_batch: pairs per forward pass; part of the plan.
         shard_pairs: pairs per shard; None fills shards of at most 256 MB and makes at least 64 shards of a large set.
         shuffle: "all" permutes all pairs, "local" only within a shard (for sources that are slow out of order), "none".
-        seed: of the permutation.
+        seed: seed of the permutation.
         quarantine: collects bad pairs; None allows 1 % of them.
         workers: processes that decode images.
         autocast: see `cliplens.stream.SiteReader`; part of the plan, as it changes the bytes.

@@ -1,4 +1,4 @@
-"""Modality classes of latents, from the table of a run or computed for any dictionary on given activations."""
+"""Get the modality classes of latents: from the table of a run, or computed for any dictionary on activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cliplens.tally import tally
 
 ClassRule = Literal["modality", "modality_paper", "modality_significant"]
 CLASS_RULES: tuple[str, ...] = get_args(ClassRule)
-"""Columns of the latent table that hold a class per latent: fixed cuts, the paper's rule, significant only."""
+"""Columns of the latent table with a class per latent: by fixed cuts, by the paper's rule, or significant ones only."""
 
 
 @dataclass(frozen=True)

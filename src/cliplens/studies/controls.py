@@ -1,4 +1,4 @@
-"""The control of every study: the same figures with an untrained dictionary."""
+"""Make the control of every study: an untrained dictionary to compute the same figures with."""
 
 from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, untrained_twin

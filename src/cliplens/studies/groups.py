@@ -1,4 +1,4 @@
-"""Groups of latents: the modality classes as disjoint groups, and random groups of the same size and firing rates."""
+"""Make groups of latents: one per modality class, and random groups of the same size and firing rates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class LatentGroups:
-    """Disjoint groups of latents that together contain every latent.
+    """Disjoint groups that together contain every latent.
 
     >>> groups = LatentGroups.from_classes(np.array(["ImgD", "CrossD", "ImgD"]))
     >>> groups.sizes
@@ -71,7 +71,7 @@ def matched_sets(
 
     Living latents (rate above 0) are divided into bins of equal size by their rate. A random set contains, from each
     bin, as many latents as the given set, drawn without replacement. Dead members are left out. If the given set fills
-    most of a bin, both sets share latents: `overlap` returns the share of the random set that lies in the given set.
+    most of a bin, the random sets contain many of its latents.
 
     Args:
         mask: the given set.

@@ -1,4 +1,4 @@
-"""Labelled pictures: a folder with one subfolder per class, the layout of most image data sets."""
+"""Read labelled pictures from a folder with one subfolder per class, the layout of most image data sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class Labelled:
 def read_class_folders(folder: Path | str, *, names: Sequence[str] | None = None) -> Labelled:
     """Return the pictures of a folder that has one subfolder per class, in the order of their paths.
 
-    The name of a subfolder is the name of its class, with `_` as a blank. Hidden files and other files are skipped.
+    The name of a subfolder is the name of its class, with `_` replaced by a space. Hidden files, and files of
+    other types, are skipped.
 
     Args:
         folder: the folder.

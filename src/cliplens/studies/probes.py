@@ -1,4 +1,4 @@
-"""Probes: how well an attribute can still be read from embeddings, by a linear and by a non-linear classifier."""
+"""Probes: measure how well a linear and a non-linear classifier can still read an attribute from embeddings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _WIDTH = 64
 
 @dataclass(frozen=True)
 class Scaled:
-    """A network over standardised inputs."""
+    """A network that standardises its inputs first."""
 
     network: nn.Module
     mean: Float[Tensor, " d"]
@@ -30,7 +30,7 @@ class Scaled:
 
 
 def linear_probe(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"], *, decay: float = 1e-3) -> Scaled:
-    """Fit a logistic regression of the labels on standardised rows; `decay` is the weight of the squared weights."""
+    """Fit a logistic regression of the labels on standardised rows; `decay` is the factor of the L2 penalty."""
     mean, deviation, given = _standardised(rows)
     network = nn.Linear(rows.shape[1], int(labels.max()) + 1, dtype=torch.float64)
     nn.init.zeros_(network.weight)
@@ -49,7 +49,7 @@ def linear_probe(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"], *, d
 
 
 def mlp_probe(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"], *, steps: int = 200, seed: int = 0) -> Scaled:
-    """Fit a network with one hidden layer of 64 units, in full batches of AdamW (rate .01, decay .01)."""
+    """Fit a network with one hidden layer of 64 units, with AdamW on full batches (rate .01, decay .01)."""
     mean, deviation, given = _standardised(rows)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def mlp_probe(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"], *, step
 
 
 def probe_auc(logits: Float[Tensor, "row class"], labels: Int[np.ndarray, " row"]) -> float:
-    """Return the AUROC of held-out rows, the mean over classes of each class against the others; 0.5 by chance."""
+    """Return the AUROC on held-out rows: each class against the others, averaged over classes. Chance gives 0.5."""
     scores = logits.softmax(1).cpu().numpy() if logits.shape[1] > 2 else (logits - logits[:, :1]).cpu().numpy()
     classes = [1] if logits.shape[1] == 2 else range(logits.shape[1])
     return float(np.mean([auroc(scores[labels == c, c], scores[labels != c, c]) for c in classes]))
@@ -72,6 +72,6 @@ def probe_auc(logits: Float[Tensor, "row class"], labels: Int[np.ndarray, " row"
 
 def _standardised(rows: Float[Tensor, "row d"]) -> tuple[Tensor, Tensor, Tensor]:
     given = rows.double()
-    # A direction that an edit has removed holds rounding noise alone: scaling that up would invent evidence.
+    # A direction that an edit removed contains only rounding noise, which must not be scaled up.
     mean, deviation = given.mean(0), given.std(0).clamp_min(1e-6)
     return mean, deviation, (given - mean) / deviation

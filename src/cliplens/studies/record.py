@@ -1,4 +1,4 @@
-"""The record of a study in a run folder: `RUN/studies/NAME.json`, which the report shows as a section."""
+"""Write and read the record of a study, `RUN/studies/NAME.json`. The report shows each record as a section."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,16 @@ class Study:
     """The result of a study."""
 
     name: str
-    """`contribution`, `bias`, ...: the file name, and the anchor of the section in the report."""
+    """Name of the study, such as "bias": the file name, and the anchor of the section in the report."""
     title: str
     findings: Sequence[str] = ()
     """Findings in full sentences, bad results first."""
     tables: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+    """Rows of each table, by its title."""
     notes: Sequence[str] = ()
     """Notes on how to read the tables, and on what they do not show."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the study."""
     latents: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Latents whose cards the section links to, by title."""
     pictures: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +43,7 @@ def write_study(folder: RunFolder, study: Study) -> Path:
 
 
 def read_studies(folder: RunFolder) -> list[Study]:
-    """Return the studies of a run, by name; an empty mapping if there are none.
+    """Return the studies of a run, in the order of their names; an empty list if there are none.
 
     Raises:
         DamagedError: a file is not the record of a study.

@@ -189,9 +189,6 @@ class _Runner:
             found = [codes[:, p] @ decoder[p] for p in torch.as_tensor(self._parts)]
         return torch.stack(found).unflatten(1, acts.shape[:2])
 
-    def _lost(self, rows: Float[Tensor, "row d"], latents: np.ndarray) -> Float[Tensor, "row d"]:
-        return rows - self._steered(rows, [ablate(latents)]) if len(latents) else torch.zeros_like(rows)
-
     def codes(self, rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d_sae"]:
         codes: Tensor = self._reader.encode(rows.to(self._reader.W_dec))
         return codes.to_dense() if codes.is_sparse else codes

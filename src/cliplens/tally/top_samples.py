@@ -112,7 +112,7 @@ class TopSamples:
             self._buffer(other._ids, other._keys, other._latents, other._values, other._sample, payload)
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything that is kept as tensors; ids are UTF-8 bytes with the end of each."""
+        """Return the state as tensors. Ids are stored as UTF-8 bytes, with the position of the end of each."""
         self._compact()
         encoded = [i.encode() for i in self._ids]
         held = {

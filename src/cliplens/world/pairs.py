@@ -72,8 +72,8 @@ def ground_truth(pairs: int | Iterable[str], *, seed: int = 0) -> GroundTruth:
     """Return the values of the factors of pairs of the world.
 
     Args:
-        pairs: their number, counted from the first of `seed`, or the ids of some (of any seed).
-        seed: of the pairs when a number is given.
+        pairs: the number of pairs, which are then the first ones of `seed`; or ids of pairs of any seed.
+        seed: seed of the pairs, if their number is given.
 
     Raises:
         InputError: an id is not one of `world_pairs`.

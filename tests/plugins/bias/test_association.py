@@ -33,7 +33,7 @@ def test_intervals_cover_and_chance_is_rarely_called_tied() -> None:
 
 
 def test_too_few_items_are_refused() -> None:
-    with pytest.raises(InputError, match="Fix: give more items"):
+    with pytest.raises(InputError, match="Fix: pass at least four items"):
         tied_rate(np.zeros(3, dtype=int), np.zeros(3, dtype=int))
 
 

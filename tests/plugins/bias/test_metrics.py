@@ -56,7 +56,7 @@ def test_skew_and_ndkl_agree_with_slow_versions(groups: list[int], k: int, seed:
 def test_a_ranking_with_the_pools_shares_has_no_skew() -> None:
     group = np.array([0, 1, 0, 1])
     assert max_skew(np.arange(4), group, 2, n_groups=2) == 0.0
-    with pytest.raises(InputError, match="Fix: choose a smaller k"):
+    with pytest.raises(InputError, match="Fix: pass a k in that range"):
         max_skew(np.arange(4), group, 5, n_groups=2)
 
 

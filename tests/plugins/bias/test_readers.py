@@ -92,9 +92,9 @@ def test_waterbirds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["celeba", "fairface", "utkface", "waterbirds"])
 def test_an_empty_folder_and_none_are_refused_in_words(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="data set's folder"):
+    with pytest.raises(InputError, match="Fix: pass the folder of the data set"):
         read_bias_set(f"{name}:{tmp_path}")
-    with pytest.raises(InputError, match="Fix: name an existing folder"):
+    with pytest.raises(InputError, match="Fix: pass an existing folder"):
         read_bias_set(f"{name}:{tmp_path}/nowhere")
 
 

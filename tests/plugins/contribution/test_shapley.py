@@ -48,11 +48,11 @@ def test_a_player_that_never_adds_gets_nothing_and_equals_share_equally() -> Non
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6, 2**13])
 def test_other_numbers_of_subsets_are_refused(count: int) -> None:
-    with pytest.raises(InputError, match="Fix: give them in the order"):
+    with pytest.raises(InputError, match="Fix: pass them in the order"):
         shapley_values(np.zeros(count))
 
 
 @pytest.mark.parametrize("n", [0, 13, -1])
 def test_too_few_or_too_many_players_are_refused(n: int) -> None:
-    with pytest.raises(InputError, match="Fix: join small groups"):
+    with pytest.raises(InputError, match="Fix: combine small groups"):
         coalitions(n)

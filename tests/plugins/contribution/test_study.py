@@ -14,7 +14,7 @@ from cliplens.run import OpenedRun
 from cliplens.studies import ScoredClasses, read_studies
 from cliplens_plugins.contribution import Problem, contribution, matching_problem, mm_shap, zero_shot_problem
 from cliplens_plugins.contribution.command import app
-from cliplens_plugins.contribution.of_run import _given
+from cliplens_plugins.contribution.run_tasks import task_of_user
 from cliplens_plugins.contribution.study import removal_verdicts
 from support.study_runs import study_run
 from support.tiny import tiny_images, tiny_model, tiny_tokens
@@ -83,7 +83,7 @@ def test_mm_shap_of_a_model_that_ignores_a_side_is_at_the_end() -> None:
     assert ((share > 0) & (share < 1)).all()
     same = mm_shap(clip, torch.zeros(3, 3, 32, 32), tokens, side=2, permutations=2).text
     assert np.allclose(same, 1.0)  # a picture without content has nothing to hide
-    with pytest.raises(InputError, match="Fix: choose a side"):
+    with pytest.raises(InputError, match="Fix: pass a side"):
         mm_shap(clip, tiny_images(1), tokens[:1], side=5)
 
 
@@ -109,8 +109,8 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun,
         (["--labels", "colr"], "colour"),
         (["--labels", "light"], "factor of captions"),
         (["--labelled", "/nowhere"], "no folder /nowhere"),
-        (["--function", "nowhere:task"], "name a function that Python can import"),
-        (["--function", "math"], "name a function that Python can import"),
+        (["--function", "nowhere:task"], "pass a function that Python can import"),
+        (["--function", "math"], "pass a function that Python can import"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_words(run: OpenedRun, options: list[str], says: str) -> None:
@@ -122,7 +122,7 @@ def test_what_cannot_be_asked_is_refused_in_words(run: OpenedRun, options: list[
 
 @pytest.mark.parametrize("function", ["nowhere:task", "math", "math:nothing", "", ":task"])
 def test_a_function_that_cannot_be_imported_is_refused(function: str) -> None:
-    with pytest.raises(InputError, match="name a function that Python can import"):
-        _given(function)
-    assert list(_given("math:sqrt")) == ["sqrt"]
-    assert _given(None) == {}
+    with pytest.raises(InputError, match="pass a function that Python can import"):
+        task_of_user(function)
+    assert list(task_of_user("math:sqrt")) == ["sqrt"]
+    assert task_of_user(None) == {}

@@ -23,7 +23,7 @@ from cliplens.sae.foreign.weights import matrix, spec_of
 
 _BIASES = ("bias", "decoder.bias", "decoder_bias", "b_dec")
 _FOLDED = ("norm_factor",)
-"""What the library multiplies into the weights itself before it saves them, and keeps in its configuration."""
+"""Factors that the library multiplies into the weights before it saves them, and also keeps in its configuration."""
 _WITHOUT_GATES: frozenset[Kind] = frozenset({"relu", "topk", "batchtopk", "jumprelu"})
 
 

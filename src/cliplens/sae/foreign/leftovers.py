@@ -35,7 +35,7 @@ def check_leftovers(layout: str, checkpoint: Checkpoint, understood: Collection[
 
     Args:
         layout: the layout's name.
-        checkpoint: what was read; its `read` names the tensors in use.
+        checkpoint: the checkpoint; its `read` contains the names of the tensors in use.
         understood: names of the configuration that the layout follows.
 
     Raises:

@@ -16,7 +16,7 @@ class Sem(ForeignLayout):
     name = "sem"
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether it holds bpre and a linear encoder."""
+        """Return whether the checkpoint contains `bpre` and a linear encoder."""
         return {"bpre", "encoder.weight"} <= checkpoint.state.keys()
 
     def to_spec(self, checkpoint: Checkpoint) -> SaeSpec:
