@@ -61,7 +61,7 @@ def prepared(tower_of: TowerOf, sae: nn.Module, hook: str | None, token: str | N
     head = metadata("hook_head_index")
     _check_same_tower(tower, reads, into, writes)
     _check_width(sae, "d_in", tower, reads, head)
-    _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)  # type: ignore[arg-type]
+    _check_width(sae, "d_out" if hasattr(sae.cfg, "d_out") else "d_in", tower, writes, head)
     return Prepared(sae, tower, reads, writes, head, token)
 
 

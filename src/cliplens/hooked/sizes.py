@@ -44,7 +44,7 @@ def check_sizes(tower: AbstractTower) -> None:
         MismatchError: a size differs; the message names the module, the declared and the found size.
     """
     cfg = tower.cfg
-    layers = len(tower.get_submodule(tower.stack_name))  # type: ignore[arg-type]
+    layers = len(tower.get_submodule(tower.stack_name))
     _same("n_layers", cfg.n_layers, layers, f"blocks in self.{tower.stack_name}")
     for name, module in tower.named_modules():
         if not name.startswith(f"{tower.stack_name}."):

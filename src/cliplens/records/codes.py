@@ -205,9 +205,9 @@ class Batch:
                 fix="pass image=, text= or both, [row, d_sae] each",
             )
         named = tuple(ids) if ids is not None else tuple(map(str, range(sizes.pop())))
-        sparse = (None if codes is None else SparseCodes.from_dense(codes) for codes in (image, text))
+        on_image, on_text = (None if codes is None else SparseCodes.from_dense(codes) for codes in (image, text))
         none = PairedActs(named, None, None)
-        return cls(**{"acts": none, "reconstruction": none, "codes": PairedCodes(named, *sparse), **fields})
+        return cls(**{"acts": none, "reconstruction": none, "codes": PairedCodes(named, on_image, on_text), **fields})
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def _check_class(adapter: Tower, model: nn.Module, side: Side) -> None:
     )
     for other in ("vision", "text"):
         check(
-            not adapter.opens(_Foreign(), other),  # type: ignore[arg-type]
+            not adapter.opens(_Foreign(), other),
             expected=f"{name}.opens(model, {other!r}) False for a model of another class",
             found="True for a module with one linear layer",
             fix="test the class of the model in opens, for example isinstance(model, MyEncoder)",
