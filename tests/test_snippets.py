@@ -206,6 +206,9 @@ RUN = {
             "cache.logit_attrs": "vision_cache.logit_attrs",
         },
     ),
+    "docs/comparison.md": Page(
+        smaller={'"world:2048", d_sae=64': '"world:192", d_sae=16, samples=256, batch_size=64', "[4, 8]": "[2, 4]"}
+    ),
     "docs/data.md": Page(files, {', "run")': ', "run", until="harvest")'}),
     "docs/dictionaries.md": Page(
         lambda _: {},

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,11 +14,22 @@ from torch import Tensor
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=14)
 """Timeout of waiting, which is long because ranks may finish hours apart; torchrun detects dead ranks."""
+_ALONE = ContextVar("alone", default=False)
 
 
 def is_distributed() -> bool:
-    """Return whether this process belongs to a `torch.distributed` group."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    """Return whether this process shares its work with others in a `torch.distributed` group."""
+    return not _ALONE.get() and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work inside the block as a single process, also under torchrun: nothing is shared, awaited or merged."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Group:
     def current(cls) -> "Group":
         """Return the group of this process; join it first if torchrun's environment variables are set."""
         distributed = torch.distributed
-        if not distributed.is_available():
+        if _ALONE.get() or not distributed.is_available():
             return cls()
         if not distributed.is_initialized():
             if int(os.environ.get("WORLD_SIZE", "1")) < 2:

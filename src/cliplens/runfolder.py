@@ -1,5 +1,6 @@
 """Define the file names in a run folder, which docs/run-folder.md specifies."""
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,8 +52,35 @@ class RunFolder:
 
     @property
     def activations(self) -> Path:
-        """Folder of activations, with one folder per tower and hook."""
-        return self.path / "activations"
+        """Folder of activations, with one folder per tower and hook.
+
+        In a run that shares them with others, `activations` is a file with the path of the folder, relative to the run.
+
+        Raises:
+            DamagedError: that file cannot be read.
+        """
+        own = self.path / "activations"
+        if not own.is_file():
+            return own
+        try:
+            return self.path / own.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise DamagedError(
+                expected=f"the path of a folder of activations in {own}",
+                found=str(error),
+                fix="run the sweep again that made it, with --resume",
+            ) from error
+
+    @property
+    def shares_activations(self) -> bool:
+        """Whether the activations belong to several runs. A run only reads those."""
+        return (self.path / "activations").is_file()
+
+    def share_activations(self, folder: Path) -> None:
+        """Let the run read the activations in a folder, which is recorded relative to the run."""
+        where = Path(os.path.relpath(folder.resolve(), self.path.resolve())).as_posix()
+        if not self.shares_activations or self.activations.resolve() != folder.resolve():
+            write_text(self.path / "activations", f"{where}\n")
 
     @property
     def sae(self) -> Path:

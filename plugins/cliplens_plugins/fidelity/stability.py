@@ -6,41 +6,15 @@ picks the largest of many cosines, so it is above 0 by chance: the chance level 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int, Shaped
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
+from cliplens.analysis import matched, mixtures
 from cliplens.deprecation import renamed_keywords
 from cliplens.errors import MismatchError
-
-
-@dataclass(frozen=True)
-class Matching:
-    """A one-to-one matching of the latents of two dictionaries."""
-
-    partner: Int[np.ndarray, " d_sae"]
-    """Index of the other dictionary's latent matched with each latent; -1 if none is left."""
-    cosine: Float[np.ndarray, " d_sae"]
-    """Cosine of the two decoder rows; nan if none is left."""
-
-
-def matched(decoder: Float[Tensor, "latent d_in"], other: Float[Tensor, "other_latent d_in"]) -> Matching:
-    """Match the latents of two dictionaries one to one, by the cosine of their decoder rows.
-
-    Returns:
-        Partners and cosines, in [-1, 1]; -1 and nan for latents left over because the other dictionary is smaller.
-    """
-    a, b = (torch.nn.functional.normalize(d.detach().double(), dim=1).cpu().numpy() for d in (decoder, other))
-    alike = a @ b.T
-    rows, columns = linear_sum_assignment(alike, maximize=True)
-    partner, cosine = np.full(len(a), -1), np.full(len(a), np.nan)
-    partner[rows], cosine[rows] = columns, alike[rows, columns]
-    return Matching(partner, cosine)
 
 
 @renamed_keywords(alike="least")
@@ -94,14 +68,6 @@ def stability(
             }
         )
     return rows
-
-
-def mixtures(decoder: Float[Tensor, "latent d_in"], seed: int = 0) -> Float[Tensor, "latent d_in"]:
-    """Return as many rows that are sums of the decoder's unit rows with normal weights: the same second moments, and
-    no row of the decoder among them."""
-    rows = torch.nn.functional.normalize(decoder.detach().double(), dim=1)
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(len(rows), len(rows), generator=draw, dtype=torch.float64).to(rows.device) @ rows
 
 
 def _summary(cosine: Float[np.ndarray, " latent"], least: float) -> tuple[float, float]:

@@ -22,11 +22,11 @@ def agree(
     from rich.table import Table
 
     from cliplens.errors import MismatchError
+    from cliplens.pages import figure
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.report.agree import agreement_between, agreement_with_metrics, read_ratings
     from cliplens_plugins.report.rate import former_identity, identity
-    from cliplens_plugins.report.wording import figure
 
     run = RunFolder.open(folder)
     own, former = identity(run), former_identity(run)

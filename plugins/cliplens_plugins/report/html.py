@@ -4,8 +4,6 @@ The page's Content-Security-Policy allows only the page's own script, identified
 file (or in its folder). No caption or name can run code or fetch anything.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,11 @@ from markupsafe import Markup
 
 from cliplens.contracts import Reporter
 from cliplens.files import atomic_write
+from cliplens.pages import embedded, script_hash
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report.content import WITHIN, Content, read_content, reading
 from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
-from cliplens_plugins.report.page import asset, embedded, environment
+from cliplens_plugins.report.page import asset, environment, style
 from cliplens_plugins.report.pictures import picture_files, picture_table
 
 _CHUNK = 400
@@ -78,9 +77,9 @@ def _render(
         .get_template("report.html")
         .render(
             content=content,
-            style=Markup(asset("report.css")),
+            style=Markup(style("report.css")),
             script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            script_hash=script_hash(script),
             picture_source="'self' file: data:" if files else "data:",
             histogram=Markup(modality_histogram(content.table)),
             doses=Markup(dose_curve(measured, content.steering.get("aim"))),

@@ -4,7 +4,6 @@ Three questions per latent: Is this one concept? Is it in the pictures, in the c
 Answers stay in the browser until they are saved as a JSON file. `cliplens agree` reads the files of several raters.
 """
 
-import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,11 @@ from cliplens.exemplars import load_exemplars
 from cliplens.files import atomic_write
 from cliplens.keys import hashed_uniform, pair_keys
 from cliplens.naming import UNNAMED
+from cliplens.pages import embedded, script_hash
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report.content import CLASSES, Content, read_content, reading
-from cliplens_plugins.report.page import asset, embedded, environment
+from cliplens_plugins.report.page import asset, environment, style
 from cliplens_plugins.report.pictures import picture_uri
 
 FORMAT = "cliplens-ratings-1"
@@ -69,9 +69,9 @@ class RatePage(Reporter):
             .get_template("rate.html")
             .render(
                 content=content,
-                style=Markup(asset("report.css") + asset("rate.css")),
+                style=Markup(style("report.css", "rate.css")),
                 script=Markup(script),
-                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+                script_hash=script_hash(script),
                 data=embedded({"format": FORMAT, "run": identity(run), "seed": self.seed, "cards": cards}),
             )
         )

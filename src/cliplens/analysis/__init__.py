@@ -1,4 +1,4 @@
-"""Attribute image-text similarities to latents, heads and blocks, map them on pictures, and score attention heads."""
+"""Attribute similarities to latents, heads and blocks, map latents on pictures, score heads, match dictionaries."""
 
 from cliplens.analysis.explanation import Explanation as Explanation
 from cliplens.analysis.explanation import drawn as drawn
@@ -16,6 +16,9 @@ from cliplens.analysis.maps import masking_test as masking_test
 from cliplens.analysis.maps import position_map as position_map
 from cliplens.analysis.match import Match as Match
 from cliplens.analysis.match import attribute_match as attribute_match
+from cliplens.analysis.matched_latents import Matching as Matching
+from cliplens.analysis.matched_latents import matched as matched
+from cliplens.analysis.matched_latents import mixtures as mixtures
 from cliplens.analysis.parts import Attribution as Attribution
 from cliplens.analysis.patterns import PATTERNS as PATTERNS
 from cliplens.analysis.patterns import head_scores as head_scores

@@ -28,6 +28,7 @@ from cliplens.cli.options import (
     set_threads,
     with_settings,
 )
+from cliplens.cli.sweep import sweep
 from cliplens.cli.telling import console, tell, tell_plan
 from cliplens.settings import Settings
 
@@ -169,6 +170,9 @@ def score(*, settings: Settings, out: Out, resume: Resume = False, redo: Redo = 
     _do(settings, out, resume, redo, dry_run)
 
 
+app.command(cls=ManyFiles)(sweep)
+
+
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Run folder of a finished run.")],
@@ -206,9 +210,10 @@ def verify(folder: Annotated[Path, typer.Argument(help="Run folder to check.")])
     from cliplens.runfolder import RunFolder
 
     opened = RunFolder(folder)
-    if not opened.toml.exists() and not (folder / "steps.json").exists():
+    swept = run.SweepFolder(folder)
+    if not opened.toml.exists() and not (folder / "steps.json").exists() and not swept.toml.exists():
         RunFolder.open(folder)
-    checked = run.verify(opened)
+    checked = run.verify_sweep(swept) if swept.toml.exists() else run.verify(opened)
     bad = [one for one in checked if one.problem]
     for one in bad:
         console.print(f"[red]{escape(one.name)}[/] {escape(str(one.problem))}", soft_wrap=True)

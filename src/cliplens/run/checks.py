@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,31 @@ def check(settings: Settings, until: str = "report") -> Checked:
         label_of(settings)
     made = namer.make(Namer)
     judge = None if settings.judge is None else registry.judge(settings.judge)
+    if judge is not None:
+        _probe_judge(judge, pairs, settings)
     planned = harvest_plan(clip, pairs, settings)
+    inputs = _inputs(settings, clip, pairs) | _namer_inputs(made)
+    return _checked(Checked(settings, clip, pairs, planned, given, judge, 0, {}, inputs), until)
+
+
+def check_another(checked: Checked, settings: Settings, planned: Plan, until: str = "report") -> Checked:
+    """Check settings that ask for another dictionary of the same pairs, model, judge and namer.
+
+    Args:
+        checked: settings that passed all checks.
+        settings: settings that differ in the dictionary, its hook or its seed only.
+        planned: the plan of the harvest of their hook.
+        until: last step of the run.
+
+    Raises:
+        CliplensError: a setting cannot be used.
+    """
+    return _checked(replace(checked, settings=settings, harvest=planned), until)
+
+
+def _checked(checked: Checked, until: str) -> Checked:
+    """Check the width of the hook and the training config; return the number of rows and the bytes to write."""
+    settings, planned, given = checked.settings, checked.harvest, checked.dictionary
     widths = {str(site.site): site.schema.d_in for site in planned.sites if site.site in settings.sites}
     if len(set(widths.values())) > 1:
         raise MismatchError(
@@ -98,21 +122,11 @@ def check(settings: Settings, until: str = "report") -> Checked:
             found=", ".join(f"{s}: {w}" for s, w in widths.items()),
             fix="choose hook_embedding or hook_projected, which have one width, or one tower with --tower",
         )
-    samples = 0 if given is not None or until == "harvest" else _check_training(settings, planned, len(pairs))
-    if judge is not None:
-        _probe_judge(judge, pairs, settings)
+    skipped = given is not None or until == "harvest"
+    samples = 0 if skipped else _check_training(settings, planned, len(checked.pairs))
     d_in = next(iter(widths.values()))
-    return Checked(
-        settings=settings,
-        clip=clip,
-        pairs=pairs,
-        harvest=planned,
-        dictionary=given,
-        judge=judge,
-        samples=samples,
-        bytes=_bytes(settings, planned, d_in, settings.d_sae or (4 * d_in if given is None else given.d_sae)),
-        inputs=_inputs(settings, clip, pairs) | _namer_inputs(made),
-    )
+    d_sae = settings.d_sae or (4 * d_in if given is None else given.d_sae)
+    return replace(checked, samples=samples, bytes=_bytes(settings, planned, d_in, d_sae))
 
 
 def open_model(settings: Settings) -> HookedCLIP | Embeddings:

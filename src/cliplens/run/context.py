@@ -1,10 +1,11 @@
-"""Hold the objects of a run that has a dictionary."""
+"""Hold the objects of a run that has a dictionary, and those that the runs of a sweep share."""
 
 from dataclasses import dataclass
 
 from cliplens.contracts import Judge
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs
+from cliplens.run.memory import Memory
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.settings import Settings
@@ -23,3 +24,16 @@ class RunContext:
     folder: RunFolder
     group: Group
     judge: Judge | None = None
+    memory: Memory | None = None
+    """What the runs of a sweep compute once; None in a single run."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Activations that several runs read, and what these runs compute once."""
+
+    root: RunFolder
+    """The folder that holds the activations and the list of bad pairs."""
+    cache: Cache
+    """The activations, verified, by picture (`Cache.by_picture`)."""
+    memory: Memory

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from cliplens import keys
 from cliplens.api import pick_device
 from cliplens.errors import InputError, UnknownNameError
+from cliplens.run.memory import Memory
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
 from cliplens.settings import Settings
@@ -90,17 +91,25 @@ def width_note(rows: int, d_sae: int) -> str | None:
     )
 
 
-def training_rows(cache: Cache, settings: Settings) -> Provider:
-    """Return the batches a run trains its dictionary on."""
-    return Provider.from_cache(
-        cache,
-        **by_modality(settings.sites),
-        keep=trained_on(settings),
-        centre=settings.centre,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        paired=needs_pairs(settings.architecture),
-    )
+def training_rows(cache: Cache, settings: Settings, memory: Memory | None = None) -> Provider:
+    """Return the batches a run trains its dictionary on. With a memory, runs on the same rows read them once."""
+
+    def read() -> Provider:
+        return Provider.from_cache(
+            cache,
+            **by_modality(settings.sites),
+            keep=trained_on(settings),
+            centre=settings.centre,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            paired=needs_pairs(settings.architecture),
+        )
+
+    if memory is None:
+        return read()
+    paired = needs_pairs(settings.architecture)
+    same = ("rows", settings.sites, settings.held_out, settings.centre, settings.batch_size, paired)
+    return memory.once(same, read).reseeded(settings.seed)
 
 
 def train_again(rows: Provider, settings: Settings, *, frozen_decoder: bool = False) -> Dictionary:
@@ -117,12 +126,14 @@ def train_again(rows: Provider, settings: Settings, *, frozen_decoder: bool = Fa
     )
 
 
-def train_run(cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool) -> None:
+def train_run(
+    cache: Cache, settings: Settings, folder: RunFolder, *, resume: bool, memory: Memory | None = None
+) -> None:
     """Train the dictionary of a run and save it. With `resume`, continue from the newest checkpoint.
 
     The caller removes the checkpoints when the step is recorded.
     """
-    provider = training_rows(cache, settings)
+    provider = training_rows(cache, settings, memory)
     config = training_config(settings, provider.d_in)
     if (note := width_note(provider.rows, config.d_sae)) is not None:
         tqdm.write(f"train: {note}", file=sys.stderr)

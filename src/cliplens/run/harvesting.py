@@ -1,7 +1,9 @@
 """Harvest the activations of every pair, at the sites of the dictionary and at the final embeddings."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from cliplens.errors import DamagedError, InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.run.naming import EMBEDDING
@@ -10,6 +12,7 @@ from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Embeddings, Group, harvest
 from cliplens.store.embeddings import EmbeddingsReader
+from cliplens.store.manifest import check_covers, read_plan
 from cliplens.store.plan import Plan, plan_harvest
 from cliplens.stream import SiteReader
 
@@ -44,17 +47,27 @@ def harvest_plan(clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings
 
 
 def harvest_run(
-    clip: HookedCLIP | Embeddings, pairs: Pairs, settings: Settings, folder: RunFolder, group: Group, *, again: bool
+    clip: HookedCLIP | Embeddings,
+    pairs: Pairs,
+    settings: Settings,
+    folder: RunFolder,
+    group: Group,
+    *,
+    again: bool,
+    sites: Sequence[Site] | None = None,
 ) -> Cache:
     """Read all sites in one pass into the run folder, continuing an earlier harvest.
 
     With `again`, the list of bad pairs is written again. Without it, a finished harvest is only verified and repaired.
+    `sites` are read in place of those of the settings. Activations that the run shares with others are only read.
     """
+    if folder.shares_activations:
+        return _open_shared(harvest_plan(clip, pairs, settings), pairs, settings, folder, again=again)
     how: dict[str, Any] = {"token": settings.token, "dtype": settings.cache_dtype, "autocast": settings.autocast}
     return harvest(
         clip,
         pairs,
-        harvest_sites(settings),
+        harvest_sites(settings) if sites is None else sites,
         folder.activations,
         **how,
         forward_batch=settings.forward_batch,
@@ -62,3 +75,30 @@ def harvest_run(
         workers=settings.workers,
         quarantine=Quarantine(folder.quarantine if again and group.rank == 0 else None, max_bad=settings.max_bad),
     )
+
+
+def _open_shared(asked: Plan, pairs: Pairs, settings: Settings, folder: RunFolder, *, again: bool) -> Cache:
+    """Open activations of several runs, after checking that they are whole and hold what this run reads.
+
+    Raises:
+        DamagedError: a file is missing or was altered.
+        InputError: there are none, or their harvest was not finished.
+        MismatchError: they were made from other pairs or another model, with other options, or lack a site.
+    """
+    there, fix = folder.activations, "finish or repair the sweep: cliplens sweep with its options and --resume"
+    found = read_plan(there)
+    if found is None or not found[1]:
+        raise InputError(
+            expected=f"finished activations in {there}", found="none" if found is None else "a part of them", fix=fix
+        )
+    check_covers(there, found[0], asked)
+    cache = Cache.open(there)
+    held = Quarantine(folder.quarantine if again else None, max_bad=settings.max_bad)
+    for record in cache.records:
+        if damage := record.damage(there, by_hash=True):
+            raise DamagedError(expected=f"the activations in {there} as they were written", found=damage, fix=fix)
+        for place, reason in record.bad:
+            held.add(pairs[place], reason)
+    if held.count:
+        held.check(found[0].n_pairs)
+    return cache

@@ -12,12 +12,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from cliplens.distributed import Group, gather_objects
+from cliplens.distributed import Group, alone, gather_objects
 from cliplens.errors import CliplensError
-from cliplens.files import check_room, remove_leftovers
+from cliplens.files import check_room, remove_leftovers, write_text
 from cliplens.pairs import Pairs
 from cliplens.run.checks import Checked, check
-from cliplens.run.context import RunContext
+from cliplens.run.context import RunContext, Shared
 from cliplens.run.degenerate import check_enough
 from cliplens.run.dictionary import train_run
 from cliplens.run.harvesting import harvest_run
@@ -85,6 +85,31 @@ def run(
     return folder
 
 
+def run_on_shared(
+    checked: Checked, folder: RunFolder, shared: Shared, *, redo: bool = False, until: StepName = "report"
+) -> None:
+    """Do the steps of one run of a sweep in this process alone. Steps that are done are reused.
+
+    Args:
+        checked: the settings of the run, checked.
+        folder: its folder, which shares the activations.
+        shared: the activations, opened, and what the runs of the sweep compute once.
+        redo: replace results even if that loses hours of work, or if pairs or model have changed.
+        until: the last step to do.
+
+    Raises:
+        MismatchError: pairs or model are not those of the run, or hours of work would be replaced, without `redo`.
+        MachineError: another process works in the folder, or the disk is full.
+    """
+    with locked(folder.path), alone():
+        folder.share_activations(shared.root.activations)
+        if shared.root.quarantine.exists():
+            write_text(folder.quarantine, shared.root.quarantine.read_text(encoding="utf-8"))
+        log = StepLog(folder)
+        _begin(plan_run(checked, folder, log, until, resume=True, redo=redo), log, until, redo=redo)
+        _Job(checked, folder, log, Group(), True, shared).do(steps_until(until, checked.settings))
+
+
 def dry_run(
     settings: Settings, out: Path | str, *, resume: bool = False, redo: bool = False, until: StepName = "report"
 ) -> RunPlan:
@@ -98,8 +123,18 @@ def dry_run(
 class _Job:
     """Executes the steps, in every process of a group."""
 
-    def __init__(self, checked: Checked, folder: RunFolder, log: StepLog, group: Group, resume: bool) -> None:
+    def __init__(
+        self,
+        checked: Checked,
+        folder: RunFolder,
+        log: StepLog,
+        group: Group,
+        resume: bool,
+        shared: Shared | None = None,
+    ) -> None:
         self.checked, self.folder, self.log, self.group, self.resume = checked, folder, log, group, resume
+        self.shared = shared
+        self.memory = None if shared is None else shared.memory
 
     def do(self, steps: Sequence[Step]) -> None:
         """Do the steps that are not done."""
@@ -111,7 +146,15 @@ class _Job:
         assert dictionary is not None
         given = self.checked
         context = RunContext(
-            given.clip, given.pairs, cache, dictionary, given.settings, self.folder, self.group, given.judge
+            given.clip,
+            given.pairs,
+            cache,
+            dictionary,
+            given.settings,
+            self.folder,
+            self.group,
+            given.judge,
+            self.memory,
         )
         if SCORE in steps and not self._done(SCORE):
             self._check_room(SCORE)
@@ -131,6 +174,10 @@ class _Job:
     def _harvest(self) -> Cache:
         done = self._done(HARVEST)
         given = self.checked
+        if self.shared is not None:
+            if not done:
+                self._record(HARVEST)
+            return self.shared.cache
         with self.log.timed("harvest"):
             cache = harvest_run(given.clip, given.pairs, given.settings, self.folder, self.group, again=not done)
         cache = cache.by_picture(given.pairs.image_ids)
@@ -145,7 +192,7 @@ class _Job:
             if self.group.rank == 0:
                 if not self._done_here(TRAIN):
                     self._check_room(TRAIN)
-                    train_run(cache, self.checked.settings, self.folder, resume=self.resume)
+                    train_run(cache, self.checked.settings, self.folder, resume=self.resume, memory=self.memory)
                     self._record(TRAIN)
                 remove_checkpoints(self.folder.checkpoints)  # those of a killed process too
                 with suppress(OSError):
@@ -173,15 +220,16 @@ def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
     """Prepare the folder: remove partial files and the results to redo, and write run.toml."""
     folder = plan.folder
     remove_leftovers(folder.path)
+    own = None if folder.shares_activations else folder.activations
     if plan.fresh:
         log.records.clear()
-        shutil.rmtree(folder.activations, ignore_errors=True)
+        _remove(own)
     for state in plan.states:
         if not state.done and state.reason != "new" and not plan.fresh:
             _say(f"{state.step.name}: {state.words}")
         if state.step is HARVEST and state.reason in ("options", "inputs"):
             log.records.pop(HARVEST.name, None)
-            shutil.rmtree(folder.activations, ignore_errors=True)
+            _remove(own)
         if state.step is SCORE and state.reason == "lost":
             log.records.pop(SCORE.name, None)
         if state.step is TRAIN and (state.reason in ("options", "inputs") or (redo and not state.done)):
@@ -190,6 +238,11 @@ def _begin(plan: RunPlan, log: StepLog, until: StepName, *, redo: bool) -> None:
         _write_settings(folder, log, plan.checked, until)
     elif log.legacy:  # what the records of an earlier version, or damaged ones, would hold is known now
         _record_settings(folder, log, folder.read_settings()["asked"], until)
+
+
+def _remove(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _settings_lost(folder: RunFolder, log: StepLog) -> bool:

@@ -42,12 +42,23 @@ def name_found(
     return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
 
 
+def _remembered_vocabulary(context: RunContext) -> tuple[tuple[str, ...], Float[Tensor, "word d_embed"] | None]:
+    """Return the vocabulary and its embeddings, once for all runs that share a memory."""
+
+    def made() -> tuple[tuple[str, ...], Float[Tensor, "word d_embed"] | None]:
+        words = _vocabulary(context)
+        return words, _vocabulary_acts(context, words)
+
+    same = ("vocabulary", context.settings.vocabulary, context.settings.sides)
+    return made() if context.memory is None else context.memory.once(same, made)
+
+
 def evidence_for(
     context: RunContext, exemplars: Mapping[Modality, Exemplars | None], alive: Bool[np.ndarray, " d_sae"]
 ) -> Evidence:
     """Return the evidence for namers and scorers."""
     images, texts = exemplars.get("image"), exemplars.get("text")
-    vocabulary = _vocabulary(context)
+    vocabulary, vocabulary_acts = _remembered_vocabulary(context)
     background = _background(context)
     embeddings = by_modality([Site(side, EMBEDDING) for side in context.settings.sides])
     return Evidence(
@@ -57,7 +68,7 @@ def evidence_for(
         texts=texts,
         decoder=context.dictionary.decoder,
         vocabulary=vocabulary,
-        vocabulary_acts=_vocabulary_acts(context, vocabulary),
+        vocabulary_acts=vocabulary_acts,
         fixed_vocabulary=context.settings.vocabulary is not None,
         image_acts=_acts_of(context.cache, images.pairs, embeddings).image if images else None,
         text_acts=_acts_of(context.cache, texts.pairs, embeddings).text if texts else None,

@@ -1,7 +1,7 @@
 """Score the held-out pairs in one pass: all metrics and the top samples. Then name the latents from what was found."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,18 +14,20 @@ from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, is_emoji, open_image
-from cliplens.records import WARNING, Batch, Exemplars, Pair, PairedActs, Positions
+from cliplens.records import WARNING, Batch, Exemplars, GroundTruth, Pair, PairedActs, Positions, Units
 from cliplens.run.context import RunContext
 from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
 from cliplens.run.degenerate import warnings_of, warnings_of_pairs
 from cliplens.run.dictionary import by_modality, scored_on
+from cliplens.run.memory import Kept
 from cliplens.run.naming import EMBEDDING, name_found
 from cliplens.run.positions import positions_of
 from cliplens.run.scores import Scores
 from cliplens.run.steps import StepLog, versions
-from cliplens.run.targets import asked_of, truth_of, unit
+from cliplens.run.targets import Targets, asked_of, truth_of, unit
 from cliplens.run.trained_controls import trained_controls
 from cliplens.run.units import units_of
+from cliplens.sae import Dictionary
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
 from cliplens.tally import TopSamples, all_reduce, shards, tally
@@ -122,7 +124,42 @@ def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[B
         context: the run.
         of_all: return the batches of all processes; by default each process gets its own.
     """
-    settings, dictionary = context.settings, context.dictionary
+
+    def read() -> Iterator[_Scored]:
+        return _scored(context, of_all=of_all)
+
+    given: Iterable[_Scored] = read()
+    if context.memory is not None:
+        asked = context.settings
+        same = ("scored", asked.sites, asked.held_out, asked.sae is None, asked.target)
+        given = context.memory.once(same, lambda: Kept(read))
+    yield from (scored.coded(context.dictionary) for scored in given)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The data of one batch of scored pairs that do not depend on the dictionary."""
+
+    raw: PairedActs
+    judged: Mapping[str, PairedActs]
+    truth: GroundTruth | None
+    targets: Targets
+    units: Units
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the activations and embeddings."""
+        held = [rows for acts in (self.raw, *self.judged.values()) for rows in (acts.image, acts.text)]
+        return sum(rows.nbytes for rows in held if rows is not None)
+
+    def coded(self, dictionary: Dictionary) -> Batch:
+        """Return the batch for the metrics with the codes of a dictionary."""
+        batch = dictionary.batch(self.raw, judged=self.judged, truth=self.truth, targets=self.targets)
+        return replace(batch, codes=replace(batch.codes, units=self.units))
+
+
+def _scored(context: RunContext, *, of_all: bool) -> Iterator[_Scored]:
+    settings = context.settings
     truth = truth_of(settings.pairs)
     read = partial(context.cache.batches, keep=scored_on(settings), batch_size=ROWS)
     acts = read(**by_modality(settings.sites))
@@ -138,8 +175,7 @@ def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[B
         if context.judge is not None:
             judged[context.judge.name] = _judged(context.judge, [context.pairs[place[i]] for i in embedded.ids], raw)
         in_step = {name: _repeated(given, raw.ids) for name, given in judged.items()}
-        batch = dictionary.batch(raw, judged=in_step, truth=truth, targets=ask(final))
-        yield replace(batch, codes=replace(batch.codes, units=units(raw.ids)))
+        yield _Scored(raw, in_step, truth, ask(final), units(raw.ids))
 
 
 def _judged(judge: Judge, pairs: Sequence[Pair], raw: PairedActs) -> PairedActs:

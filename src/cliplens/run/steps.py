@@ -65,7 +65,7 @@ HARVEST = Step(
     "harvest",
     (*_MODEL, "background", "orientation", "max_pixels", "cache_dtype", "max_bad"),
     (),
-    ("activations/*.json", "activations/*/*.json", "quarantine.jsonl"),
+    ("activations", "activations/*.json", "activations/*/*.json", "quarantine.jsonl"),
 )
 TRAIN = Step(
     "train",

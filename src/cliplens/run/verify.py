@@ -4,7 +4,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from cliplens.faults import in_words
 from cliplens.files import read_json
 from cliplens.run.remedies import resume_command
 from cliplens.run.steps import LONG, NAME, RECORDS, SETTINGS, STEPS, TRAIN, StepLog
+from cliplens.run.sweepfolder import SweepFolder
 from cliplens.runfolder import RunFolder
 from cliplens.store.manifest import ShardRecord, read_plan
 
@@ -45,6 +46,24 @@ def verify(folder: RunFolder) -> list[Verified]:
         before = found.get(one.name)
         found[one.name] = before if before and before.problem and not one.problem and before.known else one
     return sorted(found.values(), key=lambda one: one.name)
+
+
+def verify_sweep(folder: SweepFolder) -> list[Verified]:
+    """Check all files of a sweep: its shared activations once, then every run of it. One command repairs them all."""
+    fix = folder.command()
+    root = RunFolder(folder.path)
+    found = [Verified("sweep.toml", None, known=False), *_shards(root)]
+    for name in folder.names:
+        run = folder.run(name)
+        if not run.toml.exists():
+            found.append(Verified(f"{name}/run.toml", "missing", known=False))
+            continue
+        found += [replace(one, name=f"{name}/{one.name}") for one in verify(run) if not _is_shard(one.name)]
+    return [replace(one, fix=one.fix or fix) if one.problem else one for one in found]
+
+
+def _is_shard(name: str) -> bool:
+    return name.startswith("activations/")
 
 
 def fixes(folder: RunFolder, checked: Sequence[Verified]) -> list[str]:

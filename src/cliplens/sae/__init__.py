@@ -11,6 +11,7 @@ from cliplens.sae.architectures import needs_pairs as needs_pairs
 from cliplens.sae.checkpoint import remove_checkpoints as remove_checkpoints
 from cliplens.sae.checkpoint import resume_point as resume_point
 from cliplens.sae.configs import dictionary_config as dictionary_config
+from cliplens.sae.configs import sparsity_fields as sparsity_fields
 from cliplens.sae.dictionary import Dictionary as Dictionary
 from cliplens.sae.folder import verify_folder as verify_folder
 from cliplens.sae.folding import Means as Means

@@ -43,6 +43,22 @@ def dictionary_config(
     return kind(d_in=d_in, d_sae=d_sae, **{**defaults, **options})
 
 
+def sparsity_fields(architecture: str) -> tuple[str | None, str | None]:
+    """Return the config fields of an architecture for the number of firing latents and for its penalty; None = none.
+
+    Raises:
+        UnknownNameError: the architecture is unknown.
+
+    >>> sparsity_fields("topk"), sparsity_fields("standard"), sparsity_fields("jumprelu")
+    (('k', None), (None, 'l1_coefficient'), ('target_l0', 'l0_coefficient'))
+    """
+    if architecture not in SAE_TRAINING_CLASS_REGISTRY:
+        raise unknown_name("dictionary architecture", architecture, SAE_TRAINING_CLASS_REGISTRY)
+    known = {f.name for f in fields(SAE_TRAINING_CLASS_REGISTRY[architecture][1])}
+    counts, penalties = ("k", "target_l0", "max_iterations"), ("l0_coefficient", "l1_coefficient")
+    return next((n for n in counts if n in known), None), next((n for n in penalties if n in known), None)
+
+
 def _defaults(architecture: str, d_in: int, d_sae: int, k: int) -> dict[str, Any]:
     """Return defaults by field name. The caller drops fields that the architecture does not have."""
     if architecture == "jumprelu":

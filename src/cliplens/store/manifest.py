@@ -129,6 +129,22 @@ def check_same_plan(folder: Path, there: Plan, asked: Plan) -> None:
     )
 
 
+def check_covers(folder: Path, there: Plan, asked: Plan) -> None:
+    """Check that the cache in a folder holds what another plan would read, possibly among other sites.
+
+    Raises:
+        MismatchError: a site is missing, or another setting of the plan differs.
+    """
+    missing = [str(s.site) for s in asked.sites if s not in there.sites]
+    if missing:
+        raise MismatchError(
+            expected=f"activations of {' and '.join(missing)} in {folder}",
+            found=f"those of {', '.join(str(s.site) for s in there.sites)}",
+            fix="harvest these sites too, or choose a hook that was harvested",
+        )
+    check_same_plan(folder, there, replace(asked, sites=there.sites, shard_pairs=there.shard_pairs))
+
+
 def write_totals(path: Path, plan: Plan) -> None:
     """Write the totals, and the files that `datasets` needs into the folder of each site."""
     records = [r for r in (ShardRecord.load(path, n) for n in plan.names) if r is not None]

@@ -66,7 +66,7 @@ class Provider(NearestNames, Iterator[Tensor]):
         self.batch_size, self.d_in = batch_size, source.d_in
         self.means, self.provenance = means, provenance
         self.epoch = self.samples = 0
-        self._source, self._seed, self.paired = source, seed, paired
+        self._source, self._seed, self.paired, self._prefetch = source, seed, paired, prefetch
         self._trainer_seen = False
         self._sizes = source.sizes
         self._device = torch.device(device)
@@ -169,6 +169,29 @@ class Provider(NearestNames, Iterator[Tensor]):
             buffer_rows=whole,
             device=device,
         )
+
+    def reseeded(self, seed: int) -> "Provider":
+        """Return a provider of the same rows in the order of another seed, from the beginning.
+
+        Its batches are, bit for bit, those of a provider made with that seed. Means are not computed again, and rows
+        that fit into one window are read and kept once for both.
+        """
+        again = Provider(
+            self._source,
+            batch_size=self.batch_size,
+            means=self.means,
+            provenance=self.provenance,
+            seed=seed,
+            paired=self.paired,
+            buffer_rows=self._capacity,
+            prefetch=self._prefetch,
+            device=self._device,
+        )
+        if len(self._windows) == 1:
+            if self._buffer is None:
+                self._buffer = self._fill(self._windows[0], (0, 0), None)
+            again._buffer = replace(self._buffer, order=again._order(len(self._buffer.order), (0, 0)))
+        return again
 
     @property
     def rows(self) -> int:

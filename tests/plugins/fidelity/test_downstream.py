@@ -11,10 +11,11 @@ from sae_lens import SAE, StandardSAE, StandardSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
 import cliplens
+from cliplens.analysis import matched
 from cliplens.errors import InputError, MismatchError
 from cliplens.sites import Site
 from cliplens.tasks import contrastive_loss, retrieval, zero_shot
-from cliplens_plugins.fidelity import duplicates, matched, stability
+from cliplens_plugins.fidelity import duplicates, stability
 from cliplens_plugins.fidelity.downstream import Classes, downstream, recovered
 from cliplens_plugins.fidelity.stability import contained, mixtures
 from support.tiny import tiny_images, tiny_model, tiny_tokens

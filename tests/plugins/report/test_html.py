@@ -13,13 +13,12 @@ from PIL import Image
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars, save_exemplars
 from cliplens.files import write_json
+from cliplens.pages import count, embedded, figure, share
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.report import HtmlReport
 from cliplens_plugins.report.content import read_content
-from cliplens_plugins.report.page import embedded
 from cliplens_plugins.report.pictures import PER_LATENT, picture_table
-from cliplens_plugins.report.wording import count, figure, share
 from support.run_folders import HOSTILE, make_run_folder
 
 

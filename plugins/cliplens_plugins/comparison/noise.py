@@ -1,0 +1,97 @@
+"""Decide whether two configurations differ by more than chance: between seeds, and between samples of pictures.
+
+Two rules have to agree. (1) The difference is larger than between dictionaries that differ by their seed only: more
+than t sqrt(1/n_a + 1/n_b) s, with s the standard deviation over seeds. For two single dictionaries and many seeds this
+is 1.96 sqrt(2) s (arXiv 2605.18229, reseed noise). (2) It is larger than over other pictures: the paired bootstrap by
+picture. Both hold the level over all figures together (Bonferroni), so that of pairs of configurations that do not
+differ at most 5 % are called different in any figure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student
+
+Verdict = Literal[
+    "different", "within reseed noise", "within sampling noise", "not comparable", "not measured", "no seeds"
+]
+LEVEL = 0.05
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation of a figure over seeds, and its degrees of freedom; nan and 0 where there are no seeds."""
+
+    deviation: float
+    freedom: int
+
+    def bound(self, n_a: int, n_b: int, figures: int = 1) -> float:
+        """Return the largest difference between means over `n_a` and `n_b` seeds that chance explains.
+
+        Args:
+            n_a: number of seeds of one configuration.
+            n_b: number of seeds of the other one.
+            figures: number of figures that are compared.
+
+        Returns:
+            The difference, in the unit of the figure; nan where the deviation is not known.
+
+        >>> round(Noise(1.0, 10_000).bound(1, 1), 2), round(1.96 * 2**0.5, 2)
+        (2.77, 2.77)
+        """
+        if not self.freedom:
+            return NAN
+        quantile = float(student.ppf(1 - LEVEL / (2 * figures), self.freedom))
+        return quantile * self.deviation * float(np.sqrt(1 / n_a + 1 / n_b))
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> Noise:
+    """Return the pooled standard deviation within groups of seeds; groups of one say nothing.
+
+    >>> pooled([[1.0, 3.0], [5.0]])
+    Noise(deviation=1.4142135623730951, freedom=1)
+    """
+    held = [np.asarray(g, dtype=np.float64) for g in groups]
+    known = [k for g in held if len(k := g[~np.isnan(g)]) > 1]
+    freedom = sum(len(g) - 1 for g in known)
+    if not freedom:
+        return Noise(NAN, 0)
+    return Noise(float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in known) / freedom)), freedom)
+
+
+def noise_between(a: Sequence[float], b: Sequence[float], others: Sequence[Sequence[float]]) -> Noise:
+    """Return the noise for the difference of two configurations.
+
+    It is pooled over all configurations, or over these two if their own is larger.
+
+    Args:
+        a: the figure of each seed of one configuration.
+        b: the same of the other one.
+        others: the same of every configuration, these two included.
+    """
+    every, own = pooled(others), pooled([a, b])
+    return Noise(own.deviation, every.freedom) if own.freedom and own.deviation > every.deviation else every
+
+
+def sampling_bound(deviation: float, figures: int = 1) -> float:
+    """Return the largest difference that another sample of pictures explains, from the deviation of its replicates."""
+    return float(norm.ppf(1 - LEVEL / (2 * figures))) * deviation
+
+
+def decide(difference: float, reseed: float, sampling: float) -> Verdict:
+    """Return the verdict on a difference, from the two bounds; nan where one is not known.
+
+    >>> decide(0.3, reseed=0.1, sampling=0.2), decide(-0.15, reseed=0.1, sampling=0.2)
+    ('different', 'within sampling noise')
+    """
+    if np.isnan(difference):
+        return "not measured"
+    if np.isnan(reseed):
+        return "no seeds"
+    if not abs(difference) > reseed:
+        return "within reseed noise"
+    return "different" if abs(difference) > sampling else "within sampling noise"

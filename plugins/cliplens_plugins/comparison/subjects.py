@@ -1,0 +1,170 @@
+"""The dictionaries to compare: runs, the runs of a sweep, and dictionaries without a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt64
+
+from cliplens.errors import InputError
+from cliplens.files import read_json
+from cliplens.records import LatentTable
+from cliplens.run import OpenedRun, SweepFolder, check_whole, scored_on
+from cliplens.runfolder import RunFolder
+from cliplens.sae import Dictionary, located, open_dictionary
+from cliplens.settings import Settings
+
+_VARIED = ("model", "hook", "tower", "token", "architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr")
+_VARIED += ("centre", "held_out", "namer", "judge", "pairs", "sae")
+"""Settings that make two dictionaries different ones; the seed does not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One dictionary to compare, and the run whose pairs and activations it is measured on."""
+
+    name: str
+    run: OpenedRun
+    given: Path | None = None
+    """The dictionary, if it is not the run's own."""
+
+    @cached_property
+    def asked(self) -> Settings:
+        """The settings it is measured with."""
+        asked = self.run.asked
+        return asked if self.given is None else replace(asked, sae=str(self.given), controls=False)
+
+    @cached_property
+    def dictionary(self) -> Dictionary:
+        """The dictionary."""
+        return self.run.dictionary if self.given is None else open_dictionary(located(self.given))
+
+    @cached_property
+    def table(self) -> LatentTable | None:
+        """The latent table of its run; None for a dictionary without a run, and where the run was not scored."""
+        return self.run.table if self.given is None and self.run.folder.latents.exists() else None
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """The headline figures of its run; empty for a dictionary without a run."""
+        path = self.run.folder.summary
+        return dict(read_json(path)) if self.given is None and path.exists() else {}
+
+    @property
+    def seed(self) -> int | None:
+        """The seed it was trained with; None if it was given."""
+        return None if self.asked.sae is not None else self.asked.seed
+
+    @cached_property
+    def basis(self) -> dict[str, str]:
+        """What its figures were measured on, by name. Figures on another basis are not comparable."""
+        found, asked = self.run.folder.read_settings(), self.asked
+        model = found.get("model", {})
+        own = str(model.get("weights_sha256") or model.get("name") or asked.model)
+        return {
+            "pairs": str(found.get("pairs", {}).get("sha256") or asked.source),
+            "model": own,
+            "hook": " and ".join(map(str, asked.sites)),
+            "token": asked.token,
+            "centring": "centred" if self.dictionary.means is not None else "not centred",
+            "judge": asked.judge or f"none, the model {own} itself",
+            "namer": asked.namer,
+            "vocabulary": asked.vocabulary or "words of the captions",
+        }
+
+    @cached_property
+    def configuration(self) -> str:
+        """Everything but the seed that makes it another dictionary. Equal for dictionaries that are reseeds."""
+        asked = asdict(self.asked)
+        return repr([(name, asked[name]) for name in _VARIED] + [sorted(self.basis.items())])
+
+    def holds_out(self, keys: UInt64[np.ndarray, " pair"]) -> Bool[np.ndarray, " pair"]:
+        """Return which pairs it was not trained on, as far as is known; all for a given dictionary."""
+        return scored_on(self.asked)(keys)
+
+
+def open_subjects(paths: Sequence[Path], on: Path | None = None) -> list[Subject]:
+    """Open run folders, folders of sweeps, and dictionaries.
+
+    Args:
+        paths: the folders or files.
+        on: a run whose pairs and activations the dictionaries without a run are measured on.
+
+    Raises:
+        InputError: there are fewer than two, a path is none of these, or a dictionary comes without `on`.
+        DamagedError: files of a run were altered since they were written.
+    """
+    found: list[Subject] = []
+    basis = None if on is None else OpenedRun(RunFolder.open(on))
+    for path in paths:
+        if (path / "sweep.toml").exists():
+            found += [Subject(run.path.name, OpenedRun(run)) for run in SweepFolder.open(path).runs if _trained(run)]
+        elif (path / "run.toml").exists():
+            found.append(Subject(path.resolve().name, OpenedRun(RunFolder(path))))
+        elif not path.exists():
+            raise InputError(
+                expected="run folders, folders of sweeps, or dictionaries", found=f"nothing at {path}", fix="check it"
+            )
+        elif basis is None:
+            raise InputError(
+                expected="--on RUN, whose pairs and activations a dictionary without a run is measured on",
+                found=f"the dictionary {path} alone",
+                fix="add --on with a run at the hook of the dictionary",
+            )
+        else:
+            found.append(Subject(path.resolve().name, basis, path))
+    if len(found) < 2:
+        raise InputError(
+            expected="at least two dictionaries to compare",
+            found=f"{len(found)} in {', '.join(map(str, paths))}",
+            fix="pass several runs, or the folder of a sweep",
+        )
+    for subject in found:
+        check_whole(subject.run.folder)
+    return _with_different_names(found)
+
+
+def _trained(run: RunFolder) -> bool:
+    return (run.sae / "cfg.json").exists()
+
+
+def _with_different_names(found: Sequence[Subject]) -> list[Subject]:
+    """Number dictionaries of equal names."""
+    names = [s.name for s in found]
+    seen: dict[str, int] = {}
+    out = []
+    for subject in found:
+        seen[subject.name] = seen.get(subject.name, 0) + 1
+        double = names.count(subject.name) > 1
+        out.append(replace(subject, name=f"{subject.name} ({seen[subject.name]})") if double else subject)
+    return out
+
+
+def configurations(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
+    """Group dictionaries that differ by their seed only, under a short name that says what varies.
+
+    Dictionaries of the same seed and settings from two folders are one configuration as well.
+    """
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        groups.setdefault(subject.configuration, []).append(subject)
+    leads = [members[0] for members in groups.values()]
+    varying = [n for n in _VARIED if len({repr(getattr(s.asked, n)) for s in leads}) > 1 and n != "sae"]
+    named: dict[str, list[Subject]] = {}
+    for members in groups.values():
+        name = _label(members[0], varying)
+        while name in named:
+            name += "'"
+        named[name] = members
+    return named
+
+
+def _label(subject: Subject, varying: Sequence[str]) -> str:
+    if subject.given is not None:
+        return subject.name
+    said = [(name.replace("_", " "), getattr(subject.asked, name)) for name in varying]
+    parts = [str(value) if name in ("architecture", "hook", "model") else f"{name} {value}" for name, value in said]
+    return ", ".join(part for part, (_, value) in zip(parts, said, strict=True) if value is not None) or subject.name
