@@ -3,6 +3,7 @@
     python -m benchmarks all                  the short form: the tables of README, within an hour on two cores
     python -m benchmarks all --long           every table of README and docs; prints the hours of each script
     python -m benchmarks world.py scoring.py  some of them
+    python -m benchmarks peers                other libraries beside this one, each in an environment of its own
     python -m benchmarks --list               what would run, with its options
 
 Every script writes RESULTS/NAME.json. If a script fails, the others still run, and the failure is reported at the end.
@@ -59,8 +60,10 @@ SCRIPTS: dict[str, Form] = {
     "mutants.py": Form(None, ""),
     "reliability.py": Form(None, ""),
 }
-BY_HAND = ("on_gpu.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py", "emoji.py")
-"""Scripts that need a GPU, a finished run (and a browser), or a folder of drawings."""
+ON_THE_INDEX = {"peers.py": Form("", "")}
+"""Scripts that install packages from the package index; only run when they are named."""
+BY_HAND = ("on_gpu.py", "with_weights.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py", "emoji.py")
+"""Scripts that need a GPU, weights, a finished run (and a browser), or a folder of drawings."""
 
 
 def main() -> None:
@@ -89,11 +92,13 @@ def commands(scripts: list[str], *, long: bool, results: Path = RESULTS) -> dict
     Raises:
         SystemExit: there is no script of that name.
     """
-    unknown = sorted(set(scripts) - set(SCRIPTS) - {"all"})
+    scripts = [name if name == "all" or name.endswith(".py") else f"{name}.py" for name in scripts]
+    known = SCRIPTS | {name: form for name, form in ON_THE_INDEX.items() if name in scripts}
+    unknown = sorted(set(scripts) - set(known) - {"all"})
     if unknown:
         raise SystemExit(f"Expected names of scripts, but found {', '.join(unknown)}. Fix: use {', '.join(SCRIPTS)}.")
     found = {}
-    for name, form in SCRIPTS.items():
+    for name, form in known.items():
         options = form.long if long or (name in scripts and form.short is None) else form.short
         if options is not None and (name in scripts or "all" in scripts):
             found[name] = [sys.executable, str(HERE / name), *shlex.split(options), "--results", str(results)]

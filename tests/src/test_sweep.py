@@ -111,8 +111,10 @@ def test_other_pairs_and_hooks_are_refused(swept: SweepFolder) -> None:
     with pytest.raises(InputError, match="score"):
         sweep(replace(SETTINGS, sae="x"), KS, swept.path, resume=True)
     run = swept.run(NAMES[0])
+    before = run.toml.read_bytes()
     with pytest.raises(MismatchError, match="hook_projected"):
         runs.run(replace(SETTINGS, k=2, hook="hook_projected"), run.path, resume=True, redo=True, until="train")
+    assert run.toml.read_bytes() == before
 
 
 def test_altered_shared_activations_are_refused_by_a_run(swept: SweepFolder) -> None:

@@ -128,7 +128,7 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
     controls = [v.control for v in values if not np.isnan(v.control)]
     control = float(np.mean(controls)) if controls else NAN
     if values[0].replicates is not None:
-        drawn = np.mean([v.replicates for v in values], axis=0)
+        drawn = np.mean([v.replicates for v in values if v.replicates is not None], axis=0)
         low, high = _interval(drawn)
         return Measured(value, low, high, control, each, float(np.nanstd(drawn, ddof=1)), drawn, group)
     if values[0].units is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from scipy.sparse import csr_array
 
 from cliplens.records import Batch, SparseCodes
@@ -29,7 +29,8 @@ def l0(batch: Batch, weights: Weights) -> Float[np.ndarray, " replicate"]:
 
 def explained_variance(batch: Batch, weights: Weights) -> Float[np.ndarray, " replicate"]:
     """Return 1 - squared error / variance about the pooled mean of both modalities; nan where the data are constant."""
-    n, error, square, total = 0.0, 0.0, 0.0, 0.0
+    n, error, square = (np.zeros(weights.shape[1]) for _ in range(3))
+    total = np.zeros(())
     for modality in MODALITIES:
         acts, back = batch.acts.of(modality), batch.reconstruction.of(modality)
         if acts is None or back is None:
@@ -39,7 +40,7 @@ def explained_variance(batch: Batch, weights: Weights) -> Float[np.ndarray, " re
         error = error + (e * e).sum(1) @ weights
         square = square + (x * x).sum(1) @ weights
         total = total + x.T @ weights
-    variance = square - (total**2).sum(0) / n  # type: ignore[union-attr]
+    variance = square - (total * total).sum(0) / n
     with np.errstate(divide="ignore", invalid="ignore"):
         result: np.ndarray = np.where(variance > 1e-11 * square, 1 - error / variance, np.nan)
     return result
@@ -73,10 +74,17 @@ def _scores(weighted: "csr_array[Any]", near: Float[np.ndarray, "row d_judge"]) 
     along = np.asarray(weighted @ near)
     square = np.asarray(weighted.multiply(weighted).sum(1)).ravel()
     total = np.asarray(weighted.sum(1)).ravel()
-    several = np.asarray((weighted != 0).sum(1)).ravel() >= 2
+    several = np.diff(weighted.indptr) - _zeros(weighted) >= 2
     with np.errstate(divide="ignore", invalid="ignore"):
         result: np.ndarray = np.where(several, ((along**2).sum(1) - square) / (total**2 - square), np.nan)
     return result
+
+
+def _zeros(matrix: "csr_array[Any]") -> Int[np.ndarray, " row"]:
+    """Return the number of stored zeros in each row, such as samples that a replicate did not draw."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    zeros: np.ndarray = np.bincount(rows[matrix.data == 0], minlength=matrix.shape[0])
+    return zeros
 
 
 def _shifted(codes: SparseCodes) -> "csr_array[Any]":

@@ -17,8 +17,8 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, located, open_dictionary
 from cliplens.settings import Settings
 
-_VARIED = ("model", "hook", "tower", "token", "architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr")
-_VARIED += ("centre", "held_out", "namer", "judge", "pairs", "sae")
+_TRAINING = ("architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr", "centre", "held_out")
+_VARIED = ("model", "hook", "tower", "token", *_TRAINING, "namer", "judge", "pairs", "sae")
 """Settings that make two dictionaries different ones; the seed does not."""
 
 

@@ -77,28 +77,40 @@ def harvest_run(
     )
 
 
-def _open_shared(asked: Plan, pairs: Pairs, settings: Settings, folder: RunFolder, *, again: bool) -> Cache:
-    """Open activations of several runs, after checking that they are whole and hold what this run reads.
+_REPAIR = "finish or repair the sweep: cliplens sweep with its options and --resume"
+
+
+def check_shared(folder: RunFolder, asked: Plan) -> None:
+    """Check that the activations that a run shares with others are finished and hold what the run reads.
 
     Raises:
-        DamagedError: a file is missing or was altered.
         InputError: there are none, or their harvest was not finished.
         MismatchError: they were made from other pairs or another model, with other options, or lack a site.
     """
-    there, fix = folder.activations, "finish or repair the sweep: cliplens sweep with its options and --resume"
+    there = folder.activations
     found = read_plan(there)
     if found is None or not found[1]:
-        raise InputError(
-            expected=f"finished activations in {there}", found="none" if found is None else "a part of them", fix=fix
-        )
+        held = "none" if found is None else "a part of them"
+        raise InputError(expected=f"finished activations in {there}", found=held, fix=_REPAIR)
     check_covers(there, found[0], asked)
+
+
+def _open_shared(asked: Plan, pairs: Pairs, settings: Settings, folder: RunFolder, *, again: bool) -> Cache:
+    """Open the activations of several runs, after comparing every file with its hash.
+
+    Raises:
+        DamagedError: a file is missing or was altered.
+        InputError, MismatchError: as `check_shared`.
+    """
+    check_shared(folder, asked)
+    there = folder.activations
     cache = Cache.open(there)
     held = Quarantine(folder.quarantine if again else None, max_bad=settings.max_bad)
     for record in cache.records:
         if damage := record.damage(there, by_hash=True):
-            raise DamagedError(expected=f"the activations in {there} as they were written", found=damage, fix=fix)
+            raise DamagedError(expected=f"the activations in {there} as they were written", found=damage, fix=_REPAIR)
         for place, reason in record.bad:
             held.add(pairs[place], reason)
     if held.count:
-        held.check(found[0].n_pairs)
+        held.check(asked.n_pairs)
     return cache

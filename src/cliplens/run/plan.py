@@ -8,6 +8,7 @@ from cliplens.errors import CliplensError, InputError, MachineError, MismatchErr
 from cliplens.faults import size
 from cliplens.files import check_room, read_json, sha256_of
 from cliplens.run.checks import Checked, model_hash
+from cliplens.run.harvesting import check_shared
 from cliplens.run.scores import TABLE
 from cliplens.run.steps import (
     HARVEST,
@@ -56,7 +57,7 @@ def plan_run(
     Raises:
         InputError: the folder holds a run and `resume` is false, or it holds other files.
         MismatchError: pairs, model or dictionary are not those of the run, or hours of work would be replaced, and
-            `redo` is false.
+            `redo` is false; or activations that the run shares lack what it reads.
         MachineError: the disk has too little free space.
     """
     fresh = not computed(folder)
@@ -70,6 +71,8 @@ def plan_run(
     states = _states(checked, folder, log, until)
     if not redo:
         _refuse_loss(states, log, folder)
+    if folder.shares_activations:
+        check_shared(folder, checked.harvest)
     plan = RunPlan(checked, states, folder, fresh)
     _check_room(plan)
     return plan

@@ -231,8 +231,8 @@ def _work(
                 time.sleep(_WAIT)
             waiting = busy
     if failed:
-        for name, error in failed.items():
-            tqdm.write(f"sweep: {name} failed: {error}", file=sys.stderr)
+        for name, why in failed.items():
+            tqdm.write(f"sweep: {name} failed: {why}", file=sys.stderr)
         raise next(iter(failed.values()))
 
 

@@ -293,8 +293,8 @@ def test_noise_of_the_controls_of_a_run_stands_in_for_seeds() -> None:
 
 
 def test_the_pareto_front() -> None:
-    assert front([(1, 5), (2, 4), (3, 6)], better=1) == [0, 2]
-    assert front([(1, 5), (2, 4), (3, 6)], better=-1) == [0, 1]
+    assert front([(1.0, 5.0), (2.0, 4.0), (3.0, 6.0)], better=1) == [0, 2]
+    assert front([(1.0, 5.0), (2.0, 4.0), (3.0, 6.0)], better=-1) == [0, 1]
 
 
 def test_configurations_say_what_varies(swept: SweepFolder) -> None:
@@ -309,7 +309,7 @@ def test_files_and_command(swept: SweepFolder, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(swept.path), *options])
     assert done.exit_code == 0, done.output
     assert "compare.html" in done.output.replace("\n", "")
-    rows = list(csv.DictReader((out / "compare.csv").open()))
+    rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
     assert [row["configuration"] for row in rows] == ["k 2", "k 2", "k 6", "k 6"]
     assert {row["seed"] for row in rows} == {"0", "1"}
     assert float(rows[0]["explained_variance_low"]) < float(rows[0]["explained_variance"])

@@ -11,7 +11,7 @@ from cliplens_plugins.comparison import Comparison, compare, open_subjects
 from cliplens_plugins.comparison.page import save_page
 from support.browser import chromium
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 SMALL: dict[str, Any] = {"pairs": "world:256", "d_sae": 32, "samples": 2048, "batch_size": 128}
 
 
