@@ -55,6 +55,7 @@ def _tell(found: Any) -> None:
     from cliplens_plugins.comparison.page import groups_of
 
     console = Console(highlight=False)
+    console.width = max(console.width, 24 + 18 * len(found.figures))  # a squeezed table cannot be read
     letters = groups_of(found)
     table = Table("configuration", "seeds", *(f.title for f in found.figures), box=None)
     for name, members in found.configurations.items():

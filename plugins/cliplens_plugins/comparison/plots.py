@@ -10,7 +10,7 @@ from cliplens.pages import figure as said
 from cliplens_plugins.comparison.compare import Comparison, Measured
 from cliplens_plugins.comparison.figures import Figure
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 320, 58, 46, 14, 18
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 520, 320, 76, 46, 14, 18
 
 
 @dataclass(frozen=True)
