@@ -248,7 +248,7 @@ def test_every_page_with_snippets_is_run() -> None:
     assert sorted(RUN) == sorted(str(page.relative_to(ROOT)) for page in PAGES if snippets(page))
 
 
-SLOW = ("docs/contribution.md",)
+SLOW = ("docs/comparison.md", "docs/contribution.md")
 """Pages whose preparation takes seconds."""
 
 
