@@ -19,7 +19,7 @@ from cliplens.files import read_json
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.run import Settings, SweepFolder, run, sweep
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.comparison import Comparison, Subject, compare, open_subjects
+from cliplens_plugins.comparison import Comparison, compare, open_subjects
 from cliplens_plugins.comparison.compare import assemble, differing
 from cliplens_plugins.comparison.figures import FIGURES, Value
 from cliplens_plugins.comparison.noise import Noise, decide, noise_between, pooled, sampling_bound
@@ -31,6 +31,7 @@ from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.modality.classes import classify_fixed
 from cliplens_plugins.modality.mds import mds
 from cliplens_plugins.monosemanticity.ms import ms
+from support.comparisons import subject
 
 SMALL: dict[str, Any] = {"pairs": "world:256", "d_sae": 32, "samples": 2048, "batch_size": 128}
 FIGURE = {f.name: f for f in FIGURES}
@@ -210,14 +211,6 @@ def test_pairs_that_a_dictionary_was_trained_on_are_left_out(swept: SweepFolder,
     subjects = open_subjects([swept.path, other.path])
     sample = Samples(subjects, 10_000, 20).of(subjects[-1])
     assert all(s.holds_out(sample.units.images).all() for s in subjects)
-
-
-def subject(name: str = "x", **basis: str) -> Subject:
-    """Return a subject with a basis alone."""
-    usual = dict.fromkeys(("pairs", "model", "hook", "token", "centring", "judge", "namer", "vocabulary"), "same")
-    made = object.__new__(Subject)
-    made.__dict__.update(name=name, given=None, summary={}, basis=usual | basis)
-    return made
 
 
 @pytest.mark.parametrize(
