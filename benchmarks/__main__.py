@@ -51,7 +51,7 @@ SCRIPTS: dict[str, Form] = {
     "layer_profile.py": Form(None, "--seeds 3"),
     "causal.py": Form(None, "--seeds 2"),
     "contribution.py": Form(None, "--seeds 3 --world 8192 --pairs 384"),
-    "comparison.py": Form(None, ""),
+    "comparison.py": Form(None, "--timed"),
     "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
     "naming_scale.py": Form(None, ""),
     "monosemanticity_models.py": Form(None, ""),

@@ -25,6 +25,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
 from cliplens.store import Provider
 
+pytestmark = pytest.mark.timeout(600)  # a fixture trains four dictionaries, which takes minutes on a busy machine
 SMALL: dict[str, Any] = {"pairs": "world:192", "d_sae": 32, "samples": 1024, "batch_size": 128}
 SETTINGS = Settings(**SMALL)
 KS = {"k": [2, 4], "seed": [0, 1]}

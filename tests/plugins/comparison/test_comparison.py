@@ -33,6 +33,7 @@ from cliplens_plugins.modality.mds import mds
 from cliplens_plugins.monosemanticity.ms import ms
 from support.comparisons import subject
 
+pytestmark = pytest.mark.timeout(600)  # a fixture trains four dictionaries, which takes minutes on a busy machine
 SMALL: dict[str, Any] = {"pairs": "world:256", "d_sae": 32, "samples": 2048, "batch_size": 128}
 FIGURE = {f.name: f for f in FIGURES}
 
@@ -197,13 +198,13 @@ def test_a_sweep_is_compared(found: Comparison) -> None:
 def test_explained_variance_is_that_of_the_summary(swept: SweepFolder) -> None:
     """On all held-out pairs, figures equal those of the run."""
     every = compare(open_subjects([swept.path]), pairs=10_000, replicates=20)
-    for subject in every.configurations["k 2"]:
+    for one in every.configurations["k 2"]:
         for figure in ("explained_variance", "l0"):
-            value = every.single[subject.name][figure].value
-            assert value == pytest.approx(subject.summary[figure], abs=1e-9)
-        table = subject.table
+            value = every.single[one.name][figure].value
+            assert value == pytest.approx(one.summary[figure], abs=1e-9)
+        table = one.table
         assert table is not None
-        assert every.single[subject.name]["ms_image"].value == pytest.approx(np.nanmean(table["ms_image"]), abs=1e-9)
+        assert every.single[one.name]["ms_image"].value == pytest.approx(np.nanmean(table["ms_image"]), abs=1e-9)
 
 
 def test_pairs_that_a_dictionary_was_trained_on_are_left_out(swept: SweepFolder, tmp_path: Path) -> None:
