@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
@@ -138,7 +139,7 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
     return Measured(value, NAN, NAN, control, each, 0.0, None, group)
 
 
-def interval(value: float, drawn: np.ndarray) -> tuple[float, float]:
+def interval(value: float, drawn: Float[np.ndarray, " replicate"]) -> tuple[float, float]:
     """Return the 95 % interval of a figure from its replicates, moved so that their mean is the figure.
 
     Replicates are biased where a figure is no mean: a sample with repeated pictures has less variance about its own
