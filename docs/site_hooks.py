@@ -6,10 +6,13 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).parents[1]
 BESIDE = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages of the site that are files at the root."""
+SHIM, OWN_SHIM = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"
+"""A script that mkdocs-material asks a server for, and the copy of it in docs/."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -29,6 +32,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Point links to files at the root to their pages."""
     return outward(markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Take the script with which the search works from disk from the site itself."""
+    return output.replace(SHIM, get_relative_url(OWN_SHIM, page.url))
+
+
+def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
+    """Do the same for the pages of the theme, such as 404.html."""
+    return output_content.replace(SHIM, get_relative_url(OWN_SHIM, template_name))
 
 
 def version() -> str:

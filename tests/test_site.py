@@ -71,4 +71,6 @@ def test_the_site_builds_without_a_warning_and_asks_for_nothing(tmp_path: Path) 
     wanted = r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?https?://(?!127)"
     outside = [str(p) for p in pages if re.search(wanted, p.read_text(encoding="utf-8"))]
     assert outside == []
+    assert 'src="../assets/iframe-worker.js"' in (tmp_path / "site" / "reference" / "api.html").read_text()
+    assert (tmp_path / "site" / "assets" / "iframe-worker.js").exists()
     assert (tmp_path / "site" / "search" / "search_index.js").exists()
