@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "docs" / "tutorials"
 SOURCES = sorted(FOLDER.glob("[0-9]-*.py"))
-SLOW: tuple[str, ...] = ()
+SLOW = ("3-steer",)
 """Those that take more than twenty seconds of one core."""
 
 
