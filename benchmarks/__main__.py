@@ -54,6 +54,7 @@ SCRIPTS: dict[str, Form] = {
     "comparison.py": Form(None, "--timed"),
     "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
     "naming_scale.py": Form(None, ""),
+    "scaling.py": Form(None, ""),
     "monosemanticity_models.py": Form(None, ""),
     "scale.py": Form(None, ""),
     "pair_list.py": Form(None, ""),

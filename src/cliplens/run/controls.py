@@ -166,7 +166,9 @@ def notes_of(found: Controls) -> list[str]:
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
     names = _METRICS if len(decoder) < _LARGE else tuple(name for name in _METRICS if name != "embsim")
     metrics = [metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in names]
-    return tally(batches, metrics, decoder=decoder, merge=False)
+    return tally(
+        batches, metrics, decoder=None, merge=False
+    )  # without the decoder, whose nearest rows no control needs
 
 
 def _of_means(values: np.ndarray, control: np.ndarray) -> dict[str, Any]:
