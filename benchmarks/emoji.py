@@ -15,7 +15,7 @@ from pathlib import Path
 import open_clip
 
 from _bench import Bench, Estimate, bench, mean
-from _emoji.figures import Measured, measured
+from _emoji.figures import TABLES, Measured, measured
 from cliplens_hooks.assets import ASSETS
 from cliplens_hooks.models.emoji import NAME, emoji_tokenizer, twin_folder
 from cliplens_hooks.training.emoji_figures import Gallery, Judged
@@ -48,16 +48,20 @@ def figures_of(b: Bench, name: str) -> Measured | None:
     if not (folder / "open_clip_model.safetensors").exists():
         return None
     path = Path(b.args.resume) if b.args.resume else None
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path and path.exists() else []
-    for line in lines:
-        if line["model"] == name:
-            return line["figures"]
-    model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device="cpu").eval()
-    figures = measured(Judged(model, emoji_tokenizer(), gallery()))
-    if path:
-        with path.open("a") as file:
-            file.write(json.dumps({"model": name, "figures": figures}) + "\n")
-    return figures
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    found: Measured = {line["table"]: line["rows"] for line in map(json.loads, lines) if line["model"] == name}
+    judged: Judged | None = None
+    for table in TABLES:
+        if table in found:
+            continue
+        if judged is None:
+            model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device="cpu").eval()
+            judged = Judged(model, emoji_tokenizer(), gallery())
+        found[table] = measured(judged, table)
+        if path:
+            with path.open("a") as file:
+                file.write(json.dumps({"model": name, "table": table, "rows": found[table]}) + "\n")
+    return found
 
 
 def tables(b: Bench, models: list[Measured], plain: Measured | None, left_out: Measured | None) -> None:

@@ -17,15 +17,15 @@ from cliplens_hooks.training.emoji_figures import Judged
 from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.modality import GroundTruthMetric
 
-SHARE = 0.15
-"""Share of drawings x languages that dictionaries are trained and scored on."""
+EMOJI, SHARE = 800, 0.25
+"""Number of emoji per artist, and share of drawings x languages, that dictionaries are trained and scored on."""
 STEPS, ROWS = 400, 1024
 
 
 @cache
 def asked() -> tuple[list[str], list[str], GroundTruth]:
     """Return ids and captions of a sample of the pairs of three artists and fifteen languages, and the truth."""
-    source = f"emoji:all?language={','.join(TRAINED_LANGUAGES)}"
+    source = f"emoji:all?language={','.join(TRAINED_LANGUAGES)}&limit={EMOJI}"
     pairs = read_emoji(source)
     chosen = np.flatnonzero(hashed_uniform(text_keys(pairs.ids), 7) < SHARE)
     captions = pairs.captions

@@ -1,9 +1,10 @@
-"""Compare the modality scores with the ground truth, where it is known (the embedded world). Ours.
+"""Compare the modality scores with the ground truth, where it is known (the embedded world, emoji). Ours.
 
 Pairs are split into halves by id. On one half, each latent is labelled with the factor value with which its activation
 correlates best (on images: shared and image-only factors; on captions: shared and text-only factors), or left
-unlabelled if no correlation reaches .35. On the other half, the scores are computed and compared with the modality of
-the label: `CrossD` for shared factors, `ImgD` for image-only ones, `TextD` for text-only ones.
+unlabelled if no correlation reaches .35. Values with fewer than ten rows there are no labels. On the other half, the
+scores are computed and compared with the modality of the label: `CrossD` for shared factors, `ImgD` for image-only
+ones, `TextD` for text-only ones.
 """
 
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.sums import add_pairs
 
 MIN_CORRELATION = 0.35
+LEAST_ROWS = 10
+"""Rows of the labelling half that must have a factor value before a latent can be labelled with it. With one row, a
+latent that fires there alone would correlate perfectly by chance."""
 ONE_SIDED = 0.05
 """A latent counts as single-modality if its firing ratio is within this distance of 0 or 1."""
 _SPLIT_SEED = 35
@@ -75,7 +79,7 @@ class GroundTruthMetric(MetricOfParts):
             raise InputError(
                 expected="pairs with ground truth",
                 found="a batch without",
-                fix="use this metric only with pairs of the embedded world",
+                fix="use this metric only with pairs of the embedded world, or of emoji",
             )
         self._truth = truth
         scoring = held_out(codes.keys, 0.5, _SPLIT_SEED)
@@ -178,7 +182,8 @@ class GroundTruthMetric(MetricOfParts):
         share = count / n
         together = sums[f"{side}.{factor}"].reshape(len(mean), len(count)) / n - mean[:, None] * share
         result: np.ndarray = (together / (spread[:, None] * (share * (1 - share)).sqrt())).cpu().numpy()
-        return np.where(np.isfinite(result), result, np.nan)
+        enough = (count >= LEAST_ROWS).cpu().numpy()
+        return np.where(np.isfinite(result) & enough, result, np.nan)
 
     def _alive(self) -> Bool[np.ndarray, " d_sae"]:
         """Return which latents fire on any scored pair, as in the column `alive`."""

@@ -8,7 +8,7 @@ from cliplens.keys import held_out, pair_keys
 from cliplens.records import Batch, GroundTruth
 from cliplens.tally import tally
 from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, mds
-from cliplens_plugins.modality.ground_truth import _SPLIT_SEED
+from cliplens_plugins.modality.ground_truth import _SPLIT_SEED, LEAST_ROWS
 from support.planted import batch_of
 
 N = 3000
@@ -95,3 +95,15 @@ def test_parts_merge() -> None:
     assert found == pytest.approx(expected, nan_ok=True) if not isinstance(expected, dict) else True
     assert found["ground_truth"]["coverage"] == expected["ground_truth"]["coverage"]
     np.testing.assert_allclose(restored.labels().correlation, whole.labels().correlation, atol=1e-12)
+
+
+def test_a_value_of_a_few_rows_is_no_label() -> None:
+    _, image, text = world()
+    labelling = np.flatnonzero(~held_out(pair_keys(IDS), 0.5, _SPLIT_SEED))
+    for rows, expected in ((LEAST_ROWS - 1, ""), (LEAST_ROWS, "kind=rare")):
+        rare = np.zeros(N, dtype=np.int64)
+        rare[labelling[:rows]] = 1
+        truth = GroundTruth(IDS, {"kind": rare}, {"kind": ("usual", "rare")}, {"kind": "shared"})
+        image[:, 11] = torch.tensor(rare)  # fires on the rare rows alone
+        found = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None)
+        assert found.table["truth"][11] == expected
