@@ -3,11 +3,13 @@
     CLIPLENS_DATA=FOLDER python benchmarks/emoji.py [--models emoji emoji-seed1 emoji-seed2] [--resume FIGURES.jsonl]
 
 Prints the tables of docs/emoji.md: means over the trainings with 95 % t-intervals, beside the plain contrastive twin.
-Twins are made by `python -m cliplens_hooks.training.emoji seed1` and so on, or lie in `--folders`. A twin that was not
-made is left out, and the number of trainings is printed. With --resume, the figures of each model are kept in a file.
+One training has no such interval; then a share of n drawings has its Wilson interval, which covers the choice of
+drawings alone. Twins are made by `python -m cliplens_hooks.training.emoji seed1` and so on, or lie in `--folders`. A
+twin that was not made is left out, and named. With --resume, each table of each model is kept in a file.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,10 +18,12 @@ import open_clip
 
 from _bench import Bench, Estimate, bench, mean
 from _emoji.figures import TABLES, Measured, measured
+from cliplens.statistics import wilson_interval
 from cliplens_hooks.assets import ASSETS
 from cliplens_hooks.models.emoji import NAME, emoji_tokenizer, twin_folder
 from cliplens_hooks.training.emoji_figures import Gallery, Judged
 
+_COUNTED = re.compile(r"(\d+) (?:drawings|trained|unseen|neutral)")
 PLAIN, LEFT_OUT = "emoji-plain", "emoji-two-artists"
 
 
@@ -29,9 +33,8 @@ def main() -> None:
         found = {name: figures for name in (*b.args.models, PLAIN, LEFT_OUT) if (figures := figures_of(b, name))}
         models = [found[name] for name in b.args.models if name in found]
         b.note("trainings", len(models))
-        b.note(
-            "trainings that were not made", ", ".join(n for n in (*b.args.models, PLAIN, LEFT_OUT) if n not in found)
-        )
+        missing = [name for name in (*b.args.models, PLAIN, LEFT_OUT) if name not in found]
+        b.note("trainings that were not made", ", ".join(missing) or "none")
         tables(b, models, found.get(PLAIN), found.get(LEFT_OUT))
         b.keep("models", found)
 
@@ -89,7 +92,17 @@ def tables(b: Bench, models: list[Measured], plain: Measured | None, left_out: M
 def over(models: list[Measured], table: str) -> Iterator[tuple[str, float | None, Estimate]]:
     """Yield title, chance, and the mean over the trainings, of each row of a table."""
     for title, (chance, _) in models[0][table].items():
-        yield title, chance, mean([_number(model[table][title][1]) for model in models])
+        values = [_number(model[table][title][1]) for model in models]
+        yield title, chance, mean(values) if len(values) > 1 else over_drawings(title, values[0])
+
+
+def over_drawings(title: str, value: float) -> Estimate:
+    """Return a share with its Wilson interval over the drawings that the title counts; none where it counts none."""
+    counted = _COUNTED.search(title)
+    if counted is None:
+        return Estimate(value, float("nan"), float("nan"))
+    low, high = wilson_interval(value, int(counted[1]))
+    return Estimate(value, float(low), float(high))
 
 
 def of(model: Measured | None, table: str, title: str) -> float | None:
