@@ -1,11 +1,11 @@
 """Byte-pair merges and token ids of the names of emoji in many languages."""
 
 import gzip
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import regex
 from jaxtyping import Int64
 from open_clip.tokenizer import SimpleTokenizer, bytes_to_unicode, get_clean_fn
 from torch import Tensor, tensor
@@ -15,8 +15,6 @@ from cliplens_hooks.assets import MERGES
 from cliplens_hooks.models.emoji import TRAINED_LANGUAGES
 
 N_MERGES = 4_500
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""The pattern by which `SimpleTokenizer` divides text into words."""
 
 
 def learnt_merges(texts: Iterable[str], n: int = N_MERGES) -> list[str]:
@@ -25,7 +23,8 @@ def learnt_merges(texts: Iterable[str], n: int = N_MERGES) -> list[str]:
 
     letters = bytes_to_unicode()
     clean = get_clean_fn("lower")
-    words = Counter(word for text in texts for word in regex.findall(_WORDS, clean(text), regex.IGNORECASE))
+    pattern = SimpleTokenizer().pat
+    words = Counter(word for text in texts for word in pattern.findall(clean(text)))
     spelt = {"".join(letters[b] for b in word.encode()): count for word, count in words.items()}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -35,8 +34,6 @@ def learnt_merges(texts: Iterable[str], n: int = N_MERGES) -> list[str]:
     )
     lines = (" ".join([word] * min(count, 50)) for word, count in sorted(spelt.items()))
     tokenizer.train_from_iterator(lines, trainer)
-    import json
-
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges][:n]
 
