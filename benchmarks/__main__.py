@@ -63,7 +63,8 @@ SCRIPTS: dict[str, Form] = {
 }
 ON_THE_INDEX = {"peers.py": Form("", "")}
 """Scripts that install packages from the package index; only run when they are named."""
-BY_HAND = ("on_gpu.py", "with_weights.py", "advice.py", "bias.py", "report_browser.py", "harvest_emoji.py", "emoji.py")
+BY_HAND = ("on_gpu.py", "with_weights.py", "advice.py", "bias.py", "robustness.py", "report_browser.py")
+BY_HAND += ("harvest_emoji.py", "emoji.py")
 """Scripts that need a GPU, weights, a finished run (and a browser), or a folder of drawings."""
 
 

@@ -60,7 +60,7 @@ def clean_up(
 ) -> CleanUp:
     """Return the clean-up of some latents, with their mean codes over clean activations."""
     with torch.no_grad():
-        means = reader.codes(clean.flatten(0, 1))[:, latents.to(clean.device)].mean(0)
+        means = reader.codes(clean.flatten(0, 1))[:, latents.cpu()].mean(0)
     return CleanUp(reader, latents, means, keep_error, straight_through)
 
 

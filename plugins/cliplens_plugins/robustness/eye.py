@@ -38,7 +38,7 @@ class Reader:
         and none in its code. Matching pursuit has no pre-activations: the inner products with all latents stand in.
         """
         reader, seen = self._reader, []
-        given = rows.to(reader.W_dec.dtype)
+        given = rows.to(reader.W_dec)
         point = getattr(reader, "hook_sae_acts_pre", None)
         handle = None if point is None else point.register_forward_hook(lambda module, inputs, out: seen.append(out))
         try:
@@ -56,9 +56,9 @@ class Reader:
         return self.read(rows)[0]
 
     def decode(self, codes: Float[Tensor, "row d_sae"], like: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
-        """Return raw activations of codes that were changed after `read`, in the dtype of `like`."""
+        """Return raw activations of codes that were changed after `read`, with dtype and device of `like`."""
         rebuilt: Tensor = self._reader.decode(codes)
-        return rebuilt.to(like.dtype)
+        return rebuilt.to(like)
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class Eye:
         self, clip: HookedCLIP, dictionary: Dictionary | None = None, *, size: tuple[int, int] | None = None
     ) -> None:
         self.clip, self.size = clip, size
+        if dictionary is not None and dictionary.device != clip.device:
+            dictionary = dictionary.to(clip.device)
         self.scale: PixelScale = pixel_scale(clip.preprocess)
         self.reader = None if dictionary is None else Reader(dictionary)
         self._site = None if dictionary is None else site_of(dictionary, "image")
@@ -132,13 +134,13 @@ class Eye:
         clip, inputs = self.clip, self.inputs(pixels)
         tower: Any = clip.vision
         if self._site is None:
-            return View(clip.encode_image(inputs).flatten(1), None, None)
+            return View(_wide(clip.encode_image(inputs)), None, None)
         if self._site.hook == _EMBEDDING:
             projected, unit = tower.encode(inputs)
             acts = unit.flatten(2) if unit.ndim == 3 else unit[:, None]
             if change is None:
-                return View(projected.flatten(1), acts, self.reader)
-            return View(change(acts.flatten(0, 1)).unflatten(0, acts.shape[:2]).flatten(1), acts, self.reader)
+                return View(_wide(projected), acts, self.reader)
+            return View(_wide(change(acts.flatten(0, 1)).unflatten(0, acts.shape[:2])), acts, self.reader)
         return self._look_inside(tower, inputs, change)
 
     def _look_inside(self, tower: Any, inputs: Tensor, change: Change | None) -> View:
@@ -158,7 +160,7 @@ class Eye:
 
         with self.clip.hooks(fwd_hooks=[(str(self._site), hook)]):
             projected = tower.encode(inputs)[0]
-        return View(projected.flatten(1), kept[0], self.reader)
+        return View(_wide(projected), kept[0], self.reader)
 
     @torch.no_grad()
     def views(self, pixels: Pixels, change: Change | None = None, *, batch: int = 128) -> View:
@@ -187,6 +189,12 @@ class PixelClassifier(nn.Module):
     def forward(self, pixels: Pixels) -> Float[Tensor, "sample class"]:
         """Return `scale` times the cosine with each class."""
         return self.scale * self.eye.look(pixels).unit.float() @ self.prototypes.T
+
+
+def _wide(embedding: Float[Tensor, "sample ..."]) -> Float[Tensor, "sample d_embed"]:
+    """Return embeddings as rows of at least float32, so that margins of half-precision models are not rounded away."""
+    rows = embedding.flatten(1)
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
 
 
 def parts_of(pixels: Pixels, batch: int) -> Iterator[Pixels]:

@@ -58,6 +58,8 @@ class Made:
     """Per dictionary what detectors read; empty for attacks they are not tested on."""
     shown: Pixels
     """The first pictures, attacked."""
+    said: tuple[str, ...]
+    """The class the model says for each of them."""
 
 
 def seen(lab: Lab, unit: Float[Tensor, "sample d"]) -> Seen:
@@ -74,6 +76,12 @@ def seen(lab: Lab, unit: Float[Tensor, "sample d"]) -> Seen:
     here = (unit * subject.text).sum(1, keepdim=True)
     found = tasks.retrieval(unit, subject.text, R_AT, caption_ids=subject.captions)
     return Seen(right, says, (goal > here)[:, 0].numpy(), found)
+
+
+def said(lab: Lab, unit: Float[Tensor, "sample d"]) -> tuple[str, ...]:
+    """Return the class that the model says for each embedding."""
+    nearest = tasks.nearest_prototype(unit, lab.subject.prototypes.to(unit))
+    return tuple(lab.subject.classes[int(n)] for n in nearest)
 
 
 def made(lab: Lab) -> Iterator[Made]:
@@ -106,5 +114,5 @@ def _made(lab: Lab, attack: Attack, eps: float) -> Made:
     return Made(
         attack.kind, attack.latents, eps, seen(lab, view.unit),
         (margins(of_noise.unit, lab.subject.prototypes, lab.subject.labels) < 0).numpy(),
-        moved, noise, right_of_other(lab, pixels), kept, torch.clone(pixels[:SHOWN]),
+        moved, noise, right_of_other(lab, pixels), kept, torch.clone(pixels[:SHOWN]), said(lab, view.unit[:SHOWN]),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from cliplens_plugins.robustness.eye import Eye, PixelClassifier
 from cliplens_plugins.robustness.findings import findings
 from cliplens_plugins.robustness.guard import Guard, adaptive, clean_ups, detection, fitted, refused, spare_views
 from cliplens_plugins.robustness.lab import UNTRAINED, Asked, Lab, open_lab
-from cliplens_plugins.robustness.measure import SHOWN, Made, made, right_of_other, seen
+from cliplens_plugins.robustness.measure import SHOWN, Made, made, right_of_other, said, seen
 from cliplens_plugins.robustness.pgd import pgd
 from cliplens_plugins.robustness.strips import attack_strip, strip
 from cliplens_plugins.robustness.tables import Row, by_eps, crossings, outcomes, shares
@@ -113,10 +113,10 @@ def _pictures(lab: Lab, found: Sequence[Made]) -> dict[str, str]:
     """Return the strips for the report: the margin attack at the reference eps, the caption attack at the largest."""
     wanted = (("zero-shot margin", lab.reference), ("to the caption", max(lab.eps)))
     clean = lab.subject.pixels[:SHOWN]
+    before = ", ".join(said(lab, lab.clean.unit[:SHOWN]))
     return {
-        f"{m.kind}, eps {m.eps:g}: clean, attacked, difference (grey is none, black and white are the full eps)": (
-            attack_strip(clean, m.shown.to(clean), m.eps / 255)
-        )
+        f"{m.kind}, eps {m.eps:g}: clean, attacked, difference (grey is none, black and white are the full eps). "
+        f"The model says {before}; attacked {', '.join(m.said)}": attack_strip(clean, m.shown.to(clean), m.eps / 255)
         for m in found
         if (m.kind, m.eps) in wanted
     }

@@ -108,7 +108,7 @@ def pgd(
 
 def _best(objective: Objective, clean: Pixels, rows: Int64[Tensor, " sample"], budget: Budget, seed: int) -> Attacked:
     with torch.no_grad():
-        value = objective(clean, rows)[1].detach().clone()
+        value = objective(clean, rows)[1].detach().clone().to(clean.device)
     best = Attacked(clean.clone(), value)
     for restart in range(budget.restarts):
         pixels = _start(clean, rows, budget.eps, seed + restart) if budget.random_start else clean.clone()
@@ -137,6 +137,7 @@ def _start(clean: Pixels, rows: Int64[Tensor, " sample"], eps: float, seed: int)
 
 
 def _better(best: Attacked, pixels: Pixels, value: Float[Tensor, " sample"]) -> Attacked:
+    value = value.to(best.value.device)  # a model on a GPU scores pixels that stay where they are
     wins = value > best.value
     return replace(
         best,
@@ -180,7 +181,7 @@ def random_squares(objective: Objective, clean: Pixels, eps: float, *, queries: 
         return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(clean)
 
     with torch.no_grad():
-        best = Attacked(clean.clone(), objective(clean, rows)[1])
+        best = Attacked(clean.clone(), objective(clean, rows)[1].to(clean.device))
         start = project(clean + eps * signs(len(clean), 3, 1, width), clean, eps)
         best = _better(best, start, objective(start, rows)[1])
         for query in range(queries):
