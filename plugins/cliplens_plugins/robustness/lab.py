@@ -1,4 +1,4 @@
-"""The parts of a study: model, dictionaries with their classes, pictures, another model, and the attacks."""
+"""The parts of a study: model, dictionaries with their classes, pictures, and another model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -23,13 +22,11 @@ from cliplens.studies import (
     classes_of_table,
     matched_sets,
     score_classes,
-    site_of,
     twin_of,
 )
-from cliplens_plugins.robustness import losses
 from cliplens_plugins.robustness.eye import Eye, Reader, View
 from cliplens_plugins.robustness.options import ATTACKS
-from cliplens_plugins.robustness.pgd import LEVEL, Budget, Objective
+from cliplens_plugins.robustness.pgd import LEVEL, Budget
 from cliplens_plugins.robustness.subject import Subject, prototypes_of, subject_of, targets
 
 CLASSES = ("ImgD", "TextD", "CrossD")
@@ -47,8 +44,6 @@ _SPARE_LEAST = 36
 _COST = 2.0e9
 """Multiplications of a forward pass times pictures that fit into a few minutes of two cores."""
 _TWINS = {"world": "world-plain", "world-plain": "world"}
-_ONE_POSITION = ("auto", "cls", "eot")
-_EMBEDDING = "hook_embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +105,6 @@ class Other:
     name: str
     eye: Eye
     prototypes: Float[Tensor, "class d_embed"]
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One attack: its kind, the latents it is restricted to, and what it maximises."""
-
-    kind: str
-    latents: str
-    objective: Objective
 
 
 @dataclass(frozen=True)
@@ -212,68 +198,6 @@ def rows_of(subject: Subject, rows: slice) -> Subject:
         text=None if subject.text is None else subject.text[rows],
         target=targets(ids, labels.numpy(), captions), pictures=subject.pictures[rows],
     )  # fmt: skip
-
-
-def attacks_of(lab: Lab, eps: float) -> list[Attack]:
-    """Return the attacks that were asked for. Goals from captions are tried at the largest eps alone."""
-    subject, clean, eye, found = lab.subject, lab.clean, lab.eye, []
-    scale, _ = lab.run.clip.logit_scale_and_bias()
-    for name in lab.attacks:
-        if name in ("margin", "ce"):
-            how: dict[str, Any] = {"loss": name, "scale": float(scale.detach())}
-            aim = losses.zero_shot(eye, subject.prototypes, subject.labels, **how)
-            found.append(Attack("zero-shot margin" if name == "margin" else "zero-shot cross-entropy", "-", aim))
-        elif name == "feature":
-            found.append(Attack("feature", "-", losses.feature(eye, clean.raw)))
-        elif name == "caption":
-            found.append(Attack("to the caption", "-", losses.caption(eye, subject.goals)))
-        elif name == "class":
-            for latents, mask in _sets(lab.own):
-                found.append(Attack("latents moved", latents, losses.class_untargeted(eye, mask, clean.pre)))
-        else:
-            goals = {"latents to the picture": clean.pre[subject.target]}
-            if eps == max(lab.eps) and (said := _caption_goals(lab)) is not None:
-                goals["latents to the caption"] = said
-            for kind, goal in goals.items():
-                for latents, mask in _sets(lab.own):
-                    found.append(Attack(kind, latents, losses.class_targeted(eye, mask, goal)))
-    return found
-
-
-def _sets(book: Book) -> list[tuple[str, Tensor]]:
-    """Return the sets of latents that attacks are restricted to: classes, random sets of equal size, all living."""
-    found = []
-    for name in book.classes:
-        found.append((name, book.groups.of(name)))
-        found += [(f"random as {name}", mask) for mask in book.random[name][:1]]
-    found.append(("all", book.scored.alive))
-    return [(name, torch.as_tensor(mask)) for name, mask in found]
-
-
-@torch.no_grad()
-def _caption_goals(lab: Lab) -> Tensor | None:
-    """Return the pre-activations of each target's caption, or None where a caption has other positions."""
-    if lab.subject.captions is None:
-        return None
-    clip, dictionary = lab.run.clip, lab.run.dictionary
-    try:
-        site = site_of(dictionary, "text")
-    except CliplensError:
-        return None
-    tokenizer, tower = clip.tokenizer, clip.text
-    assert tokenizer is not None
-    assert tower is not None
-    tokens = tokenizer(list(lab.subject.captions)).to(clip.device)
-    token = dictionary.provenance.token if dictionary.provenance else "auto"
-    acts = tower.read(tokens, [site.hook])[site.hook].flatten(2) if site.hook != _EMBEDDING else None
-    if acts is None:
-        rows = clip.encode_text(tokens, normalize=True).flatten(1)
-    elif token in _ONE_POSITION:
-        rows = acts[torch.arange(len(acts)), tower.special_position(tokens)]
-    else:
-        return None
-    said = Reader(dictionary, "text").read(rows)[1][:, None]
-    return said[lab.subject.target] if lab.clean.pre.shape[1] == 1 else None
 
 
 def _books(run: OpenedRun, asked: Asked, scored: ScoredClasses, eye: Eye) -> tuple[list[Book], list[str]]:

@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cliplens import tasks
+from cliplens_plugins.robustness.attacks import Attack, attacks_of
 from cliplens_plugins.robustness.detectors import Trace, trace
-from cliplens_plugins.robustness.lab import Attack, Lab, attacks_of
+from cliplens_plugins.robustness.lab import Lab
 from cliplens_plugins.robustness.losses import margins
 from cliplens_plugins.robustness.pgd import equal_noise, pgd
 from cliplens_plugins.robustness.pixels import Pixels

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 import cliplens
 from cliplens.errors import InputError
-from cliplens.run import OpenedRun
-from cliplens.studies import read_studies
+from cliplens.run import OpenedRun, write_report
+from cliplens.studies import Study, read_studies, write_study
 from cliplens_plugins.robustness import lab as labs
 from cliplens_plugins.robustness.command import app
 from cliplens_plugins.robustness.of_run import T_CHECKS, T_CROSS, T_DETECT, T_OUTCOMES, T_SHARES, T_WORDS
@@ -39,6 +39,9 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun)
     page = run.folder.report.read_text()
     assert 'id="study-attack"' in page
     assert page.count('<img class="strip" src="data:image/png') >= 3
+    write_study(run.folder, Study("zz", "A study from elsewhere", pictures={"odd": "https://elsewhere/picture.png"}))
+    assert "elsewhere/picture.png" not in write_report(run.folder).read_text()
+    (run.folder.studies / "zz.json").unlink()
 
 
 @pytest.mark.slow
