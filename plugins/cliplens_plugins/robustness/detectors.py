@@ -110,12 +110,12 @@ def detectors(
     """
     own = latent_detector(clean, attacked, choose_clean, choose_attacked, alive=alive)
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(alive))[: len(own.latents)]
-    of_probe = (_joined(clean, choose_clean), _joined(attacked, choose_attacked))
+    quiet, loud = _joined(clean, choose_clean), _joined(attacked, choose_attacked)
     return {
         "latents": own,
         "random latents": LatentDetector(torch.as_tensor(drawn), own.rises),
-        "linear probe": _probe(*(side.acts for side in of_probe), lambda seen: seen.acts),
-        "linear probe on codes": _probe(*(_logs(side) for side in of_probe), _logs),
+        "linear probe": _probe(quiet, loud, lambda seen: seen.acts),
+        "linear probe on codes": _probe(quiet, loud, _logs),
         "reconstruction error": lambda seen: seen.error.double().numpy(),
     }
 
@@ -156,7 +156,8 @@ def detected(score: Score, limits: Mapping[float, float], clean: Trace, attacked
 
     def figure(of: Callable[[np.ndarray, np.ndarray], float]) -> Interval:
         drawn = [of(low[r], high[r]) for r in rows]
-        return (of(low, high), *(float(q) for q in np.quantile(drawn, [0.025, 0.975])))
+        bottom, top = np.quantile(drawn, [0.025, 0.975])
+        return of(low, high), float(bottom), float(top)
 
     return Detected(
         figure(lambda a, b: auroc(b, a)),
@@ -165,9 +166,9 @@ def detected(score: Score, limits: Mapping[float, float], clean: Trace, attacked
     )
 
 
-def _probe(clean: Tensor, attacked: Tensor, reads: Callable[[Trace], Tensor]) -> Score:
-    labels = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).long()
-    probe = linear_probe(torch.cat([clean, attacked]), labels)
+def _probe(clean: Trace, attacked: Trace, reads: Callable[[Trace], Tensor]) -> Score:
+    rows = [reads(clean), reads(attacked)]
+    probe = linear_probe(torch.cat(rows), torch.arange(2).repeat_interleave(torch.tensor([len(r) for r in rows])))
 
     def score(seen: Trace) -> Float[np.ndarray, " sample"]:
         logits = probe(reads(seen))

@@ -180,6 +180,8 @@ class PixelClassifier(nn.Module):
     torch.Size([2, 3])
     """
 
+    prototypes: Tensor
+
     def __init__(self, eye: Eye, prototypes: Float[Tensor, "class d_embed"], *, scale: float = 100.0) -> None:
         super().__init__()
         self.eye, self.scale = eye, scale

@@ -157,7 +157,7 @@ def open_lab(run: OpenedRun, asked: Asked) -> Lab:
     else:
         notes.append(f"No detectors and no defences: they need {_SPARE_LEAST} other pictures to be fitted on.")
     books, more = _books(run, asked, scored, eye)
-    other, why = _other(run, asked, whole, tuple(subject.pixels.shape[-2:]))
+    other, why = _other(run, asked, whole, (subject.pixels.shape[2], subject.pixels.shape[3]))
     batch = min(run.asked.forward_batch, 128)
     eps = tuple(asked.eps or (EPS_LARGE if large else EPS))
     attacks = tuple(asked.attacks or (ATTACKS_LARGE if large else ATTACKS))

@@ -57,7 +57,7 @@ class Made:
     """Where the other model is right."""
     traces: dict[str, Trace]
     """Per dictionary what detectors read; empty for attacks they are not tested on."""
-    shown: Pixels
+    shown: Float[Tensor, "shown 3 height width"]
     """The first pictures, attacked."""
     said: tuple[str, ...]
     """The class the model says for each of them."""

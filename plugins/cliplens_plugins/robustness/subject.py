@@ -185,12 +185,10 @@ def _of_column(run: OpenedRun, column: str, count: int) -> Subject:
     kept = [n for n, i in enumerate(ids) if labels[i]]
     classes = [str(v) for v in labels.values]
     numbers = np.array([classes.index(str(labels[ids[n]])) for n in kept], dtype=np.int64)
-    chosen = ([values[n] for n in kept] for values in (ids, captions, pictures))
-    some_ids, some_captions, some_pictures = chosen
     sentences = [_said(name) for name in classes]
     return _subject(
-        run.clip, column, some_ids, images[torch.as_tensor(kept, dtype=torch.long)], numbers, sentences, classes,
-        some_captions, some_pictures,
+        run.clip, column, [ids[n] for n in kept], images[torch.as_tensor(kept, dtype=torch.long)], numbers, sentences,
+        classes, [captions[n] for n in kept], [pictures[n] for n in kept],
     )  # fmt: skip
 
 

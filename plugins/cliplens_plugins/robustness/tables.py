@@ -98,9 +98,15 @@ def _share(
     at = len(classes)
     for name in classes:
         draws = len(book.random[name])
-        row[f"random as {name}"] = float(np.nanmean([v[0] for v in found[at : at + draws]])) if draws else None
+        row[f"random as {name}"] = _mean([v[0] for v in found[at : at + draws]])
         at += draws
     return row
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean of the values that are known; None if none is."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else None
 
 
 def crossings(found: Sequence[Made], seed: int = 0) -> list[Row]:
