@@ -88,8 +88,8 @@ def _clean_ups(rows: Sequence[Row]) -> list[str]:
     if not tried:
         return []
     unaware = max(tried, key=lambda row: lead(row["attacked, unaware of it"]))
-    through = max(tried, key=lambda row: lead(row["attacked through it"]))
-    none, knows, ignores = rows[0], through["attacked through it"], unaware["attacked, unaware of it"]
+    through = max(tried, key=lambda row: lead(row["right under all of them"]))
+    none, knows, ignores = rows[0], through["right under all of them"], unaware["attacked, unaware of it"]
     return [
         f"No clean-up gives more than {lead(knows):.3f} accuracy once the attack goes through it "
         f"({through['clean-up']}; {lead(none['attacked, unaware of it']):.3f} with none). Unaware of it the best has "

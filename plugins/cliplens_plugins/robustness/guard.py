@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from cliplens.studies import with_interval
 from cliplens_plugins.robustness import losses
-from cliplens_plugins.robustness.defences import Alarm, clean_up, past_detector
+from cliplens_plugins.robustness.defences import Alarm, CleanUp, clean_up, past_detector
 from cliplens_plugins.robustness.detectors import (
     LatentDetector,
     Score,
@@ -34,6 +34,7 @@ FITTED = "zero-shot margin"
 WEIGHTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Weights of the detector's score in adaptive attacks, in cosines per deviation of the clean score."""
 FALSE = 0.05
+THROUGH = ("attacked through it", "the same, no straight-through")
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,12 @@ def clean_ups(lab: Lab, guard: Guard) -> list[Row]:
         how = {"keep_error": keep}
         change = clean_up(lab.own.reader, chosen, guard.fit_acts, **how)
         plain = clean_up(lab.own.reader, chosen, guard.fit_acts, **how, straight_through=False)
-        through = {
-            "attacked through it": _attacked(lab, _through(lab, change)),
-            "the same, no straight-through": _attacked(lab, _through(lab, plain)),
-        }
+        through = {n: _attacked(lab, _through(lab, of)) for n, of in zip(THROUGH, (change, plain), strict=True)}
         rows.append(_clean_up_row(lab, name, len(chosen), change, unaware, through))
     return rows
 
 
-def _through(lab: Lab, change: Any) -> Objective:
+def _through(lab: Lab, change: CleanUp) -> Objective:
     return losses.zero_shot(lab.eye, lab.subject.prototypes, lab.subject.labels, change=change)
 
 
@@ -154,15 +152,19 @@ def _attacked(lab: Lab, aim: Objective) -> Pixels:
     return pgd(aim, lab.subject.pixels, budget, seed=lab.asked.seed, batch=lab.batch, progress="defences").pixels
 
 
-def _clean_up_row(lab: Lab, name: str, count: int, change: Any, unaware: Pixels, through: Mapping[str, Pixels]) -> Row:
-    def right(pixels: Pixels) -> str:
+def _clean_up_row(
+    lab: Lab, name: str, count: int, change: CleanUp | None, unaware: Pixels, through: Mapping[str, Pixels]
+) -> Row:
+    def right(pixels: Pixels) -> Bool[np.ndarray, " sample"]:
         view = lab.eye.views(pixels, change, batch=lab.batch)
-        return with_interval(*rate((losses.margins(view.unit, lab.subject.prototypes, lab.subject.labels) < 0).numpy()))
+        return (losses.margins(view.unit, lab.subject.prototypes, lab.subject.labels) < 0).numpy()
 
-    row: Row = {"clean-up": name, "latents": count, "eps": lab.reference, "clean": right(lab.subject.pixels)}
-    row["attacked, unaware of it"] = right(unaware)
-    names = ("attacked through it", "the same, no straight-through")
-    return row | {n: right(through[n]) if n in through else None for n in names}
+    found = {"attacked, unaware of it": right(unaware), **{n: right(p) for n, p in through.items()}}
+    row: Row = {"clean-up": name, "latents": count, "eps": lab.reference}
+    row["clean"] = with_interval(*rate(right(lab.subject.pixels)))
+    row |= {n: with_interval(*rate(found[n])) if n in found else None for n in ("attacked, unaware of it", *THROUGH)}
+    row["right under all of them"] = with_interval(*rate(np.logical_and.reduce(list(found.values()))))
+    return row
 
 
 def adaptive(lab: Lab, guard: Guard) -> list[Row]:

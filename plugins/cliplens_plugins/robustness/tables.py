@@ -94,7 +94,7 @@ def _share(
     classes = book.classes
     found = relative_shares(moved, clean)
     row: Row = {"dictionary": book.name, "attack": kind, "latents": latents, "eps": eps}
-    row |= {name: with_interval(*found[n]) for n, name in enumerate(classes)}
+    row |= {name: None if np.isnan(found[n][0]) else with_interval(*found[n]) for n, name in enumerate(classes)}
     at = len(classes)
     for name in classes:
         draws = len(book.random[name])

@@ -131,7 +131,7 @@ def test_findings_say_what_the_tables_hold_and_failed_checks_first() -> None:
             for name, value in (("latents", "0.600 (0.5 to 0.7)"), ("linear probe", "0.800 (0.7 to 0.9)"))
         ],
         T_CLEAN: [
-            {"clean-up": name, "clean": cell, "attacked, unaware of it": cell, "attacked through it": cell}
+            {"clean-up": name, "clean": cell, "attacked, unaware of it": cell, "right under all of them": cell}
             for name in ("none", "reconstruction alone")
         ],
         T_ADAPT: [

@@ -10,6 +10,7 @@ import cliplens
 from cliplens.errors import InputError
 from cliplens.run import OpenedRun, write_report
 from cliplens.studies import Study, read_studies, write_study
+from cliplens.world import FACTORS, ground_truth, world_pairs
 from cliplens_plugins.robustness import lab as labs
 from cliplens_plugins.robustness.command import app
 from cliplens_plugins.robustness.of_run import T_CHECKS, T_CROSS, T_DETECT, T_OUTCOMES, T_SHARES, T_WORDS
@@ -44,18 +45,32 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun)
     (run.folder.studies / "zz.json").unlink()
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> OpenedRun:
+    """A run over pictures and captions on disk, with a column of labels."""
+    folder = tmp_path_factory.mktemp("own")
+    pairs = world_pairs(60)
+    shapes = ground_truth(pairs.ids).factors["shape"]
+    lines = ["image,caption,kind"]
+    for n in range(60):
+        pairs[n].image.save(folder / f"{n}.png")
+        lines.append(f"{n}.png,{pairs[n].caption},{FACTORS['shape'].values[shapes[n]] if n % 7 else ''}")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return study_run(folder, str(folder / "pairs.csv"))
+
+
 @pytest.mark.slow
-def test_a_run_without_labels_takes_captions_as_classes(
-    run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a user's own run: each picture's own caption is its class, and nothing is written on pictures."""
-    monkeypatch.setattr("cliplens_plugins.robustness.subject.WORLD", "no such prefix")
-    done = CliRunner().invoke(app, [str(run.folder.path), *QUICK, "--attacks", "margin,caption", "--eps", "4"])
+@pytest.mark.parametrize("column", [None, "kind"])
+def test_a_run_over_pictures_on_disk_is_attacked(own: OpenedRun, column: str | None) -> None:
+    """Without labels each picture's own caption is its class, and nothing is written on pictures."""
+    options = [*QUICK, "--attacks", "margin,caption", "--eps", "4", *(["--labels", column] if column else [])]
+    done = CliRunner().invoke(app, [str(own.folder.path), *options])
     assert done.exit_code == 0, done.output
-    study = next(s for s in read_studies(run.folder) if s.name == "attack")
-    assert study.title.endswith("caption")
-    assert any("classes are captions" in note for note in study.notes)
-    assert T_WORDS not in study.tables
+    study = next(s for s in read_studies(own.folder) if s.name == "attack")
+    assert study.title.endswith(column or "caption")
+    assert any("classes are captions" in note for note in study.notes) == (column is None)
+    assert (T_WORDS in study.tables) == (column is not None)
+    assert study.tables[T_OUTCOMES][0]["R@1 image to text"] is not None
 
 
 @pytest.mark.slow
