@@ -21,7 +21,7 @@ from cliplens.errors import InputError
 from cliplens.run import OpenedRun
 from cliplens.runfolder import RunFolder
 from cliplens.studies import Study, read_studies
-from cliplens_plugins.robustness.lab import Asked
+from cliplens_plugins.robustness.lab import AttackOptions
 from cliplens_plugins.robustness.of_run import study_of_run
 from cliplens_plugins.robustness.options import levels_in
 
@@ -46,7 +46,9 @@ def main(b: Bench) -> None:
 def attacked(folder: RunFolder, b: Bench) -> Study:
     """Return the study, made now."""
     eps, images = levels_in(b.args.eps), b.args.images or None
-    return study_of_run(OpenedRun(folder), Asked(images=images, eps=eps, transfer=b.args.transfer, seed=b.args.seed))
+    return study_of_run(
+        OpenedRun(folder), AttackOptions(images=images, eps=eps, transfer=b.args.transfer, seed=b.args.seed)
+    )
 
 
 def recorded(folder: RunFolder) -> Study:

@@ -43,27 +43,24 @@ def attack(
     controls: Annotated[int, typer.Option(help="Random sets of latents per class.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
 ) -> None:
-    """Attack pixels (PGD) by zero-shot, feature, caption and class of latents, and write words on pictures: what the
-    model says, which class moves, what detectors and clean-up find, and what survives an attack that knows them.
+    """Attack pictures, and measure what the model says, which class of latents moves, and what defends.
 
-    Writes RUN/studies/attack.json and a section of the report. docs/robustness.md says how to read it.
+    The attacks change pixels (PGD) by zero-shot, feature, caption and class of latents, or write words on pictures.
+    Defences are detectors and clean-up by latents; each is also attacked by an attack that knows it. Controls are noise
+    of equal norm, random latents, a dictionary that was never trained, and one from another seed.
+
+    Writes RUN/studies/attack.json and a section of the report. docs/robustness.md explains the figures.
+
+    Example: cliplens attack runs/first --eps 1,4 --labels data/pets
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from cliplens.run import OpenedRun, results, write_report
-    from cliplens.runfolder import RunFolder
-    from cliplens.studies import print_study, write_study
-    from cliplens_plugins.robustness.lab import Asked
+    from cliplens.run import run_study
+    from cliplens_plugins.robustness.lab import AttackOptions
     from cliplens_plugins.robustness.of_run import study_of_run
     from cliplens_plugins.robustness.options import attacks_in, levels_in
 
-    asked = Asked(
+    asked = AttackOptions(
         labels=labels, images=images, eps=levels_in(eps), attacks=attacks_in(attacks), steps=steps, restarts=restarts,
         strong=strong, transfer=transfer, reseed=reseed, controls=controls, rule=rule, seed=seed,
     )  # fmt: skip
-    opened = OpenedRun(RunFolder.open(run))
-    with results(opened.folder, "attack", opened.folder.studies / "attack.json"):
-        study = study_of_run(opened, asked)
-        path = write_study(opened.folder, study)
-    print_study(study, tables=1)
-    typer.echo(f"Written: {path}")
-    typer.echo(f"Report: {write_report(opened.folder)}")
+    run_study(run, lambda opened: study_of_run(opened, asked), command="attack")

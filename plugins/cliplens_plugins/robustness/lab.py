@@ -47,7 +47,7 @@ _TWINS = {"world": "world-plain", "world-plain": "world"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class AttackOptions:
     """What a study of attacks is asked for."""
 
     labels: str | None = None
@@ -112,7 +112,7 @@ class Lab:
     """Everything a study works with."""
 
     run: OpenedRun
-    asked: Asked
+    asked: AttackOptions
     eps: tuple[float, ...]
     attacks: tuple[str, ...]
     large: bool
@@ -138,7 +138,7 @@ class Lab:
         return min(self.eps, key=lambda eps: (abs(eps - 4), eps))
 
 
-def open_lab(run: OpenedRun, asked: Asked) -> Lab:
+def open_lab(run: OpenedRun, asked: AttackOptions) -> Lab:
     """Open the parts of a study.
 
     Raises:
@@ -200,7 +200,7 @@ def rows_of(subject: Subject, rows: slice) -> Subject:
     )  # fmt: skip
 
 
-def _books(run: OpenedRun, asked: Asked, scored: ScoredClasses, eye: Eye) -> tuple[list[Book], list[str]]:
+def _books(run: OpenedRun, asked: AttackOptions, scored: ScoredClasses, eye: Eye) -> tuple[list[Book], list[str]]:
     assert eye.reader is not None
     found, notes = [_book(OWN, eye.reader, scored, asked)], []
     try:
@@ -218,14 +218,16 @@ def _books(run: OpenedRun, asked: Asked, scored: ScoredClasses, eye: Eye) -> tup
     return found, notes
 
 
-def _book(name: str, reader: Reader, scored: ScoredClasses, asked: Asked) -> Book:
+def _book(name: str, reader: Reader, scored: ScoredClasses, asked: AttackOptions) -> Book:
     groups = LatentGroups.from_classes(scored.classes)
     draws = max(1, asked.controls)
     random = {of: matched_sets(groups.of(of), scored.rates, draws, seed=asked.seed) for of in CLASSES}
     return Book(name, reader, groups, random, scored)
 
 
-def _other(run: OpenedRun, asked: Asked, subject: Subject, size: tuple[int, int]) -> tuple[Other | None, list[str]]:
+def _other(
+    run: OpenedRun, asked: AttackOptions, subject: Subject, size: tuple[int, int]
+) -> tuple[Other | None, list[str]]:
     name = asked.transfer or _TWINS.get(run.asked.model)
     if name is None:
         return None, ["No transfer to another model was measured: name one with --transfer."]

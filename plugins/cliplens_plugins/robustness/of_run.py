@@ -10,7 +10,7 @@ from cliplens_plugins.robustness.checks import foolbox_pgd, masked_gradient_chec
 from cliplens_plugins.robustness.eye import Eye, PixelClassifier
 from cliplens_plugins.robustness.findings import findings
 from cliplens_plugins.robustness.guard import Guard, adaptive, clean_ups, detection, fitted, refused, spare_views
-from cliplens_plugins.robustness.lab import UNTRAINED, Asked, Lab, open_lab
+from cliplens_plugins.robustness.lab import UNTRAINED, AttackOptions, Lab, open_lab
 from cliplens_plugins.robustness.measure import SHOWN, Made, made, right_of_other, said, seen
 from cliplens_plugins.robustness.pgd import pgd
 from cliplens_plugins.robustness.strips import attack_strip, strip
@@ -38,7 +38,7 @@ T_WORD_DETECT = "Detectors of words on the picture"
 T_WORD_CLEAN = "Clean-up of words on the picture"
 
 
-def study_of_run(run: OpenedRun, asked: Asked) -> Study:
+def study_of_run(run: OpenedRun, asked: AttackOptions) -> Study:
     """Return the record of the study of a run.
 
     Raises:
@@ -49,10 +49,10 @@ def study_of_run(run: OpenedRun, asked: Asked) -> Study:
     found = list(made(lab))
     clean_other = right_of_other(lab, lab.subject.pixels)
     tables: dict[str, Sequence[Row]] = {T_EPS: by_eps(clean, found)}
-    tables[T_OUTCOMES] = outcomes(lab, clean, clean_other, found)
-    tables[T_SHARES] = shares(lab, found)
-    tables[T_CROSS] = crossings(found, asked.seed)
     tables[T_CHECKS] = checks(lab)
+    tables[T_CROSS] = crossings(found, asked.seed)
+    tables[T_SHARES] = shares(lab, found)
+    tables[T_OUTCOMES] = outcomes(lab, clean, clean_other, found)
     kept: dict[str, Any] = {}
     if (spare := spare_views(lab)) is not None:
         guard = fitted(lab, lab.own, spare)
