@@ -153,7 +153,7 @@ def _kept(decoders: Decoders, recipe: Recipe, data: Data, batch: Batch, image: T
     seen, said = decoders.noisy(image), decoders.noisy(texts)
     picture = F.mse_loss(decoders.picture(seen), _coarse(normalised(batch.pixels)))
     tokens = data.padded([*batch.english, *batch.other])
-    bag = torch.zeros(len(tokens), decoders.bag[-1].out_features).scatter_(1, tokens, 1.0)
+    bag = torch.zeros(len(tokens), data.vocab_size).scatter_(1, tokens, 1.0)
     words = F.binary_cross_entropy_with_logits(decoders.bag(said), bag, reduction="sum") / len(bag)
     language = torch.cat([torch.zeros_like(batch.language), batch.language])
     artist = F.cross_entropy(decoders.artist(seen), batch.artist)

@@ -60,7 +60,8 @@ class Data:
         self.artists = tuple(artists)
         every = [drawing for a in artists for drawing in drawings(folder / ARTISTS[a], a) if not is_unseen(drawing)]
         self.pixels = pictures_of(every)
-        self.encode = Encoder(emoji_tokenizer())
+        tokenizer = emoji_tokenizer()
+        self.encode, self.vocab_size = Encoder(tokenizer), tokenizer.vocab_size
         self._names = {language: named(language) for language in TRAINED_LANGUAGES}
         self._rows: dict[str, dict[str, int]] = defaultdict(dict)
         self._concepts: dict[str, list[str]] = defaultdict(list)

@@ -48,6 +48,7 @@ class Muon(torch.optim.Optimizer):
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         moved = []
         for parameter in parameters:
+            assert parameter.grad is not None
             mean = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
             mean.lerp_(parameter.grad, 1 - group["momentum"])
             moved.append(torch.lerp(parameter.grad, mean, group["momentum"]))  # Nesterov

@@ -43,13 +43,20 @@ def read_drawings(artists: str, *, group: str = "gender", target: str = "profess
     values = {name: tuple(sorted({getattr(d, name) for d in found})) for name in (group, target)}
     cells = [f"{d.profession}|{d.gender}|{d.skin_tone}" for d in found]
     toned = "skin_tone" in (group, target)
+    places: dict[str, np.ndarray] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    for name in (group, target):
+        places[name] = np.array([values[name].index(getattr(drawing, name)) for drawing in found])
+        words[name] = tuple(_said(name, value) for value in values[name])
     return LabelledPictures(
-        "emoji",
-        tuple(drawing.path for drawing in found),
-        *(np.array([values[name].index(getattr(d, name)) for d in found]) for name in (group, target)),
-        *(tuple(_said(name, value) for value in values[name]) for name in (group, target)),
-        keys.held_out(keys.pair_keys(cells), _SHARE, _SEED),
-        ("{}",) if toned else _TEMPLATES,
+        name="emoji",
+        paths=tuple(drawing.path for drawing in found),
+        group=places[group],
+        target=places[target],
+        group_words=words[group],
+        target_words=words[target],
+        train=keys.held_out(keys.pair_keys(cells), _SHARE, _SEED),
+        templates=("{}",) if toned else _TEMPLATES,
     )
 
 
