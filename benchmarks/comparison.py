@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import replace
 from io import StringIO
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -151,6 +150,7 @@ if __name__ == "__main__":
         "samples": 12_800,
         "batch_size": 256,
         "replicates": 100,
+        "out": (None, "folder of the sweeps, kept and resumed; by default a temporary one"),
         "timed": (False, "also time a sweep of twelve dictionaries, and its resumption"),
     }
     with bench(__file__, __doc__, **options) as b, tempfile.TemporaryDirectory() as place:
@@ -162,12 +162,13 @@ if __name__ == "__main__":
             "k": a.ks,
             "seed": list(range(a.reseeds + a.seeds)),
         }
-        out = Path(place) / "seeds"
+        home = Path(a.out or place)
+        out = home / "seeds"
         print(
             f"training {len(a.architectures) * len(a.widths) * len(a.ks) * (a.reseeds + a.seeds)} dictionaries",
             file=sys.stderr,
         )
-        swept(replace(settings), grid, out, "train", resume=False)
+        swept(settings, grid, out, "train", resume=out.exists())
         subjects = open_subjects([SweepFolder.open(out).path])
         samples = Samples(subjects, a.world, a.replicates)
         single = {s.name: measure(s, samples.of(s)) for s in subjects}
@@ -177,4 +178,4 @@ if __name__ == "__main__":
         compare_seeds(b, found, single)
         compare_ks(b, found, single)
         if a.timed:
-            time_twelve(b, Path(place) / "twelve")
+            time_twelve(b, home / "twelve")
