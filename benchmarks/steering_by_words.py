@@ -41,8 +41,9 @@ def main() -> None:
         pictures=(48, "held-out red pictures per seed"),
         runs=(None, "folder that keeps the runs, one per seed; default a temporary one"),
     ) as b:
-        kept = Path(b.args.runs or tempfile.mkdtemp())
-        drawn = {seed: over_doses(opened(kept / f"seed-{seed}", seed), b.args.pictures) for seed in b.args.seeds}
+        with tempfile.TemporaryDirectory() as made:
+            kept = Path(b.args.runs or made)
+            drawn = {seed: over_doses(opened(kept / f"seed-{seed}", seed), b.args.pictures) for seed in b.args.seeds}
         report(b, drawn)
 
 

@@ -11,9 +11,7 @@ from _steering.readers import Reader
 from cliplens.edits import LatentSteering, swap
 from cliplens.records import PairedActs
 from cliplens.world import FACTORS, SHARED
-from cliplens_plugins.steering import (
-    share_of,
-)
+from cliplens_plugins.steering import mixed_latents, share_of
 
 
 def mixing(
@@ -57,10 +55,7 @@ def mixing(
 
 
 def classes_to_mix(chosen: Chosen, seed: int) -> dict[str, list[int]]:
-    classes = chosen.classes
-    found = {c: [int(k) for k in np.flatnonzero(classes == c)] for c in ("ImgD", "TextD", "CrossD")}
-    everything = sorted(k for latents in found.values() for k in latents)
-    rng = np.random.default_rng(seed)
-    found["all"] = everything
-    found["random, as many as ImgD"] = sorted(rng.choice(everything, len(found["ImgD"]), replace=False).tolist())
-    return found
+    """Return the latents of each class, of all, and as many random ones as ImgD has."""
+    found = mixed_latents(chosen.classes, seed)
+    kept = ("ImgD", "TextD", "CrossD", "all", "random, as many as ImgD")
+    return {name: found.get(name, []) for name in kept}

@@ -4,18 +4,20 @@ A file is written under a hidden name, flushed to disk (`fsync`) and renamed; th
 either the old or the new content. Another kind of storage needs changes only in this file.
 """
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cliplens.errors import DamagedError, MachineError
+from cliplens.errors import CliplensError, DamagedError, InputError, MachineError
 from cliplens.faults import size
 
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(partial|old)")
@@ -29,7 +31,7 @@ def partial_path(path: Path) -> Path:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path to write to. The file replaces `path` when the block ends without an error, else it is deleted."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = partial_path(path)
     try:
         yield partial
@@ -43,11 +45,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder to fill. It replaces `folder` when the block ends without an error, else it is deleted."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     remove_leftovers_of(folder)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("partial", "old"))
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    make_folder(partial)
     try:
         yield partial
         for path in sorted(partial.rglob("*"), reverse=True):
@@ -135,15 +137,37 @@ def digest_of(path: Path) -> tuple[str, int]:
     return hashlib.sha256(lines.encode()).hexdigest(), sum(p.stat().st_size for p in files.values())
 
 
-def check_room(path: Path, need: int) -> None:
-    """Check that the disk of a file or folder, which may not exist yet, has room for `need` bytes.
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, where they are missing.
 
     Raises:
-        MachineError: it has not.
+        InputError: no folder can be created there.
     """
-    existing = path.resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def check_room(path: Path, need: int) -> None:
+    """Check that a file or folder, which may not exist yet, can be written, and that its disk has room for it.
+
+    Args:
+        path: the file or folder. Nothing is left at it.
+        need: bytes to write.
+
+    Raises:
+        InputError: nothing can be written there.
+        MachineError: the disk has less room.
+    """
+    whole = path.resolve()
+    existing = whole
     while not existing.exists():
         existing = existing.parent
+    try:
+        tempfile.TemporaryFile(dir=whole.parent if whole.is_file() else existing).close()
+    except OSError as error:
+        raise _not_writable(path, error) from error
     free = shutil.disk_usage(existing).free
     if need > free:
         raise MachineError(
@@ -151,6 +175,16 @@ def check_room(path: Path, need: int) -> None:
             found=f"{size(free)} free",
             fix="free disk space, or choose another folder",
         )
+
+
+def _not_writable(path: Path, error: OSError) -> CliplensError:
+    if error.errno == errno.ENOSPC:
+        return MachineError(expected=f"room on the disk for {path}", found=str(error.strerror), fix="free some space")
+    return InputError(
+        expected=f"a place that can be written at {path}",
+        found=f"{error.strerror or error}",
+        fix="choose another folder, or change its permissions",
+    )
 
 
 def remove_leftovers(folder: Path) -> None:

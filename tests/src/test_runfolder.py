@@ -2,9 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cliplens.cli import app
 from cliplens.errors import DamagedError, InputError
-from cliplens.files import atomic_write, read_json, write_json
+from cliplens.files import atomic_folder, atomic_write, check_room, make_folder, read_json, write_json
 from cliplens.runfolder import RunFolder
 
 
@@ -45,3 +47,34 @@ def test_settings_come_back_without_what_was_none(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_settings({"asked": {"model": "world", "pretrained": None, "k": 8}})
     assert RunFolder.open(tmp_path).read_settings() == {"asked": {"model": "world", "k": 8}}
+
+
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "folder" / "x"
+    for write in (
+        lambda: check_room(inside, 0),
+        lambda: make_folder(inside),
+        lambda: atomic_folder(inside).__enter__(),
+    ):
+        with pytest.raises(InputError, match="a place that can be written at"):
+            write()
+    for path in (tmp_path / "file", tmp_path / "new" / "folder", tmp_path):
+        check_room(path, 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "the check leaves nothing"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--model", "world", "--pairs", "world:64", "--out"],
+        ["demo", "--out"],
+        ["harvest", "--model", "world", "--pairs", "world:64", "--out"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_refuse_an_out_that_cannot_be_written(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = CliRunner().invoke(app, [*command, str(tmp_path / "file" / "run")])
+    assert isinstance(done.exception, InputError)
+    assert "a place that can be written at" in str(done.exception)

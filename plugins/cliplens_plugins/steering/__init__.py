@@ -21,10 +21,12 @@ _FROM = {
     "directions": ("centroids", "difference_of_means", "random_direction"),
     "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
     "mean_codes": ("MeanCodes",),
+    "mixing": ("mixed_latents",),
     "parsing": ("parse_edit",),
     "pictures": ("burnt", "save_strip", "sharpness"),
     "selection": ("best_latents", "by_class", "by_name", "label_correlation", "typical_level"),
     "context": ("steer",),
+    "through_projection": ("ThroughProjection",),
 }
 _HOME = {name: module for module, names in _FROM.items() for name in names}
 _MOVED = {

@@ -15,6 +15,7 @@ from cliplens_plugins.steering.effects import dose_slope as dose_slope
 from cliplens_plugins.steering.effects import effect as effect
 from cliplens_plugins.steering.effects import share_of as share_of
 from cliplens_plugins.steering.mean_codes import MeanCodes as MeanCodes
+from cliplens_plugins.steering.mixing import mixed_latents as mixed_latents
 from cliplens_plugins.steering.parsing import parse_edit as parse_edit
 from cliplens_plugins.steering.pictures import burnt as burnt
 from cliplens_plugins.steering.pictures import save_strip as save_strip
@@ -24,3 +25,4 @@ from cliplens_plugins.steering.selection import by_class as by_class
 from cliplens_plugins.steering.selection import by_name as by_name
 from cliplens_plugins.steering.selection import label_correlation as label_correlation
 from cliplens_plugins.steering.selection import typical_level as typical_level
+from cliplens_plugins.steering.through_projection import ThroughProjection as ThroughProjection

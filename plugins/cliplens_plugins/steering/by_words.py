@@ -7,12 +7,13 @@ from typing import Any
 from cliplens.edits import LatentSteering
 from cliplens.run import OpenedRun
 from cliplens.runfolder import RunFolder
-from cliplens.sites import Site
+from cliplens.sites import Modality, Site
 from cliplens_plugins.steering.context import find_ports, steer
 from cliplens_plugins.steering.parsing import parse_edits
 from cliplens_plugins.steering.ports.denoising import Window
 from cliplens_plugins.steering.ports.movement import Movement
 from cliplens_plugins.steering.sources import Run
+from cliplens_plugins.steering.through_projection import ThroughProjection, projection_for
 
 DEFAULT = "=+1x"
 
@@ -30,10 +31,15 @@ def steer_by_words(
     """Return a context that steers a target with the dictionary and the names of a run. See `cliplens.steer`."""
     opened = Run(run.folder if isinstance(run, OpenedRun) else RunFolder.open(run))
     where: dict[str, Any] = {"site": site, "part": part, "window": window}
-    ports = find_ports(target, LatentSteering(opened.dictionary, []), **where)
-    modality = ports[0].site.modality
+    latents = LatentSteering(opened.dictionary, [])
+    sites = latents.sites if site is None else (Site.parse(site) if isinstance(site, str) else site,)
+    through = projection_for(target, sites, opened)
+    modality: Modality = "text" if through else find_ports(target, latents, **where)[0].site.modality
     text = edit if "=" in edit or "~" in edit else edit + DEFAULT
     edits = parse_edits(
         text, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
     )
-    return steer(target, LatentSteering(opened.dictionary, edits, dose=float(dose)), **where)
+    steering = LatentSteering(opened.dictionary, edits, dose=float(dose))
+    if through is not None:
+        return steer(target, ThroughProjection(steering, *through), part=part, window=window)
+    return steer(target, steering, **where)

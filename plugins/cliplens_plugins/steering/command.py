@@ -1,6 +1,7 @@
 """`cliplens steer`: steer CLIP, a generator, a diffusers pipeline or a multimodal language model over doses."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ def steer(
     run: options.Folder = None,
     edit: options.EditOption = None,
     edits: options.EditsFile = None,
-    dose: options.Doses = "0,0.5,1,2,3",
+    dose: options.Doses = None,
     reference: options.Reference = None,
+    mix: options.Mix = False,
     error_term: options.ErrorTerm = True,
     compare: options.Compare = None,
     positions: options.PositionsOption = "all",
@@ -59,6 +61,9 @@ def steer(
 
     A multimodal model: cliplens steer --pipeline llava/ --sae sae/ --image x.png --prompt "What?" --edit "17=+4"
 
+    Prompt and reference by modality class: cliplens steer runs/first --pipeline sd/ --prompt "a ring" --reference x.png
+    --mix --judge "open_clip:ViT-B-32|laion2b_s34b_b79k"
+
     Writes strip.png, edits.json, steering.json and steering.html.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must be set before importing torch
@@ -71,8 +76,9 @@ def steer(
         run=run,
         edit=tuple(edit or ()),
         edits=edits,
-        doses=options.read_numbers(dose, ","),
+        doses=options.read_numbers(dose or ("0,0.5,1" if mix else "0,0.5,1,2,3"), ","),
         reference=reference,
+        mix=mix,
         error_term=error_term,
         compare=tuple(compare or ()),
         positions=options.read_positions(positions),
@@ -121,11 +127,13 @@ def _tell(found: dict[str, Any], out: Path) -> None:
     for words, latents in found["latents"].items():
         listed = ", ".join(_latent(entry) for entry in latents)
         console.print(f"[bold]Latents[/] {words}: {listed}", soft_wrap=True)
-    if found["measured"]:
+    if "mixed" in found:
+        _tell_mixed(console, found)
+    elif found["measured"]:
         _tell_figures(console, found["measured"])
-    for other in found["compared"]:
-        console.print(f"\n[bold]Beside it[/] {other['edit']}", soft_wrap=True)
-        _tell_figures(console, other["measured"])
+        for other in found["compared"]:
+            console.print(f"\n[bold]Beside it[/] {other['edit']}", soft_wrap=True)
+            _tell_figures(console, other["measured"])
     if found["aim"]:
         console.print(f"[bold]Aim[/] {found['aim']}{_success(found)}", soft_wrap=True)
     for note in found["notes"]:
@@ -140,7 +148,7 @@ def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
 
     from cliplens_plugins.steering.figures import shown
 
-    lines = [shown(row) for row in rows]
+    lines = [{name: _narrow(text) for name, text in shown(row).items()} for row in rows]
     if len({row["dose"] for row in rows}) < len(rows):
         table = Table(*lines[0], box=None)
         for line in lines:
@@ -150,6 +158,25 @@ def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
         for name in (n for n in lines[0] if n != "dose"):
             table.add_row(name, *(line[name] for line in lines))
     console.print(table)
+
+
+def _narrow(text: str) -> str:
+    """Return a figure with its interval as .012-.034, so that five doses fit on 80 columns."""
+    figure, bracket, interval = text.partition(" (")
+    return figure + bracket + re.sub(r"\b0\.", ".", interval)
+
+
+def _tell_mixed(console: Any, found: dict[str, Any]) -> None:
+    """Print a table of classes and alphas for each figure."""
+    from rich.table import Table
+
+    from cliplens_plugins.steering.mixing import grids
+
+    for title, heads, lines in grids(found["mixed"]):
+        table = Table(*heads, title=title, title_justify="left", box=None)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
 
 
 def _latent(entry: dict[str, Any]) -> str:

@@ -145,6 +145,8 @@ def _sites(target: Any, steering: Steering, asked: Site | None) -> list[Site]:
             fix="pass site=, for example site='text.blocks.10.hook_resid_post'",
         )
     offered = [s for s in candidates if _offers(target, s)]
+    if len(offered) > 1:
+        offered = [s for s in offered if diffusion.has(target, s)] or offered
     if not offered:
         raise InputError(
             expected=f"a target with {' or '.join(map(str, candidates))}",

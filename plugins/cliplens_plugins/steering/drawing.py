@@ -19,6 +19,8 @@ from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
 Pictures = list[Image.Image]
+Plain = dict[int, tuple[Pictures, dict[str, float]]]
+"""Pictures that a pipeline draws without an edit, and figures of movement (all 0), by seed."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,25 @@ def through_generator(
     return Strip(of_every_seed(labels, request.all_seeds), columns, movement)
 
 
-def through_pipeline(request: SteeringRequest, pipeline: Any, steering: Any) -> Strip:
-    """Draw prompts or pictures with a steered pipeline, every one with every seed."""
+def through_pipeline(request: SteeringRequest, pipeline: Any, steering: Any, plain: Plain | None = None) -> Strip:
+    """Draw prompts or pictures with a steered pipeline, every one with every seed.
+
+    `plain` keeps the pictures at dose 0 from one edit to the next.
+    """
+    plain = {} if plain is None else plain
     inputs = _inputs(request, pipeline)
     labels = list(request.prompts) or [path.name for path in (*request.images, *request.ip_images)]
     columns, movement = [], []
     for dose in request.ordered_doses:
         pictures: Pictures = []
         for seed in request.all_seeds:
-            made, moved = _drawn(request, pipeline, steering.at_dose(dose), inputs, seed, len(labels))
+            at, known = steering.at_dose(dose), plain.get(seed)
+            if at.idle and known is not None:
+                made, moved = known
+            else:
+                made, moved = _drawn(request, pipeline, at, inputs, seed, len(labels))
+            if at.idle:
+                plain[seed] = made, moved
             pictures += made
         columns.append(pictures)
         movement.append(moved)

@@ -37,36 +37,32 @@ def find(
     from rich.console import Console
     from rich.table import Table
 
+    from cliplens.files import check_room
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
     from cliplens.sites import MODALITIES
 
+    if pictures is not None:
+        check_room(pictures, 0)
     opened = OpenedRun(RunFolder.open(run))
     found = opened.find(words, count, modality=modality)
-    table = Table(
-        "latent",
-        "name",
-        "good",
-        "score",
-        "name match",
-        "text match",
-        "evidence",
-        "reach",
-        "level",
-        "top pictures say",
-        "top captions",
-        box=None,
-    )
+    figures = ("score", "name match", "text match", "evidence", "reach", "level")
+    table = Table("latent", "name", "good", *figures, box=None)
+    said = Table("latent", "top pictures say", "top captions", box=None)
     for c in found:
         values = (c.score, c.name_match, c.text_match, c.evidence, c.reach, c.level)
+        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values))
         captions = ["; ".join(opened.captions_of(c.latent, 2, modality=m)) for m in MODALITIES]
-        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values), *captions)
-    Console(highlight=False).print(table)
+        said.add_row(str(c.latent), *captions)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    console.print(said)
     shown = f"{opened.folder.report}#latent-{found[0].latent}"
     if pictures is not None:
         save_pictures(pictures, [(f"{c.latent} {c.name or ''}", opened.top_pictures(c.latent, _EACH)) for c in found])
         shown = str(pictures)
-    Console(highlight=False).print(f"[bold]Pictures[/] {shown}", soft_wrap=True)
+    console.print(f"[bold]Pictures[/] {shown}", soft_wrap=True)
 
 
 def save_pictures(path: Path, rows: Sequence[tuple[str, Sequence[Any]]]) -> None:

@@ -1,158 +1,119 @@
 """The options of `cliplens steer`, and how their texts are read."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-WHAT, WHOM, HOW, SCORE = "What to do", "What to steer", "How", "Scores"
+_what = partial(typer.Option, rich_help_panel="What to do")
+_whom = partial(typer.Option, rich_help_panel="What to steer")
+_how = partial(typer.Option, rich_help_panel="How")
+_scored = partial(typer.Option, rich_help_panel="Scores")
 
 Folder = Annotated[
     Path | None, typer.Argument(help="Run folder of a finished run, whose model, dictionary and names are used.")
 ]
 EditOption = Annotated[
     list[str] | None,
-    typer.Option(
+    _what(
         "--edit",
         help="Edit to apply: red=+4, red=+2x (in typical levels), 17=3, red=*0.5, red=off, red->blue=+2x or "
         "class:ImgD~1. May be repeated.",
-        rich_help_panel=WHAT,
     ),
 ]
-EditsFile = Annotated[
-    Path | None, typer.Option(help="JSON file of saved edits, such as edits.json.", rich_help_panel=WHAT)
-]
+EditsFile = Annotated[Path | None, _what(help="JSON file of saved edits, such as edits.json.")]
 Doses = Annotated[
-    str, typer.Option("--dose", help="Factors on the edits, with commas between; 0 = no edit.", rich_help_panel=WHAT)
+    str | None,
+    _what(
+        "--dose",
+        help="Factors on the edits, with commas between; 0 = no edit; default 0,0.5,1,2,3. With --mix the alphas, "
+        "default 0,0.5,1.",
+    ),
 ]
 Reference = Annotated[
-    str | None,
-    typer.Option(help="Picture file or caption whose codes are swapped in, for edits with ~.", rich_help_panel=WHAT),
+    str | None, _what(help="Picture file or caption whose codes are swapped in, for --mix and edits with ~.")
+]
+Mix = Annotated[
+    bool,
+    _what(
+        "--mix",
+        help="Mix the codes of --reference in by modality class: ImgD, TextD, CrossD, all, and as many random latents; "
+        "with --judge, score how near the pictures are to their prompt and to the reference.",
+    ),
 ]
 Compare = Annotated[
-    list[str] | None,
-    typer.Option("--compare", help="Another edit, steered alone beside the first. Repeatable.", rich_help_panel=WHAT),
+    list[str] | None, _what("--compare", help="Another edit, steered alone beside the first. Repeatable.")
 ]
 PositionsOption = Annotated[
     str,
-    typer.Option(
-        "--positions",
-        help="Positions the edits apply to: all, content (words or patches), eot (or cls), others.",
-        rich_help_panel=WHAT,
-    ),
+    _what("--positions", help="Positions the edits apply to: all, content (words or patches), eot (or cls), others."),
 ]
-ErrorTerm = Annotated[bool, typer.Option(help="Keep the dictionary's reconstruction error.", rich_help_panel=WHAT)]
-Prompt = Annotated[
-    list[str] | None, typer.Option(help="Caption, prompt or question to steer. May be repeated.", rich_help_panel=WHOM)
-]
-Picture = Annotated[
-    list[Path] | None, typer.Option("--image", help="Image file to steer. May be repeated.", rich_help_panel=WHOM)
-]
+ErrorTerm = Annotated[bool, _what(help="Keep the dictionary's reconstruction error.")]
+Prompt = Annotated[list[str] | None, _whom(help="Caption, prompt or question to steer. May be repeated.")]
+Picture = Annotated[list[Path] | None, _whom("--image", help="Image file to steer. May be repeated.")]
 PairCount = Annotated[
     int | None,
-    typer.Option(
+    _whom(
         "--pairs",
         min=1,
         help="Number of held-out pairs to steer; default 4 for a strip of pictures, 256 for CLIP itself.",
-        rich_help_panel=WHOM,
     ),
 ]
 Generator = Annotated[
     str | None,
-    typer.Option(
-        help="Generator that draws embeddings: world (default for runs on it), or none to steer CLIP itself.",
-        rich_help_panel=WHOM,
-    ),
+    _whom(help="Generator that draws embeddings: world (default for runs on it), or none to steer CLIP itself."),
 ]
 Pipeline = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder of a diffusers pipeline or of a multimodal language model to steer, or a single-file checkpoint.",
-        rich_help_panel=WHOM,
+    _whom(
+        help="Folder of a diffusers pipeline or of a multimodal language model to steer, or a single-file checkpoint."
     ),
 ]
-Config = Annotated[
-    Path | None,
-    typer.Option(help="Folder of configs for a single-file checkpoint, where offline.", rich_help_panel=WHOM),
-]
-Variant = Annotated[
-    str | None,
-    typer.Option(help="Variant of the pipeline's weights, such as fp16; default: detected.", rich_help_panel=WHOM),
-]
-Dtype = Annotated[
-    str, typer.Option(help="Data type of the pipeline: float32, float16 or bfloat16.", rich_help_panel=WHOM)
-]
-Lora = Annotated[Path | None, typer.Option(help="LoRA folder or file for the pipeline.", rich_help_panel=WHOM)]
-IpAdapter = Annotated[
-    Path | None,
-    typer.Option(help="IP-Adapter for the pipeline, with image_encoder/ beside it.", rich_help_panel=WHOM),
-]
-IpImage = Annotated[
-    list[Path] | None, typer.Option("--ip-image", help="Reference picture of an IP-Adapter.", rich_help_panel=WHOM)
-]
-Mask = Annotated[Path | None, typer.Option(help="Mask of an inpainting pipeline.", rich_help_panel=WHOM)]
-Sae = Annotated[
-    Path | None, typer.Option(help="Folder of the dictionary; default: that of the run.", rich_help_panel=WHOM)
-]
+Config = Annotated[Path | None, _whom(help="Folder of configs for a single-file checkpoint, where offline.")]
+Variant = Annotated[str | None, _whom(help="Variant of the pipeline's weights, such as fp16; default: detected.")]
+Dtype = Annotated[str, _whom(help="Data type of the pipeline: float32, float16 or bfloat16.")]
+Lora = Annotated[Path | None, _whom(help="LoRA folder or file for the pipeline.")]
+IpAdapter = Annotated[Path | None, _whom(help="IP-Adapter for the pipeline, with image_encoder/ beside it.")]
+IpImage = Annotated[list[Path] | None, _whom("--ip-image", help="Reference picture of an IP-Adapter.")]
+Mask = Annotated[Path | None, _whom(help="Mask of an inpainting pipeline.")]
+Sae = Annotated[Path | None, _whom(help="Folder of the dictionary; default: that of the run.")]
 SiteOption = Annotated[
     str | None,
-    typer.Option(
-        "--site",
-        help="Site to steer, such as text.blocks.10.hook_resid_post; default: that of the dictionary.",
-        rich_help_panel=HOW,
-    ),
+    _how("--site", help="Site to steer, such as text.blocks.10.hook_resid_post; default: that of the dictionary."),
 ]
 Part = Annotated[
     str | None,
-    typer.Option(
+    _how(
         help="Part of the pipeline to steer: text_encoder, text_encoder_2, image_embeds or image_encoder; default: the "
-        "first that fits.",
-        rich_help_panel=HOW,
+        "first that fits."
     ),
 ]
 WindowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--window",
-        help="Part of the denoising to steer, such as 0:0.5 for its first half; default: all.",
-        rich_help_panel=HOW,
-    ),
+    str | None, _how("--window", help="Part of the denoising to steer, such as 0:0.5 for its first half; default: all.")
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Number of denoising steps of a pipeline.", rich_help_panel=HOW)]
-Guidance = Annotated[float | None, typer.Option(min=0, help="Guidance scale of a pipeline.", rich_help_panel=HOW)]
-Negative = Annotated[str | None, typer.Option(help="Negative prompt of a pipeline.", rich_help_panel=HOW)]
-Size = Annotated[
-    str | None, typer.Option(help="Width and height of a pipeline's pictures, such as 512x512.", rich_help_panel=HOW)
-]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Scheduler of a pipeline: euler, ddim, ...; default its own.", rich_help_panel=HOW)
-]
-Strength = Annotated[float | None, typer.Option(help="How much of --image is drawn anew, 0 to 1.", rich_help_panel=HOW)]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise, the same for every dose.", rich_help_panel=HOW)]
-Seeds = Annotated[
-    str | None, typer.Option(help="Several seeds, 0,1,2: every sample is drawn with each.", rich_help_panel=HOW)
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(help="Classes for zero-shot classification by CLIP itself: 'cat,dog'.", rich_help_panel=SCORE),
-]
+Steps = Annotated[int, _how(min=1, help="Number of denoising steps of a pipeline.")]
+Guidance = Annotated[float | None, _how(min=0, help="Guidance scale of a pipeline.")]
+Negative = Annotated[str | None, _how(help="Negative prompt of a pipeline.")]
+Size = Annotated[str | None, _how(help="Width and height of a pipeline's pictures, such as 512x512.")]
+Scheduler = Annotated[str | None, _how(help="Scheduler of a pipeline: euler, ddim, ...; default its own.")]
+Strength = Annotated[float | None, _how(help="How much of --image is drawn anew, 0 to 1.")]
+Seed = Annotated[int, _how(min=0, help="Seed of the noise, the same for every dose.")]
+Seeds = Annotated[str | None, _how(help="Several seeds, 0,1,2: every sample is drawn with each.")]
+Classes = Annotated[str | None, _scored(help="Classes for zero-shot classification by CLIP itself: 'cat,dog'.")]
 Measure = Annotated[
     str | None,
-    typer.Option(
+    _scored(
         help="Intended effect: attribute=value such as colour=blue, on pictures of the world; or, with --judge, a "
-        "phrase such as 'a blue ring'.",
-        rich_help_panel=SCORE,
+        "phrase such as 'a blue ring'."
     ),
 ]
-Control = Annotated[
-    bool,
-    typer.Option("--control", help="Also measure a random edit of equal norm.", rich_help_panel=SCORE),
-]
+Control = Annotated[bool, _scored("--control", help="Also measure a random edit of equal norm.")]
 Judge = Annotated[
     str | None,
-    typer.Option(
-        help="Model that compares the pictures with the phrase of --measure: open_clip:NAME|WEIGHTS.",
-        rich_help_panel=SCORE,
+    _scored(
+        help="Model that compares the pictures with the phrase of --measure, or with the prompt and the reference "
+        "of --mix: open_clip:NAME|WEIGHTS."
     ),
 ]
 Out = Annotated[

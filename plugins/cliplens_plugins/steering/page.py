@@ -11,6 +11,7 @@ from PIL import Image
 
 from cliplens.files import write_text
 from cliplens_plugins.steering.figures import shown
+from cliplens_plugins.steering.mixing import grids
 
 _LARGE = 160
 _TEMPLATE = """<!doctype html>
@@ -31,7 +32,10 @@ label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertica
 {%- if suggested is not none %}; suggested dose {{ suggested }}{% endif %}.</p>{% endif %}
 {% for words, latents in taken.items() %}<p>Latents for <b>{{ words }}</b>:
 {% for l in latents %}{{ l.latent }} ({{ l.name or "no name" }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endfor %}
-{% if samples %}<label>Dose <input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="0" step="1">
+{% if reference %}<figure><img src="{{ reference }}" alt="reference"><figcaption>the reference</figcaption></figure>
+{% endif %}
+{% if samples %}<label>{{ "Alpha" if grids else "Dose" }}
+<input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="0" step="1">
 <output id="shown">{{ doses[0] }}</output></label>
 <div class="scroll"><table class="pictures"><tr>{% for edit in edits %}<th>{{ edit.name }}</th>{% endfor %}</tr>
 {% for sample in samples %}<tr>{% for pictures in sample.edits %}<td><figure>{% for picture in pictures %}
@@ -46,6 +50,10 @@ slider.addEventListener("input", () => {
   document.querySelectorAll("figure img").forEach(i => { i.hidden = i.className !== "d" + slider.value; });
 });
 </script>{% endif %}
+{% for title, heads, lines in grids %}<h2>{{ title }}</h2>
+<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr>
+{% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</table></div>{% endfor %}
 {% for edit in edits %}{% if edit.rows %}{% if edits|length > 1 %}<h2>{{ edit.name }}</h2>{% endif %}
 <div class="scroll"><table><tr>{% for name in edit.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in edit.rows %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
@@ -71,7 +79,7 @@ def save_page(
         {"label": label, "edits": [[_embedded(dose[n]) for dose in edit] for edit in columns]}
         for n, label in enumerate(labels)
     ]
-    own = {"name": _own_name(found), "measured": found["measured"], "notes": found["notes"]}
+    own = {"name": found["edit"], "measured": found["measured"], "notes": found["notes"]}
     others = [{"name": other["edit"], **other} for other in found.get("compared", ())]
     edits = [
         {"name": e["name"], "rows": [shown(row) for row in e["measured"]], "notes": e["notes"]} for e in (own, *others)
@@ -84,13 +92,16 @@ def save_page(
         doses=found["doses"],
         samples=samples if columns else [],
         edits=edits,
+        reference=_picture_at(found["asked"].get("reference")),
+        grids=list(grids(found["mixed"])) if "mixed" in found else [],
         size=_LARGE,
     )
     write_text(path, page)
 
 
-def _own_name(found: dict[str, Any]) -> str:
-    return " and ".join(found["asked"].get("edit", ())) or "the edit"
+def _picture_at(reference: str | None) -> str | None:
+    """Return a reference picture to show; None where the reference is a caption or there is none."""
+    return _embedded(Image.open(reference)) if reference is not None and Path(reference).is_file() else None
 
 
 def _embedded(picture: Image.Image) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from cliplens import registry
 from cliplens.contracts import AttributeReader, Judge
@@ -85,18 +87,11 @@ def similarities(
     Raises:
         InputError: the judge does not embed both images and words in one space.
     """
-    eye = _judge_of_pictures(judge)
-    said = [phrase, *prompts]
-    texts = eye.embed(None, said, said).text
+    eye = judge_of_pictures(judge)
+    texts = words_of(eye, [phrase, *prompts], judge)
     rows = []
-    for number, pictures in enumerate(columns):
-        images = eye.embed(list(pictures), None, [f"{number}-{n}" for n in range(len(pictures))]).image
-        if texts is None or images is None:
-            raise InputError(
-                expected="a judge that embeds pictures and words in one space",
-                found=repr(judge),
-                fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
-            )
+    for pictures in columns:
+        images = pictures_of(eye, pictures, judge)
         row = with_mean(f"cosine with {phrase!r}", (images @ texts[0]).tolist())
         if prompts:
             row |= with_mean("cosine with the prompt", (images * texts[1:]).sum(-1).tolist())
@@ -104,7 +99,35 @@ def similarities(
     return rows
 
 
-def _judge_of_pictures(spec: str) -> Judge:
+def words_of(eye: Judge, texts: Sequence[str], spec: str) -> Float[Tensor, "text d"]:
+    """Return unit-norm embeddings of texts.
+
+    Raises:
+        InputError: the judge does not embed words.
+    """
+    return _found(eye.embed(None, list(texts), list(texts)).text, spec)
+
+
+def pictures_of(eye: Judge, pictures: Sequence[Image.Image], spec: str) -> Float[Tensor, "picture d"]:
+    """Return unit-norm embeddings of pictures.
+
+    Raises:
+        InputError: the judge does not embed pictures.
+    """
+    return _found(eye.embed(list(pictures), None, [str(n) for n in range(len(pictures))]).image, spec)
+
+
+def _found(rows: Tensor | None, spec: str) -> Tensor:
+    if rows is None:
+        raise InputError(
+            expected="a judge that embeds pictures and words in one space",
+            found=repr(spec),
+            fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
+        )
+    return rows
+
+
+def judge_of_pictures(spec: str) -> Judge:
     """Return the judge of a spec. The bare name of a model (deprecated) means a judge of kind open_clip."""
     if spec.partition(":")[0] in {plugin.name for plugin in registry.plugins("judges")}:
         return registry.judge(spec)

@@ -17,6 +17,8 @@ class SteeringRequest:
     edits: Path | None = None
     doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
     reference: str | None = None
+    mix: bool = False
+    """Whether the reference is mixed in by modality class."""
     error_term: bool = True
     compare: tuple[str, ...] = ()
     """Further edits, each steered alone beside the edit."""
@@ -96,6 +98,33 @@ class SteeringRequest:
                 expected=f"a dtype: {', '.join(DTYPES)}", found=repr(self.dtype), fix="give --dtype float16"
             )
         self._check_of_pipelines()
+        self._check_mix()
+
+    def _check_mix(self) -> None:
+        """Check that --mix has a run and a reference, and no edit beside it."""
+        if not self.mix:
+            return
+        if self.run is None or self.reference is None:
+            raise InputError(
+                expected="a run folder, whose latents have classes, and --reference, since --mix is given",
+                found="no run folder" if self.run is None else "no --reference",
+                fix="pass for example cliplens steer RUN --pipeline sd/ --prompt 'a ring' --reference x.png --mix",
+            )
+        if not (self.prompts or self.images or self.ip_images):
+            raise InputError(
+                expected="a prompt or an image to mix the reference into",
+                found="neither --prompt nor --image",
+                fix="pass for example --prompt 'a ring'",
+            )
+        given = {"--edit": self.edit, "--edits": self.edits, "--compare": self.compare, "--control": self.control}
+        given["--sae"] = self.sae
+        found = [option for option, value in given.items() if value not in (None, (), False)]
+        if found:
+            raise InputError(
+                expected="--mix alone, which makes an edit for each class and a control of equal size",
+                found=f"{', '.join(found)} beside it",
+                fix=f"leave out --mix or {', '.join(found)}",
+            )
 
     def _check_of_pipelines(self) -> None:
         """Refuse options of pipelines where there is none."""

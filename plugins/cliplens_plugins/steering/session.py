@@ -1,21 +1,24 @@
 """Run one steering session: apply edits over doses, measure the effect, and write one folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from cliplens.edits import Edit, LatentSteering, identity_of, load_edits, save_edits
+from cliplens.edits import Edit, LatentSteering, identity_of, load_edits, save_edits, swap
 from cliplens.errors import InputError
-from cliplens.files import write_json
+from cliplens.files import check_room, make_folder, write_json
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, open_dictionary
 from cliplens.sites import Modality
 from cliplens_plugins.steering.answers import is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.control import RandomControl
+from cliplens_plugins.steering.figures import Rows
+from cliplens_plugins.steering.mixing import Mixed, mixed_latents, moved, scored
 from cliplens_plugins.steering.page import save_page
 from cliplens_plugins.steering.parsing import Group, parse_edits
 from cliplens_plugins.steering.pictures import save_strip
@@ -51,14 +54,49 @@ class _Session:
     def target(self) -> Target:
         """Return what is steered."""
         request, run = self.request, self.run
+        if request.pipeline is not None and not is_answering(request.pipeline):
+            return PipelineTarget(request, run)
+        generator = self._generator()
+        if request.mix and (request.pipeline is not None or generator == "none"):
+            raise InputError(
+                expected="something that draws pictures, since --mix is given",
+                found="a model that answers" if request.pipeline is not None else "CLIP itself",
+                fix="pass --pipeline with a diffusers pipeline",
+            )
         if request.pipeline is not None:
-            return (AnsweringTarget if is_answering(request.pipeline) else PipelineTarget)(request)
+            return AnsweringTarget(request)
         assert run is not None
-        drawn = "world" if run.asked.model == "world" and "image" in run.modalities else "none"
-        generator = drawn if request.generator is None else request.generator
         if generator == "none":
             return ClipTarget(request, run, self.choice)
         return GeneratorTarget(request, run, generator, self.choice)
+
+    def _generator(self) -> str:
+        run = self.run
+        drawn = run is not None and run.asked.model == "world" and "image" in run.modalities
+        return self.request.generator or ("world" if drawn else "none")
+
+    def named(self) -> dict[str, Any]:
+        """Return the steerings of the session by name, the session's own first."""
+        if self.request.mix:
+            return {name: self._steering(self._placed([swap(latents, 1.0)])) for name, latents in self.mixed.items()}
+        main = self.steering()
+        name = " and ".join(self.request.edit) or (self.choice.text if self.choice else "the edit")
+        return {name: main, **dict(self.beside(main))}
+
+    @cached_property
+    def mixed(self) -> dict[str, list[int]]:
+        """The latents of each class to mix in, and their controls; empty without --mix."""
+        if not self.request.mix:
+            return {}
+        assert self.run is not None
+        found = mixed_latents(self.run.table["modality"], self.request.seed)
+        if len(found) == 1:
+            raise InputError(
+                expected="a run whose latents have modality classes, since --mix is given",
+                found=f"none in {self.run.folder.latents}",
+                fix="make a run on images and captions, with a dictionary for both",
+            )
+        return found
 
     def steering(self) -> LatentSteering:
         """Return the edits of the request as a steering object at dose 1."""
@@ -77,7 +115,7 @@ class _Session:
 
     def _steering(self, edits: list[Edit]) -> LatentSteering:
         kept = self.request.error_term
-        return LatentSteering(self.dictionary, edits, use_error_term=kept, reference=self._reference())
+        return LatentSteering(self.dictionary, edits, use_error_term=kept, reference=self._reference_codes)
 
     def _parsed(self, text: str) -> list[Edit]:
         run = self.run
@@ -85,6 +123,9 @@ class _Session:
             edits = parse_edits(text)
         else:
             edits = parse_edits(text, self._found, table=run.table, level=run.level(self.modality))
+        return self._placed(edits)
+
+    def _placed(self, edits: list[Edit]) -> list[Edit]:
         where = self.request.positions
         return edits if where == "all" else [replace(e, options={**e.options, "positions": where}) for e in edits]
 
@@ -95,8 +136,17 @@ class _Session:
         self.taken[words] = [_row_of(by_latent[k]) for k in group.latents]
         return group
 
-    def _reference(self) -> Any:
-        if self.request.reference is None:
+    @cached_property
+    def reference(self) -> Image.Image | str | None:
+        """The reference picture, or the caption, of --reference."""
+        given = self.request.reference
+        if given is None:
+            return None
+        return Image.open(given).convert("RGB") if Path(given).is_file() else given
+
+    @cached_property
+    def _reference_codes(self) -> Any:
+        if self.reference is None:
             return None
         if self.run is None:
             raise InputError(
@@ -104,8 +154,7 @@ class _Session:
                 found="--reference without a run",
                 fix="pass the folder of a finished run",
             )
-        path = Path(self.request.reference)
-        return self.run.codes(Image.open(path).convert("RGB") if path.is_file() else self.request.reference)
+        return self.run.codes(self.reference)
 
 
 def do(request: SteeringRequest) -> dict[str, Any]:
@@ -117,28 +166,41 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     Raises:
         InputError: the options cannot be combined; the message names the one to change.
     """
+    check_room(request.out, 0)
     session = _open(request)
-    steering, target = session.steering(), session.target()
-    others = list(session.beside(steering))  # edits that cannot be read are refused before anything is drawn
-    main = target.over_doses(steering)
-    compared = [(name, target.over_doses(other)) for name, other in others]
-    request.out.mkdir(parents=True, exist_ok=True)
-    if main.columns:
-        heads = [f"dose {d:g}" for d in request.ordered_doses]
-        save_strip(request.out / "strip.png", list(zip(*main.columns, strict=True)), heads, main.labels)
+    steerings, target = session.named(), session.target()  # edits that cannot be read are refused before drawing
+    outcomes = {name: target.over_doses(steering) for name, steering in steerings.items()}
+    main = next(iter(outcomes.values()))
+    edits = () if request.mix else next(iter(steerings.values())).edits
+    found = _content(session, edits, outcomes) | ({"mixed": _mixed(session, outcomes)} if request.mix else {})
+    make_folder(request.out)
+    _save_strip(request, outcomes)
+    if request.mix:
+        (request.out / "edits.json").unlink(missing_ok=True)  # the edits of a mix are not applied one after another
     else:
-        (request.out / "strip.png").unlink(missing_ok=True)  # of an earlier session
-    save_edits(request.out / "edits.json", steering.edits, session.dictionary)
-    found = _content(session, steering, main, compared)
+        save_edits(request.out / "edits.json", edits, session.dictionary)
     write_json(request.out / "steering.json", found)
-    columns = [main.columns, *(outcome.columns for _, outcome in compared)] if main.columns else []
-    save_page(request.out / "steering.html", found, columns, main.labels)
+    save_page(request.out / "steering.html", found, [o.columns for o in outcomes.values() if main.columns], main.labels)
     return found
 
 
-def _content(
-    session: _Session, steering: LatentSteering, main: Outcome, compared: list[tuple[str, Outcome]]
-) -> dict[str, Any]:
+def _save_strip(request: SteeringRequest, outcomes: dict[str, Outcome]) -> None:
+    """Write one row per sample or, of a mix, one row per class for the first sample; one column per dose."""
+    main = next(iter(outcomes.values()))
+    path = request.out / "strip.png"
+    if not main.columns:
+        path.unlink(missing_ok=True)  # of an earlier session
+    elif request.mix:
+        rows = [[column[0] for column in outcome.columns] for outcome in outcomes.values()]
+        save_strip(path, rows, [f"alpha {d:g}" for d in request.ordered_doses], list(outcomes))
+    else:
+        save_strip(
+            path, list(zip(*main.columns, strict=True)), [f"dose {d:g}" for d in request.ordered_doses], main.labels
+        )
+
+
+def _content(session: _Session, edits: Sequence[Edit], outcomes: dict[str, Outcome]) -> dict[str, Any]:
+    (own, main), *compared = outcomes.items()
     more = dict(main.more)
     aim = session.request.measure or (session.choice.aim if session.choice else None)
     rows = main.rows
@@ -147,7 +209,8 @@ def _content(
     return {
         "asked": {k: v for k, v in asdict(session.request).items() if v not in (None, ())},
         "dictionary": identity_of(session.dictionary),
-        "edits": [asdict(e) for e in steering.edits],
+        "edit": own,
+        "edits": [asdict(e) for e in edits],
         "latents": session.taken,
         "aim": more.pop("aim", aim),
         "doses": list(dict.fromkeys(row["dose"] for row in rows)),
@@ -157,6 +220,22 @@ def _content(
         "compared": [{"edit": name, "measured": o.rows, "notes": o.notes, **o.more} for name, o in compared],
         **more,
     }
+
+
+def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:
+    """Return the figures of a mix, by class and alpha, and add how to read them to the notes of the first outcome."""
+    request, notes = session.request, next(iter(outcomes.values())).notes
+    if request.judge is None:
+        notes.append("pass --judge to score how near the pictures are to the prompt and to the reference")
+        return moved({name: o.rows for name, o in outcomes.items()}, {n: len(k) for n, k in session.mixed.items()})
+    given = {name: Mixed(len(session.mixed[name]), o.columns) for name, o in outcomes.items()}
+    pictures = request.images or request.ip_images
+    own = request.prompts or tuple(Image.open(path).convert("RGB") for path in pictures)
+    assert session.reference is not None
+    notes.append("cosines by the judge; beyond random: the change of the cosine, minus that by as many random latents")
+    if request.judge.partition(":")[2] == f"{session.run.asked.model}|{session.run.asked.pretrained}":  # type: ignore[union-attr]
+        notes.append("the judge is the model of the run, so its scores are circular; pass another --judge")
+    return scored(request.judge, given, request.ordered_doses, own, session.reference)
 
 
 def _with_control(rows: list[dict[str, Any]], random: list[dict[str, Any]], aim: str | None) -> list[dict[str, Any]]:
@@ -176,7 +255,8 @@ def _open(request: SteeringRequest) -> _Session:
     modality: Modality = "text" if request.prompts and not request.images else "image"
     if run is not None and request.sae is None and run.modalities and modality not in run.modalities:
         modality = run.modalities[0]
-    choice = run.chosen_edit() if run is not None and not request.edit and request.edits is None else None
+    unasked = run is not None and not request.edit and request.edits is None and not request.mix
+    choice = run.chosen_edit() if run is not None and unasked else None
     return _Session(request, run, dictionary, modality, choice)
 
 

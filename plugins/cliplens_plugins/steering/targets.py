@@ -1,7 +1,7 @@
 """What a session steers, over doses: a pipeline, a model that answers, CLIP itself, or a generator of embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,15 +10,18 @@ from PIL import Image
 from cliplens import registry
 from cliplens.contracts import AttributeReader, Generator
 from cliplens.errors import InputError, PluginError
+from cliplens.sites import Site
 from cliplens_plugins.steering import clip_steering, readers
 from cliplens_plugins.steering.answers import Answering, answers
 from cliplens_plugins.steering.choosing import Choice
-from cliplens_plugins.steering.drawing import Strip, samples_to_draw, through_generator, through_pipeline
+from cliplens_plugins.steering.drawing import Plain, Strip, samples_to_draw, through_generator, through_pipeline
 from cliplens_plugins.steering.figures import Rows, standing_still, with_mean
 from cliplens_plugins.steering.opening import open_pipeline
 from cliplens_plugins.steering.pictures import burnt, sharpness
+from cliplens_plugins.steering.ports import diffusion
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
+from cliplens_plugins.steering.through_projection import Projection, ThroughProjection, projection_for
 
 DRAWN = 4
 """Number of held-out pictures in a strip."""
@@ -76,6 +79,9 @@ class PipelineTarget:
     """A diffusers pipeline."""
 
     request: SteeringRequest
+    run: Run | None = None
+    plain: Plain = field(default_factory=dict)
+    """Pictures at dose 0 by seed, which every edit starts from."""
 
     @cached_property
     def _pipeline(self) -> Any:
@@ -83,9 +89,30 @@ class PipelineTarget:
 
     def over_doses(self, steering: Any) -> Outcome:
         """Return pictures at each dose, how far they moved, and their similarity with a phrase."""
-        strip = through_pipeline(self.request, self._pipeline, steering)
+        site = self._site(steering)
+        sites = steering.sites if site is None else (Site.parse(site),)
+        through = self._projection(tuple(sites))
+        if through is not None:
+            steering, site = ThroughProjection(steering, *through), None
+        strip = through_pipeline(replace(self.request, site=site), self._pipeline, steering, self.plain)
         rows, notes = _of_pictures(self.request, strip)
         return Outcome(strip.labels, rows, [*notes, *standing_still(rows, "conditioning moved")], strip.columns)
+
+    def _site(self, steering: Any) -> str | None:
+        """Return the site asked for; for a mix, else, the site at which the pipeline has an image embedding."""
+        if self.request.site is not None or not self.request.mix:
+            return self.request.site
+        return next((str(s) for s in steering.sites if s.side == "vision" and diffusion.has(self._pipeline, s)), None)
+
+    def _projection(self, sites: tuple[Site, ...]) -> tuple[Projection, bool] | None:
+        """Return the projection through which the sites are steered; computed once for all edits of a session."""
+        if sites not in self._projections:
+            self._projections[sites] = projection_for(self._pipeline, sites, self.run)
+        return self._projections[sites]
+
+    @cached_property
+    def _projections(self) -> dict[tuple[Site, ...], tuple[Projection, bool] | None]:
+        return {}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cliplens.errors import MachineError
+from cliplens.files import make_folder
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
 
@@ -23,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
         MachineError: another process holds the lock; the message names its host, id and start time.
     """
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=0)

@@ -127,6 +127,7 @@ def test_edits_at_some_positions(folder: Path, tmp_path: Path) -> None:
             [*DRAWN, "--compare", "x"],
             "an edit such",
         ),
+        ([*DRAWN, "--out", "SAE/cfg.json/x"], "a place that can be written at"),
         (["--edit", "3=+6"], "a run folder, or --pipeline together with --sae"),
         (["--pipeline", "PIPELINE", "--sae", "SAE"], "neither --edit nor --edits"),
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6"], "neither --prompt nor --image"),
@@ -141,7 +142,7 @@ def test_what_does_not_go_together_is_refused_in_words(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     named = {"PIPELINE": str(folder / "pipeline"), "SAE": str(folder / "sae")}
-    refused = steer(*(named.get(a, a) for a in arguments))
+    refused = steer(*(named.get(a, a.replace("SAE/", f"{folder / 'sae'}/")) for a in arguments))
     assert isinstance(refused.exception, InputError)
     assert words in str(refused.exception)
     assert not [*tmp_path.iterdir()], "a refusal leaves no folder behind"

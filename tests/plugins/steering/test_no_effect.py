@@ -203,6 +203,36 @@ def test_the_first_call_computes_layers_before_the_site_and_other_encoders_once(
     assert [calls.count(name) for name in ("before", "after", "T5")] == [2, 3, 2], "later calls run once"
 
 
+@pytest.mark.parametrize(
+    ("make", "site", "window", "first", "later"),
+    [
+        (tiny.stable_diffusion, "text.blocks.1.hook_resid_post", None, (0, 1), (0, 0)),
+        (tiny.stable_diffusion, "text.blocks.1.hook_resid_post", (0.0, 0.5), (0, 1), (0, 1)),
+        (tiny.stable_diffusion_3, "text.hook_embedding", None, (0, 0), (0, 0)),
+        (tiny.stable_diffusion_3, "text.hook_embedding", (0.0, 0.5), (0, 0), (0, 0)),
+    ],
+)
+def test_no_layer_computes_the_same_thing_twice(
+    make: Callable[[], Any], site: str, window: Any, first: tuple[int, int], later: tuple[int, int]
+) -> None:
+    """Beyond the stock calls: before the site nothing, after it one more call where both activations are needed."""
+    pipeline = make()
+    calls: list[str] = []
+    encoder = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
+    counted(encoder.encoder.layers[0], calls, "before")
+    counted(encoder.encoder.layers[2], calls, "after")
+
+    def more_than(stock: list[int] | None) -> tuple[int, ...]:
+        calls.clear()
+        drawn(pipeline)
+        now = [calls.count(name) for name in ("before", "after")]
+        return tuple(n - s for n, s in zip(now, stock or [0, 0], strict=True))
+
+    stock = list(more_than(None))
+    with s.steer(pipeline, steering(site, tiny.WIDTH if "blocks" in site else tiny.EMBED), window=window):
+        assert [more_than(stock) for _ in range(3)] == [first, later, later]
+
+
 def test_models_that_answer_compute_layers_before_the_site_once() -> None:
     model, inputs = tiny.llava(), tiny.llava_inputs()
     calls: list[str] = []

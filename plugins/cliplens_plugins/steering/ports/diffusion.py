@@ -77,6 +77,19 @@ def offers(target: Any, site: Site) -> bool:
     return is_pipeline(target) and bool(parts_of(target, site))
 
 
+def has(target: Any, site: Site) -> bool:
+    """Return whether the target is a pipeline of which a part has the site."""
+    if not is_pipeline(target):
+        return False
+    pipeline = _drawing_from_words(target)
+    return any(site.hook in _sites(pipeline, part) for part in parts_of(pipeline, site))
+
+
+def text_encoder_of(pipeline: Any) -> Any:
+    """Return the CLIP encoder of the prompt; None without one."""
+    return _encoder(_drawing_from_words(pipeline), "text_encoder")
+
+
 def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Window | None) -> Port:
     """Return the port of a site.
 
@@ -264,7 +277,10 @@ def _embeds_attached(
 
 
 def _sites(pipeline: Any, part: str) -> list[str]:
-    return list(_EMBEDDINGS) if part == "image_embeds" else transformers_clip.hooks_of(_encoder(pipeline, part))
+    if part == "image_embeds":
+        return list(_EMBEDDINGS)
+    final = [transformers_clip.FINAL] if part in TEXT_PARTS else []
+    return [*transformers_clip.hooks_of(_encoder(pipeline, part)), *final]
 
 
 def _method(pipeline: Any, part: str) -> str | None:

@@ -9,6 +9,7 @@ Sites have the hook names of TransformerLens. They correspond to these modules:
 | `blocks.L.hook_resid_mid`  | output of `self_attn`, moved as the sum with the layer's input is moved      |
 | `blocks.L.hook_attn_out`   | output of `self_attn`                                                        |
 | `blocks.L.hook_mlp_out`    | output of `mlp`                                                              |
+| `hook_final`               | output of `final_layer_norm` (captions, not offered to dictionaries)         |
 | `hook_pooled`              | input of the projection (output of `post_layernorm` for images)              |
 | `hook_projected`           | output of the projection                                                     |
 | `hook_embedding`           | the same at unit norm                                                        |
@@ -38,6 +39,8 @@ _BLOCK = re.compile(r"^blocks\.(\d+)\.(hook_\w+)$")
 _IN_BLOCK = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 _PASSES: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 """How often each encoder began to encode a prompt."""
+FINAL = "hook_final"
+"""Output of the last norm of a text encoder, at every position: the site of `ThroughProjection`."""
 _LEGACY_EOS = 2  # in configs older than transformers#24773, the id 2 means the highest id of the sequence
 
 
@@ -90,7 +93,8 @@ def port(model: nn.Module, site: Site) -> Port:
         UnknownNameError: this module has no such site; similar names are listed.
     """
     known = hooks_of(model)
-    if site.hook not in known:
+    final = site.hook == FINAL and hasattr(inner_of(model), "final_layer_norm")
+    if not final and site.hook not in known:
         raise unknown_name(f"site of the {site.side} encoder {type(model).__name__}", site.hook, known)
     return Port(site, _width(model, site.hook), lambda rewrite, _: _alone(model, site.hook, rewrite))
 
@@ -147,6 +151,8 @@ def _changes(
     inner, block = inner_of(model), _BLOCK.match(hook)
     if block is not None:
         yield from _block_changes(inner, int(block.group(1)), block.group(2), rewrite, special, stack)
+    elif hook == FINAL:
+        yield inner.final_layer_norm, lambda _, args, output: rewrite(output, special())
     elif hook == "hook_pooled" and hasattr(inner, "post_layernorm"):
         yield inner.post_layernorm, _output_of_rows(rewrite)
     elif hook == "hook_pooled":
