@@ -12,7 +12,9 @@ the intervals cover the variation of dictionaries, not that of worlds or models.
    Labels of latents come from one half of the scored pairs, scores from the other. Living latents without a label are
    counted separately, and the accuracy is given for several label cuts and class cuts. A training class is an
    architecture, or an architecture with one field set; the first has a table of all scores, and one table has all
-   classes. With --resume, the figures of each dictionary are kept in a file, so that an interrupted run can continue.
+   classes. Controls of the first class: its labels shuffled among the labelled latents, an untrained dictionary, a
+   decoder frozen at random, and a model with shuffled weights. With --resume, the figures of each dictionary are kept
+   in a file, so that an interrupted run can continue.
 3. Calibration: coverage of the 95 % intervals by number of firings, and false discoveries at 4,096 latents.
 """
 
@@ -20,6 +22,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,21 +32,20 @@ import torch
 from tqdm.auto import tqdm
 
 from _bench import Bench, bench, mean
+from _modality.calibration import coverage, false_discoveries
+from _modality.controls import CONTROLS, control_table, shuffled_labels
+from _modality.planted import SCORES, planted_rows
 from cliplens.hooked import HookedCLIP
-from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, SparseCodes
-from cliplens.statistics import auroc, benjamini_hochberg, percentile_interval
-from cliplens.tally import Sums, tally
+from cliplens.records import Batch, GroundTruth, PairedActs
+from cliplens.run.trained_controls import shuffled_weights
+from cliplens.sae import Dictionary
+from cliplens.tally import tally
 from cliplens_plugins.fidelity import FidelityMetric
-from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, classify, classify_fixed, cofiring, mds
-from cliplens_plugins.modality.bootstrap import add_replicates, replicates
-from cliplens_plugins.modality.interval import interval
-from cliplens_plugins.modality.null import swap_p
-from cliplens_plugins.modality.sums import add_pairs
+from cliplens_plugins.modality import GroundTruthMetric, classify_fixed
 
-Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
-SCORES = (*VARIANTS, "cofiring")
 SINGLE = ("ImgD", "TextD", "CrossD")
 TRAIN, SCORED = 8192, 4096
+K = 8
 FITTED = ("explained_variance", "l0")
 LABEL_CUTS = (0.1, 0.2, 0.35, 0.5)
 """Label cuts: minimum correlation of a latent with a factor value to be labelled; the metric uses .35."""
@@ -54,70 +56,24 @@ CLASSES += ("masked_group_sparse", "iso_energy", "iso_energy:align_coefficient=0
 """Alignment-aware classes at their published weights, and two of them at larger weights (4 and 10 times)."""
 
 
-# --- 1. planted codes
-
-
-def planted(seed: int, confound: str, n_pairs: int = 4000, per_class: int = 60) -> Codes:
-    """Return image codes, caption codes and true classes, with heavy-tailed firing rates and one confound."""
-    g = np.random.default_rng(seed)
-    k = 3 * per_class
-    classes = np.repeat(np.array(["ImgD", "TextD", "CrossD"], dtype="<U6"), per_class)
-    rate = np.clip(0.01 * (1 + g.pareto(1.5, k)), None, 0.3)
-    draw = g.random((n_pairs, k))
-    if confound == "correlated factors":
-        common = g.random((n_pairs, k // 3))
-        draw = np.where(g.random((n_pairs, k)) < 0.5, np.tile(common, 3), draw)
-    concept = draw < rate
-    kept = [g.random((n_pairs, k)) < 0.8 for _ in range(2)]
-    leak = [g.random((n_pairs, k)) < 0.05 for _ in range(2)]
-    on_image = concept & np.select([classes == "ImgD", classes == "TextD"], [np.True_, leak[0]], kept[0])
-    on_text = concept & np.select([classes == "TextD", classes == "ImgD"], [np.True_, leak[1]], kept[1])
-    size = [np.exp(g.normal(0, 1, k))] * 2
-    if confound == "unequal norms":
-        size[1] = size[1] * np.exp(g.normal(0, 1, k))
-    if confound == "modality gap":
-        size[1] = size[1] * 0.25
-    image, text = (on * s * g.gamma(2.0, 0.5, (n_pairs, k)) for on, s in zip((on_image, on_text), size, strict=True))
-    if confound == "noise":
-        image, text = (c + (g.random(c.shape) < 0.01) * 0.1 * g.random(c.shape) for c in (image, text))
-    if confound == "split":
-        half = (classes == "CrossD") & (g.random(k) < 0.5)
-        image[:, half & (np.arange(k) % 2 == 0)] = 0
-        text[:, half & (np.arange(k) % 2 == 1)] = 0
-    return image, text, classes
-
-
-CONFOUNDS = ("heavy tails only", "unequal norms", "modality gap", "correlated factors", "noise", "split")
-
-
-def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Return accuracies and AUROC by confound and score, one value per seed."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for confound in tqdm(CONFOUNDS, delay=2, desc="planted"):
-        for seed in range(seeds):
-            image, text, classes = planted(seed, confound)
-            shared = classes == "CrossD"
-            for name in SCORES:
-                score = cofiring(image, text) if name == "cofiring" else mds(image, text, variant=name)
-                known = ~np.isnan(score)
-                even = score if name == "cofiring" else -np.abs(score - 0.5)
-                row = found[confound, name]
-                row["auroc"].append(auroc(even[known & shared], even[known & ~shared]))
-                if name != "cofiring":
-                    row["accuracy_fixed"].append(float((classify_fixed(score) == classes).mean()))
-                    row["accuracy_paper"].append(float((classify(score) == classes).mean()))
-    return found
-
-
-# --- 2. the embedded world
+# --- the embedded world
 
 
 @lru_cache(maxsize=2)
-def embeddings(model: str, n: int, hook: str = "hook_embedding") -> PairedActs:
-    """Return activations of world pairs at a hook of both towers, one position each."""
+def embeddings(model: str, n: int, hook: str = "hook_embedding", untrained: bool = False) -> PairedActs:
+    """Return activations of world pairs at a hook of both towers, one position each.
+
+    Args:
+        model: an embedded model.
+        n: number of pairs.
+        hook: where to read.
+        untrained: shuffle the entries of every weight tensor first.
+    """
     import cliplens
 
-    return read(cliplens.load(model), n, hook)
+    clip = cliplens.load(model)
+    with shuffled_weights(clip.model) if untrained else nullcontext():
+        return read(clip, n, hook)
 
 
 def read(clip: HookedCLIP, n: int, hook: str = "hook_embedding") -> PairedActs:
@@ -152,30 +108,42 @@ def _half_turns(basis: torch.Tensor) -> torch.Tensor:
     return basis @ planes @ basis.T
 
 
-def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train one dictionary and compare its scores with the truth."""
-    from cliplens.sae import dictionary_config, needs_pairs, train
-    from cliplens.store import Provider
+def world_figures(acts: PairedActs, training_class: str, seed: int, steps: int, control: str = "") -> dict[str, Any]:
+    """Train one dictionary, or make one as a control, and compare its scores with the truth."""
+    from cliplens.sae import untrained_twin
     from cliplens.world import ground_truth
 
-    architecture, options = parsed(training_class)
-    config = dictionary_config(architecture, acts.image.shape[1], 256, k=8, **options)
-    trained_on = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
-    provider = Provider.from_acts(trained_on, batch_size=1024, seed=seed, paired=needs_pairs(architecture))
-    dictionary = train(config, provider, samples=1024 * steps, batch_size=1024, lr=1e-3, seed=seed)
-    truth = ground_truth(len(acts.ids))
-
-    def batches() -> Iterator[Batch]:
-        for a in range(TRAIN, len(acts.ids), 1024):
-            part = slice(a, a + 1024)
-            yield dictionary.batch(PairedActs(acts.ids[part], acts.image[part], acts.text[part]), truth=truth)
-
+    truth, scored = ground_truth(len(acts.ids)), slice(TRAIN, None)
+    if control == "untrained dictionary":
+        dictionary = untrained_twin(trained(acts, training_class, seed, steps=1), K, seed=seed)
+    else:
+        dictionary = trained(acts, training_class, seed, steps, frozen_decoder=control == "frozen decoder")
     metric = GroundTruthMetric()
-    found = tally(batches(), [metric, FidelityMetric()], decoder=dictionary.decoder)
+    found = tally(batches(dictionary, acts, scored, truth), [metric, FidelityMetric()], decoder=dictionary.decoder)
     if found.failed:
         raise RuntimeError(found.failed)
     figures = {**found.figures["ground_truth"], **{name: found.figures[name] for name in FITTED}}
-    return {**figures, **by_label(metric), "cuts": by_cut(metric, truth)}
+    shuffled = shuffled_labels(metric.labels().classes(truth.sharing), metric.scores(), seed)
+    return {**figures, **by_label(metric), "cuts": by_cut(metric, truth), "shuffled": shuffled}
+
+
+def trained(acts: PairedActs, training_class: str, seed: int, steps: int, **options: Any) -> Dictionary:
+    """Train a dictionary on the first pairs."""
+    from cliplens.sae import dictionary_config, needs_pairs, train
+    from cliplens.store import Provider
+
+    architecture, fields = parsed(training_class)
+    config = dictionary_config(architecture, acts.image.shape[1], 256, k=K, **fields)
+    rows = PairedActs(acts.ids[:TRAIN], acts.image[:TRAIN], acts.text[:TRAIN])
+    provider = Provider.from_acts(rows, batch_size=1024, seed=seed, paired=needs_pairs(architecture))
+    return train(config, provider, samples=1024 * steps, batch_size=1024, lr=1e-3, seed=seed, **options)
+
+
+def batches(dictionary: Dictionary, acts: PairedActs, of: slice, truth: GroundTruth) -> Iterator[Batch]:
+    """Yield the codes of a dictionary for some pairs."""
+    for a in range(*of.indices(len(acts.ids)))[::1024]:
+        part = slice(a, a + 1024)
+        yield dictionary.batch(PairedActs(acts.ids[part], acts.image[part], acts.text[part]), truth=truth)
 
 
 def by_label(metric: GroundTruthMetric) -> dict[str, dict[str, int]]:
@@ -227,48 +195,6 @@ class Kept:
                 with self._path.open("a") as file:
                     file.write(json.dumps({"of": of, "figures": self._held[of]}) + "\n")
         return self._held[of]
-
-
-# --- 3. calibration
-
-
-def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
-    """Return the coverage of the interval, and of a simple percentile interval, for latents with n firings."""
-    g = np.random.default_rng(seed)
-    true = np.tile([0.03, 0.1, 0.3, 0.5, 0.8, 0.97], 20)
-    hits: dict[str, list[float]] = {"ours": [], "percentile": []}
-    for trial in range(trials):
-        pure = g.random((n, len(true))) < 0.5
-        ratio = np.where(pure, g.random((n, len(true))) < true, g.beta(8 * true, 8 * (1 - true), (n, len(true))))
-        size = g.gamma(2, size=ratio.shape)
-        sides = [SparseCodes.from_dense(torch.tensor(s)) for s in (ratio * size, (1 - ratio) * size)]
-        codes = PairedCodes(tuple(f"{seed}-{trial}-{i}" for i in range(n)), *sides)
-        sums, drawn = Sums(), Sums()
-        add_pairs(sums, codes)
-        add_replicates(drawn, codes, 200)
-        ours, bare = interval(sums, drawn), percentile_interval(replicates(drawn).numpy())
-        hits["ours"].append(float(((ours.low <= true) & (true <= ours.high)).mean()))
-        hits["percentile"].append(float(((bare[0] <= true) & (true <= bare[1])).mean()))
-    return {name: float(np.mean(values)) for name, values in hits.items()}
-
-
-def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
-    """Return two false discovery rates at 4,096 latents and q <= .05.
-
-    First, no latent has an effect: the share of repeats with at least one discovery. Second, 1,000 latents have an
-    effect: the share of false discoveries among all discoveries.
-    """
-    g = np.random.default_rng(seed)
-    none, among = [], []
-    for _ in range(repeats):
-        n = np.minimum(2 + g.pareto(0.8, 4096) * 5, 1000).astype(int)
-        latent, real = np.repeat(np.arange(4096), n), np.arange(4096) < 1000
-        for share, out in ((np.full(4096, 0.5), none), (np.where(real, 0.9, 0.5), among)):
-            d = np.where(g.random(len(latent)) < share[latent], 0.5, -0.5) * g.choice([1.0, 0.6], len(latent))
-            d1, d2 = (torch.tensor(np.bincount(latent, w, minlength=4096)) for w in (d, d * d))
-            found = benjamini_hochberg(swap_p(d1, d2)) <= 0.05
-            out.append(found.any() if out is none else (found & ~real).sum() / max(1, found.sum()))
-    return float(np.mean(none)), float(np.mean(among))
 
 
 # --- tables
@@ -385,12 +311,14 @@ def main() -> None:
         seeds = range(b.args.seeds)
         codes = planted_rows(b.args.seeds)
         score_table(b, "Planted codes", codes)
-        runs = world_runs(b)
+        kept = Kept(Path(b.args.resume) if b.args.resume else None)
+        runs = world_runs(b, kept)
         first = {m: found for (m, c), found in runs.items() if c == b.args.classes[0]}
         scores = scores_of({f"{m}, {b.args.classes[0]}": found for m, found in first.items()})
         score_table(b, "Embedded world, latents with a label", scores)
         label_table(b, first)
         cut_table(b, first)
+        control_table(b, first, control_runs(b, kept))
         class_table(b, runs)
 
         heads = ("coverage of the 95 % interval", "of bare percentiles")
@@ -407,25 +335,36 @@ def main() -> None:
             figure(Path(b.args.figure), panels)
 
 
-def world_runs(b: Bench) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def world_runs(b: Bench, kept: "Kept") -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return the figures of one dictionary per seed, for each model and training class."""
-    sources: dict[str, Callable[[], PairedActs]] = {
-        "default": lambda: embeddings("world", TRAIN + SCORED),
-        "plain twin": lambda: embeddings("world-plain", TRAIN + SCORED),
-        "split-prone": lambda: turned(embeddings("world", TRAIN + SCORED)),
-    }
-    kept = Kept(Path(b.args.resume) if b.args.resume else None)
     return {
-        (model, training_class): [
-            kept.get(
-                (model, training_class, seed, b.args.steps),
-                lambda m=model, c=training_class, s=seed: world_figures(sources[m](), c, s, b.args.steps),
-            )
-            for seed in tqdm(range(b.args.seeds), delay=2, desc=f"{model}, {training_class}")
-        ]
+        (model, training_class): seeds_of(b, kept, model, training_class)
         for model in b.args.models
         for training_class in b.args.classes
     }
+
+
+def control_runs(b: Bench, kept: "Kept") -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return the figures of one dictionary per seed, for each model and control of the first training class."""
+    return {
+        (model, control): seeds_of(b, kept, model, b.args.classes[0], control)
+        for model in b.args.models
+        for control in CONTROLS
+    }
+
+
+def seeds_of(b: Bench, kept: "Kept", model: str, training_class: str, control: str = "") -> list[dict[str, Any]]:
+    """Return the figures of one dictionary per seed."""
+
+    def make(seed: int) -> dict[str, Any]:
+        name = "world-plain" if model == "plain twin" else "world"
+        acts = embeddings(name, TRAIN + SCORED, untrained=control == "untrained model")
+        acts = turned(acts) if model == "split-prone" else acts
+        return world_figures(acts, training_class, seed, b.args.steps, control)
+
+    seeds = tqdm(range(b.args.seeds), delay=2, desc=f"{model}, {control or training_class}")
+    key = (model, training_class, *([control] if control else []))
+    return [kept.get((*key, seed, b.args.steps), lambda s=seed: make(s)) for seed in seeds]  # type: ignore[misc]
 
 
 def as_number(share: str) -> float:

@@ -1,0 +1,1 @@
+"""Parts of `modality_ground_truth.py`."""
