@@ -6,8 +6,9 @@
     python benchmarks/mutants.py --named                  the changes listed in _mutants/named.py instead
 
 A seeded sample is drawn from each folder in proportion to its number of mutants. A mutant is noticed when a test fails
-or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` seconds of tests
-are run on a mutant, so the score is a lower bound. Code that runs at import is not changed. Survivors are listed with
+or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` CPU seconds of tests
+are run on a mutant, so the score is a lower bound. Code that runs at import is not changed, nor are messages, progress
+bars, descriptions of columns and the sizes of caches in memory. Survivors are listed with
 the reason where it is known (_mutants/reasons.json).
 """
 

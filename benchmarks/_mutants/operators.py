@@ -54,6 +54,8 @@ NAMES = {
 }
 _SKIPPED = (ast.Raise, ast.Assert, ast.JoinedStr)
 """Parts whose changes are changes of messages."""
+_SILENT = ("tqdm", "log", "warnings", "Column", "lru_cache")
+"""Calls whose changes are changes of messages, of descriptions of columns, or of how much is kept in memory."""
 _AT_IMPORT = ("returns", "annotation", "decorator_list", "args")
 """Parts of a definition that are computed when it is imported, or never."""
 
@@ -142,7 +144,7 @@ def _changes(parent: ast.AST, inside: bool = False) -> Iterator[tuple[_Place, An
             continue
         deeper = inside or (isinstance(parent, ast.FunctionDef) and name == "body")
         for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(node, ast.AST) or isinstance(node, _SKIPPED):
+            if not isinstance(node, ast.AST) or isinstance(node, _SKIPPED) or _silent(node):
                 continue
             if deeper:
                 place = _Place(parent, name, index)
@@ -150,6 +152,13 @@ def _changes(parent: ast.AST, inside: bool = False) -> Iterator[tuple[_Place, An
                 if name == "test" and not isinstance(node, ast.Compare | ast.UnaryOp):
                     yield place, node, ast.UnaryOp(ast.Not(), node)
             yield from _changes(node, deeper)
+
+
+def _silent(node: ast.AST) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Attribute):  # `log.warning`
+        called = called.value
+    return isinstance(called, ast.Name) and called.id in _SILENT
 
 
 def _variants(node: ast.AST) -> Iterator[ast.AST]:  # noqa: PLR0912

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,7 @@ class Runner:
 
     Args:
         watched: files whose lines are watched.
-        budget: seconds of tests run on one mutant, at most; the quickest tests come first.
+        budget: CPU seconds of tests run on one mutant, at most; the quickest tests come first.
         work: what to do; gets this runner.
     """
 
@@ -90,7 +91,7 @@ class Runner:
         tests = self.tests_of(path, lines)
         if not tests:
             return NOT_COVERED, ""
-        limit = _SLACK + 3 * sum(self.seconds[t] for t in tests)
+        limit = _SLACK + 10 * sum(self.seconds[t] for t in tests)
         try:
             return self._forked(lambda: self._run_on(path, changed, tests), timeout=limit)
         except TimeoutError:
@@ -123,10 +124,10 @@ class Runner:
         for n, item in enumerate(self.items):
             after = self.items[n + 1] if n + 1 < len(self.items) else None
             watcher.test = set()
-            started = time.perf_counter()
+            started = time.process_time()
             with _tracing(self._watched, watcher):
                 reports = runtestprotocol(item, log=False, nextitem=after)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
             of_test.append(watcher.test)
             failed += [item.nodeid for report in reports if report.failed]
         for item, executed in zip(self.items, of_test, strict=True):
@@ -221,11 +222,13 @@ def _tracing(watched: set[str], watcher: _FixtureWatcher) -> Iterator[None]:
         watcher.lines.add((frame.f_code.co_filename, frame.f_lineno))
         return on_line
 
+    threading.settrace(on_call)  # the threads that a test starts
     sys.settrace(on_call)
     try:
         yield
     finally:
         sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
 
 
 def _result(pid: int, reading: int, timeout: float) -> Any:

@@ -1,0 +1,349 @@
+"""Dictionaries: what reaches what, which folders are dictionaries, and checkpoints within wrappers."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cliplens.errors import DamagedError, InputError, UnsafeFileError
+from cliplens.records import PairedActs
+from cliplens.sae import Dictionary, open_foreign
+from cliplens.sae import dictionary as dictionary_module
+from cliplens.sae.folder import _check_activation, _check_finite, is_dictionary, is_saelens
+from cliplens.sae.foreign.layout import Checkpoint
+from cliplens.sae.foreign.overcomplete import _normalised
+from cliplens.sae.foreign.patchsae import _hook
+from cliplens.sae.foreign.prisma import _has_k, _norm
+from cliplens.sae.foreign.reading import read_checkpoint
+from cliplens.sae.hashes import check_hashes, write_hashes
+from cliplens.sae.provenance import folded_mean_of, read_provenance
+from support.dictionaries import D_IN, D_SAE, ROWS, dictionary_of, sae_of
+from support.streams import paired, provenance
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+E, B, D, PRE = draw(24, 10, seed=1), 0.3 * draw(24, seed=2), draw(24, 10, seed=3), draw(10, seed=4)
+PLAIN = {"W_enc": E.T.contiguous(), "b_enc": B, "W_dec": D, "b_dec": PRE}
+X = draw(80, 10, seed=9) + 0.4
+
+
+# --- dictionaries
+
+
+def test_every_option_of_a_published_dictionary_reaches_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def read(*args: Any, **options: Any) -> tuple[Any, None, None]:
+        asked.append((args, options))
+        return sae_of("topk"), None, None
+
+    monkeypatch.setattr(dictionary_module, "read_pretrained", read)
+    told = {"layout": "plain", "hook_name": "h", "revision": "r", "device": "cpu"}
+    made = Dictionary.from_pretrained("hf:a/b", "inner", **told)
+    assert asked == [(("hf:a/b", "inner"), told)]
+    assert (made.means, made.provenance) == (None, None)
+    Dictionary.from_pretrained("hf:a/b")
+    nothing = {"layout": None, "hook_name": None, "revision": None, "device": "cpu"}
+    assert asked[1] == (("hf:a/b", None), nothing)
+
+
+def test_everything_in_a_batch_is_on_the_device_of_the_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary, acts = dictionary_of("topk"), paired(6, D_IN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Dictionary, "device", torch.device("meta"))
+        moved = dictionary._here(acts)
+        assert (moved.image.device.type, moved.text.device.type, moved.ids) == ("meta", "meta", acts.ids)
+        assert dictionary._here(PairedActs(acts.ids, None, acts.text)).image is None
+    same = dictionary.to("cpu")
+    assert same.sae is not dictionary.sae
+    assert torch.equal(same.decoder, dictionary.decoder)
+    assert (same.means is not None, same.provenance) == (True, dictionary.provenance)
+
+
+def test_a_batch_holds_what_it_is_given() -> None:
+    dictionary, acts = dictionary_of("topk"), paired(6, D_IN)
+    judged = {"judge": PairedActs(acts.ids, acts.image[:, :3], acts.text[:, :3])}
+    targets = {"t": torch.ones(6, dtype=torch.bool).numpy()}
+    batch = dictionary.batch(acts, judged=judged, targets=targets)
+    assert batch.raw is not None
+    assert torch.equal(batch.raw.image, acts.image)
+    assert torch.equal(batch.judged["judge"].text, acts.text[:, :3])
+    assert batch.targets == targets
+    assert (batch.truth, dictionary.batch(acts).judged, dictionary.batch(acts).targets) == (None, {}, {})
+    torch.testing.assert_close(batch.acts.text, acts.text - dictionary.means["text"])
+
+
+@pytest.mark.parametrize("architecture", ["layer_norm", "constant_norm_rescale"])
+def test_rows_that_are_normalised_are_rebuilt_with_their_own_scale(architecture: str) -> None:
+    sae = sae_of("standard", normalise=architecture)
+    dictionary, acts = Dictionary(sae), paired(6, D_IN)
+    for modality in ("image", "text"):
+        torch.testing.assert_close(dictionary.batch(acts).reconstruction.of(modality), sae(acts.of(modality)))
+    assert dictionary.batch(PairedActs(acts.ids, acts.image, None)).reconstruction.text is None
+    with pytest.raises(InputError, match=f"normalize_activations='{architecture}'.*use Dictionary.batch"):
+        dictionary.decode(dictionary.encode(acts))
+
+
+@pytest.mark.parametrize("reads_less", [True, False])
+def test_matching_pursuit_adds_its_bias_only_where_it_subtracts_it(reads_less: bool) -> None:
+    sae, acts = sae_of("matching_pursuit", reads_less_b_dec=reads_less), paired(ROWS, D_IN)
+    dictionary = Dictionary(sae)
+    rebuilt = dictionary.decode(dictionary.encode(acts)).image
+    torch.testing.assert_close(rebuilt, sae(acts.image), atol=1e-4, rtol=1e-4)
+
+
+def test_a_dictionary_tells_its_sizes_and_origin() -> None:
+    assert repr(dictionary_of("topk")) == (
+        f"Dictionary(topk, d_in {D_IN}, d_sae {D_SAE}, made on vision.hook_embedding and text.hook_embedding)"
+    )
+    assert repr(Dictionary(sae_of("gated"))) == f"Dictionary(gated, d_in {D_IN}, d_sae {D_SAE})"
+    assert (dictionary_of("topk").architecture, dictionary_of("topk").device.type) == ("topk", "cpu")
+
+
+def test_parts_of_rows_are_joined_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary, acts = dictionary_of("topk"), paired(ROWS, D_IN)
+    whole = dictionary.encode(acts)
+    for limit in (1, D_SAE, 3 * D_SAE, ROWS * D_SAE):
+        monkeypatch.setattr(dictionary_module, "_DENSE_LIMIT", limit)
+        parts = dictionary.encode(acts)
+        assert torch.equal(parts.text.rows, whole.text.rows)
+        assert torch.equal(parts.text.latents, whole.text.latents)
+        assert (parts.text.n_rows, parts.text.d_sae) == (ROWS, D_SAE)
+
+
+# --- folders
+
+
+def test_a_folder_is_a_dictionary_with_both_files_and_saelens_with_its_fields(tmp_path: Path) -> None:
+    whole = dictionary_of("topk").save(tmp_path / "sae")
+    assert is_dictionary(whole)
+    assert is_saelens(whole)
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        part = tmp_path / name.replace(".", "-")
+        part.mkdir()
+        (part / name).write_bytes((whole / name).read_bytes())
+        assert not is_dictionary(part)
+        assert not is_saelens(part)
+        with pytest.raises(InputError, match=r"Expected a folder with cfg\.json and .*, which has not both"):
+            Dictionary.load(part)
+    with pytest.raises(InputError, match="which is no folder"):
+        Dictionary.load(tmp_path / "nothing")
+    (whole / "cfg.json").write_text('{"d_in": 3, "d_sae": 4}')
+    assert not is_saelens(whole)
+    with pytest.raises(UnsafeFileError, match=r"found a pickle, a\.pt, in "):
+        Dictionary.load(tmp_path / "a.pt")
+
+
+def test_a_file_is_never_replaced_by_a_dictionary_and_leftovers_of_saelens_are(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="which is a file"):
+        dictionary_of("topk").save(tmp_path / "file")
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "sae" / "sparsity.safetensors").write_bytes(b"")
+    (tmp_path / "sae" / "runner_cfg.json").write_text("{}")
+    assert dictionary_of("topk").save(tmp_path / "sae") == tmp_path / "sae"
+
+
+def test_copies_are_written_for_the_modalities_there_are(tmp_path: Path) -> None:
+    one = replace(provenance(D_IN, centred=False), sites=("text.hook_embedding",))
+    folder = Dictionary(sae_of("topk"), None, one).save(tmp_path / "text-only")
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["text"]
+    from sae_lens import SAE
+
+    metadata = SAE.load_from_disk(folder / "text").cfg.metadata
+    assert (folded_mean_of(metadata), metadata.centring, metadata.clip_tower) == ("text", "none", "text")
+    assert read_provenance(metadata) == one
+    bare = Dictionary(sae_of("topk"), {"text": torch.ones(D_IN)}).save(tmp_path / "means-only")
+    assert sorted(p.name for p in bare.iterdir() if p.is_dir()) == ["text"]
+    assert Dictionary.load(bare).means.keys() == {"text"}
+
+
+def test_hashes_cover_the_files_of_a_folder_but_not_of_its_copies(tmp_path: Path) -> None:
+    assert not check_hashes(tmp_path)
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b").write_text("b")
+    write_hashes(tmp_path)
+    write_hashes(tmp_path)
+    assert list(json.loads((tmp_path / "sha256.json").read_text())) == ["a"]
+    assert check_hashes(tmp_path)
+    (tmp_path / "a").unlink()
+    with pytest.raises(DamagedError, match=r"Expected the file a of the dictionary in .*no such file"):
+        check_hashes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "k", "fine"),
+    [
+        ({}, "standard", None, True),
+        ({"activation_fn_str": "relu"}, "standard", None, True),
+        ({"activation_fn": "ReLU"}, "standard", None, True),
+        ({"activation_fn_str": "topk"}, "topk", 6, True),
+        ({"activation_fn_str": "topk"}, "standard", None, False),
+        ({"activation_fn": "tanh"}, "standard", None, False),
+        ({}, "topk", 1, True),
+        ({}, "topk", D_SAE, True),
+        ({}, "topk", D_SAE + 1, False),
+        ({}, "topk", 0, False),
+    ],
+)
+def test_the_activation_of_an_early_configuration_is_that_saelens_uses(
+    config: dict[str, str], architecture: str, k: int | None, fine: bool
+) -> None:
+    sae = sae_of(architecture)
+    if k is not None:
+        sae.cfg.k = k
+    if fine:
+        _check_activation(config, sae)
+    else:
+        with pytest.raises(InputError, match=r"k from 1 to 60|the activation relu, or"):
+            _check_activation(config, sae)
+
+
+def test_thresholds_may_be_infinite_and_nothing_else(tmp_path: Path) -> None:
+    _check_finite({"threshold": torch.tensor([1.0, torch.inf])}, tmp_path)
+    for name, value in (("threshold", torch.nan), ("W_dec", torch.inf), ("the image mean", torch.nan)):
+        with pytest.raises(InputError, match=f"finite numbers in {name} of .*found 1 that are nan or infinite"):
+            _check_finite({"b": torch.ones(2), name: torch.tensor([1.0, value])}, tmp_path)
+
+
+# --- checkpoints of other projects
+
+
+def wrapped(state: Any, *names: str) -> Any:
+    for name in names:
+        state = {name: state, "step": 3}
+    return state
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (wrapped(PLAIN, "state_dict"), True),
+        (wrapped(PLAIN, "model", "state_dict"), True),
+        (wrapped(PLAIN, "weights", "sae", "autoencoder"), True),
+        (wrapped(PLAIN, "weights", "sae", "autoencoder", "model"), False),
+        ({"module." + n: t for n, t in PLAIN.items()}, True),
+        ({"module._orig_mod.sae." + n: t for n, t in PLAIN.items()}, True),
+        ({"model.module._orig_mod.sae." + n: t for n, t in PLAIN.items()}, False),
+        ({**{"ae." + n: t for n, t in PLAIN.items()}, "other": B}, False),
+        ({**PLAIN, "model": {"x": E}}, True),
+    ],
+)
+def test_tensors_are_found_within_three_wrappers_and_three_prefixes(content: Any, found: bool) -> None:
+    state = Checkpoint(Path("x.pt"), content).state
+    assert ("W_enc" in state) == found
+
+
+def test_a_layout_notes_what_it_reads() -> None:
+    read: set[str] = set()
+    state = Checkpoint(Path("x.pt"), PLAIN, read=read).state
+    assert read == set()
+    assert state["W_enc"] is PLAIN["W_enc"]
+    assert state.get("nothing", 4) == 4
+    assert state.get("b_enc") is B
+    assert read == {"W_enc", "b_enc", "nothing"}
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "max_l1", "max_l2", "identity", None])
+@pytest.mark.parametrize("section", [False, True])
+def test_overcompletes_normalisations(name: str | None, section: bool) -> None:
+    rows = D.clone()
+    rows[3] = 0
+    config: dict[str, Any] = {"normalization": name}
+    found = _normalised(rows, {"dictionary_params": config} if section else config)
+    if name in ("identity", None):
+        assert torch.equal(found, rows)
+        return
+    norms = rows.abs().sum(1) if name.endswith("1") else rows.square().sum(1).sqrt()
+    expected = rows / (norms.max() if name.startswith("max") else (norms + 1e-8)[:, None])
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-7)
+    assert torch.isfinite(found).all()
+    with pytest.raises(InputError, match="the dictionary normalization 'softmax'"):
+        _normalised(rows, {"normalization": "softmax"})
+
+
+def test_overcompletes_multiplier_is_the_logarithm_of_a_factor(tmp_path: Path) -> None:
+    state = {
+        "encoder.final_block.0.weight": E,
+        "encoder.final_block.0.bias": B,
+        "dictionary._weights": D,
+        "dictionary.multiplier": torch.tensor(0.7),
+    }
+    torch.save(state, tmp_path / "sae.pt")
+    (tmp_path / "config.json").write_text('{"activation": "relu"}')
+    codes = (X @ E.T + B).relu()
+    sae = open_foreign(tmp_path).sae
+    torch.testing.assert_close(sae(X), codes @ D * torch.tensor(0.7).exp(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "hook"),
+    [
+        ({"block_layer": 0}, "blocks.0.hook_resid_post"),
+        ({"block_layer": 11, "module_name": "resid"}, "blocks.11.hook_resid_post"),
+        ({"block_layer": -1}, None),
+        ({"block_layer": 3, "module_name": "mlp"}, None),
+    ],
+)
+def test_the_hook_of_patchsae(config: dict[str, Any], hook: str | None) -> None:
+    assert _hook(config) == hook
+
+
+@pytest.mark.parametrize(
+    ("config", "k"),
+    [({}, 64), ({"k": 3}, 3), ({"activation_fn_kwargs": {"k": 5}}, 5), ({"activation_fn_kwargs": {}}, 64)],
+)
+def test_prismas_topk_has_64_where_its_config_does_not_say(config: dict[str, Any], k: int, tmp_path: Path) -> None:
+    state = {"W_enc": draw(10, 70), "b_enc": draw(70), "W_dec": draw(70, 10), "b_dec": PRE}
+    torch.save(state, tmp_path / "weights.pt")
+    told = {"activation_fn_str": "topk", "model_name": "m", "hook_name": "h", **config}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    sae = open_foreign(tmp_path).sae
+    assert (sae.cfg.k, sae.cfg.metadata.hook_name, sae.cfg.metadata.model_name) == (k, "h", "m")
+    assert _has_k(config) == (k != 64)
+    assert (_norm({}), _norm({"normalize_activations": "layer_norm"})) == ("none", "layer_norm")
+    with pytest.raises(InputError, match="normalize_activations='batch'"):
+        _norm({"normalize_activations": "batch"})
+
+
+def test_the_hook_that_is_asked_for_wins_over_the_checkpoints(tmp_path: Path) -> None:
+    torch.save(PLAIN, tmp_path / "weights.pt")
+    (tmp_path / "config.json").write_text('{"activation_fn_str": "relu", "hook_point": "theirs"}')
+    assert open_foreign(tmp_path).sae.cfg.metadata.hook_name == "theirs"
+    assert open_foreign(tmp_path, hook_name="mine").sae.cfg.metadata.hook_name == "mine"
+
+
+def test_a_config_beside_several_checkpoints_has_to_bear_the_name_of_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        torch.save(PLAIN, tmp_path / f"{name}.pt")
+    (tmp_path / "a_cfg.json").write_text('{"activation": "relu", "note": "a"}')
+    (tmp_path / "other.json").write_text('{"activation": "topk", "k": 3}')
+    (tmp_path / "broken.json").write_text("{")
+    assert read_checkpoint(tmp_path / "a.pt").config == {"activation": "relu", "note": "a"}
+    assert read_checkpoint(tmp_path / "b.pt").config == {}
+    (tmp_path / "b.pt").unlink()
+    (tmp_path / "a_cfg.json").unlink()
+    assert read_checkpoint(tmp_path / "a.pt").config == {"activation": "topk", "k": 3}
+    (tmp_path / "other.json").write_text('{"note": "says nothing of an activation"}')
+    assert read_checkpoint(tmp_path / "a.pt").config == {}
+
+
+def test_a_config_within_a_checkpoint_is_joined_and_matrices_under_such_a_name_are_not(tmp_path: Path) -> None:
+    torch.save({**PLAIN, "config": {"activation": "relu", "lr": 1}}, tmp_path / "a.pt")
+    found = read_checkpoint(tmp_path / "a.pt")
+    assert (found.config, set(found.content)) == ({"activation": "relu", "lr": 1}, set(PLAIN))
+    torch.save({**PLAIN, "config": {"W": E}}, tmp_path / "b.pt")
+    assert "config" in read_checkpoint(tmp_path / "b.pt").content
+    (tmp_path / "config.json").write_text('{"activation": "topk"}')
+    with pytest.raises(InputError, match="activation='topk' in one file and activation='relu' in another"):
+        read_checkpoint(tmp_path / "a.pt")
+    torch.save([1, 2], tmp_path / "c.pt")
+    with pytest.raises(InputError, match="a checkpoint with named tensors, but found list"):
+        read_checkpoint(tmp_path / "c.pt")
