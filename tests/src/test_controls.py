@@ -53,7 +53,29 @@ def test_a_judge_that_knows_nothing_is_within_its_control_and_a_note_says_so() -
     assert "cofiring" not in note
     verdicts = {(r["figure"], r["against"]): r["verdict"] for r in table_of(found)}
     assert verdicts["ms_image", "untrained"] == "within the control"
-    assert verdicts["cofiring", "permuted"] == "beyond the control"
+    assert verdicts["cofiring", "permuted"] == "above the control"
+
+
+def test_a_figure_below_its_control_is_no_evidence_either() -> None:
+    found = controls(scored(), decoder(), {"untrained_model": [of_seed(0, 0.0)], "frozen_decoder": [of_seed(0, 0.0)]})
+    worse = controls(of_seed(1, 2.0)[0], decoder(), {"frozen_decoder": [of_seed(0, 0.0)]})
+    row = worse["explained_variance"]["frozen_decoder"]
+    assert row["high"] < 0
+    assert not row["beyond"]
+    verdicts = {(r["figure"], r["against"]): r["verdict"] for r in table_of(worse)}
+    assert verdicts["explained_variance", "frozen decoder"] == "below the control"
+    assert any("explained_variance (frozen decoder)" in note for note in notes_of(worse))
+    assert "permuted" not in found[SINGLE]
+
+
+def test_the_interval_of_explained_variance_resamples_pictures() -> None:
+    row = controls(scored(), decoder())["explained_variance"]["untrained"]
+    assert row["low"] < row["difference"] < row["high"]
+    assert row["value"] - row["control"] == pytest.approx(row["difference"], abs=1e-12)
+    acts = [b.acts.of(m) for b in scored() for m in ("image", "text")]
+    rebuilt = [b.reconstruction.of(m) for b in scored() for m in ("image", "text")]
+    x, back = torch.cat(acts), torch.cat(rebuilt)
+    assert row["value"] == pytest.approx(float(1 - (x - back).square().sum() / (x - x.mean(0)).square().sum()))
 
 
 def test_value_and_control_are_the_same_on_every_call() -> None:
@@ -123,6 +145,7 @@ def test_the_spread_over_seeds_is_a_prediction_interval_about_their_mean() -> No
     assert row["value"] == found["untrained"]["value"]
     assert (row["low"], row["high"]) == pytest.approx((row["difference"] - half, row["difference"] + half), abs=1e-12)
     assert row["beyond"] == (row["low"] > 0 or row["high"] < 0)
+    assert row["beyond"] == (abs(row["difference"]) > half)
 
 
 @pytest.mark.parametrize(("noise", "beyond"), [(0.001, True), (3.0, False)])

@@ -82,17 +82,47 @@ def test_the_untrained_model_is_read_with_shuffled_weights_and_judges_itself(
         torch.testing.assert_close(batch.judged["clip"].text, unit, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
-def test_a_run_with_controls_writes_them_and_the_report_greys_what_is_within(tmp_path: Path) -> None:
-    asked = Settings(pairs="world:400", d_sae=64, k=4, samples=8192, batch_size=256, controls=True)
+TINY = Settings(pairs="world:64", d_sae=32, k=3, samples=256, batch_size=64, held_out=0.5, controls=True)
+"""Far too little to learn anything: most figures lie within their controls."""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        TINY,
+        pytest.param(
+            Settings(pairs="world:400", d_sae=64, k=4, samples=8192, batch_size=256, controls=True),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_run_with_controls_writes_them_and_the_report_greys_what_is_not_above(
+    asked: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = run(asked, tmp_path / "run")
-    found = json.loads(folder.summary.read_text())["controls"]
-    names = {"untrained", "frozen_decoder", "untrained_model", "reseeds"}
-    assert set(found["explained_variance"]) == names
+    said = capsys.readouterr().err
+    assert "controls: training a dictionary with a frozen decoder" in said
+    assert "controls: training a dictionary from another seed, 3 of 3" in said
+    assert "controls: training a dictionary on the model with shuffled weights" in said
+    summary = json.loads(folder.summary.read_text())
+    found = summary["controls"]
+    assert set(found["explained_variance"]) == {"untrained", "frozen_decoder", "untrained_model", "reseeds"}
+    assert set(found["cofiring"]) == {"permuted", "frozen_decoder", "untrained_model", "reseeds"}
+    for figure, by_control in found.items():
+        for row in by_control.values():
+            assert set(row) == {"value", "control", "difference", "low", "high", "beyond"}
+            if None not in row.values():
+                assert row["low"] <= row["difference"] <= row["high"], figure
+    rows = [row for by in found.values() for name, row in by.items() if name != "reseeds"]
     page = folder.report.read_text()
     assert "frozen decoder" in page
-    assert ('class="within"' in page) == any(
-        not row["beyond"] for by in found.values() for name, row in by.items() if name != "reseeds"
-    )
-    again = replace(asked, controls=False)
-    assert run(again, tmp_path / "run", resume=True, redo=True).summary.exists()
+    assert page.count('<tr class="within">') == sum(not row["beyond"] for row in rows) > 0
+    notes = json.loads(folder.findings.read_text())["notes"]
+    assert any(note.startswith("Not above their control, so no evidence: ") for note in notes)
+    headline = [r["beyond"] for name, r in found["explained_variance"].items() if name != "reseeds"]
+    assert ("not above its control" in page.partition("Classes of latents")[0]) >= (not all(headline))
+
+    again = run(asked, tmp_path / "run", resume=True)
+    assert "controls: training" not in capsys.readouterr().err
+    assert json.loads(again.summary.read_text()) == summary
+    assert run(replace(asked, controls=False), tmp_path / "run", resume=True, redo=True).summary.exists()

@@ -28,8 +28,8 @@ RULES = {
     "modality_paper": "Paper's rule",
     "modality_significant": "Significant",
 }
-WITHIN = "within the control"
-"""Verdict of a figure that does not differ from its control (`cliplens.run.controls`)."""
+NOT_ABOVE = ("within the control", "below the control")
+"""Verdicts of a figure that is not above its control (`cliplens.run.controls`)."""
 _TRUTH = ("Recovery", "Coverage")
 _DIGITS = 5
 """Significant digits of numbers embedded in the page; latents.parquet keeps them all."""
@@ -102,7 +102,7 @@ class Content:
 
     @property
     def within(self) -> set[str]:
-        """The figures that do not differ from one of their controls."""
+        """The figures that are not above one of their controls."""
         controls = self.summary.get("controls")
         of_figure = controls.items() if isinstance(controls, Mapping) else ()
         return {f for f, by in of_figure if any(not row.get("beyond", True) for c, row in by.items() if c != "reseeds")}

@@ -15,7 +15,7 @@ from cliplens.contracts import Reporter
 from cliplens.files import atomic_write
 from cliplens.pages import embedded, script_hash
 from cliplens.runfolder import RunFolder
-from cliplens_plugins.report.content import WITHIN, Content, read_content, reading
+from cliplens_plugins.report.content import NOT_ABOVE, Content, read_content, reading
 from cliplens_plugins.report.figures import dose_curve, modality_histogram, worst_of
 from cliplens_plugins.report.page import asset, environment, style
 from cliplens_plugins.report.pictures import picture_files, picture_table
@@ -84,7 +84,7 @@ def _render(
             histogram=Markup(modality_histogram(content.table)),
             doses=Markup(dose_curve(measured, content.steering.get("aim"))),
             worst=worst_of(measured),
-            within=WITHIN,
+            not_above=NOT_ABOVE,
             data=embedded({**content.data(shown), "chunk": _CHUNK, "files": files}),
             pictures=[embedded(pictures[at : at + _CHUNK]) for at in range(0, len(pictures), _CHUNK)],
         )

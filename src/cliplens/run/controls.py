@@ -20,7 +20,7 @@ from cliplens import registry
 from cliplens.contracts import Metric
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes, Units
 from cliplens.sites import MODALITIES
-from cliplens.statistics import mean_difference, share_difference
+from cliplens.statistics import mean_difference, ratio_difference, share_difference
 from cliplens.tally import Tally, tally
 
 PAIRS = 2048
@@ -38,7 +38,7 @@ _MEANS = {"untrained": _JUDGED, "permuted": ("cofiring",)}
 _TRAINED = (*_JUDGED, "cofiring")
 """Columns compared with controls that were trained."""
 RESEEDS = "reseeds"
-WITHIN = "within the control"
+ABOVE, WITHIN, BELOW = "above the control", "within the control", "below the control"
 _TWO_SEEDS = 1.96 * 2**0.5
 """Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
 SINGLE = "single_modality_share"
@@ -73,9 +73,11 @@ def controls(
     """Return the controls of each figure, by figure and control.
 
     Each holds `value`, `control`, `difference`, the limits of the interval of the difference, and `beyond`: whether the
-    interval excludes 0 and, with reseeds, whether the difference is larger than between two seeds (1.96 * sqrt(2)
-    standard deviations, arXiv 2605.18229). For `reseeds` the control is the mean over seeds, the interval is the
-    prediction interval for one more seed (Student t), and `beyond` means that the run lies outside of it.
+    value is above the control, that is the interval is above 0 and, with reseeds, the difference is larger than between
+    two seeds (1.96 * sqrt(2) standard deviations, arXiv 2605.18229). The intervals are bootstrap intervals over latents
+    (shares: Newcombe's), those of explained variance over pictures. For `reseeds` the control is the mean over seeds,
+    the interval is the prediction interval for one more seed (Student t), and `beyond` means that the run lies outside
+    of it.
 
     Args:
         batches: the scored pairs that are used.
@@ -83,7 +85,9 @@ def controls(
         trained: batches and decoders of the dictionaries that were trained as controls, by name of the control.
     """
     value = _scored(batches, decoder)
-    others = {"untrained": _scored([_untrained(b, decoder, _usual_l0(batches)) for b in batches], decoder)}
+    rebuilt = {"untrained": [_untrained(b, decoder, _usual_l0(batches)) for b in batches]}
+    rebuilt |= {name: made[0][0] for name, made in (trained or {}).items() if name != RESEEDS}
+    others = {"untrained": _scored(rebuilt["untrained"], decoder)}
     pairs = [b for b in batches if b.codes.image is not None and b.codes.text is not None and len(b.ids) > 1]
     shuffled = [_permuted(b) for b in pairs]
     if shuffled:
@@ -92,28 +96,55 @@ def controls(
     again = {name: [_scored(*scored) for scored in made] for name, made in (trained or {}).items()}
     others |= {name: made[0] for name, made in again.items() if name != RESEEDS}
     for name, control in others.items():
-        for figure, row in _compared(value, control, _MEANS.get(name, _TRAINED)):
+        for figure, row in _compared(value, control, _MEANS.get(name, _TRAINED), classes=name != "permuted"):
             found.setdefault(figure, {})[name] = row
-        if name != "permuted":
-            _add_variance(found, name, value, control)
+    own = _errors(batches)
+    for name, made in rebuilt.items():
+        if _VARIANCE in value.figures:
+            numbers = value.figures[_VARIANCE], own, others[name].figures[_VARIANCE], _errors(made)
+            found.setdefault(_VARIANCE, {})[name] = _of_variances(*numbers)
     if RESEEDS in again:
         _add_reseeds(found, value, again[RESEEDS])
     return found
 
 
-def _compared(value: Tally, control: Tally, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _compared(
+    value: Tally, control: Tally, columns: Sequence[str], *, classes: bool
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each figure with its row. Classes need no pairs, so permuted pairs are no control of them."""
     for column in columns:
         if column in value.table and column in control.table:
             yield column, _of_means(value.table[column], control.table[column])
-    if "modality" in value.table and "modality" in control.table:
+    if classes and "modality" in value.table and "modality" in control.table:
         yield SINGLE, _of_shares(value, control)
 
 
-def _add_variance(found: dict[str, dict[str, dict[str, Any]]], name: str, value: Tally, control: Tally) -> None:
-    own, other = (t.figures.get(_VARIANCE) for t in (value, control))
-    if own is not None and other is not None:
-        row = {"value": own, "control": other, "difference": own - other, "low": NAN, "high": NAN}
-        found.setdefault(_VARIANCE, {})[name] = {**row, "beyond": own > other}
+Parts = Float[np.ndarray, "2 picture"]
+"""Squared error, and squared distance from the mean of all rows, summed over the rows of each picture."""
+
+
+def _errors(batches: Sequence[Batch]) -> Parts:
+    sides = [(batch, batch.acts.of(m), batch.reconstruction.of(m)) for batch in batches for m in MODALITIES]
+    known = [
+        (b.codes.known_units.images, x.double(), back.double())
+        for b, x, back in sides
+        if x is not None and back is not None
+    ]
+    if not known:
+        return np.zeros((2, 0))
+    mean = torch.stack([x.sum(0) for _, x, _ in known]).sum(0) / sum(len(x) for _, x, _ in known)
+    picture = np.unique(np.concatenate([images for images, _, _ in known]), return_inverse=True)[1]
+    error, distance = (
+        torch.cat([(x - other).square().sum(1) for x, other in rows]).cpu().numpy()
+        for rows in ([(x, back) for _, x, back in known], [(x, mean) for _, x, _ in known])
+    )
+    return np.stack([np.bincount(picture, error), np.bincount(picture, distance)])
+
+
+def _of_variances(value: float, own: Parts, control: float, other: Parts) -> dict[str, Any]:
+    """Return the row of explained variance; both sides have the same pictures, which are resampled together."""
+    _, low, high = ratio_difference(other, own) if np.isfinite([value, control]).all() else (NAN,) * 3
+    return _row(value, control, value - control, low, high)
 
 
 def _add_reseeds(found: dict[str, dict[str, dict[str, Any]]], value: Tally, seeds: Sequence[Tally]) -> None:
@@ -126,7 +157,7 @@ def _add_reseeds(found: dict[str, dict[str, dict[str, Any]]], value: Tally, seed
         for row in by_control.values():
             row["beyond"] = row["beyond"] and abs(row["difference"]) > _TWO_SEEDS * spread
         numbers = (own, mean, own - mean, own - mean - half, own - mean + half)
-        by_control[RESEEDS] = _row(*numbers)
+        by_control[RESEEDS] = {**_row(*numbers), "beyond": abs(numbers[2]) > half}
 
 
 def _figure(tally: Tally, figure: str) -> float:
@@ -137,27 +168,33 @@ def _figure(tally: Tally, figure: str) -> float:
 
 def table_of(found: Controls) -> list[dict[str, Any]]:
     """Return the controls as rows of a table."""
-    says = {True: "beyond the control", False: WITHIN}
-    of_seeds = {True: "unlike other seeds", False: "as other seeds"}
     return [
         {
             "figure": figure,
             "against": control.replace("_", " "),
             **{k: row[k] for k in _COLUMNS},
-            "verdict": (of_seeds if control == RESEEDS else says)[row["beyond"]],
+            "verdict": _verdict(control, row),
         }
         for figure, by_control in found.items()
         for control, row in by_control.items()
     ]
 
 
+def _verdict(control: str, row: Mapping[str, Any]) -> str:
+    if control == RESEEDS:
+        return "unlike other seeds" if row["beyond"] else "as other seeds"
+    if row["beyond"]:
+        return ABOVE
+    return BELOW if row["high"] < 0 else WITHIN
+
+
 def notes_of(found: Controls) -> list[str]:
-    """Return a note that lists the figures that do not differ from a control, and one on figures unlike other seeds."""
+    """Return a note that lists the figures that are not above a control, and one on figures unlike other seeds."""
     rows = [(figure, control, row) for figure, c in found.items() for control, row in c.items()]
     within = [f"{f} ({c.replace('_', ' ')})" for f, c, row in rows if c != RESEEDS and not row["beyond"]]
     unusual = [figure for figure, control, row in rows if control == RESEEDS and row["beyond"]]
     says = {
-        "Not different from their control, so no evidence": within,
+        "Not above their control, so no evidence": within,
         "Outside the prediction interval of other seeds": unusual,
     }
     return [f"{text}: {', '.join(names)}. See the table {TITLE!r}." for text, names in says.items() if names]
@@ -194,7 +231,7 @@ def _share(tally: Tally) -> tuple[float, int, int]:
 
 def _row(value: float, control: float, difference: float, low: float, high: float) -> dict[str, Any]:
     numbers = dict(zip(_COLUMNS, (value, control, difference, low, high), strict=True))
-    return {**numbers, "beyond": bool(low > 0 or high < 0)}
+    return {**numbers, "beyond": bool(low > 0)}
 
 
 def _usual_l0(batches: Sequence[Batch]) -> int:

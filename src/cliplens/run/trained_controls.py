@@ -10,6 +10,7 @@ Shuffled weights keep the architecture and the distribution of the weights and l
 2501.17727) draw new weights from a Gaussian of the same mean and variance instead.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from cliplens import keys
 from cliplens.hooked import HookedCLIP
@@ -49,16 +51,22 @@ def trained_controls(context: RunContext, kept: Sequence[Batch]) -> tuple[dict[s
         kept: the batches that controls are taken over.
     """
     settings, cache = context.settings, context.cache
+    _say("a dictionary with a frozen decoder")
     frozen = train_again(training_rows(cache, settings), settings, frozen_decoder=True)
-    others = [replace(settings, seed=settings.seed + 1 + n) for n in range(SEEDS)]
-    found = {
-        "frozen_decoder": [_by(frozen, kept)],
-        "reseeds": [_by(train_again(training_rows(cache, other), other), kept) for other in others],
-    }
+    found = {"frozen_decoder": [_by(frozen, kept)], "reseeds": []}
+    for n in range(SEEDS):
+        _say(f"a dictionary from another seed, {n + 1} of {SEEDS}")
+        other = replace(settings, seed=settings.seed + 1 + n)
+        found["reseeds"].append(_by(train_again(training_rows(cache, other), other), kept))
     if isinstance(context.clip, Embeddings):
         return found, ["Embeddings without a model have no control with an untrained model."]
+    _say("a dictionary on the model with shuffled weights")
     found["untrained_model"] = [_of_untrained_model(context.clip, context, kept)]
     return found, []
+
+
+def _say(what: str) -> None:
+    tqdm.write(f"controls: training {what}", file=sys.stderr)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from cliplens.statistics.bootstrap import mean_interval as mean_interval
 from cliplens.statistics.bootstrap import percentile_interval as percentile_interval
 from cliplens.statistics.bootstrap import poisson_weights as poisson_weights
 from cliplens.statistics.differences import mean_difference as mean_difference
+from cliplens.statistics.differences import ratio_difference as ratio_difference
 from cliplens.statistics.differences import share_difference as share_difference
 from cliplens.statistics.discovery import benjamini_hochberg as benjamini_hochberg
 from cliplens.statistics.moments import mean_and_deviation as mean_and_deviation

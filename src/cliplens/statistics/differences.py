@@ -37,6 +37,38 @@ def mean_difference(
     return float(sides[0].mean() - sides[1].mean()), float(low), float(high)
 
 
+def ratio_difference(
+    values: Float[np.ndarray, "2 unit"],
+    control: Float[np.ndarray, "2 unit"],
+    level: float = 0.95,
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return the difference of two ratios of sums and its bootstrap interval (percentile) over units they share.
+
+    Args:
+        values: numerator and denominator of each unit.
+        control: the same of the control, for the same units in the same order.
+        level: coverage of the interval.
+        draws: number of bootstrap samples.
+        seed: seed of the draw.
+
+    Returns:
+        Difference, lower and upper limit; three times nan without units or where a sum of denominators is 0.
+
+    >>> ratio_difference(np.array([[1.0, 1.0], [2.0, 2.0]]), np.array([[1.0, 1.0], [4.0, 4.0]]))
+    (0.25, 0.25, 0.25)
+    """
+    sides = [side.sum(1) for side in (values, control)]
+    if not all(denominator > 0 for _, denominator in sides):
+        return (float("nan"),) * 3
+    drawn = np.random.default_rng(seed).integers(0, values.shape[1], (draws, values.shape[1]))
+    a, b = (side[0][drawn].sum(1) / side[1][drawn].sum(1) for side in (values, control))
+    low, high = np.quantile(a - b, [0.5 - level / 2, 0.5 + level / 2])
+    (above, below), (other_above, other_below) = sides
+    return float(above / below - other_above / other_below), float(low), float(high)
+
+
 def share_difference(
     hits: int, n: int, control_hits: int, control_n: int, level: float = 0.95
 ) -> tuple[float, float, float]:
