@@ -102,7 +102,7 @@ def test_the_generator_draws_the_same_picture_for_the_same_seed() -> None:
 
 def test_a_run_and_a_steering_use_them(tmp_path: Path) -> None:
     folder = run(
-        Settings(pairs="world:400", d_sae=32, k=4, samples=2048, batch_size=256), tmp_path / "run", until="name"
+        Settings(pairs="world:120", d_sae=32, k=4, samples=1024, batch_size=128), tmp_path / "run", until="name"
     )
     table = OpenedRun(folder).table
     alive = table["alive"].astype(bool)

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cliplens.cli import app
+from faults.support import cliplens
 
 LIGHT = """
 import sys, {module}
@@ -39,23 +40,16 @@ def test_run_has_the_options_researchers_expect() -> None:
 
 
 def test_errors_are_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "cliplens",
-        "run",
-        "--pairs",
-        "world:8",
-        "--model",
-        "worlt",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "Expected the name of a model" in done.stderr
-    assert "'world'" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = cliplens("run", "--pairs", "world:8", "--model", "worlt", "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "Expected the name of a model" in done.said
+    assert "'world'" in done.said
+    assert "Traceback" not in done.said
+
+
+def test_the_package_runs_as_a_module() -> None:
+    shown = subprocess.run([sys.executable, "-m", "cliplens", "--version"], check=True, capture_output=True, text=True)
+    assert shown.stdout.startswith("cliplens ")
 
 
 def test_every_command_stands_in_the_help_under_its_name() -> None:

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 HOOKS = {
-    "text": ["blocks.0.hook_resid_mid", "blocks.1.mlp.hook_post"],
+    "text": ["blocks.0.hook_resid_mid", "blocks.0.mlp.hook_post"],
     "vision": ["hook_embedding", "blocks.0.attn.hook_z", "blocks.1.hook_resid_post"],
 }
 

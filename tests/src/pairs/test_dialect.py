@@ -19,6 +19,12 @@ PLAIN = st.text(LETTERS, min_size=1, max_size=12).filter(str.strip)
 RICH = st.text(LETTERS + "\"',;|\t\n", min_size=1, max_size=20).filter(lambda s: s.strip() and "\r" not in s)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all examples of a property: a new one for each takes longer than the example."""
+    return tmp_path_factory.mktemp("tables")
+
+
 @given(
     captions=st.lists(RICH, min_size=1, max_size=8),
     delimiter=st.sampled_from(",\t;|"),
@@ -29,7 +35,7 @@ RICH = st.text(LETTERS + "\"',;|\t\n", min_size=1, max_size=20).filter(lambda s:
 )
 @settings(max_examples=150, deadline=None)
 def test_tables_by_the_csv_module_are_read_back(
-    tmp_path_factory: pytest.TempPathFactory,
+    folder: Path,
     captions: list[str],
     delimiter: str,
     quoting: int,
@@ -41,7 +47,7 @@ def test_tables_by_the_csv_module_are_read_back(
     writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=ending)
     writer.writerow(["image", "caption"])
     writer.writerows((f"{n}.png", caption) for n, caption in enumerate(captions))
-    path = tmp_path_factory.mktemp("table") / f"set{suffix}"
+    path = folder / f"set{suffix}"
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + file.getvalue().encode())
     pairs = read_pairs(path)
     assert pairs.captions == captions
@@ -56,9 +62,9 @@ def test_tables_by_the_csv_module_are_read_back(
 )
 @settings(max_examples=150, deadline=None)
 def test_quotation_marks_that_are_text_swallow_no_row(
-    tmp_path_factory: pytest.TempPathFactory, captions: list[str], ending: str, delimiter: str
+    folder: Path, captions: list[str], ending: str, delimiter: str
 ) -> None:
-    path = tmp_path_factory.mktemp("table") / "set.csv"
+    path = folder / "set.csv"
     rows = [delimiter.join(["image", "caption"]), *(f"{n}.png{delimiter}{c}" for n, c in enumerate(captions))]
     path.write_bytes((ending.join(rows) + ending).encode())
     pairs = read_pairs(path)
@@ -70,10 +76,8 @@ def test_quotation_marks_that_are_text_swallow_no_row(
 
 @given(widths=st.lists(st.integers(1, 5), min_size=1, max_size=30), delimiter=st.sampled_from(",\t;|"))
 @settings(max_examples=60, deadline=None)
-def test_rows_of_another_width_are_bad_pairs_and_accounted_for(
-    tmp_path_factory: pytest.TempPathFactory, widths: list[int], delimiter: str
-) -> None:
-    path = tmp_path_factory.mktemp("table") / "set.csv"
+def test_rows_of_another_width_are_bad_pairs_and_accounted_for(folder: Path, widths: list[int], delimiter: str) -> None:
+    path = folder / "set.csv"
     rows = [delimiter.join([f"{n}.png", *["word"] * (width - 1)]) for n, width in enumerate(widths)]
     path.write_text("\n".join([delimiter.join(["image", "caption"]), *rows]) + "\n")
     account = read_pairs(path).account()
