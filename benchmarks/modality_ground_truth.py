@@ -1,6 +1,7 @@
 """MODTRUTH: which modality scores recover a known truth, and are their intervals correct?
 
     python benchmarks/modality_ground_truth.py [--seeds 5] [--steps 400] [--resume RUNS.jsonl] [--figure FILE.svg]
+        [--parts planted world controls calibration]
         [--classes batchtopk topk group_sparse:group_coefficient=0.2 ...]
 
 Three parts, each over seeds with 95 % t-intervals. The seeds of part 2 are dictionaries of one model of one world, so
@@ -46,6 +47,7 @@ from cliplens_plugins.modality import GroundTruthMetric, classify_fixed
 SINGLE = ("ImgD", "TextD", "CrossD")
 TRAIN, SCORED = 8192, 4096
 K = 8
+PARTS = ("planted", "world", "controls", "calibration")
 FITTED = ("explained_variance", "l0")
 LABEL_CUTS = (0.1, 0.2, 0.35, 0.5)
 """Label cuts: minimum correlation of a latent with a factor value to be labelled; the metric uses .35."""
@@ -305,34 +307,50 @@ def main() -> None:
         classes=(list(CLASSES), "training classes"),
         models=["default", "plain twin", "split-prone"],
         steps=400,
+        parts=(list(PARTS), "parts to run; the others are left out of the result"),
         resume=(None, "keep each dictionary's figures in this file, and use those that are there"),
         figure=(None, "SVG to write"),
     ) as b:
-        seeds = range(b.args.seeds)
-        codes = planted_rows(b.args.seeds)
-        score_table(b, "Planted codes", codes)
+        parts = b.args.parts
         kept = Kept(Path(b.args.resume) if b.args.resume else None)
-        runs = world_runs(b, kept)
-        first = {m: found for (m, c), found in runs.items() if c == b.args.classes[0]}
-        scores = scores_of({f"{m}, {b.args.classes[0]}": found for m, found in first.items()})
-        score_table(b, "Embedded world, latents with a label", scores)
-        label_table(b, first)
-        cut_table(b, first)
-        control_table(b, first, control_runs(b, kept))
-        class_table(b, runs)
-
-        heads = ("coverage of the 95 % interval", "of bare percentiles")
-        b.table("Calibration of the interval", {"firings": "", **dict.fromkeys(heads, ".3f")})
-        for n in (5, 10, 20, 50, 100, 200, 400, 800):
-            held = [coverage(n, 4, seed) for seed in seeds]
-            b.row(n, *(mean([h[name] for h in held]) for name in ("ours", "percentile")))
-        rates = [false_discoveries(seed) for seed in seeds]
-        b.table("False discoveries at 4,096 latents, q <= .05", {"rate": "", "value": ".3f"})
-        b.row("share of repeats with a discovery, no real effects", mean([r[0] for r in rates]))
-        b.row("share of false discoveries, 1,000 real effects", mean([r[1] for r in rates]))
+        codes = planted_rows(b.args.seeds) if "planted" in parts else {}
+        if codes:
+            score_table(b, "Planted codes", codes)
+        scores = world_tables(b, kept) if "world" in parts else {}
+        if "controls" in parts:
+            own = {model: seeds_of(b, kept, model, b.args.classes[0]) for model in b.args.models}
+            control_table(b, own, control_runs(b, kept))
+        if "calibration" in parts:
+            calibration_tables(b)
         if b.args.figure:
-            panels = {"planted codes": codes, "embedded world": scores} if scores else {"planted codes": codes}
-            figure(Path(b.args.figure), panels)
+            panels = {"planted codes": codes, "embedded world": scores}
+            figure(Path(b.args.figure), {title: found for title, found in panels.items() if found})
+
+
+def world_tables(b: Bench, kept: "Kept") -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Print the tables of the embedded world; return accuracies and AUROC by model and score."""
+    runs = world_runs(b, kept)
+    first = {m: found for (m, c), found in runs.items() if c == b.args.classes[0]}
+    scores = scores_of({f"{m}, {b.args.classes[0]}": found for m, found in first.items()})
+    score_table(b, "Embedded world, latents with a label", scores)
+    label_table(b, first)
+    cut_table(b, first)
+    class_table(b, runs)
+    return scores
+
+
+def calibration_tables(b: Bench) -> None:
+    """Print coverage by number of firings, and false discoveries."""
+    seeds = range(b.args.seeds)
+    heads = ("coverage of the 95 % interval", "of bare percentiles")
+    b.table("Calibration of the interval", {"firings": "", **dict.fromkeys(heads, ".3f")})
+    for n in (5, 10, 20, 50, 100, 200, 400, 800):
+        held = [coverage(n, 4, seed) for seed in seeds]
+        b.row(n, *(mean([h[name] for h in held]) for name in ("ours", "percentile")))
+    rates = [false_discoveries(seed) for seed in seeds]
+    b.table("False discoveries at 4,096 latents, q <= .05", {"rate": "", "value": ".3f"})
+    b.row("share of repeats with a discovery, no real effects", mean([r[0] for r in rates]))
+    b.row("share of false discoveries, 1,000 real effects", mean([r[1] for r in rates]))
 
 
 def world_runs(b: Bench, kept: "Kept") -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -4,15 +4,17 @@
     python benchmarks/mutants.py --mutants 0              every mutant there is: hours
     python benchmarks/mutants.py --only RESULT.json       the survivors of an earlier run alone
     python benchmarks/mutants.py --named                  the changes listed in _mutants/named.py instead
+    python benchmarks/mutants.py --keep FOLDER --minutes 5    run again to go on where it stopped, on the same source
 
 A seeded sample is drawn from each folder in proportion to its number of mutants. A mutant is noticed when a test fails
-or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` CPU seconds of tests
-are run on a mutant, so the score is a lower bound. Code that runs at import is not changed, nor are messages, progress
-bars, descriptions of columns and the sizes of caches in memory. Survivors are listed with
-the reason where it is known (_mutants/reasons.json).
+or does not end in time. Shape checks are off, tests marked `slow` are not run, and at most `--budget` CPU seconds of
+tests are run on a mutant, so the score is a lower bound. Code that runs at import is not changed, nor are messages,
+progress bars, descriptions of columns and the sizes of caches in memory. Survivors are listed with the reason where it
+is known (_mutants/reasons.json).
 """
 
 import json
+import math
 import os
 import random
 import time
@@ -63,11 +65,15 @@ def main() -> None:
     settings.load_profile("mutants")
     options = {"mutants": 600, "seed": 0, "budget": 20.0, "folders": list(FOLDERS), "named": False}
     options |= {"minutes": (0.0, "stop after so many; 0: never"), "only": (None, "a result file: only its survivors")}
+    options |= {"keep": (None, "folder in which traces and outcomes are kept, so that a run that stopped goes on")}
+    begun = time.monotonic()
     with bench(__file__, __doc__, **options) as b:
+        b.args.until = begun + 60 * b.args.minutes if b.args.minutes else math.inf
+        b.args.keep = None if b.args.keep is None else Path(b.args.keep)
         if b.args.named:
             with_tests(
+                b,
                 [ROOT / n.path for n in NAMED],
-                b.args.budget,
                 lambda r: named(b, r),
                 {t for n in NAMED for t in n.tests},
             )
@@ -75,7 +81,7 @@ def main() -> None:
             files = {name: files_of(name) for name in b.args.folders}
             watched = [path for paths in files.values() for path in paths]
             totals, chosen = drawn(files, b.args.mutants, b.args.seed)  # before the tests are collected: it may fail
-            with_tests(watched, b.args.budget, lambda r: sampled(b, r, totals, chosen), TESTS)
+            with_tests(b, watched, lambda r: sampled(b, r, totals, chosen), TESTS)
 
 
 def files_of(folder: str) -> list[Path]:
@@ -84,9 +90,13 @@ def files_of(folder: str) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
-def with_tests(watched: Sequence[Path], budget: float, work: Callable[[Runner], None], tests: object) -> None:
+def with_tests(b: Bench, watched: Sequence[Path], work: Callable[[Runner], None], tests: object) -> None:
     """Collect tests and hand them over."""
-    runner = Runner(watched, budget, work)
+    kept = None
+    if b.args.keep is not None:
+        b.args.keep.mkdir(parents=True, exist_ok=True)
+        kept = b.args.keep / "traces.pickle"
+    runner = Runner(watched, b.args.budget, work, kept, b.args.until)
     status = pytest.main([*OPTIONS, "-o", "addopts=", "-m", "not slow", *sorted(tests)], plugins=[runner])  # type: ignore[call-overload]
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"pytest ended with {status!r}")
@@ -111,13 +121,21 @@ def sampled(b: Bench, runner: Runner, totals: dict[str, int], chosen: list[tuple
     if b.args.only is not None:
         wanted = {row["change"] for row in json.loads(Path(b.args.only).read_text())["data"]["survivors"]}
         chosen = [(name, m) for name, m in chosen if m.key in wanted]
-    started, outcomes, survivors = time.monotonic(), defaultdict(list), []
+    outcomes, survivors = defaultdict(list), []
+    file = None if b.args.keep is None else b.args.keep / "outcomes.jsonl"
+    held = dict(map(json.loads, file.read_text().splitlines())) if file and file.exists() else {}
     for done, (name, mutant) in enumerate(chosen):
-        if b.args.minutes and time.monotonic() - started > 60 * b.args.minutes:
-            b.note("stopped after the time given; mutants drawn and not run", len(chosen) - done)
-            break
-        code = {(mutant.function, mutant.first_line): mutant.code()}
-        outcome, _ = runner.outcome(mutant.path, [mutant.line], code)
+        of = f"{mutant.key} at {mutant.line}, {mutant.number}"
+        if of not in held:
+            if time.monotonic() > b.args.until:
+                b.note("stopped after the time given; mutants drawn and not run", len(chosen) - done)
+                break
+            code = {(mutant.function, mutant.first_line): mutant.code()}
+            held[of], _ = runner.outcome(mutant.path, [mutant.line], code)
+            if file:
+                with file.open("a") as lines:
+                    lines.write(json.dumps([of, held[of]]) + "\n")
+        outcome = held[of]
         if outcome == FAILED:
             continue
         outcomes[name].append(outcome)

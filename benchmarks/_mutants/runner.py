@@ -7,6 +7,7 @@ and tests that start other interpreters do not see the change.
 
 import gc
 import importlib
+import math
 import os
 import pickle
 import signal
@@ -16,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -36,6 +38,17 @@ LEFT_OUT = (
 """Tests that start other processes or take long, and notice nothing that quicker ones do not."""
 _SLACK = 20.0
 """Seconds a fork may take beyond what its tests take without a change."""
+_PORTION = 20.0
+"""Seconds of tests that are traced in one process where traces are kept."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The lines of watched files that a test executes, its CPU seconds, and whether it fails without a change."""
+
+    lines: set[tuple[str, int]]
+    seconds: float
+    failed: bool
 
 
 class Runner:
@@ -45,10 +58,20 @@ class Runner:
         watched: files whose lines are watched.
         budget: CPU seconds of tests run on one mutant, at most; the quickest tests come first.
         work: what to do; gets this runner.
+        kept: file in which what each test executes is kept, so that an interrupted run continues; None keeps nothing.
+        until: when to stop tracing, as `time.monotonic()` counts; the rest is traced in the next run.
     """
 
-    def __init__(self, watched: Sequence[Path], budget: float, work: Callable[["Runner"], None]) -> None:
+    def __init__(
+        self,
+        watched: Sequence[Path],
+        budget: float,
+        work: Callable[["Runner"], None],
+        kept: Path | None = None,
+        until: float = math.inf,
+    ) -> None:
         self._watched = {str(path.resolve()) for path in watched}
+        self._kept, self._until = kept, until
         self._budget, self._work, self._loud = budget, work, "CLIPLENS_LOUD" in os.environ
         self.items: list[pytest.Item] = []
         self.seconds: list[float] = []
@@ -63,12 +86,19 @@ class Runner:
         self._functions = functions_in(self._watched)
         gc.collect()
         gc.freeze()
-        lines, self.seconds, failed = self._forked(self._traced, timeout=3600.0)
+        traces = self._traces()
+        missing = sum(item.nodeid not in traces for item in self.items)
+        if missing:
+            print(f"{missing} of {len(self.items)} tests are still to be traced: run again to go on")
+            return True
+        seen = [traces[item.nodeid] for item in self.items]
+        self.seconds = [trace.seconds for trace in seen]
+        failed = [item.nodeid for item, trace in zip(self.items, seen, strict=True) if trace.failed]
         print(f"{len(self.items)} tests, {sum(self.seconds):.0f} s traced; failing without a change: {failed}")
         of_line: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for test, executed in enumerate(lines):
-            if self.items[test].nodeid not in failed:
-                for place in executed:
+        for test, trace in enumerate(seen):
+            if not trace.failed:
+                for place in trace.lines:
                     of_line[place].append(test)
         self._tests_of = {p: sorted(tests, key=self.seconds.__getitem__) for p, tests in of_line.items()}
         self._work(self)
@@ -114,25 +144,37 @@ class Runner:
                 return KILLED, self.items[test].nodeid
         return SURVIVED, ""
 
-    def _traced(self) -> tuple[list[set[tuple[str, int]]], list[float], list[str]]:
-        """Run every test once; return the lines each executes, its seconds, and the tests that fail."""
-        of_test: list[set[tuple[str, int]]] = []
+    def _traces(self) -> "dict[str, Trace]":
+        """Return what each test executes, by its id; tests are traced in portions, each in a process of its own."""
+        print(f"tracing {len(self.items)} tests", flush=True)
+        held: dict[str, Trace] = pickle.loads(self._kept.read_bytes()) if self._kept and self._kept.exists() else {}
+        while time.monotonic() < self._until and (todo := [i for i in self.items if i.nodeid not in held]):
+            held |= self._forked(lambda todo=todo: self._traced(todo), timeout=3600.0)
+            if self._kept:
+                self._kept.write_bytes(pickle.dumps(held))
+        return held
+
+    def _traced(self, items: Sequence[pytest.Item]) -> "dict[str, Trace]":
+        """Run tests for some seconds; return what each executes, its seconds, and whether it fails."""
+        found: dict[str, Trace] = {}
         of_fixture: dict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
-        seconds, failed = [], []
         watcher = _FixtureWatcher(of_fixture)
-        self.items[0].config.pluginmanager.register(watcher)
-        for n, item in enumerate(self.items):
-            after = self.items[n + 1] if n + 1 < len(self.items) else None
+        items[0].config.pluginmanager.register(watcher)
+        begun = time.monotonic()
+        for n, item in enumerate(items):
+            if found and self._kept and time.monotonic() - begun > _PORTION:
+                break
+            after = items[n + 1] if n + 1 < len(items) else None
             watcher.test = set()
             started = time.process_time()
             with _tracing(self._watched, watcher):
                 reports = runtestprotocol(item, log=False, nextitem=after)
-            seconds.append(time.process_time() - started)
-            of_test.append(watcher.test)
-            failed += [item.nodeid for report in reports if report.failed]
-        for item, executed in zip(self.items, of_test, strict=True):
-            executed.update(*(of_fixture.get((str(item.path), name), ()) for name in getattr(item, "fixturenames", ())))
-        return of_test, seconds, sorted(set(failed))
+            seconds = time.process_time() - started
+            found[item.nodeid] = Trace(watcher.test, seconds, any(report.failed for report in reports))
+        for item in items[: len(found)]:
+            named = getattr(item, "fixturenames", ())
+            found[item.nodeid].lines.update(*(of_fixture.get((str(item.path), name), ()) for name in named))
+        return found
 
     def _forked(self, work: Callable[[], Any], timeout: float) -> Any:
         """Return what `work` returns in a forked process.

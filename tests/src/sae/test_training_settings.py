@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from sae_lens.config import LoggingConfig
+from sae_lens.registry import get_sae_training_class
+from sae_lens.training.sae_trainer import SAETrainer
 from safetensors.torch import save_file
 
 from cliplens.errors import InputError, MismatchError
@@ -67,10 +69,11 @@ D_IN = 16
         ("matryoshka_batchtopk", {"k": 8, "matryoshka_widths": [16, 64, 256]}),
     ],
 )
+@pytest.mark.filterwarnings("ignore:decoder_init_norm must be set")
 def test_defaults_of_each_architecture(architecture: str, expected: dict[str, object]) -> None:
     config = dictionary_config(architecture, 64)
     assert {name: getattr(config, name) for name in expected} == expected
-    stock = type(config)(d_in=64, d_sae=256, **({"k": 8} if "k" in expected else {}))
+    stock = type(config)(d_in=64, d_sae=256, **({"k": 8} if "k" in expected else {}))  # SAELens' own defaults
     others = {k: v for k, v in vars(stock).items() if k not in {*expected, "metadata"}}
     assert {k: getattr(config, k) for k in others} == others
 
@@ -182,9 +185,11 @@ def test_head_outputs_are_reshaped_and_other_hooks_not() -> None:
 
 
 def test_a_fused_adam_is_fused_alone() -> None:
-    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(2))])
-    use_fused_adam(SimpleNamespace(optimizer=optimizer))  # type: ignore[arg-type]
-    assert [(g["fused"], g["foreach"]) for g in optimizer.param_groups] == [(True, False)]
+    sae = get_sae_training_class("topk")[0](dictionary_config("topk", D_IN, k=4))
+    made = _settings(10, 64, 1e-3, "cpu", LoggingConfig(log_to_wandb=False))
+    trainer = SAETrainer(made, sae, Provider(paired(100, D_IN), 64))
+    use_fused_adam(trainer)
+    assert [(g["fused"], g["foreach"]) for g in trainer.optimizer.param_groups] == [(True, False)]
 
 
 def test_weights_and_biases_is_asked_only_with_a_project(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,9 +374,10 @@ def test_a_bounded_search_is_that_of_all_values(count: int) -> None:
     expected = rows.flatten().topk(count).indices.sort().values
     assert torch.equal(strongest(rows, count), expected)
     found = _candidates(rows.flatten(), count)
-    assert found is not None
-    assert count <= len(found) <= 16 * count
-    assert torch.equal(found, found.sort().values)
+    assert (found is None) == (count < 200)  # a sample of every 61st value bounds no fewer
+    if found is not None:
+        assert count <= len(found) <= 16 * count
+        assert torch.equal(found, found.sort().values)
     assert _candidates(rows.flatten()[: 2**16 - 1], count) is None
     assert _candidates(rows.flatten(), 2**13 + 1) is None
     assert torch.equal(strongest(rows, 2**13 + 1), rows.flatten().topk(2**13 + 1).indices.sort().values)
