@@ -151,6 +151,32 @@ def test_latents_without_a_label_are_counted_as_stored(row: dict[str, str]) -> N
             assert rounds_to(written, line[name]["value"])
 
 
+CONTROLS = {
+    "trained": "trained",
+    "trained, labels shuffled": "trained, labels shuffled",
+    "untrained, random": "untrained dictionary",
+    "decoder frozen at random": "frozen decoder",
+    "trained, on the model with shuffled weights": "untrained model",
+}
+FIGURES = {
+    "explained variance": "explained variance",
+    "latents with a label": "labelled",
+    "MDS, accuracy": "accuracy, MDS",
+    "MDS, AUROC": "AUROC, MDS",
+    "co-firing, AUROC": "AUROC, co-firing",
+}
+
+
+@pytest.mark.parametrize("row", table("dictionary"), ids=lambda row: row["dictionary"])
+def test_the_controls_of_the_recovery_are_as_stored(row: dict[str, str]) -> None:
+    found = stored("modality_ground_truth-controls", "Controls of the recovery")
+    (line,) = (r for r in found if (r["model"], r["dictionary"]) == ("default", CONTROLS[row["dictionary"]]))
+    for head, column in FIGURES.items():
+        value, half = numbers_in(row[head])
+        assert rounds_to(value, line[column]["value"]), head
+        assert rounds_to(half, line[column]["high"] - line[column]["value"]), head
+
+
 def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
     (paragraph,) = re.findall(r"The accuracy depends on the minimum correlation[\s\S]*?\n\n", README)
     known = [value for row in stored("modality_ground_truth", "Accuracy by label cut") for value in values(row)]

@@ -94,9 +94,9 @@ def test_identical_captions_count_as_their_pictures(captions: int) -> None:
     counts = np.full(n, float(captions))
     d = np.r_[np.full(up, 0.5), np.full(n - up, -0.5)]
     sums = PictureSums(
-        *(np.array([x]) for x in (n, (counts**2).sum(), (counts * captions * d).sum(), n * captions**2 / 4))
+        *(np.array([float(x)]) for x in (n, (counts**2).sum(), (counts * captions * d).sum(), n * captions**2 / 4))
     )
-    found = _effective(np.array([n * captions]), np.array([captions * d.sum()]), sums)
+    found = _effective(np.array([float(n * captions)]), np.array([captions * d.sum()]), sums)
     assert found[0] == pytest.approx(n, rel=1e-12)
     low, high = (
         float(x[0])
@@ -120,7 +120,7 @@ def test_the_effective_number_of_silent_latents_is_nan_and_of_single_pairs_the_n
 
 
 @pytest.mark.parametrize(
-    ("n", "share", "wilson"), [(200, 0.5, False), (199, 0.5, True), (200, 0.05, False), (200, 0.04, True)]
+    ("n", "share", "wilson"), [(200, 0.5, False), (199, 0.5, True), (200, 0.055, False), (200, 0.04, True)]
 )
 def test_percentiles_need_two_hundred_pictures_and_ten_in_the_minor_modality(
     n: int, share: float, wilson: bool

@@ -1,5 +1,7 @@
 """Edges of the draws, pools and sums of the monosemanticity scores."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,9 @@ from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 from cliplens_plugins.monosemanticity.similarity import top_samples
 from cliplens_plugins.monosemanticity.sketch import FULL, Pool, drawn_latents, most_of
 from cliplens_plugins.monosemanticity.winrate import winrate
+
+MS = importlib.import_module("cliplens_plugins.monosemanticity.ms")
+"""The module; the package exports the function of the same name."""
 
 
 def ids_of(n: int) -> np.ndarray:
@@ -114,8 +119,8 @@ def test_ms_does_not_depend_on_blocks_or_on_the_form_of_the_product(
     acts[1:, 1] = -3.0
     judged = torch.randn(50, 4, generator=g, dtype=torch.float64)
     expected = ms(acts, judged)
-    monkeypatch.setattr("cliplens_plugins.monosemanticity.ms._BLOCK", block)
-    monkeypatch.setattr("cliplens_plugins.monosemanticity.ms._SPARSE", sparse)
+    monkeypatch.setattr(MS, "_BLOCK", block)
+    monkeypatch.setattr(MS, "_SPARSE", sparse)
     torch.testing.assert_close(ms(acts, judged), expected, atol=1e-12, rtol=0, equal_nan=True)
     assert torch.isnan(expected[:2]).all()
     assert torch.isfinite(expected[2:]).all()
