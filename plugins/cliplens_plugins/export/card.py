@@ -35,7 +35,7 @@ Activations must come from the same weights and preprocessing: sha256 of the wei
 A *control* is the same figure where there is nothing to find: an untrained dictionary of the same shape, or permuted
 pairs.
 {% if within %}
-No evidence, because they do not differ from their control: {{ within | join(", ") }}.
+No evidence, because they are not above their control: {{ within | join(", ") }}.
 {% endif %}
 
 `latents.parquet` has one row per latent: modality scores, monosemanticity, names, and scores of the names on held-out

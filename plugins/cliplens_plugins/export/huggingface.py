@@ -106,7 +106,9 @@ def model_card(run: RunFolder, ids: list[str]) -> str:
         model=settings.get("model", {}),
         figure=_figure,
         control=lambda name: _control(controls.get(name, {})),
-        within=sorted({name for name, by in controls.items() for row in by.values() if not row.get("beyond", True)}),
+        within=sorted(
+            {f for f, by in controls.items() for c, row in by.items() if c != "reseeds" and not row.get("beyond", True)}
+        ),
     )
 
 

@@ -55,7 +55,7 @@ def picture_sums(sums: Sums, draw: PairsDraw) -> PictureSums:
     drawn_sums = {"pictures": n_c.sign(), "n2": n_c.power(2), "nd": n_c * d_c, "d2": d_c.power(2)}
     found = {name: scale * _total(matrix) for name, matrix in drawn_sums.items()}
     # For a latent that fires only outside the draw, assume the average number of firing pairs per picture.
-    size = found["n2"].sum() / max(n_drawn.sum(), 1)
+    size = found["n2"].sum() / max((scale * n_drawn).sum(), 1)
     missed = {"pictures": n / size, "n2": n * size, "nd": d1 * size, "d2": d2 * size}
     once, unseen = found["n2"] <= found["pictures"], n_drawn == 0
     columns = (np.select([unseen & (n > 0), once], [missed[k], getattr(alone, k)], found[k]) for k in found)

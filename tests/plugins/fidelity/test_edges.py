@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cliplens.analysis import matched, mixtures
 from cliplens.errors import MismatchError
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.tally import tally
@@ -11,7 +12,7 @@ from cliplens_plugins.fidelity import FidelityMetric
 from cliplens_plugins.fidelity.downstream import recovered
 from cliplens_plugins.fidelity.histogram import BINS, EDGES, HistogramMetric
 from cliplens_plugins.fidelity.neighbours import neighbours
-from cliplens_plugins.fidelity.stability import contained, duplicates, matched, mixtures, stability
+from cliplens_plugins.fidelity.stability import contained, duplicates, stability
 from cliplens_plugins.fidelity.variance import explained_variance, explained_variance_legacy
 
 

@@ -275,8 +275,8 @@ def test_the_gap_by_hand_and_its_folds() -> None:
     assert _folds(7, None).tolist() == [0, 1, 2, 3, 4, 0, 1]
     assert _folds(4, np.array([9, 3, 9, 5])).tolist() == [2, 0, 2, 1]
     assert modality_gap(image[:1], image[:1])["energy"] == 0.0
-    two = modality_gap(np.eye(2), -np.eye(2))
-    assert two["separable"] == 1.0
+    apart = modality_gap(np.eye(2)[[0, 0, 1, 1]], -np.eye(2)[[0, 0, 1, 1]])
+    assert apart["separable"] == 1.0
     for a, b in ((image, text[:, :1]), (image[:0], text)):
         with pytest.raises(InputError, match="image and text embeddings of equal width"):
             modality_gap(a, b)

@@ -20,18 +20,13 @@ from cliplens.sae.architectures.faster import FAST_FROM, faster
 from cliplens.sae.architectures.sparse_step import _candidates, strongest, strongest_of_rows
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
 from cliplens.sae.configs import threshold_rate, with_metadata
-from cliplens.sae.train import (
-    _batch_size,
-    _Checkpoints,
+from cliplens.sae.train import _batch_size, _logged, _prepared, _settings, own_randomness, use_fused_adam
+from cliplens.sae.trainer_state import (
+    TrainerCheckpoints,
     _generators,
-    _logged,
-    _prepared,
     _restore_generators,
     _restore_scaler,
     _scaler_state,
-    _settings,
-    own_randomness,
-    use_fused_adam,
 )
 from cliplens.sae.untrained import untrained_twin
 from support.dictionaries import dictionary_of
@@ -259,19 +254,19 @@ def test_checkpoints_are_spread_evenly_and_those_done_are_not_made_again(tmp_pat
         )
 
     data = Provider(paired(20, 2), 8)
-    made = _Checkpoints.of(trainer(), data, {"a": 1}, tmp_path, 4)
+    made = TrainerCheckpoints.of(trainer(), data, {"a": 1}, tmp_path, 4)
     assert made is not None
     assert made.trainer.checkpoint_thresholds == [200, 400, 600, 800]
     assert made.trainer.save_checkpoint_fn is made
     made(None)
     assert resume_point(tmp_path) == 400
-    again = _Checkpoints.of(trainer(), data, {"a": 1}, tmp_path, 4)
+    again = TrainerCheckpoints.of(trainer(), data, {"a": 1}, tmp_path, 4)
     assert again is not None
     again.trainer.n_training_samples = 0
     again.resume()
     assert (again.trainer.n_training_samples, again.trainer.n_training_steps) == (400, 5)
     assert again.trainer.checkpoint_thresholds == [400, 600, 800]
-    assert _Checkpoints.of(trainer(), data, {}, None, 4) is None
+    assert TrainerCheckpoints.of(trainer(), data, {}, None, 4) is None
 
 
 def test_a_provider_without_a_state_makes_no_checkpoints_and_says_so(
