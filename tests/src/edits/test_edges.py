@@ -72,7 +72,7 @@ def test_sites_idleness_and_doses() -> None:
     assert tuple(map(str, steering.sites)) == sites
     assert LatentSteering(own, [ed.add([1], 1.0)], at=(Site("text", "x"),)).sites == (Site("text", "x"),)
     assert LatentSteering(tiny_dictionary(), [ed.add([1], 1.0)]).sites == ()
-    assert (steering.idle, steering.at_dose(0).idle, LatentSteering(own, []).idle) == (False, True, True)
+    assert (steering.idle, steering.at_dose(0.0).idle, LatentSteering(own, []).idle) == (False, True, True)
     assert steering.d_in == 32
     acts = torch.randn(2, 3, 32)
     steering(acts, "image")
