@@ -51,6 +51,19 @@ def as_double(
     return tensor
 
 
+def check_embeddings(found: Shaped[Tensor, "..."], name: str) -> None:
+    """Raise NonFiniteError if embeddings of a model hold nan or inf: a comparison with them has no answer.
+
+    >>> check_embeddings(torch.ones(2, 3), "embeddings of the pictures")
+    """
+    if not bool(torch.isfinite(found).all()):
+        raise NonFiniteError(
+            expected=f"finite {name}",
+            found="nan or inf",
+            fix="check the weights of the model, or load it in float32 (half precision overflows)",
+        )
+
+
 def like(result: Shaped[Tensor, "..."], given: Array) -> Array:
     """Return the result as a tensor if `given` is a tensor, else as a numpy array."""
     return result if isinstance(given, Tensor) else result.cpu().numpy()

@@ -73,7 +73,8 @@ def load(
         raise UnknownNameError(
             expected="the name of a model, or a place that says what it is",
             found=repr(name),
-            fix=f"write {place} (hf: is a repository or folder of transformers, local-dir: a folder of open_clip)",
+            fix=f"write {place} (hf: is a repository or folder of transformers, local-dir: a folder of open_clip);"
+            " a run folder holds run.toml",
         )
     raise unknown_name("model", name, [card.name for source in sources for card in source.models()])
 
@@ -170,9 +171,33 @@ def _hooked(loaded: LoadedModel, check: bool, *, built_by_name: bool = False) ->
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the given device, or else the first available of cuda (one per process under torchrun), mps and cpu."""
+    """Return the given device, or else the first available of cuda (one per process under torchrun), mps and cpu.
+
+    Raises:
+        InputError: the given device has no such name, or is not on this machine.
+    """
     if device is not None:
-        return torch.device(device)
+        return _present(device)
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _present(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(
+            expected="a device as PyTorch names it, such as cpu, cuda, cuda:1 or mps",
+            found=repr(device),
+            fix="leave the device out, to take the first available",
+        ) from error
+    cards = torch.cuda.device_count()
+    missing_card = found.type == "cuda" and (found.index or 0) >= cards
+    if missing_card or (found.type == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(
+            expected="a device of this machine, on which this build of PyTorch can compute",
+            found=f"{found}, with {cards} CUDA devices here" if missing_card else f"{found}, which is not available",
+            fix="leave the device out, to take the first available, or pass cpu",
+        )
+    return found

@@ -131,12 +131,17 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
     if values[0].replicates is not None:
         drawn = np.mean([v.replicates for v in values if v.replicates is not None], axis=0)
         low, high = interval(value, drawn)
-        return Measured(value, low, high, control, each, float(np.nanstd(drawn, ddof=1)), drawn, group)
+        return Measured(value, low, high, control, each, _deviation(drawn), drawn, group)
     if values[0].units is not None:
         units = np.concatenate([v.units for v in values if v.units is not None])
         _, low, high = mean_interval(units)
         return Measured(value, low, high, control, each, float(units.std(ddof=1) / len(units) ** 0.5), None, group)
     return Measured(value, NAN, NAN, control, each, 0.0, None, group)
+
+
+def _deviation(drawn: Float[np.ndarray, " replicate"]) -> float:
+    """Return the standard deviation of the replicates that have a value; nan with fewer than two."""
+    return float(np.nanstd(drawn, ddof=1)) if np.isfinite(drawn).sum() > 1 else NAN
 
 
 def interval(value: float, drawn: Float[np.ndarray, " replicate"]) -> tuple[float, float]:
@@ -188,7 +193,7 @@ def _difference(
     if a.replicates is not None and b.replicates is not None:
         drawn = a.replicates - b.replicates
         low, high = interval(difference, drawn)
-        deviation = float(np.nanstd(drawn, ddof=1))
+        deviation = _deviation(drawn)
     else:
         deviation = float(np.hypot(a.deviation, b.deviation))
         low, high = (difference - 1.96 * deviation, difference + 1.96 * deviation) if deviation else (NAN, NAN)

@@ -23,7 +23,8 @@ def l0(batch: Batch, weights: Weights) -> Float[np.ndarray, " replicate"]:
     """Return the mean number of latents that fire per row, over both modalities."""
     held = [codes for m in MODALITIES if (codes := batch.codes.of(m)) is not None]
     firing = sum(np.bincount(_numpy(codes.rows), minlength=codes.n_rows) @ weights for codes in held)
-    result: np.ndarray = firing / (len(held) * weights.sum(0))
+    with np.errstate(invalid="ignore"):  # a replicate may have drawn none of these pictures
+        result: np.ndarray = firing / (len(held) * weights.sum(0))
     return result
 
 
@@ -40,8 +41,8 @@ def explained_variance(batch: Batch, weights: Weights) -> Float[np.ndarray, " re
         error = error + (e * e).sum(1) @ weights
         square = square + (x * x).sum(1) @ weights
         total = total + x.T @ weights
-    variance = square - (total * total).sum(0) / n
     with np.errstate(divide="ignore", invalid="ignore"):
+        variance = square - (total * total).sum(0) / n
         result: np.ndarray = np.where(variance > 1e-11 * square, 1 - error / variance, np.nan)
     return result
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def open_subjects(paths: Sequence[Path], on: Path | None = None) -> list[Subject
         on: a run whose pairs and activations the dictionaries without a run are measured on.
 
     Raises:
-        InputError: there are fewer than two, a path is none of these, or a dictionary comes without `on`.
+        InputError: there are fewer than two, two are the same, a path is none of these, or a dictionary comes without
+            `on`.
         DamagedError: files of a run were altered since they were written.
     """
     found: list[Subject] = []
@@ -111,8 +113,8 @@ def open_subjects(paths: Sequence[Path], on: Path | None = None) -> list[Subject
         elif basis is None:
             raise InputError(
                 expected="--on RUN, whose pairs and activations a dictionary without a run is measured on",
-                found=f"the dictionary {path} alone",
-                fix="add --on with a run at the hook of the dictionary",
+                found=f"{path} alone, which is no run or sweep: it has no run.toml or sweep.toml",
+                fix="pass a run, or for a dictionary add --on with a run at its hook",
             )
         else:
             found.append(Subject(path.resolve().name, basis, path))
@@ -124,11 +126,27 @@ def open_subjects(paths: Sequence[Path], on: Path | None = None) -> list[Subject
         )
     for subject in found:
         check_whole(subject.run.folder)
-    return _with_different_names(found)
+    named = _with_different_names(found)
+    _check_different(named)
+    return named
 
 
 def _trained(run: RunFolder) -> bool:
     return (run.sae / "cfg.json").exists()
+
+
+def _check_different(subjects: Sequence[Subject]) -> None:
+    """Raise InputError if two dictionaries of one configuration are equal: a copy would count as a second seed."""
+    seen: dict[tuple[str, bytes], Subject] = {}
+    for subject in subjects:
+        decoder = subject.dictionary.decoder.detach().cpu().float().numpy().tobytes()
+        first = seen.setdefault((subject.configuration, sha256(decoder).digest()), subject)
+        if first is not subject:
+            raise InputError(
+                expected="different dictionaries",
+                found=f"{first.name} and {subject.name}, which are the same",
+                fix="pass each dictionary once: a copy is no second seed",
+            )
 
 
 def _with_different_names(found: Sequence[Subject]) -> list[Subject]:

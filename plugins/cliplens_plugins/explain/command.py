@@ -45,6 +45,7 @@ def explain(
     from cliplens import api
     from cliplens.analysis import explain_pair
     from cliplens.errors import BadPictureError, InputError
+    from cliplens.pairs import tokenised
     from cliplens.pictures import open_picture
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
@@ -73,6 +74,8 @@ def explain(
         found = explain_pair(clip, opened, caption, method=method, first_block=first_block, seed=seed)
         drawn = found.drawn()
         typer.echo(f"{found}")
+        if clip.tokenizer is not None and tokenised([caption], clip.tokenizer).truncated:
+            typer.echo("The caption is longer than the model's context and was truncated to the words shown.")
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn.save(out)
     typer.echo(f"Written: {out}")

@@ -39,6 +39,9 @@ class ModalityEvaluator:
     - `metrics/explained_variance_image`, `..._text`: 1 - squared error / variance, per modality.
     - `metrics/l0_image`, `..._text`: firing latents per row.
 
+    The images and captions of a pair are encoded in one batch, as in training: batch-top-k then shares its latents out
+    between them, and L0 shows how.
+
     SAELens calls its evaluator only where it logs to Weights & Biases; `wandb.init(mode="disabled")` is enough.
 
     Args:
@@ -109,13 +112,15 @@ class ModalityEvaluator:
         for start in range(0, len(self.acts), _ROWS):
             ids = self.acts.ids[start : start + _ROWS]
             sides: dict[Modality, SparseCodes] = {}
-            for modality in MODALITIES:
-                rows = self._rows(modality)[start : start + _ROWS].to(sae.W_dec.device, sae.W_dec.dtype)
-                scaled = rows if scaler is None else scaler.scale(rows)
-                codes = sae.encode(scaled)
-                codes = codes.to_dense() if codes.is_sparse else codes
-                sums[modality].add(scaled, sae.decode(codes), codes)
-                sides[modality] = SparseCodes.from_dense(codes)
+            rows = torch.cat([self._rows(modality)[start : start + _ROWS] for modality in MODALITIES])
+            rows = rows.to(sae.W_dec.device, sae.W_dec.dtype)
+            scaled = rows if scaler is None else scaler.scale(rows)
+            encoded = sae.encode(scaled)
+            codes = encoded.to_dense() if encoded.is_sparse else encoded
+            halves = zip(*(half.chunk(2) for half in (scaled, sae.decode(codes), codes)), strict=True)
+            for modality, half in zip(MODALITIES, halves, strict=True):
+                sums[modality].add(*half)
+                sides[modality] = SparseCodes.from_dense(half[2])
             coded = PairedCodes(ids, sides["image"], sides["text"])
             metric.update(Batch(PairedActs(ids, None, None), coded, PairedActs(ids, None, None)))
         found = metric.findings(None)

@@ -15,8 +15,6 @@ from cliplens_plugins.steering.ports.movement import Movement
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.through_projection import ThroughProjection, projection_for
 
-DEFAULT = "=+1x"
-
 
 def steer_by_words(
     target: Any,
@@ -35,9 +33,8 @@ def steer_by_words(
     sites = latents.sites if site is None else (Site.parse(site) if isinstance(site, str) else site,)
     through = projection_for(target, sites, opened)
     modality: Modality = "text" if through else find_ports(target, latents, **where)[0].site.modality
-    text = edit if "=" in edit or "~" in edit else edit + DEFAULT
     edits = parse_edits(
-        text, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
+        edit, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
     )
     steering = LatentSteering(opened.dictionary, edits, dose=float(dose))
     if through is not None:

@@ -4,6 +4,7 @@
     red=+2x         add twice their typical level          17=3          set latent 17 to 3
     red=*0.5        halve their codes                      red=off       set their codes to 0
     red->blue=+2x   set red to 0, add blue                 3,8,12=off    several latents
+    red->blue       the same as red->blue=+1x              red           the same as red=+1x
     class:ImgD~1    swap all ImgD latents with the reference's (--reference), alpha 1; also class:random/20
 
 Words resolve to all latents marked good by `cliplens find`. The typical level of a latent given by number is the median
@@ -24,6 +25,8 @@ from cliplens_plugins.steering.selection import by_class, by_name
 
 Level = Callable[[int], float | None]
 """Function of a latent that returns its typical code, or None if unknown."""
+_DEFAULT = "=+1x"
+"""The strength of an edit that names none: one typical level."""
 _FORM = re.compile(r"^(?P<who>.+?)(?:->(?P<target>.+?))?(?P<how>=|~)(?P<what>[^=~]+)$")
 _NUMBER = re.compile(r"^(?P<sign>[+\-*]?)(?P<number>\d*\.?\d+)(?P<unit>x?)$")
 
@@ -90,7 +93,10 @@ def parse_edits(
         InputError: the text has none of the forms, or uses words or x without `find` or `level`.
         UnknownNameError: no latent represents the words.
     """
-    found = _FORM.match(text.strip())
+    text = text.strip()
+    if text and "=" not in text and "~" not in text:
+        text += _DEFAULT
+    found = _FORM.match(text)
     if found is None:
         raise _unreadable(text)
     what = found["what"].strip()

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from cliplens.arrays import check_embeddings
 from cliplens.errors import InputError
 from cliplens.hooked import TEMPLATES, HookedCLIP
-from cliplens.pairs import Decoder, Pairs
+from cliplens.pairs import Decoder, Pairs, tokenised
 from cliplens.statistics import wilson_interval
 
 
@@ -42,13 +43,16 @@ def classified(
 
     Raises:
         InputError: the model lacks a tower, a preprocess or a tokenizer, or no class or template is given.
+        NonFiniteError: an embedding holds nan or inf.
     """
     prototypes = clip.class_prototypes(classes, templates=templates)
-    scale = float(clip.logit_scale_and_bias()[0])
+    prototypes = prototypes.cpu().double()  # half precision would round logits of 100 by tenths
+    scale = clip.logit_scale_and_bias()[0].detach().cpu().double()
+    check_embeddings(scale, "scale of the logits")
     decoder = Decoder(pairs, required(clip.preprocess), False)
     bad: dict[str, str] = {}
     ids: list[str] = []
-    rows = [torch.zeros(0, len(classes))]
+    rows = [torch.zeros(0, len(classes), dtype=torch.float64)]
     starts = range(0, len(pairs), batch_size)
     for start in tqdm(starts, desc="classifying", unit="batch", delay=2):
         decoded = decoder[np.arange(start, min(start + batch_size, len(pairs)))]
@@ -56,9 +60,16 @@ def classified(
         if decoded.ids:
             images: Any = decoded.pictures
             seen = clip.encode_image(images.on(clip.device).to(clip.dtype), normalize=True)
-            rows.append((scale * seen @ prototypes.T).float().softmax(-1).cpu())
+            check_embeddings(seen, "embeddings of the pictures")
+            rows.append((scale * seen.cpu().double() @ prototypes.T).softmax(-1))
             ids += decoded.ids
-    return ids, torch.cat(rows).double().numpy(), bad
+    return ids, torch.cat(rows).numpy(), bad
+
+
+def cut_sentences(clip: HookedCLIP, classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> int:
+    """Return how many of the sentences about the classes are longer than the context, so that their end is not read."""
+    sentences = [template.replace("{}", name) for name in classes for template in templates]
+    return 0 if clip.tokenizer is None else tokenised(sentences, clip.tokenizer).truncated
 
 
 def required(preprocess: Callable[[Image.Image], Tensor] | None) -> Callable[[Image.Image], Tensor]:
@@ -89,8 +100,8 @@ def accuracy(ids: Sequence[str], best: Sequence[str], classes: Sequence[str]) ->
     >>> accuracy(["cat/1.png", "dog/2.png", "3.png"], ["cat", "cat", "dog"], ["cat", "dog"]).share
     0.5
     """
-    named = {name.casefold().replace(" ", "_"): name for name in classes}
-    folders = [named.get(Path(i).parent.name.casefold().replace(" ", "_")) for i in ids]
+    named = {_folded(name): name for name in classes}
+    folders = [named.get(_folded(Path(i).parent.name)) for i in ids]
     told = [(folder, guess) for folder, guess in zip(folders, best, strict=True) if folder is not None]
     if not told:
         return None
@@ -101,23 +112,39 @@ def accuracy(ids: Sequence[str], best: Sequence[str], classes: Sequence[str]) ->
 
 
 def named_classes(given: str) -> list[str]:
-    """Return the names of an option: separated by commas, or the lines of a text file.
+    """Return the names of an option: separated by commas, or the lines of a text file, whose name ends in .txt.
 
     Raises:
-        InputError: there is no name, or one twice.
+        InputError: there are fewer than two names, two are equal but for case and underscores (as names of folders
+            are read), or the file cannot be read.
 
     >>> named_classes("cat, tabby cat")
     ['cat', 'tabby cat']
     """
-    file = Path(given)
-    is_file = given.endswith(".txt") and file.is_file()
-    parts = file.read_text(encoding="utf-8", errors="replace").splitlines() if is_file else given.split(",")
+    parts = _lines(Path(given)) if given.lower().endswith(".txt") and "," not in given else given.split(",")
     names = [name.strip() for name in parts if name.strip()]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if not names or twice:
+    count = Counter(map(_folded, names))
+    twice = [name for name in names if count[_folded(name)] > 1]
+    if len(names) < 2 or twice:
         raise InputError(
-            expected="--classes as different names, separated by commas",
-            found=f"{twice[0]!r} twice" if twice else repr(given),
+            expected="--classes as two or more different names, separated by commas",
+            found=f"{twice[0]!r} twice" if twice else f"{len(names)} in {given!r}",
             fix="pass for example --classes cat,dog, or a text file with one name per line",
         )
     return names
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            expected=f"a text file of class names at {file}, in UTF-8",
+            found="another encoding" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error),
+            fix="pass the path of a UTF-8 file with one name per line, or the names with commas between them",
+        ) from error
+
+
+def _folded(name: str) -> str:
+    """Return a class name as names of folders are compared."""
+    return name.casefold().replace(" ", "_")

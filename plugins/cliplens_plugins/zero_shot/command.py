@@ -37,12 +37,13 @@ def zero_shot(
     import csv
 
     from cliplens import api
+    from cliplens.errors import InputError
     from cliplens.files import atomic_write
     from cliplens.hooked import TEMPLATES
     from cliplens.pairs import IMAGE_SUFFIXES, Pairs
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
-    from cliplens_plugins.zero_shot.classified import accuracy, classified, named_classes
+    from cliplens_plugins.zero_shot.classified import accuracy, classified, cut_sentences, named_classes
 
     names = named_classes(classes)
     place = Path(pictures)
@@ -53,6 +54,13 @@ def zero_shot(
     run = OpenedRun(RunFolder.open(Path(model))) if Path(model, "run.toml").exists() else None
     clip = api.load(model, pretrained, device=device) if run is None else run.clip
     ids, chances, bad = classified(clip, pairs, names, templates=template or TEMPLATES, batch_size=batch_size)
+    if not ids:
+        name, reason = next(iter(bad.items()), (pictures, "no pictures"))
+        raise InputError(
+            expected="a picture that can be opened",
+            found=f"{name}: {reason}",
+            fix="pass the file or folder of pictures",
+        )
     best = [names[row.argmax()] for row in chances]
     for pair_id, guess, row in list(zip(ids, best, chances, strict=True))[:_SHOWN]:
         second = sorted(row)[-2] if len(names) > 1 else 0.0
@@ -64,6 +72,13 @@ def zero_shot(
     typer.echo(
         "Probabilities compare the classes with each other; they do not say whether a picture shows any of them."
     )
+    cut = cut_sentences(clip, names, template or TEMPLATES)
+    if cut:
+        count = len(names) * len(template or TEMPLATES)
+        typer.echo(
+            f"{cut} of the {count} sentences about the classes are longer than the model's context and were truncated,"
+            " which may cut off the name. Use a shorter --template, such as 'a {}'."
+        )
     told = accuracy(ids, best, names)
     if told is not None:
         typer.echo(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 from cliplens.analysis.maps import MaskingTest, masking_test, position_map
+from cliplens.arrays import check_embeddings
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP, HookedTower, patch_grid, special_mask
 from cliplens.pictures import as_model_sees
@@ -72,16 +73,20 @@ def explain_pair(
 
     Raises:
         InputError: the model lacks a tower, a preprocess or a tokenizer, has no hooks inside its blocks, or has no
-            rectangle of patches.
+            rectangle of patches; or the caption is empty.
+        NonFiniteError: an embedding holds nan or inf.
     """
     vision, text = clip.vision, clip.text
     if vision is None or text is None:
         raise InputError(
             expected="a model with both towers", found="one tower only", fix="use position_map of the tower"
         )
+    if not caption.strip():
+        raise InputError(expected="a caption with words", found=repr(caption), fix="pass for example 'a red ring'")
     images, tokens = vision.checked(picture), text.checked(caption)
     with torch.no_grad():
         seen, read = clip.encode_image(images, normalize=True), clip.encode_text(tokens, normalize=True)
+    check_embeddings(torch.cat([seen, read]), "embeddings of the picture and of the caption")
     of_image = position_map(vision, images, read, method=method, first_block=first_block)[0]
     of_text = position_map(text, tokens, seen, method=method, first_block=first_block)[0]
     grid = grid_of(vision, of_image)

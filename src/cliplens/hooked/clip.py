@@ -20,7 +20,7 @@ from cliplens.hooked.part import active, borrow
 from cliplens.hooked.text import HookedTextTower, TokenizerShim
 from cliplens.hooked.tower import HookedTower
 from cliplens.hooked.vision import HookedVisionTower
-from cliplens.hooked.zero_shot import TEMPLATES, class_prototypes, classify
+from cliplens.hooked.zero_shot import TEMPLATES, check_classes, class_prototypes, classify
 from cliplens.records import ModelIdentity, Pair
 from cliplens.shapes import Images, Logits, Tokens
 
@@ -194,9 +194,12 @@ class HookedCLIP(JointRoot):
             templates: sentences with `{}` in place of the class name.
 
         Raises:
-            InputError: the model has no text tower or tokenizer, or no class or template is given.
+            InputError: the model has no text tower or tokenizer, no class or template is given, or the tokens of two
+                different names are equal in every template (cut off by the context, or unknown to the tokenizer).
+            NonFiniteError: an embedding holds nan or inf.
         """
         tokenizer = required("tokenizer", self.tokenizer)
+        check_classes(tokenizer, classes, templates)
         return class_prototypes(lambda texts: self.encode_text(tokenizer(texts)), classes, templates)
 
     @torch.no_grad()
@@ -216,6 +219,7 @@ class HookedCLIP(JointRoot):
 
         Raises:
             InputError: the model lacks a tower or a tokenizer, or no class or template is given.
+            NonFiniteError: an embedding holds nan or inf.
         """
         return classify(self.encode_image(images), self.class_prototypes(classes, templates=templates))
 

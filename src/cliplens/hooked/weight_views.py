@@ -129,7 +129,9 @@ class WeightViews(BankedTower):
     def W_U(self) -> Float[Tensor, "d_model concept"]:
         """The directions of the concepts of the bank in the output of the final norm, the unembedding of a tower.
 
-        The normalised final stream times `W_U`, plus `b_U`, is |output| times the cosine of output and concept.
+        That output times `W_U`, plus `b_U`, is |output| times the cosine of output and concept, at the position (or for
+        the mean of positions) that the tower reads. It has the gain and offset of the norm, which
+        `ln_final.hook_normalized` has not: multiply that by `ln_final.w` and add `ln_final.b` first.
 
         Raises:
             InputError: no concepts were registered (`clip.set_text_bank`), or the head of the tower is another one.

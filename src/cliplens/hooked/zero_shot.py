@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cliplens import tasks
+from cliplens.arrays import check_embeddings
 from cliplens.errors import InputError
 
 TEMPLATES = (
@@ -36,24 +37,55 @@ def class_prototypes(
 
     Raises:
         InputError: no class or no template is given, or a template has no `{}`.
+        NonFiniteError: an embedding holds nan or inf.
     """
     _check(classes, templates)
     sentences = [template.replace("{}", name) for name in classes for template in templates]
     parts = [F.normalize(encode(sentences[n : n + _BATCH]), dim=-1) for n in range(0, len(sentences), _BATCH)]
-    return F.normalize(torch.cat(parts).unflatten(0, (len(classes), len(templates))).mean(1), dim=-1)
+    found = torch.cat(parts)
+    check_embeddings(found, "embeddings of the class names")
+    return F.normalize(found.unflatten(0, (len(classes), len(templates))).mean(1), dim=-1)
+
+
+def check_classes(
+    tokenizer: Callable[[Sequence[str]], Tensor], classes: Sequence[str], templates: Sequence[str]
+) -> None:
+    """Check that a tokenizer tells the classes apart.
+
+    Raises:
+        InputError: no class or no template is given, a template has no `{}`, or the tokens of two different names are
+            equal in every template.
+    """
+    _check(classes, templates)
+    read: dict[tuple[int, ...], str] = {}
+    for name in classes:
+        tokens = tokenizer([template.replace("{}", name) for template in templates])
+        same = read.setdefault(tuple(tokens.flatten().tolist()), name)
+        if same != name:
+            raise InputError(
+                expected="names of classes that the tokenizer tells apart",
+                found=f"{same!r} and {name!r}, whose sentences have the same tokens",
+                fix=f"use other names, or shorter templates if the sentence exceeds {tokens.shape[-1]} tokens",
+            )
 
 
 def classify(
     image: Float[Tensor, "image d_embed"], prototypes: Float[Tensor, "class d_embed"]
 ) -> Int64[Tensor, " image"]:
-    """Return the index of the nearest prototype of each image, by cosine."""
+    """Return the index of the nearest prototype of each image, by cosine.
+
+    Raises:
+        NonFiniteError: an embedding holds nan or inf.
+    """
+    check_embeddings(image, "embeddings of the images")
     return tasks.nearest_prototype(image, prototypes)
 
 
 def _check(classes: Sequence[str], templates: Sequence[str]) -> None:
-    if isinstance(classes, str) or not len(classes):
+    named = not isinstance(classes, str) and all(isinstance(name, str) and name.strip() for name in classes)
+    if not named or not len(classes):
         raise InputError(
-            expected="a list of class names, at least one",
+            expected="a list of class names, at least one, none of them empty",
             found=repr(classes),
             fix="pass a list such as ['cat', 'dog']",
         )

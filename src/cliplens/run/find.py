@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, UInt64
 
 from cliplens import keys
-from cliplens.errors import InputError, unknown_name
+from cliplens.errors import InputError, UnknownNameError, unknown_name
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs
 from cliplens.records import LatentTable, PairedActs, SparseCodes
@@ -108,7 +108,14 @@ class Finder:
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
         if not any(c.good for c in kept):
-            raise unknown_name("latent", words, {n for n in names if n and n != UNNAMED})
+            known = {n for n in names if n and n != UNNAMED}
+            if not known:
+                raise UnknownNameError(
+                    expected="a run whose latents have names, or captions that contain the words",
+                    found=f"no name, and too few captions with {words!r}",
+                    fix="give the run captions, or edit latents by number, such as 17=+4",
+                )
+            raise unknown_name("latent", words, known)
         return sorted(kept, key=lambda c: (not c.good, -c.score, c.latent))[:count]
 
     def mean_codes(self, words: str) -> Float[np.ndarray, " d_sae"] | None:

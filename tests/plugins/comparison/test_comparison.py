@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,13 @@ def test_what_cannot_be_compared_is_refused(swept: SweepFolder, tmp_path: Path) 
         open_subjects([swept.runs[0].path])
     with pytest.raises(InputError, match="nothing at"):
         open_subjects([tmp_path / "none"])
+    copy = tmp_path / "copy"
+    shutil.copytree(swept.runs[0].path, copy)
+    activations = swept.path / "activations"
+    (tmp_path / "activations").symlink_to(activations)
+    for again in ([swept.path, swept.path], [swept.runs[0].path, copy]):
+        with pytest.raises(InputError, match="which are the same"):
+            open_subjects(again)
 
 
 def test_noise_of_the_controls_of_a_run_stands_in_for_seeds() -> None:

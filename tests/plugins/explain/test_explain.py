@@ -66,6 +66,14 @@ def test_wrong_options_are_refused(picture: Path, options: list[str], error: typ
     assert told in str(done.exception)
 
 
+def test_an_empty_caption_is_refused_and_a_long_one_is_told(picture: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["explain", "world", str(picture), "  "])
+    assert isinstance(done.exception, InputError)
+    assert "a caption with words" in str(done.exception)
+    long = ["explain", "world", str(picture), "ring " * 100, "--out", str(tmp_path / "why.png")]
+    assert "longer than the model's context and was truncated" in CliRunner().invoke(app, long).output
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["explain", "world", str(tmp_path / "no.png"), "a ring"])
     assert isinstance(done.exception, InputError)

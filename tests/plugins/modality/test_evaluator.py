@@ -106,7 +106,8 @@ def test_the_figures_are_those_of_the_whole_matrices(clip: Any, tmp_path: Path) 
     acts = PairedActs(evaluator.acts.ids, evaluator.acts.image.double(), evaluator.acts.text.double())  # type: ignore[union-attr]
     trainer.activation_scaler.scaling_factor = 0.5
     figures = ModalityEvaluator(acts)(sae, None, trainer.activation_scaler)
-    codes = {m: sae.encode(0.5 * acts.of(m)) for m in ("image", "text")}
+    joint = sae.encode(torch.cat([0.5 * acts.image, 0.5 * acts.text]))  # type: ignore[operator]
+    codes = dict(zip(("image", "text"), joint.chunk(2), strict=True))
     for modality, code in codes.items():
         rows = 0.5 * acts.of(modality)  # type: ignore[arg-type, operator]
         left = (rows - sae.decode(code)).pow(2).sum() / (rows - rows.mean(0)).pow(2).sum()
@@ -118,6 +119,18 @@ def test_the_figures_are_those_of_the_whole_matrices(clip: Any, tmp_path: Path) 
     assert figures["modality/CrossD"] == pytest.approx(float(np.mean(classes[alive.numpy()] == "CrossD")))
     both = (codes["image"] > 0).any(0) & (codes["text"] > 0).any(0)
     assert figures["modality/both"] == pytest.approx(float(both.sum() / alive.sum()))
+
+
+@torch.no_grad()
+def test_batch_top_k_shares_its_latents_between_the_modalities() -> None:
+    """Encoded apart, each modality would get exactly k latents per row, whatever the dictionary prefers."""
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=16, d_sae=32, k=4))
+    torch.manual_seed(0)
+    loud, quiet = 3 * torch.randn(50, 16), torch.randn(50, 16)
+    figures = ModalityEvaluator(PairedActs(tuple(map(str, range(50))), loud, quiet))(sae, None, None)
+    image, text = figures["metrics/l0_image"], figures["metrics/l0_text"]
+    assert image + text == pytest.approx(8, abs=0.1)
+    assert image > text + 1
 
 
 def test_one_modality_is_refused(clip: Any) -> None:

@@ -115,6 +115,8 @@ def test_edits_as_people_write_them() -> None:
         "1,2=off": ed.ablate([1, 2]),
         "red=*0.5": ed.scale([0], 0.5),
         "red->blue=+2x": ed.replace([0], [1], 4.0),
+        "red->blue": ed.replace([0], [1], 2.0),
+        " red ": ed.add([0], 1.5),
         "class:ImgD~0.7": ed.swap([2], 0.7),
         "class:all~1": ed.swap([0, 1, 2], 1.0),
     }
@@ -124,7 +126,7 @@ def test_edits_as_people_write_them() -> None:
 
 
 def test_edits_nobody_can_read_are_refused_in_words() -> None:
-    for text in ("red", "red=", "red=+", "=+4", "red=+4y"):
+    for text in ("", "red=", "red=+", "=+4", "red=+4y"):
         with pytest.raises(InputError, match=r"an edit such as red=\+4"):
             s.parse_edit(text, TABLE)
     with pytest.raises(UnknownNameError, match="'red'"):
