@@ -14,7 +14,15 @@ from tqdm.auto import tqdm
 from cliplens.analysis import matched, mixtures
 from cliplens.statistics import mean_interval
 from cliplens_plugins.comparison.figures import FIGURES, NAN, Figure, Value, measure
-from cliplens_plugins.comparison.noise import Noise, Verdict, decide, noise_between, pooled, sampling_bound
+from cliplens_plugins.comparison.noise import (
+    Noise,
+    Verdict,
+    decide,
+    noise_between,
+    pooled,
+    pseudo_values,
+    sampling_bound,
+)
 from cliplens_plugins.comparison.sample import Samples
 from cliplens_plugins.comparison.subjects import Subject, configurations
 
@@ -160,14 +168,12 @@ def interval(value: float, drawn: Float[np.ndarray, " replicate"]) -> tuple[floa
     return float(value + low), float(value + high)
 
 
-def _seeds_by_group(
-    figure: Figure, measured: Mapping[str, Mapping[str, Measured]]
-) -> dict[str, list[tuple[float, ...]]]:
+def _seeds_by_group(figure: Figure, measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, list[Sequence[float]]]:
     """Return the figure of each seed of every configuration, by basis: noise is pooled among comparable ones."""
-    found: dict[str, list[tuple[float, ...]]] = {}
+    found: dict[str, list[Sequence[float]]] = {}
     for held in measured.values():
         if figure.name in held:
-            found.setdefault(held[figure.name].group, []).append(held[figure.name].of_seeds)
+            found.setdefault(held[figure.name].group, []).append(_independent(figure, held[figure.name]))
     return found
 
 
@@ -187,7 +193,7 @@ def _difference(
     other = differing(figure, first[1][0], second[1][0])
     if other:
         return Difference(*nothing, "not comparable", f"other {' and '.join(other)}")
-    noise = noise_between(a.of_seeds, b.of_seeds, seeds[a.group])
+    noise = noise_between(_independent(figure, a), _independent(figure, b), seeds[a.group])
     bound = (noise if noise.freedom else spare).bound(len(a.of_seeds), len(b.of_seeds), tested)
     difference = a.value - b.value
     if a.replicates is not None and b.replicates is not None:
@@ -199,6 +205,11 @@ def _difference(
         low, high = (difference - 1.96 * deviation, difference + 1.96 * deviation) if deviation else (NAN, NAN)
     verdict = decide(difference, bound, sampling_bound(deviation, tested))
     return Difference(first[0], second[0], figure.name, difference, low, high, bound, verdict)
+
+
+def _independent(figure: Figure, held: Measured) -> Sequence[float]:
+    """Return the values of the seeds as if each had been measured alone."""
+    return pseudo_values(held.of_seeds) if figure.name == "stability" else held.of_seeds
 
 
 def differing(figure: Figure, first: Subject, second: Subject) -> list[str]:

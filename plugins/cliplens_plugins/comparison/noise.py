@@ -63,6 +63,26 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise:
     return Noise(float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in known) / freedom)), freedom)
 
 
+def pseudo_values(means: Sequence[float]) -> list[float]:
+    """Return the jackknife's pseudo-values of a mean over pairs of seeds; nan with fewer than three seeds.
+
+    The means of two seeds share their pair, so the deviation of the means is too small for that of the figure; with two
+    seeds it is 0. The pseudo-values have the same mean, and the deviation that independent values would have.
+
+    Args:
+        means: the mean over its pairs with the other seeds, for each seed.
+
+    >>> [round(value, 9) for value in pseudo_values([0.4, 0.5, 0.6])]
+    [0.1, 0.5, 0.9]
+    >>> pseudo_values([0.4, 0.4])
+    [nan, nan]
+    """
+    n, mean = len(means), float(np.mean(means))
+    if n < 3:
+        return [NAN] * n
+    return [mean + 2 * (n - 1) / (n - 2) * (one - mean) for one in means]
+
+
 def noise_between(a: Sequence[float], b: Sequence[float], others: Sequence[Sequence[float]]) -> Noise:
     """Return the noise for the difference of two configurations.
 

@@ -23,7 +23,7 @@ from cliplens.runfolder import RunFolder
 from cliplens_plugins.comparison import Comparison, compare, open_subjects
 from cliplens_plugins.comparison.compare import assemble, differing
 from cliplens_plugins.comparison.figures import FIGURES, Value
-from cliplens_plugins.comparison.noise import Noise, decide, noise_between, pooled, sampling_bound
+from cliplens_plugins.comparison.noise import Noise, decide, noise_between, pooled, pseudo_values, sampling_bound
 from cliplens_plugins.comparison.plots import front, plots
 from cliplens_plugins.comparison.replicates import explained_variance, l0, modality_shares, monosemanticity, recovery
 from cliplens_plugins.comparison.sample import Samples
@@ -155,6 +155,23 @@ def test_noise_is_pooled_within_configurations() -> None:
     assert noise_between(groups[1], groups[2], groups) == Noise(8**0.5, 3)  # the larger one of their own
     assert np.isnan(pooled([[1.0]]).bound(1, 1))
     assert noise.bound(1, 1, 8) > noise.bound(1, 1) > noise.bound(4, 4)
+
+
+def test_pairs_of_seeds_are_not_independent() -> None:
+    """The pseudo-values are those of leaving out one seed after the other."""
+    pairs = np.random.default_rng(0).normal(size=(5, 5))
+    pairs = pairs + pairs.T
+    whole = [np.mean(np.delete(pairs[i], i)) for i in range(5)]
+    left = []
+    for i in range(5):
+        rest = np.delete(np.delete(pairs, i, 0), i, 1)
+        left.append(5 * np.mean(whole) - 4 * rest[np.triu_indices(4, 1)].mean())
+    np.testing.assert_allclose(pseudo_values(whole), left, rtol=1e-12)
+
+
+def test_two_seeds_have_one_stability_and_no_noise(found: Comparison) -> None:
+    (stability,) = [d for d in found.differences if d.figure == "stability"]
+    assert stability.verdict == "no seeds"
 
 
 def test_both_rules_have_to_agree() -> None:
