@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+CLEAR = 0.05
+"""Difference of mean AUROCs below which one detector is not called better."""
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 
@@ -107,7 +109,7 @@ def _detectors(rows: Sequence[Row]) -> list[str]:
         for name in dict.fromkeys(r["detector"] for r in other)
     }
     told = ", ".join(f"{name} {value:.3f}" for name, value in sorted(means.items(), key=lambda item: -item[1]))
-    verdict = "do better" if means["latents"] > means["linear probe"] else "do no better"
+    verdict = "do better" if means["latents"] > means["linear probe"] + CLEAR else "do no better"
     return [
         f"Latents {verdict} than a linear probe on raw activations. Mean AUROC over attacks and sizes they were not "
         f"fitted on: {told}."
