@@ -9,6 +9,7 @@ from PIL import Image
 
 import cliplens
 from cliplens.run import OpenedRun, Settings, run
+from cliplens.world import FACTORS, value_sentences
 from cliplens_plugins.generators import WorldGenerator
 
 settings = Settings(pairs="world:4096", model="world", d_sae=256, k=8, samples=200_000)
@@ -35,15 +36,18 @@ red = [pair for pair in cliplens.read_pairs("world:300:9") if " red " in f" {pai
 images, _ = clip.batch(red)
 colours = ["red", "blue", "green"]
 plain = clip.encode_image(images, normalize=True).detach()
-with cliplens.steer(clip, "steered", "red->blue", dose=1.0):
-    edited = clip.encode_image(images, normalize=True).detach()
+edited = {}
+for dose in (1.0, 2.0, 3.0):
+    with cliplens.steer(clip, "steered", "red->blue", dose=dose):
+        edited[dose] = clip.encode_image(images, normalize=True).detach()
 
 noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(0))
-size = (edited - plain).norm(dim=1, keepdim=True)
+size = (edited[2.0] - plain).norm(dim=1, keepdim=True)
 random = torch.nn.functional.normalize(plain + noise / noise.norm(dim=1, keepdim=True) * size, dim=1)
 
-shapes = ["arrow", "star", "circle", "square", "heart", "moon", "cross", "triangle"]
-prototypes = clip.class_prototypes(colours, templates=[f"a painting of one large filled {{}} {s}" for s in shapes])
+said = value_sentences("colour")  # captions that name each colour and are equal otherwise
+spoken = [clip.encode_text(said[FACTORS["colour"].values.index(c)], normalize=True).detach().mean(0) for c in colours]
+prototypes = torch.nn.functional.normalize(torch.stack(spoken), dim=1)
 
 
 def share_of_blue(embeddings) -> float:
@@ -51,17 +55,19 @@ def share_of_blue(embeddings) -> float:
     return float(((embeddings @ prototypes.T).argmax(1) == colours.index("blue")).float().mean())
 
 
-{"before": share_of_blue(plain), "red->blue": share_of_blue(edited), "random": share_of_blue(random)}
+steered = {f"dose {dose:g}": share_of_blue(rows) for dose, rows in edited.items()}
+{"before": share_of_blue(plain), **steered, "random, as large as dose 2": share_of_blue(random)}
 
 # %% [markdown]
 # ## Look at it
 #
-# The embedded generator draws a picture from an embedding, as a diffusion prior would. Rows: before, edited, random edit.
+# The embedded generator draws a picture from an embedding, as a diffusion prior would. Rows: before, doses 1, 2 and
+# 3, random edit. Too small a dose stops between the colours; too large a one draws embeddings unlike any it was trained on.
 
 # %%
 generator = WorldGenerator()
-sheet = Image.new("RGB", (6 * 100, 3 * 100), "white")
-for line, embeddings in enumerate([plain, edited, random]):
+sheet = Image.new("RGB", (6 * 100, 5 * 100), "white")
+for line, embeddings in enumerate([plain, *edited.values(), random]):
     for place, picture in enumerate(generator.generate(embeddings[:6], seed=0)):
         sheet.paste(picture.resize((96, 96)), (100 * place, 100 * line))
 sheet
