@@ -26,10 +26,10 @@ from cliplens.run import EMBEDDING, OpenedRun, Settings, by_modality, run, score
 from cliplens.sites import Site
 from cliplens.statistics import mean_interval
 from cliplens.store import Cache
-from cliplens_plugins.bias.of_run import Asked as BiasAsked
 from cliplens_plugins.bias.of_run import study_of_run as bias_of_run
-from cliplens_plugins.contribution.of_run import Asked as ContributionAsked
+from cliplens_plugins.bias.options import BiasOptions
 from cliplens_plugins.contribution.of_run import study_of_run as contribution_of_run
+from cliplens_plugins.contribution.options import ContributionOptions
 from cliplens_plugins.fidelity.command import fidelity_tables
 from cliplens_plugins.modality.gap import modality_gap
 from cliplens_plugins.monosemanticity import ms
@@ -87,7 +87,9 @@ def classes(b: Bench, opened: OpenedRun) -> None:
 
 def ablation(b: Bench, opened: OpenedRun, pairs: int, controls: int) -> None:
     """Print which class carries retrieval and the contrastive loss, beside random latents and an untrained twin."""
-    study = contribution_of_run(opened, ContributionAsked(pairs=pairs, controls=controls, resamples=min(controls, 20)))
+    study = contribution_of_run(
+        opened, ContributionOptions(pairs=pairs, controls=controls, resamples=min(controls, 20))
+    )
     for title, rows in study.tables.items():
         of_rows(b, f"Ablation of classes: {title}", rows)
 
@@ -166,7 +168,7 @@ def names(b: Bench, opened: OpenedRun) -> None:
 def bias(b: Bench, opened: OpenedRun, data: Sequence[str], images: int, draws: int) -> None:
     """Print bias before and after published methods, beside SEM's own rows."""
     for given in data:
-        study = bias_of_run(opened, BiasAsked(data=given, images=images, draws=draws))
+        study = bias_of_run(opened, BiasOptions(data=given, images=images, draws=draws))
         for title, rows in list(study.tables.items())[:2]:
             of_rows(b, f"Bias, {given.partition(':')[0]}: {title}", rows)
     if not data:
