@@ -162,7 +162,12 @@ def names(b: Bench, opened: OpenedRun) -> None:
     from cliplens.files import read_json
 
     tables = read_json(opened.folder.findings)["tables"]
-    of_rows(b, "Names, tested on held-out samples", tables.get("Tests of names on held-out samples", []))
+    rows = tables.get("Tests of names on held-out samples")
+    if not rows:
+        raise ValueError(
+            "Expected names with enough held-out samples to test them, but found none. Fix: use more pairs."
+        )
+    of_rows(b, "Names, tested on held-out samples", rows)
 
 
 def bias(b: Bench, opened: OpenedRun, data: Sequence[str], images: int, draws: int) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from support.tiny import tiny_model
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "with_weights.py"
-COUNT = 48
+COUNT = 160
 VOCABULARY = 49408
 """Size of open_clip's own tokenizer, which a saved model names by its configuration."""
 TITLES = ("Modality classes", "Ablation of classes", "MS of images", "MS as published", "Fidelity", "Names", "Bias")
