@@ -7,6 +7,10 @@ CLEAR = 0.05
 """Difference of mean AUROCs below which one detector is not called better."""
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
+NOTHING_TO_LOSE = (
+    "No picture is recognised without an attack, so neither attacks on zero-shot accuracy nor the checks for masked "
+    "gradients say anything. Use more --images, other --labels, or a model that knows such pictures."
+)
 
 
 def lead(cell: Any) -> float:
@@ -37,14 +41,16 @@ def findings(tables: Tables, reference: float, largest: float) -> list[str]:
         largest: the largest eps.
     """
     of = {title.split(":")[0].split(",")[0]: rows for title, rows in tables.items()}
-    says = [*_accuracy(of["What the model says under attack"], reference)]
+    outcomes = of["What the model says under attack"]
+    nothing_to_lose = lead(outcomes[0]["zero-shot"]) == 0
+    says = [NOTHING_TO_LOSE] if nothing_to_lose else _accuracy(outcomes, reference)
     says += _adaptive(of.get("Attacks that avoid the detector", ()))
     says += _clean_ups(of.get("Clean-up", ()))
     says += _detectors(of.get("Detectors on pictures they were not fitted on", ()))
     says += _classes(of.get("Moved until it says another caption", ()), largest)
     says += _shares(of.get("Which class moves", ()), reference)
     says += _words(of.get("Words written on the picture", ()))
-    return [*_checks(of.get("Signs of a masked gradient", ())), *says]
+    return [*(() if nothing_to_lose else _checks(of.get("Signs of a masked gradient", ()))), *says]
 
 
 def _checks(rows: Sequence[Row]) -> list[str]:

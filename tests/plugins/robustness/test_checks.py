@@ -17,7 +17,7 @@ from cliplens_plugins.robustness import (
     trace,
     zero_shot,
 )
-from cliplens_plugins.robustness.findings import findings
+from cliplens_plugins.robustness.findings import NOTHING_TO_LOSE, findings
 from cliplens_plugins.robustness.of_run import (
     T_ADAPT,
     T_CHECKS,
@@ -157,3 +157,7 @@ def test_findings_say_what_the_tables_hold_and_failed_checks_first() -> None:
     assert "More than as many random latents: CrossD; fewer: ImgD." in told
     assert "does not read words" in told
     assert findings({T_OUTCOMES: tables[T_OUTCOMES][:1]}, 4.0, 4.0) == []
+    blind = [{**row, "zero-shot": "0.000 (0.000 to 0.390)"} for row in tables[T_OUTCOMES]]
+    says = findings({**tables, T_OUTCOMES: blind}, 4.0, 4.0)
+    assert says[0] == NOTHING_TO_LOSE
+    assert not any("masked gradients fail" in one or "falls from" in one for one in says)
