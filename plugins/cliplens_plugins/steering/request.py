@@ -97,6 +97,12 @@ class SteeringRequest:
             raise InputError(
                 expected=f"a dtype: {', '.join(DTYPES)}", found=repr(self.dtype), fix="give --dtype float16"
             )
+        if self.classes and (self.pipeline is not None or self.generator not in (None, "none")):
+            raise InputError(
+                expected="CLIP itself to steer, since --classes is given",
+                found="--pipeline" if self.pipeline is not None else f"--generator {self.generator}",
+                fix="leave it out, or leave out --classes",
+            )
         self._check_of_pipelines()
         self._check_mix()
 

@@ -72,7 +72,9 @@ class _Session:
 
     def _generator(self) -> str:
         run = self.run
-        drawn = run is not None and run.asked.model == "world" and "image" in run.modalities
+        drawn = (
+            run is not None and run.asked.model == "world" and "image" in run.modalities and not self.request.classes
+        )
         return self.request.generator or ("world" if drawn else "none")
 
     def named(self) -> dict[str, Any]:

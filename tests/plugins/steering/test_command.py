@@ -124,9 +124,11 @@ def test_edits_at_some_positions(folder: Path, tmp_path: Path) -> None:
         ([*DRAWN, "--strength", "2"], "at most 1"),
         (["--pipeline", "PIPELINE", "--sae", "SAE", "--edit", "3=+6", "--ip-image", "x.png"], "no file x.png"),
         (
-            [*DRAWN, "--compare", "x"],
+            [*DRAWN, "--compare", "x="],
             "an edit such",
         ),
+        ([*DRAWN, "--compare", "red"], "latents given by number"),
+        ([*DRAWN, "--classes", "cat,dog"], "CLIP itself to steer, since --classes is given, but found --pipeline"),
         ([*DRAWN, "--out", "SAE/cfg.json/x"], "a place that can be written at"),
         (["--edit", "3=+6"], "a run folder, or --pipeline together with --sae"),
         (["--pipeline", "PIPELINE", "--sae", "SAE"], "neither --edit nor --edits"),

@@ -160,9 +160,7 @@ def test_a_short_prompt_is_drawn_as_a_whole_caption(folder: Path, tmp_path: Path
 def test_a_run_without_a_generator_steers_clip_itself(folder: Path, tmp_path: Path) -> None:
     options = [
         "--edit",
-        "red->blue=+1x",
-        "--generator",
-        "none",
+        "red->blue",
         "--classes",
         "red, blue",
         "--pairs",
