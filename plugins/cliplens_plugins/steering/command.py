@@ -143,20 +143,14 @@ def _tell(found: dict[str, Any], out: Path) -> None:
 
 
 def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
-    """Print one line per figure and one column per dose; of several samples, one line per sample and dose."""
     from rich.table import Table
 
-    from cliplens_plugins.steering.figures import shown
+    from cliplens_plugins.steering.figures import as_table
 
-    lines = [{name: _narrow(text) for name, text in shown(row).items()} for row in rows]
-    if len({row["dose"] for row in rows}) < len(rows):
-        table = Table(*lines[0], box=None)
-        for line in lines:
-            table.add_row(*line.values())
-    else:
-        table = Table("", *(f"dose {row['dose']:g}" for row in rows), box=None)
-        for name in (n for n in lines[0] if n != "dose"):
-            table.add_row(name, *(line[name] for line in lines))
+    heads, lines = as_table(rows)
+    table = Table(*heads, box=None)
+    for line in lines:
+        table.add_row(*map(_narrow, line))
     console.print(table)
 
 

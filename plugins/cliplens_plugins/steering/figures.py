@@ -8,6 +8,8 @@ import numpy as np
 from cliplens.statistics import mean_interval, wilson_interval
 
 Rows = list[dict[str, Any]]
+NO_EFFECT = "no effect"
+"""Beginning of the note on an edit that changed nothing."""
 INTERVAL = " 95 %"
 """Ending of the key that holds a figure's interval, as text."""
 
@@ -33,11 +35,24 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def as_table(rows: Rows) -> tuple[list[str], list[list[str]]]:
+    """Return heads and lines of a table: one line per figure and one column per dose, where each dose has one row.
+
+    Of several samples with rows of their own, one line per sample and dose.
+    """
+    lines = [shown(row) for row in rows]
+    if len({row["dose"] for row in rows}) < len(rows):
+        return list(lines[0]), [list(line.values()) for line in lines]
+    figures = [name for name in lines[0] if name != "dose"]
+    heads = ["", *(f"dose {row['dose']:g}" for row in rows)]
+    return heads, [[name, *(line.get(name, "") for line in lines)] for name in figures]
+
+
 def standing_still(rows: Rows, column: str) -> list[str]:
     """Return a note if no dose changed anything."""
     moved = [row[column] for row in rows if row["dose"] != 0 and column in row]
     if moved and all(value == 0 for value in moved):
-        return ["no effect: nothing changed at any dose; the edited latents may not fire on these samples"]
+        return [f"{NO_EFFECT}: nothing changed at any dose; the edited latents may not fire on these samples"]
     return []
 
 

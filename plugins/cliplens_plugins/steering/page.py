@@ -10,7 +10,7 @@ import jinja2
 from PIL import Image
 
 from cliplens.files import write_text
-from cliplens_plugins.steering.figures import shown
+from cliplens_plugins.steering.figures import as_table
 from cliplens_plugins.steering.mixing import grids
 
 _LARGE = 160
@@ -21,8 +21,8 @@ figure { display: inline-block; margin: 0 1em 1em 0; vertical-align: top }
 figure img { width: {{ size }}px; image-rendering: pixelated; display: block }
 figure img[hidden] { display: none }
 figcaption { max-width: {{ size }}px; font-size: 12px; overflow-wrap: anywhere }
-table { border-collapse: collapse; margin: 1em 0 } th, td { text-align: right; padding: .2em .8em }
-table.pictures th, table.pictures td { text-align: left; vertical-align: top; padding: 0 }
+table { border-collapse: collapse; margin: 1em 0 } th, td { text-align: right; padding: .2em .8em; white-space: nowrap }
+table.pictures th, table.pictures td { text-align: left; vertical-align: top; padding: 0; white-space: normal }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f4 }
 label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertical-align: middle }
 .scroll { overflow-x: auto }
@@ -35,12 +35,12 @@ label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertica
 {% if reference %}<figure><img src="{{ reference }}" alt="reference"><figcaption>the reference</figcaption></figure>
 {% endif %}
 {% if samples %}<label>{{ "Alpha" if grids else "Dose" }}
-<input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="0" step="1">
-<output id="shown">{{ doses[0] }}</output></label>
+<input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="{{ start }}" step="1">
+<output id="shown">{{ doses[start] }}</output></label>
 <div class="scroll"><table class="pictures"><tr>{% for edit in edits %}<th>{{ edit.name }}</th>{% endfor %}</tr>
 {% for sample in samples %}<tr>{% for pictures in sample.edits %}<td><figure>{% for picture in pictures %}
 <img class="d{{ loop.index0 }}" alt="dose {{ doses[loop.index0] }}" src="{{ picture }}"
-{{ "" if loop.first else "hidden" }}>
+{{ "" if loop.index0 == start else "hidden" }}>
 {% endfor %}<figcaption>{{ sample.label }}</figcaption></figure></td>{% endfor %}</tr>
 {% endfor %}</table></div>
 <script>
@@ -54,9 +54,9 @@ slider.addEventListener("input", () => {
 <div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr>
 {% for line in lines %}<tr>{% for cell in line %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </table></div>{% endfor %}
-{% for edit in edits %}{% if edit.rows %}{% if edits|length > 1 %}<h2>{{ edit.name }}</h2>{% endif %}
-<div class="scroll"><table><tr>{% for name in edit.rows[0] %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in edit.rows %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
+{% for edit in edits %}{% if edit.lines %}{% if edits|length > 1 %}<h2>{{ edit.name }}</h2>{% endif %}
+<div class="scroll"><table><tr>{% for head in edit.heads %}<th>{{ head }}</th>{% endfor %}</tr>
+{% for line in edit.lines %}<tr>{% for value in line %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}
 </table></div>{% endif %}
 <ul>{% for note in edit.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endfor %}
 <p>In brackets: 95 % intervals over the samples (Wilson's for shares, bootstrap for means).</p>
@@ -81,9 +81,7 @@ def save_page(
     ]
     own = {"name": found["edit"], "measured": found["measured"], "notes": found["notes"]}
     others = [{"name": other["edit"], **other} for other in found.get("compared", ())]
-    edits = [
-        {"name": e["name"], "rows": [shown(row) for row in e["measured"]], "notes": e["notes"]} for e in (own, *others)
-    ]
+    edits = [_table_of(edit) for edit in (own, *others)]
     environment = jinja2.Environment(autoescape=True)
     page = environment.from_string(_TEMPLATE).render(
         aim=found.get("aim"),
@@ -95,8 +93,21 @@ def save_page(
         reference=_picture_at(found["asked"].get("reference")),
         grids=list(grids(found["mixed"])) if "mixed" in found else [],
         size=_LARGE,
+        start=_start(found["doses"], found.get("suggested_dose")),
     )
     write_text(path, page)
+
+
+def _table_of(edit: dict[str, Any]) -> dict[str, Any]:
+    heads, lines = as_table(edit["measured"]) if edit["measured"] else ([], [])
+    return {"name": edit["name"], "heads": heads, "lines": lines, "notes": edit["notes"]}
+
+
+def _start(doses: Sequence[float], suggested: float | None) -> int:
+    """Return the index of the dose to show first: the suggested one, else the largest up to 1."""
+    if suggested in doses:
+        return list(doses).index(suggested)  # type: ignore[arg-type]
+    return max(range(len(doses)), key=lambda n: (doses[n] <= 1, doses[n] if doses[n] <= 1 else -doses[n]))
 
 
 def _picture_at(reference: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """Run one steering session: apply edits over doses, measure the effect, and write one folder."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -17,11 +18,12 @@ from cliplens.sites import Modality
 from cliplens_plugins.steering.answers import is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.control import RandomControl
-from cliplens_plugins.steering.figures import Rows
+from cliplens_plugins.steering.figures import NO_EFFECT, Rows
 from cliplens_plugins.steering.mixing import Mixed, mixed_latents, moved, scored
 from cliplens_plugins.steering.page import save_page
 from cliplens_plugins.steering.parsing import Group, parse_edits
 from cliplens_plugins.steering.pictures import save_strip
+from cliplens_plugins.steering.ports.movement import NoEffectWarning
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.targets import (
@@ -171,7 +173,7 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     check_room(request.out, 0)
     session = _open(request)
     steerings, target = session.named(), session.target()  # edits that cannot be read are refused before drawing
-    outcomes = {name: target.over_doses(steering) for name, steering in steerings.items()}
+    outcomes = _outcomes(request, target, steerings)
     main = next(iter(outcomes.values()))
     edits = () if request.mix else next(iter(steerings.values())).edits
     found = _content(session, edits, outcomes) | ({"mixed": _mixed(session, outcomes)} if request.mix else {})
@@ -184,6 +186,14 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     write_json(request.out / "steering.json", found)
     save_page(request.out / "steering.html", found, [o.columns for o in outcomes.values() if main.columns], main.labels)
     return found
+
+
+def _outcomes(request: SteeringRequest, target: Target, steerings: dict[str, Any]) -> dict[str, Outcome]:
+    """Return what each steering did. In a mix, sets of latents that do not fire are an outcome and give no warning."""
+    with warnings.catch_warnings():
+        if request.mix:
+            warnings.simplefilter("ignore", NoEffectWarning)
+        return {name: target.over_doses(steering) for name, steering in steerings.items()}
 
 
 def _save_strip(request: SteeringRequest, outcomes: dict[str, Outcome]) -> None:
@@ -227,12 +237,16 @@ def _content(session: _Session, edits: Sequence[Edit], outcomes: dict[str, Outco
 def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:
     """Return the figures of a mix, by class and alpha, and add how to read them to the notes of the first outcome."""
     request, notes = session.request, next(iter(outcomes.values())).notes
+    still = [name for name, outcome in outcomes.items() if any(note.startswith(NO_EFFECT) for note in outcome.notes)]
+    notes[:] = [note for note in notes if not note.startswith(NO_EFFECT)]
+    if still:
+        notes.append(f"no effect of {'; '.join(still)}: none of these latents fires here or in the reference")
     if request.judge is None:
         notes.append("pass --judge to score how near the pictures are to the prompt and to the reference")
         return moved({name: o.rows for name, o in outcomes.items()}, {n: len(k) for n, k in session.mixed.items()})
     given = {name: Mixed(len(session.mixed[name]), o.columns) for name, o in outcomes.items()}
     pictures = request.images or request.ip_images
-    own = request.prompts or tuple(Image.open(path).convert("RGB") for path in pictures)
+    own: Sequence[Any] = request.prompts or tuple(Image.open(path).convert("RGB") for path in pictures)
     assert session.reference is not None
     notes.append("cosines by the judge; beyond random: the change of the cosine, minus that by as many random latents")
     if request.judge.partition(":")[2] == f"{session.run.asked.model}|{session.run.asked.pretrained}":  # type: ignore[union-attr]

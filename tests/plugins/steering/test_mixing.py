@@ -139,7 +139,8 @@ def test_classes_and_alphas_through_a_pipeline(
     assert len(at_zero) == 1, "at alpha 0 nothing is mixed in, whatever the class"
     assert rows["all", 1.0][f"change of the {REFERENCE}"] != 0
     assert " to " in rows["all", 1.0][f"{REFERENCE} 95 %"]
-    assert found["measured"][-1]["conditioning moved"] > 0
+    assert found["compared"][-1]["edit"] == "all"
+    assert found["compared"][-1]["measured"][-1]["conditioning moved"] > 0
     page = (tmp_path / "steering.html").read_text()
     title = REFERENCE.capitalize()
     assert title in page
