@@ -249,7 +249,9 @@ def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:
     own: Sequence[Any] = request.prompts or tuple(Image.open(path).convert("RGB") for path in pictures)
     assert session.reference is not None
     notes.append("cosines by the judge; beyond random: the change of the cosine, minus that by as many random latents")
-    if request.judge.partition(":")[2] == f"{session.run.asked.model}|{session.run.asked.pretrained}":  # type: ignore[union-attr]
+    assert session.run is not None
+    model = session.run.asked
+    if request.judge.partition(":")[2] in (model.model, f"{model.model}|{model.pretrained}"):
         notes.append("the judge is the model of the run, so its scores are circular; pass another --judge")
     return scored(request.judge, given, request.ordered_doses, own, session.reference)
 
