@@ -234,6 +234,7 @@ RUN = {
         },
     ),
     "docs/metrics.md": Page(),
+    "docs/robustness.md": Page(),
     "docs/steering.md": Page(steering),
     "docs/steering-tutorial.md": Page(
         tutorial, {'pipe("a red ring")': 'pipe("a red ring", num_inference_steps=1, height=32, width=32)'}

@@ -151,7 +151,7 @@ def unknown_attribute(owner: object, name: str, elsewhere: Iterable[str] = ()) -
     kind = type(owner).__name__
     if name.startswith("_"):  # asked by copy, pickle and notebooks, which expect the plain error
         return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=owner)
-    nearest = list(elsewhere) or nearest_names(name, (n for n in dir(owner) if not n.startswith("_")), 3)
+    nearest = list(elsewhere) or nearest_names(name, (n for n in dir(owner) if not n.startswith("_") and n != name), 3)
     fix = f"use {' or '.join(nearest)}" if nearest else f"see help({kind})"
     return UnknownAttributeError(expected=f"an attribute of {kind}", found=repr(name), fix=fix)
 

@@ -99,7 +99,8 @@ def test_every_option_of_the_two_forms_is_one_the_script_has() -> None:
     for name, form in runner.SCRIPTS.items():
         text = (BENCHMARKS / name).read_text()
         for flag in re.findall(r"--([a-z-]+)", f"{form.short or ''} {form.long or ''}"):
-            assert f"{flag.replace('-', '_')}=" in text, (name, flag)
+            option = flag.replace("-", "_")
+            assert f"{option}=" in text or f'"{option}":' in text, (name, flag)
 
 
 def test_the_short_form_is_part_of_the_long_one() -> None:

@@ -1,7 +1,7 @@
 """Where every picture and every caption is distinct, counting by picture changes nothing.
 
-The values were stored before pictures became the unit of all statistics. Sums over firings are compared bit for bit;
-what passes through a matrix product, whose rounding depends on the CPU, to 1e-12. To store them anew, run
+The values were stored before pictures became the unit of all statistics. Counts and names are compared bit for bit, sums
+over firings to 1e-15, because CPUs differ in the last bit, and what passes through a matrix product to 1e-12. To store them anew, run
 `PYTHONPATH=tests python tests/golden/test_distinct_pairs.py`.
 """
 

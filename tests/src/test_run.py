@@ -231,4 +231,4 @@ def test_probes_of_a_run_are_fitted_on_other_pictures_than_they_are_scored_on(fi
     assert {row["data"] for row in found["Absorption"]} == {"image", "text"}
     assert all(row["cknna"] > row["by_chance"] for row in found["CKNNA of activations and codes"])
     refused = CliRunner().invoke(probe_app, [str(finished.path), "--label", "shape=circle", "--k", "one"])
-    assert "--k as numbers, 1,16" in str(refused.exception)
+    assert "--k as whole numbers separated by commas" in str(refused.exception)

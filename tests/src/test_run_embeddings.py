@@ -79,7 +79,7 @@ def test_more_captions_than_rows_are_refused(files: Path, tmp_path: Path) -> Non
 
 
 def test_too_few_pairs_are_refused_before_work(tmp_path: Path) -> None:
-    with pytest.raises(CliplensError, match=r"Expected at least 4 pairs to train on and at least 4 to score on"):
+    with pytest.raises(CliplensError, match=r"Expected at least 4 pairs to train on and at least 4 pairs to score on"):
         run(Settings(pairs="world:3"), tmp_path / "run")
     assert not (tmp_path / "run" / "activations").exists()
 

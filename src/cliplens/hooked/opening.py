@@ -62,7 +62,7 @@ def _explained(model: nn.Module, side: Side, error: Exception) -> InputError:
     """Return the error that says why an adapter could not open a side of a model put together unlike the stock one."""
     if wrapped := wrapped_parts(model):
         return _in_wrappers(wrapped)
-    if isinstance(error, InputError):
+    if isinstance(error, InputError) and not isinstance(error, AttributeError):
         return error
     changed = changes(model)
     named = [f"{name or 'the model'} is {why}" for name, why in changed.items()]

@@ -85,7 +85,7 @@ def controls(
         trained: batches and decoders of the dictionaries that were trained as controls, by name of the control.
     """
     value = _scored(batches, decoder)
-    rebuilt = {"untrained": [_untrained(b, decoder, _usual_l0(batches)) for b in batches]}
+    rebuilt: dict[str, Sequence[Batch]] = {"untrained": [_untrained(b, decoder, _usual_l0(batches)) for b in batches]}
     rebuilt |= {name: made[0][0] for name, made in (trained or {}).items() if name != RESEEDS}
     others = {"untrained": _scored(rebuilt["untrained"], decoder)}
     pairs = [b for b in batches if b.codes.image is not None and b.codes.text is not None and len(b.ids) > 1]

@@ -61,6 +61,8 @@ def explained(expected: str, fix: str) -> Iterator[None]:
     except TowerCheckError:
         raise
     except CliplensError as error:
+        if isinstance(error, AttributeError):  # a mistake in the code of the tower
+            raise TowerCheckError(expected=expected, found=f"AttributeError: {error}", fix=fix) from error
         raise TowerCheckError(expected=error.expected, found=error.found, fix=error.fix) from error
     except Exception as error:
         raise TowerCheckError(expected=expected, found=f"{type(error).__name__}: {error}", fix=fix) from error

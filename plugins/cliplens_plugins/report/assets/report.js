@@ -412,12 +412,17 @@
     else if (/^[1-5]$/.test(event.key) && kinds[event.key - 1]) { state.kind = kinds[event.key - 1]; arrange(); }
   });
 
+  function follow() {
+    const wanted = /^#latent-(\d+)$/.exec(location.hash);
+    if (wanted) { show(Number(wanted[1])); open(Number(wanted[1])); }
+  }
+
   measure();
   arrange();
   // Pictures stand behind this script in the file: cards drawn before they were read are drawn again.
   addEventListener("DOMContentLoaded", () => {
     draw(true);
-    const wanted = /^#latent-(\d+)$/.exec(location.hash);
-    if (wanted) { show(Number(wanted[1])); open(Number(wanted[1])); }
+    follow();
   });
+  addEventListener("hashchange", follow);
 })();
