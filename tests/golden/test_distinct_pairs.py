@@ -1,7 +1,7 @@
 """Where every picture and every caption is distinct, counting by picture changes nothing.
 
 The values were stored before pictures became the unit of all statistics. Counts and names are compared bit for bit,
-sums over firings to 1e-15, because CPUs differ in the last bit, and what passes through a matrix product to 1e-12. To
+sums over firings to 1e-15, because CPUs differ in the last bit, and what passes through a matrix product to 1e-11. To
 store them anew, run `PYTHONPATH=tests python tests/golden/test_distinct_pairs.py`.
 """
 
@@ -76,7 +76,7 @@ def test_distinct_pairs_give_the_stored_values() -> None:
             elif name.startswith(EXACT):
                 np.testing.assert_allclose(found[name], stored[name], rtol=1e-15, err_msg=name)
             else:
-                np.testing.assert_allclose(found[name], stored[name], rtol=1e-12, atol=1e-12, err_msg=name)
+                np.testing.assert_allclose(found[name], stored[name], rtol=1e-12, atol=1e-11, err_msg=name)
 
 
 if __name__ == "__main__":
