@@ -46,7 +46,7 @@ GAP = {
     "CLIP ViT-B/16, 500 pairs of COCO": (0.851, "embeddings committed at github.com/Weixin-Liang/Modality-Gap, 8e20cb2")
 }
 """Distance between the means of both modalities, computed from the files of the authors of arXiv 2203.02053."""
-SEM = "Gerych et al. table of output files of mardgui/SEM (arXiv 2603.19028), ViT-B/16"
+SEM = "output files of mardgui/SEM (arXiv 2603.19028), ViT-B/16"
 SEM_ROWS = {
     "none": (0.346, 0.250),
     "Orth-Proj": (0.521, 0.288),
