@@ -18,12 +18,12 @@ import torch
 
 Encoded = tuple[torch.Tensor, torch.Tensor]
 """Codes [row, d_sae] and reconstruction [row, d_in]."""
-Asked = argparse.Namespace
+Options = argparse.Namespace
 Trained = tuple[float, Callable[[torch.Tensor], Encoded]]
 """Seconds, and a function of rows that encodes them."""
 
 
-def batches(rows: torch.Tensor, asked: Asked) -> list[torch.Tensor]:
+def batches(rows: torch.Tensor, asked: Options) -> list[torch.Tensor]:
     """Return the batches of all steps, drawn with one seed."""
     draw = torch.Generator().manual_seed(0)
     order = torch.cat(
@@ -39,7 +39,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - started, result
 
 
-def sae_lens(rows: torch.Tensor, asked: Asked) -> Trained:
+def sae_lens(rows: torch.Tensor, asked: Options) -> Trained:
     """SAELens' own trainer and its stock TopK class."""
     from sae_lens import LoggingConfig
     from sae_lens.config import SAETrainerConfig
@@ -55,7 +55,7 @@ def sae_lens(rows: torch.Tensor, asked: Asked) -> Trained:
     return seconds, lambda x: (codes := sae.encode(x), sae.decode(codes))
 
 
-def cliplens(rows: torch.Tensor, asked: Asked) -> Trained:
+def cliplens(rows: torch.Tensor, asked: Options) -> Trained:
     """Our `train` with its sparse step, on the same trainer."""
     from cliplens.records import PairedActs
     from cliplens.sae import dictionary_config, train
@@ -71,7 +71,7 @@ def cliplens(rows: torch.Tensor, asked: Asked) -> Trained:
     return seconds, encode
 
 
-def overcomplete(rows: torch.Tensor, asked: Asked) -> Trained:
+def overcomplete(rows: torch.Tensor, asked: Options) -> Trained:
     """overcomplete's TopKSAE and `train_sae`."""
     from overcomplete.sae import TopKSAE, train_sae
 
@@ -87,7 +87,7 @@ def overcomplete(rows: torch.Tensor, asked: Asked) -> Trained:
     return seconds, lambda x: (codes := sae.encode(x)[1], sae.decode(codes))
 
 
-def dictionary_learning(rows: torch.Tensor, asked: Asked) -> Trained:
+def dictionary_learning(rows: torch.Tensor, asked: Options) -> Trained:
     """dictionary_learning's TopKTrainer."""
     from dictionary_learning.trainers.top_k import AutoEncoderTopK, TopKTrainer
 
@@ -105,7 +105,7 @@ def dictionary_learning(rows: torch.Tensor, asked: Asked) -> Trained:
     return seconds, lambda x: (codes := trainer.ae.encode(x), trainer.ae.decode(codes))
 
 
-def sparsify(rows: torch.Tensor, asked: Asked) -> Trained:
+def sparsify(rows: torch.Tensor, asked: Options) -> Trained:
     """eai-sparsify's SparseCoder in a loop of our own, as its trainer reads a language model."""
     from sparsify import SparseCoder, SparseCoderConfig
 

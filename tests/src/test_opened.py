@@ -63,3 +63,9 @@ def test_a_run_without_scores_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("[asked]\npairs = 'world:10'\n")
     with pytest.raises(InputError, match="Expected a run that was scored"):
         _ = OpenedRun(RunFolder.open(tmp_path)).table
+
+
+def test_a_run_opens_from_its_path(finished: RunFolder, tmp_path: Path) -> None:
+    assert OpenedRun(str(finished.path)).folder == finished  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"Expected a run folder, which contains run\.toml"):
+        OpenedRun(tmp_path)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,9 +39,20 @@ def asked_pairs(settings: Settings) -> Pairs:
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A finished run. Each part is opened on first use."""
+    """A finished run. Each part is opened on first use.
+
+    Args:
+        folder: the run folder, or its path.
+
+    Raises:
+        InputError: there is no run in the folder.
+    """
 
     folder: RunFolder
+
+    def __post_init__(self) -> None:
+        if isinstance(self.folder, str | Path):
+            object.__setattr__(self, "folder", RunFolder.open(self.folder))
 
     @cached_property
     def asked(self) -> Settings:
