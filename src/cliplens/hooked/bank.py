@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cliplens.arrays import check_embeddings
 from cliplens.errors import InputError, MismatchError, unknown_name
 from cliplens.hooked.head import affine
 from cliplens.hooked.norm import ClosedNorm, HookedLayerNorm
@@ -67,6 +68,7 @@ class BankedTower(SplicedTower):
 
         Raises:
             MismatchError: the embeddings have another width, or their number differs from that of the names.
+            NonFiniteError: an embedding holds nan or inf.
         """
         names = tuple(str(i) for i in range(len(embeddings))) if names is None else tuple(names)
         d = self.cfg.d_embed
@@ -76,6 +78,7 @@ class BankedTower(SplicedTower):
                 found=f"{list(embeddings.shape)} and {len(names)} names",
                 fix="embed the concepts with the other tower of this model",
             )
+        check_embeddings(embeddings, "embeddings of the concepts")
         chosen = _by_image(labels) if isinstance(labels, Tensor) else labels
         self.bank = Bank(
             F.normalize(embeddings.detach().to(self.cfg.device, self.cfg.dtype), dim=-1), names, scale, bias, chosen

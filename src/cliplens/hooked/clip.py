@@ -233,15 +233,21 @@ class HookedCLIP(JointRoot):
             labels: the right class of each image, for losses of the classifier.
 
         Raises:
-            InputError: the model has no text tower or no tokenizer.
+            InputError: the model has no text tower or no tokenizer, or there is no list of captions.
         """
+        if isinstance(captions, str) or not len(captions):
+            raise InputError(
+                expected="a list of captions, one per class",
+                found=repr(captions),
+                fix=f"pass [{captions or 'a dog'!r}]",
+            )
         text: Any = self.tower("text")
         scale, bias = self.logit_scale_and_bias()
         self.tower("vision").set_bank(
             text(text.to_tokens(captions)),
             captions,
-            scale=float(scale),
-            bias=0.0 if bias is None else float(bias),
+            scale=float(scale.detach()),
+            bias=0.0 if bias is None else float(bias.detach()),
             labels=labels,
         )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens import patching
 
 import cliplens
-from cliplens.errors import InputError, MismatchError, UnknownNameError
+from cliplens.errors import InputError, MismatchError, NonFiniteError, UnknownNameError
 from cliplens.hooked import HookedCLIP, HookedTower
 from support.tiny import TinyTokenizer, tiny_images, tiny_model, tiny_tokens
 
@@ -194,3 +194,13 @@ def test_patching_by_transformer_lens_is_patching_by_hand(side: str) -> None:
     assert float(patterns[0, 1]) == pytest.approx(float(by_hand("blocks.0.attn.hook_pattern", everywhere, 1)), rel=1e-5)
     outputs = patching.get_act_patch_mlp_out(tower, corrupted, cache, metric)
     assert float(outputs[2, 0]) == pytest.approx(float(by_hand("blocks.2.hook_mlp_out", everywhere, 0)), rel=1e-5)
+
+
+def test_a_bank_needs_a_list_of_captions_and_finite_embeddings(clip: HookedCLIP) -> None:
+    for captions in ("red", []):
+        with pytest.raises(InputError, match="a list of captions, one per class"):
+            clip.set_text_bank(captions)
+    rows = torch.ones(2, clip.vision.cfg.d_embed)
+    rows[1, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match="embeddings of the concepts"):
+        clip.vision.set_bank(rows)
