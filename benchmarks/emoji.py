@@ -1,4 +1,4 @@
-"""What can the embedded model of real drawings do? Retrieval, gender, skin tone, profession, artist, language.
+"""Measure the embedded model of real drawings: retrieval, gender, skin tone, profession, artist, language.
 
     CLIPLENS_DATA=FOLDER python benchmarks/emoji.py [--models emoji emoji-seed1 emoji-seed2] [--resume FIGURES.jsonl]
 

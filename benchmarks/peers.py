@@ -36,7 +36,7 @@ class Peer:
 
     name: str
     install: str | None
-    """What pip installs; None for what is part of this environment."""
+    """Requirement for pip; None for a package of this environment."""
     cases: tuple[str, ...]
     """Scripts of `_peers` that run it."""
     missing: str = ""

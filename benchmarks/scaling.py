@@ -32,7 +32,7 @@ STEPS = ("harvest", "score", "controls", "name")
 
 @dataclass(frozen=True)
 class Used:
-    """What one command took: wall and CPU seconds, and peak memory in MiB."""
+    """Cost of one command: wall and CPU seconds, and peak memory in MiB."""
 
     wall: float
     cpu: float

@@ -35,8 +35,8 @@ def coverage(n: int, trials: int, seed: int) -> dict[str, float]:
 def false_discoveries(seed: int, repeats: int = 40) -> tuple[float, float]:
     """Return two false discovery rates at 4,096 latents and q <= .05.
 
-    First, no latent has an effect: the share of repeats with at least one discovery. Second, 1,000 latents have an
-    effect: the share of false discoveries among all discoveries.
+    The first is the share of repeats with at least one discovery where no latent has an effect. The second is the share
+    of false discoveries among all discoveries where 1,000 latents have one.
     """
     g = np.random.default_rng(seed)
     none, among = [], []

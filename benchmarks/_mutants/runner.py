@@ -231,7 +231,7 @@ def module_of(path: Path) -> str:
 
 
 class _FixtureWatcher:
-    """Record the lines that each fixture executes, and count them for every test that uses the fixture."""
+    """Record the lines that each fixture runs, and credit them to every test that uses the fixture."""
 
     def __init__(self, of_fixture: dict[tuple[str, str], set[tuple[str, int]]]) -> None:
         self._of_fixture = of_fixture

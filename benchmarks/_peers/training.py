@@ -1,7 +1,7 @@
-"""Train one top-k dictionary with one peer, in the peer's environment; writes what it measured as JSON.
+"""Train one top-k dictionary with one peer, in the peer's environment, and write the measurements as JSON.
 
 Every peer gets the same rows, width, k, batch size, learning rate and number of steps. The time is the CPU time of the
-training loop alone, by the peer's own loop where it has one. The rows are centred by their mean, for every peer alike.
+training loop alone, by the peer's own loop where it has one. Every peer gets rows centred by their mean.
 """
 
 import argparse

@@ -66,4 +66,4 @@ codes = of_images.encode(of_images.W_dec.new_tensor(np.load("image.npy")[:4]))
 (codes != 0).sum(1)
 
 # %% [markdown]
-# What needs the model, and refuses without it: heat maps over patches and words, fidelity, causal effects, steering.
+# Without the model these are refused: heat maps over patches and words, fidelity, causal effects, steering.

@@ -53,7 +53,7 @@ def normalised(pixels: UInt8[Tensor, "batch 3 side side"]) -> Float[Tensor, "bat
 
 
 class Data:
-    """What the model may see: drawings of `artists` and names in `TRAINED_LANGUAGES`, without what is held out."""
+    """Training data: drawings of `artists` and names in `TRAINED_LANGUAGES`, without held-out concepts and cells."""
 
     def __init__(self, artists: Sequence[str] = tuple(ARTISTS)) -> None:
         folder = data_folder()

@@ -11,7 +11,7 @@ from cliplens.sae import Dictionary
 from cliplens_plugins.bias.data import Prompts
 
 SemVariant = Literal["b", "bi", "i"]
-"""What decides how much of a code is kept. "b": its relevance, from the prompt's own codes, and its bias; "bi": the
+"""Rule for the kept part of a code. "b": its relevance, from the prompt's own codes, and its bias; "bi": the
 same, with the relevance from the median over paraphrases; "i": its relevance only."""
 
 

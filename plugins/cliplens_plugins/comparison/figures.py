@@ -41,7 +41,7 @@ class Figure:
     better: int
     """1 where more is better, -1 where less is, 0 where neither."""
     control: str
-    """What the control is; "" where there is none."""
+    """Description of the control; "" where there is none."""
     sampled: str = "pictures"
     """The units of the bootstrap: pictures, latents, or "" where there is none."""
 

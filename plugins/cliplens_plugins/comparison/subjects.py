@@ -61,7 +61,7 @@ class Subject:
 
     @cached_property
     def basis(self) -> dict[str, str]:
-        """What its figures were measured on, by name. Figures on another basis are not comparable."""
+        """Basis of its figures, by name: pairs, hook, judge, ... Figures on another basis are not comparable."""
         found, asked = self.run.folder.read_settings(), self.asked
         model = found.get("model", {})
         own = str(model.get("weights_sha256") or model.get("name") or asked.model)

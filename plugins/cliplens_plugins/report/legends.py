@@ -1,4 +1,4 @@
-"""What each table of the report says, in one line, and plain words for the names of its columns and figures."""
+"""Explain each table of the report in one line, and name its columns and figures in plain words."""
 
 import tomllib
 from importlib.resources import files

@@ -25,7 +25,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Trace:
-    """What detectors read of pictures."""
+    """Features of pictures that detectors read."""
 
     codes: Float[Tensor, "sample d_sae"]
     """The largest code over positions."""

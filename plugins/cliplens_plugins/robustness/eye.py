@@ -1,4 +1,4 @@
-"""What a model and a dictionary see in pixels: embedding, activations, codes and pre-activations, with gradients."""
+"""Encode pixels with a model and a dictionary: embedding, activations, codes, pre-activations, with gradients."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class View:
-    """What a model sees in a batch of pixels."""
+    """Encodings of a batch of pixels."""
 
     raw: Float[Tensor, "sample d_embed"]
     """The embedding before it is normalised."""

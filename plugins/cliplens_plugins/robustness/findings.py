@@ -1,4 +1,4 @@
-"""What the tables of attacks say, in sentences, what hurts first."""
+"""Put the tables of attacks into sentences, bad news first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -33,7 +33,7 @@ CLASSES = ("ImgD", "TextD", "CrossD")
 
 EPS = (1.0, 2.0, 4.0, 8.0)
 ATTACKS_LARGE, EPS_LARGE = ("margin", "caption", "class"), (4.0,)
-"""What is tried on models so large that minutes of two cores allow few pictures."""
+"""Attacks and eps for models so large that few pictures fit into minutes of two cores."""
 OWN, UNTRAINED, RESEEDED = "own", "never trained", "other seed"
 ACTS = 2048
 SPARE = 3
@@ -48,7 +48,7 @@ _TWINS = {"world": "world-plain", "world-plain": "world"}
 
 @dataclass(frozen=True, kw_only=True)
 class AttackOptions:
-    """What a study of attacks is asked for."""
+    """Options of a study of attacks."""
 
     labels: str | None = None
     images: int | None = None

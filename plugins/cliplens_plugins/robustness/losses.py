@@ -1,4 +1,4 @@
-"""What an attack maximises: losses of zero-shot classification, of features, of captions, of classes of latents."""
+"""Objectives of attacks: losses of zero-shot classification, of features, of captions, of classes of latents."""
 
 import torch
 from jaxtyping import Bool, Float, Int

@@ -27,7 +27,7 @@ TRACED = ("zero-shot margin", "feature", "to the caption")
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model says of pictures; a mask per figure, or nan without captions."""
+    """Answers of a model on pictures: a mask per figure, or nan without captions."""
 
     right: Bool[np.ndarray, " sample"]
     """The nearest class is the own."""

@@ -67,7 +67,7 @@ class Attacked:
 
     pixels: Pixels
     value: Float[Tensor, " sample"]
-    """What decided which iterate is best, at the best iterate."""
+    """Value by which the best iterate was chosen, at that iterate."""
 
 
 def pgd(

@@ -14,7 +14,7 @@ from cliplens import keys
 _SEED = 311
 _SMALLEST = 6
 CASES = ("wrong word", "scrambled word", "empty box", "own word")
-"""What is written. Scrambled letters are the control of reading, an empty box the control of covering the picture."""
+"""Kind of text. Scrambled letters are the control of reading, an empty box the control of covering the picture."""
 Embed = Callable[[Sequence[Image.Image]], Float[Tensor, "sample d_embed"]]
 
 
@@ -76,7 +76,7 @@ def wrong_classes(
 
 @dataclass(frozen=True)
 class Typographic:
-    """What a model says of pictures with a word on them."""
+    """Answers of a model on pictures with a word on them."""
 
     predicted: dict[str, Int64[np.ndarray, " sample"]]
     """Class said, for `clean` and each of `CASES`."""

@@ -7,7 +7,7 @@ by the same vector; the words before them stay as they are. The projection is th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from cliplens.edits import Steering
 from cliplens.errors import InputError, MismatchError
 from cliplens.sites import Modality, Site
+from cliplens_plugins.steering.derived import DerivedSteering
 from cliplens_plugins.steering.ports import diffusion, transformers_clip
 from cliplens_plugins.steering.ports.rewriting import on_direction, with_position
 
@@ -72,10 +72,9 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class ThroughProjection(Steering):
+class ThroughProjection(DerivedSteering):
     """Rewrites states before a projection as another steering rewrites the embedding."""
 
-    of: Steering
     projection: Projection
     unit: bool
     """Whether the other steering rewrites the embedding at unit norm."""
@@ -89,21 +88,6 @@ class ThroughProjection(Steering):
     def sites(self) -> tuple[Site, ...]:
         """Return the output of the text encoder's last norm."""
         return (Site("text", transformers_clip.FINAL),)
-
-    @property
-    def idle(self) -> bool:
-        """Return whether the other steering changes nothing."""
-        return self.of.idle
-
-    def at_dose(self, dose: float) -> "ThroughProjection":
-        """Return the same at another dose of the other steering.
-
-        Raises:
-            TypeError: the other steering has no doses.
-        """
-        if not hasattr(self.of, "at_dose"):
-            raise TypeError(f"{type(self.of).__name__} has no doses")
-        return replace(self, of=self.of.at_dose(dose))
 
     def __call__(
         self, acts: Float[Tensor, "batch pos d_in"], modality: Modality, special: Int[Tensor, " batch"] | None = None

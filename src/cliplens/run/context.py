@@ -25,7 +25,7 @@ class RunContext:
     group: Group
     judge: Judge | None = None
     memory: Memory | None = None
-    """What the runs of a sweep compute once; None in a single run."""
+    """Values that the runs of a sweep share; None in a single run."""
 
 
 @dataclass(frozen=True)

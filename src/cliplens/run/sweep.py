@@ -45,7 +45,7 @@ _WAIT = 1.0
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep would do: the plan of each run, by name, and the bytes of the activations still to harvest."""
+    """Plan of a sweep: the plan of each run, by name, and the bytes of the activations still to harvest."""
 
     runs: Mapping[str, RunPlan]
     checked: Mapping[str, Checked]

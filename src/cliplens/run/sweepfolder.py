@@ -41,7 +41,7 @@ class SweepFolder:
 
     @property
     def toml(self) -> Path:
-        """What was asked: settings, grid, and the names of the runs."""
+        """Settings, grid, and the names of the runs."""
         return self.path / "sweep.toml"
 
     @property

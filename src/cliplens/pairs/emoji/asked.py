@@ -40,7 +40,7 @@ class EmojiSource:
     namings: tuple[Naming, ...] = ("name",)
     """The name, the translators' keywords, or both; each is one caption."""
     part: Part = "all"
-    """What the embedded model saw ("trained"), what it never saw ("unseen"), or everything."""
+    """Drawings of the training ("trained"), held-out ones ("unseen"), or all."""
     limit: int | None = None
     """Number of emoji per artist, chosen by hash."""
 
