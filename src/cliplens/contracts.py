@@ -101,6 +101,10 @@ class ModelSource(ABC):
     def load(self, name: str, pretrained: str | None, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """Load a model in eval mode, on the device and in the dtype."""
 
+    def trained_on(self, name: str) -> str:
+        """Return what a model was trained on, where it can be used for nothing else; "" for models of wide use."""
+        return ""
+
     @abstractmethod
     def adopt(self, model: nn.Module) -> LoadedModel | None:
         """Return a model object with preprocess, tokenizer and identity; None if this source does not recognise it."""

@@ -121,6 +121,25 @@ def wrap(
     )
 
 
+def domain_note(name: str, pictures: str = "") -> str:
+    """Return a sentence about a model that knows one small kind of pictures and words alone; "" for the others.
+
+    Args:
+        name: of the model, as `load` takes it.
+        pictures: source of the pictures; the model's own, such as `emoji:noto`, needs no note.
+
+    >>> domain_note("world")[:41]
+    'world was trained on nothing but pictures'
+    """
+    if pictures.startswith(f"{name.partition('-')[0]}:"):
+        return ""
+    for _, source in registry.made("models", ModelSource):
+        if source.knows(name):
+            seen = source.trained_on(name)
+            return seen and f"{name} was trained on nothing but {seen}; on others its answers mean little."
+    return ""
+
+
 def _recognised_inside(model: nn.Module, sources: Sequence[ModelSource]) -> str | None:
     """Return the name of the outermost module inside a model that a source recognises."""
     names = sorted((name for name, _ in model.named_modules() if name), key=lambda name: name.count("."))

@@ -13,6 +13,7 @@ from PIL import Image
 import cliplens
 from cliplens.contracts import LoadedModel
 from cliplens.errors import InputError, UnknownNameError
+from cliplens.models import domain_note
 from cliplens.pairs.emoji import ARTISTS, drawings
 from cliplens_hooks.assets import ASSETS, MERGES
 from cliplens_hooks.models.emoji import CONTEXT, NAME, TWINS, EmojiModels, emoji_tokenizer, twin_folder
@@ -65,6 +66,14 @@ def test_unknown_names_tags_and_twins_that_were_not_made_are_refused(
     for name in TWINS:
         with pytest.raises(InputError, match="python -m cliplens_hooks"):
             source.load(name, None, device=CPU, dtype=torch.float32)
+
+
+def test_a_note_says_what_the_models_know_and_their_own_pictures_need_none() -> None:
+    assert "nothing but drawings of emoji" in domain_note("emoji")
+    assert domain_note("emoji-seed1").startswith("emoji-seed1 was trained")
+    assert "program" in domain_note("world-plain", "emoji:noto")
+    assert domain_note("emoji", "emoji:noto?limit=5") == domain_note("world-plain", "world:9") == ""
+    assert domain_note("ViT-B-32") == domain_note("no such model") == ""
 
 
 def test_a_twin_that_was_made_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,10 @@ class EmojiModels(ModelSource):
         identity = identity_of(model, name=name, pretrained=None, preprocess=describe(cfg), tokenizer=tokenizer)
         return LoadedModel(model.to(device=device, dtype=dtype), preprocess_of(cfg), tokenizer, identity)
 
+    def trained_on(self, name: str) -> str:
+        """Return what it saw."""
+        return "drawings of emoji and their names (docs/emoji.md)"
+
     def adopt(self, model: nn.Module) -> LoadedModel | None:
         """Return None: an object of this model is an ordinary open_clip model."""
         return None

@@ -67,6 +67,10 @@ class WorldModels(ModelSource):
         identity = identity_of(model, name=name, pretrained=None, preprocess=describe(cfg), tokenizer=tokenizer)
         return LoadedModel(model.to(device=device, dtype=dtype), preprocess_of(cfg), tokenizer, identity)
 
+    def trained_on(self, name: str) -> str:
+        """Return what it saw."""
+        return "pictures and captions that a program makes (docs/world.md)"
+
     def adopt(self, model: nn.Module) -> LoadedModel | None:
         """Return None: an object of an embedded model is an ordinary open_clip model."""
         return None

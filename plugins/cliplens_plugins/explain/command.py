@@ -45,6 +45,7 @@ def explain(
     from cliplens import api
     from cliplens.analysis import explain_pair
     from cliplens.errors import BadPictureError, InputError
+    from cliplens.models import domain_note
     from cliplens.pairs import tokenised
     from cliplens.pictures import open_picture
     from cliplens.run import OpenedRun
@@ -76,6 +77,9 @@ def explain(
         typer.echo(f"{found}")
         if clip.tokenizer is not None and tokenised([caption], clip.tokenizer).truncated:
             typer.echo("The caption is longer than the model's context and was truncated to the words shown.")
+    note = domain_note(clip.identity.name)
+    if note:
+        typer.echo(note)
     out.parent.mkdir(parents=True, exist_ok=True)
     drawn.save(out)
     typer.echo(f"Written: {out}")

@@ -40,6 +40,7 @@ def zero_shot(
     from cliplens.errors import InputError
     from cliplens.files import atomic_write
     from cliplens.hooked import TEMPLATES
+    from cliplens.models import domain_note
     from cliplens.pairs import IMAGE_SUFFIXES, Pairs
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
@@ -72,6 +73,9 @@ def zero_shot(
     typer.echo(
         "Probabilities compare the classes with each other; they do not say whether a picture shows any of them."
     )
+    note = domain_note(clip.identity.name, pictures)
+    if note:
+        typer.echo(note)
     cut = cut_sentences(clip, names, template or TEMPLATES)
     if cut:
         count = len(names) * len(template or TEMPLATES)

@@ -52,7 +52,11 @@ def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities
 
     found = _NAME.fullmatch(path)
     if found is None and path.startswith(PREFIX):
-        raise PairsError(expected="hf:owner/name@split", found=repr(path), fix="write for example hf:owner/name@train")
+        raise PairsError(
+            expected="hf:owner/name:config@split?limit=N, each part once and all but the name optional",
+            found=repr(path),
+            fix="write for example hf:owner/name@train",
+        )
     if (Path(path) / _SPLITS).is_file():
         splits = sorted(p.parent.name for p in Path(path).glob("*/state.json"))
         raise PairsError(

@@ -29,6 +29,7 @@ def test_a_picture_is_written_with_its_control(picture: Path, method: str) -> No
     assert done.exit_code == 0, done.exception
     assert "Greying the" in done.output
     assert f"words by {method}" in done.output
+    assert done.output.count("trained on nothing but pictures and captions that a program makes") == 1
     with Image.open(out) as written:
         assert written.width == 448
 

@@ -49,6 +49,7 @@ def test_the_command_prints_and_writes(folder: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["zero-shot", "world", str(folder), *options])
     assert done.exit_code == 0, done.exception
     assert "ring/broken.png  not read:" in done.output
+    assert done.output.count("trained on nothing but") == 1
     assert "Accuracy " in done.output
     assert "always the most frequent class" in done.output
     rows = list(csv.DictReader(out.read_text().splitlines()))

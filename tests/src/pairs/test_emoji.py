@@ -161,6 +161,8 @@ def test_a_limit_takes_the_same_emoji_of_every_artist(data: Path) -> None:
         ("emoji:noto?names=titles", "Expected names of name, tags"),
         ("emoji:noto?part=none", "Expected part of all, trained, unseen"),
         ("emoji:noto?limit=0", "limit=N with N of 1 or more"),
+        ("emoji:noto?limit=5&limit=6", "Expected each option once, but found limit=5 and limit=6. Fix: keep one of"),
+        ("emoji:noto?language=de&names=tags&language=de", "language=de and language=de"),
         ("emoji:fluent", "no emoji.csv there"),
         ("emoji:noto?language=ja", "names in the language 'ja'"),
         ("emoji:/no/such/folder", "a table of drawings at /no/such/folder"),

@@ -176,6 +176,11 @@ def test_a_name_loads_whole_or_streams_its_first_rows(
     assert is_seed(pairs[2], 1)
 
 
+def test_a_limit_given_twice_is_refused() -> None:
+    with pytest.raises(PairsError, match=r"each part once.*limit=5&limit=6.*Fix"):
+        read_pairs("hf:nobody/nothing@train?limit=5&limit=6")
+
+
 def test_a_name_that_does_not_load_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PairsError, match=r"that `datasets` loads at hf:nobody/nothing@train.*hf:owner/name@split"):

@@ -49,10 +49,10 @@ class EmojiSource:
         """Return what a name such as `emoji:noto?language=de` asks for.
 
         Raises:
-            PairsError: the form, an artist, a language or an option is unknown.
+            PairsError: the form, an artist, a language or an option is unknown, or an option is given twice.
         """
         artists, _, query = text.removeprefix(EMOJI_PREFIX).partition("?")
-        options = dict(_option(part) for part in query.split("&") if part)
+        options = _options(query)
         unknown = [name for name in options if name not in ("language", "names", "part", "limit")]
         if unknown or not artists:
             raise PairsError(expected=_FORM, found=repr(text), fix="correct the name")
@@ -97,6 +97,16 @@ def data_folder() -> Path:
         found = f"no folder at {named}" if named else "CLIPLENS_DATA unset"
         raise PairsError(expected="a folder of drawings and their names", found=found, fix=GET_THEM)
     return Path(named).expanduser()
+
+
+def _options(query: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in (_option(part) for part in query.split("&") if part):
+        if name in options:
+            both = f"{name}={options[name]} and {name}={value}"
+            raise PairsError(expected="each option once", found=both, fix="keep one of the two")
+        options[name] = value
+    return options
 
 
 def _option(part: str) -> tuple[str, str]:
