@@ -69,13 +69,15 @@ def _tell(folder: Any) -> None:
     from cliplens.files import read_json
 
     heads = {"l0": "L0", "explained_variance": "explained variance", "alive": "alive", "d_sae": "latents"}
-    table = Table("dictionary", *heads.values(), box=None)
-    for run in folder.runs:
-        found = read_json(run.summary) if run.summary.exists() else {}
-        shown = [found.get(name) for name in heads]
-        table.add_row(
-            run.path.name, *("-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in shown)
-        )
+    found = {run.path.name: read_json(run.summary) if run.summary.exists() else {} for run in folder.runs}
+    heads = {name: head for name, head in heads.items() if any(name in figures for figures in found.values())}
+    table = Table("dictionary", *heads.values(), box=None)  # only names where nothing was scored
+    for name, figures in found.items():
+        table.add_row(name, *(_cell(figures.get(head)) for head in heads))
     console.print(table)
     console.print(f"[bold]Sweep[/] {folder.path}", soft_wrap=True)
     console.print(f"Compare them: cliplens compare {folder.path}", soft_wrap=True, markup=False)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
