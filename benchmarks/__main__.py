@@ -4,6 +4,7 @@
     python -m benchmarks all --long           every table of README and docs; prints the hours of each script
     python -m benchmarks world.py scoring.py  some of them
     python -m benchmarks peers                other libraries beside this one, each in an environment of its own
+    python -m benchmarks versions             the lowest and newest dependencies, other Pythons, TransformerLens 4
     python -m benchmarks --list               what would run, with its options
 
 Every script writes RESULTS/NAME.json. If a script fails, the others still run, and the failure is reported at the end.
@@ -61,7 +62,7 @@ SCRIPTS: dict[str, Form] = {
     "mutants.py": Form(None, ""),
     "reliability.py": Form(None, ""),
 }
-ON_THE_INDEX = {"peers.py": Form("", "")}
+ON_THE_INDEX = {"peers.py": Form("", ""), "versions.py": Form("", "")}
 """Scripts that install packages from the package index; only run when they are named."""
 BY_HAND = ("on_gpu.py", "with_weights.py", "advice.py", "bias.py", "robustness.py", "report_browser.py")
 BY_HAND += ("harvest_emoji.py", "emoji.py")

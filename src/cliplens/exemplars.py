@@ -37,11 +37,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from tqdm.auto import tqdm
 
 from cliplens.errors import DamagedError, PairsError
 from cliplens.files import atomic_write, partial_path
 from cliplens.pairs import open_image
+from cliplens.progress import Bar
 from cliplens.records import Exemplars, Pair, PositionActivations, Positions
 from cliplens.sites import Modality
 
@@ -193,7 +193,7 @@ def _save_thumbnails(folder: Path, pairs: Sequence[Pair]) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, str] = {}
     unique = {pair.id: pair for pair in pairs}
-    for pair in tqdm(unique.values(), desc="thumbnails", unit="image", delay=2):
+    for pair in Bar(unique.values(), desc="thumbnails", unit="image"):
         if pair.source is None:
             continue
         try:

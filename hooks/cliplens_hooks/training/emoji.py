@@ -24,10 +24,10 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from cliplens.errors import CliplensError
 from cliplens.pairs.emoji import ARTISTS
+from cliplens.progress import Bar
 from cliplens_hooks.models.emoji import (
     CONTEXT,
     MEAN,
@@ -258,7 +258,7 @@ def train(recipe: Recipe, data: Data, *, checkpoint: Path | None = None) -> CLIP
     training = Training(recipe, data)
     if checkpoint is not None:
         training.resume(checkpoint)
-    steps = tqdm(range(training.step, recipe.steps), desc="training", delay=2, mininterval=5)
+    steps = Bar(range(training.step, recipe.steps), desc="training", mininterval=5)
     for _ in steps:
         loss = training.advance()
         steps.set_postfix(loss=f"{loss:.2f}", refresh=False)

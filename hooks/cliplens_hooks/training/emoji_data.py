@@ -10,10 +10,10 @@ from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from cliplens.pairs.emoji import ARTISTS, Drawing, data_folder, drawings, is_unseen, named
 from cliplens.pictures import open_picture
+from cliplens.progress import Bar
 from cliplens_hooks.models.emoji import CONTEXT, MEAN, SIDE, STD, TRAINED_LANGUAGES, emoji_tokenizer
 from cliplens_hooks.training.emoji_text import Encoder
 
@@ -41,7 +41,7 @@ class Batch:
 def pictures_of(found: Sequence[Drawing]) -> UInt8[Tensor, "drawing 3 side side"]:
     """Return drawings on white at the size of the model, as its preprocess makes them before it normalises."""
     pixels = np.empty((len(found), SIDE, SIDE, 3), dtype=np.uint8)
-    for n, drawing in enumerate(tqdm(found, desc="opening drawings", delay=2)):
+    for n, drawing in enumerate(Bar(found, desc="opening drawings")):
         pixels[n] = np.asarray(open_picture(drawing.path).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 

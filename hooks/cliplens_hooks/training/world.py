@@ -27,8 +27,8 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from cliplens.progress import Bar
 from cliplens.world import Scenes, captions, draw_scenes, lexicon, render
 from cliplens.world.assets import MERGES
 from cliplens.world.factors import SAID
@@ -131,7 +131,7 @@ def train(recipe: Recipe, *, report: Callable[[int, CLIP], None] | None = None) 
     decoders = Decoders(recipe, bag_of.n_words)
     parameters = [*model.parameters(), *decoders.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
-    for step in tqdm(range(recipe.steps + recipe.locked_steps), desc="training", delay=2):
+    for step in Bar(range(recipe.steps + recipe.locked_steps), desc="training"):
         scenes = draw_scenes(recipe.batch, seed=TRAINING_SEED + recipe.seed, start=step * recipe.batch)
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * schedule(step, recipe)
         if step == recipe.steps:

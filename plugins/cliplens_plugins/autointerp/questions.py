@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tqdm.auto import tqdm
-
 from cliplens.errors import PluginError
 from cliplens.faults import without_password
 from cliplens.files import atomic_write
+from cliplens.progress import Bar
 
 log = logging.getLogger(__name__)
 Messages = list[dict[str, Any]]
@@ -107,7 +106,7 @@ class QuestionQueue(Generic[Answer]):
             return []
         self._estimate(questions)
         with ThreadPoolExecutor(self._backend.parallel) as pool:
-            return list(tqdm(pool.map(self.ask, questions), total=len(questions), desc=what, delay=2))
+            return list(Bar(pool.map(self.ask, questions), total=len(questions), desc=what))
 
     def ask(self, question: Question[Answer]) -> Answer | None:
         """Return the answer from the cache or the model; None without a usable one."""

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import t as student
-from tqdm.auto import tqdm
 
 from cliplens.analysis import matched, mixtures
+from cliplens.progress import Bar
 from cliplens.statistics import mean_interval
 from cliplens_plugins.comparison.figures import FIGURES, NAN, Figure, Value, measure
 from cliplens_plugins.comparison.noise import (
@@ -99,7 +99,7 @@ def compare(subjects: Sequence[Subject], *, pairs: int = PAIRS, replicates: int 
     """
     samples = Samples(subjects, pairs, replicates)
     single = {}
-    for subject in tqdm(subjects, desc="measuring", unit="dictionary", delay=2, file=sys.stderr):
+    for subject in Bar(subjects, desc="measuring", unit="dictionary", file=sys.stderr):
         single[subject.name] = measure(subject, samples.of(subject))
     groups = configurations(subjects)
     for members in groups.values():

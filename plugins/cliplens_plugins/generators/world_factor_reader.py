@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from cliplens.progress import Bar
 from cliplens.world import FACTORS, IMAGE_ONLY, SHARED, draw_scenes, render
 
 FACTORS_READ = (*SHARED, *IMAGE_ONLY)
@@ -66,7 +66,7 @@ def train_factor_reader(*, steps: int = 1500, seed: int = 0) -> WorldFactorReade
     reader = WorldFactorReader()
     optimiser = torch.optim.AdamW(reader.parameters(), lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
-    for step in tqdm(range(steps), desc="training the reader", delay=2):
+    for step in Bar(range(steps), desc="training the reader"):
         scenes = draw_scenes(_BATCH, seed=READER_SEED + seed, start=step * _BATCH)
         logits = reader(pixels_to_inputs(render(scenes)))
         losses = [F.cross_entropy(logits[name], torch.from_numpy(scenes[name])) for name in FACTORS_READ]

@@ -19,10 +19,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
+from cliplens.progress import Bar
 from cliplens.world import FACTORS, SHARED, Scenes, captions, draw_scenes, object_masks, render
 from cliplens.world.factors import TILTS
 from cliplens_plugins.generators.painter import Painter, PainterConfig, SceneLayout
@@ -124,7 +124,7 @@ def _optimised(
     """Train a module; return it with the running mean of its weights, in eval mode."""
     mean = copy.deepcopy(module).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
-    for step in tqdm(range(steps), desc="training the generator", delay=2):
+    for step in Bar(range(steps), desc="training the generator"):
         warm = min(1.0, (step + 1) / recipe.warm_up)
         optimiser.param_groups[0]["lr"] = recipe.learning_rate * warm * schedule(step, steps)
         loss = loss_at(step)
@@ -191,7 +191,7 @@ def _conditions(clip: HookedCLIP, scenes: Scenes) -> Float[Tensor, "2 scene d_em
             fix="train on cliplens.load('world')",
         )
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for start in tqdm(range(0, len(scenes), 256), desc="embedding scenes", delay=2):
+    for start in Bar(range(0, len(scenes), 256), desc="embedding scenes"):
         part = scenes.rows(slice(start, start + 256))
         sides[0].append(clip.encode_image(_prepared(preprocess, render(part)), normalize=True))
         sides[1].append(clip.encode_text(tokenizer(captions(part)), normalize=True))

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
+from cliplens.progress import Bar
 from cliplens.sites import MODALITY_OF, Modality
 from cliplens.statistics import mean_and_deviation
 from cliplens.tasks import ids_of_rows, other_right_pairs
@@ -101,7 +101,7 @@ def causal_effects(
         scale = float(clip.logit_scale_and_bias()[0])
         others = other_right_pairs(len(images), ids_of_rows(images), ids_of_rows(tokens))
         measured = _Measured(shown.clean, labels, scale, others)
-        wanted = tqdm(latents, desc="ablating latents", unit="latent", delay=2)
+        wanted = Bar(latents, desc="ablating latents", unit="latent")
         return [_effect(shown, measured, latent, n_random, seed) for latent in wanted]
 
 

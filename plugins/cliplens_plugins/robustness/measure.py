@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cliplens import tasks
+from cliplens.progress import Bar
 from cliplens_plugins.robustness.attacks import Attack, attacks_of
 from cliplens_plugins.robustness.detectors import Trace, trace
 from cliplens_plugins.robustness.lab import Lab
@@ -88,7 +88,7 @@ def said(lab: Lab, unit: Float[Tensor, "sample d"]) -> tuple[str, ...]:
 def made(lab: Lab) -> Iterator[Made]:
     """Yield every attack at every eps with its figures."""
     every = [(eps, attack) for eps in lab.eps for attack in attacks_of(lab, eps)]
-    for eps, attack in tqdm(every, desc="attacking", delay=2, unit="attack"):
+    for eps, attack in Bar(every, desc="attacking", unit="attack"):
         yield _made(lab, attack, eps)
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cliplens.errors import InputError
+from cliplens.progress import Bar
 from cliplens_plugins.robustness.pixels import Pixels
 
 LEVEL = 1 / 255
@@ -101,7 +101,7 @@ def pgd(
     """
     rows = torch.arange(len(clean))
     done = []
-    for part in tqdm(rows.split(batch), desc=progress, disable=progress is None, delay=2, leave=False):
+    for part in Bar(rows.split(batch), desc=progress, disable=progress is None, leave=False):
         done.append(_best(objective, clean[part], part, budget, seed))
     return Attacked(torch.cat([d.pixels for d in done]), torch.cat([d.value for d in done]))
 

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cliplens.arrays import check_embeddings
 from cliplens.errors import InputError
 from cliplens.hooked import TEMPLATES, HookedCLIP
 from cliplens.pairs import Decoder, Pairs, tokenised
+from cliplens.progress import Bar
 from cliplens.statistics import wilson_interval
 
 
@@ -54,7 +54,7 @@ def classified(
     ids: list[str] = []
     rows = [torch.zeros(0, len(classes), dtype=torch.float64)]
     starts = range(0, len(pairs), batch_size)
-    for start in tqdm(starts, desc="classifying", unit="batch", delay=2):
+    for start in Bar(starts, desc="classifying", unit="batch"):
         decoded = decoder[np.arange(start, min(start + batch_size, len(pairs)))]
         bad |= {pair.id: reason for pair, reason in decoded.bad}
         if decoded.ids:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.cells import BadCaption, Caption, captions_of, id_of, image_of
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Files, Growing
 from cliplens.pictures import BadPicture, PictureSource
+from cliplens.progress import Bar
 from cliplens.sites import Modalities
 
 Columns = tuple[str | None, str | None, str | None]
@@ -144,7 +144,7 @@ def pairs_of_rows(
     image_column, caption_column, id_column = columns
     made = PairsBuilder(name, root if image_column else None, captions=caption_column is not None)
     number = -1
-    for number, row in enumerate(tqdm(rows, desc="reading pairs", unit="row", delay=2)):
+    for number, row in enumerate(Bar(rows, desc="reading pairs", unit="row")):
         cells = row.cells if isinstance(row, BadRow) else row
         pair_id = None if id_column is None else id_of(cells.get(id_column))
         image = None if image_column is None else image_of(cells.get(image_column))

@@ -10,7 +10,6 @@ from typing import SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int, Int64, Shaped, UInt8
-from tqdm.auto import tqdm
 
 from cliplens.errors import NearestNames, PairsError
 from cliplens.keys import first_id
@@ -20,6 +19,7 @@ from cliplens.pairs.lazy import ImageColumn, LazyImages
 from cliplens.pairs.same import representatives
 from cliplens.pairs.strings import Files, Strings, print_of_image
 from cliplens.pictures import AS_SEEN, BadPicture, PictureOptions
+from cliplens.progress import Bar
 from cliplens.records import ImageSource, Pair
 
 
@@ -235,7 +235,7 @@ class Pairs(NearestNames, Sequence[Pair]):
             images = None
         prints = map(_printer(images), range(len(self._ids)) if self._rows is None else map(int, self._rows))
         columns = zip(self._raw(self._ids), self._raw(self._captions), prints, strict=True)
-        for parts in tqdm(columns, total=len(self), desc="hashing pairs", unit="pair", delay=2):
+        for parts in Bar(columns, total=len(self), desc="hashing pairs", unit="pair"):
             digest.update(b"".join(len(part).to_bytes(8, "little") + part for part in parts))
         return digest.hexdigest()
 

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Int64
-from tqdm.auto import tqdm
 
 from cliplens.errors import PairsError
 from cliplens.pairs.cells import BadCaption, Caption, captions_of
@@ -24,6 +23,7 @@ from cliplens.pairs.lazy import LazyImages
 from cliplens.pairs.pairs import Pairs
 from cliplens.pairs.strings import Growing
 from cliplens.pictures import BadPicture
+from cliplens.progress import Bar
 
 _NOWHERE = (-1, -1, -1)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -60,7 +60,7 @@ def read_tars(pattern: str, caption_key: str | None = None, *, captions: bool = 
     locations, rows = array("q"), array("q")
     count = several = said = 0
     notes = _missing(pattern, found)
-    for number, shard in enumerate(tqdm(shards, desc="reading headers", unit="tar", delay=2)):
+    for number, shard in enumerate(Bar(shards, desc="reading headers", unit="tar")):
         for sample in _samples(number, shard, caption_key, notes):
             for caption in sample.captions or [None]:
                 if isinstance(caption, BadCaption):

@@ -6,11 +6,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, UInt64
-from tqdm.auto import tqdm
 
 from cliplens import keys
 from cliplens.api import pick_device
 from cliplens.errors import InputError, UnknownNameError
+from cliplens.progress import Bar
 from cliplens.run.memory import Memory
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
@@ -136,7 +136,7 @@ def train_run(
     provider = training_rows(cache, settings, memory)
     config = training_config(settings, provider.d_in)
     if (note := width_note(provider.rows, config.d_sae)) is not None:
-        tqdm.write(f"train: {note}", file=sys.stderr)
+        Bar.write(f"train: {note}", file=sys.stderr)
     train(
         config,
         provider,

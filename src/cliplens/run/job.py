@@ -4,18 +4,17 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from cliplens.distributed import Group, alone, gather_objects
 from cliplens.errors import CliplensError
 from cliplens.files import check_room, remove_leftovers, write_text
 from cliplens.pairs import Pairs
+from cliplens.progress import Bar, steps_bar
 from cliplens.run.checks import Checked, check
 from cliplens.run.context import RunContext, Shared
 from cliplens.run.degenerate import check_enough
@@ -138,35 +137,39 @@ class _Job:
 
     def do(self, steps: Sequence[Step]) -> None:
         """Do the steps that are not done."""
+        names = [step.name for step in steps]
+        with steps_bar(self.folder.path.name, names, shown=self.group.rank == 0) as begin:
+            self._do(steps, begin)
+
+    def _do(self, steps: Sequence[Step], begin: Callable[[str], None]) -> None:
+        begin(HARVEST.name)
         cache = self._harvest()
         if HARVEST is steps[-1]:
             return
         check_enough(cache.keys, self.checked.settings)
+        if TRAIN in steps:
+            begin(TRAIN.name)
         dictionary = self._train(cache) if TRAIN in steps else self.checked.dictionary
         assert dictionary is not None
         given = self.checked
         context = RunContext(
-            given.clip,
-            given.pairs,
-            cache,
-            dictionary,
-            given.settings,
-            self.folder,
-            self.group,
-            given.judge,
-            self.memory,
-        )
+            given.clip, given.pairs, cache, dictionary,
+            given.settings, self.folder, self.group, given.judge, self.memory,
+        )  # fmt: skip
         if SCORE in steps and not self._done(SCORE):
+            begin(SCORE.name)
             self._check_room(SCORE)
             score(context, self.log)
             self._record(SCORE)
         if self.group.rank != 0:
             return
         if NAME in steps and not self._done_here(NAME):
+            begin(NAME.name)
             self._check_room(NAME)
             name(context, self.log)
             self._record(NAME)
         if REPORT in steps and not self._done_here(REPORT):
+            begin(REPORT.name)
             self._check_room(REPORT)
             make_report(self.folder, "html")
             self._record(REPORT)
@@ -296,4 +299,4 @@ def _say_rows(pairs: Pairs, cache: Cache) -> None:
 
 
 def _say(what: str) -> None:
-    tqdm.write(what, file=sys.stderr)
+    Bar.write(what, file=sys.stderr)

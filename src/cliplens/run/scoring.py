@@ -14,6 +14,7 @@ from cliplens.contracts import Judge, Metric
 from cliplens.exemplars import save_exemplars, save_positions, strongest
 from cliplens.files import atomic_write, write_json
 from cliplens.pairs import Pairs, RowAccount, is_emoji, open_image
+from cliplens.progress import Bar
 from cliplens.records import WARNING, Batch, Exemplars, GroundTruth, Pair, PairedActs, Positions, Units
 from cliplens.run.context import RunContext
 from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
@@ -46,7 +47,9 @@ def score(context: RunContext, log: StepLog) -> None:
         metrics = list(registry.made("metrics", Metric))
         kept: list[Batch] = []
         batches = first_batches(held_out_batches(context), kept)
-        found = tally(_watched(batches, tops), metrics, decoder=context.dictionary.decoder)
+        found = tally(
+            _watched(batches, tops, shown=context.group.rank == 0), metrics, decoder=context.dictionary.decoder
+        )
         all_reduce(tops)
     if context.group.rank != 0:
         return
@@ -110,8 +113,8 @@ def _pairs_of(context: RunContext, ids: Sequence[str]) -> dict[str, Pair]:
     return {pair_id: context.pairs[place] for pair_id, place in context.pairs.indices(ids).items()}
 
 
-def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples]) -> Iterator[Batch]:
-    for batch in batches:
+def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples], *, shown: bool) -> Iterator[Batch]:
+    for batch in Bar(batches, desc="scoring", unit="batch", disable=not shown):
         for top in tops:
             top.update(batch)
         yield batch

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
 from cliplens.distributed import Group
 from cliplens.errors import CliplensError, DamagedError, InputError, MismatchError
 from cliplens.files import check_room
+from cliplens.progress import Bar
 from cliplens.run.checks import Checked, check, check_another
 from cliplens.run.context import Shared
 from cliplens.run.grid import Cell, Grid, check_grid, expand
@@ -212,7 +212,7 @@ def _work(
     """Claim dictionaries until all are done. The first process waits for those that others hold."""
     waiting = list(asked)
     failed: dict[str, CliplensError] = {}
-    with tqdm(total=len(waiting), desc="dictionaries", unit="dictionary", delay=2, disable=group.rank != 0) as bar:
+    with Bar(total=len(waiting), desc="dictionaries", unit="dictionary", disable=group.rank != 0) as bar:
         while waiting:
             busy = []
             for name in waiting:
@@ -232,7 +232,7 @@ def _work(
             waiting = busy
     if failed:
         for name, why in failed.items():
-            tqdm.write(f"sweep: {name} failed: {why}", file=sys.stderr)
+            Bar.write(f"sweep: {name} failed: {why}", file=sys.stderr)
         raise next(iter(failed.values()))
 
 
@@ -255,4 +255,4 @@ def _claim(folder: SweepFolder, name: str) -> Iterator[bool]:
 def _say_notes(asked: SweepPlan, group: Group) -> None:
     if group.rank == 0:
         for note in asked.notes:
-            tqdm.write(f"sweep: {note}", file=sys.stderr)
+            Bar.write(f"sweep: {note}", file=sys.stderr)

@@ -18,10 +18,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from cliplens import keys
 from cliplens.hooked import HookedCLIP
+from cliplens.progress import Bar
 from cliplens.records import Batch, PairedActs
 from cliplens.run.context import RunContext
 from cliplens.run.controls import Scored
@@ -66,7 +66,7 @@ def trained_controls(context: RunContext, kept: Sequence[Batch]) -> tuple[dict[s
 
 
 def _say(what: str) -> None:
-    tqdm.write(f"controls: training {what}", file=sys.stderr)
+    Bar.write(f"controls: training {what}", file=sys.stderr)
 
 
 @contextmanager

@@ -9,9 +9,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Never
-
-from tqdm.auto import tqdm
 
 from cliplens.deprecation import renamed_keywords
 from cliplens.distributed import Group
@@ -20,6 +17,7 @@ from cliplens.faults import size
 from cliplens.files import read_json, remove_leftovers
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, Quarantine
+from cliplens.progress import Bar
 from cliplens.sites import Site, as_sites
 from cliplens.store.cache import Cache
 from cliplens.store.embeddings import Embeddings, EmbeddingsReader
@@ -100,7 +98,7 @@ def harvest(
     with group.first_alone():
         _prepare(path, plan, group)
     mine = plan.names[group.rank :: group.size]
-    looked_at = tqdm(mine, desc="verifying shards", unit="shard", delay=2, disable=group.rank != 0)
+    looked_at = Bar(mine, desc="verifying shards", unit="shard", disable=group.rank != 0)
     todo = list(_missing(path, plan, looked_at, verify=verify))
     if group.rank == 0 and len(todo) < len(mine):
         _say(f"{len(mine) - len(todo)} of {len(mine)} shards are there already" + _AHEAD[bool(todo)])
@@ -194,7 +192,7 @@ def _missing(path: Path, plan: Plan, shards: Iterable[int], *, verify: bool) -> 
 
 
 def _say(what: str) -> None:
-    tqdm.write(f"activations: {what}", file=sys.stderr)
+    Bar.write(f"activations: {what}", file=sys.stderr)
 
 
 class _Batches(Iterable[Indices]):
@@ -260,16 +258,15 @@ def _write_shards(
             waiting.popleft().result()
 
 
-def _bar(plan: Plan, todo: Sequence[int], group: Group) -> "tqdm[Never]":
+def _bar(plan: Plan, todo: Sequence[int], group: Group) -> Bar:
     """Return a progress bar over the shards of this process, finished ones included. The first process shows it."""
     whole, ahead = (sum(map(plan.pairs_in, shards)) for shards in (plan.names[group.rank :: group.size], todo))
     share = f" (process 1 of {group.size})" if group.size > 1 else ""
-    return tqdm(
+    return Bar(
         total=whole,
         initial=whole - ahead,
         desc=f"reading activations{share}",
         unit="pair",
-        delay=2,
         disable=group.rank != 0 or not todo,
     )
 

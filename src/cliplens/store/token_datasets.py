@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoder, Pairs, Quarantine, tokenised
+from cliplens.progress import Bar
 from cliplens.sites import Side, Site
 from cliplens.stream import SiteReader
 
@@ -106,7 +106,7 @@ def _decoder(pairs: Pairs, clip: HookedCLIP, side: Side) -> Decoder:
 
 def _good(decoder: Decoder, held: Quarantine) -> Iterator[np.ndarray]:
     """Return the indices of the usable pairs, batch by batch."""
-    with tqdm(total=len(decoder), desc="looking at pairs", unit="pair", delay=2) as bar:
+    with Bar(total=len(decoder), desc="looking at pairs", unit="pair") as bar:
         for start in range(0, len(decoder), _AT_ONCE):
             decoded = decoder[np.arange(start, min(start + _AT_ONCE, len(decoder)))]
             for pair, reason in decoded.bad:

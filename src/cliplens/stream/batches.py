@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from cliplens.deprecation import renamed_keywords
 from cliplens.errors import InputError
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Decoder, Pairs, Quarantine
+from cliplens.progress import Bar
 from cliplens.records import PairedActs
 from cliplens.sites import SIDES, Side, Site, as_sites
 from cliplens.stream.acts import ReadBatch, finite
@@ -72,7 +72,7 @@ class Stream(Iterator[PairedActs]):
         return next(self._batches)
 
     def _read(self, batches: Iterable[Decoded]) -> Iterator[PairedActs]:
-        with tqdm(total=len(self.pairs), desc="reading activations", unit="pair", delay=2) as bar:
+        with Bar(total=len(self.pairs), desc="reading activations", unit="pair") as bar:
             for number, decoded in enumerate(batches):
                 for pair, reason in decoded.bad:
                     self.quarantine.add(pair, reason)
