@@ -18,7 +18,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("delay", DELAY)
-        options.setdefault("leave", all(bar is self for bar in tqdm._instances))
+        options.setdefault("leave", all(bar is self for bar in tqdm._instances))  # type: ignore[attr-defined]
         super().__init__(*args, **options)
 
 

@@ -38,13 +38,21 @@ class HtmlReport(Reporter):
         Only `run.toml` is required. Parts that the run has not written yet are left out.
         """
         run = RunFolder.open(folder)
-        with reading(run):
-            content = read_content(run)
-            pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
-            page = _render(content, shown, pictures=pictures)
+        page = self.page(run)
         with atomic_write(run.report) as partial:
             partial.write_text(page, encoding="utf-8")
         return run.report
+
+    def page(self, run: RunFolder) -> str:
+        """Return the page of a run as HTML, without writing it.
+
+        Raises:
+            DamagedError: a file of the run does not hold what the page needs.
+        """
+        with reading(run):
+            content = read_content(run)
+            pictures, shown = picture_table(content.exemplars, int(self.picture_megabytes * 1e6))
+            return _render(content, shown, pictures=pictures)
 
 
 @dataclass(frozen=True)

@@ -241,8 +241,9 @@
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     history.replaceState(null, "", "#latent-" + k);
+    tell(k);
   }
-  $("detail").addEventListener("close", () => history.replaceState(null, "", "#latents"));
+  $("detail").addEventListener("close", () => { history.replaceState(null, "", "#latents"); tell(null); });
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
 
   // ---- what is shown, in which order
@@ -425,4 +426,13 @@
     follow();
   });
   addEventListener("hashchange", follow);
+
+  // In a notebook the page stands in a frame: it tells which latent is open, and opens the one it is asked for.
+  function tell(k) { if (parent !== window) parent.postMessage({ cliplens: "latent", latent: k }, "*"); }
+  addEventListener("message", (event) => {
+    if (parent === window || event.source !== parent || !event.data || event.data.cliplens !== "latent") return;
+    const k = event.data.latent;
+    if (k === null) $("detail").close();
+    else if (Number.isInteger(k) && k >= 0 && k < data.latents) { show(k); open(k); }
+  });
 })();
