@@ -30,7 +30,7 @@ from cliplens.sae import dictionary_config
 from cliplens.sae.train import use_fused_adam
 from cliplens.store.memory import reused_memory
 
-ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk")
+ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "iso_energy")
 COUNTED = 2
 """Steps counted per turn."""
 

@@ -67,7 +67,8 @@ def train(
         save_to: save the dictionary into this folder before the checkpoints are removed, so that nothing is lost if the
             process is killed.
         wandb_project: log to Weights & Biases under this project; None sends nothing.
-        fast: train `topk`, `batchtopk` and `matryoshka_batchtopk` with a step that computes firing latents only.
+        fast: train `topk`, `batchtopk`, `matryoshka_batchtopk`, `group_sparse`, `masked_group_sparse` and `iso_energy`
+            with a step that computes firing latents only.
             The losses equal those of the stock class up to rounding, and the dictionary is saved as stock. None uses
             this step from 1,024 latents on; False never uses it.
         frozen_decoder: keep the decoder rows at their random initial values and train the rest, as a control

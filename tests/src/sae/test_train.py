@@ -212,7 +212,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(at: float, tmp_path: Path, cap
     assert torch.equal(weights(resumed), weights(trained(provider())))
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "iso_energy"])
 def test_wide_dictionaries_train_with_the_sparse_step_to_the_stock_weights(architecture: str, tmp_path: Path) -> None:
     config = dictionary_config(architecture, D_IN, FAST_FROM, k=4, dtype="float64")
     made = {fast: train(config, provider(), samples=64 * 15, fast=fast) for fast in (None, False)}

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from cliplens.errors import InputError, MismatchError
 from cliplens.sae import dictionary_config, resume_point, train
 from cliplens.sae.architectures.faster import FAST_FROM, faster
-from cliplens.sae.architectures.sparse_step import _candidates, strongest, strongest_of_rows
 from cliplens.sae.checkpoint import load_state, remove_checkpoints, save_state
 from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.train import _batch_size, _logged, _prepared, _settings, own_randomness, use_fused_adam
@@ -359,30 +358,7 @@ def test_options_that_differ_are_named(now: dict[str, int], message: str, tmp_pa
         load_state(tmp_path, now)
 
 
-# --- the sparse step, and an untrained dictionary
-
-
-@pytest.mark.parametrize("count", [1, 5, 60, 299, 4096])
-def test_a_bounded_search_is_that_of_all_values(count: int) -> None:
-    g = torch.Generator().manual_seed(count)
-    rows = torch.randn(512, 256, generator=g)
-    expected = rows.flatten().topk(count).indices.sort().values
-    assert torch.equal(strongest(rows, count), expected)
-    found = _candidates(rows.flatten(), count)
-    assert (found is None) == (count < 200)  # a sample of every 61st value bounds no fewer
-    if found is not None:
-        assert count <= len(found) <= 16 * count
-        assert torch.equal(found, found.sort().values)
-    assert _candidates(rows.flatten()[: 2**16 - 1], count) is None
-    assert _candidates(rows.flatten(), 2**13 + 1) is None
-    assert torch.equal(strongest(rows, 2**13 + 1), rows.flatten().topk(2**13 + 1).indices.sort().values)
-
-
-def test_the_strongest_of_each_row_stay_in_their_row() -> None:
-    rows = torch.randn(7, 11, generator=torch.Generator().manual_seed(0))
-    found = strongest_of_rows(rows, 3)
-    expected = [sorted(r * 11 + int(c) for c in rows[r].topk(3).indices) for r in range(7)]
-    assert found.tolist() == [x for row in expected for x in row]
+# --- an untrained dictionary
 
 
 def test_an_untrained_twin_has_the_shape_the_means_and_random_unit_rows() -> None:

@@ -17,7 +17,7 @@ from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from torch import Tensor
 
 from cliplens.sae.architectures.paired import register_training
-from cliplens.sae.architectures.sparse_step import strongest
+from cliplens.sae.architectures.ranking import Ranked, strongest
 from cliplens.sae.architectures.sparse_training import Firings, SparseStep
 
 
@@ -50,9 +50,9 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
 
     topk_threshold: Tensor
 
-    def choose(self, ranked: Float[Tensor, "batch d_sae"]) -> Int[Tensor, " firing"]:
+    def choose(self, ranked: Ranked) -> Int[Tensor, " firing"]:
         """Return the flat indices of the k * batch largest values of the batch, sorted."""
-        return strongest(ranked, int(self.cfg.k * len(ranked)))
+        return strongest(ranked, int(self.cfg.k * ranked.shape[0]))
 
     def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
         """Return the stock losses. `feature_acts` is a sparse tensor, and `hidden_pre` holds the firing latents only.
@@ -61,33 +61,9 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
         """
         if getattr(self.cfg, "use_matryoshka_aux_loss", False) or self.cfg.normalize_activations in _PER_ROW:
             return super().training_forward_pass(step_input)
-        x = step_input.sae_in
-        fired = self.firings(step_input)
-        out = self.reconstruct(fired, fired.values, len(x))
-        losses = {
-            "mse_loss": self.error(out, x),
-            "auxiliary_reconstruction_loss": self.revival_loss(x, out, fired),
-            **self._inner_losses(x, fired),
-        }
-        codes = fired.codes
-        self._follow_threshold(codes)
-        return TrainStepOutput(
-            sae_in=x,
-            sae_out=out,
-            feature_acts=torch.sparse_coo_tensor(
-                torch.stack([fired.rows, fired.at]),
-                codes,
-                (len(x), self.cfg.d_sae),
-                is_coalesced=True,
-                check_invariants=False,
-            ),
-            hidden_pre=codes,
-            loss=torch.stack(list(losses.values())).sum(),
-            losses=losses,
-            metrics={"topk_threshold": self.topk_threshold},
-        )
+        return SparseStep.training_forward_pass(self, step_input)
 
-    def _inner_losses(self, x: Float[Tensor, "batch d_in"], fired: Firings) -> dict[str, Float[Tensor, ""]]:
+    def further_losses(self, x: Float[Tensor, "batch d_in"], fired: Firings) -> dict[str, Float[Tensor, ""]]:
         """Return the errors of reconstructions from the first latents only, for the matryoshka class."""
         losses = {}
         for width in getattr(self.cfg, "matryoshka_widths", [])[:-1]:
@@ -96,12 +72,14 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
         return losses
 
     @torch.no_grad()
-    def _follow_threshold(self, codes: Float[Tensor, " firing"]) -> None:
+    def metrics(self, fired: Firings) -> dict[str, Tensor]:
         """Move the threshold towards the least positive activation, without waiting for the device."""
+        codes = fired.codes
         least = torch.where(codes > 0, codes, torch.inf).min().to(self.topk_threshold.dtype)
         rate = self.cfg.topk_threshold_lr
         moved = (1 - rate) * self.topk_threshold + rate * least
         self.topk_threshold = torch.where(torch.isfinite(least), moved, self.topk_threshold)
+        return {"topk_threshold": self.topk_threshold}
 
 
 _PER_ROW = ("constant_norm_rescale", "layer_norm")

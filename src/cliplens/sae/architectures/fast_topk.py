@@ -5,13 +5,13 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
-from sae_lens.saes.sae import SAEConfig, TrainStepInput, TrainStepOutput
+from jaxtyping import Int
+from sae_lens.saes.sae import SAEConfig
 from sae_lens.saes.topk_sae import TopKSAEConfig, TopKTrainingSAEConfig
 from torch import Tensor
 
 from cliplens.sae.architectures.paired import register_training
-from cliplens.sae.architectures.sparse_step import strongest_of_rows
+from cliplens.sae.architectures.ranking import Ranked, strongest_of_rows
 from cliplens.sae.architectures.sparse_training import SparseStep
 
 
@@ -34,28 +34,9 @@ class FastTopKTrainingSAE(SparseStep):
 
     cfg: FastTopKTrainingSAEConfig
 
-    def choose(self, ranked: Float[Tensor, "batch d_sae"]) -> Int[Tensor, " firing"]:
+    def choose(self, ranked: Ranked) -> Int[Tensor, " firing"]:
         """Return the flat indices of the k largest values of each row, sorted."""
         return strongest_of_rows(ranked, self.cfg.k)
-
-    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
-        """Return the stock losses; `hidden_pre` holds the firing latents only."""
-        x = step_input.sae_in
-        fired = self.firings(step_input)
-        out = self.reconstruct(fired, fired.values, len(x))
-        losses = {
-            "mse_loss": self.error(out, x),
-            "auxiliary_reconstruction_loss": self.revival_loss(x, out, fired),
-        }
-        codes = fired.codes.view(len(x), self.cfg.k)
-        return TrainStepOutput(
-            sae_in=x,
-            sae_out=out,
-            feature_acts=codes.new_zeros(len(x), self.cfg.d_sae).scatter_(-1, fired.at.view(codes.shape), codes),
-            hidden_pre=codes,
-            loss=losses["mse_loss"] + losses["auxiliary_reconstruction_loss"],
-            losses=losses,
-        )
 
 
 register_training("fast_topk", FastTopKTrainingSAE, FastTopKTrainingSAEConfig)

@@ -11,7 +11,15 @@ from cliplens.sae.architectures.fast_batchtopk import (
     FastBatchTopKTrainingSAEConfig,
     FastMatryoshkaBatchTopKTrainingSAEConfig,
 )
+from cliplens.sae.architectures.fast_paired import (
+    FastGroupSparseTrainingSAEConfig,
+    FastIsoEnergyTrainingSAEConfig,
+    FastMaskedGroupSparseTrainingSAEConfig,
+)
 from cliplens.sae.architectures.fast_topk import FastTopKTrainingSAEConfig
+from cliplens.sae.architectures.group_sparse import GroupSparseTrainingSAEConfig
+from cliplens.sae.architectures.iso_energy import IsoEnergyTrainingSAEConfig
+from cliplens.sae.architectures.masked_group_sparse import MaskedGroupSparseTrainingSAEConfig
 
 FAST_FROM = 1024
 """Latents from which the sparse step is at least 1.5 times as fast as the stock one, for every number of firing latents
@@ -20,6 +28,9 @@ tried on a CPU. Below it, the gain is small, and weights stay bit for bit those 
 _FASTER: dict[type[TrainingSAEConfig], type[TrainingSAEConfig]] = {
     TopKTrainingSAEConfig: FastTopKTrainingSAEConfig,
     BatchTopKTrainingSAEConfig: FastBatchTopKTrainingSAEConfig,
+    GroupSparseTrainingSAEConfig: FastGroupSparseTrainingSAEConfig,
+    MaskedGroupSparseTrainingSAEConfig: FastMaskedGroupSparseTrainingSAEConfig,
+    IsoEnergyTrainingSAEConfig: FastIsoEnergyTrainingSAEConfig,
     MatryoshkaBatchTopKTrainingSAEConfig: FastMatryoshkaBatchTopKTrainingSAEConfig,
 }
 

@@ -49,9 +49,16 @@ class MaskedGroupSparseTrainingSAE(GroupSparseTrainingSAE):
 
     def hidden(self, rows: Float[Tensor, "batch d_sae"]) -> Bool[Tensor, "batch d_sae"]:
         """Return a random mask of the latents of each row, the same for an image and its caption."""
-        drawn = torch.rand(halves(rows)[0].shape, device=rows.device) < self.cfg.mask_probability
-        hidden = drawn if self.cfg.mask_mode == "drop" else ~drawn
-        return torch.cat([hidden, hidden])
+        return hidden_latents(rows, self.cfg.mask_probability, self.cfg.mask_mode)
+
+
+def hidden_latents(
+    rows: Float[Tensor, "batch d_sae"], probability: float, mode: Literal["drop", "keep"]
+) -> Bool[Tensor, "batch d_sae"]:
+    """Return a random mask of the latents of each row of a paired batch, the same for an image and its caption."""
+    drawn = torch.rand(halves(rows)[0].shape, device=rows.device) < probability
+    hidden = drawn if mode == "drop" else ~drawn
+    return torch.cat([hidden, hidden])
 
 
 register_training("masked_group_sparse", MaskedGroupSparseTrainingSAE, MaskedGroupSparseTrainingSAEConfig)

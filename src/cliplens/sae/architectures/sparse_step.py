@@ -20,45 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-_STRIDE = 61
-"""Every 61st value is sampled to bound the search; an odd stride samples every latent."""
-_WORTH_BOUNDING = 2**16
-
-
-def strongest(ranked: Float[Tensor, "batch d_sae"], count: int) -> Int[Tensor, " firing"]:
-    """Return the flat indices of the `count` largest values of a batch, sorted. Ties at the end are broken arbitrarily.
-
-    On a CPU, a sample of the values gives a bound that about `2 * count` values exceed, and only these are ranked. If
-    the bound is unsuitable, all values are ranked. The result is the same.
-
-    >>> strongest(torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.0]]), 2).tolist()
-    [1, 3]
-    """
-    flat = ranked.flatten()
-    candidates = _candidates(flat, count)
-    if candidates is None:
-        return flat.topk(count, sorted=False).indices.sort().values
-    chosen = flat[candidates].topk(count, sorted=False).indices
-    return candidates[chosen].sort().values
-
-
-def strongest_of_rows(ranked: Float[Tensor, "batch d_sae"], k: int) -> Int[Tensor, " firing"]:
-    """Return the flat indices of the `k` largest values of each row, sorted.
-
-    >>> strongest_of_rows(torch.tensor([[0.1, 0.9, 0.3], [0.8, 0.2, 0.0]]), 1).tolist()
-    [1, 3]
-    """
-    at = ranked.topk(k, dim=-1, sorted=False).indices.sort(dim=-1).values
-    return (at + torch.arange(len(ranked), device=ranked.device)[:, None] * ranked.shape[1]).flatten()
-
-
-def _candidates(flat: Float[Tensor, " value"], count: int) -> Int[Tensor, " candidate"] | None:
-    if flat.device.type != "cpu" or len(flat) < _WORTH_BOUNDING or 16 * count > len(flat):
-        return None
-    sample = flat[::_STRIDE]
-    bound = sample.topk(2 * count // _STRIDE + 32, sorted=False).values.min()
-    candidates = (~(flat < bound)).nonzero().squeeze(1)  # Keep nan, so that it reaches the loss.
-    return candidates if count <= len(candidates) <= 16 * count else None
+from cliplens.sae.architectures.ranking import Ranked
 
 
 class Encode(torch.autograd.Function):
@@ -75,32 +37,33 @@ class Encode(torch.autograd.Function):
         b_enc: Float[Tensor, " d_sae"],
         b_in: Float[Tensor, " d_in"] | None,
         norm: Float[Tensor, " d_sae"] | None,
-        choose: Callable[[Tensor], Tensor],
+        choose: Callable[[Ranked], Tensor],
         dead_at: Int[Tensor, " dead"] | None,
     ) -> tuple[Tensor, ...]:
-        """Return values [firing], rows [firing], latents [firing] and dead pre-activations [batch, dead].
+        """Return values, rows, latents and order, each [firing], and dead pre-activations [batch, dead].
 
-        `choose` returns the flat indices of the firing latents, sorted.
+        `choose` returns the flat indices of the firing latents, sorted. `order` sorts the firings by latent.
         """
         centred = x if b_in is None else x - b_in
-        pre = torch.addmm(b_enc, centred, W_enc).to(W_enc.dtype)
-        flat = choose(pre if norm is None else pre * norm)
-        rows = flat.div(pre.shape[1], rounding_mode="floor")
-        at = flat - rows * pre.shape[1]
-        values = pre.view(-1)[flat].relu_()
-        dead_pre = pre.new_zeros(len(pre), 0) if dead_at is None else pre.index_select(1, dead_at)
-        ctx.save_for_backward(centred, W_enc, values, rows, at, dead_at)
+        ranked = Ranked(*_product(centred, W_enc, b_enc), norm)
+        dead_pre = W_enc.new_zeros(len(x), 0) if dead_at is None else ranked.columns(dead_at)
+        flat = choose(ranked)  # It may change the product.
+        rows = flat.div(W_enc.shape[1], rounding_mode="floor")
+        at = flat - rows * W_enc.shape[1]
+        order = at.argsort(stable=True)
+        values = ranked.pre(flat, at).relu_()
+        ctx.save_for_backward(centred, W_enc, values, rows, at, order, dead_at)
         ctx.applies_b_dec = b_in is not None
-        ctx.mark_non_differentiable(rows, at)
-        return values, rows, at, dead_pre
+        ctx.mark_non_differentiable(rows, at, order)
+        return values, rows, at, order, dead_pre
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the encoder, of its bias and of the bias subtracted from the input."""
-        centred, W_enc, values, rows, at, dead_at = ctx.saved_tensors
-        of_values, _, _, of_dead = gradients
+        centred, W_enc, values, rows, at, order, dead_at = ctx.saved_tensors
+        of_values, of_dead = gradients[0], gradients[-1]
         of_pre = of_values * (values > 0)
-        by_latent = sum_by_latent(centred, rows, at, of_pre, W_enc.shape[1])
+        by_latent = sum_by_latent(centred, rows, at, order, of_pre, W_enc.shape[1])
         of_b_enc = of_pre.new_zeros(W_enc.shape[1]).index_add_(0, at, of_pre)
         if dead_at is not None and len(dead_at):
             by_latent.index_add_(0, dead_at, of_dead.T @ centred)
@@ -118,35 +81,65 @@ class Decode(torch.autograd.Function):
         values: Float[Tensor, " firing"],
         rows: Int[Tensor, " firing"],
         at: Int[Tensor, " firing"],
+        order: Int[Tensor, " firing"],
         W_dec: Float[Tensor, "d_sae d_in"],
         n_rows: int,
     ) -> Float[Tensor, "batch d_in"]:
-        """Return the reconstruction without its bias. `rows` must be sorted."""
-        starts = starts_of(rows, n_rows)
-        ctx.save_for_backward(values, rows, at, starts, W_dec)
-        return F.embedding_bag(at, W_dec, starts, mode="sum", per_sample_weights=values)
+        """Return the reconstruction without its bias. `rows` must be sorted; `order` sorts the firings by latent."""
+        ctx.save_for_backward(values, rows, at, order, W_dec)
+        return F.embedding_bag(at, W_dec, starts_of(rows, n_rows), mode="sum", per_sample_weights=values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the values and of the decoder."""
-        values, rows, at, starts, W_dec = ctx.saved_tensors
+        values, rows, at, order, W_dec = ctx.saved_tensors
         of_out = gradients[0].contiguous()
-        dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(of_out, W_dec, at, starts, rows, 0)
-        return dots, None, None, sum_by_latent(of_out, rows, at, values, len(W_dec)), None
+        of_W_dec = sum_by_latent(of_out, rows, at, order, values, len(W_dec)) if ctx.needs_input_grad[4] else None
+        return dots_by_latent(of_out, W_dec, rows, at, order), None, None, None, of_W_dec, None
 
 
 def sum_by_latent(
     inputs: Float[Tensor, "batch d_in"],
     rows: Int[Tensor, " firing"],
     at: Int[Tensor, " firing"],
+    order: Int[Tensor, " firing"],
     weights: Float[Tensor, " firing"],
     d_sae: int,
 ) -> Float[Tensor, "d_sae d_in"]:
-    """Return for each latent the weighted sum of the inputs of the rows it fired in."""
-    order = at.argsort(stable=True)
+    """Return for each latent the weighted sum of the inputs of the rows it fired in. `order` sorts `at`."""
     return F.embedding_bag(
-        rows[order], inputs, starts_of(at, d_sae), mode="sum", per_sample_weights=weights.to(inputs.dtype)[order]
+        rows.index_select(0, order),
+        inputs,
+        starts_of(at, d_sae),
+        mode="sum",
+        per_sample_weights=weights.to(inputs.dtype).index_select(0, order),
     )
+
+
+def dots_by_latent(
+    inputs: Float[Tensor, "batch d_in"],
+    W_dec: Float[Tensor, "d_sae d_in"],
+    rows: Int[Tensor, " firing"],
+    at: Int[Tensor, " firing"],
+    order: Int[Tensor, " firing"],
+) -> Float[Tensor, " firing"]:
+    """Return the product of each firing's input row and decoder row. `order` sorts `at`.
+
+    Firings are visited latent by latent, so that each decoder row is read from memory once.
+    """
+    weights_of = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    sorted_at = at.index_select(0, order)
+    found = weights_of(W_dec, inputs, rows.index_select(0, order), starts_of(at, len(W_dec)), sorted_at, 0)
+    return torch.empty_like(found).scatter_(0, order, found)
+
+
+def _product(
+    x: Float[Tensor, "batch d_in"], W_enc: Float[Tensor, "d_in d_sae"], b_enc: Float[Tensor, " d_sae"]
+) -> tuple[Float[Tensor, "batch d_sae"], Float[Tensor, " d_sae"] | None]:
+    """Return the encode product and the bias that is still to be added; on a CPU adding it costs a pass over memory."""
+    if x.device.type == "cpu":
+        return (x @ W_enc).to(W_enc.dtype), b_enc
+    return torch.addmm(b_enc, x, W_enc).to(W_enc.dtype), None
 
 
 def starts_of(numbers: Int[Tensor, " firing"], size: int) -> Int[Tensor, " size"]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from sae_lens.saes.sae import TrainStepInput
+from sae_lens.saes.sae import TrainStepInput, TrainStepOutput
 from sae_lens.saes.topk_sae import TopKTrainingSAE
 from torch import Tensor
 
+from cliplens.sae.architectures.ranking import Ranked
 from cliplens.sae.architectures.sparse_step import Decode, Encode
 
 
@@ -22,6 +23,8 @@ class Firings:
     rows: Int[Tensor, " firing"]
     at: Int[Tensor, " firing"]
     """Index of the latent."""
+    order: Int[Tensor, " firing"]
+    """Sorts the firings by latent."""
     dead_pre: Float[Tensor, "batch dead"]
     """Pre-activations of the dead latents."""
     dead_at: Int[Tensor, " dead"] | None
@@ -32,15 +35,48 @@ class Firings:
     def codes(self) -> Float[Tensor, " firing"]:
         """The activations as the stock class defines them, without gradient."""
         values = self.values.detach()
-        return values if self.norm is None else values * self.norm[self.at]
+        return values if self.norm is None else values * self.norm.index_select(0, self.at)
+
+    def sparse(self, batch: int, d_sae: int) -> Float[Tensor, "batch d_sae"]:
+        """Return the activations as a sparse tensor."""
+        at = torch.stack([self.rows, self.at])
+        return torch.sparse_coo_tensor(at, self.codes, (batch, d_sae), is_coalesced=True, check_invariants=False)
 
 
 class SparseStep(TopKTrainingSAE):
     """A TopK class whose training step computes firing latents only. Subclasses choose them with `choose`."""
 
     @abstractmethod
-    def choose(self, ranked: Float[Tensor, "batch d_sae"]) -> Int[Tensor, " firing"]:
+    def choose(self, ranked: Ranked) -> Int[Tensor, " firing"]:
         """Return the flat indices of the firing latents of a batch, sorted."""
+
+    def further_losses(self, x: Float[Tensor, "batch d_in"], fired: Firings) -> dict[str, Float[Tensor, ""]]:
+        """Return the losses that a class adds to those of TopK, by name."""
+        return {}
+
+    def metrics(self, fired: Firings) -> dict[str, Tensor]:
+        """Update what a class tracks during training, and return it by name."""
+        return {}
+
+    def training_forward_pass(self, step_input: TrainStepInput) -> TrainStepOutput:
+        """Return the stock losses. `feature_acts` is sparse, and `hidden_pre` holds the firing latents only."""
+        x = step_input.sae_in
+        fired = self.firings(step_input)
+        out = self.reconstruct(fired, fired.values, len(x))
+        losses = {
+            "mse_loss": self.error(out, x),
+            "auxiliary_reconstruction_loss": self.revival_loss(x, out, fired),
+            **self.further_losses(x, fired),
+        }
+        return TrainStepOutput(
+            sae_in=x,
+            sae_out=out,
+            feature_acts=fired.sparse(len(x), self.cfg.d_sae),
+            hidden_pre=fired.codes,
+            loss=torch.stack(list(losses.values())).sum(),
+            losses=losses,
+            metrics=self.metrics(fired),
+        )
 
     def initialize_weights(self) -> None:
         """Initialise as stock; store the encoder latent by latent in memory, like its gradient."""
@@ -59,12 +95,12 @@ class SparseStep(TopKTrainingSAE):
         norm = self.W_dec.detach().norm(dim=-1) if self.cfg.rescale_acts_by_decoder_norm else None
         read = self.run_time_activation_norm_fn_in(self.hook_sae_input(step_input.sae_in.to(self.dtype)))
         b_in = self.b_dec if self.cfg.apply_b_dec_to_input else None
-        values, rows, at, dead_pre = Encode.apply(read, self.W_enc, self.b_enc, b_in, norm, self.choose, dead_at)
-        return Firings(values, rows, at, dead_pre, dead_at, norm)
+        values, rows, at, order, dead_pre = Encode.apply(read, self.W_enc, self.b_enc, b_in, norm, self.choose, dead_at)
+        return Firings(values, rows, at, order, dead_pre, dead_at, norm)
 
     def reconstruct(self, fired: Firings, values: Float[Tensor, " firing"], batch: int) -> Float[Tensor, "batch d_in"]:
         """Return the reconstruction of a batch from `values` of its firing latents."""
-        out = Decode.apply(values, fired.rows, fired.at, self.W_dec, batch) + self.b_dec
+        out = Decode.apply(values, fired.rows, fired.at, fired.order, self.W_dec, batch) + self.b_dec
         return self.run_time_activation_norm_fn_out(out)
 
     def error(self, out: Float[Tensor, "batch d_in"], x: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
