@@ -126,25 +126,70 @@ def nearest_rows(
     allowed = torch.arange(len(unit), device=unit.device)
     if among is not None:
         allowed = torch.from_numpy(np.unique(among)).to(unit.device)
-    column = torch.full((len(unit),), -1, device=unit.device)
-    column[allowed] = torch.arange(len(allowed), device=unit.device)
     count = max(0, min(count, len(allowed) - 1))
     fast = len(allowed) > _MANY_ROWS
-    kept = min(count + _SPARE, len(allowed) - 1) if fast else count
-    rough = unit.float() if fast else unit
-    others = rough[allowed].T.contiguous()
+    if fast:
+        kept = min(count + _SPARE, len(allowed) - 1)
+        rough = unit.float()
+        places = _likely_of_all(rough, kept) if among is None else _largest_products(rough, allowed, kept, block)[1]
+    else:
+        values, places = _largest_products(unit, allowed, count, block)
     indices, cosines = np.empty((len(unit), count), dtype=np.int64), np.empty((len(unit), count))
     for start in range(0, len(unit), block):
         here = slice(start, min(start + block, len(unit)))
-        products = rough[here] @ others
+        found = places[here]
+        if fast:
+            exact, order = (unit[found] @ unit[here, :, None])[..., 0].sort(dim=1, descending=True, stable=True)
+            found = found.gather(1, order)
+        else:
+            exact = values[here]
+        indices[here] = found[:, :count].cpu().numpy()
+        cosines[here] = exact[:, :count].clamp(-1, 1).cpu().numpy()
+    return indices, cosines
+
+
+def _largest_products(
+    unit: Float[Tensor, "row d"], allowed: Int64[Tensor, " candidate"], kept: int, block: int
+) -> tuple[Float[Tensor, "row kept"], Int64[Tensor, "row kept"]]:
+    """Return the `kept` largest products of each row with the other allowed rows, and the indices of these rows."""
+    column = torch.full((len(unit),), -1, device=unit.device)
+    column[allowed] = torch.arange(len(allowed), device=unit.device)
+    others = unit[allowed].T.contiguous()
+    values, places = [], []
+    for start in range(0, len(unit), block):
+        here = slice(start, min(start + block, len(unit)))
+        products = unit[here] @ others
         own = column[here]
         inside = torch.nonzero(own >= 0)[:, 0]
         products[inside, own[inside]] = -torch.inf
         best = products.topk(kept, dim=1)
-        values, places = best.values, allowed[best.indices]
-        if fast:
-            values, order = (unit[places] @ unit[here, :, None])[..., 0].sort(dim=1, descending=True, stable=True)
-            places = places.gather(1, order)
-        indices[here] = places[:, :count].cpu().numpy()
-        cosines[here] = values[:, :count].clamp(-1, 1).cpu().numpy()
-    return indices, cosines
+        values.append(best.values)
+        places.append(allowed[best.indices])
+    return torch.cat(values), torch.cat(places)
+
+
+def _likely_of_all(unit: Float[Tensor, "row d"], kept: int, tile: int = 4096) -> Int64[Tensor, "row kept"]:
+    """Return the indices of the `kept` rows with the largest products with each row; every product is computed once.
+
+    A tile of products serves its rows and its columns.
+    """
+    n = len(unit)
+    values = unit.new_full((n, kept), -torch.inf)
+    places = torch.zeros((n, kept), dtype=torch.int64, device=unit.device)
+
+    def take(here: slice, products: Tensor, first: int) -> None:
+        best = products.topk(min(kept, products.shape[1]), dim=1, sorted=False)
+        both = torch.cat([values[here], best.values], 1)
+        chosen = both.topk(kept, dim=1, sorted=False)
+        values[here] = chosen.values
+        places[here] = torch.cat([places[here], best.indices + first], 1).gather(1, chosen.indices)
+
+    for left in range(0, n, tile):
+        for right in range(left, n, tile):
+            products = unit[left : left + tile] @ unit[right : right + tile].T
+            if left == right:
+                products.fill_diagonal_(-torch.inf)
+            else:
+                take(slice(right, right + tile), products.T.contiguous(), left)
+            take(slice(left, left + tile), products, right)
+    return places

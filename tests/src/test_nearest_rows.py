@@ -38,3 +38,13 @@ def test_rows_that_float32_cannot_tell_apart_are_ordered_in_float64(monkeypatch:
     angle = torch.tensor([0.0, 3e-6, 2e-6, 1e-6, 1.0], dtype=torch.float64)
     near, _ = nearest_rows(torch.stack([angle.cos(), angle.sin()], 1), 3)
     assert near[0].tolist() == [3, 2, 1]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 65, 200])
+@pytest.mark.parametrize("kept", [1, 6])
+def test_a_tile_of_products_serves_its_rows_and_its_columns(n: int, kept: int) -> None:
+    rows = torch.nn.functional.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(n)), dim=1)
+    kept = min(kept, n - 1)
+    found = arrays._likely_of_all(rows, kept, tile=32)
+    expected = (rows @ rows.T).fill_diagonal_(-torch.inf).topk(kept, dim=1).indices
+    assert torch.equal(found.sort(dim=1).values, expected.sort(dim=1).values)

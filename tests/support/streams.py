@@ -65,3 +65,15 @@ class Provider:
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.draw.set_state(state["generator"])
         self.given = state["given"]
+
+
+class Pairs(Provider):
+    """Whole pairs, images first."""
+
+    paired = True
+
+    def __next__(self) -> Tensor:
+        self.given += 1
+        n = len(self.rows) // 2
+        picked = torch.randint(n, (self.batch_size // 2,), generator=self.draw)
+        return torch.cat([self.rows[picked], self.rows[n + picked]])

@@ -17,23 +17,11 @@ from cliplens.sae.architectures.group_sparse import group_penalty
 from cliplens.sae.architectures.iso_energy import alignment
 from cliplens.sae.architectures.ncl import info_nce
 from cliplens.sae.architectures.two_decoders import nearness
-from support.streams import Provider, paired
+from support.streams import Pairs, Provider, paired
 
 D_IN, D_SAE, ROWS = 16, 48, 400
 ARCHITECTURES = ("group_sparse", "masked_group_sparse", "iso_energy", "two_decoders", "ncl")
 STOCK_FORM = {"group_sparse": "topk", "masked_group_sparse": "topk", "iso_energy": "topk", "ncl": "standard"}
-
-
-class Pairs(Provider):
-    """Whole pairs, images first."""
-
-    paired = True
-
-    def __next__(self) -> Tensor:
-        self.given += 1
-        n = len(self.rows) // 2
-        picked = torch.randint(n, (self.batch_size // 2,), generator=self.draw)
-        return torch.cat([self.rows[picked], self.rows[n + picked]])
 
 
 def codes(pairs: int = 6, d_sae: int = 10, seed: int = 0) -> Tensor:
