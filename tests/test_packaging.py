@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import metadata, packages_distributions
 from pathlib import Path
 
+import cliplens
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = [*ROOT.glob("src/*/"), *ROOT.glob("hooks/*/"), *ROOT.glob("plugins/*/")]
@@ -74,3 +76,9 @@ def test_every_dependency_has_a_known_licence() -> None:
         classifiers = " ".join(c for c in held.get_all("Classifier") or [] if c.startswith("License"))
         said = f"{held.get('License-Expression')} {held.get('License')} {classifiers}".replace("Apache ", "Apache-2.0 ")
         assert [part for part in re.split(" AND ", licence) if part not in said] == [], (name, said)
+
+
+def test_one_version_stands_everywhere() -> None:
+    assert PROJECT["version"] == cliplens.__version__
+    heads = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert heads[:2] == ["Unreleased", cliplens.__version__]

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from cliplens import __version__
 from cliplens.distributed import Group
 from cliplens.errors import DamagedError
 from cliplens.files import digest_of, read_json, write_json
@@ -263,6 +264,7 @@ def versions() -> dict[str, str]:
     """Return the versions of cliplens, its main dependencies and Python, and the machine type."""
     return {
         **{package: version(package) for package in _PACKAGES},
+        "cliplens": __version__,  # the metadata of an editable install may be older
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }

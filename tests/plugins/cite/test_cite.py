@@ -52,3 +52,12 @@ def test_every_number_of_the_tables_has_an_entry() -> None:
     assert {*named, *PROBING} <= set(known)
     assert all(ARXIV.fullmatch(key) or key in ("saelens", "transformerlens", "openclip") for key in known)
     assert set(ARCHITECTURES) <= {name.removeprefix("fast_") for name in architecture_names()}
+
+
+def test_every_entry_can_be_cited_as_it_stands() -> None:
+    for key, entry in bibliography().items():
+        fields = dict(re.findall(r"^  (\w+) = \{(.+)\},?$", entry, re.MULTILINE))
+        assert {"title", "author", "year"} <= set(fields), key
+        assert "note" not in fields, key
+        assert entry.count("{") == entry.count("}"), key
+        assert not ARXIV.fullmatch(key) or fields["year"] == f"20{key[:2]}", key
