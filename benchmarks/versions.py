@@ -132,7 +132,8 @@ def resolved_lowest(case: Case, python: str, folder: Path) -> dict[str, str]:
 
 def is_at(version: str, bound: str) -> bool:
     """Return whether a version is the bound or a patch of it."""
-    return f"{version}.".startswith(f"{bound.removesuffix('.0')}.")
+    held, least = version.split("."), bound.split(".")
+    return [*held, *("0" for _ in least)][: len(least)] == least
 
 
 def environment(case: Case, python: str, envs: Path) -> Path:

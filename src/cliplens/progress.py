@@ -34,7 +34,7 @@ def steps_bar(title: str, names: Sequence[str], *, shown: bool = True) -> Iterat
     Yields:
         A function to call with the name of each step as it begins.
     """
-    shape = "{desc}: step {n_fmt} of {total_fmt} |{bar:20}| {elapsed}"
+    shape = "{desc}: step {n_fmt} of {total_fmt} |{bar}| {elapsed}"
     nobody = None if shown else True  # None: tqdm asks whether stderr is a terminal
     with Bar(total=len(names), desc=title, bar_format=shape, delay=0, disable=nobody) as bar:
 

@@ -103,3 +103,24 @@ def test_the_steps_of_a_run_are_named_in_a_terminal_only(
     monkeypatch.setattr("sys.stderr", log)
     run(settings, tmp_path / "second", until="name")
     assert "step 1 of" not in log.getvalue()
+
+
+def test_bars_nest_in_a_notebook() -> None:
+    pytest.importorskip("ipywidgets")
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    code = """
+from cliplens.progress import Bar, steps_bar
+with steps_bar("first", ["harvest", "train"]) as begin:
+    begin("train")
+    for _ in Bar(range(3), desc="pairs", delay=0):
+        pass
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    client = nbclient.NotebookClient(notebook, kernel_name="python3", timeout=300)
+    client.execute()
+    outputs = notebook.cells[0]["outputs"]
+    assert [output for output in outputs if output["output_type"] in ("error", "stream")] == []
+    views = [o["data"]["application/vnd.jupyter.widget-view+json"] for o in outputs if "data" in o]
+    texts = [state.get("value") for state in client.widget_state.values()]
+    assert len(views) >= 1
+    assert any(str(text).startswith("first: train: step 2 of 2") for text in texts)
