@@ -82,6 +82,12 @@ def tables(b: Bench, models: list[Measured], plain: Measured | None, left_out: M
     b.table("Recovery of the true modality by a dictionary of 512 latents", heads)
     for title, chance, value in over(models, "recovery"):
         b.row(title, chance, value, of(plain, "recovery", title))
+    b.table("English and Japanese alone, 500 emoji per artist: the same recovery", heads)
+    for title, chance, value in over(models, "two languages"):
+        b.row(f"two languages: {title}", chance, value, of(plain, "two languages", title))
+    b.table("Gender removed from drawings: AUROC of probes on unseen cells", heads)
+    for title, chance, value in over(models, "erased"):
+        b.row(title, chance, value, of(plain, "erased", title))
     columns = ("trained concepts, R@10", "unseen concepts, R@10", "gender, unseen cells")
     b.table("By language, Noto", {"language": "", **dict.fromkeys(columns, ".2f")})
     values = {title: value for title, _, value in over(models, "languages")}

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from _emoji.recovery import recovered
+from _emoji.erased import erased
+from _emoji.recovery import recovered, recovered_of_two
 from cliplens.pairs.emoji import ARTISTS, LANGUAGES
 from cliplens_hooks.models.emoji import TRAINED_LANGUAGES
 from cliplens_hooks.training.emoji_figures import GENDERS, TONES, Judged
@@ -107,6 +108,8 @@ TABLES: dict[str, Callable[[Judged], Rows]] = {
     "what": what_it_does,
     "artists": by_artist,
     "neutral": neutral_drawings,
+    "erased": erased,
     "recovery": recovered,
+    "two languages": recovered_of_two,
     "languages": by_language,
 }

@@ -22,19 +22,30 @@ EMOJI, SHARE = 800, 0.25
 STEPS, ROWS = 400, 1024
 
 
+TWO = ("en", "ja")
+"""The languages of the smaller question, in which nothing is left out of the sample."""
+
+
 @cache
-def asked() -> tuple[list[str], list[str], GroundTruth]:
-    """Return ids and captions of a sample of the pairs of three artists and fifteen languages, and the truth."""
-    source = f"emoji:all?language={','.join(TRAINED_LANGUAGES)}&limit={EMOJI}"
+def asked(languages: tuple[str, ...], emoji: int, share: float) -> tuple[list[str], list[str], GroundTruth]:
+    """Return ids and captions of a sample of the pairs of three artists and some languages, and the truth."""
+    source = f"emoji:all?language={','.join(languages)}&limit={emoji}"
     pairs = read_emoji(source)
-    chosen = np.flatnonzero(hashed_uniform(text_keys(pairs.ids), 7) < SHARE)
+    chosen = np.flatnonzero(hashed_uniform(text_keys(pairs.ids), 7) < share)
     captions = pairs.captions
     return [str(pairs.ids[n]) for n in chosen], [str(captions[n]) for n in chosen], emoji_truth(source)
 
 
-def recovered(model: Judged, *, seed: int = 0) -> dict[str, tuple[float | None, float | None]]:
+def recovered_of_two(model: Judged) -> dict[str, tuple[float | None, float | None]]:
+    """Return what `recovered` does, for English and Japanese and the emoji that `limit=500` takes."""
+    return recovered(model, asked(TWO, 500, 1.0))
+
+
+def recovered(
+    model: Judged, sample: tuple[list[str], list[str], GroundTruth] | None = None, *, seed: int = 0
+) -> dict[str, tuple[float | None, float | None]]:
     """Train one dictionary on two thirds of the drawings; label and score its latents on the others."""
-    ids, captions, truth = asked()
+    ids, captions, truth = sample or asked(TRAINED_LANGUAGES, EMOJI, SHARE)
     place = {drawing.id: n for n, drawing in enumerate(model.gallery.drawings)}
     image = model.image[[place[first_id(name)] for name in ids]]
     text = model.text(captions)
