@@ -66,8 +66,7 @@ class EmbSimMetric(MetricOfParts):
         schema: list[Column] = []
         rows: list[dict[str, Any]] = []
         judges = list(dict.fromkeys(key.rpartition("/")[0] for key in self._seen))
-        compared = [c for judge in judges for what in _OF if (c := self._comparison(judge, what))]
-        for one in compared:
+        for one in (c for judge in judges for what in _OF if (c := self._comparison(judge, what))):
             for m in self._top:
                 scores = one.scores(m)
                 rows.append(_row(one.judge, one.what, m, {name: v[one.drawn] for name, v in scores.items()}))
@@ -100,8 +99,9 @@ class _Comparison:
         self.judge, self.what = judge, what
         self._tops = left.samples.table(), right.samples.table()
         self.drawn = drawn_latents(len(self._tops[0]))
-        self._rows = left.rows().double().numpy(), right.rows().double().numpy()
-        self._ids = np.array(left.samples.ids, dtype=np.str_), np.array(right.samples.ids, dtype=np.str_)
+        self._rows = left.rows().numpy(), right.rows().numpy()
+        if what == "cross":
+            self._ids = np.array(left.samples.ids, dtype=np.str_), np.array(right.samples.ids, dtype=np.str_)
         n_pool = min(len(left.pool.rows), len(right.pool.rows))
         self._pool = (left.pool.rows[:n_pool].double() @ right.pool.rows[:n_pool].double().T).numpy()
         self._draws = drawn(n_pool, min(top, n_pool), len(self._tops[0]))
@@ -114,7 +114,8 @@ class _Comparison:
         return {n: averaged(s, tops, self._similar, self._pool, draws, counts) for n, s in _SCORES.items()}
 
     def _similar(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return self._rows[0][i] @ self._rows[1][j].transpose(0, 2, 1)
+        left, right = (rows[k].astype(np.float64) for rows, k in zip(self._rows, (i, j), strict=True))
+        return left @ right.transpose(0, 2, 1)
 
     def _of_different_pairs(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         return self._ids[0][i][:, :, None] != self._ids[1][j][:, None, :]
