@@ -16,6 +16,7 @@ from cliplens.statistics import (
     mean_interval,
     percentile_interval,
     poisson_weights,
+    ratio_difference,
     share_difference,
     wilson_interval,
 )
@@ -198,3 +199,25 @@ def test_the_interval_of_the_mean_of_many_values_is_the_bootstraps_within_its_ra
     few = mean_interval(values[1:])
     assert few[1] != pytest.approx(low, abs=1e-9)
     assert few == pytest.approx((mean, low, high), abs=0.2 * error)
+
+
+def test_a_difference_of_ratios_is_that_of_the_sums_within_its_interval() -> None:
+    g = np.random.default_rng(0)
+    values, control = g.gamma(2, size=(2, 200)), g.gamma(2, size=(2, 200))
+    difference, low, high = ratio_difference(values, control)
+    assert difference == pytest.approx(values[0].sum() / values[1].sum() - control[0].sum() / control[1].sum())
+    assert low < difference < high
+    drawn = np.random.default_rng(0).integers(0, 200, (4000, 200))
+    each = [[side[0][rows].sum() / side[1][rows].sum() for rows in drawn] for side in (values, control)]
+    slow = np.quantile(np.subtract(*each), [0.025, 0.975])
+    np.testing.assert_allclose(ratio_difference(values, control, draws=4000), [difference, *slow], rtol=1e-12)
+    narrow = ratio_difference(values, control, level=0.5)
+    assert low < narrow[1] < narrow[2] < high
+
+
+@pytest.mark.parametrize("nothing", [np.zeros((2, 0)), np.array([[1.0, 2.0], [0.0, 0.0]])])
+def test_a_difference_of_ratios_without_a_denominator_is_nan(nothing: np.ndarray) -> None:
+    some = np.ones((2, nothing.shape[1]))
+    for pair in ((nothing, some), (some, nothing)):
+        assert len(ratio_difference(*pair)) == 3
+        assert np.isnan(ratio_difference(*pair)).all()

@@ -186,9 +186,27 @@ def test_top_samples_settle_often_without_losing_any(
     assert all(_kept(samples, latent, ids) == _slow_top(codes, ids, latent, 5) for latent in range(7))
 
 
+def test_top_samples_settle_by_themselves_so_that_memory_is_bounded() -> None:
+    samples, most = TopSamples("image", top=2), 1 << 16
+    codes = SparseCodes.from_dense(torch.rand(500, 40, generator=torch.Generator().manual_seed(0)) + 0.1)
+    for n in range(12):
+        samples.add(tuple(f"{n}-{i}" for i in range(500)), codes)
+        assert sum(len(latents) for latents, _, _ in samples._buffered) <= most
+    assert len(samples._ids) < 12 * 500
+
+
+def test_a_sample_between_the_two_weakest_kept_ones_is_kept() -> None:
+    samples = TopSamples("image", top=3)
+    for n, value in enumerate([5.0, 4.0, 1.0, 2.0, 3.0, 2.5]):
+        samples.add((str(n),), SparseCodes.from_dense(torch.tensor([[value]])))
+        samples._compact()
+    assert samples._values.tolist() == [5.0, 4.0, 3.0]
+
+
 def test_the_state_of_unused_top_samples_loads() -> None:
-    samples = TopSamples("text", top=3)
-    samples.load_state(TopSamples("text", top=3).state())
+    samples, state = TopSamples("text", top=3), TopSamples("text", top=3).state()
+    assert state["ends"].dtype == torch.int64
+    samples.load_state(state)
     assert samples.exemplars({}).pairs == ()
 
 

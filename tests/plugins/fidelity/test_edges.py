@@ -9,6 +9,7 @@ from cliplens.errors import MismatchError
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.tally import tally
 from cliplens_plugins.fidelity import FidelityMetric
+from cliplens_plugins.fidelity.command import _tell
 from cliplens_plugins.fidelity.downstream import recovered
 from cliplens_plugins.fidelity.histogram import BINS, EDGES, HistogramMetric
 from cliplens_plugins.fidelity.neighbours import neighbours
@@ -115,3 +116,16 @@ def test_one_latent_has_no_neighbours_and_figures_of_one_modality_bear_its_name(
     assert (figures["l0"], figures["l0_image"], figures["dead_fraction"]) == (pytest.approx(2 / 3),) * 2 + (0.0,)
     assert figures["cosine"] == pytest.approx(2 / 3)
     assert not any(name.endswith("_text") or name == "dead_fraction_image" for name in figures)
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "shown"), [(0, "Title: 0", 0), (3, "Title", 3), (10, "Title", 10), (12, "Title: 12", 10)]
+)
+def test_a_table_is_counted_where_it_is_empty_or_cut(
+    rows: int, head: str, shown: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell("Title", [{"latent": f"row {n}", "share": n / 7} for n in range(rows)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == head
+    assert sum("row " in line for line in lines) == shown
+    assert (f"{1 / 7:.3f}" in "".join(lines)) == (rows > 1)

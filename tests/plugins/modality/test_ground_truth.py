@@ -53,6 +53,27 @@ def test_labels_coverage_and_split_fraction() -> None:
     assert "25% of the 4 for shared factors fire in one modality only" in found.notes[0]
 
 
+@pytest.mark.parametrize(("silent", "split"), [("image", 0.5), ("text", 0.5)])
+def test_a_shared_concept_that_fires_in_one_modality_counts_as_split_whichever_it_is(silent: str, split: float) -> None:
+    truth, image, text = world()
+    (image if silent == "image" else text)[:, 2] = 0
+    if silent == "text":
+        image[:, 3] = text[:, 3]
+        text[:, 0] = 0
+    figures = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None).figures["ground_truth"]
+    assert figures["split_fraction"] == split
+
+
+def test_coverage_counts_values_once_and_every_latent_that_has_one() -> None:
+    truth, image, text = world()
+    image[:, 10], text[:, 10] = image[:, 0], text[:, 0]  # a second latent of shape=a
+    image[:, 1] = text[:, 1] = 0  # none of shape=b
+    found = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None)
+    rows = {row["factors"]: row for row in found.tables["Coverage of the factors"]}
+    assert [rows["shared"][name] for name in ("covered", "values", "latents")] == [3, 4, 4]
+    assert [rows["image"][name] for name in ("covered", "values", "latents")] == [3, 3, 3]
+
+
 def test_correlations_equal_the_slow_ones_on_the_labelling_half() -> None:
     truth, image, text = world()
     metric = GroundTruthMetric()

@@ -91,6 +91,17 @@ def test_independent_sources_say_nothing_once_corrected() -> None:
     assert np.mean(corrected) < np.mean(raw) / 2
 
 
+@pytest.mark.parametrize("redundancy", ["i_min", "mmi"])
+def test_corrected_atoms_are_never_negative(redundancy: str) -> None:
+    draw = np.random.default_rng(0)
+    for pairs in (6, 20, 60) * 40:
+        counts = draw.multinomial(pairs, draw.dirichlet(np.ones(8))).reshape(2, 2, 2)
+        atoms = atoms_of(counts, redundancy=redundancy)
+        assert min(atoms) >= 0
+        unique_or_shared = [atoms[0] + atoms[1], atoms[0] + atoms[2]]
+        assert atoms[0] <= min(unique_or_shared)
+
+
 def test_a_shuffled_target_is_the_control() -> None:
     g = np.random.default_rng(1)
     ids = tuple(f"p{i}" for i in range(2000))

@@ -10,6 +10,7 @@ from cliplens.keys import hashed, pair_keys
 from cliplens.records import SparseCodes
 from cliplens_plugins.monosemanticity.baseline import SEEDS, drawn
 from cliplens_plugins.monosemanticity.embsim import embsim
+from cliplens_plugins.monosemanticity.mms import mms_score
 from cliplens_plugins.monosemanticity.ms import ms
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
 from cliplens_plugins.monosemanticity.similarity import top_samples
@@ -149,3 +150,14 @@ def test_one_pass_on_codes_that_always_fire_shifts_by_the_minimum() -> None:
     assert (fresh._low.dtype, fresh._at_low.dtype, len(fresh._low)) == (torch.float64, torch.int64, 0)
     fresh.load_state(whole.state())
     torch.testing.assert_close(fresh.scores(), whole.scores(), equal_nan=True)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_mms_of_a_latent_that_fires_on_own_pairs_alone_is_nan_at_any_size(size: float) -> None:
+    """What is left after the own pairs are taken away is rounding error, in proportion to the product of the sums."""
+    one = torch.tensor([size], dtype=torch.float64)
+    rows = one[:, None]
+    left, kept = one * one * (1 - 1e-13), one * one * 0.5
+    assert torch.isnan(mms_score(rows, rows, one, one, left, left)).all()
+    torch.testing.assert_close(mms_score(rows, rows, one, one, kept, kept), torch.ones(1, dtype=torch.float64))
+    assert not torch.isnan(mms_score(rows, rows, one, one, left, left, own_pairs=True)).any()

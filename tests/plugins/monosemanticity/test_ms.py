@@ -138,6 +138,18 @@ def test_each_judge_has_its_columns_and_the_first_the_plain_ones() -> None:
     np.testing.assert_allclose(table["ms_image_b"], ms(acts, embeddings[:, :2]), atol=1e-10)
 
 
+def test_the_figure_of_a_run_is_the_median_of_the_defined_scores() -> None:
+    acts, embeddings = some(6)
+    found = streamed(acts, embeddings, [9]).findings(None)
+    (row,) = found.tables["Monosemanticity (MS)"]
+    defined = np.sort(slow_ms(acts, embeddings)[:5])
+    assert (row["median"], row["latents"]) == (pytest.approx(defined[2], abs=1e-9), 5)
+    assert found.figures["ms"] == {"ms_image_judge": row["median"]}
+    nothing = streamed(np.zeros((4, 2)), np.ones((4, 3)), []).findings(None).tables["Monosemanticity (MS)"][0]
+    assert np.isnan(nothing["median"])
+    assert nothing["latents"] == 0
+
+
 def test_refusals() -> None:
     with pytest.raises(InputError, match="4 and 3 rows"):
         ms(np.zeros((4, 2)), np.ones((3, 2)))

@@ -1,5 +1,6 @@
 """Edges of edits: every option of every constructor, what needs codes, positions, identities."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,26 +16,29 @@ from support.tiny_dictionaries import tiny_dictionary
 
 
 @pytest.mark.parametrize(
-    ("made", "expected"),
+    ("make", "expected"),
     [
-        (ed.add([1], 2.0, where="firing", positions=[0]), ("add", 2.0, {"where": "firing", "positions": (0,)})),
+        (lambda: ed.add([1], 2.0, where="firing", positions=[0]), ("add", 2.0, {"where": "firing", "positions": (0,)})),
         (
-            ed.set_to([1], 2.0, where="firing", positions="special"),
+            lambda: ed.set_to([1], 2.0, where="firing", positions="special"),
             ("set", 2.0, {"where": "firing", "positions": "special"}),
         ),
-        (ed.scale([1], 0.5, positions="others"), ("scale", 0.5, {"positions": "others"})),
+        (lambda: ed.scale([1], 0.5, positions="others"), ("scale", 0.5, {"positions": "others"})),
         (
-            ed.clamp([1], 0.0, 1.0, positions="content"),
+            lambda: ed.clamp([1], 0.0, 1.0, positions="content"),
             ("clamp", 0.0, {"low": 0.0, "high": 1.0, "positions": "content"}),
         ),
-        (ed.clamp([1], low=0.0), ("clamp", 0.0, {"low": 0.0})),
-        (ed.ablate([1], positions=[2, -1]), ("ablate", 0.0, {"positions": (2, -1)})),
-        (ed.replace([1, 2], [3], 4.0, positions=[1]), ("replace", 4.0, {"positions": (1,), "targets": (3,)})),
-        (ed.swap([1], positions="special"), ("swap", 1.0, {"positions": "special"})),
-        (ed.swap([1], 0.5), ("swap", 0.5, {})),
+        (lambda: ed.clamp([1], low=0.0), ("clamp", 0.0, {"low": 0.0})),
+        (lambda: ed.ablate([1], positions=[2, -1]), ("ablate", 0.0, {"positions": (2, -1)})),
+        (lambda: ed.replace([1, 2], [3], 4.0, positions=[1]), ("replace", 4.0, {"positions": (1,), "targets": (3,)})),
+        (lambda: ed.swap([1], positions="special"), ("swap", 1.0, {"positions": "special"})),
+        (lambda: ed.swap([1], 0.5), ("swap", 0.5, {})),
     ],
 )
-def test_every_option_of_a_constructor_is_in_its_edit(made: Edit, expected: tuple[str, float, dict[str, Any]]) -> None:
+def test_every_option_of_a_constructor_is_in_its_edit(
+    make: Callable[[], Edit], expected: tuple[str, float, dict[str, Any]]
+) -> None:
+    made = make()
     assert (made.operation, made.strength, dict(made.options)) == expected
     assert made.latents[0] == 1
 

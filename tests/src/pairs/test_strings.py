@@ -43,7 +43,7 @@ def test_a_pair_of_a_table_takes_its_text_and_little_more(tmp_path: Path) -> Non
     table.write_text("image,caption\n" + "".join(f"{i:08d}.jpg,a photo of number {i}\n" for i in range(rows)))
     before = pa.total_allocated_bytes()
     pairs = read_pairs(table)
-    text = sum(2 * len(p.id) + len(p.caption or "") for p in pairs)
+    text = sum(2 * len(i) + len(caption or "") for i, caption in zip(pairs.ids, pairs.captions, strict=True))
     assert pa.total_allocated_bytes() - before < text + 13 * rows
 
 

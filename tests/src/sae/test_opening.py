@@ -13,11 +13,13 @@ from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, open_foreign
 from cliplens.sae import dictionary as dictionary_module
 from cliplens.sae.folder import _check_activation, _check_finite, is_dictionary, is_saelens
+from cliplens.sae.foreign.dictionary_learning import DictionaryLearning
 from cliplens.sae.foreign.layout import Checkpoint
 from cliplens.sae.foreign.overcomplete import _normalised
 from cliplens.sae.foreign.patchsae import _hook
 from cliplens.sae.foreign.prisma import _has_k, _norm
 from cliplens.sae.foreign.reading import read_checkpoint
+from cliplens.sae.foreign.visaebench import ViSAEBench
 from cliplens.sae.hashes import check_hashes, write_hashes
 from cliplens.sae.provenance import folded_mean_of, read_provenance
 from support.dictionaries import D_IN, D_SAE, ROWS, dictionary_of, sae_of
@@ -212,6 +214,49 @@ def test_thresholds_may_be_infinite_and_nothing_else(tmp_path: Path) -> None:
 
 
 # --- checkpoints of other projects
+
+
+def checkpoint(config: dict[str, Any] | None = None, **state: torch.Tensor) -> Checkpoint:
+    return Checkpoint(Path("x.pt"), {name.replace("__", "."): value for name, value in state.items()}, config or {})
+
+
+def test_linear_layers_are_of_dictionary_learning_only_with_a_bias_of_theirs() -> None:
+    linear = {"encoder__weight": E, "decoder__weight": D.T}
+    assert not DictionaryLearning().recognises(checkpoint(**linear))
+    assert DictionaryLearning().recognises(checkpoint(**linear, decoder__bias=PRE))
+
+
+@pytest.mark.parametrize("field", ["architecture", "apply_b_dec_to_input"])
+def test_flat_weights_with_one_field_of_saelens_are_not_of_dictionary_learning(field: str) -> None:
+    flat = {"W_enc": E.T, "b_dec": PRE, "threshold": B}
+    assert DictionaryLearning().recognises(checkpoint(**flat))
+    assert not DictionaryLearning().recognises(checkpoint({field: "jumprelu"}, **flat))
+
+
+def test_openais_dictionaries_may_have_no_decoder_of_their_own(tmp_path: Path) -> None:
+    tied = {"encoder.weight": E, "latent_bias": B, "pre_bias": PRE}
+    torch.save(tied, tmp_path / "sae.pt")
+    (tmp_path / "config.json").write_text('{"activation": "relu"}')
+    sae = open_foreign(tmp_path).sae
+    torch.testing.assert_close(sae(X), ((X - PRE) @ E.T + B).relu() @ E + PRE, atol=1e-4, rtol=1e-4)
+
+
+def test_a_decoder_with_a_row_per_latent_and_a_bias_is_of_visaebench_unless_it_is_square() -> None:
+    wide = {"encoder__weight": E, "decoder__weight": D, "encoder__bias": B, "decoder__bias": PRE}
+    assert ViSAEBench().recognises(checkpoint(**wide))
+    square = {"encoder__weight": E[:10], "decoder__weight": D[:10], "encoder__bias": B[:10], "decoder__bias": PRE}
+    assert not ViSAEBench().recognises(checkpoint(**square))
+    assert ViSAEBench().recognises(checkpoint({"input_dim": 10}, **square))
+
+
+def test_a_configuration_says_whether_the_bias_is_taken_from_the_input(tmp_path: Path) -> None:
+    torch.save(PLAIN, tmp_path / "weights.pt")
+    for asked in (True, False):
+        told = {"activation_fn_str": "relu", "apply_b_dec_to_input": asked}
+        (tmp_path / "config.json").write_text(json.dumps(told))
+        sae = open_foreign(tmp_path).sae
+        assert sae.cfg.apply_b_dec_to_input == asked
+        torch.testing.assert_close(sae(X), ((X - asked * PRE) @ E.T + B).relu() @ D + PRE, atol=1e-4, rtol=1e-4)
 
 
 def wrapped(state: Any, *names: str) -> Any:

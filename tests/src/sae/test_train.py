@@ -99,6 +99,14 @@ def test_a_resumed_training_equals_the_uninterrupted_one_bit_for_bit(
     assert resume_point(tmp_path / "cut") == 0  # checkpoints go when training is done
 
 
+def test_checkpoints_are_used_only_when_asked_to(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)
+    assert resume_point(tmp_path) > 0
+    again = trained(provider(seed=9), checkpoint_folder=tmp_path)
+    assert torch.equal(weights(again), weights(trained(provider(seed=9))))
+
+
 def resume_text(caplog: pytest.LogCaptureFixture) -> str:
     return caplog.text.partition("continues after ")[2].partition(" ")[0]
 

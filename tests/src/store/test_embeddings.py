@@ -13,6 +13,7 @@ from cliplens.errors import InputError, MismatchError
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.sites import Site
 from cliplens.store import Embeddings, harvest, read_embeddings
+from cliplens.store.embedding_files import _by_file
 
 N, D = 30, 6
 IMAGE, TEXT = (np.random.default_rng(seed).normal(size=(N, D)).astype(np.float32) for seed in (0, 1))
@@ -53,6 +54,31 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, kind: object) -> None:
     np.testing.assert_array_equal(found.image_rows, IMAGE)
     np.testing.assert_array_equal(found.text_rows, TEXT)
     assert found.ids in (None, tuple(f"p{n}" for n in range(N)))
+
+
+def test_a_parquet_of_plain_columns_has_a_row_per_pair(tmp_path: Path) -> None:
+    for name, rows in (("image", IMAGE), ("text", TEXT)):
+        columns = {f"d{n}": rows[:, n] for n in range(D)}
+        pq.write_table(pa.table({**columns, "id": [f"p{n}" for n in range(N)]}), tmp_path / f"{name}.parquet")
+    found = read_embeddings([tmp_path / "image.parquet", tmp_path / "text.parquet"])
+    np.testing.assert_array_equal(found.image_rows, IMAGE)
+    np.testing.assert_array_equal(found.text_rows, TEXT)
+    assert found.ids == tuple(f"p{n}" for n in range(N))
+
+
+def test_one_row_per_sample_may_have_an_axis_of_its_own_and_several_may_not(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", image=IMAGE[:, None], text=TEXT)
+    np.testing.assert_array_equal(read_embeddings([tmp_path / "set.npz"]).image_rows, IMAGE)
+    np.savez(tmp_path / "set.npz", image=np.stack([IMAGE, IMAGE], axis=1), text=TEXT)
+    with pytest.raises(InputError, match=rf"Expected image embeddings as numbers .* of shape \({N}, 2, {D}\)"):
+        read_embeddings([tmp_path / "set.npz"])
+
+
+def test_an_array_named_for_one_modality_is_never_taken_for_the_other() -> None:
+    assert _by_file({"image_rows": IMAGE}, "image") == "image_rows"
+    assert _by_file({"image_rows": IMAGE}, "text") is None
+    assert _by_file({"image_rows": IMAGE, "image_text": TEXT}, "text") == "image_text"
+    assert _by_file({"image_rows": IMAGE, "rows": TEXT}, "text") == "rows"
 
 
 def test_one_modality_is_enough(tmp_path: Path) -> None:

@@ -336,6 +336,14 @@ def test_the_largest_number_of_float16_is_stored_and_the_next_refused() -> None:
                 _cast(acts, plan, 3)
 
 
+@pytest.mark.parametrize(("row", "batch"), [(0, 0), (3, 1), (4, 2), (9, 4)])
+def test_a_number_too_large_for_float16_is_named_with_its_batch(row: int, batch: int, tmp_path: Path) -> None:
+    given = embeddings()
+    given.image_rows[row, 0] = 70_000
+    with pytest.raises(NonFiniteError, match=rf"found 70000 in batch {batch}\."):
+        harvest(given, pairs(), BOTH, tmp_path / "c", forward_batch=2, shard_pairs=4, shuffle="none")
+
+
 def test_a_shard_that_is_given_up_leaves_no_file(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, plan_of(), 0)
     assert len(list(tmp_path.rglob(".*.partial"))) == 3

@@ -55,6 +55,16 @@ def test_the_draws_of_a_seed_never_change() -> None:
     assert drawn(pairs, 6) == [3, 2, -4, -3, 0, 4, -1, -5, 1, 5, -2, -6, 3, 2, -4, -3, 5, 0, -6, -1, 1, 4, -2, -5]
 
 
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_reseeded_provider_draws_as_one_made_with_that_seed(started: bool, paired: bool) -> None:
+    first = Provider.from_acts(numbered(40), batch_size=8, seed=1, paired=paired)
+    if started:
+        next(first)
+    fresh = Provider.from_acts(numbered(40), batch_size=8, seed=5, paired=paired)
+    assert drawn(first.reseeded(5), 25) == drawn(fresh, 25)
+
+
 def test_windows_of_a_seed_never_change() -> None:
     windows = Provider(MemoryRows(numbered(5000)), batch_size=1000, buffer_rows=2500, seed=3)
     seen = [drawn(windows, 1)[:3] for _ in range(20)]
