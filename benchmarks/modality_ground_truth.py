@@ -14,9 +14,10 @@ the intervals cover the variation of dictionaries, not that of worlds or models.
    counted separately, and the accuracy is given for several label cuts and class cuts. A training class is an
    architecture, or an architecture with one field set; the first has a table of all scores, and one table has all
    classes. Controls of the first class: its labels shuffled among the labelled latents, an untrained dictionary, a
-   decoder frozen at random, and a model with shuffled weights. With --resume, the figures of each dictionary are kept
-   in a file, so that an interrupted run can continue.
+   decoder frozen at random, and a model with shuffled weights.
 3. Calibration: coverage of the 95 % intervals by number of firings, and false discoveries at 4,096 latents.
+
+With --resume, the figures of each dictionary and seed are kept in a file, so that an interrupted run can continue.
 """
 
 import json
@@ -24,7 +25,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +183,14 @@ def parsed(training_class: str) -> tuple[str, dict[str, float]]:
 
 
 class Kept:
-    """A file of JSON lines with the figures of the dictionaries trained so far."""
+    """A file of JSON lines with the figures measured so far."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         lines = path.read_text().splitlines() if path and path.exists() else []
         self._held = {tuple(entry["of"]): entry["figures"] for entry in map(json.loads, lines)}
 
-    def get(self, of: tuple[str | int, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def get(self, of: tuple[str | int, ...], make: Callable[[], Any]) -> Any:
         """Return the stored figures, or compute and store them."""
         if of not in self._held:
             self._held[of] = make()
@@ -313,7 +314,7 @@ def main() -> None:
     ) as b:
         parts = b.args.parts
         kept = Kept(Path(b.args.resume) if b.args.resume else None)
-        codes = planted_rows(b.args.seeds) if "planted" in parts else {}
+        codes = planted_rows(b.args.seeds, kept.get) if "planted" in parts else {}
         if codes:
             score_table(b, "Planted codes", codes)
         scores = world_tables(b, kept) if "world" in parts else {}
@@ -321,7 +322,7 @@ def main() -> None:
             own = {model: seeds_of(b, kept, model, b.args.classes[0]) for model in b.args.models}
             control_table(b, own, control_runs(b, kept))
         if "calibration" in parts:
-            calibration_tables(b)
+            calibration_tables(b, kept)
         if b.args.figure:
             panels = {"planted codes": codes, "embedded world": scores}
             figure(Path(b.args.figure), {title: found for title, found in panels.items() if found})
@@ -339,15 +340,15 @@ def world_tables(b: Bench, kept: "Kept") -> dict[tuple[str, str], dict[str, list
     return scores
 
 
-def calibration_tables(b: Bench) -> None:
+def calibration_tables(b: Bench, kept: "Kept") -> None:
     """Print coverage by number of firings, and false discoveries."""
     seeds = range(b.args.seeds)
     heads = ("coverage of the 95 % interval", "of bare percentiles")
     b.table("Calibration of the interval", {"firings": "", **dict.fromkeys(heads, ".3f")})
     for n in (5, 10, 20, 50, 100, 200, 400, 800):
-        held = [coverage(n, 4, seed) for seed in seeds]
+        held = [kept.get(("coverage", n, seed), partial(coverage, n, 4, seed)) for seed in seeds]
         b.row(n, *(mean([h[name] for h in held]) for name in ("ours", "percentile")))
-    rates = [false_discoveries(seed) for seed in seeds]
+    rates = [kept.get(("false discoveries", seed), partial(false_discoveries, seed)) for seed in seeds]
     b.table("False discoveries at 4,096 latents, q <= .05", {"rate": "", "value": ".3f"})
     b.row("share of repeats with a discovery, no real effects", mean([r[0] for r in rates]))
     b.row("share of false discoveries, 1,000 real effects", mean([r[1] for r in rates]))

@@ -1,14 +1,29 @@
 """The figures of README are those the benchmark scripts stored in benchmarks/results/."""
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+def _loaded(path: Path) -> ModuleType:
+    """Import a file of benchmarks/, which is no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tables_of_docs = _loaded(ROOT / "benchmarks" / "_tables.py")
 RESULTS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text()
 NUMBER = re.compile(r"(?<![\w.])\d[\d,]*\.?\d*|\.\d+")
@@ -94,6 +109,26 @@ def test_steering_is_as_stored(row: dict[str, str]) -> None:
         assert rounds_to(worst, line["worst side effect"])
 
 
+def test_what_mixing_transfers_is_as_stored() -> None:
+    """The sentence on mixing gives the smallest and largest share over three image-only and five shared factors."""
+    (told,) = re.findall(r"If the latents of a class are taken[\s\S]*?\n\n", README)
+    rows = {row["class"]: row for row in stored("steering", "Captions with latents of a reference picture")}
+    only = ("texture", "tint", "light")
+    shared = ("shape", "colour", "size", "count", "fill")
+
+    def taken(kind: str, factors: tuple[str, ...]) -> list[float]:
+        return [rows[kind][f"{factor}: as the reference"] for factor in factors]
+
+    random = "random, as many as ImgD"
+    ends = [*taken("ImgD", only), max(taken("ImgD", shared)), *taken("CrossD", shared)]
+    expected = [min(ends[:3]), max(ends[:3]), ends[3], min(ends[4:]), max(ends[4:])]
+    expected += [end(taken(random, factors)) for factors in (only, shared) for end in (min, max)]
+    written = numbers_in(told)
+    assert len(written) == len(expected)
+    assert [w for w, e in zip(written, expected, strict=True) if not rounds_to(w, e)] == []
+    assert max(taken("TextD", shared)) == 0
+
+
 def test_the_demos_edit_is_as_stored() -> None:
     """Every share of README's paragraph on the demo's edit is in the table of the script it names."""
     (told,) = (part for part in README.split("\n\n") if "`benchmarks/steering_by_words.py`" in part)
@@ -103,6 +138,14 @@ def test_the_demos_edit_is_as_stored() -> None:
     shares = re.findall(r"(\d+) %", told)
     assert len(shares) == 7
     assert [share for share in shares if not any(rounds_to(share, value) for value in known)] == []
+
+
+def test_tables_of_the_docs_are_the_stored_ones() -> None:
+    """`python benchmarks/_tables.py` writes them."""
+    assert tables_of_docs.pages()
+    for page in tables_of_docs.pages():
+        text = page.read_text()
+        assert tables_of_docs.filled(text) == text, f"{page.name}: run python benchmarks/_tables.py"
 
 
 def test_every_result_file_says_where_it_comes_from() -> None:

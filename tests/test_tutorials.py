@@ -10,6 +10,15 @@ FOLDER = Path(__file__).parents[1] / "docs" / "tutorials"
 SOURCES = sorted(FOLDER.glob("[0-9]-*.py"))
 SLOW = ("3-steer",)
 """Those that take more than twenty seconds of one core."""
+SMALLER = {
+    "1-own-pairs": {"world:1200": "world:800", "60_000": "30_000"},
+    "2-patches": {"world:600": "world:200", "30_720": "10_240"},
+    "4-match": {"world:2048": "world:512", "100_000": "20_000"},
+    "5-embeddings": {"world:1500": "world:500", "60_000": "20_000"},
+    "6-compare": {"world:2048": "world:512", "world:1024:5": "world:256:5", "120_000": "24_000"},
+    "7-bias-and-advice": {"world:2048": "world:512", "world:1000:3": "world:300:3", "150_000": "30_000", "600": "240"},
+}
+"""Numbers of pairs and samples with which a tutorial runs in seconds; it runs as it is among the slow tests."""
 
 
 def cells(source: Path) -> list[tuple[str, str]]:
@@ -23,16 +32,38 @@ def cells(source: Path) -> list[tuple[str, str]]:
     return found
 
 
+def run_text(source: Path, text: str) -> None:
+    namespace: dict[str, Any] = {"__name__": "tutorial"}
+    exec(compile(text, str(source), "exec"), namespace)
+
+
+@pytest.fixture
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("in_a_folder")
 @pytest.mark.parametrize(
     "source", [pytest.param(s, marks=[pytest.mark.slow] * (s.stem in SLOW)) for s in SOURCES], ids=lambda s: s.stem
 )
-def test_a_tutorial_runs(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    namespace: dict[str, Any] = {"__name__": "tutorial"}
-    exec(compile(source.read_text(encoding="utf-8"), str(source), "exec"), namespace)
+def test_a_tutorial_runs(source: Path) -> None:
+    text = source.read_text(encoding="utf-8")
+    for number, small in SMALLER.get(source.stem, {}).items():
+        assert number in text
+        text = text.replace(number, small)
+    run_text(source, text)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.parametrize("source", [s for s in SOURCES if s.stem in SMALLER], ids=lambda s: s.stem)
+def test_a_tutorial_runs_as_it_is(source: Path) -> None:
+    run_text(source, source.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.stem)

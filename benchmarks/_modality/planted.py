@@ -1,6 +1,9 @@
 """Planted codes: latents are made image-only, text-only or shared, with heavy-tailed firing and one confound each."""
 
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -9,6 +12,8 @@ from cliplens.statistics import auroc
 from cliplens_plugins.modality import VARIANTS, classify, classify_fixed, cofiring, mds
 
 Codes = tuple[np.ndarray, np.ndarray, np.ndarray]
+Keep = Callable[[tuple[str | int, ...], Callable[[], Any]], Any]
+"""Function of a key and of a function that computes the figures under it; returns those kept, or computes them."""
 SCORES = (*VARIANTS, "cofiring")
 
 
@@ -45,20 +50,27 @@ def planted(seed: int, confound: str, n_pairs: int = 4000, per_class: int = 60) 
 CONFOUNDS = ("heavy tails only", "unequal norms", "modality gap", "correlated factors", "noise", "split")
 
 
-def planted_rows(seeds: int) -> dict[tuple[str, str], dict[str, list[float]]]:
+def planted_rows(seeds: int, keep: Keep) -> dict[tuple[str, str], dict[str, list[float]]]:
     """Return accuracies and AUROC by confound and score, one value per seed."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for confound in tqdm(CONFOUNDS, delay=2, desc="planted"):
         for seed in range(seeds):
-            image, text, classes = planted(seed, confound)
-            shared = classes == "CrossD"
-            for name in SCORES:
-                score = cofiring(image, text) if name == "cofiring" else mds(image, text, variant=name)
-                known = ~np.isnan(score)
-                even = score if name == "cofiring" else -np.abs(score - 0.5)
-                row = found[confound, name]
-                row["auroc"].append(auroc(even[known & shared], even[known & ~shared]))
-                if name != "cofiring":
-                    row["accuracy_fixed"].append(float((classify_fixed(score) == classes).mean()))
-                    row["accuracy_paper"].append(float((classify(score) == classes).mean()))
+            for name, row in keep(("planted", confound, seed), partial(recovered, confound, seed)).items():
+                for figure, value in row.items():
+                    found[confound, name][figure].append(value)
+    return found
+
+
+def recovered(confound: str, seed: int) -> dict[str, dict[str, float]]:
+    """Return accuracies and AUROC of each score on the planted codes of one seed."""
+    image, text, classes = planted(seed, confound)
+    shared, found = classes == "CrossD", {}
+    for name in SCORES:
+        score = cofiring(image, text) if name == "cofiring" else mds(image, text, variant=name)
+        known = ~np.isnan(score)
+        even = score if name == "cofiring" else -np.abs(score - 0.5)
+        found[name] = {"auroc": auroc(even[known & shared], even[known & ~shared])}
+        if name != "cofiring":
+            found[name]["accuracy_fixed"] = float((classify_fixed(score) == classes).mean())
+            found[name]["accuracy_paper"] = float((classify(score) == classes).mean())
     return found

@@ -30,7 +30,6 @@ Changed = dict[tuple[str, int], CodeType]
 KILLED, SURVIVED, TIMEOUT, NOT_COVERED, FAILED = "killed", "survived", "timeout", "not covered", "not applied"
 OPTIONS = ["--import-mode=importlib", "--assert=plain", "-q", "-s", "-p", "no:xdist", "-p", "no:cacheprovider"]
 LEFT_OUT = (
-    "sae/test_runner.py",
     "test_harvest.py::test_killed",
     "test_harvest.py::test_two_processes",
     "test_emoji.py",

@@ -95,7 +95,7 @@ def test_independent_sources_say_nothing_once_corrected() -> None:
 def test_corrected_atoms_are_never_negative(redundancy: str) -> None:
     draw = np.random.default_rng(0)
     for pairs in (6, 20, 60) * 40:
-        counts = draw.multinomial(pairs, draw.dirichlet(np.ones(8))).reshape(2, 2, 2)
+        counts = draw.multinomial(pairs, draw.dirichlet(np.ones(8))).reshape(2, 2, 2).astype(float)
         atoms = atoms_of(counts, redundancy=redundancy)
         assert min(atoms) >= 0
         unique_or_shared = [atoms[0] + atoms[1], atoms[0] + atoms[2]]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cliplens.errors import CliplensError, DamagedError, InputError, UnsafeFileError
 from cliplens.sae import Dictionary, open_dictionary
+from cliplens.sae.foreign.leftovers import _neutral
 from support.dictionaries import D_IN as SAE_IN
 from support.dictionaries import sae_of
 
@@ -239,3 +240,24 @@ def test_a_scaling_saelens_keeps_outside_is_folded_or_asked_for(norm: str, tmp_p
     (tmp_path / "activation_scaler.json").write_text("{")
     with pytest.raises(CliplensError, match="the scaling of activations"):
         Dictionary.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "neutral"),
+    [
+        ("normalize", 0, True),
+        ("normalize", 1, False),
+        ("normalize", False, True),
+        ("normalize", True, False),
+        ("norm_factor", 1.0, True),
+        ("norm_factor", 0.0, True),
+        ("norm_factor", 2.0, False),
+        ("normalize", "None", True),
+        ("normalize", "layer_norm", False),
+        ("norms", [0, 0], True),
+        ("norms", [0, 3], False),
+        ("norm", None, True),
+    ],
+)
+def test_what_changes_nothing_is_told_from_what_does(name: str, value: Any, neutral: bool) -> None:
+    assert _neutral(name, value) == neutral

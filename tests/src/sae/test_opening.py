@@ -109,7 +109,7 @@ def test_a_dictionary_tells_its_architecture_and_device() -> None:
 def test_parts_of_rows_are_joined_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary, acts = dictionary_of("topk"), paired(ROWS, D_IN)
     whole = dictionary.encode(acts)
-    for limit in (1, D_SAE, 3 * D_SAE, ROWS * D_SAE):
+    for limit in (1, D_SAE, 3 * D_SAE, (ROWS // 2 + 1) * D_SAE, ROWS * D_SAE):  # the last but one: two parts
         monkeypatch.setattr(dictionary_module, "_DENSE_LIMIT", limit)
         parts = dictionary.encode(acts)
         assert torch.equal(parts.text.rows, whole.text.rows)
@@ -310,6 +310,18 @@ def test_overcompletes_normalisations(name: str | None, section: bool) -> None:
     assert torch.isfinite(found).all()
     with pytest.raises(InputError, match="the dictionary normalization 'softmax'"):
         _normalised(rows, {"normalization": "softmax"})
+
+
+def test_a_normalised_dictionary_of_overcomplete_opens_with_its_rows_normalised(tmp_path: Path) -> None:
+    state = {
+        "encoder.final_block.0.weight": E,
+        "encoder.final_block.0.bias": B,
+        "dictionary._weights": D,
+    }
+    torch.save(state, tmp_path / "sae.pt")
+    (tmp_path / "config.json").write_text('{"activation": "relu", "normalization": "l2"}')
+    rows = D / D.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(open_foreign(tmp_path).sae(X), (X @ E.T + B).relu() @ rows, atol=1e-4, rtol=1e-4)
 
 
 def test_overcompletes_multiplier_is_the_logarithm_of_a_factor(tmp_path: Path) -> None:
