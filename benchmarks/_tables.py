@@ -2,8 +2,8 @@
 
     python benchmarks/_tables.py            # every page with a marked table
 
-A table stands below a line `<!-- FILE: TITLE -->`: the name of a file in results/ without its ending, and the beginning
-of the title of one of its tables. `tests/test_figures.py` compares the pages with what this writes.
+A table stands below a line `<!-- results: FILE: TITLE -->`: the name of a file in results/ without its ending, and the
+beginning of the title of one of its tables. `tests/test_figures.py` compares the pages with what this writes.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-MARKED = re.compile(r"(<!-- (?P<file>[\w-]+): (?P<title>[^>]+?) -->\n)(?:\|.*\n)*")
+MARKED = re.compile(r"(<!-- results: (?P<file>[\w-]+): (?P<title>[^>]+?) -->\n)(?:\|.*\n)*")
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def cell(value: Any) -> str:
         half = None if value["high"] is None else value["high"] - value["value"]
         shown = [None if n is None else f"{n:.{digits}f}" for n in (value["value"], half)]
         return "-" if shown[0] is None else shown[0] if shown[1] is None else f"{shown[0]} ± {shown[1]}"
-    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) and abs(value) < 10 else str(value)
+    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":
