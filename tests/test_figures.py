@@ -230,12 +230,33 @@ def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
 
 def test_single_latents_of_the_twin_are_as_stored() -> None:
     (paragraph,) = re.findall(r"The twin has only shared factors[\s\S]*?\n\n", README)
-    rows = stored("layer_profile", "world-plain")
-    (line,) = (row for row in rows if row["hook"] == "hook_embedding")
-    image, text = (line[name]["value"] for name in ("ImgD", "TextD"))
+    rows = stored("modality_ground_truth", "Classes by MDS")
+    labelled, unlabelled = (
+        next(row for row in rows if (row["model"], row["latents"]) == ("plain twin", group))
+        for group in ("labelled", "unlabelled")
+    )
+    image, text = (unlabelled[name]["value"] for name in ("ImgD", "TextD"))
     percent, *shares = numbers_in(paragraph)
     assert rounds_to(percent, 100 * (image + text))
     assert [rounds_to(a, b) for a, b in zip(shares, (image, text), strict=True)] == [True, True]
+    assert labelled["CrossD"]["value"] == 1
+
+
+def test_what_lowers_and_raises_the_recovery_is_as_stored() -> None:
+    (paragraph,) = re.findall(r"MDS is not better than a simple[\s\S]*?\n\n", README)
+    planted = {(r["data"], r["score"]): r for r in stored("modality_ground_truth-earlier", "Planted codes")}
+    expected = [
+        planted[data, score]["accuracy, fixed cuts"]["value"]
+        for data in ("noise", "unequal norms")
+        for score in ("pairs", "energy")
+    ]
+    rows = {(r["model"], r["training class"]): r for r in stored("modality_ground_truth", "Training classes")}
+    before, after = (rows["split-prone", c] for c in ("batchtopk", "iso_energy, align_coefficient=0.002"))
+    expected += [row[name]["value"] for name in ("split fraction", "accuracy, MDS") for row in (before, after)]
+    expected += [before["explained variance"]["value"] - after["explained variance"]["value"]]
+    written = numbers_in(paragraph)
+    assert len(written) == len(expected)
+    assert [w for w, e in zip(written, expected, strict=True) if not rounds_to(w, e)] == []
 
 
 def test_the_figures_of_reliability_are_as_stored() -> None:
