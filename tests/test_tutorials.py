@@ -11,12 +11,8 @@ SOURCES = sorted(FOLDER.glob("[0-9]-*.py"))
 SLOW = ("3-steer",)
 """Those that take more than twenty seconds of one core."""
 SMALLER = {
-    "1-own-pairs": {"world:1200": "world:800", "60_000": "30_000"},
     "2-patches": {"world:600": "world:200", "30_720": "10_240"},
     "4-match": {"world:2048": "world:512", "100_000": "20_000"},
-    "5-embeddings": {"world:1500": "world:500", "60_000": "20_000"},
-    "6-compare": {"world:2048": "world:512", "world:1024:5": "world:256:5", "120_000": "24_000"},
-    "7-bias-and-advice": {"world:2048": "world:512", "world:1000:3": "world:300:3", "150_000": "30_000", "600": "240"},
 }
 """Numbers of pairs and samples with which a tutorial runs in seconds; it runs as it is among the slow tests."""
 
