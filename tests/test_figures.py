@@ -244,7 +244,7 @@ def test_single_latents_of_the_twin_are_as_stored() -> None:
 
 def test_what_lowers_and_raises_the_recovery_is_as_stored() -> None:
     (paragraph,) = re.findall(r"MDS is not better than a simple[\s\S]*?\n\n", README)
-    planted = {(r["data"], r["score"]): r for r in stored("modality_ground_truth-earlier", "Planted codes")}
+    planted = {(r["data"], r["score"]): r for r in stored("modality_ground_truth", "Planted codes")}
     expected = [
         planted[data, score]["accuracy, fixed cuts"]["value"]
         for data in ("noise", "unequal norms")
