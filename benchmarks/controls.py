@@ -20,7 +20,7 @@ Intervals are t-intervals over seeds: they cover dictionaries, not models or wor
 import json
 import tempfile
 from collections import defaultdict
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -127,15 +127,22 @@ def steered(
     return float(np.mean(shares["latents"])), float(np.mean(shares["random latents"]))
 
 
+@cache
+def scenes(pairs: int) -> tuple[PairedActs, Sample, Sample, Probe]:
+    """Return the rows to train on, the scenes for choosing doses, those to measure on, and the probe."""
+    clip = sample_clip()
+    rows = embedded(clip, draw_scenes(TRAIN, seed=TRAIN_SEED)).acts
+    choose, final = (embedded(clip, draw_scenes(n, seed=s)) for s, n in ((CHOOSE_SEED, 4096), (SCORE_SEED, pairs)))
+    return rows, choose, final, Probe(embedded(clip, draw_scenes(4096, seed=TRAIN_SEED)))
+
+
 def measure(b: Bench) -> Figures:
     """Return every figure of every dictionary."""
-    args, clip, found = b.args, sample_clip(), defaultdict(list)
+    args, found = b.args, defaultdict(list)
     kept = Kept(Path(args.resume) if args.resume else None)
-    choose, final = (embedded(clip, draw_scenes(n, seed=s)) for s, n in ((CHOOSE_SEED, 4096), (SCORE_SEED, args.pairs)))
-    rows = embedded(clip, draw_scenes(TRAIN, seed=TRAIN_SEED)).acts
-    probe = Probe(embedded(clip, draw_scenes(4096, seed=TRAIN_SEED)))
 
     def figures(kind: str, seed: int) -> dict[str, tuple[float, float]]:
+        rows, choose, final, probe = scenes(args.pairs)
         dictionary = dictionary_of(kind, rows, seed, args.steps)
         with tempfile.TemporaryDirectory() as folder:
             of_one = of_run(dictionary, Path(folder), args.pairs, args.shown, seed)
