@@ -14,7 +14,8 @@ from cliplens.runfolder import RunFolder
 from cliplens.studies import twin_of
 from cliplens_plugins.advice.of_run import ACTS, known_answer
 
-SCORES = ("misses", "contradicts", "both", "low CLIP score", "low SAE-V score")
+SCORES = ("misses", "contradicts", "misses + contradicts", "low CLIP score", "latents and CLIP score")
+OTHERS = ("low SAE-V score", "low SDM value")
 
 
 def main(b: Bench) -> None:
@@ -23,10 +24,10 @@ def main(b: Bench) -> None:
     sample = opened.sample(b.args.pairs)
     twin, _ = twin_of(opened.dictionary, opened.scored_acts(ACTS))
     given = (sample.ids, sample.captions, sample.images)
-    b.table("AUROC of finding spoiled captions", ["spoiled", "captions", "dictionary", *SCORES])
+    b.table("AUROC of finding spoiled captions", ["spoiled", "captions", "dictionary", *SCORES, *OTHERS])
     for name, dictionary in {"trained": opened.dictionary, "never trained": twin}.items():
         for row in known_answer(opened.clip, dictionary, *given):
-            b.row(row["spoiled"], row["captions"], name, *(row[score] for score in SCORES))
+            b.row(row["spoiled"], row["captions"], name, *(row[score] for score in (*SCORES, *OTHERS)))
 
 
 if __name__ == "__main__":

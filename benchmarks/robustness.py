@@ -46,9 +46,10 @@ def main(b: Bench) -> None:
 def attacked(folder: RunFolder, b: Bench) -> Study:
     """Return the study, made now."""
     eps, images = levels_in(b.args.eps), b.args.images or None
-    return study_of_run(
-        OpenedRun(folder), AttackOptions(images=images, eps=eps, transfer=b.args.transfer, seed=b.args.seed)
+    asked = AttackOptions(
+        images=images, eps=eps, transfer=b.args.transfer, elsewhere=b.args.elsewhere, seed=b.args.seed
     )
+    return study_of_run(OpenedRun(folder), asked)
 
 
 def recorded(folder: RunFolder) -> Study:
@@ -63,5 +64,5 @@ def recorded(folder: RunFolder) -> Study:
 
 if __name__ == "__main__":
     options = {"eps": "1,2,4,8", "images": (0, "pictures; 0 takes the default"), "seed": 0, "record": False}
-    with bench(__file__, __doc__, run="cliplens-demo", transfer=None, **options) as found:
+    with bench(__file__, __doc__, run="cliplens-demo", transfer=None, elsewhere=None, **options) as found:
         main(found)

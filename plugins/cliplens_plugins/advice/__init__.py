@@ -5,9 +5,13 @@ from cliplens_plugins.advice.concepts import Decision as Decision
 from cliplens_plugins.advice.concepts import concepts_of as concepts_of
 from cliplens_plugins.advice.coverage import Coverage as Coverage
 from cliplens_plugins.advice.coverage import coverage as coverage
+from cliplens_plugins.advice.matching import sdm_choose as sdm_choose
+from cliplens_plugins.advice.matching import sdm_value as sdm_value
 from cliplens_plugins.advice.scores import PairScores as PairScores
 from cliplens_plugins.advice.scores import clip_score as clip_score
 from cliplens_plugins.advice.scores import mention_rates as mention_rates
+from cliplens_plugins.advice.scores import misfit as misfit
 from cliplens_plugins.advice.scores import sae_v as sae_v
 from cliplens_plugins.advice.scores import score_pairs as score_pairs
 from cliplens_plugins.advice.scores import strong as strong
+from cliplens_plugins.advice.scores import well_matched as well_matched

@@ -23,7 +23,8 @@ from cliplens.studies import Study, classes_of_table, sample_codes, twin_of, wit
 from cliplens_plugins.advice.concepts import Concept, concepts_of
 from cliplens_plugins.advice.coverage import Coverage, coverage
 from cliplens_plugins.advice.known_answer import FACTORS, spoil
-from cliplens_plugins.advice.scores import PairScores, clip_score, sae_v, score_pairs
+from cliplens_plugins.advice.matching import sdm_value
+from cliplens_plugins.advice.scores import PairScores, clip_score, misfit, sae_v, score_pairs, well_matched
 
 ACTS = 2048
 DUPLICATE = 0.999
@@ -55,6 +56,22 @@ class Seen:
     text: Float[Tensor, "pair d"]
     codes: tuple[Float[np.ndarray, "pair d_sae"], Float[np.ndarray, "pair d_sae"]]
     scores: PairScores
+    """By latents; mention rates are counted in the half of the pairs with the higher CLIP score."""
+    clip: Float[np.ndarray, " pair"]
+    """CLIP score."""
+
+    @property
+    def rankings(self) -> dict[str, Float[np.ndarray, " pair"]]:
+        """The scores by which pairs can be ranked, worst pair highest."""
+        return {
+            "latents and CLIP score": misfit(self.scores, self.clip),
+            "misses": self.scores.misses,
+            "contradicts": self.scores.contradicts,
+            "misses + contradicts": self.scores.misses + self.scores.contradicts,
+            "low CLIP score": -self.clip,
+            "low SAE-V score": -sae_v(*self.codes, self.image, self.text),
+            "low SDM value": -sdm_value(self.codes[0], self.codes[0], quality=self.clip),
+        }
 
 
 @dataclass(frozen=True)
@@ -136,12 +153,15 @@ def see(
         sample_codes(clip, dictionary, m, x).float().cpu().numpy()  # type: ignore[arg-type]
         for m, x in (("image", images), ("text", tokens))
     )
-    return Seen(tuple(ids), tuple(captions), images, tokens, image, text, codes, score_pairs(*codes))  # type: ignore[arg-type]
+    clip_scores = clip_score(image, text)
+    scores = score_pairs(*codes, trusted=well_matched(clip_scores))
+    return Seen(tuple(ids), tuple(captions), images, tokens, image, text, codes, scores, clip_scores)  # type: ignore[arg-type]
 
 
 def lists(seen: Seen, names: Sequence[str], long: int = LONG) -> list[Listed]:
     """Return the ranked lists: captions that miss or contradict the image, wrong matches, and near-duplicates."""
-    found = _worst("caption misses what the image shows", seen, seen.scores.misses, seen.scores, names, long, 0)
+    found = _worst("caption does not fit the image", seen, misfit(seen.scores, seen.clip), seen.scores, names, long)
+    found += _worst("caption misses what the image shows", seen, seen.scores.misses, seen.scores, names, long, 0)
     found += _worst("caption says what the image lacks", seen, seen.scores.contradicts, seen.scores, names, long, 1)
     similar = (seen.image.double() @ seen.text.double().T).cpu().numpy()
     own = similar.diagonal()
@@ -162,14 +182,26 @@ def lists(seen: Seen, names: Sequence[str], long: int = LONG) -> list[Listed]:
 
 
 def _worst(
-    name: str, seen: Seen, score: np.ndarray, scores: PairScores, names: Sequence[str], long: int, side: int
+    name: str,
+    seen: Seen,
+    score: np.ndarray,
+    scores: PairScores,
+    names: Sequence[str],
+    long: int,
+    side: int | None = None,
 ) -> list[Listed]:
     order = [int(i) for i in np.argsort(-score, kind="stable")[:long] if score[i] > 0]
+
+    def evidence(i: int) -> str:
+        said = [", ".join(f"{names[k]} (#{k})" for k in latents[:4]) for latents in scores.of(i)]
+        if side is not None:
+            return said[side]
+        told = [f"{what} {text}" for what, text in zip(("misses", "image lacks"), said, strict=True) if text]
+        return "; ".join([*told, f"CLIP score {seen.clip[i]:.2f}"])
+
     return [
-        Listed(name, n, seen.ids[i], seen.captions[i], float(score[i]),
-               ", ".join(f"{names[k]} (#{k})" for k in scores.of(i)[side][:4]))
-        for n, i in enumerate(order, 1)
-    ]  # fmt: skip
+        Listed(name, n, seen.ids[i], seen.captions[i], float(score[i]), evidence(i)) for n, i in enumerate(order, 1)
+    ]
 
 
 def known_answer(
@@ -188,15 +220,8 @@ def known_answer(
         for kind in ("delete", "replace"):
             spoiled, bad = spoil(captions, factor, kind, seed=seed)
             seen = see(clip, dictionary, ids, spoiled, images)
-            ranked = {
-                "misses": seen.scores.misses,
-                "contradicts": seen.scores.contradicts,
-                "both": seen.scores.misses + seen.scores.contradicts,
-                "low CLIP score": -clip_score(seen.image, seen.text),
-                "low SAE-V score": -sae_v(*seen.codes, seen.image, seen.text),
-            }
             row: dict[str, Any] = {"spoiled": f"{kind} {factor}", "captions": int(bad.sum())}
-            for name, score in ranked.items():
+            for name, score in seen.rankings.items():
                 value = auroc(score[bad], score[~bad])
                 row[name] = with_interval(value, *auroc_interval(value, int(bad.sum()), int((~bad).sum())))
             rows.append(row)
@@ -224,11 +249,12 @@ def _findings(seen: Seen, concepts: Sequence[Concept], answers: Sequence[dict[st
     ]
     own = [r for r in answers if r["dictionary"] == "of the run"]
     if own:
-        worse = [r["spoiled"] for r in own if _number(r["both"]) <= _number(r["low CLIP score"])]
-        says.append(
-            f"In {len(worse)} of {len(own)} tests with spoiled captions, a low CLIP score finds them at least as "
-            f"well as the latents do ({', '.join(worse) or 'none'})."
-        )
+        for name in ("misses + contradicts", "latents and CLIP score"):
+            worse = [r["spoiled"] for r in own if _number(r[name]) <= _number(r["low CLIP score"])]
+            says.append(
+                f"In {len(worse)} of {len(own)} tests with spoiled captions, a low CLIP score alone finds them at "
+                f"least as well as {name} ({', '.join(worse) or 'none'})."
+            )
     counts = {d: sum(c.decision == d for c in concepts) for d in ("no advice", "rewrite captions", "collect images")}
     says.append("Concepts: " + ", ".join(f"{n} {d}" for d, n in counts.items()) + ".")
     return says
@@ -253,12 +279,7 @@ def _concept_row(concept: Concept, names: Sequence[str], classes: np.ndarray) ->
 
 
 def _rankings(seen: Seen) -> list[dict[str, Any]]:
-    ranked = {
-        "misses": seen.scores.misses,
-        "contradicts": seen.scores.contradicts,
-        "low CLIP score": -clip_score(seen.image, seen.text),
-        "low SAE-V score": -sae_v(*seen.codes, seen.image, seen.text),
-    }
+    ranked = seen.rankings
     tenth = max(1, len(seen.ids) // 10)
     worst = {name: set(np.argsort(-score, kind="stable")[:tenth].tolist()) for name, score in ranked.items()}
     rows = []

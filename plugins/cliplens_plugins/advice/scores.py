@@ -1,6 +1,7 @@
 """Score pairs: captions that miss what the image shows or mention what it lacks, and two published scores."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,21 +59,33 @@ def strong(codes: Codes, share: float = SHARE) -> Bool[np.ndarray, "pair d_sae"]
     return (codes > 0) & (codes >= np.quantile(codes, 1 - share, axis=0, method="higher"))
 
 
-def mention_rates(codes: Codes, other: Codes, *, least: int = LEAST_PAIRS) -> Float[np.ndarray, " d_sae"]:
+def mention_rates(
+    codes: Codes, other: Codes, *, least: int = LEAST_PAIRS, trusted: Bool[np.ndarray, " pair"] | None = None
+) -> Float[np.ndarray, " d_sae"]:
     """Return how often each latent fires in the other modality of the pairs on which it is strong in this one.
 
     Args:
         codes: codes of one modality.
         other: codes of the other modality, in step.
         least: number of strong firings below which the rate is nan.
+        trusted: pairs to count in; None counts in all.
     """
     here = strong(codes)
+    if trusted is not None:
+        here = here & trusted[:, None]
     count = here.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(count >= least, (here & (other > 0)).sum(0) / count, np.nan)
 
 
-def score_pairs(image: Codes, text: Codes, *, least_rate: float = LEAST_RATE, least: int = LEAST_PAIRS) -> PairScores:
+def score_pairs(
+    image: Codes,
+    text: Codes,
+    *,
+    least_rate: float = LEAST_RATE,
+    least: int = LEAST_PAIRS,
+    trusted: Bool[np.ndarray, " pair"] | None = None,
+) -> PairScores:
     """Return the scores of pairs from the codes of their images and captions.
 
     A caption misses what the image shows if a latent is strong on the image and does not fire on the caption. The score
@@ -84,14 +97,44 @@ def score_pairs(image: Codes, text: Codes, *, least_rate: float = LEAST_RATE, le
         text: codes of the captions, in step, by the same dictionary.
         least_rate: mention rate from which a latent counts.
         least: number of strong firings below which a mention rate is unknown.
+        trusted: pairs in which mention rates are counted; None takes all. If most captions are wrong about a concept,
+            its mention rate over all pairs falls below `least_rate`, and none of these captions is found; in the pairs
+            of `well_matched` this is unlikely.
 
     Source: ours.
     """
-    rates = mention_rates(image, text, least=least), mention_rates(text, image, least=least)
+    how: Any = {"least": least, "trusted": trusted}
+    rates = mention_rates(image, text, **how), mention_rates(text, image, **how)
     weights = [np.where(np.nan_to_num(r) >= least_rate, np.nan_to_num(r), 0.0) for r in rates]
     missed = strong(image) & (text <= 0) & (weights[0] > 0)
     contradicted = strong(text) & (image <= 0) & (weights[1] > 0)
     return PairScores(missed @ weights[0], contradicted @ weights[1], missed, contradicted, *rates)
+
+
+def well_matched(clip: Float[np.ndarray, " pair"]) -> Bool[np.ndarray, " pair"]:
+    """Return a mask of the half of the pairs with the higher CLIP score; ties with the median count as high.
+
+    >>> well_matched(np.array([0.1, 0.5, 0.3, 0.4])).tolist()
+    [False, True, False, True]
+    """
+    mask: Bool[np.ndarray, " pair"] = clip >= np.quantile(clip, 0.5, method="higher")
+    return mask
+
+
+def misfit(scores: PairScores, clip: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " pair"]:
+    """Return how badly caption and image fit, by latents and CLIP score together: high for pairs that do not match.
+
+    The sum of `misses` and `contradicts` and the negative CLIP score, each in standard deviations from its mean. 0 on
+    average.
+
+    Args:
+        scores: scores of the pairs by latents.
+        clip: CLIP score of the same pairs.
+
+    Source: ours. docs/advice.md says where each part alone is better.
+    """
+    parts = (scores.misses + scores.contradicts, -clip)
+    return np.sum([(part - part.mean()) / max(float(part.std()), 1e-12) for part in parts], axis=0)
 
 
 def clip_score(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"]) -> Float[np.ndarray, " pair"]:

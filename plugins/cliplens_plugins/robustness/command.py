@@ -36,6 +36,10 @@ def attack(
     transfer: Annotated[
         str | None, typer.Option(help="Another model that sees the same pictures; the world has a twin by default.")
     ] = None,
+    elsewhere: Annotated[
+        str | None,
+        typer.Option(help="Pairs of another data set, to try the detectors on pictures they were not fitted on."),
+    ] = None,
     reseed: Annotated[bool, typer.Option(help="Train the dictionary again from another seed, as a control.")] = True,
     rule: Annotated[
         Literal["modality", "modality_paper", "modality_significant"], typer.Option(help="Column with the classes.")
@@ -61,6 +65,6 @@ def attack(
 
     asked = AttackOptions(
         labels=labels, images=images, eps=levels_in(eps), attacks=attacks_in(attacks), steps=steps, restarts=restarts,
-        strong=strong, transfer=transfer, reseed=reseed, controls=controls, rule=rule, seed=seed,
+        strong=strong, transfer=transfer, elsewhere=elsewhere, reseed=reseed, controls=controls, rule=rule, seed=seed,
     )  # fmt: skip
     run_study(run, lambda opened: study_of_run(opened, asked), command="attack")

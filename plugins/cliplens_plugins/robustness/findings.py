@@ -47,6 +47,7 @@ def findings(tables: Tables, reference: float, largest: float) -> list[str]:
     says += _adaptive(of.get("Attacks that avoid the detector", ()))
     says += _clean_ups(of.get("Clean-up", ()))
     says += _detectors(of.get("Detectors on pictures they were not fitted on", ()))
+    says += _elsewhere(of.get("Detectors on pictures of another data set", ()))
     says += _classes(of.get("Moved until it says another caption", ()), largest)
     says += _shares(of.get("Which class moves", ()), reference)
     says += _words(of.get("Words written on the picture", ()))
@@ -119,6 +120,23 @@ def _detectors(rows: Sequence[Row]) -> list[str]:
     return [
         f"Latents {verdict} than a linear probe on raw activations. Mean AUROC over attacks and sizes they were not "
         f"fitted on: {told}."
+    ]
+
+
+def _elsewhere(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    of: dict[str, list[Row]] = {}
+    for row in rows:
+        of.setdefault(row["detector"], []).append(row)
+    told = {
+        name: tuple(sum(lead(r[key]) for r in these) / len(these) for key in ("AUROC", "false at 5%"))
+        for name, these in of.items()
+    }
+    each = ", ".join(f"{name} {value:.3f} ({false:.3f})" for name, (value, false) in sorted(told.items()))
+    return [
+        f"On pictures of {rows[0]['pictures']}, which no detector was fitted on, the mean AUROC is (in brackets the "
+        f"share of clean pictures that a threshold for 5 % calls attacked): {each}."
     ]
 
 

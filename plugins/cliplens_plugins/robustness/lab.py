@@ -63,6 +63,8 @@ class AttackOptions:
     """100 steps of eps/4 and five starts."""
     transfer: str | None = None
     """A model the pictures are shown to as well; None takes the twin of an embedded model."""
+    elsewhere: str | None = None
+    """Pairs of another data set, on whose pictures the detectors are tried."""
     reseed: bool = True
     """Train the dictionary again from another seed."""
     controls: int = 1

@@ -7,10 +7,11 @@ from cliplens.run import OpenedRun
 from cliplens.studies import Study
 from cliplens_plugins.robustness import losses, words
 from cliplens_plugins.robustness.checks import foolbox_pgd, masked_gradient_checks
+from cliplens_plugins.robustness.elsewhere import elsewhere
 from cliplens_plugins.robustness.eye import Eye, PixelClassifier
 from cliplens_plugins.robustness.findings import findings
-from cliplens_plugins.robustness.guard import Guard, adaptive, clean_ups, detection, fitted, refused, spare_views
-from cliplens_plugins.robustness.lab import UNTRAINED, AttackOptions, Lab, open_lab
+from cliplens_plugins.robustness.guard import adaptive, clean_ups, detection, fitted, refused, spare_views
+from cliplens_plugins.robustness.lab import OWN, UNTRAINED, AttackOptions, Lab, open_lab
 from cliplens_plugins.robustness.measure import SHOWN, Made, made, right_of_other, said, seen
 from cliplens_plugins.robustness.pgd import pgd
 from cliplens_plugins.robustness.strips import attack_strip, strip
@@ -31,6 +32,7 @@ T_SHARES = "Which class moves: share of the change divided by the share of the c
 T_CROSS = "Moved until it says another caption, by class of latents"
 T_CHECKS = "Signs of a masked gradient"
 T_DETECT = "Detectors on pictures they were not fitted on"
+T_ELSEWHERE = "Detectors on pictures of another data set"
 T_CLEAN = "Clean-up, with and without the error term, unaware of it and through it"
 T_ADAPT = "Attacks that avoid the detector"
 T_WORDS = "Words written on the picture"
@@ -55,8 +57,11 @@ def study_of_run(run: OpenedRun, asked: AttackOptions) -> Study:
     tables[T_OUTCOMES] = outcomes(lab, clean, clean_other, found)
     kept: dict[str, Any] = {}
     if (spare := spare_views(lab)) is not None:
-        guard = fitted(lab, lab.own, spare)
-        tables[T_DETECT] = _detection(lab, guard, found, spare)
+        guards = [fitted(lab, book, spare) for book in lab.books if book.name in (OWN, UNTRAINED)]
+        guard = guards[0]
+        tables[T_DETECT] = [row for one in guards for row in detection(lab, one, found)]
+        if asked.elsewhere is not None:
+            tables[T_ELSEWHERE] = elsewhere(lab, guards, asked.elsewhere)
         tables[T_CLEAN], tables[T_ADAPT] = clean_ups(lab, guard), adaptive(lab, guard)
         kept = {"refused": refused(lab, guard), "detector": guard.latents.latents.tolist()}
     pictures = _pictures(lab, found)
@@ -99,14 +104,6 @@ def checks(lab: Lab) -> list[Row]:
     return masked_gradient_checks(
         aim, subject.pixels, budget, transferred=transferred, foolbox=second, thorough=not lab.large, **how
     )
-
-
-def _detection(lab: Lab, guard: Guard, found: Sequence[Made], spare: Any) -> list[Row]:
-    rows = detection(lab, guard, found)
-    for book in lab.books:
-        if book.name == UNTRAINED:
-            rows += detection(lab, fitted(lab, book, spare), found)
-    return rows
 
 
 def _pictures(lab: Lab, found: Sequence[Made]) -> dict[str, str]:

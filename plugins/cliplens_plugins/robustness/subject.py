@@ -169,10 +169,27 @@ def _of_world(run: OpenedRun, factor: str, count: int) -> Subject:
 
 
 def _of_captions(run: OpenedRun, count: int) -> Subject:
-    ids, images, captions, pictures = _pairs(run, count)
+    return subject_of_captions(run.clip, *_pairs(run, count))
+
+
+def subject_of_captions(
+    clip: HookedCLIP, ids: Sequence[str], images: Tensor, captions: Sequence[str], pictures: Sequence[Image.Image]
+) -> Subject:
+    """Return pictures of which each has its own caption as its class.
+
+    Args:
+        clip: the model.
+        ids: ids of the pairs.
+        images: preprocessed images.
+        captions: their captions.
+        pictures: the pictures before they are resized; may be empty.
+
+    Raises:
+        InputError: there are fewer than two pictures or captions.
+    """
     classes = list(dict.fromkeys(captions))
     labels = np.array([classes.index(c) for c in captions])
-    return _subject(run.clip, "caption", ids, images, labels, [[c] for c in classes], classes, captions, pictures)
+    return _subject(clip, "caption", ids, images, labels, [[c] for c in classes], classes, captions, pictures)
 
 
 def _of_column(run: OpenedRun, column: str, count: int) -> Subject:

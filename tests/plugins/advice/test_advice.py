@@ -14,7 +14,19 @@ import cliplens
 from cliplens.errors import InputError
 from cliplens.run import OpenedRun
 from cliplens.studies import Study, read_studies
-from cliplens_plugins.advice import Concept, clip_score, coverage, mention_rates, sae_v, score_pairs, strong
+from cliplens_plugins.advice import (
+    Concept,
+    clip_score,
+    coverage,
+    mention_rates,
+    misfit,
+    sae_v,
+    score_pairs,
+    sdm_choose,
+    sdm_value,
+    strong,
+    well_matched,
+)
 from cliplens_plugins.advice.command import app
 from cliplens_plugins.advice.known_answer import FACTORS, spoil
 from cliplens_plugins.advice.of_run import Listed, known_answer, lists, see
@@ -48,6 +60,63 @@ def test_a_caption_without_what_the_image_shows_is_found() -> None:
     worse = np.flatnonzero(strong(text)[:, 2])[:4]
     image[worse, 2] = 0
     assert set(np.flatnonzero(score_pairs(image, text).contradicts)) == set(worse.tolist())
+
+
+def test_captions_that_are_mostly_wrong_are_found_only_with_trusted_pairs() -> None:
+    """Wrong captions lower the mention rate of their own concept: below one half, they hide themselves."""
+    image, text = planted(400)
+    bad = np.flatnonzero(strong(image)[:, 1])[::-1][: int(0.7 * strong(image)[:, 1].sum())]
+    text[bad, 1] = 0
+    clip = np.ones(400)
+    clip[bad] = 0.5
+    assert score_pairs(image, text).misses[bad].max() == 0
+    found = score_pairs(image, text, trusted=well_matched(clip))
+    assert set(np.flatnonzero(found.misses)) == set(bad.tolist())
+    assert found.rate_image[1] == 1.0
+
+
+def test_misfit_weighs_latents_and_clip_score_alike() -> None:
+    image, text = planted(100)
+    text[:5, :4] = 0
+    scores, clip = score_pairs(image, text), np.random.default_rng(0).random(100)
+    both = scores.misses + scores.contradicts
+    wanted = [(b - both.mean()) / both.std() + (clip.mean() - c) / clip.std() for b, c in zip(both, clip, strict=True)]
+    assert misfit(scores, clip) == pytest.approx(np.array(wanted))
+    assert misfit(scores, np.full(100, 0.7)) == pytest.approx((both - both.mean()) / both.std())
+    quiet = score_pairs(*planted(100))
+    assert misfit(quiet, clip).argmax() == clip.argmin()
+
+
+def sdm_objective(codes: np.ndarray, rows: list[int], weight: np.ndarray, balance: float, bins: np.ndarray) -> float:
+    """The objective as it is written."""
+    concepts = sum(weight[k] * np.log(1 + sum(codes[m, k] for m in rows)) for k in range(codes.shape[1]))
+    quality = sum(u * np.log(1 + sum(bins[m] == b for m in rows)) for b, u in enumerate((0.0, 0.01, 0.99)))
+    return float(balance * concepts + (1 - balance) * quality)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_distribution_matching_agrees_with_a_slow_version(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes, target, quality = rng.random((9, 4)), rng.random((5, 4)), rng.random(9)
+    weight, bins = target.sum(0) / target.sum(), np.argsort(np.argsort(quality)) * 3 // 9
+    whole = sdm_objective(codes, list(range(9)), weight, 0.6, bins)
+    lost = [whole - sdm_objective(codes, [m for m in range(9) if m != n], weight, 0.6, bins) for n in range(9)]
+    assert sdm_value(codes, target, quality=quality, balance=0.6) == pytest.approx(np.array(lost))
+    chosen: list[int] = []
+    for _ in range(2):  # so few are chosen that every step tries all pairs: plain greedy
+        gains = {n: sdm_objective(codes, [*chosen, n], weight, 0.6, bins) for n in range(9) if n not in chosen}
+        chosen.append(max(gains, key=lambda n: gains[n]))
+    assert sdm_choose(codes, target, 2, quality=quality, balance=0.6).tolist() == chosen
+
+
+def test_distribution_matching_fills_what_is_missing() -> None:
+    codes = np.eye(3)[[0] * 20 + [1] * 5 + [2] * 5]
+    assert set(sdm_choose(codes, np.eye(3), 5, already=codes[:20])) <= set(range(20, 30))
+    assert sorted(sdm_choose(codes, np.eye(3), 99).tolist()) == list(range(30))
+    assert sdm_choose(codes, np.eye(3), 0).tolist() == []
+    value = sdm_value(codes, np.eye(3))
+    assert value[:20].max() < value[20:].min()
 
 
 @settings(max_examples=30, deadline=None)
@@ -132,10 +201,11 @@ def test_planted_bad_captions_are_recovered_on_the_world() -> None:
     rows = known_answer(clip, factor_dictionary(), pairs.ids, captions, images, factors=("colour",))
     assert [row["spoiled"] for row in rows] == ["delete colour", "replace colour"]
     for row in rows:
-        value, low = (float(row["both"].split()[n].strip("(")) for n in (0, 1))
+        value, low = (float(row["misses + contradicts"].split()[n].strip("(")) for n in (0, 1))
         assert value > 0.65
         assert low > 0.5
         assert float(row["low CLIP score"].split()[0]) > 0.95
+        assert value < float(row["latents and CLIP score"].split()[0])
         assert row["captions"] > 10
 
 
@@ -152,6 +222,9 @@ def test_lists_name_duplicates_and_wrong_pairs() -> None:
     assert pairs.ids[3] in twins
     wrong = [x.id for x in found if x.list == "perhaps mislabelled"][:4]
     assert {pairs.ids[20], pairs.ids[40]} & set(wrong)
+    misfits = [x for x in found if x.list == "caption does not fit the image"]
+    assert {pairs.ids[20], pairs.ids[40]} <= {x.id for x in misfits[:6]}
+    assert all("CLIP score 0." in x.evidence or "CLIP score 1." in x.evidence for x in misfits)
 
 
 def test_the_page_shows_any_caption_as_text(tmp_path: Path) -> None:

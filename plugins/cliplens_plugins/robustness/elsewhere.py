@@ -1,0 +1,79 @@
+"""Try the detectors on pictures of another data set. They were fitted on pictures of the run."""
+
+from typing import Any
+
+import numpy as np
+
+from cliplens import api, keys
+from cliplens.pairs import Decoder
+from cliplens.run import OpenedRun
+from cliplens.studies import with_interval
+from cliplens_plugins.robustness import losses
+from cliplens_plugins.robustness.detectors import detected, trace
+from cliplens_plugins.robustness.guard import FITTED, Guard
+from cliplens_plugins.robustness.lab import OWN, Lab
+from cliplens_plugins.robustness.pgd import pgd
+from cliplens_plugins.robustness.subject import Subject, subject_of_captions
+from cliplens_plugins.robustness.tables import rate
+
+Row = dict[str, Any]
+_SEED = 172
+
+
+def elsewhere(lab: Lab, guards: list[Guard], source: str) -> list[Row]:
+    """Return one row per detector and attack on pictures of another data set, clean and attacked.
+
+    Nothing is fitted on these pictures: detectors and thresholds come from pictures of the run. `false at 5%` is how
+    often a detector calls a clean picture of the other data set attacked. `zero-shot, clean` is the share of clean
+    pictures nearest to their own caption: where the model knows none of them, an attack on zero-shot has nothing to
+    change, but still moves the picture.
+
+    Args:
+        lab: the study.
+        guards: the detectors, of one or more dictionaries.
+        source: the other pairs, as `read_pairs` takes them.
+
+    Raises:
+        PairsError: the source cannot be read as pairs.
+    """
+    subject = _subject(lab.run, source, len(lab.subject))
+    clean = lab.eye.views(subject.pixels, batch=lab.batch)
+    right = with_interval(*rate((losses.margins(clean.unit, subject.prototypes, subject.labels) < 0).numpy()))
+    aims = {
+        FITTED: losses.zero_shot(lab.eye, subject.prototypes, subject.labels),
+        "feature": losses.feature(lab.eye, clean.raw),
+    }
+    rows = []
+    for eps in sorted({lab.reference, max(lab.eps)}):
+        for kind, aim in aims.items():
+            attacked = pgd(aim, subject.pixels, lab.asked.budget(eps), seed=lab.asked.seed, batch=lab.batch).pixels
+            view = lab.eye.views(attacked, batch=lab.batch)
+            for guard in guards:
+                book = next(b for b in lab.books if b.name == guard.book)
+                before, after = trace(clean, book.reader), trace(view, book.reader)
+                for name, score in guard.scores.items():
+                    if guard.book != OWN and name != "latents":
+                        continue
+                    result = detected(score, guard.limits[name], before, after, seed=lab.asked.seed)
+                    row: Row = {
+                        "pictures": source,
+                        "attack": kind,
+                        "eps": eps,
+                        "zero-shot, clean": right,
+                        "detector": name if guard.book == OWN else f"{name} ({guard.book})",
+                        "AUROC": with_interval(*result.auroc),
+                    }
+                    for limit, share in result.found.items():
+                        row[f"found at {limit:.0%}"] = with_interval(*share)
+                        row[f"false at {limit:.0%}"] = with_interval(*result.false[limit])
+                    rows.append(row)
+    return rows
+
+
+def _subject(run: OpenedRun, source: str, count: int) -> Subject:
+    pairs = api.read_pairs(source)
+    order = np.argsort(keys.hashed(keys.text_keys(pairs.ids), _SEED), kind="stable")[:count]
+    found = Decoder(pairs, run.clip.preprocess, True)[np.sort(order)]
+    assert found.images is not None
+    kept = [pairs.ids[int(n)] for n in found.indices]
+    return subject_of_captions(run.clip, kept, found.images, [str(c) for c in found.captions], ())
