@@ -65,7 +65,15 @@ SCRIPTS: dict[str, Form] = {
 }
 ON_THE_INDEX = {"peers.py": Form("", ""), "versions.py": Form("", "")}
 """Scripts that install packages from the package index; only run when they are named."""
-BY_HAND = ("on_gpu.py", "with_weights.py", "advice.py", "bias.py", "robustness.py", "report_browser.py")
+BY_HAND = (
+    "on_gpu.py",
+    "with_weights.py",
+    "advice.py",
+    "advice_proof.py",
+    "bias.py",
+    "robustness.py",
+    "report_browser.py",
+)
 BY_HAND += ("harvest_emoji.py", "emoji.py")
 """Scripts that need a GPU, weights, a finished run (and a browser), or a folder of drawings."""
 

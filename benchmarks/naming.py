@@ -10,13 +10,18 @@ The correlation tells how monosemantic a latent is. At .75 and above, it encodes
 mostly encodes a conjunction such as "one arrow", of which one word is correct. Image-only factors are never mentioned
 in captions, so a vocabulary from captions cannot name them; the correct answer is no name.
 
+One more table: how often latents with the same decoder row in two seeds (mutually nearest, cosine at least .7) have the
+same name, how many named latents share their name with another one, and what each namer costs.
+
 With --judge, names are also tested on images by the plain twin, a separately trained model, to measure the circularity
 of a model that judges itself.
 """
 
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +34,7 @@ from _bench import Bench, bench
 from cliplens import api
 from cliplens.contracts import Judge, Namer
 from cliplens.hooked import HookedCLIP
-from cliplens.naming import chosen_modality, image_share, name_latents, split_evidence, words
+from cliplens.naming import chosen_modality, image_share, name_agreement, name_latents, split_evidence, words
 from cliplens.records import Evidence, LatentTable, Name, PairedActs
 from cliplens.run import OpenedRun, run
 from cliplens.run.context import RunContext
@@ -41,9 +46,39 @@ from cliplens.store import Cache, Group
 from cliplens.tally import TopSamples
 from cliplens.world import FACTORS
 from cliplens.world.captions import WORDS
-from cliplens_plugins.autointerp import CaptionNamer, DecoderNamer, HeldOutScorer, SoftWpmiNamer, VocabularyNamer
+from cliplens_plugins.autointerp import (
+    ApartNamer,
+    CaptionNamer,
+    DecoderNamer,
+    HeldOutScorer,
+    NeighbourNamer,
+    SoftWpmiNamer,
+    VocabularyNamer,
+)
 
-NAMERS: tuple[Namer, ...] = (VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer())
+NAMERS: tuple[Namer, ...] = (
+    VocabularyNamer(),
+    DecoderNamer(),
+    SoftWpmiNamer(),
+    CaptionNamer(),
+    NeighbourNamer(),
+    ApartNamer(),
+)
+SAME = 0.7
+"""Least cosine of decoder rows that count as the same latent of two dictionaries."""
+
+
+@dataclass
+class Named:
+    """The final names of one namer on one dictionary, and what they cost."""
+
+    seed: int
+    names: list[str | None]
+    decoder: np.ndarray
+    """Unit rows of living latents; others are zero."""
+    seconds: float
+
+
 BANDS = ((0.75, 1.01, "one value (>= .75)"), (0.5, 0.75, ".50 to .75"), (0.35, 0.5, ".35 to .50"))
 CLASSES = {"CrossD": "shared", "TextD": "text only", "ImgD": "image only"}
 SAID = {"past": {"was"}, "present": {"is"}, "future": {"will", "be"}, "polite": {"please"}, "rude": {"oi"}}
@@ -108,19 +143,21 @@ def main() -> None:
     ) as b:
         right: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
         tests: dict[tuple[str, ...], list[tuple[float, float]]] = defaultdict(list)
+        named: dict[str, list[Named]] = defaultdict(list)
         for seed in b.args.seeds:
             with tempfile.TemporaryDirectory() as folder:
                 settings = Settings(pairs=f"world:{b.args.pairs}", seed=seed)
                 parts, evidence, table = finished(run(settings, Path(folder) / "run"))
                 judges = (TwinJudge(api.load("world-plain")),) if b.args.judge else ()
                 for namer in NAMERS:
-                    count_right(namer, evidence, table, seed, right)
+                    named[namer.name].append(count_right(namer, evidence, table, seed, right))
                     embed = partial(embed_texts, parts.clip)
                     found = name_latents(evidence, namer, scorers=[HeldOutScorer(judges=judges)], embed=embed)
                     for row in next(iter(found.tables.values())):
                         key = (namer.name, row["named from"], row["tested on"], row["test"], row["judge"])
                         tests[key].append((row["score"], row["shuffled names"]))
         show(b, right, tests)
+        show_names(b, named)
 
 
 def count_right(
@@ -129,10 +166,12 @@ def count_right(
     table: LatentTable,
     seed: int,
     right: dict[tuple[str, str, str, str], list[int]],
-) -> None:
+) -> Named:
     """Add the names of one dictionary to the counts (correct, unnamed, all) by namer, source, class and band."""
     naming, _ = split_evidence(evidence)
+    started = time.process_time()
     images, captions = namer.from_images(naming), namer.from_captions(naming)
+    seconds = time.process_time() - started
     chosen = chosen_modality(images, captions, image_share(naming))
     final = [images[k] if m == "image" else captions[k] for k, m in enumerate(chosen)]
     given = {"images": images, "captions": captions, "final": final, "final, shuffled": shuffled(final, seed)}
@@ -146,6 +185,40 @@ def count_right(
             counts[0] += bool(name.text and set(words(name.text)) & accepted(truth))
             counts[1] += name.text is None
             counts[2] += 1
+    alive = evidence.alive
+    rows = evidence.decoder.detach().cpu().double().numpy() * alive[:, None]
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return Named(seed, [n.text if a else None for n, a in zip(final, alive, strict=True)], rows, seconds)
+
+
+def same_latents(a: Named, b: Named) -> list[tuple[int, int]]:
+    """Return the latents whose decoder rows are each other's nearest, with a cosine of at least `SAME`."""
+    near = a.decoder @ b.decoder.T
+    there, back = near.argmax(1), near.argmax(0)
+    return [(k, int(j)) for k, j in enumerate(there) if back[j] == k and near[k, j] >= SAME]
+
+
+def show_names(b: Bench, named: dict[str, list[Named]]) -> None:
+    """Print agreement between seeds, shared names and cost."""
+    columns = {"namer": "", "same latents, both named": "d", "same name": ".3f", "other latents": ".3f"}
+    columns |= {"named": "d", "share their name": ".3f", "CPU ms per named latent": ".2f"}
+    b.table(
+        "Agreement between seeds (0 no word shared, 1 all words of the shorter name), shared names and cost", columns
+    )
+    for namer, runs in named.items():
+        agree, apart = [], []
+        for n, one in enumerate(runs):
+            for other in runs[n + 1 :]:
+                pairs = [p for p in same_latents(one, other) if one.names[p[0]] and other.names[p[1]]]
+                agree += [name_agreement(one.names[i], other.names[j]) for i, j in pairs]
+                turned = [j for _, j in pairs[1:] + pairs[:1]]
+                apart += [name_agreement(one.names[i], other.names[j]) for (i, _), j in zip(pairs, turned, strict=True)]
+        texts = [[t for t in one.names if t] for one in runs]
+        shared = sum(sum(of.count(t) > 1 for t in of) for of in texts)
+        count = sum(map(len, texts))
+        cost = 1e3 * sum(one.seconds for one in runs) / max(count, 1)
+        means = [float(np.mean(x)) if x else float("nan") for x in (agree, apart)]
+        b.row(namer, len(agree), *means, count, shared / max(count, 1), cost)
 
 
 def counted(right: int, unnamed: int, of: int) -> str:

@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 from cliplens import registry
 from cliplens.contracts import Namer
 from cliplens.naming import caption_vocabulary, too_frequent, words
-from cliplens.records import Evidence, Exemplars, Pair
+from cliplens.records import Evidence, Exemplars, Name, Pair
 from cliplens.statistics import auroc
-from cliplens_plugins.autointerp import CaptionNamer, DecoderNamer, SoftWpmiNamer, VocabularyNamer
+from cliplens_plugins.autointerp import (
+    ApartNamer,
+    CaptionNamer,
+    DecoderNamer,
+    NeighbourNamer,
+    SoftWpmiNamer,
+    VocabularyNamer,
+)
+from cliplens_plugins.autointerp.apart import told_apart
 from cliplens_plugins.autointerp.lexicon import Lexicon, ngrams
 from cliplens_plugins.autointerp.wpmi import soft_wpmi
 from support.evidence import GROUPS, WORDS, planted_evidence
 
-NAMERS = [VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer(longest=1, parts=1)]
+NAMERS: list[Namer] = [VocabularyNamer(), DecoderNamer(), SoftWpmiNamer(), CaptionNamer(longest=1, parts=1)]
+NAMERS += [NeighbourNamer(parts=1), ApartNamer()]
 by_name = pytest.mark.parametrize("namer", NAMERS, ids=lambda n: n.name)
 
 
@@ -73,6 +82,32 @@ def test_moving_either_modality_or_the_words_changes_no_name(namer: Namer) -> No
     names = [n.text for n in namer.from_images(evidence)]
     moved = dataclasses.replace(evidence, vocabulary_acts=_moved(evidence.vocabulary_acts))
     assert [n.text for n in namer.from_images(moved)] == names
+
+
+def test_neighbours_need_no_caption_of_the_top_samples() -> None:
+    evidence = planted_evidence(n=1600)
+    assert evidence.images is not None
+    silent = tuple(dataclasses.replace(pair, caption=None) for pair in evidence.images.pairs)
+    blind = dataclasses.replace(evidence, images=dataclasses.replace(evidence.images, pairs=silent))
+    assert [n.text for n in NeighbourNamer(parts=1).from_images(blind)] == [*WORDS, None]
+    without = dataclasses.replace(evidence, background=(), background_acts=None)
+    assert all(n.text is None for n in NeighbourNamer().from_images(without))
+
+
+def test_latents_of_one_name_are_told_apart_by_what_their_captions_say() -> None:
+    captions = ["a large star", "a star large", "a hollow star", "one hollow star", "a moon", "the moon"]
+    pairs = tuple(Pair(f"p{n}", None, caption) for n, caption in enumerate(captions))
+    texts = Exemplars("text", pairs, np.array([[0, 1], [2, 3], [4, 5], [0, 2]]), np.ones((4, 2)))
+    evidence = dataclasses.replace(planted_evidence(), d_sae=4, alive=np.ones(4, dtype=bool), texts=texts)
+    given = [Name("star", 0.9, "first"), Name("star", 0.8), Name("moon", 0.7), Name(None, float("nan"))]
+    found = told_apart(given, evidence, "text")
+    assert [n.text for n in found] == ["star + large", "star + hollow", "moon", None]
+    assert [n.score for n in found[:3]] == [0.9, 0.8, 0.7]
+    assert found[0].evidence.startswith("first; 'large' in 100% of top captions, 0% of those of 1 of the same name")
+    assert "not 'hollow' (0%, 100%)" in found[0].evidence
+    same = dataclasses.replace(texts, at=np.array([[0, 1], [0, 1], [4, 5], [4, 5]]))
+    alike = told_apart(given[:1] * 2 + given[2:], dataclasses.replace(evidence, texts=same), "text")
+    assert [n.text for n in alike] == ["star", "star", "moon", None]  # nothing tells them apart
 
 
 def test_decoder_names_need_the_shared_space() -> None:

@@ -1,0 +1,73 @@
+"""Name latents by their neighbours in context: what the captions nearest to a latent share.
+
+LatentLens (arXiv 2602.00462) names a latent by the nearest of many token states, each in its sentence. Here the bank is
+the captions of the background, whole, in the joint embedding space; so an image latent is named by captions of other
+images, and pictures without captions can be named. The name is what these captions share and others lack.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cliplens.contracts import Namer
+from cliplens.records import Evidence, Exemplars, Name
+from cliplens.sites import Modality
+from cliplens_plugins.autointerp.contrast import contrastive_names
+from cliplens_plugins.autointerp.nearest_word import top_words
+from cliplens_plugins.autointerp.space import array, blocks, directions, named_from, samples, unit
+
+
+@dataclass(frozen=True)
+class NeighbourNamer(Namer):
+    """Name each latent with the words that its nearest captions share. It needs a background of pairs with captions."""
+
+    name: ClassVar[str] = "neighbours"
+    neighbours: int = 32
+    """Number of nearest captions of the background."""
+    parts: int = 2
+    """Maximum number of words in a name."""
+    at_least: int = 3
+    """Minimum number of top samples of a latent to be named."""
+    least_score: float = 0.7
+    """Minimum AUROC of a name at separating the nearest captions from others; names below it are withheld."""
+
+    def from_images(self, evidence: Evidence) -> list[Name]:
+        """Name each latent with what the captions nearest to its top images share."""
+        return self._names(evidence, "image")
+
+    def from_captions(self, evidence: Evidence) -> list[Name]:
+        """Name each latent with what the captions nearest to its top captions share."""
+        return self._names(evidence, "text")
+
+    def _names(self, evidence: Evidence, modality: Modality) -> list[Name]:
+        found = self._nearest(evidence, modality)
+        if found is None:
+            return [Name(None, float("nan"))] * evidence.d_sae
+        near = replace(evidence, texts=Exemplars("text", evidence.background, *found))
+        how = {"longest": 1, "at_least": self.at_least, "least_score": self.least_score, "parts": self.parts}
+        return contrastive_names(near, "text", **how)
+
+    def _nearest(
+        self, evidence: Evidence, modality: Modality
+    ) -> tuple[Int[np.ndarray, "d_sae near"], Float[np.ndarray, "d_sae near"]] | None:
+        """Return the nearest captions of each latent, and how near they are; None without samples or captions."""
+        seen = samples(evidence, modality)
+        bank = None if evidence.background_acts is None else evidence.background_acts.of("text")
+        if seen is None or bank is None or not len(bank):
+            return None
+        exemplars, acts, background = seen
+        latents = named_from(exemplars, evidence.alive, self.at_least)
+        count = min(self.neighbours, len(bank))
+        at = np.full((evidence.d_sae, count), -1, dtype=np.int64)
+        values = np.zeros((evidence.d_sae, count))
+        if len(latents):
+            captions = unit(array(bank))
+            captions = unit(captions - captions.mean(axis=0))
+            rows = unit(directions(exemplars, latents, acts) - background.mean(axis=0))
+            common = captions @ rows.mean(axis=0)
+            for block in blocks(len(latents), len(captions)):
+                here = latents[block]
+                at[here], values[here] = top_words(rows[block] @ captions.T - common, count)
+        return at, values
