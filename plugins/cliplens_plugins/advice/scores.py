@@ -134,7 +134,8 @@ def misfit(scores: PairScores, clip: Float[np.ndarray, " pair"]) -> Float[np.nda
     Source: ours. docs/advice.md says where each part alone is better.
     """
     parts = (scores.misses + scores.contradicts, -clip)
-    return np.sum([(part - part.mean()) / max(float(part.std()), 1e-12) for part in parts], axis=0)
+    varied = [part for part in parts if np.ptp(part) > 0]
+    return sum(((part - part.mean()) / part.std() for part in varied), np.zeros(len(clip)))
 
 
 def clip_score(image: Float[Tensor, "pair d"], text: Float[Tensor, "pair d"]) -> Float[np.ndarray, " pair"]:

@@ -56,7 +56,7 @@ class NearestWordNamer(Namer):
         if found is None:
             return names
         order, nearness = found
-        scores = _scores(seen, words[order[:, 0]], latents)
+        scores = separation(seen, words[order[:, 0]], latents)
         for k, row, score, value in zip(latents, order, scores, nearness[:, 0], strict=True):
             if not score < least_score:
                 best, *others = (evidence.vocabulary[w] for w in row)
@@ -89,7 +89,7 @@ def top_words(near: Float[np.ndarray, "latent word"], count: int) -> Nearest:
     return np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
-def _scores(
+def separation(
     seen: Seen, towards: Float[np.ndarray, "latent d"], latents: Int[np.ndarray, " latent"]
 ) -> Float[np.ndarray, " latent"]:
     """Return the AUROC of each latent's top samples against the background, by their dot product with its word."""

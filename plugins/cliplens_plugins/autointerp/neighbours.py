@@ -15,7 +15,7 @@ from cliplens.contracts import Namer
 from cliplens.records import Evidence, Exemplars, Name
 from cliplens.sites import Modality
 from cliplens_plugins.autointerp.contrast import contrastive_names
-from cliplens_plugins.autointerp.nearest_word import top_words
+from cliplens_plugins.autointerp.nearest_word import separation, top_words
 from cliplens_plugins.autointerp.space import array, blocks, directions, named_from, samples, unit
 
 
@@ -30,7 +30,9 @@ class NeighbourNamer(Namer):
     """Maximum number of words in a name."""
     at_least: int = 3
     """Minimum number of top samples of a latent to be named."""
-    least_score: float = 0.7
+    least_score: float = 0.8
+    """Minimum AUROC of the nearest captions at separating top samples from others; names below it are withheld."""
+    least_lift: float = 0.7
     """Minimum AUROC of a name at separating the nearest captions from others; names below it are withheld."""
 
     def from_images(self, evidence: Evidence) -> list[Name]:
@@ -45,14 +47,21 @@ class NeighbourNamer(Namer):
         found = self._nearest(evidence, modality)
         if found is None:
             return [Name(None, float("nan"))] * evidence.d_sae
-        near = replace(evidence, texts=Exemplars("text", evidence.background, *found))
-        how = {"longest": 1, "at_least": self.at_least, "least_score": self.least_score, "parts": self.parts}
-        return contrastive_names(near, "text", **how)
+        at, values, scores = found
+        near = replace(evidence, texts=Exemplars("text", evidence.background, at, values))
+        names = contrastive_names(near, "text", longest=1, at_least=1, least_score=self.least_lift, parts=self.parts)
+        return [
+            Name(name.text, float(score), f"captions in context: {name.evidence}")
+            if name.text is not None and score >= self.least_score
+            else Name(None, float("nan"))
+            for name, score in zip(names, scores, strict=True)
+        ]
 
     def _nearest(
         self, evidence: Evidence, modality: Modality
-    ) -> tuple[Int[np.ndarray, "d_sae near"], Float[np.ndarray, "d_sae near"]] | None:
-        """Return the nearest captions of each latent, and how near they are; None without samples or captions."""
+    ) -> tuple[Int[np.ndarray, "d_sae near"], Float[np.ndarray, "d_sae near"], Float[np.ndarray, " d_sae"]] | None:
+        """Return the nearest captions of each latent, how near they are, and the AUROC of the mean of these captions at
+        separating the top samples from the background; None without samples or captions."""
         seen = samples(evidence, modality)
         bank = None if evidence.background_acts is None else evidence.background_acts.of("text")
         if seen is None or bank is None or not len(bank):
@@ -62,6 +71,7 @@ class NeighbourNamer(Namer):
         count = min(self.neighbours, len(bank))
         at = np.full((evidence.d_sae, count), -1, dtype=np.int64)
         values = np.zeros((evidence.d_sae, count))
+        scores = np.full(evidence.d_sae, np.nan)
         if len(latents):
             captions = unit(array(bank))
             captions = unit(captions - captions.mean(axis=0))
@@ -70,4 +80,5 @@ class NeighbourNamer(Namer):
             for block in blocks(len(latents), len(captions)):
                 here = latents[block]
                 at[here], values[here] = top_words(rows[block] @ captions.T - common, count)
-        return at, values
+            scores[latents] = separation(seen, unit(captions[at[latents]].mean(axis=1)), latents)
+        return at, values, scores

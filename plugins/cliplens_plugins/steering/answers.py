@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from cliplens import api
 from cliplens.errors import InputError
 from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.given import picture_at
 
 _LONGEST = 40
 _TOP = 5
@@ -103,7 +103,7 @@ def _paired(questions: Sequence[str], images: Sequence[Path]) -> list[tuple[str,
 
 
 def _given(processor: Any, question: str, path: Path) -> Any:
-    picture = Image.open(path).convert("RGB")
+    picture = picture_at(path)
     if getattr(processor, "chat_template", None) is None:
         return processor(images=picture, text=f"{processor.image_token}\n{question}", return_tensors="pt")
     content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]

@@ -16,6 +16,7 @@ from cliplens.errors import InputError
 from cliplens.pairs import open_image
 from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.figures import with_share
+from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
@@ -44,7 +45,7 @@ def samples_of(run: Run, request: SteeringRequest, keep: Any) -> Samples:
         InputError: no held-out pair is left.
     """
     if request.prompts or request.images:
-        images = [Image.open(path).convert("RGB") for path in request.images] or None
+        images = [picture_at(path) for path in request.images] or None
         labels = [*request.prompts, *(path.name for path in request.images)]
         return Samples(labels, images, list(request.prompts) or None)
     chosen = run.held_out(request.pairs or PAIRS, keep)

@@ -15,6 +15,7 @@ from cliplens.contracts import Generator
 from cliplens.edits import Steering
 from cliplens.errors import InputError
 from cliplens_plugins.steering.context import steer
+from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
@@ -128,7 +129,7 @@ def _inputs(request: SteeringRequest, pipeline: Any) -> dict[str, Any]:
         ("ip_adapter_image", request.ip_images),
         ("mask_image", () if request.mask is None else (request.mask,)),
     ):
-        opened = [Image.open(path).convert("RGB") for path in paths]
+        opened = [picture_at(path, mask=name == "mask_image") for path in paths]
         if opened:
             given[name] = opened if len(opened) > 1 else opened[0]
     if request.negative is not None:
@@ -175,6 +176,6 @@ def samples_to_draw(run: Run, request: SteeringRequest, keep: Any, count: int) -
     if request.prompts:
         return list(request.prompts), list(request.prompts)
     if request.images:
-        opened = [Image.open(path).convert("RGB") for path in request.images]
+        opened = [picture_at(path) for path in request.images]
         return [path.name for path in request.images], opened
     return run.held_out_samples(count, keep)

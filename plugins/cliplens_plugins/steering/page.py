@@ -11,6 +11,7 @@ from PIL import Image
 
 from cliplens.files import write_text
 from cliplens_plugins.steering.figures import as_table
+from cliplens_plugins.steering.given import reference_of
 from cliplens_plugins.steering.mixing import grids
 
 _LARGE = 160
@@ -112,7 +113,8 @@ def _start(doses: Sequence[float], suggested: float | None) -> int:
 
 def _picture_at(reference: str | None) -> str | None:
     """Return a reference picture to show; None where the reference is a caption or there is none."""
-    return _embedded(Image.open(reference)) if reference is not None and Path(reference).is_file() else None
+    picture = None if reference is None else reference_of(reference)
+    return _embedded(picture) if isinstance(picture, Image.Image) else None
 
 
 def _embedded(picture: Image.Image) -> str:

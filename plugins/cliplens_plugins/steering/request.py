@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cliplens.api import DTYPES
 from cliplens.errors import InputError
+from cliplens_plugins.steering.given import reference_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class SteeringRequest:
             )
         self._check_of_pipelines()
         self._check_mix()
+        if self.reference is not None:
+            reference_of(self.reference)
 
     def _check_mix(self) -> None:
         """Check that --mix has a run and a reference, and no edit beside it."""

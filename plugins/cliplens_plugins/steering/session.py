@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -19,6 +18,7 @@ from cliplens_plugins.steering.answers import is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.control import RandomControl
 from cliplens_plugins.steering.figures import NO_EFFECT, Rows
+from cliplens_plugins.steering.given import picture_at, reference_of
 from cliplens_plugins.steering.mixing import Mixed, mixed_latents, moved, scored
 from cliplens_plugins.steering.page import save_page
 from cliplens_plugins.steering.parsing import Group, parse_edits
@@ -146,7 +146,7 @@ class _Session:
         given = self.request.reference
         if given is None:
             return None
-        return Image.open(given).convert("RGB") if Path(given).is_file() else given
+        return reference_of(given)
 
     @cached_property
     def _reference_codes(self) -> Any:
@@ -246,7 +246,7 @@ def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:
         return moved({name: o.rows for name, o in outcomes.items()}, {n: len(k) for n, k in session.mixed.items()})
     given = {name: Mixed(len(session.mixed[name]), o.columns) for name, o in outcomes.items()}
     pictures = request.images or request.ip_images
-    own: Sequence[Any] = request.prompts or tuple(Image.open(path).convert("RGB") for path in pictures)
+    own: Sequence[Any] = request.prompts or tuple(picture_at(path) for path in pictures)
     assert session.reference is not None
     notes.append("cosines by the judge; beyond random: the change of the cosine, minus that by as many random latents")
     assert session.run is not None

@@ -19,7 +19,9 @@ from cliplens.cli import app as cliplens_app
 from cliplens.errors import InputError, MismatchError
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.steering.command import app
+from cliplens_plugins.steering.given import picture_at, reference_of
 from cliplens_plugins.steering.mixing import RANDOM, REFERENCE, Mixed, grids, mixed_latents, scored
+from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.through_projection import Projection, ThroughProjection
 from support import tiny_pipelines as tiny
@@ -190,6 +192,26 @@ def test_what_does_not_go_with_a_mix_is_refused(place: Path, tmp_path: Path, mor
     assert isinstance(refused.exception, InputError)
     assert words in str(refused.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_is_a_picture_or_a_caption_never_a_missing_file(tmp_path: Path) -> None:
+    """A misspelt file name must not become a caption, nor a broken or transparent picture another one."""
+    with pytest.raises(InputError, match=r"no file .*otehr.PNG"):
+        SteeringRequest(out=tmp_path, run=tmp_path, mix=True, prompts=("a",), reference=str(tmp_path / "otehr.PNG"))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken.png: unreadable image"):
+        reference_of(str(tmp_path / "broken.png"))
+    with pytest.raises(InputError, match="missing file"):
+        picture_at(tmp_path / "gone.jpg")
+    clear = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    seen = reference_of(str(tmp_path / "clear.png"))
+    assert isinstance(seen, Image.Image)
+    assert seen.getpixel((0, 0)) == (255, 255, 255), "as in the pairs of a run"
+    assert picture_at(tmp_path / "clear.png", mask=True).getpixel((0, 0)) == (0, 0, 0)
+    (tmp_path / "folder").mkdir()
+    for caption in ("a red x", str(tmp_path / "folder"), "long " * 100, "Mr. Smith"):
+        assert reference_of(caption) == caption
 
 
 def test_a_mix_needs_a_prompt(place: Path, tmp_path: Path) -> None:
