@@ -13,7 +13,7 @@ from cliplens.studies import Study, read_studies, write_study
 from cliplens.world import FACTORS, ground_truth, world_pairs
 from cliplens_plugins.robustness import lab as labs
 from cliplens_plugins.robustness.command import app
-from cliplens_plugins.robustness.of_run import T_CHECKS, T_CROSS, T_DETECT, T_OUTCOMES, T_SHARES, T_WORDS
+from cliplens_plugins.robustness.of_run import T_CHECKS, T_CROSS, T_DETECT, T_ELSEWHERE, T_OUTCOMES, T_SHARES, T_WORDS
 from support.study_runs import study_run
 
 QUICK = ["--images", "6", "--steps", "2"]
@@ -43,6 +43,24 @@ def test_the_command_writes_a_record_and_a_section_of_the_report(run: OpenedRun)
     write_study(run.folder, Study("zz", "A study from elsewhere", pictures={"odd": "https://elsewhere/picture.png"}))
     assert "elsewhere/picture.png" not in write_report(run.folder).read_text()
     (run.folder.studies / "zz.json").unlink()
+
+
+@pytest.mark.slow
+def test_detectors_meet_pictures_of_another_data_set(run: OpenedRun) -> None:
+    """Nothing is fitted there: the thresholds and the detectors are those of the run's pictures."""
+    options = ["--images", "8", "--steps", "2", "--eps", "4", "--attacks", "margin", "--elsewhere", "world:30:9"]
+    done = CliRunner().invoke(app, [str(run.folder.path), *options])
+    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
+    study = next(s for s in read_studies(run.folder) if s.name == "attack")
+    rows = study.tables[T_ELSEWHERE]
+    assert {r["pictures"] for r in rows} == {"world:30:9"}
+    assert {r["attack"] for r in rows} == {"zero-shot margin", "feature"}
+    assert {r["detector"] for r in rows} == {r["detector"] for r in study.tables[T_DETECT]}
+    assert any("world:30:9" in finding for finding in study.findings)
+    by_attack = {r["detector"]: r["false at 5%"] for r in rows if r["attack"] == "feature"}
+    assert by_attack == {
+        r["detector"]: r["false at 5%"] for r in rows if r["attack"] != "feature"
+    }  # same clean pictures
 
 
 @pytest.fixture(scope="module")
