@@ -173,7 +173,11 @@ def _of_captions(run: OpenedRun, count: int) -> Subject:
 
 
 def subject_of_captions(
-    clip: HookedCLIP, ids: Sequence[str], images: Tensor, captions: Sequence[str], pictures: Sequence[Image.Image]
+    clip: HookedCLIP,
+    ids: Sequence[str],
+    images: Float[Tensor, "sample channel height width"],
+    captions: Sequence[str],
+    pictures: Sequence[Image.Image],
 ) -> Subject:
     """Return pictures of which each has its own caption as its class.
 
