@@ -1,18 +1,18 @@
-"""Are dictionaries that differ by their seed only called different? With --timed: how long does a sweep take?
+"""Are dictionaries that differ by their seed only called different, and are those that differ more?
 
-A sweep trains small dictionaries of the embedded world: every combination of architecture, width and k, each from many
-seeds. Of each configuration, the first seeds give the noise over seeds; every pair of the others is compared by the
-two rules of `cliplens compare`. No pair should be called different in any figure: the level is 5 %. Pairs of a
-configuration share its noise and their dictionaries, so the interval to read is the one over configurations. As the
-opposite question, single dictionaries of neighbouring k are compared by the same rules.
+A sweep trains small dictionaries of the embedded world: every combination of architecture, width and k, each from
+several seeds. Every pair of seeds of a configuration is compared by the two rules of `cliplens compare`; a few of the
+other seeds of each configuration give the noise. No pair should be called different in any figure: the level is 5 %.
+Pairs of a configuration share dictionaries, so the interval to read is the one over configurations. In the same way,
+single dictionaries that do differ are compared: of neighbouring k, of the smallest and the largest k, of two
+architectures.
 
 Figures that need scored runs (names) or several seeds by definition (stability) are left out.
 """
 
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from itertools import combinations, pairwise
@@ -25,34 +25,87 @@ from cliplens.run import Settings, SweepFolder, sweep
 from cliplens.statistics import wilson_interval
 from cliplens_plugins.comparison import Subject, open_subjects
 from cliplens_plugins.comparison.figures import Value, measure
-from cliplens_plugins.comparison.noise import Noise, decide, pooled, sampling_bound
+from cliplens_plugins.comparison.noise import decide, pooled, reseed_bound, sampling_bound
 from cliplens_plugins.comparison.sample import Samples
 from cliplens_plugins.comparison.subjects import configurations
 
-Measured = Mapping[str, Mapping[str, Value]]
 SHOWN = ("l0", "explained_variance", "ms_image", "ms_text", "single_modality_share", "recovery")
+Figures = Mapping[str, Value]
+Configurations = Mapping[str, Sequence[Figures]]
+"""The figures of each seed, by configuration."""
+Pair = tuple[str, int, str, int]
+"""Two dictionaries: configuration and seed of each."""
 
 
-def swept(
-    settings: Settings, grid: Mapping[str, Sequence[object]], out: Path, until: str, *, resume: bool
-) -> tuple[float, float]:
-    """Run a sweep; return its seconds by the clock and its CPU seconds."""
-    started = time.perf_counter(), time.process_time()
-    with redirect_stderr(StringIO()):
-        sweep(settings, grid, out, until=until, resume=resume)  # type: ignore[arg-type]
-    return time.perf_counter() - started[0], time.process_time() - started[1]
+def measured(
+    folder: Path, grid: Mapping[str, Sequence[object]], pairs: int, replicates: int
+) -> tuple[Configurations, Mapping[str, Subject], int]:
+    """Return the figures of dictionaries of a sweep, kept beside its folder, with one dictionary per configuration."""
+    every = open_subjects([SweepFolder.open(folder).path])
+    subjects = [s for s in every if all(getattr(s.asked, name) in values for name, values in grid.items())]
+    samples = Samples(subjects, pairs, replicates)
+    kept = folder.parent / f"figures-{pairs}-{replicates}"
+    kept.mkdir(exist_ok=True)
+    found = configurations(subjects)
+    values = {name: [_of(subject, samples, kept) for subject in members] for name, members in found.items()}
+    return values, {name: members[0] for name, members in found.items()}, samples.of(subjects[0]).pictures
 
 
-def called(a: Mapping[str, Value], b: Mapping[str, Value], noise: Mapping[str, Noise], tested: int) -> dict[str, str]:
-    """Return the verdict of each figure on two single dictionaries."""
-    found = {}
-    for name in SHOWN:
-        if name not in a or name not in b:
-            continue
-        drawn = a[name].replicates - b[name].replicates  # type: ignore[operator]
+def _of(subject: Subject, samples: Samples, kept: Path) -> Figures:
+    path = kept / f"{Path(subject.name).name}.npz"
+    if not path.exists():
+        found = measure(subject, samples.of(subject))
+        held = {n: np.concatenate([[v.value, v.floor], v.replicates]) for n, v in found.items() if n in SHOWN}  # type: ignore[list-item]
+        np.savez(path, **held)
+    with np.load(path) as held:
+        return {n: Value(float(held[n][0]), held[n][2:], floor=float(held[n][1])) for n in held.files}
+
+
+class Rules:
+    """The two rules for single dictionaries; the noise is that of the first other seeds of each configuration."""
+
+    def __init__(self, found: Configurations, reseeds: int, *, alone: bool = False) -> None:
+        self._found, self._reseeds, self._alone = found, reseeds, alone
+
+    def __call__(self, pair: Pair) -> list[str]:
+        """Return the figures in which two dictionaries are called different."""
+        first, i, second, j = pair
+        a, b = self._found[first][i], self._found[second][j]
+        shared = [f for f in SHOWN if f in a and f in b]
+        return [f for f in shared if self._verdict(f, pair, a[f], b[f], len(shared)) == "different"]
+
+    def _verdict(self, figure: str, pair: Pair, a: Value, b: Value, tested: int) -> str:
+        first, i, second, j = pair
+        own = pooled([self._seeds(name, figure, {i, j}) for name in sorted({first, second})])
+        every = own if self._alone else pooled([self._seeds(name, figure, {i, j}) for name in self._found])
+        bound = reseed_bound(own, every, 1, 1, floor=max(a.floor, b.floor), figures=tested)
+        drawn = a.replicates - b.replicates  # type: ignore[operator]
         sampling = sampling_bound(float(np.nanstd(drawn, ddof=1)), tested)
-        found[name] = decide(a[name].value - b[name].value, noise[name].bound(1, 1, tested), sampling)
-    return found
+        return str(decide(a.value - b.value, bound, sampling))
+
+    def _seeds(self, name: str, figure: str, compared: set[int]) -> list[float]:
+        others = [held for n, held in enumerate(self._found[name]) if n not in compared]
+        return [held[figure].value for held in others[: self._reseeds]]
+
+
+def of_one_configuration(found: Configurations) -> Iterator[list[Pair]]:
+    """Yield, for each configuration, the pairs of dictionaries that differ by their seed only."""
+    for name, members in found.items():
+        yield [(name, i, name, j) for i, j in combinations(range(len(members)), 2)]
+
+
+def of_two(found: Configurations, leads: Mapping[str, Subject], what: str) -> list[Pair]:
+    """Return pairs of dictionaries of two configurations: of neighbouring k, of the outermost k, of architectures."""
+    groups: dict[object, list[str]] = {}
+    for name in found:
+        asked = leads[name].asked
+        same = (asked.d_sae, asked.k) if what == "architecture" else (asked.d_sae, asked.architecture)
+        groups.setdefault(same, []).append(name)
+    chosen: list[tuple[str, str]] = []
+    for names in groups.values():
+        ordered = sorted(names, key=lambda name: leads[name].asked.k or 0)
+        chosen += [(ordered[0], ordered[-1])] if what == "outermost k" else pairwise(ordered)
+    return [(a, i, b, i) for a, b in chosen for i in range(len(found[a]))]
 
 
 def share(hits: int, n: int) -> Estimate:
@@ -61,82 +114,46 @@ def share(hits: int, n: int) -> Estimate:
     return Estimate(hits / n, float(low), float(high))
 
 
-def clustered(hits: Sequence[Sequence[bool]]) -> tuple[float, float]:
-    """Return the interval of a share over configurations, which share their noise: bootstrap of configurations."""
+def clustered(hits: Sequence[Sequence[bool]]) -> Estimate:
+    """Return a share with its interval over configurations, which share their noise: bootstrap of configurations."""
     rng = np.random.default_rng(0)
     means = np.array([np.mean(h) for h in hits])
     drawn = means[rng.integers(0, len(means), (4000, len(means)))].mean(1)
-    return float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975))
+    return Estimate(float(means.mean()), float(np.quantile(drawn, 0.025)), float(np.quantile(drawn, 0.975)))
 
 
-def noise_of(members: Sequence[Subject], single: Measured) -> dict[str, Noise]:
-    """Return the noise of each figure over seeds of one configuration."""
-    return {n: pooled([[single[s.name][n].value for s in members]]) for n in SHOWN if n in single[members[0].name]}
-
-
-def time_twelve(b: Bench, folder: Path) -> None:
-    """Time a sweep of twelve dictionaries until the names, and its resumption."""
-    grid = {"d_sae": [64, 128], "k": [4, 8], "seed": [0, 1, 2]}
-    settings = Settings(pairs=f"world:{b.args.world}")
-    columns = {"what": "", "seconds": ".0f", "CPU seconds": ".0f"}
-    b.table("A sweep of twelve dictionaries of 64 and 128 latents until the names", columns)
-    b.row("harvest, training, scores and names", *swept(settings, grid, folder, "name", resume=False))
-    b.row("the same command with --resume", *swept(settings, grid, folder, "name", resume=True))
-
-
-def compare_seeds(b: Bench, found: Mapping[str, Sequence[Subject]], single: Measured) -> None:
-    """Call pairs that differ by their seed only, and pairs of neighbouring k."""
-    a = b.args
-    tested = sum(name in next(iter(single.values())) for name in SHOWN)
-    hits: list[list[bool]] = []
-    by_figure = dict.fromkeys(SHOWN, 0)
-    for members in found.values():
-        noise = noise_of(members[: a.reseeds], single)
-        rest = members[a.reseeds :]
-        hits.append([])
-        for one, other in combinations(rest, 2):
-            verdicts = called(single[one.name], single[other.name], noise, tested)
-            hits[-1].append("different" in verdicts.values())
-            for name, verdict in verdicts.items():
-                by_figure[name] += verdict == "different"
-    pairs = sum(map(len, hits))
-    wrong = sum(map(sum, hits))
-    low, high = clustered(hits)
-    b.note("pairs that differ by their seed only", pairs)
+def show_equal(b: Bench, found: Configurations) -> None:
+    """Call pairs that differ by their seed only: in which figures, and with how many seeds for the noise."""
+    rules = Rules(found, b.args.reseeds)
+    hits = [[rules(pair) for pair in pairs] for pairs in of_one_configuration(found)]
+    flat = [h for of in hits for h in of]
+    b.note("pairs that differ by their seed only", len(flat))
     b.table("Pairs that differ by their seed only, called different", {"in": "", "pairs": "", "share": ".3f"})
-    b.row("any figure", pairs, share(wrong, pairs))
-    b.row("any figure, interval over configurations", pairs, Estimate(wrong / pairs, low, high))
-    for name, count in by_figure.items():
-        b.row(name, pairs, share(count, pairs))
+    b.row("any figure", len(flat), share(sum(map(bool, flat)), len(flat)))
+    b.row("any figure, interval over configurations", len(flat), clustered([[bool(h) for h in of] for of in hits]))
+    for figure in SHOWN:
+        b.row(figure, len(flat), share(sum(figure in h for h in flat), len(flat)))
+    columns = {"seeds": "", "noise of": "", "pairs": "", "share": ".3f"}
+    b.table("The same by the number of seeds that give the noise, interval over configurations", columns)
+    for reseeds in (2, 3, 4, 7):
+        for alone in (False, True):
+            rules = Rules(found, reseeds, alone=alone)
+            each = [[bool(rules(pair)) for pair in pairs] for pairs in of_one_configuration(found)]
+            b.row(reseeds, "the configuration" if alone else "all configurations", len(flat), clustered(each))
 
 
-def compare_ks(b: Bench, found: Mapping[str, Sequence[Subject]], single: Measured) -> None:
-    """Call pairs of single dictionaries that differ in k."""
-    tested = sum(name in next(iter(single.values())) for name in SHOWN)
-    of: dict[tuple[object, object], list[Sequence[Subject]]] = {}
-    for members in found.values():
-        asked = members[0].asked
-        of.setdefault((asked.architecture, asked.d_sae), []).append(members)
-    counts = dict.fromkeys(("any figure", *SHOWN), 0)
-    pairs = 0
-    for groups in of.values():
-        groups.sort(key=lambda members: members[0].asked.k or 0)
-        for few, many in pairwise(groups):
-            both = [noise_of(m[: b.args.reseeds], single) for m in (few, many)]
-            noise = {n: _larger(both[0][n], both[1][n]) for n in both[0]}
-            for one, other in zip(few[b.args.reseeds :], many[b.args.reseeds :], strict=True):
-                verdicts = called(single[one.name], single[other.name], noise, tested)
-                pairs += 1
-                counts["any figure"] += "different" in verdicts.values()
-                for name, verdict in verdicts.items():
-                    counts[name] += verdict == "different"
-    b.table("Single dictionaries of neighbouring k, called different", {"in": "", "pairs": "", "share": ".3f"})
-    for name, count in counts.items():
-        b.row(name, pairs, share(count, pairs))
-
-
-def _larger(a: Noise, b: Noise) -> Noise:
-    return a if a.deviation > b.deviation else b
+def show_unequal(b: Bench, found: Configurations, leads: Mapping[str, Subject]) -> None:
+    """Call pairs of single dictionaries that do differ."""
+    rules = Rules(found, b.args.reseeds)
+    columns = {"that differ in": "", "called different in": "", "pairs": "", "share": ".3f"}
+    b.table("Pairs of single dictionaries that differ by more than their seed, called different", columns)
+    for what in ("neighbouring k", "outermost k", "architecture"):
+        hits = [rules(pair) for pair in of_two(found, leads, what)]
+        if not hits:
+            continue
+        b.row(what, "any figure", len(hits), share(sum(map(bool, hits)), len(hits)))
+        for figure in SHOWN:
+            b.row(what, figure, len(hits), share(sum(figure in h for h in hits), len(hits)))
 
 
 if __name__ == "__main__":
@@ -144,38 +161,24 @@ if __name__ == "__main__":
         "architectures": ["topk", "batchtopk"],
         "widths": [32, 64],
         "ks": [2, 3, 4, 6, 8],
-        "reseeds": (4, "seeds of a configuration that give its noise"),
-        "seeds": (5, "further seeds of a configuration, of which every pair is compared"),
+        "seeds": (9, "seeds of a configuration, of which every pair is compared"),
+        "reseeds": (4, "other seeds of each configuration that give the noise"),
         "world": (2048, "pairs of the embedded world"),
         "samples": 12_800,
         "batch_size": 256,
-        "replicates": 100,
-        "out": (None, "folder of the sweeps, kept and resumed; by default a temporary one"),
-        "timed": (False, "also time a sweep of twelve dictionaries, and its resumption"),
+        "replicates": 50,
+        "out": (None, "folder of the sweep and its figures, kept and resumed; by default a temporary one"),
     }
     with bench(__file__, __doc__, **options) as b, tempfile.TemporaryDirectory() as place:
         a = b.args
         settings = Settings(pairs=f"world:{a.world}", samples=a.samples, batch_size=a.batch_size)
-        grid = {
-            "architecture": a.architectures,
-            "d_sae": a.widths,
-            "k": a.ks,
-            "seed": list(range(a.reseeds + a.seeds)),
-        }
-        home = Path(a.out or place)
-        out = home / "seeds"
-        print(
-            f"training {len(a.architectures) * len(a.widths) * len(a.ks) * (a.reseeds + a.seeds)} dictionaries",
-            file=sys.stderr,
-        )
-        swept(settings, grid, out, "train", resume=out.exists())
-        subjects = open_subjects([SweepFolder.open(out).path])
-        samples = Samples(subjects, a.world, a.replicates)
-        single = {s.name: measure(s, samples.of(s)) for s in subjects}
-        b.note("dictionaries", len(subjects))
-        b.note("pictures", samples.of(subjects[0]).pictures)
-        found = configurations(subjects)
-        compare_seeds(b, found, single)
-        compare_ks(b, found, single)
-        if a.timed:
-            time_twelve(b, home / "twelve")
+        grid = {"architecture": a.architectures, "d_sae": a.widths, "k": a.ks, "seed": list(range(a.seeds))}
+        out = Path(a.out or place) / "seeds"
+        print(f"training {np.prod([len(v) for v in grid.values()])} dictionaries", file=sys.stderr)
+        with redirect_stderr(StringIO()):
+            sweep(settings, grid, out, until="train", resume=out.exists())  # type: ignore[arg-type]
+        found, leads, pictures = measured(out, grid, a.world, a.replicates)
+        b.note("dictionaries", sum(map(len, found.values())))
+        b.note("pictures", pictures)
+        show_equal(b, found)
+        show_unequal(b, found, leads)

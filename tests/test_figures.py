@@ -265,3 +265,50 @@ def test_the_figures_of_reliability_are_as_stored() -> None:
         for found in json.loads(path.read_text())["tables"]:
             rows = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in found["rows"]]
             assert [row for row in rows if row not in page] == [], path.name
+
+
+PAGES = ("comparison",)
+
+
+def pages_tables(name: str) -> list[tuple[dict[str, Any], list[list[str]]]]:
+    """Return each stored table of a result whose heads a page has, with the rows of the page."""
+    page = (ROOT / "docs" / f"{name}.md").read_text()
+    shown = list(tables(page))
+    content = json.loads((RESULTS / f"{name}.json").read_text())
+    return [(t, rows) for t in content["tables"] for head, rows in shown if head == t["columns"]]
+
+
+def agrees(written: str, value: Any) -> bool:
+    """Return whether a cell of a page shows a stored value, an interval included."""
+    if isinstance(value, dict):
+        known = [v for v in (value["value"], value["low"], value["high"]) if v is not None]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        known = [value]
+    else:
+        return written.replace("\\|", "|") == str(value)
+    numbers = re.findall(r"-?\d[\d,]*\.?\d*(?:e[-+]?\d+)?", written)
+    return len(numbers) == len(known) and all(
+        shown_as(n.replace(",", ""), v) for n, v in zip(numbers, known, strict=True)
+    )
+
+
+def shown_as(written: str, value: float) -> bool:
+    """Return whether a value prints as it is written, with an exponent or without."""
+    if "e" in written:
+        return f"{value:.{len(written.partition('e')[0].partition('.')[2])}e}" == written
+    return rounds_to(written, value) if float(written) >= 0 else rounds_to(written[1:], -value)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_table_of_a_page_is_as_stored(name: str) -> None:
+    found = pages_tables(name)
+    stored_tables = json.loads((RESULTS / f"{name}.json").read_text())["tables"]
+    titles = {t["title"] for t in stored_tables}
+    assert {t["title"] for t, _ in found} == titles
+    for stored_table in {t["title"]: t for t, _ in found}.values():
+        candidates = [rows for t, rows in found if t["title"] == stored_table["title"]]
+        assert any(
+            len(rows) == len(stored_table["rows"])
+            and all(all(map(agrees, a, b)) for a, b in zip(rows, stored_table["rows"], strict=True))
+            for rows in candidates
+        ), stored_table["title"]

@@ -18,9 +18,9 @@ from cliplens_plugins.comparison.noise import (
     Noise,
     Verdict,
     decide,
-    noise_between,
     pooled,
     pseudo_values,
+    reseed_bound,
     sampling_bound,
 )
 from cliplens_plugins.comparison.sample import Samples
@@ -48,6 +48,7 @@ class Measured:
     replicates: np.ndarray | None = field(default=None, repr=False)
     group: str = ""
     """The basis of the figure. Two values are comparable if it is equal."""
+    floor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,11 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
     group = repr([members[0].basis[part] for part in figure.needs])
     controls = [v.control for v in values if not np.isnan(v.control)]
     control = float(np.mean(controls)) if controls else NAN
+    floor = float(np.mean([v.floor for v in values]))
     if values[0].replicates is not None:
         drawn = np.mean([v.replicates for v in values if v.replicates is not None], axis=0)
         low, high = interval(value, drawn)
-        return Measured(value, low, high, control, each, _deviation(drawn), drawn, group)
+        return Measured(value, low, high, control, each, _deviation(drawn), drawn, group, floor)
     if values[0].units is not None:
         units = np.concatenate([v.units for v in values if v.units is not None])
         _, low, high = mean_interval(units)
@@ -193,8 +195,9 @@ def _difference(
     other = differing(figure, first[1][0], second[1][0])
     if other:
         return Difference(*nothing, "not comparable", f"other {' and '.join(other)}")
-    noise = noise_between(_independent(figure, a), _independent(figure, b), seeds[a.group])
-    bound = (noise if noise.freedom else spare).bound(len(a.of_seeds), len(b.of_seeds), tested)
+    own, every = pooled([_independent(figure, x) for x in (a, b)]), pooled(seeds[a.group])
+    counts, floor = (len(a.of_seeds), len(b.of_seeds)), max(a.floor, b.floor)
+    bound = reseed_bound(own, every if every.freedom else spare, *counts, floor=floor, figures=tested)
     difference = a.value - b.value
     if a.replicates is not None and b.replicates is not None:
         drawn = a.replicates - b.replicates
@@ -269,10 +272,8 @@ def _notes(groups: Mapping[str, Sequence[Subject]], figures: Sequence[Figure], n
         )
     few = [f.title for f in figures if 0 < noise[f.name].freedom < 4]
     if few:
-        notes.append(
-            f"Few seeds: {', '.join(few)}. The noise over seeds has fewer than four degrees of freedom, so only very "
-            "large differences are called different."
-        )
+        fewer = "The noise over seeds has fewer than four degrees of freedom, so only very large differences are called"
+        notes.append(f"Few seeds: {', '.join(few)}. {fewer} different.")
     given = [s.name for members in groups.values() for s in members if s.given is not None]
     if given:
         notes.append(f"Whether {', '.join(given)} saw these pairs in training is not known.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cliplens import registry
 from cliplens.contracts import Metric
@@ -13,6 +13,7 @@ from cliplens.records import Batch, LatentTable
 from cliplens.run.controls import controls
 from cliplens.sites import MODALITIES
 from cliplens.tally import tally
+from cliplens_plugins.comparison.noise import binomial_deviation
 from cliplens_plugins.comparison.replicates import (
     explained_variance,
     l0,
@@ -119,6 +120,8 @@ class Value:
     control: float = NAN
     units: Float[np.ndarray, " unit"] | None = None
     """The values whose mean it is, where the units are latents."""
+    floor: float = 0.0
+    """The least standard deviation over seeds, for a share of latents; 0 for other figures."""
 
 
 def measure(subject: Subject, sample: Sample) -> dict[str, Value]:
@@ -128,20 +131,27 @@ def measure(subject: Subject, sample: Sample) -> dict[str, Value]:
     control = _controls(subject, batch)
     found: dict[str, Value] = {}
     weights = np.concatenate([np.ones((len(sample.weights), 1)), sample.weights], axis=1)
+    floor: dict[str, float] = {}
     drawn: dict[str, np.ndarray] = {"l0": l0(batch, weights), "explained_variance": explained_variance(batch, weights)}
     for modality in MODALITIES:
         if batch.codes.of(modality) is not None and sample.judged.of(modality) is not None:
             drawn[f"ms_{modality}"] = monosemanticity(batch, modality, weights)
     if batch.codes.image is not None and batch.codes.text is not None:
         scores, drawn["single_modality_share"] = modality_shares(batch, weights)
+        floor["single_modality_share"] = _floor(drawn["single_modality_share"], ~np.isnan(scores[:, 0]))
         if sample.truth is not None:
             classes = _true_classes(batch, subject)
             drawn["recovery"], control["recovery"] = recovery(scores, classes)
+            floor["recovery"] = _floor(drawn["recovery"], classes != "")
     for name, values in drawn.items():
-        found[name] = Value(float(values[0]), values[1:], control.get(name, NAN))
+        found[name] = Value(float(values[0]), values[1:], control.get(name, NAN), floor=floor.get(name, 0.0))
     if (names := _names(subject.table)) is not None:
         found["names"] = Value(float(names.mean()), None, _shuffled(subject.summary), names)
     return found
+
+
+def _floor(share: Float[np.ndarray, " replicate"], counted: Bool[np.ndarray, " latent"]) -> float:
+    return binomial_deviation(float(share[0]), int(counted.sum()))
 
 
 def _with_units(batch: Batch, sample: Sample) -> Batch:

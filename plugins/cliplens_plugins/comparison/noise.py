@@ -1,14 +1,18 @@
 """Decide whether two configurations differ by more than chance: between seeds, and between samples of pictures.
 
 Two rules have to agree. (1) The difference is larger than between dictionaries that differ by their seed only: more
-than t sqrt(1/n_a + 1/n_b) s, with s the standard deviation over seeds. For two single dictionaries and many seeds this
-is 1.96 sqrt(2) s (arXiv 2605.18229, reseed noise). (2) It is larger than over other pictures: the paired bootstrap by
-picture. Both hold the level over all figures together (Bonferroni), so that of pairs of configurations that do not
-differ at most 5 % are called different in any figure.
+than t s sqrt(1/n_a + 1/n_b), with s the standard deviation over seeds and t of its degrees of freedom. Of s of the two
+configurations alone and s pooled over all, the one with the larger bound counts: a few seeds that happen to agree make
+the first too small, and configurations that vary less than these two the second. For two single dictionaries and many
+seeds the bound is 1.96 sqrt(2) s (arXiv 2605.18229, reseed noise). A share of latents has steps, so that all seeds may
+agree by chance; s is then at least the binomial one. (2) The difference is larger than over other pictures: the paired
+bootstrap by picture. Both hold the level over all figures together (Bonferroni), so that of pairs of configurations
+that do not differ at most 5 % are called different in any figure.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -19,6 +23,8 @@ Verdict = Literal[
     "different", "within reseed noise", "within sampling noise", "not comparable", "not measured", "no seeds"
 ]
 LEVEL = 0.05
+LARGE = 1_000_000
+"""Degrees of freedom of a deviation that is known."""
 NAN = float("nan")
 
 
@@ -45,8 +51,13 @@ class Noise:
         """
         if not self.freedom:
             return NAN
-        quantile = float(student.ppf(1 - LEVEL / (2 * figures), self.freedom))
-        return quantile * self.deviation * float(np.sqrt(1 / n_a + 1 / n_b))
+        return _quantile(figures, self.freedom) * self.deviation * float(np.sqrt(1 / n_a + 1 / n_b))
+
+
+@cache
+def _quantile(figures: int, freedom: int) -> float:
+    """Return the quantile of Student's t that one of several figures exceeds at the level."""
+    return float(student.ppf(1 - LEVEL / (2 * figures), freedom))
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:
@@ -83,18 +94,42 @@ def pseudo_values(means: Sequence[float]) -> list[float]:
     return [mean + 2 * (n - 1) / (n - 2) * (one - mean) for one in means]
 
 
-def noise_between(a: Sequence[float], b: Sequence[float], others: Sequence[Sequence[float]]) -> Noise:
-    """Return the noise for the difference of two configurations.
-
-    It is pooled over all configurations, or over these two if their own is larger.
+def reseed_bound(own: Noise, every: Noise, n_a: int, n_b: int, *, floor: float = 0.0, figures: int = 1) -> float:
+    """Return the largest difference between the means of two configurations that chance of seeds explains.
 
     Args:
-        a: the figure of each seed of one configuration.
-        b: the same of the other one.
-        others: the same of every configuration, these two included.
+        own: noise of the two configurations.
+        every: noise pooled over all comparable configurations.
+        n_a: number of seeds of one of the two.
+        n_b: number of seeds of the other one.
+        floor: the least standard deviation over seeds, from `binomial_deviation`; 0 for a figure without steps.
+        figures: number of figures that are compared.
+
+    Returns:
+        The difference, in the unit of the figure; nan where neither noise is known.
     """
-    every, own = pooled(others), pooled([a, b])
-    return Noise(own.deviation, every.freedom) if own.freedom and own.deviation > every.deviation else every
+    known = [noise for noise in (own, every) if noise.freedom]
+    if not known:
+        return NAN
+    return max(noise.bound(n_a, n_b, figures) for noise in (*known, Noise(floor, LARGE)))
+
+
+def binomial_deviation(share: float, of: int) -> float:
+    """Return the standard deviation that a share of latents has if each latent of a seed is drawn for itself.
+
+    One latent of each kind is added, so that a share of 0 or 1 has a deviation too.
+
+    Args:
+        share: the share, in [0, 1].
+        of: number of latents.
+
+    >>> round(binomial_deviation(0.5, 100), 3), round(binomial_deviation(1.0, 18), 3)
+    (0.05, 0.051)
+    """
+    if not of or np.isnan(share):
+        return 0.0
+    smoothed = (share * of + 1) / (of + 2)
+    return float(np.sqrt(smoothed * (1 - smoothed) / of))
 
 
 def sampling_bound(deviation: float, figures: int = 1) -> float:

@@ -23,7 +23,7 @@ from cliplens.runfolder import RunFolder
 from cliplens_plugins.comparison import Comparison, compare, open_subjects
 from cliplens_plugins.comparison.compare import assemble, differing
 from cliplens_plugins.comparison.figures import FIGURES, Value
-from cliplens_plugins.comparison.noise import Noise, decide, noise_between, pooled, pseudo_values, sampling_bound
+from cliplens_plugins.comparison.noise import pseudo_values
 from cliplens_plugins.comparison.plots import front, plots
 from cliplens_plugins.comparison.replicates import explained_variance, l0, modality_shares, monosemanticity, recovery
 from cliplens_plugins.comparison.sample import Samples
@@ -146,17 +146,6 @@ def test_recovery_counts_labelled_latents() -> None:
     assert np.isnan(recovery(scores, np.array([""] * 5))[0]).all()
 
 
-def test_noise_is_pooled_within_configurations() -> None:
-    groups = [[1.0, 2.0, 3.0], [10.0, 14.0], [5.0]]
-    noise = pooled(groups)
-    assert noise.freedom == 3
-    assert noise.deviation == pytest.approx(((2 + 8) / 3) ** 0.5)
-    assert noise_between(groups[0], groups[1], groups) == noise
-    assert noise_between(groups[1], groups[2], groups) == Noise(8**0.5, 3)  # the larger one of their own
-    assert np.isnan(pooled([[1.0]]).bound(1, 1))
-    assert noise.bound(1, 1, 8) > noise.bound(1, 1) > noise.bound(4, 4)
-
-
 def test_pairs_of_seeds_are_not_independent() -> None:
     """The pseudo-values are those of leaving out one seed after the other."""
     pairs = np.random.default_rng(0).normal(size=(5, 5))
@@ -172,27 +161,6 @@ def test_pairs_of_seeds_are_not_independent() -> None:
 def test_two_seeds_have_one_stability_and_no_noise(found: Comparison) -> None:
     (stability,) = [d for d in found.differences if d.figure == "stability"]
     assert stability.verdict == "no seeds"
-
-
-def test_both_rules_have_to_agree() -> None:
-    assert decide(0.5, 0.1, 0.1) == "different"
-    assert decide(-0.5, 0.6, 0.1) == "within reseed noise"
-    assert decide(0.5, 0.1, 0.6) == "within sampling noise"
-    assert decide(0.5, float("nan"), 0.1) == "no seeds"
-    assert decide(float("nan"), 0.1, 0.1) == "not measured"
-    assert sampling_bound(1.0) == pytest.approx(1.96, abs=1e-3)
-
-
-def test_seeds_are_called_different_as_often_as_the_level_says() -> None:
-    """Of pairs of normal values with known noise, the rule of one figure calls 5 % different, whatever the seeds."""
-    rng = np.random.default_rng(0)
-    for seeds in (3, 10):
-        called = 0
-        for _ in range(4000):
-            noise = pooled([rng.normal(size=seeds).tolist()])
-            a, b = rng.normal(size=2)
-            called += decide(a - b, noise.bound(1, 1), 0.0) == "different"
-        assert 0.035 < called / 4000 < 0.065
 
 
 def test_a_sweep_is_compared(found: Comparison) -> None:

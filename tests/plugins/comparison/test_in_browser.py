@@ -88,9 +88,9 @@ def test_light_and_dark(page: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_sweep_of_twelve_is_shown_on_one_page(tmp_path: Path) -> None:
-    asked = ["--pairs", "world:1024", "--samples", "20480", "--batch-size", "256"]
+    asked = ["--pairs", "world:512", "--samples", "4096", "--batch-size", "256"]
     grid = ["--d-sae", "64,128", "--k", "4,8", "--seed", "0,1,2"]
     sweep = ["sweep", *asked, *grid, "--out", str(tmp_path / "sweep")]
     for command in (sweep, [*sweep, "--resume"], ["compare", str(tmp_path / "sweep"), "--out", str(tmp_path)]):
