@@ -50,9 +50,10 @@ PEERS = (
     Peer("sparsify", ("training",), ("eai-sparsify",)),
     Peer(
         "saev",
-        ("forward", "harvest"),
+        ("forward",),
         ("saev",),
-        why="training: release 0.1.0 has a ReLU dictionary only; the top-k one of its repository needs Python 3.12",
+        why="harvest: the case for its shards has not been run to its end yet; training: release 0.1.0 has a ReLU "
+        "dictionary only, and the top-k one of its repository needs Python 3.12",
     ),
     Peer("clip_retrieval", ("harvest",), ("clip-retrieval", "setuptools<70")),
     Peer("visaebench", ("harvest", "ms", "fidelity"), ("visaebench",)),
@@ -153,18 +154,25 @@ def cloned(peer: Peer, folder: Path) -> Path:
 def measured(
     peer: Peer, case: str, where: Environment, given: Path, *options: str, repetition: int = 0
 ) -> dict[str, Any]:
-    """Return what the script of a case measured in the environment of a peer; kept in `given/found`.
+    """Return what the script of a case measured in the environment of a peer; kept in `given/found`, failures too.
 
     Raises:
-        PeerError: it failed.
+        PeerError: it failed, now or the last time.
     """
     out = given / "found" / f"{case}-{peer.name}-{repetition}.json"
+    failed = out.with_suffix(".failed")
     out.parent.mkdir(exist_ok=True)
+    if failed.exists():
+        raise PeerError(failed.read_text())
     if not out.exists():
         command = [str(where.python), str(SCRIPTS / f"{case}.py"), peer.name, "--given", str(given), "--out", str(out)]
         if where.source is not None:
             command += ["--path", str(where.source)]
-        _run([*command, *options], _RUN_SECONDS)
+        try:
+            _run([*command, *options], _RUN_SECONDS)
+        except PeerError as error:
+            failed.write_text(str(error))
+            raise
     found = dict(json.loads(out.read_text()))
     found["version"] = " ".join(part for part in (found["version"], where.commit) if part)
     return found

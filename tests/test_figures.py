@@ -267,7 +267,7 @@ def test_the_figures_of_reliability_are_as_stored() -> None:
             assert [row for row in rows if row not in page] == [], path.name
 
 
-PAGES = ("comparison",)
+PAGES = ("comparison", "peers")
 
 
 def pages_tables(name: str) -> list[tuple[dict[str, Any], list[list[str]]]]:

@@ -41,10 +41,13 @@ def measured(asked: Options, kept: str, harvest: Harvest, back: Back) -> dict[st
 
 
 def stream(asked: Options) -> Tensor:
-    """Return the stream after the last block, [picture, position, width], by plain hooks."""
-    visual = model(asked).visual
-    with torch.no_grad():
-        return torch.cat([plain(visual)(batch)[-1] for batch in arrays(asked, "pixels")["pixels"].split(asked.batch)])
+    """Return the stream after the last block, [picture, position, width], by plain hooks; computed once."""
+    if not hasattr(asked, "stream"):
+        visual = model(asked).visual
+        with torch.no_grad():
+            parts = [plain(visual)(batch)[-1] for batch in arrays(asked, "pixels")["pixels"].split(asked.batch)]
+        asked.stream = torch.cat(parts)
+    return asked.stream  # type: ignore[no-any-return]
 
 
 def pictures(asked: Options) -> list[Path]:
@@ -108,7 +111,8 @@ def vit_prisma(asked: Options) -> dict[str, Any]:
 
 
 def saev(asked: Options) -> dict[str, Any]:
-    """saev's shards."""
+    """saev's shards. Its own transform is open_clip's, for which it would open the model once more."""
+    from open_clip import image_transform
     from saev import activations, config
 
     name = (asked.given / "model.txt").read_text()
@@ -117,7 +121,6 @@ def saev(asked: Options) -> dict[str, Any]:
     last = len(visual.transformer.resblocks) - 1
     with in_folder(asked.given):
         tower = activations.make_vit("clip", f"{name}/weights.pt")
-        transform = activations.make_img_transform("clip", f"{name}/weights.pt")
 
     def opened(*names: str) -> Any:
         for block in tower.get_residuals():
@@ -125,7 +128,7 @@ def saev(asked: Options) -> dict[str, Any]:
         return tower
 
     activations.make_vit = opened
-    activations.make_img_transform = lambda *names: transform
+    activations.make_img_transform = lambda *names: image_transform(visual.image_size, is_train=False)
 
     def harvest(folder: Path) -> None:
         activations.worker_fn(
@@ -216,4 +219,4 @@ def sae_lens(asked: Options) -> dict[str, Any]:
 PEERS = (cliplens, vit_prisma, saev, visaebench, clip_retrieval, sae_lens)
 
 if __name__ == "__main__":
-    main({f.__name__: f for f in PEERS}, __doc__, batch=16, rounds=2)
+    main({f.__name__: f for f in PEERS}, __doc__, batch=16, rounds=1)
