@@ -52,6 +52,7 @@ SCRIPTS: dict[str, Form] = {
     "attribution.py": Form(None, ""),
     "layer_profile.py": Form(None, "--seeds 3"),
     "causal.py": Form(None, "--seeds 2"),
+    "words.py": Form(None, ""),
     "contribution.py": Form(None, "--seeds 3 --world 8192 --pairs 384"),
     "comparison.py": Form(None, "--architectures topk"),
     "sweep.py": Form(None, ""),

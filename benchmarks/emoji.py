@@ -3,6 +3,7 @@
     CLIPLENS_DATA=FOLDER python benchmarks/emoji.py [--models emoji emoji-seed1 emoji-seed2] [--resume FIGURES.jsonl]
 
 Prints the tables of docs/emoji.md: means over the trainings with 95 % t-intervals, beside the plain contrastive twin.
+`--tables` measures some tables alone.
 One training has no such interval; then a share of n drawings has its Wilson interval, which covers the choice of
 drawings alone. Twins are made by `python -m cliplens_hooks.training.emoji seed1` and so on, or lie in `--folders`. A
 twin that was not made is left out, and named. With --resume, each table of each model is kept in a file.
@@ -29,11 +30,13 @@ PLAIN, LEFT_OUT = "emoji-plain", "emoji-two-artists"
 
 def main() -> None:
     seeds = [NAME, "emoji-seed1", "emoji-seed2"]
-    with bench(__file__, __doc__, models=seeds, folders="", resume="") as b:
+    with bench(__file__, __doc__, models=seeds, folders="", resume="", tables=list(TABLES)) as b:
         found = {name: figures for name in (*b.args.models, PLAIN, LEFT_OUT) if (figures := figures_of(b, name))}
         models = [found[name] for name in b.args.models if name in found]
         b.note("trainings", len(models))
         missing = [name for name in (*b.args.models, PLAIN, LEFT_OUT) if name not in found]
+        fewer = {t: n for t in TABLES if (n := sum(t in model for model in models)) < len(models)}
+        b.note("tables of fewer trainings", ", ".join(f"{table} {n}" for table, n in fewer.items()) or "none")
         b.note("trainings that were not made", ", ".join(missing) or "none")
         tables(b, models, found.get(PLAIN), found.get(LEFT_OUT))
         b.keep("models", found)
@@ -54,7 +57,7 @@ def figures_of(b: Bench, name: str) -> Measured | None:
     lines = path.read_text().splitlines() if path and path.exists() else []
     found: Measured = {line["table"]: line["rows"] for line in map(json.loads, lines) if line["model"] == name}
     judged: Judged | None = None
-    for table in TABLES:
+    for table in b.args.tables:
         if table in found:
             continue
         if judged is None:
@@ -96,9 +99,9 @@ def tables(b: Bench, models: list[Measured], plain: Measured | None, left_out: M
 
 
 def over(models: list[Measured], table: str) -> Iterator[tuple[str, float | None, Estimate]]:
-    """Yield title, chance, and the mean over the trainings, of each row of a table."""
+    """Yield title, chance, and the mean over the trainings that have it, of each row of a table."""
     for title, (chance, _) in models[0][table].items():
-        values = [_number(model[table][title][1]) for model in models]
+        values = [_number(model[table][title][1]) for model in models if table in model]
         yield title, chance, mean(values) if len(values) > 1 else over_drawings(title, values[0])
 
 
@@ -113,7 +116,7 @@ def over_drawings(title: str, value: float) -> Estimate:
 
 def of(model: Measured | None, table: str, title: str) -> float | None:
     """Return the figure of one model, None where there is none."""
-    return None if model is None else model[table][title][1]
+    return None if model is None or table not in model else model[table][title][1]
 
 
 def _number(value: float | None) -> float:

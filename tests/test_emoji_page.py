@@ -1,4 +1,4 @@
-"""The tables of docs/emoji.md are those that benchmarks/emoji.py stored."""
+"""The tables of docs/emoji.md and docs/words.md are those that their benchmark scripts stored."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "emoji.json"
-PAGE = (ROOT / "docs" / "emoji.md").read_text()
+LEAST = {"emoji": 30, "words": 12}
+"""Rows that a page shows at least."""
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
@@ -19,9 +19,9 @@ def rows_of(page: str) -> dict[str, list[str]]:
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def stored() -> Iterator[tuple[str, str, list[Any]]]:
+def stored(name: str) -> Iterator[tuple[str, str, list[Any]]]:
     """Yield title, first cell and the other cells of every row that was stored."""
-    for table in json.loads(RESULT.read_text())["tables"]:
+    for table in json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["tables"]:
         for first, *cells in table["rows"]:
             yield table["title"], first, cells
 
@@ -34,10 +34,10 @@ def shown(cell: Any) -> list[str]:
     return [f"{cell:.2f}"] if isinstance(cell, float) else []
 
 
-@pytest.mark.skipif(not RESULT.exists(), reason="benchmarks/emoji.py has not been run")
-def test_every_row_of_the_page_is_a_row_that_was_stored() -> None:
-    page, found = rows_of(PAGE), 0
-    for title, first, cells in stored():
+@pytest.mark.parametrize("name", LEAST)
+def test_every_row_of_the_page_is_a_row_that_was_stored(name: str) -> None:
+    page, found = rows_of((ROOT / "docs" / f"{name}.md").read_text()), 0
+    for title, first, cells in stored(name):
         if first not in page:
             continue
         found += 1
@@ -45,4 +45,4 @@ def test_every_row_of_the_page_is_a_row_that_was_stored() -> None:
         known = {number for cell in cells for number in shown(cell)}
         known |= {number for cell in cells if isinstance(cell, str) for number in re.findall(r"\d*\.\d+", cell)}
         assert written <= known, (title, first)
-    assert found >= 30
+    assert found >= LEAST[name]

@@ -239,6 +239,7 @@ RUN = {
     "docs/steering-tutorial.md": Page(
         tutorial, {'pipe("a red ring")': 'pipe("a red ring", num_inference_steps=1, height=32, width=32)'}
     ),
+    "docs/words.md": Page(),
     "docs/world.md": Page(smaller={"20_480": "64", "20480": "64"}),
 }
 LEFT_OUT = {"Dictionary.from_pretrained(": "opens releases on the Hugging Face hub: tests/src/sae/test_pretrained.py"}

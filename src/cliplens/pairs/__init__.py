@@ -12,6 +12,7 @@ from cliplens.pairs.emoji import is_emoji as is_emoji
 from cliplens.pairs.folder import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from cliplens.pairs.hugging import from_dataset as from_dataset
 from cliplens.pairs.images import open_image as open_image
+from cliplens.pairs.labels import LabelColumn as LabelColumn
 from cliplens.pairs.labels import read_labels as read_labels
 from cliplens.pairs.lazy import ImageColumn as ImageColumn
 from cliplens.pairs.lazy import LazyImages as LazyImages

@@ -21,6 +21,7 @@ from cliplens.run.study import run_study as run_study
 from cliplens.run.sweep import dry_sweep as dry_sweep
 from cliplens.run.sweep import sweep as sweep
 from cliplens.run.sweepfolder import SweepFolder as SweepFolder
+from cliplens.run.targets import labels_of as labels_of
 from cliplens.run.targets import truth_of as truth_of
 from cliplens.run.targets import unit as unit
 from cliplens.run.units import units_of as units_of

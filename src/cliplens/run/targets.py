@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliplens import api, keys
 from cliplens.errors import InputError, unknown_name
-from cliplens.pairs import emoji_truth, is_emoji, read_labels
+from cliplens.pairs import LabelColumn, emoji_truth, is_emoji, read_labels
 from cliplens.records import GroundTruth, PairedActs, Units
 from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, scored_on
@@ -64,22 +64,31 @@ def label_of(settings: Settings) -> Label:
         if value not in truth.values[column]:
             raise unknown_name(f"value of {column}", value, truth.values[column])
         return lambda ids: truth.rows(ids)[column] == truth.values[column].index(value)
-    labels = (
-        labels_of_embeddings(settings, column)
-        if settings.embeddings and not settings.pairs
-        else read_labels(
-            settings.pairs,
-            column,
-            image_column=settings.image_column,
-            id_column=settings.id_column,
-            image_root=settings.image_root,
-            delimiter=settings.delimiter,
-            quoting=settings.quoting or "auto",
-        )
-    )
+    labels = labels_of(settings, column)
     if value not in labels.values:
         raise unknown_name(f"value of the column {column!r}", value, labels.values)
     return lambda ids: np.array([labels[i] == value for i in ids], dtype=bool)
+
+
+def labels_of(settings: Settings, column: str) -> LabelColumn:
+    """Return a column beside the pairs of a run, or beside the captions of its embeddings, by pair id.
+
+    Raises:
+        InputError: the captions of the embeddings are in no table.
+        PairsError: the pairs have no such column.
+        UnknownNameError: pairs of emoji have no such factor.
+    """
+    if settings.embeddings and not settings.pairs:
+        return labels_of_embeddings(settings, column)
+    return read_labels(
+        settings.pairs,
+        column,
+        image_column=settings.image_column,
+        id_column=settings.id_column,
+        image_root=settings.image_root,
+        delimiter=settings.delimiter,
+        quoting=settings.quoting or "auto",
+    )
 
 
 def truth_of(pairs: str) -> GroundTruth | None:
