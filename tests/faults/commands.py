@@ -54,8 +54,7 @@ class Place:
     def finished(self) -> Path:
         """A finished run with everything later commands write into it."""
         self.clear()
-        self._whole[RUN.name] = self._watched(RUN)
-        for trial in RESULTS:
+        for trial in (RUN, *RESULTS):
             ended = cliplens(*trial.arguments(self))
             assert ended.code == 0, ended.said
         shutil.copytree(self.work, self.path / "finished")
@@ -78,18 +77,14 @@ class Place:
 
     def whole(self, trial: Trial) -> tuple[dict[str, str], list[str]]:
         """Return the files an undisturbed command leaves, and the changes of files it makes."""
-        _ = self.finished
         if trial.name not in self._whole:
             self.start(trial)
-            self._whole[trial.name] = self._watched(trial)
+            ledger = self.path / "ledger"
+            ledger.unlink(missing_ok=True)
+            ended = cliplens(*trial.arguments(self), watch=counted(self.work, ledger))
+            assert ended.code == 0, ended.said
+            self._whole[trial.name] = content(self.work), ledger.read_text().splitlines()
         return self._whole[trial.name]
-
-    def _watched(self, trial: Trial) -> tuple[dict[str, str], list[str]]:
-        ledger = self.path / "ledger"
-        ledger.unlink(missing_ok=True)
-        ended = cliplens(*trial.arguments(self), watch=counted(self.work, ledger))
-        assert ended.code == 0, ended.said
-        return content(self.work), ledger.read_text().splitlines()
 
     def leftovers(self) -> list[str]:
         """Hidden files and folders in the folder of work."""
