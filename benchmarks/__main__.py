@@ -42,7 +42,7 @@ SCRIPTS: dict[str, Form] = {
     "steering_pipelines.py": Form("", ""),
     "processes.py": Form("", ""),
     "modality_ground_truth.py": Form("--classes batchtopk iso_energy:align_coefficient=0.002", ""),
-    "controls.py": Form("", ""),
+    "controls.py": Form(None, ""),
     "steering.py": Form(
         "--samples 48 --seeds 0 1 2 --rows 1638400 --parts edits mixing", "--samples 48 --seeds 0 1 2 --rows 1638400"
     ),
