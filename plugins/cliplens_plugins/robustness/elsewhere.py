@@ -76,4 +76,4 @@ def _subject(run: OpenedRun, source: str, count: int) -> Subject:
     found = Decoder(pairs, run.clip.preprocess, True)[np.sort(order)]
     assert found.images is not None
     kept = [pairs.ids[int(n)] for n in found.indices]
-    return subject_of_captions(run.clip, kept, found.images, [str(c) for c in found.captions], ())
+    return subject_of_captions(run.clip, kept, found.images, [str(c) for c in found.captions or ()], ())

@@ -76,8 +76,7 @@ def record(found: Found, asked: WordsOptions, notes: Sequence[str] = ()) -> Stud
     if found.languages is not None:
         one = found.languages
         data["coverage"], data["bound"], data["same_thing"] = (
-            [asdict(x) for x in part]
-            for part in (one.covered, one.bound, one.same)  # type: ignore[arg-type]
+            [asdict(x) for x in part] for part in (one.covered, one.bound, one.same)
         )
         data["names"] = {language: [asdict(x) for x in names] for language, names in one.names.items()}  # type: ignore[assignment]
     return Study(

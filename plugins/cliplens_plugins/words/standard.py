@@ -17,8 +17,10 @@ from cliplens_plugins.words.taggers import words_in
 How = Literal["equal", "inflected", "part", "nearest", "none"]
 _INDEX = ("noun", "verb", "adj", "adv")
 _LEMMA = re.compile(r"^([^\s]+) [nvar] ")
-_ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", ""), ("ed", "e"), ("ing", ""))
-_ENDINGS += (("ing", "e"), ("est", ""), ("er", ""))
+_ENDINGS: tuple[tuple[str, str], ...] = (
+    *(("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("ied", "y"), ("ed", "")),
+    *(("ed", "e"), ("ing", ""), ("ing", "e"), ("est", ""), ("er", "")),
+)
 _SHORTEST = 3
 _EMPTY = frozenset(("a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "for", "by", "is", "are"))
 

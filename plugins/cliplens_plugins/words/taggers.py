@@ -117,7 +117,7 @@ class NltkTagger:
 def _read(folder: Path, part: str) -> dict[str, dict[str, float]]:
     file = folder / _NLTK.format(part)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             expected=f"a file of NLTK's tagger at {file}",

@@ -54,7 +54,8 @@ def _of_language(
 ) -> Coverage:
     cut = tokenised(list(texts), tokenizer).truncated / len(texts)
     if count is None:
-        return Coverage(language, len(texts), *[float("nan")] * 4, cut)
+        nan = float("nan")
+        return Coverage(language, len(texts), nan, nan, nan, nan, cut)
     found = [count(text) for text in texts]
     pieces = sum(p.count for p in found)
     words = sum(len(words_in(text)) for text in texts)
