@@ -119,10 +119,13 @@ def nearest_rows(
         among: indices of the rows that may be returned; by default all.
         block: number of rows handled at a time.
 
+    Raises:
+        NonFiniteError: a row holds nan or inf.
+
     >>> nearest_rows(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1)[0].ravel()
     array([1, 0, 1])
     """
-    unit = torch.nn.functional.normalize(rows.detach().double(), dim=1)
+    unit = torch.nn.functional.normalize(as_double(rows, "rows", ("row", "d")), dim=1)
     allowed = torch.arange(len(unit), device=unit.device)
     if among is not None:
         allowed = torch.from_numpy(np.unique(among)).to(unit.device)

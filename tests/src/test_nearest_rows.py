@@ -6,6 +6,7 @@ import torch
 
 from cliplens import arrays
 from cliplens.arrays import nearest_rows
+from cliplens.errors import NonFiniteError
 
 
 @pytest.mark.parametrize("many", [10**9, 8])
@@ -48,3 +49,10 @@ def test_a_tile_of_products_serves_its_rows_and_its_columns(n: int, kept: int) -
     found = arrays._likely_of_all(rows, kept, tile=32)
     expected = (rows @ rows.T).fill_diagonal_(-torch.inf).topk(kept, dim=1).indices
     assert torch.equal(found.sort(dim=1).values, expected.sort(dim=1).values)
+
+
+def test_rows_with_nan_have_no_neighbours() -> None:
+    rows = torch.randn(8, 3)
+    rows[2, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match="finite numbers as rows"):
+        nearest_rows(rows, 2)

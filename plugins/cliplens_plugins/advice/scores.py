@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cliplens.arrays import as_double
+from cliplens.errors import InputError
+
 Codes = Float[np.ndarray, "pair d_sae"]
 SHARE = 0.1
 """A latent is strong on the samples in this upper share of its values."""
@@ -101,8 +104,20 @@ def score_pairs(
             its mention rate over all pairs falls below `least_rate`, and none of these captions is found; in the pairs
             of `well_matched` this is unlikely.
 
+    Raises:
+        InputError: there is no pair, or images and captions differ in shape.
+        NonFiniteError: codes hold nan or inf.
+
     Source: ours.
     """
+    for codes, name in ((image, "codes of images"), (text, "codes of captions")):
+        as_double(codes, name, ("pair", "latent"))
+    if image.shape != text.shape or not len(image):
+        raise InputError(
+            expected="codes of the images and captions of one pair or more",
+            found=f"shapes {image.shape} and {text.shape}",
+            fix="pass codes of the same pairs by the same dictionary",
+        )
     how: Any = {"least": least, "trusted": trusted}
     rates = mention_rates(image, text, **how), mention_rates(text, image, **how)
     weights = [np.where(np.nan_to_num(r) >= least_rate, np.nan_to_num(r), 0.0) for r in rates]

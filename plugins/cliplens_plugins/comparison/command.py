@@ -66,7 +66,9 @@ def _tell(found: Any) -> None:
         console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
     different = [d for d in found.differences if d.verdict == "different"]
     titles = {f.name: f.title for f in found.figures}
-    console.print(f"{len(different)} of {len(found.differences)} differences exceed chance")
+    tested = sum(d.verdict not in ("not comparable", "not measured", "no seeds") for d in found.differences)
+    says = f"{len(different)} of {tested} differences exceed chance" if tested else "No difference could be tested"
+    console.print(says)
     for d in different[:12]:
         console.print(
             f"  {titles[d.figure]}: {escape(d.first)} against {escape(d.second)} {d.difference:+.3f}", soft_wrap=True

@@ -204,7 +204,9 @@ def _findings(found: Found) -> list[str]:
     if few:
         says.append(f"Fewer than {FEW} latents stand for words of the kinds {', '.join(few)}: no statement about them.")
     beyond = [s for s in known if s.p <= 0.05 / max(len(known), 1)]
-    if not beyond:
+    if not known:
+        says.append("No class of words was compared: too few latents stand for words.")
+    elif not beyond:
         says.append("No kind of words has another modality class than shuffled kinds have (Bonferroni).")
     for s in beyond:
         more = "more" if s.share > (s.shuffled_low + s.shuffled_high) / 2 else "less"

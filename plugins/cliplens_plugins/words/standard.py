@@ -2,6 +2,7 @@
 
 import csv
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ class Label:
     """Entry of the vocabulary; None where none fits."""
     confidence: float
     """In [0, 1]: 1 for an equal or inflected entry; the share of the name's words that the entry covers; or the model's
-    probability of the nearest entry. 0 without a label."""
+    probability of the nearest entry among those given, which is high in a short list even if no entry fits. 0 without
+    a label."""
     how: How
 
 
@@ -49,7 +51,7 @@ class Vocabulary:
         self.entries = tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
         if not self.entries:
             raise InputError(expected="a vocabulary of one word or more", found="none", fix="pass one entry per line")
-        self._known = {_folded(entry): entry for entry in reversed(self.entries)}
+        self._known = {_key(entry): entry for entry in reversed(self.entries)}
 
     @classmethod
     def read(cls, path: Path) -> "Vocabulary":
@@ -74,13 +76,15 @@ class Vocabulary:
 
         Among entries that cover as many words, the longest counts, then the one whose words come last.
         """
-        whole = _folded(name)
+        whole = _key(name)
+        if not whole:
+            return Label(name, None, 0.0, "none")
         if whole in self._known:
             return Label(name, self._known[whole], 1.0, "equal")
         for form in _base_forms(whole):
             if form in self._known:
                 return Label(name, self._known[form], 1.0, "inflected")
-        words = [word for word in words_in(name) if word not in _EMPTY]
+        words = [word for word in words_in(unicodedata.normalize("NFC", name)) if word not in _EMPTY]
         for width in range(len(words) - 1, 0, -1):
             for start in range(len(words) - width, -1, -1):
                 part = " ".join(words[start : start + width])
@@ -134,8 +138,10 @@ def _of_wordnet(folder: Path) -> list[str]:
     return list(lemmas)
 
 
-def _folded(text: str) -> str:
-    return " ".join(words_in(text))
+def _key(text: str) -> str:
+    """Return the words of a text with its letters composed; a text without words stays whole."""
+    composed = unicodedata.normalize("NFC", text)
+    return " ".join(words_in(composed)) or composed.strip().casefold()
 
 
 def _base_forms(text: str) -> list[str]:

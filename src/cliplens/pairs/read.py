@@ -168,6 +168,12 @@ def _from_object(source: Any, root: Path | None, columns: Columns, modalities: M
     )
 
 
+def _way_on(name: str, columns: tuple[str | None, ...]) -> str:
+    if name.startswith("world:") and any(columns):
+        return "leave out names of columns: pairs of the world have none"
+    return "write world:20480" if name.startswith("world") else "check the path"
+
+
 def _from_path(  # noqa: PLR0911  one line per source
     path: Path | str,
     root: Path | None,
@@ -195,8 +201,7 @@ def _from_path(  # noqa: PLR0911  one line per source
     if not source.exists():
         near = get_close_matches(source.name, _beside(source), n=3, cutoff=0.75)
         listed = f"; near it are {', '.join(near)}" if near else ""
-        world = "write world:20480" if name.casefold().startswith("world") else "check the path"
-        raise PairsError(expected=KNOWN, found=f"nothing at {source}{listed}", fix=world)
+        raise PairsError(expected=KNOWN, found=f"nothing at {source}{listed}", fix=_way_on(name.casefold(), columns))
     if kind in _PACKED:
         raise PairsError(expected=KNOWN, found=f"the packed file {source}", fix="unpack it and name the file inside")
     if kind == ".tsv" and columns == (None, None, None) and delimiter is None and is_headless(source):

@@ -112,8 +112,8 @@ class Finder:
             if not known:
                 raise UnknownNameError(
                     expected="a run whose latents have names, or captions that contain the words",
-                    found=f"no name, and too few captions with {words!r}",
-                    fix="give the run captions, or edit latents by number, such as 17=+4",
+                    found=f"no name, and {int(said.sum())} captions with {words!r}, where {LEAST_PAIRS} are needed",
+                    fix="score more pairs, or look in the report and edit by number (`steer --edit 17=+4`)",
                 )
             raise unknown_name("latent", words, known)
         return sorted(kept, key=lambda c: (not c.good, -c.score, c.latent))[:count]

@@ -96,6 +96,6 @@ def _check_sizes(d_in: int, d_sae: int, k: int) -> None:
     if d_in < 1 or d_sae < 1 or not 1 <= k <= d_sae:
         raise InputError(
             expected="d_in and d_sae of at least 1, and k from 1 to d_sae",
-            found=f"d_in={d_in}, d_sae={d_sae}, k={k}",
+            found=f"d_sae={d_sae}, k={k}" if d_in >= 1 else f"d_in={d_in}",
             fix="choose k well below d_sae, for example d_sae / 32",
         )

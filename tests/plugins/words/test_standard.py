@@ -91,3 +91,15 @@ def test_labels_are_written(tmp_path: Path) -> None:
         ("0", "rings", "Ring", "1.0000", "inflected"),
         ("1", "fog", "", "0.0000", "none"),
     ]
+
+
+def test_names_without_words_match_only_themselves_and_letters_match_however_encoded() -> None:
+    vocabulary = Vocabulary(["🔴", "café", "ring"])
+    assert [vocabulary.label(name).label for name in ("", "  ", "🔴", "cafe\u0301", "!")] == [
+        None,
+        None,
+        "🔴",
+        "café",
+        None,
+    ]
+    assert vocabulary.label("two cafe\u0301s").how == "part"
