@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from cliplens.run import OpenedRun
+from cliplens.runfolder import RunFolder
 from cliplens_plugins.fidelity import stability
 
 
@@ -73,7 +74,7 @@ differences[["first", "second", "difference", "low", "high", "reseed_bound", "ve
 
 # %%
 first, reseeded, wider = (
-    OpenedRun(f"sweep/hook_embedding-topk-{name}").dictionary.decoder
+    OpenedRun(RunFolder.open(f"sweep/hook_embedding-topk-{name}")).dictionary.decoder
     for name in ("d128-k8-s0", "d128-k8-s1", "d256-k8-s0")
 )
 pd.DataFrame(stability(first, reseeded)).set_index("class")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tqdm.auto import tqdm
+from tqdm.notebook import tqdm as notebook_tqdm
 
 DELAY = 2
 """Seconds after which a bar shows: short work has none."""
@@ -35,7 +36,8 @@ def steps_bar(title: str, names: Sequence[str], *, shown: bool = True) -> Iterat
         A function to call with the name of each step as it begins.
     """
     shape = "{desc}: step {n_fmt} of {total_fmt} |{bar}| {elapsed}"
-    nobody = None if shown else True  # None: tqdm asks whether stderr is a terminal
+    watched = False if issubclass(tqdm, notebook_tqdm) else None  # None: tqdm asks whether stderr is a terminal
+    nobody = watched if shown else True
     with Bar(total=len(names), desc=title, bar_format=shape, delay=0, disable=nobody) as bar:
 
         def begin(name: str) -> None:

@@ -102,7 +102,7 @@ class Settings:
         DICTIONARY,
     )
     architecture: str = _option(
-        "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu and others", DICTIONARY
+        "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu and others.", DICTIONARY
     )
     d_sae: int | None = _option(None, "Number of latents; default: four times the width of the hook.", DICTIONARY, 1)
     k: int | None = _option(

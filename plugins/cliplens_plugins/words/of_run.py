@@ -195,5 +195,5 @@ def _labels(run: OpenedRun, vocabulary: Vocabulary) -> list[Label]:
         found: np.ndarray = torch.cat(rows).cpu().numpy()
         return found
 
-    scale = float(run.clip.logit_scale_and_bias()[0])
+    scale = float(run.clip.logit_scale_and_bias()[0].detach())
     return vocabulary.labels(names, embed=embed, scale=scale)

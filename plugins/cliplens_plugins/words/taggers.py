@@ -3,9 +3,10 @@
 import csv
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from cliplens.errors import InputError
 
@@ -81,6 +82,11 @@ class LexiconTagger:
     def tagged(self, caption: str) -> list[tuple[str, Kind]]:
         """Return the words of a caption in lower case, each with its kind."""
         words = words_in(caption)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # TextBlob leaves the file of its lexicon to be closed
+            return self._tagged(words)
+
+    def _tagged(self, words: list[str]) -> list[tuple[str, Kind]]:
         tags = self._tag(" ".join(words), tokenize=False) if words else []
         if [word for word, _ in tags] != words:  # it splits some words again: then one at a time
             tags = [(word, next((tag for _, tag in self._tag(word, tokenize=False)), "")) for word in words]
@@ -114,7 +120,7 @@ class NltkTagger:
         return [(word, kind_of_tag(word, tag)) for word, tag in self._tagger.tag(words_in(caption))]
 
 
-def _read(folder: Path, part: str) -> dict[str, dict[str, float]]:
+def _read(folder: Path, part: str) -> dict[str, Any]:
     file = folder / _NLTK.format(part)
     try:
         return json.loads(file.read_text(encoding="utf-8"))

@@ -62,7 +62,7 @@ def test_a_kernel_shows_the_widget_and_shares_the_open_latent(run: RunFolder, tm
 
 def test_the_notebook_shows_the_page_of_the_report(run: RunFolder) -> None:
     pytest.importorskip("anywidget")
-    shown = browse(run.path, picture_megabytes=24)
+    shown = browse(run.path, picture_megabytes=24.0)
     assert shown.page == HtmlReport().write(run.path).read_text(encoding="utf-8")
     assert shown.latent is None
     assert len(browse(run, picture_megabytes=0.01).page) < len(shown.page)

@@ -60,8 +60,8 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
         A matryoshka auxiliary loss and normalisation per row use the stock step.
         """
         if getattr(self.cfg, "use_matryoshka_aux_loss", False) or self.cfg.normalize_activations in _PER_ROW:
-            return super().training_forward_pass(step_input)
-        return SparseStep.training_forward_pass(self, step_input)
+            return super(SparseStep, self).training_forward_pass(step_input)
+        return super().training_forward_pass(step_input)
 
     def further_losses(self, x: Float[Tensor, "batch d_in"], fired: Firings) -> dict[str, Float[Tensor, ""]]:
         """Return the errors of reconstructions from the first latents only, for the matryoshka class."""
