@@ -123,4 +123,4 @@ with steps_bar("first", ["harvest", "train"]) as begin:
     views = [o["data"]["application/vnd.jupyter.widget-view+json"] for o in outputs if "data" in o]
     texts = [state.get("value") for state in client.widget_state.values()]
     assert len(views) >= 1
-    assert any(str(text).startswith("first: train: step 2 of 2") for text in texts)
+    assert any(str(text).replace("\u2007", " ").startswith("first: train: step 2 of 2") for text in texts)

@@ -120,7 +120,7 @@ class NltkTagger:
         return [(word, kind_of_tag(word, tag)) for word, tag in self._tagger.tag(words_in(caption))]
 
 
-def _read(folder: Path, part: str) -> dict[str, Any]:
+def _read(folder: Path, part: str) -> Any:
     file = folder / _NLTK.format(part)
     try:
         return json.loads(file.read_text(encoding="utf-8"))
