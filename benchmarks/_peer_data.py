@@ -1,4 +1,4 @@
-"""What every peer gets: one ViT of random weights with pictures, and one dictionary of the embedded world."""
+"""The inputs of every peer: one ViT of random weights with pictures, and one dictionary of the embedded world."""
 
 import json
 from pathlib import Path

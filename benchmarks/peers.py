@@ -27,7 +27,7 @@ Found = dict[str, Environment]
 
 
 class Failures(dict[str, str]):
-    """What peers that failed said, by peer and table."""
+    """The error messages of peers that failed, by peer and table."""
 
     def note(self, peer: str, said: str) -> None:
         """Add what a peer said to what it said before."""

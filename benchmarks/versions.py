@@ -66,7 +66,7 @@ CASES = (
 
 @dataclass
 class Found:
-    """What a case gave: versions installed, counts of tests, and the first line of each failure."""
+    """The result of a case: versions installed, counts of tests, and the first line of each failure."""
 
     python: str = ""
     versions: dict[str, str] = field(default_factory=dict)

@@ -46,7 +46,7 @@ Mend = Callable[[int], Spent]
 
 @dataclass(frozen=True, eq=False)
 class Advised:
-    """What `cliplens advise` finds about pairs, with the pictures to collect from."""
+    """The findings of `cliplens advise` about pairs, and the pictures to collect from."""
 
     corpus: Corpus
     pool: Corpus

@@ -67,7 +67,7 @@ def trained(corpus: Corpus, recipe: Recipe, *, seed: int, start: CLIP | None = N
 
 @dataclass(frozen=True)
 class Tested:
-    """What a model does on test pairs."""
+    """The results of a model on test pairs."""
 
     loss: float
     """Contrastive loss in batches of 128, in nats per pair."""

@@ -10,7 +10,7 @@ from cliplens.run import OpenedRun
 from cliplens.studies import with_interval
 from cliplens_plugins.robustness import losses
 from cliplens_plugins.robustness.detectors import detected, trace
-from cliplens_plugins.robustness.guard import FITTED, Guard
+from cliplens_plugins.robustness.guard import FITTED, Guard, scored
 from cliplens_plugins.robustness.lab import OWN, Lab
 from cliplens_plugins.robustness.pgd import pgd
 from cliplens_plugins.robustness.subject import Subject, subject_of_captions
@@ -60,13 +60,8 @@ def elsewhere(lab: Lab, guards: list[Guard], source: str) -> list[Row]:
                         "attack": kind,
                         "eps": eps,
                         "zero-shot, clean": right,
-                        "detector": name if guard.book == OWN else f"{name} ({guard.book})",
-                        "AUROC": with_interval(*result.auroc),
                     }
-                    for limit, share in result.found.items():
-                        row[f"found at {limit:.0%}"] = with_interval(*share)
-                        row[f"false at {limit:.0%}"] = with_interval(*result.false[limit])
-                    rows.append(row)
+                    rows.append(row | scored(guard, name, result))
     return rows
 
 

@@ -13,6 +13,7 @@ from cliplens.studies import with_interval
 from cliplens_plugins.robustness import losses
 from cliplens_plugins.robustness.defences import Alarm, CleanUp, clean_up, past_detector
 from cliplens_plugins.robustness.detectors import (
+    Detected,
     LatentDetector,
     Score,
     Trace,
@@ -110,14 +111,21 @@ def detection(lab: Lab, guard: Guard, found: Sequence[Made]) -> list[Row]:
                 "attack": made.kind,
                 "eps": made.eps,
                 "fitted on it": made.kind == FITTED and made.eps == lab.reference,
-                "detector": name if guard.book == OWN else f"{name} ({guard.book})",
-                "AUROC": with_interval(*result.auroc),
             }
-            for limit, share in result.found.items():
-                row[f"found at {limit:.0%}"] = with_interval(*share)
-                row[f"false at {limit:.0%}"] = with_interval(*result.false[limit])
-            rows.append(row)
+            rows.append(row | scored(guard, name, result))
     return rows
+
+
+def scored(guard: Guard, name: str, result: Detected) -> Row:
+    """Return the columns of a detector: its name, AUROC, and shares found and false at each limit."""
+    row: Row = {
+        "detector": name if guard.book == OWN else f"{name} ({guard.book})",
+        "AUROC": with_interval(*result.auroc),
+    }
+    for limit, share in result.found.items():
+        row[f"found at {limit:.0%}"] = with_interval(*share)
+        row[f"false at {limit:.0%}"] = with_interval(*result.false[limit])
+    return row
 
 
 def clean_ups(lab: Lab, guard: Guard) -> list[Row]:

@@ -23,7 +23,7 @@ FEW = 10
 
 @dataclass(frozen=True, eq=False)
 class Languages:
-    """What was found about languages."""
+    """The findings about languages."""
 
     covered: Sequence[Coverage]
     bound: Sequence[Bound]
