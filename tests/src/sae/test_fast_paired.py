@@ -101,3 +101,17 @@ def test_an_odd_batch_is_refused() -> None:
     ours = stock_and_fast("iso_energy")[1]
     with pytest.raises(InputError, match="a paired batch"):
         ours.training_forward_pass(TrainStepInput(pairs(2)[:3], {}, None, 0, False))
+
+
+def test_masks_are_drawn_in_training_only() -> None:
+    theirs, ours = (sae.eval() for sae in stock_and_fast("masked_group_sparse", **CLASSES["masked_group_sparse"]))
+    given = TrainStepInput(pairs(8), {}, None, 0, False)
+    expected = theirs.training_forward_pass(given).loss
+    torch.testing.assert_close(ours.training_forward_pass(given).loss, expected, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stock", [*CLASSES, "topk"])
+def test_dead_latents_beside_a_normalisation_of_rows_are_refused_as_by_stock(stock: str) -> None:
+    for sae in stock_and_fast(stock, normalize_activations="layer_norm"):
+        with pytest.raises(ValueError, match="does not support activation normalization"):
+            sae.training_forward_pass(TrainStepInput(pairs(8), {}, torch.arange(D_SAE) < 9, 0, False))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cliplens.sae.architectures.paired import register_training
 from cliplens.sae.architectures.ranking import Ranked, strongest
-from cliplens.sae.architectures.sparse_training import Firings, SparseStep
+from cliplens.sae.architectures.sparse_training import PER_ROW, Firings, SparseStep
 
 
 @dataclass
@@ -59,7 +59,7 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
 
         A matryoshka auxiliary loss and normalisation per row use the stock step.
         """
-        if getattr(self.cfg, "use_matryoshka_aux_loss", False) or self.cfg.normalize_activations in _PER_ROW:
+        if getattr(self.cfg, "use_matryoshka_aux_loss", False) or self.cfg.normalize_activations in PER_ROW:
             return super(SparseStep, self).training_forward_pass(step_input)
         return super().training_forward_pass(step_input)
 
@@ -80,9 +80,6 @@ class _SparseBatchTopK(SparseStep, BatchTopKTrainingSAE):
         moved = (1 - rate) * self.topk_threshold + rate * least
         self.topk_threshold = torch.where(torch.isfinite(least), moved, self.topk_threshold)
         return {"topk_threshold": self.topk_threshold}
-
-
-_PER_ROW = ("constant_norm_rescale", "layer_norm")
 
 
 class FastBatchTopKTrainingSAE(_SparseBatchTopK):

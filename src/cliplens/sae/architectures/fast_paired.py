@@ -122,6 +122,8 @@ class FastMaskedGroupSparseTrainingSAE(FastGroupSparseTrainingSAE):
 
     def choose(self, ranked: Ranked) -> Int[Tensor, " firing"]:
         """Return the flat indices of the k largest unmasked values of each row, sorted."""
+        if not self.training:
+            return super().choose(ranked)
         hidden = hidden_latents(ranked.product, self.cfg.mask_probability, self.cfg.mask_mode)
         ranked.product.masked_fill_(hidden, torch.finfo(ranked.product.dtype).min / 2)
         return strongest_of_rows(ranked, self.cfg.k)

@@ -13,6 +13,9 @@ from torch import Tensor
 from cliplens.sae.architectures.ranking import Ranked
 from cliplens.sae.architectures.sparse_step import Decode, Encode
 
+PER_ROW = ("constant_norm_rescale", "layer_norm")
+"""Normalisations with a scale of its own for each row."""
+
 
 @dataclass(frozen=True)
 class Firings:
@@ -114,6 +117,8 @@ class SparseStep(TopKTrainingSAE):
         dead_at, dead_pre = fired.dead_at, fired.dead_pre
         if dead_at is None or len(dead_at) == 0:
             return out.new_tensor(0.0)
+        if self.cfg.normalize_activations in PER_ROW:  # SAELens refuses: error and reconstruction differ in scale
+            return self.calculate_topk_aux_loss(x, out, x, torch.ones_like(dead_at, dtype=torch.bool))
         half = x.shape[-1] // 2
         scale = min(len(dead_at) / half, 1.0)
         chosen = dead_pre * _largest(dead_pre.detach(), half, None if fired.norm is None else fired.norm[dead_at])
