@@ -54,7 +54,7 @@ NAMES = {
 }
 _SKIPPED = (ast.Raise, ast.Assert, ast.JoinedStr)
 """Parts whose changes are changes of messages."""
-_SILENT = ("tqdm", "log", "warnings", "Column", "lru_cache")
+_SILENT = ("Bar", "log", "warnings", "Column", "lru_cache")
 """Calls whose changes are changes of messages, of descriptions of columns, or of how much is kept in memory."""
 _AT_IMPORT = ("returns", "annotation", "decorator_list", "args")
 """Parts of a definition that are computed when it is imported, or never."""

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
+from _pytest.warnings import catch_warnings_for_item
 
 Changed = dict[tuple[str, int], CodeType]
 """The code of functions, by qualified name and first line."""
@@ -138,7 +139,7 @@ class Runner:
                 return FAILED, ""
         for n, test in enumerate(tests):
             after = self.items[tests[n + 1]] if n + 1 < len(tests) else None
-            reports = runtestprotocol(self.items[test], log=False, nextitem=after)
+            reports = reports_of(self.items[test], after)
             if any(report.failed for report in reports):
                 return KILLED, self.items[test].nodeid
         return SURVIVED, ""
@@ -167,7 +168,7 @@ class Runner:
             watcher.test = set()
             started = time.process_time()
             with _tracing(self._watched, watcher):
-                reports = runtestprotocol(item, log=False, nextitem=after)
+                reports = reports_of(item, after)
             seconds = time.process_time() - started
             found[item.nodeid] = Trace(watcher.test, seconds, any(report.failed for report in reports))
         for item in items[: len(found)]:
@@ -202,6 +203,12 @@ class Runner:
                 os._exit(status)
         os.close(writing)
         return _result(pid, reading, timeout)
+
+
+def reports_of(item: pytest.Item, after: pytest.Item | None) -> list[pytest.TestReport]:
+    """Run a test with the warnings that it ignores or expects, and return its reports."""
+    with catch_warnings_for_item(item.config, item.ihook, when="runtest", item=item):
+        return runtestprotocol(item, log=False, nextitem=after)
 
 
 def functions_in(files: set[str]) -> dict[tuple[str, str, int], list[FunctionType]]:
