@@ -22,7 +22,8 @@ class Sums:
 
     def add(self, name: str, value: Shaped[Tensor, "..."] | float | int) -> None:
         """Add to the sum of that name, which starts at zero."""
-        term = torch.as_tensor(value)
+        # torch would make a Python float a float32.
+        term = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
         term = term.to(torch.float64 if term.is_floating_point() else torch.int64)
         if name in self._held:
             self._held[name] += term
