@@ -20,7 +20,7 @@ from cliplens.statistics import (
     share_difference,
     wilson_interval,
 )
-from cliplens.statistics.bootstrap import MANY
+from cliplens.statistics.bootstrap import MANY, _table
 
 NAN = float("nan")
 
@@ -221,3 +221,26 @@ def test_a_difference_of_ratios_without_a_denominator_is_nan(nothing: np.ndarray
     for pair in ((nothing, some), (some, nothing)):
         assert len(ratio_difference(*pair)) == 3
         assert np.isnan(ratio_difference(*pair)).all()
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_wilsons_interval_stays_within_0_and_1_at_both_ends(level: float) -> None:
+    """Rounding alone would put the limit of a share of 0 or 1 a little beyond them at some n."""
+    n = np.arange(1.0, 400.0)
+    low, high = wilson_interval(np.zeros_like(n), n, level)
+    assert (low >= 0).all()
+    np.testing.assert_allclose(low, 0, atol=1e-15)
+    mirrored = wilson_interval(np.ones_like(n), n, level)
+    assert (mirrored[1] <= 1).all()
+    np.testing.assert_allclose(mirrored[0], 1 - high, rtol=1e-12)
+    np.testing.assert_allclose(mirrored[1], 1, atol=1e-15)
+
+
+def test_the_table_of_weights_is_the_quantile_function_of_poisson_in_steps_of_a_65536th() -> None:
+    table = _table()
+    assert table.shape == (65536,)
+    reached = poisson.cdf(np.arange(30), 1.0)
+    for place in (0, 1, 24108, 24109, 24110, 48218, 48219, 60273, 60274, 65534, 65535):
+        assert table[place] == np.argmax(reached >= (place + 0.5) / 65536)
+    assert table.mean() == pytest.approx(1.0, abs=1e-4)
+    assert (np.diff(table) >= 0).all()

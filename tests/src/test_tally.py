@@ -234,3 +234,178 @@ def test_a_pair_with_many_rows_counts_once_by_its_strongest() -> None:
     assert [[samples.ids[p] for p in row if p >= 0] for row in at] == [["a", "b"], ["b", "a"]]
     values = samples.exemplars({i: Pair(i, None, None) for i in "ab"}).values
     np.testing.assert_array_equal(values[:, :2], [[3.0, 0.5], [5.0, 2.0]])
+
+
+@pytest.mark.parametrize("d_sae", [1 << 16, (1 << 16) + 1, (1 << 16) + 7])
+def test_latents_beyond_sixteen_bits_keep_their_own_samples(d_sae: int) -> None:
+    last = d_sae - 1
+    codes = SparseCodes(
+        torch.tensor([0, 0, 1, 1]),
+        torch.tensor([0, last, 0, last]),
+        torch.tensor([1.0, 4.0, 2.0, 3.0], dtype=torch.float64),
+        2,
+        d_sae,
+    )
+    samples = TopSamples("image", top=2)
+    samples.add(("a", "b"), codes)
+    found = samples.exemplars({i: Pair(i, None, None) for i in "ab"})
+    assert [pair.id for pair, _ in found.of(0)] == ["b", "a"]
+    assert [(pair.id, value) for pair, value in found.of(last)] == [("a", 4.0), ("b", 3.0)]
+    assert not (samples.table()[1:last] >= 0).any()
+
+
+def test_rows_of_one_picture_or_one_text_count_once_as_their_ids_tell() -> None:
+    """`p.png#1` is the second caption of `p.png`: another text, but the same picture."""
+    codes = SparseCodes.from_dense(torch.tensor([[2.0], [3.0], [1.0]]))
+    ids = ("p.png", "p.png#1", "q.png")
+    kept = {}
+    for modality in ("image", "text"):
+        samples = TopSamples(modality, top=3)  # type: ignore[arg-type]
+        samples.add(ids, codes)
+        kept[modality] = [samples.ids[p] for p in samples.table()[0] if p >= 0]
+    assert kept == {"image": ["p.png#1", "q.png"], "text": ["p.png#1", "p.png", "q.png"]}
+
+
+def test_codes_that_do_not_fire_leave_no_sample() -> None:
+    samples = TopSamples("text", top=2)
+    samples.add(("a", "b"), SparseCodes.from_dense(torch.zeros(2, 3)), payload=torch.eye(2))
+    assert (samples.ids, samples.payload) == ((), None)
+    assert samples.table().tolist() == [[-1, -1]] * 3
+    again = TopSamples("text", top=2)
+    again.load_state(samples.state())
+    assert (again.ids, again.d_sae) == ((), 3)
+    again.add(("a",), SparseCodes.from_dense(torch.ones(1, 3)))
+    assert again.ids == ("a",)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_states_of_all_processes_are_merged_in_their_order(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange is played by a list of states; the real one runs in `test_tally_distributed`."""
+    parts = [Sums() for _ in range(ranks)]
+    for rank, part in enumerate(parts):
+        part.add("x", [1e16, 1.0, -1e16][rank])
+        part.add(f"only {rank}", rank)
+    sent = [part.state() for part in parts]
+    asked: list[tuple[bool, int]] = []
+
+    def broadcast(own: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+        asked.append((own.keys() == sent[-1].keys(), rank))
+        return sent[rank]
+
+    monkeypatch.setattr("cliplens.tally.reduce.is_distributed", lambda: True)
+    monkeypatch.setattr("cliplens.tally.reduce.broadcast_tensors", broadcast)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: ranks)
+    last = parts[-1]
+    all_reduce([last])
+    assert asked == [(True, rank) for rank in range(ranks)]
+    expected = [1e16, 1e16 + 1.0, 1e16 + 1.0 - 1e16][ranks - 1]
+    assert float(last["x"]) == expected
+    assert last.names() == ("x", *(f"only {rank}" for rank in range(ranks)))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "rows", "error"),
+    [
+        ([(None, ()), (None, ())], 1, None),
+        ([(None, ()), ("their error", ())], None, "their error"),
+        ([("first", ()), (None, ()), ("second", ())], None, "first"),
+        ([(None, ()), (None, ("judge",))], None, None),
+    ],
+)
+def test_what_fails_or_lacks_something_in_one_process_is_left_out_in_all(
+    theirs: list[tuple[str | None, tuple[str, ...]]],
+    rows: int | None,
+    error: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merged: list[Metric] = []
+    monkeypatch.setattr("cliplens.tally.one_pass.is_distributed", lambda: True)
+    monkeypatch.setattr("cliplens.tally.one_pass.gather_objects", lambda item: theirs)
+    monkeypatch.setattr("cliplens.tally.one_pass.all_reduce_one", merged.append)
+    batches = [batch_of(("a",), torch.ones(1, 2), None)]
+    found = tally(batches, [Counting()], decoder=None)
+    assert found.figures == ({} if rows is None else {"rows": rows})
+    assert [f["error"] for f in found.failed] == ([] if error is None else [error])
+    assert len(merged) == (rows is not None)
+    assert any("needs embeddings by a judge" in note for note in found.notes) == (theirs[-1][1] == ("judge",))
+    merged.clear()
+    assert tally(batches, [Counting()], decoder=None, merge=False).figures == {"rows": 1}
+    assert merged == []
+
+
+class GivesLatents(Counting):
+    name = "latents"
+
+    def findings(self, decoder: Any) -> Findings:
+        return Findings({"value": np.arange(2.0)}, (Column("value", "a number"),))
+
+
+class GivesThemToo(GivesLatents):
+    name = "again"
+
+
+class Silent(Counting):
+    """Fails, after which later metrics go on."""
+
+    name = "silent"
+
+    def findings(self, decoder: Any) -> Findings:
+        raise ValueError("nothing found")
+
+
+def test_metrics_behind_one_that_fails_still_give_their_columns() -> None:
+    batches = [batch_of(("a",), torch.ones(1, 2), None)]
+    metrics = [Silent(), GivesLatents(), GivesThemToo(), WrongLength(), Counting()]
+    found = tally(batches, metrics, decoder=torch.zeros(2, 3))
+    assert {name: column.tolist() for name, column in found.table.columns.items()} == {
+        "latent": [0, 1],
+        "value": [0.0, 1.0],
+    }
+    assert found.figures == {"rows": 1}
+    assert [f["plugin"] for f in found.failed] == ["silent", "again", "wrong_length"]
+    assert found.failed[1]["error"] == "its columns ['value'] are already given by another metric"
+    alone = tally(batches, [GivesLatents()], decoder=None).table
+    assert list(alone.columns) == ["latent", "value"]
+    assert alone["latent"].tolist() == [0, 1]
+
+
+def test_values_of_zero_and_below_are_no_samples() -> None:
+    codes = SparseCodes(
+        torch.tensor([0, 1, 2]), torch.tensor([0, 0, 0]), torch.tensor([0.0, -1.0, 2.0], dtype=torch.float64), 3, 1
+    )
+    samples = TopSamples("image", top=3)
+    samples.add(("a", "b", "c"), codes)
+    assert samples.ids == ("c",)
+    assert samples.table().tolist() == [[0, -1, -1]]
+
+
+def test_sums_keep_the_precision_of_python_numbers() -> None:
+    sums = Sums()
+    for _ in range(10):
+        sums.add("tenth", 0.1)
+    sums.add("many", 2**60 + 1)
+    sums.add("half", torch.tensor(0.5, dtype=torch.float16))
+    assert float(sums["tenth"]) == sum([0.1] * 10)
+    assert int(sums["many"]) == 2**60 + 1
+    assert [sums[name].dtype for name in sums.names()] == [torch.float64, torch.int64, torch.float64]
+
+
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_of_pairs_that_share_a_picture_or_a_text_the_strongest_stands_for_it(modality: Any) -> None:
+    g = torch.Generator().manual_seed(9)
+    dense = torch.randint(0, 5, (60, 30), generator=g).double()  # few values, so that ties abound
+    keys = np.arange(60, dtype=np.uint64) % np.uint64(7)
+    ids = tuple(f"{i:02d}" for i in torch.randperm(60, generator=g).tolist())
+    samples, parts = TopSamples(modality, top=4), TopSamples(modality, top=4)
+    for a in range(0, 60, 11):
+        one = TopSamples(modality, top=4)
+        for held in (samples, one):
+            held.add(ids[a : a + 11], SparseCodes.from_dense(dense[a : a + 11]), keys=keys[a : a + 11])
+        parts.merge(one)
+    for latent in range(30):
+        best: dict[int, tuple[float, str]] = {}
+        for value, name, key in zip(dense[:, latent].tolist(), ids, keys.tolist(), strict=True):
+            if value > 0:
+                best[key] = min(best.get(key, (0.0, "")), (-value, name))
+        expected = [(name, -value) for value, name in sorted(best.values())[:4]]
+        assert _kept(samples, latent, ids) == _kept(parts, latent, ids) == expected

@@ -89,7 +89,7 @@ def causal_effect(
     direction = direction.double()
     found = effects(direction)
     drawn = torch.randn(n_random, len(direction), generator=generator, dtype=torch.float64).to(direction)
-    drawn = torch.nn.functional.normalize(drawn, dim=1) * direction.norm()
+    drawn = torch.nn.functional.normalize(drawn) * direction.norm()
     controls = [effects(along) for along in drawn]
     random = {tower: mean_and_deviation([c[tower] for c in controls]) for tower in TOWERS}
     return CausalEffect(**found, random=random)
@@ -99,7 +99,7 @@ def _matching(
     image: Float[Tensor, "pair d_in"], text: Float[Tensor, "pair d_in"], scale: float, others: Bool[Tensor, "pair pair"]
 ) -> float:
     unit = torch.nn.functional.normalize
-    return pair_log_probability(unit(image, dim=1), unit(text, dim=1), scale, others)
+    return pair_log_probability(unit(image), unit(text), scale, others)
 
 
 def pair_log_probability(

@@ -184,7 +184,7 @@ class _Shown:
         encode = self._clip.encode_image if what == "image" else self._clip.encode_text
         with self._clip.hooks(fwd_hooks=hooks):
             embedded = torch.cat([encode(x, normalize=True).flatten(1).double() for x in self._cut(what, rows)])
-        return torch.nn.functional.normalize(embedded, dim=1)  # an edit of the final embedding changes its length too
+        return torch.nn.functional.normalize(embedded)  # an edit of the final embedding changes its length too
 
     def _with(self, what: str, rows: np.ndarray, embedded: Tensor) -> Tensor:
         changed = self.clean[what].clone()

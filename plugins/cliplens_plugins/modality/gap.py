@@ -39,7 +39,7 @@ def modality_gap(
     Raises:
         InputError: the widths differ, or there are no images or no captions.
     """
-    sides = [torch.nn.functional.normalize(as_double(x, "embeddings", ("row", "d")), dim=1) for x in (image, text)]
+    sides = [torch.nn.functional.normalize(as_double(x, "embeddings", ("row", "d"))) for x in (image, text)]
     if sides[0].shape[1] != sides[1].shape[1] or not min(len(s) for s in sides):
         raise InputError(
             expected="image and text embeddings of equal width",

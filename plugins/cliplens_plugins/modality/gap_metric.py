@@ -57,7 +57,7 @@ class GapMetric(MetricOfParts):
         removed = {"as they are": np.zeros(len(classes), dtype=bool), "without ImgD and TextD latents": one_sided}
         shared = np.flatnonzero(classes == "CrossD")
         if len(shared) and one_sided.any():
-            order = np.argsort(hashed(shared.astype(np.uint64), _SEED), kind="stable")
+            order = np.argsort(hashed(shared.astype(np.uint64), _SEED))
             control = np.zeros(len(classes), dtype=bool)
             control[shared[order][: one_sided.sum()]] = True
             removed["without as many CrossD latents"] = control

@@ -56,7 +56,7 @@ class LatentLabels:
 
     def classes(self, sharing: Mapping[str, Sharing]) -> np.ndarray:
         """Return the true class of each labelled latent; an empty string for the others."""
-        of_factor = np.array([*(CLASS_OF[sharing[f]] for f in self.factors), ""], dtype="<U6")
+        of_factor = np.array([*(CLASS_OF[sharing[f]] for f in self.factors), ""])
         return of_factor[self.factor]
 
 
@@ -143,7 +143,7 @@ class GroundTruthMetric(MetricOfParts):
         latents = np.arange(by_factor.shape[1])
         correlation = by_factor[factor, latents]
         value = np.stack([values for _, values in best])[factor, latents]
-        labelled = np.nan_to_num(correlation, nan=-1.0) >= least
+        labelled = correlation >= least
         return LatentLabels(factors, np.where(labelled, factor, -1), np.where(labelled, value, -1), correlation)
 
     def _add_side(

@@ -85,14 +85,15 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
         p = counts / n[..., None, None, None]
     image, text = p.sum(-2), p.sum(-3)
     both = p.reshape(*p.shape[:-3], 4, 2)
-    of_image, of_text, of_both = (_information(s) for s in (image, text, both))
-    shared = _i_min(image, text) if redundancy == "i_min" else np.minimum(of_image, of_text)
+    of_image, of_text, of_both, specific = *(_information(s) for s in (image, text, both)), _i_min(image, text)
     if corrected:
-        of_image, of_text, shared = (
-            np.maximum(i - _bias(s, n), 0) for i, s in ((of_image, image), (of_text, text), (shared, image))
+        of_image, of_text, specific = (
+            np.maximum(i - _bias(s, n), 0) for i, s in ((of_image, image), (of_text, text), (specific, image))
         )
         of_both = of_both - _bias(both, n)
-    shared = np.minimum(shared, np.minimum(of_image, of_text))
+    shared = np.minimum(of_image, of_text)
+    if redundancy == "i_min":
+        shared = np.minimum(shared, specific)
     without_synergy = of_image + of_text - shared
     # Each information is corrected separately, so I(A, B; Y) may fall below the sum of its parts; raise it to that sum.
     synergy = np.maximum(of_both, without_synergy) - without_synergy
@@ -101,8 +102,8 @@ def decompose(counts: np.ndarray, *, redundancy: str = "i_min", corrected: bool 
 
 def shuffled(target: Bool[np.ndarray, " pair"], ids: tuple[str, ...], seed: int = 0) -> Bool[np.ndarray, " pair"]:
     """Permute the target over the pairs, in an order that depends only on their ids and the seed: the control."""
-    order = np.argsort(hashed_uniform(pair_keys(ids), seed), kind="stable")
-    again = np.argsort(hashed_uniform(pair_keys(ids), seed + 1), kind="stable")
+    order = np.argsort(hashed_uniform(pair_keys(ids), seed))
+    again = np.argsort(hashed_uniform(pair_keys(ids), seed + 1))
     out = np.empty_like(target)
     out[order] = target[again]
     return out
@@ -133,7 +134,9 @@ def _plog(weight: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarra
 
 
 def _bias(joint: Float[np.ndarray, "*latents source target"], n: PerLatent) -> PerLatent:
-    """Return the bias of I(S; Y) estimated from n samples, from the numbers of values of S and Y that occur."""
-    sources, targets = (joint.sum(-1) > 0).sum(-1), (joint.sum(-2) > 0).sum(-1)
+    """Return the bias of I(S; Y) estimated from n samples, from the number of values of S that occur.
+
+    Y has two values; where only one occurs, every information is 0 and stays 0.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (sources - 1) * (targets - 1) / (2 * n * np.log(2))
+        return ((joint.sum(-1) > 0).sum(-1) - 1) / (2 * n * np.log(2))

@@ -107,6 +107,6 @@ def interval(sums: Sums, drawn: Sums, pictures: PictureSums | None = None) -> In
     units = n if pictures is None else torch.as_tensor(pictures.pictures, device=n.device)
     enough = (units >= ENOUGH_FIRINGS) & (units * (0.5 - off_centre) >= ENOUGH_MINORITY)
     wilson: Bool[np.ndarray, " d_sae"] = ~enough.cpu().numpy()
-    if "d" in drawn and not wilson.all():
+    if "d" in drawn:
         low[~wilson], high[~wilson] = percentile_interval(replicates(drawn)[torch.as_tensor(~wilson)].cpu().numpy())
     return Interval(low, high, wilson)

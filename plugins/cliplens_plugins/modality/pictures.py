@@ -51,7 +51,7 @@ def picture_sums(sums: Sums, draw: PairsDraw) -> PictureSums:
     by_picture = csr_array((np.ones(len(picture)), (picture, rows)), shape=(picture.max() + 1, len(picture)))
     n_c, d_c = by_picture @ fires, by_picture @ drawn
     n_drawn = _total(fires)
-    scale = np.where(n_drawn > 0, n / np.maximum(n_drawn, 1), 0.0)
+    scale = n / np.maximum(n_drawn, 1)
     drawn_sums = {"pictures": n_c.sign(), "n2": n_c.power(2), "nd": n_c * d_c, "d2": d_c.power(2)}
     found = {name: scale * _total(matrix) for name, matrix in drawn_sums.items()}
     # For a latent that fires only outside the draw, assume the average number of firing pairs per picture.

@@ -78,7 +78,6 @@ class OnePassMS:
         n, on = sums["rows"], sums["on"]
         silent = n - on
         low = torch.where(silent > 0, self._low.clamp_max(0.0), self._low)
-        low = torch.where(torch.isfinite(low), low, 0.0)
         exceeding = n - torch.where(low == self._low, self._at_low, 0) - torch.where(low == 0, silent, 0)
         a, a2 = sums["a"], sums["a2"]
         weighted = sums["ae"] - low[:, None] * sums["e"]

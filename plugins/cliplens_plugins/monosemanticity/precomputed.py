@@ -83,4 +83,4 @@ def _read(path: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
             )
         row_of = {str(i): n for n, i in enumerate(file["ids"])}
         sides = {side: torch.as_tensor(file[side]) for side in ("image", "text") if side in file}
-    return row_of, {s: torch.nn.functional.normalize(rows.double(), dim=1) for s, rows in sides.items()}
+    return row_of, {s: torch.nn.functional.normalize(rows.double()) for s, rows in sides.items()}

@@ -77,7 +77,7 @@ def most_of(d_sae: int, top: int, usual: int) -> Int64[np.ndarray, " d_sae"]:
 
 def drawn_latents(d_sae: int) -> Int64[np.ndarray, " drawn"]:
     """Return the indices of `FULL` latents drawn uniformly, or of all latents if there are fewer."""
-    return np.sort(np.argsort(hashed(np.arange(d_sae, dtype=np.uint64), _SEED), kind="stable")[:FULL])
+    return np.sort(np.argsort(hashed(np.arange(d_sae, dtype=np.uint64), _SEED))[:FULL])
 
 
 class TopEmbeddings:

@@ -42,7 +42,7 @@ def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapp
     skeleton = _flatten(dict(state), "", tensors)
     header = {
         "state": json.dumps(skeleton),
-        "asked": json.dumps(_plain(asked), sort_keys=True),
+        "asked": json.dumps(_plain(asked)),
         "sha256": _sha256(tensors),
     }
     path = folder / f"{_PREFIX}{samples:012d}{_SUFFIX}"
@@ -51,7 +51,7 @@ def save_state(folder: Path, samples: int, state: Mapping[str, Any], asked: Mapp
     for old in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         if old.name < path.name:
             with suppress(OSError):
-                old.unlink(missing_ok=True)
+                old.unlink()
 
 
 def resume_point(folder: Path) -> int:
@@ -92,7 +92,7 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove every checkpoint in the folder, after the training they belong to is done."""
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            path.unlink()
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -158,4 +158,4 @@ def _restore(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _plain(asked: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(asked), sort_keys=True, default=str))
+    return json.loads(json.dumps(dict(asked), default=str))

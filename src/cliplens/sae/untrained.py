@@ -22,7 +22,7 @@ def untrained_twin(dictionary: Dictionary, k: int, *, seed: int = 0) -> Dictiona
     made = TopKSAE(TopKSAEConfig(d_in=dictionary.d_in, d_sae=dictionary.d_sae, k=min(k, dictionary.d_sae)))
     draw = torch.Generator().manual_seed(seed)
     rows = torch.randn(dictionary.d_sae, dictionary.d_in, generator=draw)
-    made.W_dec.copy_(torch.nn.functional.normalize(rows, dim=1))
+    made.W_dec.copy_(torch.nn.functional.normalize(rows))
     made.W_enc.copy_(made.W_dec.T)
     for bias in (made.b_enc, made.b_dec):
         bias.zero_()

@@ -56,17 +56,15 @@ def auroc_interval(score: float, positive: int, negative: int, level: float = 0.
     """
     if np.isnan(score) or not positive or not negative:
         return float("nan"), float("nan")
-    z = _normal_quantile(0.5 + level / 2)
+    z = _normal_quantile((1 + level) / 2)
     size = (positive + negative) / 2 - 1
 
     def beyond(limit: float) -> float:
         inner = 1 + size * ((1 - limit) / (2 - limit) + limit / (1 + limit))
         return (score - limit) ** 2 - z**2 * limit * (1 - limit) * inner / (positive * negative)
 
-    # The variance is 0 at 0 and 1, a root that is not the limit: start slightly inside.
-    low = 0.0 if score <= 0 else float(brentq(beyond, 0.0, min(score, 1 - 1e-9)))
-    high = 1.0 if score >= 1 else float(brentq(beyond, max(score, 1e-9), 1.0))
-    return low, high
+    # The variance is 0 at 0 and 1. Of a score of 0 or 1 this is one limit, but not the other: start slightly inside.
+    return float(brentq(beyond, 0.0, min(score, 1 - 1e-9))), float(brentq(beyond, max(score, 1e-9), 1.0))
 
 
 @lru_cache

@@ -35,6 +35,6 @@ def wilson_interval(share: Numbers, n: Numbers, level: float = 0.95) -> tuple[An
         centre = (share + (1 / (2 * n)) * (z * z)) / widened
         spread = np.sqrt(np.maximum(share * (1 - share) / n + (1 / (4 * n**2)) * (z * z), 0))
         half = z * spread / widened
-        low, high = np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+        low, high = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
     known = n > 0
     return np.where(known, low, np.nan), np.where(known, high, np.nan)

@@ -219,7 +219,7 @@ class Cache:
         """Return the number of rows of each pair of a block at a site."""
         if self._padded(site):
             return self._lengths(block.shard)[block.kept]
-        return np.full(len(block.kept), self.site(site).schema.context_size, dtype=np.int64)
+        return np.full(len(block.kept), self.site(site).schema.context_size)
 
     def _padded(self, site: Site | str) -> bool:
         plan = self.site(site)

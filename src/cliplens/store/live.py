@@ -128,7 +128,7 @@ class LiveRows(RowSource):
 
     @property
     def sizes(self) -> Int64[np.ndarray, " unit"]:
-        return np.full(len(self._decoder), self._per_pair, dtype=np.int64)
+        return np.full(len(self._decoder), self._per_pair)
 
     def read(self, units: Int64[np.ndarray, " unit"]) -> Iterator[Chunk]:
         batches = [units[i : i + self._forward_batch] for i in range(0, len(units), self._forward_batch)]

@@ -114,7 +114,7 @@ class Plan:
 
 
 def _order(places: Int64[np.ndarray, " pair"], seed: int) -> Int64[np.ndarray, " pair"]:
-    return np.argsort(hashed(places.astype(np.uint64), seed), kind="stable").astype(np.int64)
+    return np.argsort(hashed(places.astype(np.uint64), seed)).astype(np.int64)
 
 
 @renamed_keywords(batch_size="forward_batch")

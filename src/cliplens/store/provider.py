@@ -71,7 +71,7 @@ class Provider(NearestNames, Iterator[Tensor]):
         self._sizes = source.sizes
         self._device = torch.device(device)
         capacity = buffer_rows or max(BUFFER_BYTES // (4 * source.d_in), batch_size)
-        self._capacity = min(capacity, max(int(self._sizes.sum()), 1))
+        self._capacity = min(capacity, int(self._sizes.sum()))
         self._together = len(source.modalities) if paired else 1
         self._check()
         self._shift = None if means is None else {m: v.to(self._device) for m, v in means.items()}
@@ -303,7 +303,7 @@ class Provider(NearestNames, Iterator[Tensor]):
     def _fill(self, units: Int64[np.ndarray, " unit"], due: tuple[int, int], rows: Tensor | None) -> _Buffer:
         """Read units into a buffer and centre the rows of each modality."""
         if rows is None:
-            rows = torch.empty(self._capacity + int(self._sizes.max(initial=0)), self.d_in, device=self._device)
+            rows = torch.empty(self._capacity + int(self._sizes.max()), self.d_in, device=self._device)
         used = 0
         places: dict[Modality, list[Tensor]] = {m: [] for m in self._source.modalities}
         for chunk in self._source.read(units):

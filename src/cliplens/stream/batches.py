@@ -31,7 +31,6 @@ def decoded_batches(decoder: Decoder, batches: Iterable[Indices], workers: int =
         batch_size=None,
         sampler=batches,
         num_workers=workers,
-        prefetch_factor=2,
         pin_memory=torch.cuda.is_available(),
     )
 

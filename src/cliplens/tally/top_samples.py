@@ -1,6 +1,7 @@
 """The strongest samples of each latent, kept in bounded memory."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ class TopSamples:
         fresh = TopSamples(self.modality, self.top, self._most_of)
         if int(state["d_sae"]):
             raw, ends = state["ids"].cpu().numpy().tobytes(), state["ends"].tolist()
-            ids = [raw[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
+            ids = [raw[a:b].decode() for a, b in pairwise([0, *ends])]
             fresh._sized(int(state["d_sae"]))
             latents, values, sample = (state[name].cpu().numpy() for name in ("latents", "values", "sample"))
             keys = state["keys"].cpu().numpy().view(np.uint64)
@@ -198,7 +199,7 @@ class TopSamples:
             return
         parts = [(self._latents, self._values, self._sample), *self._buffered]
         latents, values, sample = (np.concatenate(column) for column in zip(*parts, strict=True))
-        names, first, index = np.unique(np.array(self._ids, dtype=np.str_), return_index=True, return_inverse=True)
+        names, first, index = np.unique(self._ids, return_index=True, return_inverse=True)
         sample, keys = index[sample], self._keys[first]
         order = _by_strength(latents, values, sample)
         order = order[_first_of_each(latents[order], keys[sample[order]])]

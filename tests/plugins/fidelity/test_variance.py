@@ -100,3 +100,36 @@ def test_codes_without_activations_are_named() -> None:
     bare = Batch(PairedActs(batch.ids, None, None), batch.codes, PairedActs(batch.ids, None, None))
     (failed,) = tally([bare], [FidelityMetric()], decoder=None).failed
     assert "Fix: pass batches with acts and reconstruction to tally" in failed["error"]
+
+
+@pytest.mark.parametrize("size", [1e-5, 1.0, 1e5])
+def test_figures_do_not_depend_on_the_size_of_activations(size: float) -> None:
+    (x, y), constant = data(n=80)["image"], torch.full((10, 3), size, dtype=torch.float64)
+    figures = tally(batches({"image": (size * x, size * y)}), [FidelityMetric()], decoder=None).figures
+    assert figures["explained_variance"] == pytest.approx(slow(x, y), abs=1e-9)
+    still = tally(batches({"image": (constant, constant)}), [FidelityMetric()], decoder=None).figures
+    assert np.isnan(still["explained_variance"])
+    assert np.isnan(still["explained_variance_legacy"])
+
+
+def test_silent_latents_are_counted_over_both_modalities() -> None:
+    """Latent 0 fires on images, 1 on captions, 2 and 3 never; in one modality three are silent."""
+    image, text = torch.zeros(5, 4), torch.zeros(5, 4)
+    image[:, 0], text[1, 1] = 1.0, 2.0
+    ids = tuple("abcde")
+    acts = PairedActs(ids, image.double(), text.double())
+    codes = PairedCodes(ids, SparseCodes.from_dense(image), SparseCodes.from_dense(text))
+    found = tally([Batch(acts, codes, acts)], [FidelityMetric()], decoder=None)
+    assert found.figures["dead_fraction"] == 0.5
+    rows = {row["data"]: row["dead_fraction"] for row in found.tables["Fidelity of the dictionary"]}
+    assert rows == {"all": 0.5, "image": 0.75, "text": 0.75}
+    assert (found.figures["l0"], found.figures["l0_image"], found.figures["l0_text"]) == (0.6, 1.0, 0.2)
+    assert found.table["density"].tolist() == [0.5, 0.1, 0.0, 0.0]
+
+
+def test_a_batch_of_zeros_has_no_part_in_the_legacy_figure() -> None:
+    sides, zeros = data(n=64), torch.zeros(64, 6, dtype=torch.float64)
+    alone = tally(batches(sides), [FidelityMetric()], decoder=None).figures
+    (still,) = batches(dict.fromkeys(sides, (zeros, zeros)))
+    both = tally([still, *batches(sides)], [FidelityMetric()], decoder=None).figures
+    assert both["explained_variance_legacy"] == pytest.approx(alone["explained_variance_legacy"], abs=1e-12)

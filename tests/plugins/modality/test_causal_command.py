@@ -67,3 +67,6 @@ def test_the_table_explains_its_sign(capsys: pytest.CaptureFixture[str]) -> None
     said = " ".join(capsys.readouterr().out.split())
     assert "Below 0: matching gets worse without the latent, so the latent helps." in said
     assert all(f"{column}" in said for column in ("causal:", "image, text, both:", "random, spread:"))
+    assert said.startswith("latent causal image text both random spread 3 0.5000 -0.1000 0.2000 0.0000 0.0000 0.1000")
+    _tell([])
+    assert " ".join(capsys.readouterr().out.split()).startswith("image, text, both:")

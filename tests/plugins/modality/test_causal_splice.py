@@ -193,6 +193,10 @@ def test_refusals() -> None:
         causal_effects(clip, images, tokens, [sae], [6])
     with pytest.raises(InputError, match="12 images and 3 captions"):
         causal_effects(clip, images, tokens[:3], [sae], [0])
+    with pytest.raises(InputError, match="1 images and 1 captions"):
+        causal_effects(clip, images[:1], tokens[:1], [sae], [0])
+    (two,) = causal_effects(clip, images[:2], tokens[:2], [sae], [5], n_random=2)
+    assert np.isfinite(two.matching.image)
     other = dictionary(64, "vision.blocks.0.hook_resid_post")
     with pytest.raises(InputError, match="at most one dictionary per tower"):
         causal_effects(clip, images, tokens, [sae, other], [0])

@@ -7,7 +7,7 @@ import torch
 from cliplens.errors import InputError
 from cliplens.records import Batch, PairedActs, PairedCodes, SparseCodes
 from cliplens.sites import Modality
-from cliplens.statistics import wilson_interval
+from cliplens.statistics import percentile_interval, wilson_interval
 from cliplens.tally import Sums, tally
 from cliplens_plugins.modality import (
     BridgeMetric,
@@ -132,7 +132,12 @@ def test_percentiles_need_two_hundred_pictures_and_ten_in_the_minor_modality(
     g = torch.Generator().manual_seed(0)
     drawn.add("weight", torch.full((1, 50), float(n)))
     drawn.add("d", torch.randn(1, 50, generator=g, dtype=torch.float64))
-    assert interval(sums, drawn).wilson.tolist() == [wilson]
+    found, alone = interval(sums, drawn), interval(sums, Sums())
+    assert found.wilson.tolist() == [wilson]
+    assert alone.wilson.tolist() == [wilson]
+    mds = 0.5 + drawn["d"].numpy() / drawn["weight"].numpy()
+    expected = (alone.low, alone.high) if wilson else percentile_interval(mds)
+    np.testing.assert_allclose((found.low, found.high), expected)
     assert np.isfinite(interval(sums, Sums()).low).all()
     pictures = PictureSums(*(np.array([float(x)]) for x in (n / 2, 2 * n, 0, n / 2)))
     assert interval(sums, drawn, pictures).wilson.all()

@@ -141,3 +141,28 @@ def test_one_modality_is_refused(clip: Any) -> None:
     provider.provenance = None
     with pytest.raises(InputError, match="a provider that knows its sites"):
         ModalityEvaluator.of(clip, pairs, provider)
+
+
+def test_activations_are_centred_by_the_means_of_the_provider_and_not_without(clip: Any) -> None:
+    pairs = cliplens.read_pairs("world:12")
+    raw = cliplens.activations(clip, pairs[:8], batch_size=8, centre=False)
+    centred = cliplens.activations(clip, pairs[:8], batch_size=8)
+    assert centred.means is not None
+    plain, shifted = (ModalityEvaluator.of(clip, pairs[8:], provider).acts for provider in (raw, centred))
+    for modality in ("image", "text"):
+        expected = plain.of(modality) - centred.means[modality]
+        torch.testing.assert_close(shifted.of(modality), expected, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_shares_are_of_the_living_latents_even_of_one_and_of_none() -> None:
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=4, d_sae=8, k=1))
+    sae.W_enc.zero_()
+    sae.b_dec.zero_()
+    rows = torch.ones(6, 4)
+    acts = PairedActs(tuple(map(str, range(6))), rows, rows)
+    for alive in (0, 1):
+        sae.b_enc.copy_(torch.arange(8) == 3 if alive else torch.zeros(8))
+        figures = ModalityEvaluator(acts)(sae, None, None)
+        assert figures["modality/alive"] == alive / 8
+        assert figures["modality/both"] == figures["modality/CrossD"] == alive

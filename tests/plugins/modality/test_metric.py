@@ -34,6 +34,22 @@ def test_every_column_equals_its_function() -> None:
     assert table["modality_paper"].tolist() == classify(table["mds"]).tolist()
 
 
+def test_classes_are_counted_by_every_rule() -> None:
+    found = tally(batches_of(PLANTED, 100), [ModalityMetric()], decoder=None)
+    (rows,) = found.tables.values()
+    table = [found.table[column].tolist() for column in ("modality", "modality_paper", "modality_significant")]
+    decided = ("ImgD", "TextD", "CrossD", "undecided", "dead")
+    for row, column in zip(rows, table, strict=True):
+        assert {name: row[name] for name in decided} == {name: column.count(name) for name in decided}
+    fixed, paper, sure = table
+    counts = {name: fixed.count(name) for name in ("ImgD", "TextD", "CrossD", "dead")}
+    counts |= {f"{name}_paper": paper.count(name) for name in ("ImgD", "TextD", "CrossD")}
+    counts |= {f"{name}_significant": sure.count(name) for name in ("ImgD", "TextD", "CrossD", "undecided")}
+    assert {name: n for name, n in found.figures.items() if name[0] in "ITCdu"} == counts
+    few = tally([batch_of(PLANTED.ids[:2], PLANTED.image[:2], PLANTED.text[:2])], [ModalityMetric()], decoder=None)
+    assert [few.figures[f"{name}_significant"] for name in ("ImgD", "TextD", "CrossD")] == [0, 0, 0]
+
+
 def test_every_column_explains_itself() -> None:
     table = tally(batches_of(PLANTED), [ModalityMetric(), FidelityMetric()], decoder=torch.zeros(38, 5)).table
     assert set(table.schema) == set(table)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from cliplens.keys import hashed, pair_keys
-from cliplens.records import SparseCodes
+from cliplens.records import PairedCodes, SparseCodes
 from cliplens_plugins.monosemanticity.baseline import SEEDS, drawn
 from cliplens_plugins.monosemanticity.embsim import embsim
 from cliplens_plugins.monosemanticity.mms import mms_score
 from cliplens_plugins.monosemanticity.ms import ms
 from cliplens_plugins.monosemanticity.one_pass import OnePassMS
-from cliplens_plugins.monosemanticity.similarity import top_samples
-from cliplens_plugins.monosemanticity.sketch import FULL, Pool, drawn_latents, most_of
+from cliplens_plugins.monosemanticity.similarity import averaged, top_samples
+from cliplens_plugins.monosemanticity.sketch import FULL, Pool, TopEmbeddings, drawn_latents, most_of
 from cliplens_plugins.monosemanticity.winrate import winrate
 
 MS = importlib.import_module("cliplens_plugins.monosemanticity.ms")
@@ -161,3 +161,74 @@ def test_mms_of_a_latent_that_fires_on_own_pairs_alone_is_nan_at_any_size(size: 
     assert torch.isnan(mms_score(rows, rows, one, one, left, left)).all()
     torch.testing.assert_close(mms_score(rows, rows, one, one, kept, kept), torch.ones(1, dtype=torch.float64))
     assert not torch.isnan(mms_score(rows, rows, one, one, left, left, own_pairs=True)).any()
+
+
+def test_the_number_of_firings_at_the_minimum_adds_up_in_any_order() -> None:
+    """The parts of a latent have their minimum in the first part, in the second, in both, or fire in one part alone."""
+    first = torch.tensor([[1.0, 3.0, 2.0, 0.0, 5.0], [1.0, 3.0, 4.0, 0.0, 5.0]], dtype=torch.float64)
+    second = torch.tensor([[2.0, 1.0, 2.0, 7.0, 0.0], [3.0, 2.0, 2.0, 7.0, 0.0]], dtype=torch.float64)
+    judged = torch.eye(2, dtype=torch.float64)
+    for parts in ((first, second), (second, first)):
+        whole = OnePassMS()
+        for part in parts:
+            whole.update(SparseCodes.from_dense(part), judged)
+        assert whole.state()["low"].tolist() == [1.0, 1.0, 2.0, 7.0, 5.0]
+        assert whole.state()["at_low"].tolist() == [2, 1, 3, 2, 2]
+    assert len(OnePassMS().state()["at_low"]) == 0
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+@pytest.mark.parametrize("firing", [1, 2, 3])
+def test_two_samples_above_the_minimum_are_enough_and_one_is_not(shift: float, firing: int) -> None:
+    """The minimum is 0 where the latent is silent on a sample, else its weakest activation."""
+    g = torch.Generator().manual_seed(firing)
+    dense = torch.full((4, 2), shift, dtype=torch.float64)
+    dense[:firing] += 1 + torch.rand(firing, 2, generator=g, dtype=torch.float64)
+    judged = torch.nn.functional.normalize(torch.randn(4, 3, generator=g, dtype=torch.float64))
+    streamed = OnePassMS()
+    for row in range(4):
+        streamed.update(SparseCodes.from_dense(dense[[row]]), judged[[row]])
+    found = streamed.scores()
+    assert torch.isnan(found).tolist() == [firing < 2] * 2
+    torch.testing.assert_close(found, ms(dense, judged), atol=1e-12, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("spread", "resolved"), [(5e-5, False), (8e-5, True)])
+@pytest.mark.parametrize("low", [1e-3, 1.0, 1e3])
+def test_a_spread_that_rounding_could_make_is_no_spread(spread: float, resolved: bool, low: float) -> None:
+    """Half the samples lie above the minimum by `spread`: the mean square above it is half its square."""
+    dense = torch.tensor([[low], [low * (1 + spread)]] * 10, dtype=torch.float64)
+    metric = OnePassMS()
+    metric.update(SparseCodes.from_dense(dense), torch.tensor([[1.0]] * 20, dtype=torch.float64))
+    assert bool(torch.isnan(metric.scores()[0])) != resolved
+
+
+def test_latents_of_no_sample_and_silent_ones_have_no_score_and_no_rows() -> None:
+    metric = OnePassMS()
+    metric.update(SparseCodes.from_dense(torch.zeros(0, 2)), torch.zeros(0, 3, dtype=torch.float64))
+    assert torch.isnan(metric.scores()).all()
+    metric.update(SparseCodes.from_dense(torch.zeros(4, 2)), torch.ones(4, 3, dtype=torch.float64))
+    assert torch.isnan(metric.scores()).all()
+    kept = TopEmbeddings("image", 5, 5)
+    kept.update(PairedCodes(("a", "b"), SparseCodes.from_dense(torch.zeros(2, 3)), None), torch.eye(2))
+    assert kept.samples.ids == ()
+    assert tuple(kept.rows().shape) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "known"),
+    [([0, 1], [0, 1], True), ([0, -1], [0, 1], False), ([0, 1], [1, -1], False), ([-1, -1], [-1, -1], False)],
+)
+def test_a_score_needs_all_top_samples_on_both_sides(rows: list[int], columns: list[int], known: bool) -> None:
+    alike = np.array([[0.9, 0.3], [0.2, 0.7]])
+    pool = np.array([[1.0, 0.5, 0.1], [0.5, 1.0, 0.4], [0.1, 0.4, 1.0]])
+    found = averaged(
+        lambda plus, minus: plus - minus,
+        (np.array([rows, [0, 1]]), np.array([columns, [0, 1]])),
+        lambda i, j: np.stack([alike[a][:, b] for a, b in zip(i, j, strict=True)]),
+        pool,
+        np.array([[[0, 1], [1, 2]]] * 2),
+    )
+    expected = (0.3 + 0.2) / 2 - (0.5 + 0.4) / 2
+    assert found[1] == pytest.approx(expected)
+    assert (found[0] == pytest.approx(expected)) if known else np.isnan(found[0])

@@ -86,6 +86,8 @@ def test_dose_0_changes_nothing_and_other_latents_never_change(name: str) -> Non
 def test_known_answers() -> None:
     c = torch.tensor([[1.0, 0.0, 2.0, 0.0]])
     assert ed.apply_edit(c, ed.replace([0], [1], 3.0)).tolist() == [[0.0, 3.0, 2.0, 0.0]]
+    assert ed.apply_edit(c, ed.replace([0, 2], [1], 3.0)).tolist() == [[0.0, 3.0, 0.0, 0.0]]
+    assert ed.apply_edit(c, ed.replace([2], [0, 1], 3.0)).tolist() == [[4.0, 3.0, 0.0, 0.0]]
     assert ed.apply_edit(c, ed.ablate([0, 2]), dose=5.0).tolist() == [[0.0, 0.0, 0.0, 0.0]]
     ref = torch.tensor([[0.0, 4.0, 0.0, 0.0]])
     assert ed.apply_edit(c, ed.swap([0, 1]), reference=ref).tolist() == [[0.0, 4.0, 2.0, 0.0]]

@@ -26,6 +26,7 @@ def test_losses_codes_and_gradients_equal_stock(stock: str, options: dict, n_dea
     x = torch.randn(32, D_IN, dtype=torch.float64)
     given = TrainStepInput(x, {}, torch.arange(D_SAE) < n_dead, 0, False)
     theirs, ours = theirs_sae.training_forward_pass(given), ours_sae.training_forward_pass(given)
+    assert ours.feature_acts.is_sparse
     torch.testing.assert_close(ours.feature_acts.to_dense(), theirs.feature_acts, atol=1e-12, rtol=0)
     torch.testing.assert_close(ours.sae_out, theirs.sae_out, atol=1e-12, rtol=0)
     assert ours.losses.keys() == theirs.losses.keys()
@@ -119,3 +120,19 @@ def test_no_gradient_passes_through_values_that_are_clipped(stock: str) -> None:
     ours.loss.backward()
     for expected, found in zip(theirs_sae.parameters(), ours_sae.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, atol=1e-10, rtol=1e-9)
+
+
+@pytest.mark.parametrize("stock", CLASSES)
+@pytest.mark.parametrize("positive", [0, 3])
+def test_the_threshold_follows_the_least_positive_value_where_fewer_are_positive_than_chosen(
+    stock: str, positive: int
+) -> None:
+    theirs, ours = stock_and_fast(stock)
+    for sae in (theirs, ours):
+        with torch.no_grad():
+            sae.W_enc.zero_()
+            sae.b_enc.copy_((torch.arange(D_SAE) < positive) * (1.0 + torch.arange(D_SAE)))
+            sae.topk_threshold.fill_(0.5)
+        sae.training_forward_pass(TrainStepInput(torch.randn(5, D_IN, dtype=torch.float64), {}, None, 0, False))
+    torch.testing.assert_close(ours.topk_threshold, theirs.topk_threshold, atol=1e-12, rtol=0)
+    assert (float(ours.topk_threshold) == 0.5) == (positive == 0)

@@ -115,3 +115,12 @@ def test_dead_latents_beside_a_normalisation_of_rows_are_refused_as_by_stock(sto
     for sae in stock_and_fast(stock, normalize_activations="layer_norm"):
         with pytest.raises(ValueError, match="does not support activation normalization"):
             sae.training_forward_pass(TrainStepInput(pairs(8), {}, torch.arange(D_SAE) < 9, 0, False))
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-9, 1e-7, 1e-5, 1e-3])
+def test_the_alignment_of_tiny_codes_is_bounded_as_that_of_dense_ones(size: float) -> None:
+    """`cosine_similarity` takes norms below 1e-8 for 1e-8."""
+    dense = size * torch.rand(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    at = torch.arange(6).repeat(2, 1)
+    fired = PairedFirings(dense[:2], dense[2:], at, at)
+    torch.testing.assert_close(sparse_alignment(fired), alignment(dense), atol=1e-15, rtol=1e-9)

@@ -8,18 +8,23 @@ from typing import Any
 import pytest
 import torch
 
-from cliplens.errors import DamagedError, InputError, UnsafeFileError
+from cliplens.errors import DamagedError, InputError, UnknownNameError, UnsafeFileError
 from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, open_foreign
 from cliplens.sae import dictionary as dictionary_module
 from cliplens.sae.folder import _check_activation, _check_finite, is_dictionary, is_saelens
 from cliplens.sae.foreign.dictionary_learning import DictionaryLearning
-from cliplens.sae.foreign.layout import Checkpoint
+from cliplens.sae.foreign.layout import Checkpoint, SaeSpec
+from cliplens.sae.foreign.msae import MSAE
+from cliplens.sae.foreign.openai import OpenAI
 from cliplens.sae.foreign.overcomplete import _normalised
 from cliplens.sae.foreign.patchsae import _hook
+from cliplens.sae.foreign.plain import Plain
 from cliplens.sae.foreign.prisma import _has_k, _norm
-from cliplens.sae.foreign.reading import read_checkpoint
+from cliplens.sae.foreign.reading import _weights_in, read_checkpoint
+from cliplens.sae.foreign.saev import Saev
 from cliplens.sae.foreign.visaebench import ViSAEBench
+from cliplens.sae.foreign.weights import check_spec, matrix
 from cliplens.sae.hashes import check_hashes, write_hashes
 from cliplens.sae.provenance import folded_mean_of, read_provenance
 from support.dictionaries import D_IN, D_SAE, ROWS, dictionary_of, sae_of
@@ -402,3 +407,129 @@ def test_a_config_within_a_checkpoint_is_joined_and_matrices_under_such_a_name_a
     torch.save([1, 2], tmp_path / "c.pt")
     with pytest.raises(InputError, match="a checkpoint with named tensors, but found list"):
         read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("config", "named", "words"),
+    [
+        ({"k": 3, "auxk": 8}, None, None),
+        ({"k": 3, "dead_steps_threshold": 100}, None, None),
+        ({"k": 3}, None, "k=3 without an activation"),
+        ({"auxk": 8}, None, "tensors that do not define it"),
+        ({"k": 3, "auxk": 8}, "ReLU", "k=3 without an activation"),
+    ],
+)
+def test_openais_training_class_is_topk_where_the_weights_name_nothing(
+    config: dict[str, Any], named: str | None, words: str | None
+) -> None:
+    state: dict[str, Any] = {
+        "encoder.weight": torch.ones(4, 2),
+        "latent_bias": torch.zeros(4),
+        "pre_bias": torch.ones(2),
+    }
+    if named is not None:
+        state["activation"] = named
+    checkpoint = Checkpoint(Path("sae.pt"), state, config)
+    if words is None:
+        spec = OpenAI().to_spec(checkpoint)
+        assert (spec.architecture, spec.config["k"]) == ("topk", 3)
+    else:
+        with pytest.raises(InputError, match=words):
+            OpenAI().to_spec(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "k", "architecture", "cut"),
+    [
+        (torch.tensor(-1.0), 3, "topk", None),
+        (torch.tensor(-1.0), None, "jumprelu", 0.0),
+        (torch.tensor(0.0), 3, "jumprelu", 0.0),
+        (torch.tensor(0.5), 3, "jumprelu", 0.5),
+        (torch.tensor([0.5, -0.5, 1.0, 2.0]), None, "jumprelu", [0.5, -0.5, 1.0, 2.0]),
+    ],
+)
+def test_a_threshold_below_zero_beside_k_is_a_topk_of_dictionary_learning(
+    threshold: torch.Tensor, k: int | None, architecture: str, cut: Any
+) -> None:
+    state: dict[str, Any] = {"encoder.weight": torch.ones(4, 2), "decoder.weight": torch.ones(2, 4)}
+    state |= {"encoder.bias": torch.zeros(4), "b_dec": torch.ones(2), "threshold": threshold}
+    if k is not None:
+        state["k"] = torch.tensor(k)
+    spec = DictionaryLearning().to_spec(Checkpoint(Path("ae.pt"), state))
+    assert spec.architecture == architecture
+    assert spec.config.get("k") == (k if architecture == "topk" else None)
+    if cut is not None:
+        assert spec.tensors["threshold"].tolist() == torch.tensor(cut).expand(4).tolist()
+
+
+@pytest.mark.parametrize(("threshold", "cut"), [(torch.tensor(-0.5), 0.0), (torch.tensor(0.5), 0.5)])
+def test_one_threshold_of_plain_weights_follows_a_relu_and_one_per_latent_does_not(
+    threshold: torch.Tensor, cut: float
+) -> None:
+    state = {"W_enc": torch.ones(2, 4), "b_enc": torch.zeros(4), "W_dec": torch.ones(4, 2), "b_dec": torch.ones(2)}
+    spec = Plain().to_spec(Checkpoint(Path("sae.pt"), {**state, "threshold": threshold}))
+    assert (spec.architecture, spec.tensors["threshold"].tolist()) == ("jumprelu", [cut] * 4)
+    each = Plain().to_spec(Checkpoint(Path("sae.pt"), {**state, "threshold": threshold.expand(4)}))
+    assert each.tensors["threshold"].tolist() == [float(threshold)] * 4
+
+
+def test_what_a_checkpoint_holds_is_listed_up_to_eight_names_and_a_folder_up_to_four(tmp_path: Path) -> None:
+    for held, listed in (({}, "nothing"), ({f"n{i}": 1 for i in range(9)}, "n0, n1, n2, n3, n4, n5, n6, n7.")):
+        with pytest.raises(InputError, match=f"the tensor 'W' of .* plain layout, but found {listed}"):
+            matrix(held, "W", "plain")
+    with pytest.raises(InputError, match=r"but found int\. Fix"):
+        matrix({"W": 3}, "W", "plain")
+    for number in range(5):
+        (tmp_path / f"{number}.pt").touch()
+    with pytest.raises(InputError, match=r"found 5 in .* \(0.pt, 1.pt, 2.pt, 3.pt\). Fix: pass the path of one file"):
+        _weights_in(tmp_path)
+
+
+@pytest.mark.parametrize("architecture", ["bogus", 3, ["topk"], None])
+def test_an_architecture_saelens_does_not_know_is_named(architecture: Any, tmp_path: Path) -> None:
+    dictionary_of("topk").save(tmp_path / "sae")
+    file = tmp_path / "sae" / "cfg.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "architecture": architecture}))
+    (tmp_path / "sae" / "sha256.json").unlink()
+    with pytest.raises(UnknownNameError, match=r"found .*" + str(architecture).replace("[", r"\[")):
+        Dictionary.load(tmp_path / "sae")
+
+
+@pytest.mark.parametrize(("scale", "mean", "fine"), [(1.0, 0.0, True), (2.0, 0.0, False), (1.0, 0.5, False)])
+def test_msae_behind_a_layer_norm_has_neither_mean_nor_scale(scale: float, mean: float, fine: bool) -> None:
+    state: dict[str, Any] = {"encoder": E.T, "decoder": D, "pre_bias": PRE, "latent_bias": B}
+    state |= {"mean_center": torch.tensor([mean] + [0.0] * 9), "scaling_factor": scale}
+    made = Checkpoint(Path("24_10_ReLU_False_True_0.0_data.pth"), {"model": state, **state})
+    if fine:
+        assert MSAE().to_spec(made).config["normalize_activations"] == "layer_norm"
+    else:
+        with pytest.raises(InputError, match="a mean or scale of the data before a layer norm"):
+            MSAE().to_spec(made)
+
+
+@pytest.mark.parametrize(("k", "fine"), [(0, False), (1, True), (24, True), (25, False)])
+def test_any_number_of_latents_may_fire(k: int, fine: bool) -> None:
+    spec = SaeSpec("topk", PLAIN, {"k": k})
+    if fine:
+        check_spec(spec, "plain")
+    else:
+        with pytest.raises(InputError, match=f"k from 1 to 24, the number of latents, but found k={k}"):
+            check_spec(spec, "plain")
+
+
+@pytest.mark.parametrize(("params", "k"), [({}, 32), ({"top_k": 5}, 5)])
+def test_saevs_topk_has_32_where_its_header_does_not_say(params: dict[str, int], k: int) -> None:
+    weights = {"W_enc": torch.ones(2, 64), "b_enc": torch.zeros(64), "W_dec": torch.ones(64, 2), "b_dec": torch.ones(2)}
+    header = {"schema": 5, "cfg": {"activation": {"cls": "TopK", "params": params}}}
+    assert Saev().to_spec(Checkpoint(Path("sae.pt"), weights, header)).config["k"] == k
+
+
+def test_decoder_norms_move_into_the_codes_of_dictionary_learnings_first_class(tmp_path: Path) -> None:
+    """Also norms below 1; a row of zeros stays."""
+    rows = D * torch.linspace(0, 2, 24)[:, None] / D.norm(dim=1, keepdim=True)
+    torch.save({"encoder.weight": E, "encoder.bias": B, "decoder.weight": rows.T, "bias": PRE}, tmp_path / "ae.pt")
+    dictionary = open_foreign(tmp_path)
+    codes = ((X - PRE) @ E.T + B).relu()
+    torch.testing.assert_close(dictionary.sae.encode(X), codes * rows.norm(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(dictionary.sae(X), codes @ rows + PRE, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(dictionary.decoder.norm(dim=1), (torch.arange(24) > 0).float())

@@ -189,3 +189,34 @@ def test_each_head_of_ncl_reads_its_own_modality_in_training_and_when_saved() ->
     saved = inference(sae)
     for modality, rows in (("image", slice(4)), ("text", slice(4, None))):
         torch.testing.assert_close(saved.for_modality(modality).encode(x[rows]), found[rows])
+
+
+@torch.no_grad()
+def test_the_losses_of_ncl_are_those_of_its_formula() -> None:
+    sae = get_sae_training_class("ncl")[0](dictionary_config("ncl", D_IN, D_SAE, temperature=0.3))
+    x = torch.randn(6, D_IN, generator=torch.Generator().manual_seed(3))
+    out = step(sae, x)
+    found = (x @ sae.W_enc + sae.b_enc).relu()
+    error = sum(float(((row @ sae.W_dec + sae.b_dec - given) ** 2).sum()) for row, given in zip(found, x, strict=True))
+    assert float(out.losses["mse_loss"]) == pytest.approx(error / 6, rel=1e-5)
+    assert float(out.losses["contrastive_loss"]) == pytest.approx(float(info_nce(found, 0.3)), rel=1e-5)
+    assert float(out.loss) == pytest.approx(error / 6 + float(info_nce(found, 0.3)), rel=1e-5)
+    torch.testing.assert_close(out.hidden_pre.relu(), out.feature_acts)
+
+
+@torch.no_grad()
+def test_two_decoders_in_training_are_those_of_their_formula() -> None:
+    sae = get_sae_training_class("two_decoders")[0](dictionary_config("two_decoders", D_IN, D_SAE, k=3))
+    g = torch.Generator().manual_seed(5)
+    for parameter in (sae.b_dec, sae.W_dec_text, sae.b_dec_text):
+        parameter.copy_(torch.randn(parameter.shape, generator=g))
+    x = torch.randn(6, D_IN, generator=g)
+    out = step(sae, x)
+    for number, (row, read, coded) in enumerate(zip(out.sae_out, x, out.feature_acts, strict=True)):
+        distance = (read / read.norm() - (sae.W_enc / sae.W_enc.norm(dim=0)).T).norm(dim=1)
+        expected = torch.where(distance <= distance.sort().values[2], 2 - distance, 0.0)
+        torch.testing.assert_close(coded, expected, atol=1e-5, rtol=1e-5)
+        decoder = (sae.W_dec, sae.b_dec) if number < 3 else (sae.W_dec_text, sae.b_dec_text)
+        torch.testing.assert_close(row, expected @ decoder[0] + decoder[1], atol=1e-5, rtol=1e-5)
+    assert float(out.loss) == pytest.approx(float(((out.sae_out - x) ** 2).sum(1).mean()), rel=1e-5)
+    assert sae.get_coefficients() == {}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cliplens.sae.architectures import ranking
 from cliplens.sae.architectures.ranking import Ranked, candidates_of_batch, strongest, strongest_of_rows
 
 
@@ -101,3 +102,49 @@ def test_a_nan_is_among_the_largest(at: int) -> None:
 def test_the_strongest_of_each_row_stay_in_their_row() -> None:
     rows = torch.randn(7, 11, generator=torch.Generator().manual_seed(0))
     assert torch.equal(strongest_of_rows(Ranked(rows), 3), of_rows(rows, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "pays"),
+    [((16, 4096), 4096, True), ((16, 4096), 4097, False), ((15, 4096), 1, False), ((17, 4096), 1, True)],
+)
+def test_a_bound_pays_from_2_to_the_16_values_on_for_up_to_a_16th_of_them(
+    shape: tuple[int, int], count: int, pays: bool
+) -> None:
+    assert (candidates_of_batch(drawn(0, *shape), count) is not None) == pays
+
+
+@pytest.mark.parametrize("count", [64, 512, 4096])
+def test_few_more_than_are_wanted_are_candidates(count: int) -> None:
+    """A sample of one in 509 is taken; twice as many as are wanted exceed its bound, and some 32 strides more."""
+    g = torch.Generator().manual_seed(count)
+    found = candidates_of_batch(Ranked(torch.randn(256, 1024, generator=g)), count)
+    assert found is not None
+    assert 2 * count + 16 * 509 < len(found) < 2 * count + 64 * 509
+
+
+@pytest.mark.parametrize(("k", "bounded"), [(16, True), (17, False)])
+def test_rows_are_bounded_block_by_block_where_few_of_a_row_are_wanted(
+    k: int, bounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[slice] = []
+    of_block, flat = ranking._of_block, ranking._flat
+    whole: list[int] = []
+
+    def noted(ranked: Ranked, part: slice, k: int) -> Tensor:
+        parts.append(part)
+        return of_block(ranked, part, k)
+
+    monkeypatch.setattr(ranking, "_of_block", noted)
+    monkeypatch.setattr(ranking, "_flat", lambda latents, d_sae: whole.append(len(latents)) or flat(latents, d_sae))
+    monkeypatch.setattr(ranking, "_BLOCK", 5000)
+    ranked = drawn(2, 70, 1024)
+    assert torch.equal(strongest_of_rows(ranked, k), of_rows(ranked.rows(slice(None)), k))
+    assert parts == ([slice(start, start + 4) for start in range(0, 70, 4)] if bounded else [])
+    assert whole == ([] if bounded else [70])
+
+
+def test_a_block_is_never_less_than_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "_BLOCK", 100)
+    ranked = drawn(4, 70, 1024)
+    assert torch.equal(strongest_of_rows(ranked, 4), of_rows(ranked.rows(slice(None)), 4))

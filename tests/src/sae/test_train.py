@@ -120,6 +120,13 @@ def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(
     assert torch.equal(weights(resumed), weights(trained(provider())))
 
 
+def test_resuming_without_a_folder_for_checkpoints_is_an_ordinary_training() -> None:
+    asked = {"samples": 64, "batch_size": 32, "resume": True}
+    config = dictionary_config("topk", D_IN, 16, k=4)
+    found = [train(config, iter([torch.ones(32, D_IN)] * 2), **{**asked, "resume": resume}) for resume in (True, False)]
+    assert torch.equal(weights(found[0]), weights(found[1]))
+
+
 def test_a_cut_checkpoint_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         trained(Mortal(paired(600, D_IN), 64), checkpoint_folder=tmp_path)

@@ -175,7 +175,8 @@ def test_head_outputs_are_reshaped_and_other_hooks_not() -> None:
         assert made.reshape_activations == expected
         assert made.device == "cpu"
         assert made.metadata.hook_name == hook
-    assert _prepared(dictionary_config("topk", D_IN), 10, "cpu", None).metadata.hook_name is None
+    elsewhere = _prepared(dictionary_config("topk", D_IN), 10, "meta", None)
+    assert (elsewhere.metadata.hook_name, elsewhere.device) == (None, "meta")
 
 
 def test_a_fused_adam_is_fused_alone() -> None:

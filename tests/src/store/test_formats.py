@@ -23,7 +23,7 @@ from cliplens.sites import Site
 from cliplens.store import Cache, Embeddings, harvest
 from cliplens.store.arrow import HashedStream, ShardFile, ShardSchema, read_table
 from cliplens.store.embeddings import EmbeddingsReader
-from cliplens.store.manifest import ShardRecord, check_same_plan, read_plan, record_path
+from cliplens.store.manifest import ShardRecord, check_covers, check_same_plan, read_plan, record_path
 from cliplens.store.plan import Plan, _compute, plan_harvest
 from cliplens.store.shard_writer import ShardWriter, _cast
 from cliplens.stream import SiteActs
@@ -221,7 +221,8 @@ def test_files_that_are_no_shards_are_damaged(tmp_path: Path) -> None:
         (640, 3, 4, 5 * 16 + 1, 3),  # five pairs of 16 bytes fit
         (640, 3, 4, 1, 3),  # never less than a batch
         (640, 1, 4, 1, 1),
-        (640, 1, 10, 10**9, 10),
+        (640, 1, 9, 10**9, 10),
+        (639, 1, 9, 10**9, 9),
     ],
 )
 def test_the_default_size_of_a_shard(
@@ -556,3 +557,42 @@ def test_identities_of_embeddings_are_those_of_their_numbers() -> None:
         Embeddings(None, None)
     with pytest.raises(MismatchError, match=r"one id per row \(10\), but found 3"):
         Embeddings(image, text, ids=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_shards_that_are_there_already_are_counted_and_none_are_not_spoken_of(
+    done: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(HARVEST, "_say", said.append)
+    bars: list[int] = []
+    bar = HARVEST._bar
+    monkeypatch.setattr(HARVEST, "_bar", lambda *given: _counting(bar(*given), bars))
+
+    def again() -> Cache:
+        asked = {"forward_batch": 2, "shard_pairs": 4, "shuffle": "none", "quarantine": Quarantine(max_bad=0.5)}
+        return harvest(embeddings(bad=(5,)), pairs(), BOTH, tmp_path, **asked)
+
+    again()
+    assert said == []
+    assert sum(bars) == N  # bad pairs move the bar too
+    for number in range(done, 3):
+        record_path(tmp_path, number).unlink()
+    again()
+    assert [f"{done} of 3 shards are there already" in words for words in said] == [True] * (done > 0)
+
+
+def _counting(bar: Any, counts: list[int]) -> Any:
+    update = bar.update
+    bar.update = lambda n=1: counts.append(n) or update(n)
+    return bar
+
+
+def test_a_cache_covers_fewer_sites_and_any_size_of_shards_and_nothing_else(tmp_path: Path) -> None:
+    there = plan_of(shard_pairs=4)
+    check_covers(tmp_path, there, replace(plan_of(shard_pairs=8), sites=there.sites[1:]))
+    other = replace(there.sites[0], site=Site("vision", "hook_pooled"))
+    with pytest.raises(MismatchError, match=r"activations of vision.hook_pooled in .*found those of vision.hook_emb"):
+        check_covers(tmp_path, there, replace(there, sites=(there.sites[0], other)))
+    with pytest.raises(MismatchError, match="made by this plan, but found seed: 5 there, 6 asked"):
+        check_covers(tmp_path, there, plan_of(seed=6, shard_pairs=8))

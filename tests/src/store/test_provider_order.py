@@ -63,6 +63,8 @@ def test_a_reseeded_provider_draws_as_one_made_with_that_seed(started: bool, pai
         next(first)
     fresh = Provider.from_acts(numbered(40), batch_size=8, seed=5, paired=paired)
     assert drawn(first.reseeded(5), 25) == drawn(fresh, 25)
+    undisturbed = Provider.from_acts(numbered(40), batch_size=8, seed=1, paired=paired)
+    assert drawn(first, 25 - started) == drawn(undisturbed, 25)[8 * started :]
 
 
 def test_windows_of_a_seed_never_change() -> None:
@@ -232,3 +234,11 @@ def test_a_trainer_is_found_among_the_callers_and_not_far_away() -> None:
     assert not Trainer(8).fit(30)
     assert not Trainer(None).fit(0)
     assert not dig(0)
+
+
+def test_a_provider_says_what_it_reads(cache: Cache) -> None:
+    known = Provider.from_cache(cache, image=EMBEDDING[0], batch_size=8)
+    assert "of " in repr(known)
+    assert str(EMBEDDING[0]) in repr(known)
+    plain = Provider.from_acts(numbered(4), centre=False, batch_size=2, paired=True)
+    assert ("vision" in repr(plain), "whole pairs" in repr(plain), "raw" in repr(plain)) == (False, True, True)

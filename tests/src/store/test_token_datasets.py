@@ -48,3 +48,8 @@ def test_a_number_without_picture_is_refused(clip: HookedCLIP) -> None:
     image_dataset(noise_pairs(3), clip)
     with pytest.raises(InputError, match=r"indices of the 3 images of 'noise', but found 3 to 3"):
         clip.vision(torch.tensor([[0, 4, 4, 4, 4]]))
+    look_up = clip.vision.image_source
+    assert look_up(torch.tensor([2, 0])).shape == (2, 3, 32, 32)
+    for numbers in ([-1, 2], [0, 3]):
+        with pytest.raises(InputError, match=f"but found {numbers[0]} to {numbers[1]}. Fix: make the dataset again"):
+            look_up(torch.tensor(numbers))

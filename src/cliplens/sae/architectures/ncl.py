@@ -133,7 +133,7 @@ class NCLTrainingSAE(TrainingSAE[NCLTrainingSAEConfig]):
 
 def info_nce(codes: Float[Tensor, "batch d_sae"], temperature: float) -> Float[Tensor, ""]:
     """Return the symmetric InfoNCE of paired rows, normalised first, in nats; at chance, log of the number of pairs."""
-    image, text = (F.normalize(side, dim=-1) for side in halves(codes))
+    image, text = (F.normalize(side) for side in halves(codes))
     logits = image @ text.T / temperature
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

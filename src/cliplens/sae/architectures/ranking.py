@@ -96,7 +96,7 @@ def strongest_of_rows(ranked: Ranked, k: int) -> Int[Tensor, " firing"]:
     """
     n_rows, d_sae = ranked.shape
     if not _bounds_pay(ranked, k * n_rows) or 4 * k * _ROW_STRIDE > d_sae:
-        return _flat(ranked.rows(slice(None)).topk(k, dim=-1, sorted=False).indices, d_sae)
+        return _flat(ranked.rows(slice(None)).topk(k, sorted=False).indices, d_sae)
     step = max(1, _BLOCK // d_sae)
     return torch.cat([_of_block(ranked, slice(start, start + step), k) for start in range(0, n_rows, step)])
 
@@ -122,23 +122,23 @@ def _of_block(ranked: Ranked, part: slice, k: int) -> Int[Tensor, " firing"]:
     n_rows, d_sae = values.shape
     offset = part.start * d_sae
     sample = values[:, ::_ROW_STRIDE]
-    bound = sample.topk(3 * k // _ROW_STRIDE + 6, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    bound = sample.topk(3 * k // _ROW_STRIDE + 6, sorted=False).values.amin(-1, keepdim=True)
     flat = _indices_of_false(values < bound)
     rows = flat.div(d_sae, rounding_mode="floor")
     counts = torch.bincount(rows, minlength=n_rows)
     if int(counts.min()) < k or int(counts.max()) > d_sae // 4:
-        return _flat(values.topk(k, dim=-1, sorted=False).indices, d_sae) + offset
+        return _flat(values.topk(k, sorted=False).indices, d_sae) + offset
     starts = counts.cumsum(0) - counts
     padded = values.new_full((n_rows, int(counts.max())), -torch.inf)
     padded[rows, torch.arange(len(flat)) - starts[rows]] = values.view(-1).index_select(0, flat)
-    chosen = padded.topk(k, dim=-1, sorted=False).indices.sort(dim=-1).values
+    chosen = padded.topk(k, sorted=False).indices.sort().values
     return flat.index_select(0, (chosen + starts[:, None]).flatten()) + offset
 
 
 def _flat(latents: Int[Tensor, "batch k"], d_sae: int) -> Int[Tensor, " firing"]:
     """Return flat indices of latents per row, sorted."""
     rows = torch.arange(len(latents), device=latents.device)[:, None]
-    return (latents.sort(dim=-1).values + rows * d_sae).flatten()
+    return (latents.sort().values + rows * d_sae).flatten()
 
 
 def _indices_of_false(mask: Bool[Tensor, "batch d_sae"]) -> Int[Tensor, " false"]:

@@ -133,4 +133,4 @@ def _largest(
     if k >= pre.shape[1]:
         return torch.ones_like(pre)
     ranked = pre if norm is None else pre * norm
-    return torch.zeros_like(pre).scatter_(-1, ranked.topk(k, dim=-1, sorted=False).indices, 1.0)
+    return torch.zeros_like(pre).scatter_(-1, ranked.topk(k, sorted=False).indices, 1.0)

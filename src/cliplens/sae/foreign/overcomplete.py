@@ -65,7 +65,7 @@ def _normalised(decoder: Tensor, config: Mapping[str, Any]) -> Tensor:
     if name not in ("l2", "l1", "max_l2", "max_l1"):
         raise unsupported("overcomplete", f"the dictionary normalization {name!r}")
     norms = decoder.norm(p=int(name[-1]), dim=1, keepdim=True)
-    return decoder / (norms.amax(dim=0, keepdim=True) if name.startswith("max") else norms + 1e-8)
+    return decoder / (norms.amax() if name.startswith("max") else norms + 1e-8)
 
 
 def _activation(state: Mapping[str, Any]) -> tuple[Activation, frozenset[Kind]]:
