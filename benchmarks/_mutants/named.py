@@ -90,8 +90,8 @@ NAMED = (
     Named(
         "causal: random directions not matched in size",
         f"{_PLUGINS}/modality/causal.py",
-        "normalize(drawn, dim=1) * direction.norm()",
-        "normalize(drawn, dim=1)",
+        "normalize(drawn) * direction.norm()",
+        "normalize(drawn)",
         ("tests/plugins/modality",),
     ),
     Named(
