@@ -162,6 +162,7 @@ if __name__ == "__main__":
         "widths": [32, 64],
         "ks": [2, 3, 4, 6, 8],
         "seeds": (9, "seeds of a configuration, of which every pair is compared"),
+        "first": (0, "number of the first seed"),
         "reseeds": (4, "other seeds of each configuration that give the noise"),
         "world": (2048, "pairs of the embedded world"),
         "samples": 12_800,
@@ -172,7 +173,12 @@ if __name__ == "__main__":
     with bench(__file__, __doc__, **options) as b, tempfile.TemporaryDirectory() as place:
         a = b.args
         settings = Settings(pairs=f"world:{a.world}", samples=a.samples, batch_size=a.batch_size)
-        grid = {"architecture": a.architectures, "d_sae": a.widths, "k": a.ks, "seed": list(range(a.seeds))}
+        grid = {
+            "architecture": a.architectures,
+            "d_sae": a.widths,
+            "k": a.ks,
+            "seed": list(range(a.first, a.first + a.seeds)),
+        }
         out = Path(a.out or place) / "seeds"
         print(f"training {np.prod([len(v) for v in grid.values()])} dictionaries", file=sys.stderr)
         with redirect_stderr(StringIO()):

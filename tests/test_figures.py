@@ -220,6 +220,18 @@ def test_the_controls_of_the_recovery_are_as_stored(row: dict[str, str]) -> None
         assert rounds_to(half, line[column]["high"] - line[column]["value"]), head
 
 
+OTHER_CONTROLS = {"trained": "trained", "decoder frozen at random": "decoder frozen", "untrained, random": "untrained"}
+
+
+@pytest.mark.parametrize("row", table("figure"), ids=lambda row: row["figure"])
+def test_figures_beside_random_dictionaries_are_as_stored(row: dict[str, str]) -> None:
+    (line,) = (r for r in stored("controls", "Figures beside") if r["figure"] == row["figure"])
+    for head, column in OTHER_CONTROLS.items():
+        value, half = numbers_in(row[head])
+        assert rounds_to(value, line[column]["value"]), head
+        assert rounds_to(half, line[column]["high"] - line[column]["value"]), head
+
+
 def test_accuracy_by_label_cut_and_class_cuts_is_as_stored() -> None:
     (paragraph,) = re.findall(r"The accuracy depends on the minimum correlation[\s\S]*?\n\n", README)
     known = [value for row in stored("modality_ground_truth", "Accuracy by label cut") for value in values(row)]
