@@ -44,6 +44,16 @@ def test_a_dictionary_that_fits_is_beyond_an_untrained_one_and_its_cofiring_beyo
     assert row["beyond"] == (row["low"] > 0)
 
 
+def test_wide_dictionaries_are_controlled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = controls(scored(), decoder())
+    monkeypatch.setattr("cliplens.run.controls._ENTRIES", 7 * 36)
+    parts = controls(scored(), decoder())
+    assert whole.keys() == parts.keys()
+    for figure, by_control in whole.items():
+        for control, row in by_control.items():
+            assert parts[figure][control] == pytest.approx(row, abs=1e-9, nan_ok=True), (figure, control)
+
+
 def test_a_judge_that_knows_nothing_is_within_its_control_and_a_note_says_so() -> None:
     found = controls(scored(), decoder())
     row = found["ms_image"]["untrained"]

@@ -25,6 +25,18 @@ def test_sparse_and_dense_codes_say_the_same(seed: int) -> None:
     assert bool((sparse.values != 0).all())
 
 
+@given(st.integers(0, 1000), st.integers(1, 5))
+def test_parts_are_joined_and_rows_are_ordered_as_in_dense_codes(seed: int, size: int) -> None:
+    dense = _codes(seed)
+    parts = [SparseCodes.from_dense(part) for part in dense.split(size)]
+    joined, whole = SparseCodes.joined(parts, dense.shape[1]), SparseCodes.from_dense(dense)
+    order = np.random.default_rng(seed).permutation(len(dense))
+    for found, expected in ((joined, whole), (whole.ordered(order), SparseCodes.from_dense(dense[order]))):
+        assert (found.n_rows, found.d_sae) == (expected.n_rows, expected.d_sae)
+        for name in ("rows", "latents", "values"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
 @given(st.integers(0, 1000))
 def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
     image, text = _codes(seed), _codes(seed + 1)

@@ -108,6 +108,18 @@ def test_an_unknown_need_is_named_beside_the_known_ones() -> None:
     assert "'bogus', which is no need of metrics (judge, pairs, raw, targets, truth)" in note
 
 
+def test_rows_are_added_to_those_of_their_latents() -> None:
+    sums, expected = Sums(), torch.zeros(5, 2, dtype=torch.float64)
+    for latents in ([4, 1], [], [1]):
+        rows = torch.randn(len(latents), 2)
+        sums.add_rows("x", torch.tensor(latents, dtype=torch.int64), rows, 5)
+        expected[latents] += rows.double()
+    assert torch.equal(sums["x"], expected)
+    held = sums.state()["x"]
+    sums.add_rows("x", torch.tensor([0]), torch.ones(1, 2), 5)
+    assert not held[0].any()
+
+
 def test_sums_merge_like_addition() -> None:
     a, b, whole = Sums(), Sums(), Sums()
     for held, part in ((a, [1.5, 2.0]), (b, [4.0])):

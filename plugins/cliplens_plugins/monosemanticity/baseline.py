@@ -6,21 +6,26 @@ import numpy as np
 from jaxtyping import Int
 
 SEEDS = 5
+DRAWS = 4096
+"""Most draws per seed: latents whose numbers differ by a multiple of it share theirs. It bounds time and memory."""
 
 
 @lru_cache(maxsize=1)
-def drawn(n_samples: int, m: int, n_latents: int, seeds: int = SEEDS) -> Int[np.ndarray, "latent seed m"]:
-    """Draw `m` distinct sample indices for every latent and seed; an empty array if there are fewer than `m` samples.
+def drawn(n_samples: int, m: int, n_latents: int, seeds: int = SEEDS) -> Int[np.ndarray, "draw seed m"]:
+    """Draw `m` distinct sample indices for every seed and each of the first `DRAWS` latents.
+
+    Latent n has draw n modulo the number of draws. If there are fewer than `m` samples, there are no seeds.
 
     The first k indices of a draw are a uniform draw of k, so one draw can be used for every smaller m. The array is
     kept for the next call with the same arguments, and cannot be written to.
     """
+    count = min(n_latents, DRAWS)
     if n_samples < m:
-        return np.zeros((n_latents, 0, m), np.int64)
+        return np.zeros((count, 0, m), np.int64)
     draws = [
         [np.random.default_rng([seed, latent]).choice(n_samples, m, replace=False) for seed in range(seeds)]
-        for latent in range(n_latents)
+        for latent in range(count)
     ]
-    found = np.array(draws, dtype=np.int64).reshape(n_latents, seeds, m)
+    found = np.array(draws, dtype=np.int64).reshape(count, seeds, m)
     found.flags.writeable = False
     return found

@@ -16,6 +16,9 @@ from cliplens.arrays import Array, as_double, check_same_rows, like, unit_rows
 from cliplens.records import PairedActs, PairedCodes
 from cliplens.tally import Sums
 
+_ROWS = 8192
+"""Latents whose products are in memory at a time."""
+
 
 def mms(
     image_codes: Array, text_codes: Array, image_embeddings: Array, text_embeddings: Array, *, own_pairs: bool = False
@@ -62,7 +65,8 @@ def mms_score(
     own_pairs: bool = False,
 ) -> Float[Tensor, " latent"]:
     """Return MMS from the sums of a e, b f, a and b, and from those of a b and a b cos(e, f) over own pairs."""
-    top, weight = (ae * bf).sum(1), a * b
+    parts = zip(ae.split(_ROWS), bf.split(_ROWS), strict=True)
+    top, weight = torch.cat([(x * y).sum(1) for x, y in parts]), a * b
     if not own_pairs:
         top, weight = top - ab_alike, weight - ab
     # Both terms are differences. If a latent fires only on own pairs, what remains of them is rounding error.

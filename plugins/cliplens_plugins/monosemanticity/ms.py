@@ -59,7 +59,7 @@ def ms(activations: Array, embeddings: Array) -> Array:
         total += scaled.sum(0)
         square += (scaled * scaled).sum(0)
         weighted += _product(scaled, judged[start : start + rows])
-    return like(score(total, square, weighted, exceeding), activations)
+    return like(score(total, square, (weighted * weighted).sum(1), exceeding), activations)
 
 
 def _product(
@@ -74,9 +74,8 @@ def _product(
 def score(
     total: Float[Tensor, " latent"],
     square: Float[Tensor, " latent"],
-    weighted: Float[Tensor, "latent d_judge"],
+    length: Float[Tensor, " latent"],
     exceeding: Shaped[Tensor, " latent"],
 ) -> Float[Tensor, " latent"]:
-    """Return MS from the sums of a, a^2 and a e of activations shifted to minimum 0, and the number above 0."""
-    value = ((weighted * weighted).sum(1) - square) / (total * total - square)
-    return torch.where(exceeding >= 2, value, torch.nan)
+    """Return MS from sum a, sum a^2, |sum a e|^2 of activations shifted to minimum 0, and the number above 0."""
+    return torch.where(exceeding >= 2, (length - square) / (total * total - square), torch.nan)

@@ -1,6 +1,6 @@
 """Compute MS in a stream: sums over sparse codes, shifted by the minimum at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from cliplens_plugins.monosemanticity.ms import score
 
 RESOLVED = 1e-9
 """Minimum spread above the latent's minimum, relative to the mean square; a smaller one is rounding in float64."""
+
+_ROWS = 8192
 
 
 class OnePassMS:
@@ -39,10 +41,11 @@ class OnePassMS:
         self._sums.add_per_latent("on", latents, None, codes.d_sae)
         self._sums.add_per_latent("a", latents, acts, codes.d_sae)
         self._sums.add_per_latent("a2", latents, acts * acts, codes.d_sae)
+        firing, place = torch.unique(latents, return_inverse=True)
         matrix = csr_matrix(
-            (acts.numpy(), (latents.numpy(), codes.rows.cpu().numpy())), shape=(codes.d_sae, codes.n_rows)
+            (acts.numpy(), (place.numpy(), codes.rows.cpu().numpy())), shape=(len(firing), codes.n_rows)
         )
-        self._sums.add("ae", torch.as_tensor(np.asarray(matrix @ judged.numpy())))
+        self._sums.add_rows("ae", firing, torch.as_tensor(np.asarray(matrix @ judged.numpy())), codes.d_sae)
         low = torch.full((codes.d_sae,), torch.inf, dtype=torch.float64).scatter_reduce_(0, latents, acts, "amin")
         at_low = torch.bincount(latents[acts == low[latents]], minlength=codes.d_sae)
         self._lower(low, at_low)
@@ -80,10 +83,10 @@ class OnePassMS:
         low = torch.where(silent > 0, self._low.clamp_max(0.0), self._low)
         exceeding = n - torch.where(low == self._low, self._at_low, 0) - torch.where(low == 0, silent, 0)
         a, a2 = sums["a"], sums["a2"]
-        weighted = sums["ae"] - low[:, None] * sums["e"]
+        lengths = [_squared(part - least[:, None] * sums["e"]) for part, least in _parts(sums["ae"], low)]
         square = a2 - 2 * low * a + n * low * low
         resolved = square > RESOLVED * (a2 + n * low * low)
-        return torch.where(resolved, score(a - n * low, square, weighted, exceeding), torch.nan)
+        return torch.where(resolved, score(a - n * low, square, torch.cat(lengths), exceeding), torch.nan)
 
     def _lower(self, low: Tensor, at_low: Tensor) -> None:
         if not len(self._low):
@@ -92,3 +95,12 @@ class OnePassMS:
         least = torch.minimum(self._low, low)
         self._at_low = torch.where(self._low == least, self._at_low, 0) + torch.where(low == least, at_low, 0)
         self._low = least
+
+
+def _squared(rows: Float[Tensor, "latent d_judge"]) -> Float[Tensor, " latent"]:
+    return (rows * rows).sum(1)
+
+
+def _parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the tensors some rows at a time, so that results in between stay small."""
+    return zip(*(tensor.split(_ROWS) for tensor in tensors), strict=True)

@@ -17,7 +17,7 @@ def averaged(
     tops: tuple[Int[np.ndarray, "latent m"], Int[np.ndarray, "latent m"]],
     similar: Callable[[np.ndarray, np.ndarray], np.ndarray],
     pool: Float[np.ndarray, "sample sample"],
-    draws: Int[np.ndarray, "latent seed longest"],
+    draws: Int[np.ndarray, "draw seed longest"],
     counts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Float[np.ndarray, " latent"]:
     """Return the mean score of every latent over i != j and over its baselines; nan if fewer than m samples fire.
@@ -27,7 +27,7 @@ def averaged(
         tops: indices of the top samples for the rows and for the columns of S+, padded with -1.
         similar: computes S+ of some latents from the indices of their top samples, [latent, m] each.
         pool: similarities of the samples from which baselines are drawn.
-        draws: indices into `pool` of the baselines, for every latent and seed.
+        draws: indices into `pool` of the baselines for every seed; latent n has draw n modulo their number.
         counts: computes, from the same indices, which entries count; all with i != j by default.
     """
     n_latents, m = tops[0].shape
@@ -44,7 +44,7 @@ def averaged(
         weigh = weigh & counts(i, j) if counts else weigh
         total = np.zeros(len(some))
         for seed in range(draws.shape[1]):
-            d = draws[some, seed, :m]
+            d = draws[some % len(draws), seed, :m]
             minus = pool[d[:, :, None], d[:, None, :]]
             total += np.where(weigh, score(plus, minus), 0.0).sum((1, 2))
         with np.errstate(invalid="ignore"):

@@ -20,6 +20,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sites import Modality
 from cliplens.studies import Study, read_studies
 from cliplens_plugins.report.heat import packed_heat
+from cliplens_plugins.report.rounding import rounded
 from cliplens_plugins.report.walk import Stop, walk
 
 CLASSES = ("ImgD", "CrossD", "TextD", "undecided", "dead")
@@ -31,8 +32,6 @@ RULES = {
 NOT_ABOVE = ("within the control", "below the control")
 """Verdicts of a figure that is not above its control (`cliplens.run.controls`)."""
 _TRUTH = ("Recovery", "Coverage")
-_DIGITS = 5
-"""Significant digits of numbers embedded in the page; latents.parquet keeps them all."""
 
 
 @dataclass(frozen=True)
@@ -215,23 +214,14 @@ def _listed(
             pairs["caption"].append(pair.caption)
             pairs["picture"].append(shown.get(pair.id, -1))
         here.append(place[pair.id])
-    at_of = np.array(here, dtype=np.int64)
-    listed: list[list[int | float | None]] = []
-    for at, values in zip(exemplars.at, exemplars.values, strict=True):
-        fires = at >= 0
-        listed.append([n for p, v in zip(at_of[at[fires]], values[fires], strict=True) for n in (int(p), _short(v))])
-    return listed
+    at_of = np.array([*here, -1], dtype=np.int64)
+    both = zip(at_of[exemplars.at].tolist(), rounded(exemplars.values), strict=True)
+    return [[n for p, v in zip(at, values, strict=True) if p >= 0 for n in (p, v)] for at, values in both]
 
 
 def _plain(values: np.ndarray) -> list[Any]:
     if values.dtype.kind in "biu":
         return list(values.tolist())
-    if values.ndim == 2:
-        return [[_short(v) for v in row] for row in values]
     if values.dtype.kind == "f":
-        return [_short(v) for v in values]
-    return [None if v is None else _short(v) if isinstance(v, float) else v for v in values.tolist()]
-
-
-def _short(value: float | np.floating[Any]) -> float | None:
-    return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
+        return rounded(values)
+    return [rounded(np.array(v)) if isinstance(v, float) else v for v in values.tolist()]

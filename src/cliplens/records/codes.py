@@ -67,6 +67,24 @@ class SparseCodes:
         rows, latents = codes.nonzero(as_tuple=True)
         return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
 
+    @classmethod
+    def joined(cls, parts: "Sequence[SparseCodes]", d_sae: int) -> "SparseCodes":
+        """Return the codes of several runs of rows, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        n_rows = np.cumsum([0, *(p.n_rows for p in parts)])
+        rows = torch.cat([p.rows + int(start) for p, start in zip(parts, n_rows[:-1], strict=True)])
+        latents, values = torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts])
+        return cls(rows, latents, values, int(n_rows[-1]), d_sae)
+
+    def ordered(self, order: Int64[np.ndarray, " row"]) -> "SparseCodes":
+        """Return the codes with their rows in another order, which names each row once."""
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        rows = torch.as_tensor(place, device=self.rows.device)[self.rows]
+        rows, by_row = rows.sort(stable=True)
+        return SparseCodes(rows, self.latents[by_row], self.values[by_row], self.n_rows, self.d_sae)
+
     def take(self, kept: Bool[np.ndarray, " row"]) -> "SparseCodes":
         """Return the codes of some rows, renumbered from 0."""
         chosen = torch.as_tensor(kept, device=self.rows.device)

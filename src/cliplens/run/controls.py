@@ -41,6 +41,8 @@ RESEEDS = "reseeds"
 ABOVE, WITHIN, BELOW = "above the control", "within the control", "below the control"
 _TWO_SEEDS = 1.96 * 2**0.5
 """Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
+_ENTRIES = 2**24
+"""Largest number of entries of a dense matrix of codes."""
 SINGLE = "single_modality_share"
 """Share of living latents that are ImgD or TextD by the fixed cuts."""
 Controls = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -250,14 +252,24 @@ def _untrained(batch: Batch, decoder: Float[Tensor, "d_sae d_in"], k: int) -> Ba
         acts = batch.acts.of(m)
         codes[m] = rebuilt[m] = None
         if acts is not None:
-            own = rows.to(acts)
-            best = (acts @ own.T).topk(min(k, len(own)), dim=1)
-            dense = torch.zeros(len(acts), len(own), dtype=acts.dtype, device=acts.device)
-            dense.scatter_(1, best.indices, best.values.clamp_min(0))
-            codes[m], rebuilt[m] = SparseCodes.from_dense(dense), dense @ own
+            codes[m], rebuilt[m] = _random(acts, rows.to(acts), k)
     ids, units = batch.codes.ids, batch.codes.units
     paired = PairedCodes(ids, codes["image"], codes["text"], units)
     return replace(batch, codes=paired, reconstruction=PairedActs(ids, rebuilt["image"], rebuilt["text"]))
+
+
+def _random(
+    acts: Float[Tensor, "row d_in"], own: Float[Tensor, "d_sae d_in"], k: int
+) -> tuple[SparseCodes, Float[Tensor, "row d_in"]]:
+    """Return the `k` largest products with random rows as codes, and what these rows rebuild."""
+    codes, rebuilt = [], []
+    for part in acts.split(max(1, _ENTRIES // len(own))):
+        best = (part @ own.T).topk(min(k, len(own)), dim=1)
+        dense = torch.zeros(len(part), len(own), dtype=acts.dtype, device=acts.device)
+        dense.scatter_(1, best.indices, best.values.clamp_min(0))
+        codes.append(SparseCodes.from_dense(dense))
+        rebuilt.append(dense @ own)
+    return SparseCodes.joined(codes, len(own)), torch.cat(rebuilt)
 
 
 def _permuted(batch: Batch) -> Batch:
@@ -267,7 +279,7 @@ def _permuted(batch: Batch) -> Batch:
     codes, units = batch.codes, batch.codes.known_units
     assert codes.text is not None
     turned = Units(units.images, units.captions[order], units.first_image, units.first_caption[order], np.ones(n, bool))
-    paired = PairedCodes(codes.ids, codes.image, SparseCodes.from_dense(codes.text.dense()[order]), turned)
+    paired = PairedCodes(codes.ids, codes.image, codes.text.ordered(order), turned)
     return replace(batch, codes=paired, judged={name: _turned(j, order) for name, j in batch.judged.items()})
 
 

@@ -31,6 +31,7 @@ from cliplens.run.units import units_of
 from cliplens.sae import Dictionary
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
+from cliplens.store.memory import reused_memory
 from cliplens.tally import TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
@@ -42,7 +43,7 @@ SHOWN = 20
 
 def score(context: RunContext, log: StepLog) -> None:
     """Score every latent. Writes scores/ and exemplars/."""
-    with log.timed("score"):
+    with log.timed("score"), reused_memory():
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
         kept: list[Batch] = []
@@ -51,9 +52,10 @@ def score(context: RunContext, log: StepLog) -> None:
             _watched(batches, tops, shown=context.group.rank == 0), metrics, decoder=context.dictionary.decoder
         )
         all_reduce(tops)
+        del metrics  # their sums take as much memory as those of the controls
     if context.group.rank != 0:
         return
-    with log.timed("controls"):
+    with log.timed("controls"), reused_memory():
         if context.group.size > 1:  # the first batches of all processes, as one process sees them
             kept = first(held_out_batches(context, of_all=True))
         trained, missing = trained_controls(context, kept) if context.settings.controls else ({}, [])

@@ -24,7 +24,7 @@ from cliplens.sae.inference import inference
 from cliplens.sae.pretrained import read_pretrained
 from cliplens.sites import MODALITIES, Modality, Site
 
-_DENSE_LIMIT = 2**26
+_DENSE_LIMIT = 2**24
 """Largest number of entries of a dense code matrix; more rows are encoded in parts."""
 
 
@@ -242,7 +242,7 @@ class Dictionary(NearestNames):
         reader = self._readers[modality]
         rows = max(1, _DENSE_LIMIT // self.d_sae)
         parts = [SparseCodes.from_dense(reader.encode(part.to(self.device)).float()) for part in acts.split(rows)]
-        return _joined(parts, self.d_sae)
+        return SparseCodes.joined(parts, self.d_sae)
 
     def _decoded(self, codes: SparseCodes | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
         if codes is None:
@@ -275,15 +275,6 @@ class Dictionary(NearestNames):
                 found=f"activations of width {acts.shape[1]}",
                 fix="read the hook that the dictionary was trained on",
             )
-
-
-def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
-    if len(parts) == 1:
-        return parts[0]
-    n_rows = np.cumsum([0, *(p.n_rows for p in parts)])
-    rows = torch.cat([p.rows + int(start) for p, start in zip(parts, n_rows[:-1], strict=True)])
-    latents, values = torch.cat([p.latents for p in parts]), torch.cat([p.values for p in parts])
-    return SparseCodes(rows, latents, values, int(n_rows[-1]), d_sae)
 
 
 def _refuse_transcoder(sae: "SAE[Any]") -> None:

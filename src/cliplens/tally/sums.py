@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 
@@ -41,6 +41,14 @@ class Sums:
             return
         # Without any firing, bincount returns integers even for floating-point weights.
         self.add(name, torch.bincount(latents, values.double(), minlength=d_sae).double())
+
+    def add_rows(
+        self, name: str, latents: Int64[Tensor, " some"], rows: Float[Tensor, "some width"], d_sae: int
+    ) -> None:
+        """Add rows to those of some latents, each named once, in a sum of `d_sae` rows."""
+        if name not in self._held:
+            self._held[name] = rows.new_zeros(d_sae, rows.shape[1], dtype=torch.float64)
+        self._held[name].index_add_(0, latents, rows.double())
 
     def __contains__(self, name: object) -> bool:
         return name in self._held

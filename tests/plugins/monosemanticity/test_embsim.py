@@ -277,3 +277,24 @@ def test_ties_of_winrate_are_no_wins() -> None:
     assert winrate_score(plus, minus).tolist() == [[[0.0, 0.0], [1.0, 0.0]]]
     alike = np.ones((60, 3))
     assert winrate(np.random.default_rng(0).random((60, 2)), alike, 10).tolist() == [0.0, 0.0]
+
+
+def test_latents_beyond_the_draws_share_those_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cliplens_plugins.monosemanticity import baseline
+
+    rng = np.random.default_rng(0)
+    acts, judged = rng.random((40, 7)), rng.normal(size=(40, 5))
+    baseline.drawn.cache_clear()
+    monkeypatch.setattr(baseline, "DRAWS", 3)
+    found = embsim(acts, judged, m=6)
+    assert baseline.drawn(40, 6, 7).shape == (3, 5, 6)
+    unit = judged / np.linalg.norm(judged, axis=1, keepdims=True)
+    for latent in range(7):
+        top = np.argsort(-acts[:, latent], kind="stable")[:6]
+        scores = []
+        for seed in range(5):
+            draw = np.random.default_rng([seed, latent % 3]).choice(40, 6, replace=False)
+            plus, minus = unit[top] @ unit[top].T, unit[draw] @ unit[draw].T
+            scores.append((plus - minus)[~np.eye(6, dtype=bool)].mean())
+        assert found[latent] == pytest.approx(np.mean(scores), abs=1e-12)
+    baseline.drawn.cache_clear()

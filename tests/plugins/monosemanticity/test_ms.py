@@ -67,6 +67,13 @@ def test_the_streamed_form_agrees_with_the_definition() -> None:
     np.testing.assert_allclose(found, slow_ms(acts, embeddings), rtol=0, atol=1e-10)
 
 
+def test_many_latents_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    acts, embeddings = some(1)
+    whole = streamed(acts, embeddings, [7]).findings(None).columns["ms_image"]
+    monkeypatch.setattr("cliplens_plugins.monosemanticity.one_pass._ROWS", 3)
+    np.testing.assert_array_equal(streamed(acts, embeddings, [7]).findings(None).columns["ms_image"], whole)
+
+
 def test_nan_unless_two_samples_exceed_the_minimum() -> None:
     acts, embeddings = some(2)
     expected = [False] * 5 + [True] * 3
