@@ -6,6 +6,7 @@ step, and `job` does them.
 
 from cliplens.run.dictionary import by_modality as by_modality
 from cliplens.run.dictionary import scored_on as scored_on
+from cliplens.run.dictionary import training_config as training_config
 from cliplens.run.job import dry_run as dry_run
 from cliplens.run.job import run as run
 from cliplens.run.naming import EMBEDDING as EMBEDDING

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import UInt64
 
 from cliplens.errors import InputError
-from cliplens.run.dictionary import by_modality, scored_on, trained_on
+from cliplens.run.dictionary import by_modality, rows_to_train, scored_on, trained_on, width_note
+from cliplens.run.sparsity import sparsity_warning
+from cliplens.sae import Dictionary
 from cliplens.settings import Settings
 from cliplens.sites import MODALITIES, Modality
 from cliplens.store import Cache
@@ -68,16 +70,16 @@ def warnings_of_pairs(scored: int, captions: Sequence[str | None]) -> list[str]:
     return told
 
 
-def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_sae: int) -> list[str]:
+def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], dictionary: Dictionary) -> list[str]:
     """Return warnings about figures that cannot be trusted.
 
     Args:
         cache: activations of the pairs.
         settings: settings of the run.
         figures: headline figures of the metrics.
-        d_sae: number of latents.
+        dictionary: the dictionary that was scored.
     """
-    constant = _constant(cache, settings)
+    constant, d_sae = _constant(cache, settings), dictionary.d_sae
     told = []
     if len(constant) == len(settings.sites) > 1:
         told.append(
@@ -96,8 +98,11 @@ def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_
     if isinstance(alive, int) and 0 < alive < (1 - _MOSTLY_DEAD) * d_sae:
         told.append(
             f"Warning: {d_sae - alive:,} of {d_sae:,} latents ({1 - alive / d_sae:.0%}) fire on none of the pairs "
-            f"scored. Use more pairs, or a narrower dictionary (--d-sae {_power_of_two(alive)})."
+            f"scored. {_why_dead(cache, settings, d_sae)}"
         )
+    l0 = figures.get("l0")
+    if alive and isinstance(l0, float) and (sparse := sparsity_warning(l0, dictionary, settings)) is not None:
+        told.append(sparse)
     variance = figures.get("explained_variance")
     if isinstance(variance, float) and variance <= 0:
         told.append(
@@ -107,8 +112,11 @@ def warnings_of(cache: Cache, settings: Settings, figures: Mapping[str, Any], d_
     return told
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << max(least - 1, 1).bit_length()
+def _why_dead(cache: Cache, settings: Settings, d_sae: int) -> str:
+    if settings.sae is not None:
+        return "They may fire on other pairs: score more."
+    too_wide = width_note(rows_to_train(cache, settings), d_sae)
+    return too_wide or "The rows to train on suffice for so many: score more pairs, or train longer (--samples)."
 
 
 def _constant(cache: Cache, settings: Settings) -> list[Modality]:

@@ -13,17 +13,19 @@ from cliplens.errors import InputError, UnknownNameError
 from cliplens.progress import Bar
 from cliplens.run.memory import Memory
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, dictionary_config, needs_pairs, train
+from cliplens.sae import Dictionary, calibration_of, dictionary_config, needs_pairs, train
 from cliplens.settings import Settings
 from cliplens.sites import Site
 from cliplens.store import Cache, Provider
 
 Keep = Callable[[UInt64[np.ndarray, " row"]], Bool[np.ndarray, " row"]]
 MIN_STEPS = 400
-"""Minimum number of steps. BatchTopK's threshold is a slow average; after fewer steps, far too many latents fire."""
+"""Minimum number of steps by default; after fewer steps, a dictionary has hardly left its random initial weights."""
 PASSES = 20
 ROWS_PER_LATENT = 20
 """Training rows per latent from which the defaults leave few latents dead."""
+NARROWEST = 32
+"""Narrowest dictionary that is advised. Rows for fewer latents are too few for a dictionary of any width."""
 
 
 def trained_on(settings: Settings) -> Keep:
@@ -76,18 +78,33 @@ def planned_samples(settings: Settings, rows: int) -> int:
     return settings.samples or max(MIN_STEPS * settings.batch_size, PASSES * rows)
 
 
+def rows_to_train(cache: Cache, settings: Settings) -> int:
+    """Return the number of rows that a run trains on; 0 if its dictionary is given."""
+    blocks = list(cache.blocks(trained_on(settings), len(cache)))
+    return sum(int(cache.counts(block, site).sum()) for block in blocks for site in settings.sites)
+
+
 def width_note(rows: int, d_sae: int) -> str | None:
-    """Return a sentence on a dictionary that is wide for its training rows, None where it is not.
+    """Return the advice on the width of a dictionary that is too wide for its training rows; None where it is not.
+
+    Every advice about a width is this one, so that two cannot contradict each other.
 
     >>> width_note(rows=20_000, d_sae=1_000) is None
     True
+    >>> width_note(rows=20_000, d_sae=4_096).split(". ")[1]
+    'Use --d-sae 512, or at least 81,920 rows (of more pairs).'
     """
     carried = rows // ROWS_PER_LATENT
     if d_sae <= carried:
         return None
+    need = f"at least {ROWS_PER_LATENT * max(d_sae, NARROWEST):,} rows (of more pairs)"
+    if carried < NARROWEST:
+        fix = f"These are too few for a dictionary of any width: use {need}."
+    else:
+        fix = f"Use --d-sae {1 << carried.bit_length() - 1}, or {need}."
     return (
-        f"{rows:,} rows to train on carry about {max(carried, 1):,} latents ({ROWS_PER_LATENT} rows each): many of the "
-        f"{d_sae:,} may never fire. Use more pairs, or a smaller --d-sae."
+        f"{rows:,} rows to train on carry about {carried:,} latents ({ROWS_PER_LATENT} rows each), so many of the "
+        f"{d_sae:,} may never fire. {fix}"
     )
 
 
@@ -137,7 +154,7 @@ def train_run(
     config = training_config(settings, provider.d_in)
     if (note := width_note(provider.rows, config.d_sae)) is not None:
         Bar.write(f"train: {note}", file=sys.stderr)
-    train(
+    made = train(
         config,
         provider,
         samples=planned_samples(settings, provider.rows),
@@ -151,6 +168,8 @@ def train_run(
         save_to=folder.sae,
         wandb_project=settings.wandb_project,
     )
+    if (measured := calibration_of(made.sae.cfg.metadata)) is not None:
+        Bar.write(f"train: {measured}", file=sys.stderr)
 
 
 def _penalty(settings: Settings) -> dict[str, float]:

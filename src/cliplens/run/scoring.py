@@ -28,7 +28,7 @@ from cliplens.run.steps import StepLog, versions
 from cliplens.run.targets import Targets, asked_of, truth_of, unit
 from cliplens.run.trained_controls import trained_controls
 from cliplens.run.units import units_of
-from cliplens.sae import Dictionary
+from cliplens.sae import Dictionary, calibration_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
 from cliplens.store.memory import reused_memory
@@ -67,7 +67,7 @@ def score(context: RunContext, log: StepLog) -> None:
         save_positions(folder.exemplars, _positions(context, shown))
     scored = int(scored_on(context.settings)(context.cache.keys).sum())
     warned = warnings_of_pairs(scored, context.pairs.captions)
-    warned += warnings_of(context.cache, context.settings, found.figures, context.dictionary.d_sae)
+    warned += warnings_of(context.cache, context.settings, found.figures, context.dictionary)
     Scores(
         table=found.table,
         tops=tops,
@@ -250,6 +250,7 @@ def account_of(pairs: Pairs, cache: Cache) -> RowAccount:
 def _summary(
     context: RunContext, scoring: Mapping[str, Any], naming: Mapping[str, Any], log: StepLog
 ) -> dict[str, Any]:
+    measured = calibration_of(context.dictionary.sae.cfg.metadata)
     return {
         "pairs": len(context.cache.ids),
         "quarantined": context.cache.quarantined,
@@ -259,6 +260,7 @@ def _summary(
         "sites": [str(site) for site in context.settings.sites],
         "d_in": context.dictionary.d_in,
         "d_sae": context.dictionary.d_sae,
+        **({} if measured is None else {"threshold": asdict(measured)}),
         **scoring,
         **naming,
         "seconds": log.seconds,

@@ -27,6 +27,8 @@ from cliplens.sae.pretrained import located as located
 from cliplens.sae.runner import multi_runner_config as multi_runner_config
 from cliplens.sae.runner import runner_config as runner_config
 from cliplens.sae.runner import unused_dataset as unused_dataset
+from cliplens.sae.threshold import Calibration as Calibration
+from cliplens.sae.threshold import calibration_of as calibration_of
 from cliplens.sae.train import train as train
 from cliplens.sae.untrained import untrained_twin as untrained_twin
 

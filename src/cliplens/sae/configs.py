@@ -83,13 +83,14 @@ def with_metadata(config: TrainingSAEConfig, **changes: Any) -> TrainingSAEConfi
 
 
 def threshold_rate(config: TrainingSAEConfig, steps: int) -> dict[str, float]:
-    """Return the config field that lets a BatchTopK threshold converge within `steps`, or nothing.
+    """Return the config field that lets a BatchTopK threshold follow the dictionary within `steps`, or nothing.
 
-    The threshold is a running mean that starts at 0. After few steps it is too low, and the saved JumpReLU fires far
-    too often. The rate is raised so that the threshold reaches 99 % of the mean at the end.
+    The threshold is a running mean that starts at 0, of a value that rises while the dictionary learns. After few steps
+    it is too low, and the saved JumpReLU fires far too often. The rate is raised so that 99 % of the mean come from the
+    last fifth of the steps, in which the learning rate falls and the value hardly moves.
     """
     rate = getattr(config, "topk_threshold_lr", None)
-    return {} if rate is None else {"topk_threshold_lr": max(rate, 1 - 0.01 ** (1 / max(steps, 1)))}
+    return {} if rate is None else {"topk_threshold_lr": max(rate, 1 - 0.01 ** (5 / max(steps, 1)))}
 
 
 def _check_sizes(d_in: int, d_sae: int, k: int) -> None:

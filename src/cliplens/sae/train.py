@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cliplens.sae.configs import threshold_rate, with_metadata
 from cliplens.sae.dictionary import Dictionary
 from cliplens.sae.folding import check_affine_normalisation
 from cliplens.sae.provenance import write_provenance
+from cliplens.sae.threshold import ROWS, calibrate
 from cliplens.sae.trainer_state import TrainerCheckpoints
 from cliplens.store.memory import reused_memory
 
@@ -46,6 +48,9 @@ def train(
     **trainer_options: Any,
 ) -> Dictionary:
     """Train a dictionary and return it.
+
+    After training, the threshold of a BatchTopK dictionary is measured on training rows, so that `k` latents fire per
+    row on average (`cliplens.sae.threshold`). A trainer of SAELens alone keeps a running mean.
 
     Optional attributes of the provider: `.means` and `.provenance` are stored in the dictionary; `.batch_size`
     replaces a `batch_size` of None; `.state_dict()` and `.load_state_dict()` allow checkpoints that resume bit for bit.
@@ -94,13 +99,15 @@ def train(
         if frozen_decoder:
             _freeze_decoder(sae)
         settings = _settings(steps, batch_size, lr, str(device), logger, **trainer_options)
-        trainer = SAETrainer(settings, sae, _Checked(provider, batch_size, config.d_in))
+        batches = _Checked(provider, batch_size, config.d_in)
+        trainer = SAETrainer(settings, sae, batches)
         if config.architecture().startswith("fast_"):
             use_fused_adam(trainer)
         checkpoints = TrainerCheckpoints.of(trainer, provider, asked, checkpoint_folder, n_checkpoints)
         if resume and checkpoints is not None:
             checkpoints.resume()
         trainer.fit()
+        calibrate(sae, batches.further(min(steps, -(-ROWS // batch_size))))
     dictionary = Dictionary(sae, means, provenance)
     if save_to is not None:
         dictionary.save(save_to)
@@ -129,6 +136,7 @@ class _Checked:
 
     def __init__(self, provider: Iterator[Tensor], batch_size: int, d_in: int) -> None:
         self.provider, self.shape = provider, (batch_size, d_in)
+        self._last: Tensor | None = None
 
     def __iter__(self) -> "_Checked":
         return self
@@ -141,7 +149,13 @@ class _Checked:
                 found="the end of the data" if batch is None else f"a batch of shape {tuple(batch.shape)}",
                 fix="let the provider repeat its data in whole batches, or pass fewer samples",
             )
+        self._last = batch
         return batch
+
+    def further(self, count: int) -> list[Tensor]:
+        """Return up to `count` more batches; the last one again if the data have ended."""
+        more = [batch.clone() for batch in islice(self.provider, count)]  # a provider may use its memory again
+        return more or ([] if self._last is None else [self._last])
 
 
 def _prepared(config: TrainingSAEConfig, steps: int, device: str, provenance: Provenance | None) -> TrainingSAEConfig:
