@@ -40,7 +40,7 @@ class RunFolder:
         if not folder.toml.exists():
             raise InputError(
                 expected="a run folder, which contains run.toml",
-                found=str(path),
+                found=str(path) if folder.path.is_dir() else f"no folder {path}",
                 fix="pass the folder given to --out in an earlier run",
             )
         return folder

@@ -97,3 +97,23 @@ def test_the_range_of_held_out_stands_in_the_help() -> None:
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).output
     assert "above 0 and below 1" in shown
     assert "0<=x<=1" not in next(line for line in shown.splitlines() if "--held-out" in line)
+
+
+def test_after_training_the_sizes_of_dictionary_and_activations_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cliplens.cli.telling import tell
+    from cliplens.files import write_json
+    from cliplens.runfolder import RunFolder
+
+    folder = RunFolder(tmp_path)
+    for of in (folder.sae / "image", folder.activations):
+        of.mkdir(parents=True)
+    write_json(folder.sae / "cfg.json", {"d_sae": 4096, "d_in": 512})
+    (folder.sae / "image" / "sae_weights.safetensors").write_bytes(bytes(16_800_000))
+    held = {"rows": 1200, "sites": ["a", "b"], "bytes": 6_200, "bad": 0, "truncated": 0}
+    write_json(folder.activations / "manifest.json", held)
+    tell(folder)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"Dictionary {folder.sae}: 4,096 latents of width 512, 17 MB"
+    assert said[1] == f"Activations {folder.activations}: 1,200 pairs at 2 sites, 6.2 kB"

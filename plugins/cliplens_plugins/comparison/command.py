@@ -50,20 +50,19 @@ def compare(
 def _tell(found: Any) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
+    from cliplens.terminal import print_table, say
     from cliplens_plugins.comparison.page import groups_of
 
     console = Console(highlight=False)
-    console.width = max(console.width, 24 + 18 * len(found.figures))  # a squeezed table cannot be read
     letters = groups_of(found)
-    table = Table("configuration", "seeds", *(f.title for f in found.figures), box=None)
+    lines = []
     for name, members in found.configurations.items():
         cells = [_cell(found.measured[name].get(f.name), letters[f.name].get(name, "")) for f in found.figures]
-        table.add_row(escape(name), str(len(members)), *cells)
-    console.print(table)
+        lines.append([name, str(len(members)), *cells])
+    print_table(["configuration", "seeds", *(f.title for f in found.figures)], lines, console=console)
     for note in found.notes:
-        console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
+        say(console, note, "[yellow]Note[/]")
     different = [d for d in found.differences if d.verdict == "different"]
     titles = {f.name: f.title for f in found.figures}
     tested = sum(d.verdict not in ("not comparable", "not measured", "no seeds") for d in found.differences)

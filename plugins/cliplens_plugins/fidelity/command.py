@@ -77,13 +77,9 @@ def fidelity_tables(run: Any, other: Any, pairs: int) -> dict[str, list[dict[str
 
 
 def _tell(title: str, rows: list[dict[str, Any]], most: int = 10) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from cliplens.studies import figure
+    from cliplens.terminal import print_table
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{title}[/]: {len(rows)}" if len(rows) > most or not rows else f"[bold]{title}[/]")
-    if rows:
-        table = Table(*rows[0], box=None)
-        for row in rows[:most]:
-            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
+    said = f"{title}: {len(rows)}" if len(rows) > most or not rows else title
+    cells = [[figure(v) for v in row.values()] for row in rows[:most]]
+    print_table(list(rows[0]) if rows else [], cells, title=said)

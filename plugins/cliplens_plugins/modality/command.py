@@ -83,13 +83,10 @@ def causal_rows(run: Any, latents: list[int] | None, pairs: int, random: int) ->
 
 def _tell(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None)
-    for name in rows[0] if rows else ():
-        table.add_column(name, no_wrap=True, min_width=7 if name != "name" else None)
-    for row in rows:
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+    from cliplens.terminal import print_table, say
+
     console = Console(highlight=False)
-    console.print(table)
-    console.print(LEGEND)
+    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    print_table(list(rows[0]) if rows else [], cells, console=console)
+    say(console, LEGEND)

@@ -94,13 +94,7 @@ def probing_tables(run: Any, label: str, ks: list[int], pairs: int, seed: int) -
 
 
 def _tell(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from cliplens.studies import figure
+    from cliplens.terminal import print_table
 
-    console = Console(highlight=False)
-    console.print(f"[bold]{title}[/]")
-    if rows:
-        table = Table(*rows[0], box=None)
-        for row in rows:
-            table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-        console.print(table)
+    print_table(list(rows[0]) if rows else [], [[figure(v) for v in row.values()] for row in rows], title=title)

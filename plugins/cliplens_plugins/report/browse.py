@@ -36,6 +36,7 @@ def browse(
     """
     if height < 200:
         raise InputError(expected="a height of at least 200 pixels", found=str(height), fix="leave height out")
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
     try:
         from cliplens_plugins.report.browser import LatentBrowser
     except ModuleNotFoundError as error:
@@ -44,6 +45,5 @@ def browse(
             found=f"no module {error.name}",
             fix="run pip install 'cliplens[notebook]', or open report.html",
         ) from error
-    folder = run if isinstance(run, RunFolder) else RunFolder.open(Path(run))
     page = HtmlReport(picture_megabytes=picture_megabytes).page(folder)
     return LatentBrowser(page=page, height=height, latent=latent)

@@ -18,13 +18,11 @@ def agree(
 
     Example: cliplens agree runs/first ratings-anna.json ratings-ben.json
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from cliplens.errors import MismatchError
     from cliplens.pages import figure
     from cliplens.records import LatentTable
     from cliplens.runfolder import RunFolder
+    from cliplens.terminal import print_table
     from cliplens_plugins.report.agree import agreement_between, agreement_with_metrics, read_ratings
     from cliplens_plugins.report.rate import former_identity, identity
 
@@ -39,14 +37,10 @@ def agree(
             found=f"ratings of another run by {', '.join(sorted(others))}",
             fix="pass the folder whose rate.html these raters answered",
         )
-    console = Console()
     parts = {
         "Between raters": agreement_between(given),
         "Between raters and metrics": agreement_with_metrics(given, LatentTable.load(run.latents)),
     }
     for title, rows in parts.items():
         heads = list(dict.fromkeys(head for row in rows for head in row))
-        table = Table(*heads, title=title)
-        for row in rows:
-            table.add_row(*(figure(row.get(head)) for head in heads))
-        console.print(table)
+        print_table(heads, [[figure(row.get(head)) for head in heads] for row in rows], title=title)

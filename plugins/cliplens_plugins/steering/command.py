@@ -143,15 +143,11 @@ def _tell(found: dict[str, Any], out: Path) -> None:
 
 
 def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
+    from cliplens.terminal import print_table
     from cliplens_plugins.steering.figures import as_table
 
     heads, lines = as_table(rows)
-    table = Table(*heads, box=None)
-    for line in lines:
-        table.add_row(*map(_narrow, line))
-    console.print(table)
+    print_table(heads, [[_narrow(cell) for cell in line] for line in lines], console=console)
 
 
 def _narrow(text: str) -> str:
@@ -162,15 +158,11 @@ def _narrow(text: str) -> str:
 
 def _tell_mixed(console: Any, found: dict[str, Any]) -> None:
     """Print a table of classes and alphas for each figure."""
-    from rich.table import Table
-
+    from cliplens.terminal import print_table
     from cliplens_plugins.steering.mixing import grids
 
     for title, heads, lines in grids(found["mixed"]):
-        table = Table(*heads, title=title, title_justify="left", box=None)
-        for line in lines:
-            table.add_row(*line)
-        console.print(table)
+        print_table(heads, lines, console=console, title=title)
 
 
 def _latent(entry: dict[str, Any]) -> str:

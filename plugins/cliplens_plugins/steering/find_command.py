@@ -35,29 +35,28 @@ def find(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console
-    from rich.table import Table
 
     from cliplens.files import check_room
     from cliplens.run import OpenedRun
     from cliplens.runfolder import RunFolder
     from cliplens.sites import MODALITIES
+    from cliplens.terminal import print_table
 
     if pictures is not None:
         check_room(pictures, 0)
     opened = OpenedRun(RunFolder.open(run))
     found = opened.find(words, count, modality=modality)
     figures = ("score", "name match", "text match", "evidence", "reach", "level")
-    table = Table("latent", "name", "good", *figures, box=None)
-    said = Table("latent", "top pictures say", "top captions", box=None)
+    table, said = [], []
     for c in found:
         values = (c.score, c.name_match, c.text_match, c.evidence, c.reach, c.level)
-        table.add_row(str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values))
+        table.append([str(c.latent), c.name or "-", "yes" if c.good else "", *(f"{v:.2f}" for v in values)])
         captions = ["; ".join(opened.captions_of(c.latent, 2, modality=m)) for m in MODALITIES]
-        said.add_row(str(c.latent), *captions)
+        said.append([str(c.latent), *captions])
     console = Console(highlight=False)
-    console.print(table)
+    print_table(["latent", "name", "good", *figures], table, console=console)
     console.print()
-    console.print(said)
+    print_table(["latent", "top pictures say", "top captions"], said, console=console)
     shown = f"{opened.folder.report}#latent-{found[0].latent}"
     if pictures is not None:
         save_pictures(pictures, [(f"{c.latent} {c.name or ''}", opened.top_pictures(c.latent, _EACH)) for c in found])

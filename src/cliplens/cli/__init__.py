@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -31,6 +30,7 @@ from cliplens.cli.options import (
 from cliplens.cli.sweep import sweep
 from cliplens.cli.telling import console, tell, tell_plan
 from cliplens.settings import Settings
+from cliplens.terminal import print_table
 
 COMMANDS = "cliplens.commands"
 DEMO_PAIRS = 12288
@@ -241,7 +241,7 @@ def models(
     from cliplens.errors import unknown_name
 
     names: list[str] = []
-    table = Table("model", "vision", "hooks", "text", "hooks", "pretrained tags", title=None, box=None)
+    lines = []
     for _, source in registry.made("models", ModelSource):
         for card in source.models():
             names.append(card.name)
@@ -249,17 +249,11 @@ def models(
                 tags = ", ".join(card.pretrained[:3]) + (
                     f" and {len(card.pretrained) - 3} more" if len(card.pretrained) > 3 else ""
                 )
-                table.add_row(
-                    card.name,
-                    card.vision_family,
-                    card.vision_level or "-",
-                    card.text_family,
-                    card.text_level or "-",
-                    tags,
-                )
-    if not table.row_count:
+                vision, text = (card.vision_level or "-", card.text_level or "-")
+                lines.append([card.name, card.vision_family, vision, card.text_family, text, tags])
+    if not lines:
         raise unknown_name("model", containing, names)
-    console.print(table)
+    print_table(["model", "vision", "hooks", "text", "hooks", "pretrained tags"], lines, console=console)
 
 
 def _do(

@@ -5,14 +5,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from cliplens.cli.options import DryRun, Out, Redo, Resume, with_settings
 from cliplens.cli.telling import console
 from cliplens.settings import Settings
+from cliplens.terminal import print_table, say
 
 VARY = ("hook", "architecture", "d_sae", "k", "sparsity", "seed")
 """`cliplens.run.grid.GRID`, which a help text may not import."""
+_WARNED = 6
+"""Dictionaries whose warnings are printed, at most."""
 Until = Annotated[
     Literal["train", "score", "name", "report"],
     typer.Option(help="Last step of each dictionary; report writes a page for each."),
@@ -54,14 +56,14 @@ def _tell_plan(plan: Any) -> None:
     from cliplens.faults import size
 
     for note in plan.notes:
-        console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
+        say(console, note, "[yellow]Note[/]")
     console.print("Sites: " + ", ".join(map(str, plan.sites)), soft_wrap=True)
     console.print("Activations: " + (f"{size(plan.harvest_bytes)} to write" if plan.harvest_bytes else "reuse"))
-    table = Table("dictionary", "what", "steps", box=None)
+    lines = []
     for name, run in plan.runs.items():
         to_do = [step for step, will, _, _ in run.rows() if will != "reuse" and step != "harvest"]
-        table.add_row(name, "do" if to_do else "reuse", ", ".join(to_do))
-    console.print(table)
+        lines.append([name, "do" if to_do else "reuse", ", ".join(to_do)])
+    print_table(["dictionary", "what", "steps"], lines, console=console)
     console.print("Nothing was written.")
 
 
@@ -71,12 +73,21 @@ def _tell(folder: Any) -> None:
     heads = {"l0": "L0", "explained_variance": "explained variance", "alive": "alive", "d_sae": "latents"}
     found = {run.path.name: read_json(run.summary) if run.summary.exists() else {} for run in folder.runs}
     heads = {name: head for name, head in heads.items() if any(name in figures for figures in found.values())}
-    table = Table("dictionary", *heads.values(), box=None)  # only names where nothing was scored
-    for name, figures in found.items():
-        table.add_row(name, *(_cell(figures.get(head)) for head in heads))
-    console.print(table)
+    cells = [[name, *(_cell(figures.get(head)) for head in heads)] for name, figures in found.items()]
+    print_table(["dictionary", *heads.values()], cells, console=console)  # only names where nothing was scored
+    _tell_warnings({name: figures.get("warnings", []) for name, figures in found.items()})
     console.print(f"[bold]Sweep[/] {folder.path}", soft_wrap=True)
     console.print(f"Compare them: cliplens compare {folder.path}", soft_wrap=True, markup=False)
+
+
+def _tell_warnings(warned: dict[str, list[str]]) -> None:
+    """Print the warnings of the first dictionaries that have some."""
+    having = [name for name, warnings in warned.items() if warnings]
+    for name in having[:_WARNED]:
+        for warning in warned[name]:
+            say(console, warning, f"[bold red]{escape(name)}[/]")
+    if len(having) > _WARNED:
+        console.print(f"[bold red]{len(having) - _WARNED} more dictionaries have warnings; see their reports.[/]")
 
 
 def _cell(value: Any) -> str:

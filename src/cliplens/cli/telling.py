@@ -4,7 +4,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from cliplens.terminal import print_table, say
 
 console = Console(highlight=False)
 
@@ -14,10 +15,7 @@ def tell_plan(plan: Any) -> None:
     checked = plan.checked
     console.print(f"{len(checked.pairs):,} pairs from {checked.settings.source}", soft_wrap=True, markup=False)
     console.print("Sites: " + ", ".join(str(site.site) for site in checked.harvest.sites), soft_wrap=True)
-    table = Table("step", "what", "why", "writes", box=None)
-    for row in plan.rows():
-        table.add_row(*row)
-    console.print(table)
+    print_table(["step", "what", "why", "writes"], list(plan.rows()), console=console)
     console.print("Nothing was written.")
 
 
@@ -27,32 +25,41 @@ def tell(folder: Any) -> None:
     from cliplens.records import WARNING
 
     if not folder.summary.exists():
-        made = folder.sae if folder.sae.exists() else folder.activations
-        console.print(f"[bold]{made.name.capitalize()}[/] {made}{_harvested(folder)}", soft_wrap=True)
+        if folder.sae.exists():
+            console.print(f"[bold]Dictionary[/] {folder.sae}{_trained(folder)}", soft_wrap=True)
+        console.print(f"[bold]Activations[/] {folder.activations}{_harvested(folder)}", soft_wrap=True)
         return
     found = read_json(folder.summary)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for label, value in _headlines(found):
-        table.add_row(label, value)
     notes = read_json(folder.findings)["notes"]
     for note in notes:
         if note.startswith(WARNING):
-            console.print(f"[bold red]{escape(note)}[/]", soft_wrap=True)
-    console.print(table)
+            console.print(f"[bold red]{escape(note)}[/]", soft_wrap=not console.is_terminal)
+    print_table(["", ""], _headlines(found), console=console)
     for note in notes:
         if not note.startswith(WARNING):
-            console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
+            say(console, note, "[yellow]Note[/]")
     console.print(f"[bold]Report[/] {folder.report}", soft_wrap=True)
+
+
+def _trained(folder: Any) -> str:
+    """Return a summary of the dictionary."""
+    from cliplens.faults import size
+    from cliplens.files import read_json
+
+    found = read_json(folder.sae / "cfg.json")
+    written = sum(path.stat().st_size for path in folder.sae.rglob("*") if path.is_file())
+    return f": {found['d_sae']:,} latents of width {found['d_in']:,}, {size(written)}"
 
 
 def _harvested(folder: Any) -> str:
     """Return a summary of the harvested activations."""
+    from cliplens.faults import size
     from cliplens.files import read_json
 
     found = read_json(folder.activations / "manifest.json")
     bad = f", {found['bad']} bad ones left out ({folder.quarantine})" if found["bad"] else ""
     cut = f", {found['truncated']} captions cut to the context" if found["truncated"] else ""
-    return f": {found['rows']:,} pairs at {len(found['sites'])} sites, {found['bytes'] / 1e6:,.1f} MB{bad}{cut}"
+    return f": {found['rows']:,} pairs at {len(found['sites'])} sites, {size(found['bytes'])}{bad}{cut}"
 
 
 def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:

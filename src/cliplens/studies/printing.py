@@ -1,10 +1,10 @@
 """Print the record of a study on the screen: findings first, then its tables."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-from cliplens.studies.record import Row, Study
+from cliplens.studies.record import Study
+from cliplens.terminal import print_table, say
 
 
 def figure(value: Any) -> str:
@@ -37,22 +37,14 @@ def print_study(study: Study, tables: int = 3) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{escape(study.title)}[/]")
     for finding in study.findings:
-        console.print(f"- {escape(finding)}", soft_wrap=True)
+        say(console, finding, "-")
     for title, rows in list(study.tables.items())[:tables]:
         if rows:
-            console.print(f"\n[bold]{escape(title)}[/]")
-            console.print(_table(rows))
+            console.print()
+            heads = list(rows[0])
+            cells = [[figure(row.get(head)) for head in heads] for row in rows]
+            print_table([str(head) for head in heads], cells, console=console, title=title)
     if len(study.tables) > tables:
         console.print(f"{len(study.tables) - tables} more tables are in the report.")
     for note in study.notes:
-        console.print(f"[yellow]Note[/] {escape(note)}", soft_wrap=True)
-
-
-def _table(rows: Sequence[Row]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*(escape(str(head)) for head in rows[0]), box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape(figure(row.get(head))) for head in rows[0]))
-    return table
+        say(console, note, "[yellow]Note[/]")

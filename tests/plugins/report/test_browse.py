@@ -133,3 +133,14 @@ def test_the_frame_cannot_reach_the_notebook_and_says_nothing_when_gone(page: An
     assert page.execute_script("return window.held.latent") == 3
     severe = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
     assert severe == []
+
+
+def test_a_missing_folder_is_said_before_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "cliplens_plugins.report.browser", raising=False)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(
+        InputError, match=f"Expected a run folder, which contains run.toml, but found no folder {tmp_path}/none."
+    ):
+        browse(tmp_path / "none")
+    with pytest.raises(InputError, match=f"but found {tmp_path}. Fix: pass the folder given to --out"):
+        browse(tmp_path)
