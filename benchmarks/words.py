@@ -4,7 +4,7 @@
 
 Trains dictionaries on final embeddings: the world's model on pairs of the world, OpenAI's ViT-B/16 on 500 pairs of COCO
 (stored embeddings), the model of real drawings on emoji in fifteen languages. Prints, per kind of words, the share of
-its latents with each modality class, as the mean over seeds with a t-interval, beside shuffled kinds, random latents of
+its latents with each modality class, as the mean over seeds with an interval, beside shuffled kinds, random latents of
 the same number and firing rates, and an untrained dictionary; then what the tokenizer makes of each language, how many
 latents are bound to it, and how much the same latents fire on the same thing. A source whose data are missing is left
 out, and named.
@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 import cliplens
-from _bench import Bench, bench, mean
+from _bench import Bench, Estimate, bench, mean
 from cliplens.keys import first_id, hashed_uniform, text_keys
 from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, dictionary_config, train
+from cliplens.statistics import mean_share_interval
 from cliplens.store import Provider
 from cliplens.studies import ScoredClasses, score_classes, twin_of
 from cliplens_hooks.models.emoji import TRAINED_LANGUAGES
@@ -195,11 +196,10 @@ def print_kinds(b: Bench, name: str, found: dict[str, Any]) -> None:
             continue
         low, high = (float(np.mean([row[f"shuffled_{end}"] for row in rows])) for end in ("low", "high"))
         beyond = sum(row["p"] <= 0.05 for row in rows)
-        columns = [mean([float(row[key]) for row in rows]) for key in ("words", "latents", "share")]
-        control = [mean([number(row[n]["share"]) for row in found["untrained"]])]
+        columns = [mean([float(row[key]) for row in rows]) for key in ("words", "latents")]
         said = (f"{low:.2f} to {high:.2f}", f"{beyond} of {len(rows)}")
-        random = mean([number(row["random"]) for row in rows])
-        b.row(f"{name}: {first['kind']}, {first['modality']}", *columns, *said, random, *control)
+        random, control = share(rows, "random"), share([row[n] for row in found["untrained"]])
+        b.row(f"{name}: {first['kind']}, {first['modality']}", *columns, share(rows), *said, random, control)
     b.note(f"{name}: living latents", [one["living"] for one in found["trained"]])
     b.note(f"{name}: latents that stand for a word", [one["named"] for one in found["trained"]])
 
@@ -227,6 +227,12 @@ def print_languages(b: Bench, name: str, found: dict[str, Any], cut: Sequence[di
     for key in ("latents", "of them TextD"):
         b.note(f"{name}: {key}", [one[key] for one in found["languages"]])
     b.note(f"{name}: bound to a language", [len(one["bound"]) for one in found["languages"]])
+
+
+def share(rows: Sequence[dict[str, Any]], key: str = "share") -> Estimate:
+    """Return the mean of a share of latents over seeds, with an interval that stays in [0, 1]."""
+    shares, counts = (np.array([number(row[name]) for row in rows]) for name in (key, "latents"))
+    return Estimate(*mean_share_interval(shares, counts))
 
 
 def number(value: float | None) -> float:

@@ -14,6 +14,7 @@ from cliplens.statistics import (
     mean_and_deviation,
     mean_difference,
     mean_interval,
+    mean_share_interval,
     percentile_interval,
     poisson_weights,
     ratio_difference,
@@ -244,3 +245,36 @@ def test_the_table_of_weights_is_the_quantile_function_of_poisson_in_steps_of_a_
         assert table[place] == np.argmax(reached >= (place + 0.5) / 65536)
     assert table.mean() == pytest.approx(1.0, abs=1e-4)
     assert (np.diff(table) >= 0).all()
+
+
+@pytest.mark.parametrize("repetitions", [3, 5])
+@pytest.mark.parametrize(("count", "share"), [(5, 0.03), (5, 0.3), (30, 0.03), (30, 0.97), (150, 0.3)])
+@pytest.mark.parametrize("apart", [0.0, 0.05])
+def test_the_interval_of_a_mean_of_shares_covers_the_truth_and_stays_in_range(
+    repetitions: int, count: int, share: float, apart: float
+) -> None:
+    """Shares of latents over seeds: binomial, with seeds alike or as far apart as a correlation of .05."""
+    rng, covered, trials = np.random.default_rng(count), 0, 1500
+    scale = (1 - apart) / apart if apart else 0.0
+    for _ in range(trials):
+        true = rng.beta(share * scale, (1 - share) * scale, repetitions) if apart else np.full(repetitions, share)
+        shares = rng.binomial(count, true) / count
+        mean, low, high = mean_share_interval(shares, np.full(repetitions, float(count)))
+        assert 0 <= low <= mean <= high <= 1
+        assert high - low > 0
+        covered += low <= share <= high
+    assert covered / trials > 0.9
+
+
+def test_the_interval_of_a_mean_of_shares_is_wilsons_where_the_repetitions_agree() -> None:
+    mean, low, high = mean_share_interval(np.array([0.2, 0.2]), np.array([10.0, 30.0]))
+    assert mean == pytest.approx(0.2)
+    assert (low, high) == pytest.approx(tuple(map(float, wilson_interval(0.2, 40))))
+    mean, low, high = mean_share_interval(np.array([0.1, 0.5]), np.array([10.0, 30.0]))
+    swapped = mean_share_interval(1 - np.array([0.1, 0.5, np.nan]), np.array([10.0, 30.0, 5.0]))
+    assert swapped == pytest.approx((1 - mean, 1 - high, 1 - low))
+
+
+def test_the_interval_of_a_mean_of_shares_needs_two() -> None:
+    assert np.isnan(mean_share_interval(np.array([0.5, np.nan]), np.array([4.0, 4.0]))).tolist() == [False, True, True]
+    assert np.isnan(mean_share_interval(np.array([]), np.array([]))).all()

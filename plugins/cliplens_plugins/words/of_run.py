@@ -15,14 +15,14 @@ from cliplens.records import PairedActs
 from cliplens.run import OpenedRun, labels_of
 from cliplens.sae import Dictionary
 from cliplens.sites import MODALITIES
-from cliplens.studies import Study, classes_of_table, sample_codes, twin_of
+from cliplens.studies import ScoredClasses, Study, classes_of_table, sample_codes, twin_of
 from cliplens_plugins.words.kinds import KindShare, kind_shares, split_by_picture
 from cliplens_plugins.words.languages import NameIn, bound_latents, names_in, same_thing
 from cliplens_plugins.words.options import WordsOptions
 from cliplens_plugins.words.presence import LatentWords, Words, latent_words, words_of
-from cliplens_plugins.words.record import Found, Languages, record
+from cliplens_plugins.words.record import Found, Kinds, Languages, record
 from cliplens_plugins.words.standard import Label, Vocabulary
-from cliplens_plugins.words.taggers import open_tagger
+from cliplens_plugins.words.taggers import INSTALL, Tagger, check_language, open_tagger
 from cliplens_plugins.words.tokens import coverage
 
 EMBEDDED = 20_000
@@ -52,28 +52,46 @@ class Read:
 def study_of_run(run: OpenedRun, asked: WordsOptions) -> tuple[Study, list[Label]]:
     """Return the record of the study of a run, and the label of each latent, if a vocabulary is given.
 
+    Where names are mapped to a vocabulary or asked for in a language, and no tagger is installed, kinds of words are
+    left out, with a note.
+
     Raises:
         InputError: the run has one modality or no scores, the tagger is missing, no caption is in the tagged language,
             or the vocabulary cannot be read.
     """
     scored = classes_of_table(run.table, asked.rule)
-    tagger = open_tagger(asked.tagger)
+    tagger = _tagger(asked)
     vocabulary = None if asked.vocabulary is None else Vocabulary.read(asked.vocabulary)
+    if tagger is not None:
+        check_language(tagger, asked.tagged, None)
     read = read_pairs_of(run, asked)
+    kinds, notes = None, [f"Kinds of words are left out, because no tagger is installed: {INSTALL}."]
+    if tagger is not None:
+        check_language(tagger, asked.tagged, read.languages)
+        kinds, notes = _kinds(run, asked, read, tagger, scored)
+    labels = [] if vocabulary is None else _labels(run, vocabulary)
+    return record(Found(kinds, scored, _languages(run, asked, read), labels), asked, notes), labels
+
+
+def _tagger(asked: WordsOptions) -> Tagger | None:
+    """Return the tagger; None where it is not installed and something else was asked for."""
+    try:
+        return open_tagger(asked.tagger)
+    except InputError:
+        if asked.tagger is not None or (asked.vocabulary is None and not asked.names_in):
+            raise
+        return None
+
+
+def _kinds(
+    run: OpenedRun, asked: WordsOptions, read: Read, tagger: Tagger, scored: ScoredClasses
+) -> tuple[Kinds, list[str]]:
     rows = np.array([language == asked.tagged for language in read.languages])
-    if not rows.any():
-        raise InputError(
-            expected=f"captions in {asked.tagged!r}, whose words are tagged",
-            found=f"the languages {', '.join(sorted(set(read.languages)))}",
-            fix="pass --tagged with one of them, and a --tagger of that language",
-        )
     words = words_of([c for c, of in zip(read.captions, rows, strict=True) if of], tagger)
     mine = latent_words(read.codes[0][rows], read.codes[1][rows], words.present, read.chosen_on[rows])
     shares = kind_shares(mine, words.kinds, scored, draws=asked.draws, seed=asked.seed)
     untrained, notes = _untrained(run, asked, read, words, rows)
-    labels = [] if vocabulary is None else _labels(run, vocabulary)
-    found = Found(tagger.name, words, mine, shares, untrained, scored, _languages(run, asked, read), labels)
-    return record(found, asked, notes), labels
+    return Kinds(tagger.name, words, mine, shares, untrained), notes
 
 
 def read_pairs_of(run: OpenedRun, asked: WordsOptions) -> Read:

@@ -32,14 +32,22 @@ class Languages:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The results of a study."""
+class Kinds:
+    """The findings about kinds of words."""
 
     tagger: str
     words: Words
     latents: LatentWords
     shares: Sequence[KindShare]
     untrained: Sequence[KindShare]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The results of a study."""
+
+    kinds: Kinds | None
+    """None where no tagger is installed."""
     scored: ScoredClasses
     languages: Languages | None
     labels: Sequence[Label]
@@ -47,44 +55,27 @@ class Found:
 
 def record(found: Found, asked: WordsOptions, notes: Sequence[str] = ()) -> Study:
     """Return the record of a finished study: findings first, then one table per question."""
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {
-        "Modality class of the latents of each kind of words": [_share_row(s) for s in found.shares if s.latents],
-        "Words that latents stand for": _word_rows(found),
-    }
-    if found.untrained:
-        tables["The same with a dictionary that was never trained"] = [
-            {"kind": s.kind, "class": s.modality, "latents": s.latents, "share": _cell(s.share, s.low, s.high)}
-            for s in found.untrained
-            if s.latents
-        ]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {} if found.kinds is None else _kind_tables(found.kinds)
     linked = {}
     if found.languages is not None:
         tables |= _language_tables(found.languages, found.scored)
         linked["Bound to a language"] = [b.latent for b in found.languages.bound if b.bound][:LONG]
     if found.labels:
         tables["Labels of the fixed vocabulary"] = _label_rows(found.labels)
-    data = {
-        "kinds": [asdict(s) for s in found.shares],
-        "untrained": [asdict(s) for s in found.untrained],
-        "latents": [
-            {"latent": int(k), "word": found.words.words[w], "kind": found.words.kinds[w], "strength": float(s)}
-            for k, (w, s) in enumerate(zip(found.latents.word, found.latents.strength, strict=True))
-            if w >= 0
-        ],
-        "labels": [{"latent": k, **asdict(label)} for k, label in enumerate(found.labels)],
-    }
+    data: dict[str, Any] = {} if found.kinds is None else _kind_data(found.kinds)
+    data["labels"] = [{"latent": k, **asdict(label)} for k, label in enumerate(found.labels)]
     if found.languages is not None:
         one = found.languages
         data["coverage"], data["bound"], data["same_thing"] = (
             [asdict(x) for x in part] for part in (one.covered, one.bound, one.same)
         )
-        data["names"] = {language: [asdict(x) for x in names] for language, names in one.names.items()}  # type: ignore[assignment]
+        data["names"] = {language: [asdict(x) for x in names] for language, names in one.names.items()}
     return Study(
         name="words",
         title="Kinds of words and languages",
         findings=_findings(found),
         tables=tables,
-        notes=(f"Words are tagged by {found.tagger}.", *notes, *NOTES),
+        notes=tuple(notes) if found.kinds is None else (f"Words are tagged by {found.kinds.tagger}.", *notes, *NOTES),
         settings={k: str(v) if k in ("tagger", "vocabulary") and v else v for k, v in vars(asked).items()},
         latents=linked,
         data=data,
@@ -98,6 +89,32 @@ NOTES = (
     "`shuffled` is the range when the kinds are shuffled among the words, `random` that of random latents of the same "
     "number and firing rates. A share inside both says nothing about the kind.",
 )
+
+
+def _kind_tables(kinds: Kinds) -> dict[str, Sequence[Mapping[str, Any]]]:
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {
+        "Modality class of the latents of each kind of words": [_share_row(s) for s in kinds.shares if s.latents],
+        "Words that latents stand for": _word_rows(kinds),
+    }
+    if kinds.untrained:
+        tables["The same with a dictionary that was never trained"] = [
+            {"kind": s.kind, "class": s.modality, "latents": s.latents, "share": _cell(s.share, s.low, s.high)}
+            for s in kinds.untrained
+            if s.latents
+        ]
+    return tables
+
+
+def _kind_data(kinds: Kinds) -> dict[str, Any]:
+    return {
+        "kinds": [asdict(s) for s in kinds.shares],
+        "untrained": [asdict(s) for s in kinds.untrained],
+        "latents": [
+            {"latent": int(k), "word": kinds.words.words[w], "kind": kinds.words.kinds[w], "strength": float(s)}
+            for k, (w, s) in enumerate(zip(kinds.latents.word, kinds.latents.strength, strict=True))
+            if w >= 0
+        ],
+    }
 
 
 def _share_row(s: KindShare) -> dict[str, Any]:
@@ -117,7 +134,7 @@ def _cell(value: float, low: float, high: float) -> str | None:
     return None if np.isnan(value) else with_interval(value, low, high)
 
 
-def _word_rows(found: Found) -> list[dict[str, Any]]:
+def _word_rows(found: Kinds) -> list[dict[str, Any]]:
     count = Counter(int(w) for w in found.latents.word if w >= 0)
     rows = []
     for kind in KINDS:
@@ -196,10 +213,20 @@ def _examples(labels: Sequence[Label], how: str) -> str:
 
 
 def _findings(found: Found) -> list[str]:
-    alive = int(found.scored.alive.sum())
-    named = int(((found.latents.word >= 0) & found.scored.alive).sum())
+    says = [] if found.kinds is None else _of_kinds(found.kinds, found.scored)
+    if found.languages is not None and found.languages.bound:
+        says += _of_languages(found.languages, found.scored)
+    if found.labels:
+        of = [x for x in found.labels if x.name]
+        says.append(f"{sum(x.label is None for x in of)} of {len(of)} names have no label in the vocabulary.")
+    return says
+
+
+def _of_kinds(kinds: Kinds, scored: ScoredClasses) -> list[str]:
+    alive = int(scored.alive.sum())
+    named = int(((kinds.latents.word >= 0) & scored.alive).sum())
     says = [f"{alive - named} of {alive} living latents stand for no single word, so nothing here is about them."]
-    known = [s for s in found.shares if s.latents >= FEW and not np.isnan(s.p)]
+    known = [s for s in kinds.shares if s.latents >= FEW and not np.isnan(s.p)]
     few = [kind for kind in KINDS if kind not in {s.kind for s in known}]
     if few:
         says.append(f"Fewer than {FEW} latents stand for words of the kinds {', '.join(few)}: no statement about them.")
@@ -214,11 +241,6 @@ def _findings(found: Found) -> list[str]:
             f"Latents of {s.kind}s are {more} often {s.modality} than with shuffled kinds: {s.share:.0%}, against "
             f"{s.shuffled_low:.0%} to {s.shuffled_high:.0%} (p {s.p:.3f})."
         )
-    if found.languages is not None and found.languages.bound:
-        says += _of_languages(found.languages, found.scored)
-    if found.labels:
-        of = [x for x in found.labels if x.name]
-        says.append(f"{sum(x.label is None for x in of)} of {len(of)} names have no label in the vocabulary.")
     return says
 
 

@@ -36,6 +36,8 @@ class Tagger(Protocol):
     """Splits a caption into words and gives each its kind."""
 
     name: str
+    language: str | None
+    """Language whose words it knows, as a code of two letters; None for any."""
 
     def tagged(self, caption: str) -> list[tuple[str, Kind]]:
         """Return the words of a caption in lower case, each with its kind."""
@@ -71,6 +73,7 @@ class LexiconTagger:
     """
 
     name = "TextBlob's lexicon (English)"
+    language = "en"
 
     def __init__(self) -> None:
         try:
@@ -104,6 +107,7 @@ class NltkTagger:
     """
 
     name = "NLTK's averaged perceptron (English)"
+    language = "en"
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -140,6 +144,7 @@ class TableTagger:
     """
 
     name = "a table of one's own"
+    language = None
 
     def __init__(self, file: Path) -> None:
         try:
@@ -177,3 +182,28 @@ def open_tagger(given: Path | None) -> Tagger:
     if given is None:
         return LexiconTagger()
     return NltkTagger(given) if given.is_dir() else TableTagger(given)
+
+
+def check_language(tagger: Tagger, tagged: str, known: Sequence[str] | None) -> None:
+    """Check that captions are in the language to tag, and that the tagger knows its words.
+
+    Args:
+        tagger: the tagger.
+        tagged: the language to tag; English may be written en, en-GB, eng or English.
+        known: languages of the captions; None where no column says them.
+
+    Raises:
+        InputError: no caption is in that language, or the tagger is one of another.
+    """
+    if known is not None and tagged not in known:
+        raise InputError(
+            expected=f"--tagged with a language of the captions: {', '.join(sorted(set(known)))}",
+            found=repr(tagged),
+            fix="pass one of these, and a --tagger of that language",
+        )
+    if tagger.language is not None and not tagged.casefold().startswith(tagger.language):
+        raise InputError(
+            expected=f"--tagged with a language that {tagger.name} knows: {tagger.language}",
+            found=repr(tagged),
+            fix="leave --tagged out, or pass a table of words of that language: --tagger words.csv",
+        )

@@ -1,6 +1,7 @@
 """The study on a run of the world, its record, and the command."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from cliplens.errors import InputError
 from cliplens.run import OpenedRun
 from cliplens.studies import read_studies
+from cliplens_plugins.words import of_run
 from cliplens_plugins.words.command import app
 from cliplens_plugins.words.of_run import study_of_run
 from cliplens_plugins.words.options import WordsOptions
@@ -66,3 +68,33 @@ def test_wrong_options_are_said(run: OpenedRun, tagger: Path) -> None:
     done = CliRunner().invoke(app, [str(run.folder.path), "--out", "x.csv"])
     assert isinstance(done.exception, InputError)
     assert "--vocabulary beside --out" in str(done.exception)
+
+
+def test_labels_of_a_vocabulary_need_no_tagger(run: OpenedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "textblob.en", None)
+    names = tmp_path / "labels.txt"
+    names.write_text("ring\nred\n")
+    study, labels = study_of_run(run, WordsOptions(pairs=40, vocabulary=names, draws=20))
+    assert len(labels) == 48
+    assert "names have no label" in study.findings[0]
+    assert study.notes == (
+        "Kinds of words are left out, because no tagger is installed: pip install 'cliplens[words]', or pass a table "
+        "of words and kinds: --tagger words.csv.",
+    )
+    assert "kinds" not in study.data
+    assert "Labels of the fixed vocabulary" in study.tables
+    json.dumps(study.data)
+    with pytest.raises(InputError, match="no package textblob"):
+        study_of_run(run, WordsOptions(pairs=40, draws=20))
+    with pytest.raises(InputError, match="No such file"):
+        study_of_run(run, WordsOptions(pairs=40, vocabulary=names, tagger=tmp_path / "none.csv", draws=20))
+
+
+def test_a_language_that_no_caption_has_is_refused(
+    run: OpenedRun, tagger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        of_run, "_languages_of", lambda _, __, ids: tuple("en" if n % 2 else "de" for n in range(len(ids)))
+    )
+    with pytest.raises(InputError, match=r"--tagged with a language of the captions: de, en, but found 'xx'"):
+        study_of_run(run, WordsOptions(pairs=40, tagger=tagger, tagged="xx", draws=20))

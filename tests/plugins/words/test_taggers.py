@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliplens.errors import InputError
-from cliplens_plugins.words.taggers import NltkTagger, TableTagger, kind_of_tag, open_tagger, words_in
+from cliplens_plugins.words.taggers import NltkTagger, TableTagger, check_language, kind_of_tag, open_tagger, words_in
 
 
 def test_words_are_split_without_their_punctuation() -> None:
@@ -103,3 +103,18 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path, text: str, message: str
         TableTagger(file)
     with pytest.raises(InputError, match="No such file"):
         TableTagger(tmp_path / "none.csv")
+
+
+def test_a_tagger_of_english_refuses_another_language(tmp_path: Path) -> None:
+    pytest.importorskip("textblob")
+    english = open_tagger(None)
+    for language in ("en", "en-GB", "eng", "English"):
+        check_language(english, language, None)
+    with pytest.raises(InputError, match=r"a language that TextBlob's lexicon \(English\) knows: en, but found 'xx'"):
+        check_language(english, "xx", None)
+    file = tmp_path / "words.csv"
+    file.write_text("word,kind\nHund,noun\n", encoding="utf-8")
+    check_language(open_tagger(file), "de", None)
+    check_language(open_tagger(file), "de", ["en", "de"])
+    with pytest.raises(InputError, match=r"a language of the captions: de, en, but found 'xx'. Fix: pass one of these"):
+        check_language(open_tagger(file), "xx", ["en", "de", "en"])
