@@ -18,6 +18,7 @@ from cliplens_plugins.comparison.noise import (
     Noise,
     Verdict,
     decide,
+    interval,
     pooled,
     pseudo_values,
     reseed_bound,
@@ -140,7 +141,7 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
     floor = float(np.mean([v.floor for v in values]))
     if values[0].replicates is not None:
         drawn = np.mean([v.replicates for v in values if v.replicates is not None], axis=0)
-        low, high = interval(value, drawn)
+        low, high = interval(value, drawn, figure.bounds)
         return Measured(value, low, high, control, each, _deviation(drawn), drawn, group, floor)
     if values[0].units is not None:
         units = np.concatenate([v.units for v in values if v.units is not None])
@@ -152,22 +153,6 @@ def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mappi
 def _deviation(drawn: Float[np.ndarray, " replicate"]) -> float:
     """Return the standard deviation of the replicates that have a value; nan with fewer than two."""
     return float(np.nanstd(drawn, ddof=1)) if np.isfinite(drawn).sum() > 1 else NAN
-
-
-def interval(value: float, drawn: Float[np.ndarray, " replicate"]) -> tuple[float, float]:
-    """Return the 95 % interval of a figure from its replicates, moved so that their mean is the figure.
-
-    Replicates are biased where a figure is no mean: a sample with repeated pictures has less variance about its own
-    mean, and rare latents do not fire in it.
-
-    >>> interval(5.0, np.arange(41.0))
-    (-14.0, 24.0)
-    """
-    known = drawn[~np.isnan(drawn)]
-    if len(known) < 2 or np.isnan(value):
-        return NAN, NAN
-    low, high = np.quantile(known - known.mean(), [0.025, 0.975])
-    return float(value + low), float(value + high)
 
 
 def _seeds_by_group(figure: Figure, measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, list[Sequence[float]]]:
@@ -201,7 +186,8 @@ def _difference(
     difference = a.value - b.value
     if a.replicates is not None and b.replicates is not None:
         drawn = a.replicates - b.replicates
-        low, high = interval(difference, drawn)
+        most = figure.bounds[1] - figure.bounds[0]
+        low, high = interval(difference, drawn, (-most, most))
         deviation = _deviation(drawn)
     else:
         deviation = float(np.hypot(a.deviation, b.deviation))
@@ -289,9 +275,9 @@ def rows_of(found: Comparison) -> list[dict[str, Any]]:
             row |= {f"basis_{part}": value for part, value in subject.basis.items()}
             for figure in found.figures:
                 value = found.single[subject.name].get(figure.name)
-                low, high = (
-                    (NAN, NAN) if value is None or value.replicates is None else interval(value.value, value.replicates)
-                )
+                low, high = NAN, NAN
+                if value is not None and value.replicates is not None:
+                    low, high = interval(value.value, value.replicates, figure.bounds)
                 row[figure.name] = NAN if value is None else value.value
                 row |= {f"{figure.name}_low": low, f"{figure.name}_high": high}
                 row[f"{figure.name}_control"] = NAN if value is None else value.control

@@ -24,7 +24,7 @@ from cliplens_plugins.comparison.replicates import (
 from cliplens_plugins.comparison.sample import Sample
 from cliplens_plugins.comparison.subjects import Subject
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 _INPUT = ("pairs", "model", "hook", "token")
 _NAMES = ("name_image_on_captions", "name_text_on_images")
 _SHUFFLED = ("names_from_images_on_captions_shuffled", "names_from_captions_on_images_shuffled")
@@ -43,12 +43,14 @@ class Figure:
     """1 where more is better, -1 where less is, 0 where neither."""
     control: str
     """Description of the control; "" where there is none."""
+    bounds: tuple[float, float]
+    """The least and the largest value that it can have; intervals end there."""
     sampled: str = "pictures"
     """The units of the bootstrap: pictures, latents, or "" where there is none."""
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure("l0", "L0", "Latents that fire per sample, on average.", _INPUT, 0, ""),
+    Figure("l0", "L0", "Latents that fire per sample, on average.", _INPUT, 0, "", (0.0, INF)),
     Figure(
         "explained_variance",
         "Explained variance",
@@ -56,6 +58,7 @@ FIGURES: tuple[Figure, ...] = (
         (*_INPUT, "centring"),
         1,
         "a random dictionary of the same L0",
+        (-INF, 1.0),
     ),
     Figure(
         "ms_image",
@@ -64,6 +67,7 @@ FIGURES: tuple[Figure, ...] = (
         ("pairs", "judge"),
         1,
         "a random dictionary of the same L0",
+        (-1.0, 1.0),
     ),
     Figure(
         "ms_text",
@@ -72,6 +76,7 @@ FIGURES: tuple[Figure, ...] = (
         ("pairs", "judge"),
         1,
         "a random dictionary of the same L0",
+        (-1.0, 1.0),
     ),
     Figure(
         "single_modality_share",
@@ -80,6 +85,7 @@ FIGURES: tuple[Figure, ...] = (
         ("pairs", "token"),
         0,
         "a random dictionary of the same L0",
+        (0.0, 1.0),
     ),
     Figure(
         "recovery",
@@ -88,6 +94,7 @@ FIGURES: tuple[Figure, ...] = (
         ("pairs", "token"),
         1,
         "always the most frequent class",
+        (0.0, 1.0),
     ),
     Figure(
         "names",
@@ -96,6 +103,7 @@ FIGURES: tuple[Figure, ...] = (
         ("pairs", "model", "namer", "vocabulary", "judge"),
         1,
         "shuffled names",
+        (0.0, 1.0),
         "latents",
     ),
     Figure(
@@ -105,6 +113,7 @@ FIGURES: tuple[Figure, ...] = (
         ("model", "hook", "token"),
         1,
         "random mixtures of the rows",
+        (-1.0, 1.0),
         "",
     ),
 )

@@ -13,9 +13,9 @@ from jaxtyping import Bool, UInt64
 from cliplens.errors import InputError
 from cliplens.files import read_json
 from cliplens.records import LatentTable
-from cliplens.run import OpenedRun, SweepFolder, check_whole, scored_on
+from cliplens.run import OpenedRun, SweepFolder, check_whole, scored_on, training_config
 from cliplens.runfolder import RunFolder
-from cliplens.sae import Dictionary, located, open_dictionary
+from cliplens.sae import Dictionary, located, open_dictionary, sparsity_fields
 from cliplens.settings import Settings
 
 _TRAINING = ("architecture", "d_sae", "k", "sparsity", "samples", "batch_size", "lr", "centre", "held_out")
@@ -77,10 +77,20 @@ class Subject:
         }
 
     @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that make it another dictionary, by name; defaults as the numbers that they stand for."""
+        asked = asdict(self.asked)
+        found = {name: asked[name] for name in _VARIED}
+        if self.asked.sae is None:
+            field = sparsity_fields(self.asked.architecture)[0]
+            config = training_config(self.asked, self.dictionary.d_in)
+            found |= {"d_sae": self.dictionary.d_sae, "k": None if field is None else getattr(config, field)}
+        return found
+
+    @cached_property
     def configuration(self) -> str:
         """Everything but the seed that makes it another dictionary. Equal for dictionaries that are reseeds."""
-        asked = asdict(self.asked)
-        return repr([(name, asked[name]) for name in _VARIED] + [sorted(self.basis.items())])
+        return repr([*self.settings.items(), sorted(self.basis.items())])
 
     def holds_out(self, keys: UInt64[np.ndarray, " pair"]) -> Bool[np.ndarray, " pair"]:
         """Return which pairs it was not trained on, as far as is known; all for a given dictionary."""
@@ -164,25 +174,46 @@ def _with_different_names(found: Sequence[Subject]) -> list[Subject]:
 def configurations(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
     """Group dictionaries that differ by their seed only, under a short name that says what varies.
 
-    Dictionaries of the same seed and settings from two folders are one configuration as well.
+    Dictionaries of the same seed and settings from two folders are one configuration as well. Settings at their default
+    are said too. Where settings do not tell two apart, the parts of their basis do, then the names of their folders.
     """
     groups: dict[str, list[Subject]] = {}
     for subject in subjects:
         groups.setdefault(subject.configuration, []).append(subject)
     leads = [members[0] for members in groups.values()]
-    varying = [n for n in _VARIED if len({repr(getattr(s.asked, n)) for s in leads}) > 1 and n != "sae"]
-    named: dict[str, list[Subject]] = {}
-    for members in groups.values():
-        name = _label(members[0], varying)
-        while name in named:
-            name += "'"
-        named[name] = members
-    return named
+    varying = [n for n in _VARIED if len({repr(s.settings[n]) for s in leads}) > 1 and n != "sae"]
+    labels = [_label(lead, varying) for lead in leads]
+    for alike in _equal(labels):
+        parts = [p for p in leads[0].basis if len({leads[n].basis[p] for n in alike}) > 1]
+        for n in alike:
+            also = [f"{part} {_short(leads[n].basis[part])}" for part in parts]
+            labels[n] = ", ".join([labels[n], *also] if labels[n] else also)
+    labels = [label or lead.name for label, lead in zip(labels, leads, strict=True)]
+    for alike in _equal(labels):
+        for n in alike:
+            labels[n] = f"{labels[n]}, {leads[n].name}"
+    return dict(zip(labels, groups.values(), strict=True))
+
+
+def _equal(labels: Sequence[str]) -> list[list[int]]:
+    """Return the places of labels that occur more than once, label by label."""
+    places = [[n for n, other in enumerate(labels) if other == label] for label in dict.fromkeys(labels)]
+    return [held for held in places if len(held) > 1]
 
 
 def _label(subject: Subject, varying: Sequence[str]) -> str:
+    """Return what varies, in words; "" where no setting does."""
     if subject.given is not None:
         return subject.name
-    said = [(name.replace("_", " "), getattr(subject.asked, name)) for name in varying]
-    parts = [str(value) if name in ("architecture", "hook", "model") else f"{name} {value}" for name, value in said]
-    return ", ".join(part for part, (_, value) in zip(parts, said, strict=True) if value is not None) or subject.name
+    counted = subject.settings.get("k") is not None
+    said = [(name.replace("_", " "), subject.settings[name]) for name in varying if name != "k" or counted]
+    parts = [
+        str(value) if name in ("architecture", "hook", "model") else f"{name} {'default' if value is None else value}"
+        for name, value in said
+    ]
+    return ", ".join(parts)
+
+
+def _short(value: str) -> str:
+    """Return a part of a basis; of a hash, its beginning."""
+    return value[:8] if len(value) == 64 and set(value) <= set("0123456789abcdef") else value
