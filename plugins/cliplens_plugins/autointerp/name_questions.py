@@ -1,7 +1,5 @@
 """Ask a model for the name of one latent, and parse the answer."""
 
-import base64
-import io
 import json
 import re
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cliplens.errors import PairsError
+from cliplens.pages import png_uri
 from cliplens.pairs import open_image
 from cliplens.records import Evidence, Exemplars, Name, Pair
 from cliplens.sites import Modality
@@ -108,7 +107,4 @@ def _picture(pair: Pair) -> list[dict[str, Any]]:
     except PairsError:
         return []
     image.thumbnail((_SIDE, _SIDE))
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    url = f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-    return [{"type": "image_url", "image_url": {"url": url}}]
+    return [{"type": "image_url", "image_url": {"url": png_uri(image)}}]

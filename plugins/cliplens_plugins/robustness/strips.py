@@ -1,12 +1,11 @@
 """Strips of pictures for the report: clean, attacked, and the difference amplified."""
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from cliplens.pages import png_uri
 from cliplens_plugins.robustness.pixels import Pixels, picture_of
 
 _SIDE = 120
@@ -32,9 +31,7 @@ def strip(rows: Sequence[Sequence[Image.Image]]) -> str:
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             canvas.paste(_sized(picture), (x * (_SIDE + _GAP), y * (_SIDE + _GAP)))
-    with io.BytesIO() as buffer:
-        canvas.save(buffer, "PNG", optimize=True)
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(canvas, optimize=True)
 
 
 def _sized(picture: Image.Image) -> Image.Image:

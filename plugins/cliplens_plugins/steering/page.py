@@ -1,7 +1,5 @@
 """Write the page of a steering session: one HTML file with a slider over doses, the figures and the edits."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import jinja2
 from PIL import Image
 
 from cliplens.files import write_text
+from cliplens.pages import png_uri
 from cliplens_plugins.steering.figures import as_table
 from cliplens_plugins.steering.given import reference_of
 from cliplens_plugins.steering.mixing import grids
@@ -118,6 +117,4 @@ def _picture_at(reference: str | None) -> str | None:
 
 
 def _embedded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png_uri(picture.convert("RGB"))

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 from functools import cache, partial
 from importlib.resources import files
@@ -9,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from cliplens.pages.wording import count, figure, share
 
@@ -27,16 +29,32 @@ def base_style() -> str:
 
 @cache
 def environment(package: str) -> Environment:
-    """Return the environment of the templates in the assets of a package. Everything put into a template is escaped."""
+    """Return the environment of the templates in the assets of a package. Everything put into a template is escaped.
+
+    `{% include "pages/head.html" %}` is the head of every page; it takes `title`, `style`, `script_hash`, and
+    `picture_source` where pictures are files.
+    """
     made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
-        loader=FunctionLoader(partial(asset, package)),
+        loader=FunctionLoader(partial(_template, package)),
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.filters.update(figure=figure, count=count, share=share)
     return made
+
+
+def _template(package: str, name: str) -> str:
+    shared = name.removeprefix("pages/")
+    return asset(package, name) if shared == name else asset("cliplens.pages", shared)
+
+
+def png_uri(picture: Image.Image, *, optimize: bool = False) -> str:
+    """Return a picture as the data URI of a PNG."""
+    with io.BytesIO() as buffer:
+        picture.save(buffer, "PNG", optimize=optimize)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def embedded(content: Any) -> Markup:
