@@ -11,6 +11,8 @@ from cliplens.run import Settings
 from cliplens.run.controls import RESEEDS, SINGLE, Scored, controls, first_batches, notes_of, table_of
 from cliplens.run.trained_controls import shuffled_weights
 from cliplens.statistics import mean_difference, share_difference
+from cliplens.tally import tally
+from cliplens_plugins.monosemanticity import MonosemanticityMetric
 from support.planted import batches_of, planted_codes
 from support.tiny import tiny_images, tiny_model
 
@@ -52,6 +54,18 @@ def test_wide_dictionaries_are_controlled_in_parts(monkeypatch: pytest.MonkeyPat
     for figure, by_control in whole.items():
         for control, row in by_control.items():
             assert parts[figure][control] == pytest.approx(row, abs=1e-9, nan_ok=True), (figure, control)
+
+
+def test_of_many_latents_some_are_drawn_for_all_figures_but_explained_variance(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = controls(scored(), decoder())
+    monkeypatch.setattr("cliplens.run.controls.LATENTS", 20)
+    some = controls(scored(), decoder())
+    assert some.keys() == whole.keys()
+    assert some["explained_variance"]["untrained"] == pytest.approx(whole["explained_variance"]["untrained"], abs=1e-12)
+    drawn = np.sort(np.random.default_rng(17).choice(36, 20, replace=False))
+    table = tally(scored(), [MonosemanticityMetric()], decoder=None).table
+    assert some["ms_image"]["untrained"]["value"] == pytest.approx(np.nanmean(table["ms_image"][drawn]))
+    assert some["ms_image"]["untrained"]["value"] != whole["ms_image"]["untrained"]["value"]
 
 
 def test_a_judge_that_knows_nothing_is_within_its_control_and_a_note_says_so() -> None:

@@ -38,6 +38,15 @@ def test_parts_are_joined_and_rows_are_ordered_as_in_dense_codes(seed: int, size
 
 
 @given(st.integers(0, 1000))
+def test_codes_of_some_latents_are_their_columns(seed: int) -> None:
+    dense = _codes(seed)
+    latents = np.flatnonzero(np.random.default_rng(seed).random(dense.shape[1]) < 0.5)
+    found = SparseCodes.from_dense(dense).of_latents(latents)
+    assert torch.equal(found.dense(), dense[:, torch.as_tensor(latents)])
+    assert found.d_sae == len(latents)
+
+
+@given(st.integers(0, 1000))
 def test_joint_firings_list_every_place_where_either_fires(seed: int) -> None:
     image, text = _codes(seed), _codes(seed + 1)
     ids = tuple(str(i) for i in range(len(image)))

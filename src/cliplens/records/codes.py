@@ -85,6 +85,14 @@ class SparseCodes:
         rows, by_row = rows.sort(stable=True)
         return SparseCodes(rows, self.latents[by_row], self.values[by_row], self.n_rows, self.d_sae)
 
+    def of_latents(self, latents: Int64[np.ndarray, " some"]) -> "SparseCodes":
+        """Return the codes of some latents, in increasing order, renumbered from 0."""
+        number = torch.full((self.d_sae,), -1, device=self.latents.device)
+        number[torch.as_tensor(latents, device=number.device)] = torch.arange(len(latents), device=number.device)
+        mine = number[self.latents] >= 0
+        renumbered = number[self.latents[mine]]
+        return SparseCodes(self.rows[mine], renumbered, self.values[mine], self.n_rows, len(latents))
+
     def take(self, kept: Bool[np.ndarray, " row"]) -> "SparseCodes":
         """Return the codes of some rows, renumbered from 0."""
         chosen = torch.as_tensor(kept, device=self.rows.device)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -30,8 +30,8 @@ _METRICS = ("mds", "ms", "embsim", "fidelity")
 _COLUMNS = ("value", "control", "difference", "low", "high")
 _VARIANCE = "explained_variance"
 NAN = float("nan")
-_LARGE = 8192
-"""Number of latents from which on EmbSim is left out, because it is slow: it compares samples latent by latent."""
+LATENTS = 8192
+"""Most latents that are compared; of more, so many are drawn, the same for a dictionary and its controls."""
 _SEED = 17
 _JUDGED = ("ms_image", "ms_text", "mms", "embsim_image", "embsim_text", "winrate_image", "winrate_text")
 _MEANS = {"untrained": _JUDGED, "permuted": ("cofiring",)}
@@ -41,7 +41,7 @@ RESEEDS = "reseeds"
 ABOVE, WITHIN, BELOW = "above the control", "within the control", "below the control"
 _TWO_SEEDS = 1.96 * 2**0.5
 """Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
-_ENTRIES = 2**24
+_ENTRIES = 2**22
 """Largest number of entries of a dense matrix of codes."""
 SINGLE = "single_modality_share"
 """Share of living latents that are ImgD or TextD by the fixed cuts."""
@@ -203,11 +203,25 @@ def notes_of(found: Controls) -> list[str]:
 
 
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
-    names = _METRICS if len(decoder) < _LARGE else tuple(name for name in _METRICS if name != "embsim")
-    metrics = [metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in names]
-    return tally(
-        batches, metrics, decoder=None, merge=False
-    )  # without the decoder, whose nearest rows no control needs
+    metrics = [metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in _METRICS]
+    some = _drawn_latents(len(decoder))
+    narrow = batches if some is None else (_narrowed(batch, some) for batch in batches)
+    # without the decoder, whose nearest rows no control needs
+    return tally(narrow, metrics, decoder=None, merge=False)
+
+
+def _drawn_latents(d_sae: int) -> Int64[np.ndarray, " drawn"] | None:
+    """Return the latents that are compared, drawn at random; None for all."""
+    if d_sae <= LATENTS:
+        return None
+    return np.sort(np.random.default_rng(_SEED).choice(d_sae, LATENTS, replace=False))
+
+
+def _narrowed(batch: Batch, latents: Int64[np.ndarray, " drawn"]) -> Batch:
+    """Return the batch with the codes of some latents. Activations and their reconstruction stay those of all."""
+    codes = batch.codes
+    image, text = (None if c is None else c.of_latents(latents) for c in (codes.image, codes.text))
+    return replace(batch, codes=PairedCodes(codes.ids, image, text, codes.units))
 
 
 def _of_means(values: np.ndarray, control: np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cliplens.pairs import Pairs, RowAccount, is_emoji, open_image
 from cliplens.progress import Bar
 from cliplens.records import WARNING, Batch, Exemplars, GroundTruth, Pair, PairedActs, Positions, Units
 from cliplens.run.context import RunContext
-from cliplens.run.controls import TITLE, controls, first, first_batches, notes_of, table_of
+from cliplens.run.controls import LATENTS, TITLE, controls, first, first_batches, notes_of, table_of
 from cliplens.run.degenerate import warnings_of, warnings_of_pairs
 from cliplens.run.dictionary import by_modality, scored_on
 from cliplens.run.memory import Kept
@@ -31,7 +31,6 @@ from cliplens.run.units import units_of
 from cliplens.sae import Dictionary, calibration_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
-from cliplens.store.memory import reused_memory
 from cliplens.tally import TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
@@ -43,7 +42,7 @@ SHOWN = 20
 
 def score(context: RunContext, log: StepLog) -> None:
     """Score every latent. Writes scores/ and exemplars/."""
-    with log.timed("score"), reused_memory():
+    with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
         metrics = list(registry.made("metrics", Metric))
         kept: list[Batch] = []
@@ -55,7 +54,7 @@ def score(context: RunContext, log: StepLog) -> None:
         del metrics  # their sums take as much memory as those of the controls
     if context.group.rank != 0:
         return
-    with log.timed("controls"), reused_memory():
+    with log.timed("controls"):
         if context.group.size > 1:  # the first batches of all processes, as one process sees them
             kept = first(held_out_batches(context, of_all=True))
         trained, missing = trained_controls(context, kept) if context.settings.controls else ({}, [])
@@ -212,6 +211,8 @@ def _repeated(judged: PairedActs, ids: Sequence[str]) -> PairedActs:
 
 def _notes(context: RunContext) -> list[str]:
     notes = []
+    if context.dictionary.d_sae > LATENTS:
+        notes.append(f"The controls compare {LATENTS:,} latents, drawn at random; explained variance is that of all.")
     if context.cache.truncated:
         notes.append(f"{context.cache.truncated} captions were longer than the model's context and were truncated.")
     if isinstance(context.clip, Embeddings):

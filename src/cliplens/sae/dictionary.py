@@ -24,8 +24,9 @@ from cliplens.sae.inference import inference
 from cliplens.sae.pretrained import read_pretrained
 from cliplens.sites import MODALITIES, Modality, Site
 
-_DENSE_LIMIT = 2**24
-"""Largest number of entries of a dense code matrix; more rows are encoded in parts."""
+_DENSE_LIMIT = 2**22
+"""Largest number of entries of a dense code matrix; more rows are encoded in parts. The C library reuses the memory of
+one that is this small, and returns that of a larger one to the system each time."""
 
 
 class Dictionary(NearestNames):
