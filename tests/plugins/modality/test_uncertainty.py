@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from cliplens.keys import hashed, hashed_uniform, pair_keys
 from cliplens.records import PairedCodes, SparseCodes
@@ -204,3 +205,11 @@ def test_replicates_do_not_depend_on_batches_or_merges() -> None:
     expected, found = whole.findings(None).columns, merged.findings(None).columns
     for column in ("mds_low", "mds_high", "mds_q"):
         np.testing.assert_allclose(found[column], expected[column], rtol=1e-12, atol=1e-12)
+
+
+def test_p_is_the_bound_by_its_formula_and_never_above_hoeffdings() -> None:
+    t = np.linspace(0.0, 6.0, 241)
+    bound = 2 * norm.sf(t) / (4 * norm.sf(np.sqrt(2)))
+    found = swap_p(torch.as_tensor(3 * t), torch.full_like(torch.as_tensor(t), 9.0))
+    np.testing.assert_allclose(found, np.minimum(bound, 1), rtol=1e-12)
+    assert (found <= np.minimum(2 * np.exp(-(t**2) / 2), 1)).all()
