@@ -238,7 +238,7 @@ def test_wilsons_interval_stays_within_0_and_1_at_both_ends(level: float) -> Non
 
 
 def test_the_table_of_weights_is_the_quantile_function_of_poisson_in_steps_of_a_65536th() -> None:
-    table = _table()
+    table = _table.__wrapped__()  # not the one kept in memory
     assert table.shape == (65536,)
     reached = poisson.cdf(np.arange(30), 1.0)
     for place in (0, 1, 24108, 24109, 24110, 48218, 48219, 60273, 60274, 65534, 65535):
@@ -278,3 +278,19 @@ def test_the_interval_of_a_mean_of_shares_is_wilsons_where_the_repetitions_agree
 def test_the_interval_of_a_mean_of_shares_needs_two() -> None:
     assert np.isnan(mean_share_interval(np.array([0.5, np.nan]), np.array([4.0, 4.0]))).tolist() == [False, True, True]
     assert np.isnan(mean_share_interval(np.array([]), np.array([]))).all()
+
+
+@pytest.mark.parametrize(("hits", "n", "control_hits", "control_n"), [(0, 0, 1, 2), (1, 2, 0, 0), (0, 0, 0, 0)])
+def test_the_difference_of_shares_of_nothing_is_three_times_nan(
+    hits: int, n: int, control_hits: int, control_n: int
+) -> None:
+    found = share_difference(hits, n, control_hits, control_n)
+    assert len(found) == 3
+    assert np.isnan(found).all()
+    nothing = np.zeros(0)
+    for empty in (mean_interval(nothing), mean_difference(nothing, np.ones(2)), mean_difference(np.ones(2), nothing)):
+        assert len(empty) == 3
+        assert np.isnan(empty).all()
+    ratios = ratio_difference(np.zeros((2, 3)), np.ones((2, 3)))
+    assert len(ratios) == 3
+    assert np.isnan(ratios).all()

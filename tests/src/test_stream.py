@@ -11,6 +11,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Decoded, Pairs, Quarantine
 from cliplens.sites import Site, sites_of
 from cliplens.stream import ReadBatch, SiteActs, SiteReader, finite, stream
+from cliplens.stream.reader import _lengths
 from support.pictures import files_of, noise_pairs
 from support.tiny import TinyTokenizer, tiny_model, tiny_preprocess
 
@@ -177,3 +178,9 @@ def test_the_end_token_is_found_where_it_is_not_the_largest_id() -> None:
     assert clip.towers["text"].special_position(tokens).tolist() == [2, 4]
     read = clip.towers["text"].read(tokens, ["blocks.2.hook_resid_post"])["blocks.2.hook_resid_post"]
     assert read.shape == (2, 8, 48)
+
+
+def test_a_caption_reaches_to_its_last_token_or_to_the_one_that_is_read() -> None:
+    """A token of id 0 may be the one that is read, or stand between others."""
+    tokens = torch.tensor([[5, 0, 0, 0], [5, 6, 0, 0], [5, 0, 7, 0], [0, 0, 0, 0]])
+    assert _lengths(tokens, torch.tensor([2, 0, 1, 0])).tolist() == [3, 2, 3, 1]

@@ -254,7 +254,7 @@ def test_latents_beyond_sixteen_bits_keep_their_own_samples(d_sae: int) -> None:
     codes = SparseCodes(
         torch.tensor([0, 0, 1, 1]),
         torch.tensor([0, last, 0, last]),
-        torch.tensor([1.0, 4.0, 2.0, 3.0], dtype=torch.float64),
+        torch.tensor([1.0, 4.0, 3.5, 3.0], dtype=torch.float64),
         2,
         d_sae,
     )
@@ -421,3 +421,16 @@ def test_of_pairs_that_share_a_picture_or_a_text_the_strongest_stands_for_it(mod
                 best[key] = min(best.get(key, (0.0, "")), (-value, name))
         expected = [(name, -value) for value, name in sorted(best.values())[:4]]
         assert _kept(samples, latent, ids) == _kept(parts, latent, ids) == expected
+
+
+class NeedsPairs(Counting):
+    name = "needs_pairs"
+    needs = frozenset({"pairs"})
+
+
+@pytest.mark.parametrize("sides", [(True, True), (True, False), (False, True)])
+def test_pairs_are_images_and_captions(sides: tuple[bool, bool]) -> None:
+    image, text = (torch.ones(1, 2) if side else None for side in sides)
+    found = tally([batch_of(("a",), image, text)], [NeedsPairs()], decoder=None)
+    assert bool(found.figures) == all(sides)
+    assert any("needs both an image and a caption" in note for note in found.notes) != all(sides)

@@ -78,6 +78,19 @@ def test_a_latent_that_the_draw_did_not_see_has_pictures_of_average_size() -> No
     assert 1 < mean < 6
 
 
+def test_one_picture_that_comes_twice_is_one_unit() -> None:
+    ids = ("a.png", "b.png", "b.png#1", "c.png")
+    image, text = np.array([[3.0], [3.0], [3.0], [1.0]]), np.array([[1.0], [1.0], [1.0], [1.0]])
+    sums, draw, codes = Sums(), PairsDraw(), codes_of(ids, image, text)
+    add_pairs(sums, codes)
+    draw.update(codes)
+    found = picture_sums(sums, draw)
+    d = np.array([0.25, 0.5, 0.0])  # 3 / 4 - 1 / 2, twice for b
+    of_picture = {"pictures": 3, "n2": 1 + 4 + 1, "nd": 0.25 + 2 * 0.5, "d2": (d**2).sum()}
+    assert {name: float(getattr(found, name)[0]) for name in of_picture} == pytest.approx(of_picture)
+    assert found.repeated.tolist() == [True]
+
+
 def test_no_pairs_and_pictures_of_one_pair_are_the_sums_over_pairs() -> None:
     sums = Sums()
     for name, value in (("any", [3.0, 0.0]), ("d1", [0.5, 0.0]), ("d2", [0.25, 0.0])):

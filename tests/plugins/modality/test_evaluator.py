@@ -166,3 +166,15 @@ def test_shares_are_of_the_living_latents_even_of_one_and_of_none() -> None:
         figures = ModalityEvaluator(acts)(sae, None, None)
         assert figures["modality/alive"] == alive / 8
         assert figures["modality/both"] == figures["modality/CrossD"] == alive
+
+
+@torch.no_grad()
+def test_a_latent_of_one_modality_is_not_one_of_both() -> None:
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=2, d_sae=2, k=1))
+    sae.W_enc.copy_(torch.eye(2))
+    sae.b_dec.zero_()
+    sae.b_enc.zero_()
+    image, text = torch.tensor([[1.0, 0.0]]).repeat(4, 1), torch.tensor([[0.0, 1.0]]).repeat(4, 1)
+    figures = ModalityEvaluator(PairedActs(tuple("abcd"), image, text))(sae, None, None)
+    assert (figures["modality/alive"], figures["modality/both"]) == (1.0, 0.0)
+    assert (figures["modality/ImgD"], figures["modality/TextD"]) == (0.5, 0.5)

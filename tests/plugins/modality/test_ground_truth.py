@@ -8,7 +8,7 @@ from cliplens.keys import held_out, pair_keys
 from cliplens.records import Batch, GroundTruth
 from cliplens.tally import tally
 from cliplens_plugins.modality import VARIANTS, GroundTruthMetric, mds
-from cliplens_plugins.modality.ground_truth import _SPLIT_SEED, LEAST_ROWS
+from cliplens_plugins.modality.ground_truth import _SPLIT_SEED, LEAST_ROWS, _recovery
 from support.planted import batch_of
 
 N = 3000
@@ -128,3 +128,36 @@ def test_a_value_of_a_few_rows_is_no_label() -> None:
         image[:, 11] = torch.tensor(rare)  # fires on the rare rows alone
         found = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None)
         assert found.table["truth"][11] == expected
+
+
+def test_latents_without_a_label_have_factor_and_value_minus_one() -> None:
+    truth, image, text = world()
+    metric = GroundTruthMetric()
+    for batch in batches(truth, image, text):
+        metric.update(batch)
+    labels = metric.labels()
+    assert labels.factor[-2:].tolist() == labels.value[-2:].tolist() == [-1, -1]
+    assert (labels.factor[:-2] >= 0).all()
+    assert labels.classes(truth.sharing)[-2:].tolist() == ["", ""]
+    none = metric.labels(least=1.1)
+    assert (none.factor == -1).all()
+    assert (none.classes(truth.sharing) == "").all()
+
+
+def test_a_score_is_judged_by_how_even_it_is() -> None:
+    """Shared latents have scores near one half, whichever side of it the others are on."""
+    score = np.array([0.5, 0.45, 0.9, 0.1, 0.95, np.nan, 0.5])
+    classes = np.array(["CrossD", "CrossD", "ImgD", "TextD", "ImgD", "CrossD", ""])
+    row = _recovery("mds", score, classes)
+    assert (row["score"], row["auroc"], row["accuracy_fixed"]) == ("mds", 1.0, 1.0)
+    together = _recovery("cofiring", score, classes)
+    assert together["auroc"] == pytest.approx(2 / 6)  # here the score itself is how much is shared
+    assert np.isnan(together["accuracy_fixed"])
+
+
+def test_a_latent_that_fires_once_is_alive() -> None:
+    truth, image, text = world()
+    image[:, 10] = text[:, 10] = 0
+    image[3, 10] = 1.0
+    found = tally(batches(truth, image, text), [GroundTruthMetric()], decoder=None)
+    assert found.figures["ground_truth"]["unlabelled"] == 1

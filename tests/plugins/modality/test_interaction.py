@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cliplens.errors import InputError
 from cliplens.keys import hashed, pair_keys
+from cliplens.records import PairedCodes, SparseCodes
 from cliplens.tally import tally
 from cliplens_plugins.modality import (
     BridgeMetric,
@@ -20,6 +21,7 @@ from cliplens_plugins.modality import (
     without_latents,
 )
 from cliplens_plugins.modality.causal import pair_log_probability
+from cliplens_plugins.modality.draw import PairsDraw
 from support.planted import Planted, batches_of, planted_codes
 
 
@@ -204,3 +206,23 @@ def test_a_pair_that_just_fills_the_budget_is_in_the_draw(budget: int) -> None:
             kept.update(batch.codes)
         assert kept.n_pairs == pairs
     assert len(slow_draw(planted, exactly - 1)) < len(rows)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_merged_draws_keep_no_pair_beyond_the_smallest_one_left_out(first: bool) -> None:
+    """Of pairs in the order of the draw with 4, 4, 4 and 1 firings, a budget of 9 holds two; the last would fit."""
+    names = np.array([f"p{n}" for n in range(40)])
+    order = names[np.argsort(hashed(pair_keys(names.tolist()), 83))]
+    full, one = torch.ones(3, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    draws = [PairsDraw(firings=9) for _ in range(3)]
+    parts = [(order[:3], full), (order[3:4], one)]
+    for held, some in zip(draws, (parts[:1], parts[1:], parts), strict=True):
+        for ids, dense in some:
+            silent = SparseCodes.from_dense(torch.zeros_like(dense))
+            held.update(PairedCodes(tuple(ids.tolist()), SparseCodes.from_dense(dense), silent))
+    left, right, whole = draws
+    assert (left.n_pairs, right.n_pairs) == (2, 1)
+    merged, other = (left, right) if first else (right, left)
+    merged.merge(other)
+    assert merged.n_pairs == whole.n_pairs == 2
+    assert merged._limit == whole._limit

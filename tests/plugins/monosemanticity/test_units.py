@@ -68,3 +68,23 @@ def test_equal_texts_count_once() -> None:
     kept = [[texts[batch.ids.index(top.ids[p])] for p in row if p >= 0] for row in top.table()]
     assert [len(set(row)) for row in kept] == [len(row) for row in kept]
     assert len(seen["judge/text"].pool.rows) == 10  # type: ignore[index]
+
+
+def test_a_pair_that_comes_twice_counts_once_in_mms() -> None:
+    batch, _, _ = repeated(12, 1, k=4)
+    once, twice = MonosemanticityMetric(), MonosemanticityMetric()
+    once.update(batch)
+    rows = torch.tensor([*range(12), 3, 5])
+    ids = (*batch.ids, "again", "and again")
+    names = [batch.ids[row] for row in rows.tolist()]
+
+    def rowed(acts: PairedActs) -> PairedActs:
+        return PairedActs(ids, *(None if side is None else side[rows] for side in (acts.image, acts.text)))
+
+    sides = [SparseCodes.from_dense(side.dense()[rows]) for side in (batch.codes.image, batch.codes.text) if side]
+    codes = PairedCodes(ids, *sides, Units.from_columns(ids, names, names))
+    judged = {judge: rowed(seen) for judge, seen in batch.judged.items()}
+    twice.update(Batch(rowed(batch.acts), codes, rowed(batch.reconstruction), judged))
+    expected, found = once.findings(None).columns, twice.findings(None).columns
+    for name in ("ms_image", "ms_text", "mms"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-12)

@@ -182,3 +182,19 @@ def test_the_old_name_of_the_error_term_works_with_a_warning() -> None:
         steering = ed.LatentSteering(tiny_dictionary(), [ed.add([1], 5.0)], error_term=False)  # type: ignore[call-arg]
     assert not steering.use_error_term
     assert not steering.at_dose(0.5).use_error_term
+
+
+@pytest.mark.parametrize("error", [True, False])
+@pytest.mark.parametrize("dose", [0.25, 0.5, 2.0])
+def test_the_dose_reaches_every_edit(dose: float, error: bool) -> None:
+    dictionary, x = tiny_dictionary(), acts()
+    edits = [ed.add([5], 2.0), ed.scale([0, 1], 3.0)]
+    codes = encoded(dictionary, x)
+    moved = codes.clone()
+    moved[..., 5] += 2.0 * dose
+    moved[..., :2] *= 1 + 2.0 * dose
+    expected = x + (moved - codes) @ dictionary.decoder
+    if not error:
+        expected = dictionary.folded("text").decode(moved.flatten(0, 1)).unflatten(0, x.shape[:2])
+    found = ed.LatentSteering(dictionary, edits, dose=dose, use_error_term=error)(x, "text")
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

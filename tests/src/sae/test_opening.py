@@ -13,6 +13,7 @@ from cliplens.records import PairedActs
 from cliplens.sae import Dictionary, open_foreign
 from cliplens.sae import dictionary as dictionary_module
 from cliplens.sae.folder import _check_activation, _check_finite, is_dictionary, is_saelens
+from cliplens.sae.foreign.activation import configured_activation
 from cliplens.sae.foreign.dictionary_learning import DictionaryLearning
 from cliplens.sae.foreign.layout import Checkpoint, SaeSpec
 from cliplens.sae.foreign.msae import MSAE
@@ -26,6 +27,7 @@ from cliplens.sae.foreign.saev import Saev
 from cliplens.sae.foreign.visaebench import ViSAEBench
 from cliplens.sae.foreign.weights import check_spec, matrix
 from cliplens.sae.hashes import check_hashes, write_hashes
+from cliplens.sae.pretrained import _asking_hub
 from cliplens.sae.provenance import folded_mean_of, read_provenance
 from support.dictionaries import D_IN, D_SAE, ROWS, dictionary_of, sae_of
 from support.streams import paired, provenance
@@ -109,6 +111,9 @@ def test_a_dictionary_tells_its_architecture_and_device() -> None:
     made = dictionary_of("topk")
     assert (made.architecture, made.device.type, made.d_in, made.d_sae) == ("topk", "cpu", D_IN, D_SAE)
     assert all(part in repr(made) for part in ("topk", "vision.hook_embedding", "text.hook_embedding", f"{D_SAE}"))
+    mean = torch.zeros(D_IN)
+    assert "raw activations" in repr(Dictionary(made.sae))
+    assert "means of image and text subtracted" in repr(Dictionary(made.sae, {"text": mean, "image": mean}))
 
 
 def test_parts_of_rows_are_joined_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,3 +538,23 @@ def test_decoder_norms_move_into_the_codes_of_dictionary_learnings_first_class(t
     torch.testing.assert_close(dictionary.sae.encode(X), codes * rows.norm(dim=1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(dictionary.sae(X), codes @ rows + PRE, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(dictionary.decoder.norm(dim=1), (torch.arange(24) > 0).float())
+
+
+def test_one_latent_that_fires_is_a_whole_number_and_none_is_not() -> None:
+    assert configured_activation({"activation": "topk", "k": 1}).k == 1
+    assert configured_activation({"activation": "topk", "k": 2.0}).k == 2
+    for k in (0, 0.5, float("inf"), True, "3"):
+        with pytest.raises(InputError, match="as a whole number of at least 1"):
+            configured_activation({"activation": "topk", "k": k})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError("no route\nat all"), "OSError: no route. Fix"), (ValueError(""), "ValueError: ValueError")],
+)
+def test_what_the_hub_says_is_passed_on_in_one_line(error: Exception, said: str) -> None:
+    def ask() -> None:
+        raise error
+
+    with pytest.raises(InputError, match=f"the dictionary a/b from the Hugging Face hub.*found {said}"):
+        _asking_hub("a/b", ask)

@@ -220,3 +220,10 @@ def test_two_decoders_in_training_are_those_of_their_formula() -> None:
         torch.testing.assert_close(row, expected @ decoder[0] + decoder[1], atol=1e-5, rtol=1e-5)
     assert float(out.loss) == pytest.approx(float(((out.sae_out - x) ** 2).sum(1).mean()), rel=1e-5)
     assert sae.get_coefficients() == {}
+
+
+@pytest.mark.parametrize("architecture", ["ncl", "two_decoders"])
+def test_every_weight_has_the_dtype_of_the_config(architecture: str) -> None:
+    sae = get_sae_training_class(architecture)[0](dictionary_config(architecture, D_IN, D_SAE, dtype="float64"))
+    assert {parameter.dtype for parameter in sae.parameters()} == {torch.float64}
+    assert {parameter.dtype for parameter in inference(sae).parameters()} == {torch.float64}

@@ -148,3 +148,13 @@ def test_a_block_is_never_less_than_a_row(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ranking, "_BLOCK", 100)
     ranked = drawn(4, 70, 1024)
     assert torch.equal(strongest_of_rows(ranked, 4), of_rows(ranked.rows(slice(None)), 4))
+
+
+def test_rows_with_fewer_values_beyond_the_bound_than_wanted_are_ranked_whole() -> None:
+    """The sampled values are the largest, so that seven exceed the bound where eight are wanted, in a few rows."""
+    rows = torch.randn(64, 2048, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[::9, ::16] += 100
+    assert torch.equal(strongest_of_rows(Ranked(rows), 8), of_rows(rows, 8))
+    wide = torch.randn(64, 2048, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    wide[5, torch.arange(2048) % 16 > 0] += 100  # most exceed the bound of the sample
+    assert torch.equal(strongest_of_rows(Ranked(wide), 8), of_rows(wide, 8))

@@ -159,6 +159,10 @@ def test_a_missing_row_of_a_parquet_is_set_aside_and_a_short_one_refused(tmp_pat
     pq.write_table(pa.table({"image": [*lists[:-1], None], "text": list(TEXT)}), tmp_path / "set.parquet")
     found = read_embeddings([tmp_path / "set.parquet"])
     assert np.isnan(found.image_rows).all(1).tolist() == [False] * (N - 1) + [True]
+    pq.write_table(pa.table({"image": [None, None, *lists[2:]], "text": list(TEXT)}), tmp_path / "set.parquet")
+    found = read_embeddings([tmp_path / "set.parquet"])
+    assert np.isnan(found.image_rows).all(1).tolist() == [True] * 2 + [False] * (N - 2)
+    np.testing.assert_array_equal(found.image_rows[2:], IMAGE[2:])
     pq.write_table(pa.table({"image": [*lists[:-1], [1.0]], "text": list(TEXT)}), tmp_path / "set.parquet")
     with pytest.raises(InputError, match=rf"found {D} numbers in the first row and 1 in row {N - 1}"):
         read_embeddings([tmp_path / "set.parquet"])

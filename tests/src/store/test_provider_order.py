@@ -242,3 +242,12 @@ def test_a_provider_says_what_it_reads(cache: Cache) -> None:
     assert str(EMBEDDING[0]) in repr(known)
     plain = Provider.from_acts(numbered(4), centre=False, batch_size=2, paired=True)
     assert ("vision" in repr(plain), "whole pairs" in repr(plain), "raw" in repr(plain)) == (False, True, True)
+
+
+def test_rows_that_just_fit_are_read_in_their_order_and_drawn_from_all() -> None:
+    """Only rows of more than one window are read in a drawn order."""
+    whole = Provider.from_acts(numbered(2500), centre=False, batch_size=100)
+    assert [window.tolist() for window in whole._windows] == [[0, 1, 2]]
+    one_less = Provider(MemoryRows(numbered(2500)), batch_size=100, buffer_rows=4999, seed=0)
+    assert len(one_less._windows) == 2
+    assert sorted(np.concatenate(one_less._windows).tolist()) == [0, 1, 2]
