@@ -223,7 +223,7 @@ def print_languages(b: Bench, name: str, found: dict[str, Any], cut: Sequence[di
         same = [next((s for s in one["same"] if s["language"] == row["language"]), None) for one in found["languages"]]
         overlap = [[float("nan") if s is None else s[key] for s in same] for key in ("overlap", "other")]
         numbers = [row[key] for key in ("pieces_per_word", "pieces_per_character", "broken")]
-        b.row(row["language"], *numbers, mean(bound), *map(mean, overlap))
+        b.row(row["language"], *numbers, not_below_0(mean(bound)), *map(mean, overlap))
     for key in ("latents", "of them TextD"):
         b.note(f"{name}: {key}", [one[key] for one in found["languages"]])
     b.note(f"{name}: bound to a language", [len(one["bound"]) for one in found["languages"]])
@@ -233,6 +233,11 @@ def share(rows: Sequence[dict[str, Any]], key: str = "share") -> Estimate:
     """Return the mean of a share of latents over seeds, with an interval that stays in [0, 1]."""
     shares, counts = (np.array([number(row[name]) for row in rows]) for name in (key, "latents"))
     return Estimate(*mean_share_interval(shares, counts))
+
+
+def not_below_0(found: Estimate) -> Estimate:
+    """Return the mean of counts with an interval that ends at 0, which costs no coverage."""
+    return Estimate(found.value, max(found.low, 0.0), found.high)
 
 
 def number(value: float | None) -> float:

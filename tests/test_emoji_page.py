@@ -27,11 +27,9 @@ def stored(name: str) -> Iterator[tuple[str, str, list[Any]]]:
 
 
 def shown(cell: Any) -> list[str]:
-    """Return the numbers of a stored cell as the page prints them."""
-    if isinstance(cell, dict):
-        parts = [cell["value"]] if cell["low"] is None else [cell["value"], cell["low"], cell["high"]]
-        return [f"{part:.2f}" for part in parts if part is not None]
-    return [f"{cell:.2f}"] if isinstance(cell, float) else []
+    """Return the numbers of a stored cell as a page may print them, with one to three digits after the point."""
+    parts = [cell.get(name) for name in ("value", "low", "high")] if isinstance(cell, dict) else [cell]
+    return [f"{part:.{digits}f}" for part in parts if isinstance(part, float) for digits in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", LEAST)
