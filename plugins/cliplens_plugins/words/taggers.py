@@ -73,7 +73,7 @@ class LexiconTagger:
     """
 
     name = "TextBlob's lexicon (English)"
-    language = "en"
+    language: str | None = "en"
 
     def __init__(self) -> None:
         try:
@@ -107,7 +107,7 @@ class NltkTagger:
     """
 
     name = "NLTK's averaged perceptron (English)"
-    language = "en"
+    language: str | None = "en"
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -144,7 +144,7 @@ class TableTagger:
     """
 
     name = "a table of one's own"
-    language = None
+    language: str | None = None
 
     def __init__(self, file: Path) -> None:
         try:
