@@ -14,10 +14,11 @@ PAGE = ROOT / "docs" / "how-to.md"
 HERE = {
     "ViT-B-32": "world",
     " --pretrained laion2b_s34b_b79k": "",
-    "cat,dog": "ring,star",
-    "cat.png": "photos/ring/0.png",
+    "cat,dog": "circle,star",
+    "cat.png": "photos/star/0.png",
+    '"red car"': "red",
 }
-"""What stands on the page, and what stands here: the embedded model has seen no cats."""
+"""What stands on the page, and what stands here: the embedded model has seen no cats and cars."""
 SMALL = " --samples 8192 --batch-size 128 --d-sae 64 --device cpu"
 WRITES = {"run": "runs/first/report.html", "steer": "runs/first/steering/strip.png", "explain": "why.png"}
 
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n, pair in enumerate(pairs):
         pair.image.save(made / "pictures" / f"{n}.png")
         lines.append(f'pictures/{n}.png,"{pair.caption}"')
-        shape = next((s for s in ("ring", "star") if s in pair.caption.split()), None)
+        shape = next((s for s in ("circle", "star") if s in pair.caption.split()), None)
         if shape is not None:
             (made / "photos" / shape).mkdir(parents=True, exist_ok=True)
             pair.image.save(made / "photos" / shape / f"{len(list((made / 'photos' / shape).iterdir()))}.png")
