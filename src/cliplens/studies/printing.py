@@ -44,7 +44,8 @@ def print_study(study: Study, tables: int = 3) -> None:
             heads = list(rows[0])
             cells = [[figure(row.get(head)) for head in heads] for row in rows]
             print_table([str(head) for head in heads], cells, console=console, title=title)
-    if len(study.tables) > tables:
-        console.print(f"{len(study.tables) - tables} more tables are in the report.")
+    more = len(study.tables) - tables
+    if more > 0:
+        console.print(f"{more} more {'tables are' if more > 1 else 'table is'} in the report.")
     for note in study.notes:
         say(console, note, "[yellow]Note[/]")
