@@ -20,7 +20,7 @@ HERE = {
 }
 """What stands on the page, and what stands here: the embedded model has seen no cats and cars."""
 SMALL = " --samples 8192 --batch-size 128 --d-sae 64 --device cpu"
-WRITES = {"run": "runs/first/report.html", "steer": "runs/first/steering/strip.png", "explain": "why.png"}
+WRITES = {"run": "runs/first/report.html", "steer": "runs/first/steering/strip.png", "explain": "explanation.png"}
 
 
 @pytest.fixture(scope="module")
