@@ -19,6 +19,8 @@ from torch import Tensor
 ROWS = 16_384
 """Rows on which the threshold is measured, at most; so many give L0 within a percent."""
 _KEY = "threshold_calibration"
+_ENTRIES = 2**24
+"""Largest number of values that are in memory at a time, apart from the largest of all."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def calibrate(sae: Any, batches: Iterable[Float[Tensor, "batch d_in"]]) -> Calib
     running, fired = float(sae.topk_threshold), 0
     largest = torch.empty(0, device=sae.device, dtype=sae.dtype)
     least = torch.zeros((), device=sae.device, dtype=sae.dtype)  # codes are positive
-    for batch in rows:
+    part_rows = max(1, _ENTRIES // int(sae.cfg.d_sae))
+    for batch in (part for whole in rows for part in whole.split(part_rows)):
         values = sae.encode_with_hidden_pre(batch.to(sae.device))[1].flatten()
         if values.isnan().any():
             return None

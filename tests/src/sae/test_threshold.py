@@ -71,6 +71,15 @@ def test_the_threshold_lies_between_the_two_values_around_k_per_row(k: float) ->
     assert measured.running_l0 == pytest.approx(float((values > 0).sum()) / 150)
 
 
+def test_a_wide_dictionary_is_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts, batches = sae(), sae(), list(torch.randn(5, 30, 8).unbind())
+    expected = calibrate(whole, batches)
+    monkeypatch.setattr("cliplens.sae.threshold._ENTRIES", 7 * 12)
+    found = calibrate(parts, batches)
+    assert (found.rows, found.l0, found.running_l0) == (expected.rows, expected.l0, expected.running_l0)
+    assert found.threshold == pytest.approx(expected.threshold, abs=1e-6)
+
+
 def test_where_fewer_values_are_positive_all_of_them_fire() -> None:
     made = sae(5.0)
     with torch.no_grad():
