@@ -36,7 +36,7 @@ def bias(
         int, typer.Option(help="Number of latents to edit: those that tell the groups apart best.", min=1)
     ] = 12,
     controls: Annotated[int, typer.Option(help="Number of random sets of latents to compare with.", min=0)] = 3,
-    draws: Annotated[int, typer.Option(help="Number of bootstrap samples of the test images.", min=2)] = 200,
+    draws: Annotated[int, typer.Option(help="Number of bootstrap samples of the sentences, at most 30.", min=2)] = 200,
     seed: Annotated[int, typer.Option(help="Seed of all random numbers.", min=0)] = 0,
 ) -> None:
     """Measure bias in zero-shot classification, rankings and probes, before and after methods that reduce it.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cliplens.errors import InputError
-from cliplens.statistics import auroc
+from cliplens.statistics import auroc, wilson_interval
 
 Reference = Literal["uniform", "pool"]
 Labels = Int[np.ndarray, " item"]
@@ -50,6 +50,40 @@ def group_accuracy(right: Bool[np.ndarray, " item"], target: Labels, group: Labe
     for y, g in {(int(y), int(g)) for y, g in zip(target, group, strict=True)}:
         cells[y, g] = right[(target == y) & (group == g)].mean()
     return GroupAccuracy(cells, float(right.mean()))
+
+
+def accuracy_intervals(
+    right: Bool[np.ndarray, " item"], target: Labels, group: Labels, level: float = 0.95
+) -> dict[str, tuple[float, float, float]]:
+    """Return mean, worst group and gap of the accuracy, each with its limits.
+
+    The interval of the worst group goes from the lowest lower limit of a cell to the lowest upper limit, by Wilson's
+    intervals with Bonferroni's correction for the number of cells. A bootstrap is no alternative: the lowest of several
+    drawn accuracies is lower than the lowest accuracy, and a cell without a hit has no spread. The gap lies between the
+    limits of mean and worst group, each at half of the error.
+
+    >>> found = accuracy_intervals(np.array([True, False] * 5), np.array([0] * 10), np.array([0, 1] * 5))
+    >>> [round(x, 2) for x in found["worst"]]
+    [0.0, 0.0, 0.5]
+    """
+    found = group_accuracy(right, target, group)
+    known = ~np.isnan(found.cells)
+    sizes = np.array(
+        [((target == y) & (group == g)).sum() for y, g in zip(*np.nonzero(known), strict=True)], dtype=float
+    )
+
+    def of_worst(error: float) -> tuple[float, float]:
+        low, high = wilson_interval(found.cells[known], sizes, 1 - error / len(sizes))
+        return float(low.min()), float(high.min())
+
+    def of_mean(error: float) -> tuple[float, float]:
+        low, high = wilson_interval(found.mean, len(right), 1 - error)
+        return float(low), float(high)
+
+    error = 1 - level
+    (mean_low, mean_high), (worst_low, worst_high) = of_mean(error / 2), of_worst(error / 2)
+    gap = found.gap, max(0.0, mean_low - worst_high), mean_high - worst_low
+    return {"mean": (found.mean, *of_mean(error)), "worst": (found.worst, *of_worst(error)), "gap": gap}
 
 
 def worst_group_auc(score: Float[np.ndarray, " item"], positive: Bool[np.ndarray, " item"], group: Labels) -> float:

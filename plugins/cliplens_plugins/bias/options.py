@@ -30,6 +30,6 @@ class BiasOptions:
     controls: int = 3
     """Number of random sets of latents."""
     draws: int = DRAWS
-    """Number of bootstrap samples of the test images."""
+    """Number of bootstrap samples of the sentences of each class, at most 30."""
     seed: int = 0
     """Seed of all random numbers."""

@@ -15,9 +15,9 @@ from cliplens.studies import linear_probe, mlp_probe, probe_auc
 from cliplens_plugins.bias.data import BiasData, Utility
 from cliplens_plugins.bias.methods import Method
 from cliplens_plugins.bias.metrics import (
+    accuracy_intervals,
     association,
     equalised_odds,
-    group_accuracy,
     max_skew,
     ndkl,
     parity_difference,
@@ -31,6 +31,7 @@ DRAWS = 200
 SENTENCE_DRAWS = 30
 """Number of bootstrap samples of sentences. Each sample ranks all images again."""
 Interval = tuple[float, float, float]
+_ACCURACIES = {"mean": "mean", "worst": "worst group", "gap": "gap"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def measure(data: BiasData, methods: Sequence[Method], *, draws: int = DRAWS, se
     Args:
         data: embeddings, labels and prompts.
         methods: methods fitted on the training images.
-        draws: number of bootstrap samples of the test images, and (at most 30) of the sentences of each class.
+        draws: number of bootstrap samples of the sentences of each class, at most 30.
         seed: seed of the draws and of the probes.
     """
     return [Measured(method, _figures(data, method, draws, seed)) for method in methods]
@@ -57,8 +58,8 @@ def _figures(data: BiasData, method: Method, draws: int, seed: int) -> Row:
     image = method.images(data.image)
     sentences = torch.stack([method.texts(of) for of in data.prompts.target])
     return {
-        **_zero_shot(data, image, sentences, draws, seed),
-        **_trained(data, image, draws, seed),
+        **_zero_shot(data, image, sentences),
+        **_trained(data, image),
         **_rankings(data, image, _queries(data, method, sentences), draws, seed),
         **_leakage(data, image, seed),
         **_words(data, method, sentences, seed),
@@ -75,11 +76,11 @@ def _queries(data: BiasData, method: Method, sentences: Tensor) -> Tensor:
     return sentences if given is None else torch.stack([method.texts(of) for of in given])
 
 
-def _zero_shot(data: BiasData, image: Tensor, sentences: Tensor, draws: int, seed: int) -> Row:
+def _zero_shot(data: BiasData, image: Tensor, sentences: Tensor) -> Row:
     test = data.test
     scores = (image[torch.as_tensor(test)] @ _prototypes(sentences).T).cpu().numpy()
     predicted = scores.argmax(1)
-    row = _accuracies("zero-shot", data, predicted, draws, seed)
+    row = _accuracies("zero-shot", data, predicted)
     group, target = data.group[test], data.target[test]
     margins = {int(y): scores[:, y] - np.delete(scores, y, 1).max(1) for y in np.unique(target)}
     apart = [worst_group_auc(margin, target == y, group) for y, margin in margins.items()]
@@ -91,28 +92,17 @@ def _zero_shot(data: BiasData, image: Tensor, sentences: Tensor, draws: int, see
     return row
 
 
-def _trained(data: BiasData, image: Tensor, draws: int, seed: int) -> Row:
+def _trained(data: BiasData, image: Tensor) -> Row:
     """Return accuracies of a probe of the target, fitted on the changed training images, whose bias it inherits."""
     rows, labels = image[torch.as_tensor(data.train)], torch.as_tensor(data.target[data.train])
     predicted = linear_probe(rows, labels)(image[torch.as_tensor(data.test)]).argmax(1).cpu().numpy()
-    return _accuracies("trained", data, predicted, draws, seed)
+    return _accuracies("trained", data, predicted)
 
 
-def _accuracies(name: str, data: BiasData, predicted: np.ndarray, draws: int, seed: int) -> Row:
-    """Return mean, worst group and gap. The bootstrap draws images within each cell, so its hits are binomial."""
+def _accuracies(name: str, data: BiasData, predicted: np.ndarray) -> Row:
     target, group = data.target[data.test], data.group[data.test]
-    found = group_accuracy(predicted == target, target, group)
-    share = found.cells[~np.isnan(found.cells)]
-    sizes = np.array(
-        [((target == y) & (group == g)).sum() for y, g in zip(*np.nonzero(~np.isnan(found.cells)), strict=True)]
-    )
-    drawn = np.random.default_rng(seed).binomial(sizes, share, (draws, len(sizes))) / sizes
-    mean, worst = drawn @ sizes / sizes.sum(), drawn.min(1)
-    return {
-        f"{name} mean": _interval(found.mean, mean),
-        f"{name} worst group": _interval(found.worst, worst),
-        f"{name} gap": _interval(found.gap, mean - worst),
-    }
+    found = accuracy_intervals(predicted == target, target, group)
+    return {f"{name} {figure}": found[short] for short, figure in _ACCURACIES.items()}
 
 
 def _rankings(data: BiasData, image: Tensor, sentences: Tensor, draws: int, seed: int) -> Row:

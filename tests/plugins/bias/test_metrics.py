@@ -16,7 +16,7 @@ from cliplens_plugins.bias import (
     parity_difference,
     worst_group_auc,
 )
-from cliplens_plugins.bias.metrics import ranking
+from cliplens_plugins.bias.metrics import accuracy_intervals, ranking
 
 
 def test_accuracy_by_cell() -> None:
@@ -100,3 +100,33 @@ def test_worst_group_auc_is_the_lowest() -> None:
     positive = np.array([True, False, True, False])
     assert worst_group_auc(score, positive, np.array([0, 0, 1, 1])) == 0.0
     assert np.isnan(worst_group_auc(score, positive, np.array([0, 1, 2, 3])))
+
+
+def test_the_interval_of_the_worst_group_holds_its_value_and_knows_that_no_hit_is_no_certainty() -> None:
+    target, group = np.repeat([0, 0, 1, 1], 12), np.repeat([0, 1, 0, 1], 12)
+    right = np.ones(48, dtype=bool)
+    right[:12] = False
+    found = accuracy_intervals(right, target, group)
+    assert found["worst"][:2] == (0.0, 0.0)
+    assert 0.2 < found["worst"][2] < 0.5
+    assert found["mean"][0] == 0.75
+    assert found["gap"][0] == 0.75
+    for value, low, high in found.values():
+        assert 0 <= low <= value <= high <= 1
+    certain = accuracy_intervals(np.ones(48, dtype=bool), target, group)
+    assert certain["worst"][1] < 1 == certain["worst"][2]
+    assert certain["gap"][:2] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("accuracy", [(0.5, 0.5, 0.5, 0.5), (0.2, 0.6, 0.9, 1.0), (0.97, 0.99, 0.95, 1.0)])
+@pytest.mark.parametrize("size", [12, 200])
+def test_the_intervals_of_accuracy_cover(accuracy: tuple[float, ...], size: int) -> None:
+    rng = np.random.default_rng(0)
+    target, group = np.repeat([0, 0, 1, 1], size), np.repeat([0, 1, 0, 1], size)
+    true = {"mean": np.mean(accuracy), "worst": min(accuracy), "gap": np.mean(accuracy) - min(accuracy)}
+    held = dict.fromkeys(true, 0)
+    for _ in range(600):
+        found = accuracy_intervals(rng.random(4 * size) < np.repeat(accuracy, size), target, group)
+        for name, value in true.items():
+            held[name] += found[name][1] <= value <= found[name][2]
+    assert min(held.values()) >= 0.92 * 600
