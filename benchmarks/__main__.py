@@ -73,6 +73,7 @@ BY_HAND = (
     "advice.py",
     "advice_proof.py",
     "bias.py",
+    "bias_drawings.py",
     "robustness.py",
     "report_browser.py",
 )
