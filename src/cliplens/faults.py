@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import traceback
+from importlib.metadata import PackageNotFoundError, version
 from json import JSONDecodeError
 from pathlib import Path
 from tomllib import TOMLDecodeError
@@ -66,7 +67,7 @@ def in_words(error: BaseException) -> CliplensError:
     'permission to use run.toml'
     """
     chain = _chain(error)
-    for rule in (_own, _memory, _disk, _device, _lost, _unreadable):
+    for rule in (_own, _memory, _disk, _device, _lost, _unreadable, _libraries):
         for link in chain:
             found = rule(link)
             if found is not None:
@@ -176,6 +177,39 @@ def _unreadable(error: BaseException) -> CliplensError | None:
         found=f"{type(error).__name__}: {_short(error)}",
         fix="run cliplens verify on the run folder, or pass another file",
     )
+
+
+def _libraries(error: BaseException) -> CliplensError | None:
+    """torchvision of another build than torch breaks imports far away, in transformers or timm."""
+    if not isinstance(error, ImportError | RuntimeError):
+        return None
+    fault = _short(error) if "torchvision::" in str(error) else _fault_of_torchvision(error)
+    if not fault:
+        return None
+    held = ", ".join(f"{name} {_version(name)}" for name in ("torch", "torchvision"))
+    return MachineError(
+        expected="torch and torchvision of one build",
+        found=f"{held}: {fault}",
+        fix="install both in one command from one index, as in pip install --force-reinstall torch torchvision "
+        "--index-url https://download.pytorch.org/whl/cpu",
+    )
+
+
+def _fault_of_torchvision(error: BaseException) -> str:
+    if not isinstance(error, ImportError):
+        return ""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as broken:
+        return _short(broken)
+    return ""
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def _internal(error: BaseException) -> CliplensError:

@@ -177,6 +177,19 @@ def test_faults_of_the_machine_have_words(error: Exception) -> None:
     assert not isinstance(in_words(error), InternalError)
 
 
+def test_torch_and_torchvision_of_two_builds_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cause = RuntimeError("operator torchvision::nms does not exist")
+    far = ImportError("Could not import module 'BertForPreTraining'.")
+    far.__cause__ = cause
+    said = str(in_words(far))
+    assert "Expected torch and torchvision of one build" in said
+    assert "torchvision::nms" in said
+    assert "pip install --force-reinstall torch torchvision" in said
+    assert isinstance(in_words(ImportError("No module named 'nothing'")), InternalError)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    assert "Expected torch and torchvision of one build" in str(in_words(ImportError("no")))
+
+
 def test_what_nobody_foresaw_names_the_place_and_the_way_on() -> None:
     said = in_words(KeyError("x"))
     assert isinstance(said, InternalError)

@@ -56,6 +56,24 @@ def test_wide_dictionaries_are_controlled_in_parts(monkeypatch: pytest.MonkeyPat
             assert parts[figure][control] == pytest.approx(row, abs=1e-9, nan_ok=True), (figure, control)
 
 
+def test_what_too_few_samples_leave_out_is_said_to_be_not_measured() -> None:
+    codes = planted_codes(15, 12, seed=2)
+    judge = torch.nn.functional.normalize(
+        torch.randn(15, 5, generator=torch.Generator().manual_seed(1)).double(), dim=1
+    )
+    (plain,) = batches_of(codes, 15, decoder=decoder())
+    judged = {"judge": PairedActs(plain.ids, judge, judge)}
+    found = controls([Batch(plain.acts, plain.codes, plain.reconstruction, judged)], decoder())
+    assert np.isnan(found["embsim_image"]["untrained"]["value"])
+    (row,) = (r for r in table_of(found) if r["figure"] == "embsim_image")
+    assert row["verdict"] == "not measured"
+    evidence, missing = notes_of(found)[:2]
+    assert "no evidence" in evidence
+    assert "embsim" not in evidence
+    assert missing.startswith("Not measured beside their control, for want of samples: ")
+    assert "embsim_image (untrained)" in missing
+
+
 def test_of_many_latents_some_are_drawn_for_all_figures_but_explained_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = controls(scored(), decoder())
     monkeypatch.setattr("cliplens.run.controls.LATENTS", 20)

@@ -107,7 +107,12 @@ def model_card(run: RunFolder, ids: list[str]) -> str:
         figure=_figure,
         control=lambda name: _control(controls.get(name, {})),
         within=sorted(
-            {f for f, by in controls.items() for c, row in by.items() if c != "reseeds" and not row.get("beyond", True)}
+            {
+                figure
+                for figure, by_control in controls.items()
+                for control, row in by_control.items()
+                if control != "reseeds" and row.get("difference") is not None and not row.get("beyond", True)
+            }
         ),
     )
 

@@ -101,10 +101,15 @@ class Content:
 
     @property
     def within(self) -> set[str]:
-        """The figures that are not above one of their controls."""
+        """The figures that were measured and are not above one of their controls."""
         controls = self.summary.get("controls")
         of_figure = controls.items() if isinstance(controls, Mapping) else ()
-        return {f for f, by in of_figure if any(not row.get("beyond", True) for c, row in by.items() if c != "reseeds")}
+        return {
+            figure
+            for figure, by_control in of_figure
+            for control, row in by_control.items()
+            if control != "reseeds" and row.get("difference") is not None and not row.get("beyond", True)
+        }
 
     @property
     def opened(self) -> list[str]:

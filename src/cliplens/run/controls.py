@@ -39,6 +39,7 @@ _TRAINED = (*_JUDGED, "cofiring")
 """Columns compared with controls that were trained."""
 RESEEDS = "reseeds"
 ABOVE, WITHIN, BELOW = "above the control", "within the control", "below the control"
+UNMEASURED = "not measured"
 _TWO_SEEDS = 1.96 * 2**0.5
 """Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
 _ENTRIES = 2**22
@@ -182,7 +183,13 @@ def table_of(found: Controls) -> list[dict[str, Any]]:
     ]
 
 
+def _measured(row: Mapping[str, Any]) -> bool:
+    return bool(np.isfinite([row["value"], row["control"]]).all())
+
+
 def _verdict(control: str, row: Mapping[str, Any]) -> str:
+    if not _measured(row):
+        return UNMEASURED
     if control == RESEEDS:
         return "unlike other seeds" if row["beyond"] else "as other seeds"
     if row["beyond"]:
@@ -193,10 +200,13 @@ def _verdict(control: str, row: Mapping[str, Any]) -> str:
 def notes_of(found: Controls) -> list[str]:
     """Return a note that lists the figures that are not above a control, and one on figures unlike other seeds."""
     rows = [(figure, control, row) for figure, c in found.items() for control, row in c.items()]
-    within = [f"{f} ({c.replace('_', ' ')})" for f, c, row in rows if c != RESEEDS and not row["beyond"]]
+    named = [(f"{f} ({c.replace('_', ' ')})", row) for f, c, row in rows if c != RESEEDS]
+    within = [name for name, row in named if _measured(row) and not row["beyond"]]
+    missing = [name for name, row in named if not _measured(row)]
     unusual = [figure for figure, control, row in rows if control == RESEEDS and row["beyond"]]
     says = {
         "Not above their control, so no evidence": within,
+        "Not measured beside their control, for want of samples": missing,
         "Outside the prediction interval of other seeds": unusual,
     }
     return [f"{text}: {', '.join(names)}. See the table {TITLE!r}." for text, names in says.items() if names]

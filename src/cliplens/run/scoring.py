@@ -232,8 +232,8 @@ def _notes(context: RunContext) -> list[str]:
         )
     if context.clip.identity.name.startswith("emoji") and not is_emoji(context.settings.pairs):
         notes.append(
-            "Out of domain: this model was trained only on drawings of emoji and their names. On other pairs it shows "
-            "that the software works, but says nothing about the pairs."
+            "Out of domain, unless your pairs are drawings of emoji: this model was trained only on those and their "
+            "names. On other pairs it shows that the software works, but says nothing about the pairs."
         )
     if context.judge is None:
         notes.append(
