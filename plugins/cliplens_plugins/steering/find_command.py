@@ -38,6 +38,7 @@ def find(
 
     from cliplens.files import check_room
     from cliplens.run import OpenedRun
+    from cliplens.run.find import GOOD
     from cliplens.runfolder import RunFolder
     from cliplens.sites import MODALITIES
     from cliplens.terminal import print_table
@@ -55,6 +56,10 @@ def find(
         said.append([str(c.latent), *captions])
     console = Console(highlight=False)
     print_table(["latent", "name", "good", *figures], table, console=console)
+    if found[0].needed > GOOD:
+        console.print(
+            f"Good needs evidence of {found[0].needed:.2f} here, because chance alone reaches that with so few pairs."
+        )
     console.print()
     print_table(["latent", "top pictures say", "top captions"], said, console=console)
     shown = f"{opened.folder.report}#latent-{found[0].latent}"

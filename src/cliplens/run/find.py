@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt64
+from scipy.stats import norm
 
 from cliplens import keys
 from cliplens.errors import InputError, UnknownNameError, unknown_name
@@ -34,7 +35,7 @@ LEAST_PAIRS = 10
 """Minimum number of captions with the words for evidence to be measured."""
 _SEED = 41
 GOOD = 0.15
-"""Minimum correlation of a latent's code with the words for a good candidate."""
+"""Minimum correlation of a latent's code with the words for a good candidate; with few pairs, what chance reaches."""
 
 
 @runtime_checkable
@@ -69,6 +70,8 @@ class Candidate:
     """Share of the pairs with the words in the caption on which it fires; nan with too few captions."""
     level: float
     """Mean code on the pairs with the words in the caption; nan with too few captions."""
+    needed: float = GOOD
+    """Evidence of a good candidate."""
 
     @property
     def score(self) -> float:
@@ -78,7 +81,7 @@ class Candidate:
     @property
     def good(self) -> bool:
         """Whether `evidence` is high enough or, if there is none, the words are the name of the latent."""
-        return self.name_match == 1.0 if np.isnan(self.evidence) else self.evidence >= GOOD
+        return self.name_match == 1.0 if np.isnan(self.evidence) else self.evidence >= self.needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +105,9 @@ class Finder:
         nothing = np.full(len(table), np.nan)
         evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
         names = _names(table)
+        needed = max(GOOD, correlation_by_chance(len(said), len(table)))
         found = [
-            Candidate(k, names[k], *(float(v[k]) for v in (matches, text, evidence, reach, level)))
+            Candidate(k, names[k], *(float(v[k]) for v in (matches, text, evidence, reach, level)), needed)
             for k in range(len(table))
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
@@ -114,6 +118,14 @@ class Finder:
                     expected="a run whose latents have names, or captions that contain the words",
                     found=f"no name, and {int(said.sum())} captions with {words!r}, where {LEAST_PAIRS} are needed",
                     fix="score more pairs, or look in the report and edit by number (`steer --edit 17=+4`)",
+                )
+            best = max((c.evidence for c in found if not np.isnan(c.evidence)), default=0.0)
+            if GOOD <= best < needed:
+                raise UnknownNameError(
+                    expected=f"a latent whose code goes with {words!r} more than chance allows",
+                    found=f"{int(said.sum())} captions with it among {len(said)}, a highest correlation of {best:.2f}, "
+                    f"and {needed:.2f} by chance",
+                    fix="use more pairs, or edit a latent by its number (`steer --edit 17=+4`)",
                 )
             raise unknown_name("latent", words, known)
         return sorted(kept, key=lambda c: (not c.good, -c.score, c.latent))[:count]
@@ -216,6 +228,20 @@ def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
         int(starts[-1]),
         d_sae,
     )
+
+
+def correlation_by_chance(pairs: int, latents: int, level: float = 0.05) -> float:
+    """Return the correlation that the best of unrelated latents exceeds with a probability of at most `level`.
+
+    It is the normal approximation with Bonferroni's correction. With few pairs, some of many latents goes with any
+    word.
+
+    >>> round(correlation_by_chance(238, 384), 2), round(correlation_by_chance(4096, 384), 2)
+    (0.24, 0.06)
+    """
+    if not pairs or not latents:
+        return 0.0
+    return min(1.0, float(norm.ppf(1 - level / latents)) / pairs**0.5)
 
 
 def name_matches(table: LatentTable, words: str) -> tuple[Float[np.ndarray, " latent"], set[str]]:
