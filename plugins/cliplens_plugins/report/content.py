@@ -113,10 +113,10 @@ class Content:
 
     @property
     def opened(self) -> list[str]:
-        """Titles of the tables open at first: those about ground truth, or else the first table, and the controls."""
+        """Titles of the tables open at first: those about ground truth and the controls, or else the first table."""
         truth = [title for title in self.tables if title.startswith(_TRUTH)][:2]
         controls = [title for title in self.tables if title == "Controls"]
-        return [*(truth or list(self.tables)[:1]), *controls]
+        return [*truth, *controls] or list(self.tables)[:1]
 
     @property
     def walk(self) -> list[Stop]:
