@@ -68,7 +68,7 @@ def test_the_threshold_of_batchtopk_gets_a_rate_for_its_steps(make: Any, clip: H
         prepared = runner_config(clip, TEXT, sae, **given).sae
     else:
         prepared = multi_runner_config(clip, {"a": (TEXT, sae)}, **given).saes["a"]
-    assert prepared.topk_threshold_lr == pytest.approx(1 - 0.01 ** (1 / 20))
+    assert prepared.topk_threshold_lr == pytest.approx(1 - 0.01 ** (5 / 20))
     assert prepared.device == "cpu"
 
 
