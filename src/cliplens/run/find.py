@@ -107,7 +107,7 @@ class Finder:
         names = _names(table)
         needed = max(GOOD, correlation_by_chance(len(said), len(table)))
         found = [
-            Candidate(k, names[k], *(float(v[k]) for v in (matches, text, evidence, reach, level)), needed)
+            Candidate(k, names[k], *(float(v[k]) for v in (matches, text, evidence, reach, level)), needed=needed)
             for k in range(len(table))
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
