@@ -22,7 +22,7 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])")
 _COMMAND = re.compile(r"(?:^|[`\s(])cliplens ([a-z]+)((?: [^\n`]*)?)")
 _NAME = re.compile(r"\bcliplens(?:\.[A-Za-z_]\w*)+")
 FOREIGN = {"--nproc-per-node", "--max-restarts", "--standalone", "--no-deps", "--from", "--order", "--help"}
-FOREIGN |= {"--index-url"}
+FOREIGN |= {"--index-url", "--force-reinstall"}
 """Options of torchrun, pip, pytest and every command line."""
 
 

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import traceback
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from json import JSONDecodeError
 from pathlib import Path
@@ -199,7 +200,7 @@ def _fault_of_torchvision(error: BaseException) -> str:
     if not isinstance(error, ImportError):
         return ""
     try:
-        import torchvision  # noqa: F401
+        import_module("torchvision")  # no dependency of ours; transformers and timm import it where it is installed
     except (ImportError, RuntimeError, OSError) as broken:
         return _short(broken)
     return ""

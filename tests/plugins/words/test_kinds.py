@@ -13,6 +13,7 @@ class Stub:
     """Words of one letter are nouns, the others adjectives."""
 
     name = "stub"
+    language = None
 
     def tagged(self, caption: str) -> list[tuple[str, Kind]]:
         return [(w, "noun" if len(w) == 1 else "adjective") for w in caption.split()]
