@@ -125,8 +125,8 @@ def test_the_intervals_of_accuracy_cover(accuracy: tuple[float, ...], size: int)
     target, group = np.repeat([0, 0, 1, 1], size), np.repeat([0, 1, 0, 1], size)
     true = {"mean": np.mean(accuracy), "worst": min(accuracy), "gap": np.mean(accuracy) - min(accuracy)}
     held = dict.fromkeys(true, 0)
-    for _ in range(600):
+    for _ in range(250):
         found = accuracy_intervals(rng.random(4 * size) < np.repeat(accuracy, size), target, group)
         for name, value in true.items():
             held[name] += found[name][1] <= value <= found[name][2]
-    assert min(held.values()) >= 0.92 * 600
+    assert min(held.values()) >= 0.905 * 250  # 94 %, less two standard errors
