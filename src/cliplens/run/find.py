@@ -106,9 +106,10 @@ class Finder:
         evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
         names = _names(table)
         needed = max(GOOD, correlation_by_chance(len(said), len(table)))
+        columns = zip(names, matches, text, evidence, reach, level, strict=True)
         found = [
-            Candidate(k, names[k], *(float(v[k]) for v in (matches, text, evidence, reach, level)), needed=needed)
-            for k in range(len(table))
+            Candidate(k, name, float(match), float(code), float(corr), float(rate), float(size), needed)
+            for k, (name, match, code, corr, rate, size) in enumerate(columns)
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
         if not any(c.good for c in kept):
