@@ -2,28 +2,43 @@
 
 import numpy as np
 import pytest
+import torch
 
-from cliplens.run.find import GOOD, Candidate, correlation_by_chance
-
-
-@pytest.mark.parametrize(("pairs", "latents", "share"), [(240, 384, 0.07), (1000, 64, 0.3)])
-def test_unrelated_latents_reach_it_in_one_of_twenty_cases_at_most(pairs: int, latents: int, share: float) -> None:
-    rng, needed, reached = np.random.default_rng(0), correlation_by_chance(pairs, latents), 0
-    for _ in range(200):
-        said = np.zeros(pairs)
-        said[: int(share * pairs)] = 1
-        codes = rng.normal(size=(pairs, latents))
-        codes -= codes.mean(0)
-        found = (said - said.mean()) @ codes / pairs / said.std() / codes.std(0)
-        reached += found.max() >= needed
-    assert reached <= 0.09 * 200  # 5 %, and three standard errors
-    assert reached >= 1
+from cliplens.records import SparseCodes
+from cliplens.run.find import GOOD, Candidate, reached_by_chance
 
 
-def test_nothing_is_reached_without_pairs_and_nothing_beyond_one() -> None:
-    assert correlation_by_chance(0, 10) == 0
-    assert correlation_by_chance(10, 0) == 0
-    assert correlation_by_chance(2, 10_000) == 1
+def sparse(rows: int, latents: int, rate: float, seed: int) -> SparseCodes:
+    """Codes of which few are large, as those of a dictionary are."""
+    draw = torch.Generator().manual_seed(seed)
+    fires = torch.rand(rows, latents, generator=draw) < rate
+    return SparseCodes.from_dense(torch.exp(2 * torch.randn(rows, latents, generator=draw)) * fires)
+
+
+def best(codes: SparseCodes, said: np.ndarray) -> float:
+    dense = codes.dense().double().numpy()
+    centred = dense - dense.mean(0)
+    spread = dense.std(0) * said.std()
+    return float(((said - said.mean()) @ centred / len(said) / np.where(spread > 0, spread, np.inf)).max())
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.5])
+def test_unrelated_latents_reach_it_in_one_of_twenty_cases_at_most(rate: float) -> None:
+    rng, reached = np.random.default_rng(0), 0
+    for seed in range(100):
+        codes = sparse(156, 60, rate, seed)
+        said = np.zeros(156, dtype=bool)
+        said[rng.choice(156, 10, replace=False)] = True
+        reached += best(codes, said) > reached_by_chance(codes, said)
+    assert reached <= 13  # 5 of 100, and more than three standard errors
+
+
+def test_few_large_codes_reach_more_and_nothing_is_reached_by_codes_that_do_not_vary() -> None:
+    said = np.arange(156) < 10
+    even = SparseCodes.from_dense(torch.rand(156, 60, generator=torch.Generator().manual_seed(0)))
+    assert reached_by_chance(sparse(156, 60, 0.03, 0), said) > 1.2 * reached_by_chance(even, said) > 0.2
+    assert reached_by_chance(SparseCodes.from_dense(torch.ones(156, 4)), said) == 0
+    assert reached_by_chance(SparseCodes.from_dense(torch.zeros(156, 4)), said) == 0
 
 
 def test_evidence_is_held_against_what_is_needed_and_without_evidence_the_name_decides() -> None:

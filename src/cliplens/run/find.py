@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt64
-from scipy.stats import norm
 
 from cliplens import keys
 from cliplens.errors import InputError, UnknownNameError, unknown_name
@@ -34,6 +33,8 @@ PAIRS = 4096
 LEAST_PAIRS = 10
 """Minimum number of captions with the words for evidence to be measured."""
 _SEED = 41
+SHUFFLES = 100
+"""Shuffles of the captions that tell what evidence chance reaches."""
 GOOD = 0.15
 """Minimum correlation of a latent's code with the words for a good candidate; with few pairs, what chance reaches."""
 
@@ -105,7 +106,7 @@ class Finder:
         nothing = np.full(len(table), np.nan)
         evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
         names = _names(table)
-        needed = max(GOOD, correlation_by_chance(len(said), len(table)))
+        needed = max(GOOD, reached_by_chance(self._rows[0], said)) if int(said.sum()) >= LEAST_PAIRS else GOOD
         columns = zip(names, matches, text, evidence, reach, level, strict=True)
         found = [
             Candidate(k, name, float(match), float(code), float(corr), float(rate), float(size), needed)
@@ -231,18 +232,35 @@ def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
     )
 
 
-def correlation_by_chance(pairs: int, latents: int, level: float = 0.05) -> float:
-    """Return the correlation that the best of unrelated latents exceeds with a probability of at most `level`.
+def reached_by_chance(codes: SparseCodes, said: Bool[np.ndarray, " row"], shuffles: int = SHUFFLES) -> float:
+    """Return the correlation that the best latent exceeds in 5 % of shuffles of the captions among the rows.
 
-    It is the normal approximation with Bonferroni's correction. With few pairs, some of many latents goes with any
-    word.
+    With few pairs, some of many latents goes with any word, the more so if its codes are few and large.
 
-    >>> round(correlation_by_chance(238, 384), 2), round(correlation_by_chance(4096, 384), 2)
-    (0.24, 0.06)
+    Args:
+        codes: codes of the rows.
+        said: whether the caption of each row contains the words.
+        shuffles: number of shuffles.
     """
-    if not pairs or not latents:
+    rows, latents = codes.rows.cpu().numpy(), codes.latents.cpu().numpy()
+    values = codes.values.double().cpu().numpy()
+    n = codes.n_rows
+
+    def summed(of: Float[np.ndarray, " firing"]) -> Float[np.ndarray, " d_sae"]:
+        return np.bincount(latents, of, codes.d_sae)
+
+    mean = summed(values) / n
+    spread = np.sqrt(np.maximum(summed(values**2) / n - mean**2, 0)) * said.std()
+    known = spread > 0
+    if not known.any():
         return 0.0
-    return min(1.0, float(norm.ppf(1 - level / latents)) / pairs**0.5)
+    rng = np.random.default_rng(_SEED)
+    best = []
+    for _ in range(shuffles):
+        label = rng.permutation(said).astype(np.float64)
+        covariance = summed(values * label[rows]) / n - mean * label.mean()
+        best.append((covariance[known] / spread[known]).max())
+    return float(np.quantile(best, 0.95))
 
 
 def name_matches(table: LatentTable, words: str) -> tuple[Float[np.ndarray, " latent"], set[str]]:
