@@ -100,8 +100,8 @@ class Finder:
             UnknownNameError: no latent is a good candidate; similar names are listed.
         """
         table = self.run.table
-        matches, synonyms = name_matches(table, words)
-        said = self._said({words.casefold(), *synonyms})
+        matches, _ = name_matches(table, words)
+        said = self._said(self._phrases(words))
         text = self._text_codes(words)
         nothing = np.full(len(table), np.nan)
         evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
@@ -134,8 +134,16 @@ class Finder:
 
     def mean_codes(self, words: str) -> Float[np.ndarray, " d_sae"] | None:
         """Return the mean code of each latent over pairs with the words in the caption; None with too few of them."""
-        said = self._said({words.casefold(), *name_matches(self.run.table, words)[1]})
+        said = self._said(self._phrases(words))
         return self._measured(said)[2] if int(said.sum()) >= LEAST_PAIRS else None
+
+    def _phrases(self, words: str) -> set[str]:
+        """Return the words and their synonyms by names of latents whose codes go with the words themselves."""
+        bare = self._said({words.casefold()})
+        if int(bare.sum()) < LEAST_PAIRS:
+            return {words.casefold()}
+        trusted = self._measured(bare)[0] >= GOOD
+        return {words.casefold(), *name_matches(self.run.table, words, trusted)[1]}
 
     @cached_property
     def _rows(self) -> tuple[SparseCodes, list[str]]:
@@ -247,7 +255,7 @@ def reached_by_chance(codes: SparseCodes, said: Bool[np.ndarray, " row"], shuffl
     n = codes.n_rows
 
     def summed(of: Float[np.ndarray, " firing"]) -> Float[np.ndarray, " d_sae"]:
-        return np.bincount(latents, of, codes.d_sae)
+        return np.bincount(latents, of, codes.d_sae).astype(np.float64)  # whole numbers where nothing fires
 
     mean = summed(values) / n
     spread = np.sqrt(np.maximum(summed(values**2) / n - mean**2, 0)) * said.std()
@@ -263,11 +271,13 @@ def reached_by_chance(codes: SparseCodes, said: Bool[np.ndarray, " row"], shuffl
     return float(np.quantile(best, 0.95))
 
 
-def name_matches(table: LatentTable, words: str) -> tuple[Float[np.ndarray, " latent"], set[str]]:
+def name_matches(
+    table: LatentTable, words: str, trusted: Bool[np.ndarray, " latent"] | None = None
+) -> tuple[Float[np.ndarray, " latent"], set[str]]:
     """Return how well the names of each latent match the words, and the synonyms in matching names.
 
     A name such as "red / crimson" lists synonyms. The match is 1 if the words are the name or one of its synonyms, 0.5
-    if they occur in it, else 0.
+    if they occur in it, else 0. Only names of `trusted` latents give synonyms, by default all.
 
     Raises:
         InputError: the words are empty or "unnamed".
@@ -282,7 +292,7 @@ def name_matches(table: LatentTable, words: str) -> tuple[Float[np.ndarray, " la
             parts = [part.strip() for part in str(name).casefold().split(" / ")]
             if wanted in (*parts, str(name).casefold()):
                 matches[k] = 1.0
-                synonyms |= set(parts)
+                synonyms |= set(parts) if trusted is None or trusted[k] else set()
             elif matches[k] < 1 and re.search(rf"\b{re.escape(wanted)}\b", str(name).casefold()):
                 matches[k] = 0.5
     return matches, synonyms
