@@ -60,6 +60,14 @@ def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.Modu
 EXAMPLES = [found for root in ROOTS for found in documented(root)]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """What the first use of a model imports is not the time of an example."""
+    import cliplens
+
+    cliplens.load("world", device="cpu")
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_an_example_of_a_docstring_runs(example: Documented) -> None:
     module = importlib.import_module(example.module)
