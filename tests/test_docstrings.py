@@ -62,7 +62,7 @@ EXAMPLES = [found for root in ROOTS for found in documented(root)]
 
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
-    """What the first use of a model imports is not the time of an example."""
+    """Import what a model needs, so that no example is charged for it."""
     import cliplens
 
     cliplens.load("world", device="cpu")

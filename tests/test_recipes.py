@@ -18,7 +18,7 @@ HERE = {
     "cat.png": "photos/star/0.png",
     '"red car"': "red",
 }
-"""What stands on the page, and what stands here: the embedded model has seen no cats and cars."""
+"""Words of the page and their replacements in this test: the embedded model knows no cats and cars."""
 SMALL = " --samples 8192 --batch-size 128 --d-sae 64 --device cpu"
 WRITES = {"run": "runs/first/report.html", "steer": "runs/first/steering/strip.png", "explain": "explanation.png"}
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from cliplens.records import Column, LatentTable, SparseCodes
-from cliplens.run.find import GOOD, Candidate, name_matches, reached_by_chance
+from cliplens.run.chance import reached_by_chance
+from cliplens.run.find import GOOD, Candidate, name_matches
 
 
 def sparse(rows: int, latents: int, rate: float, seed: int) -> SparseCodes:

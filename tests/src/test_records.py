@@ -120,3 +120,7 @@ def test_the_old_name_of_position_activations_still_works() -> None:
 
     with pytest.warns(DeprecationWarning, match="PositionActivations"):
         assert records.Heat is records.PositionActivations  # type: ignore[attr-defined]
+
+
+def test_no_parts_are_joined_to_no_rows() -> None:
+    assert SparseCodes.joined([], 5).dense().shape == (0, 5)

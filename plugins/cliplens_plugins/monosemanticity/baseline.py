@@ -12,9 +12,9 @@ DRAWS = 4096
 
 @lru_cache(maxsize=1)
 def drawn(n_samples: int, m: int, n_latents: int, seeds: int = SEEDS) -> Int[np.ndarray, "draw seed m"]:
-    """Draw `m` distinct sample indices for every seed and each of the first `DRAWS` latents.
+    """Draw `m` distinct sample indices for every seed, once per latent and at most `DRAWS` times.
 
-    Latent n has draw n modulo the number of draws. If there are fewer than `m` samples, there are no seeds.
+    Latent n uses draw n modulo the number of draws. With fewer than `m` samples, the axis of seeds is empty.
 
     The first k indices of a draw are a uniform draw of k, so one draw can be used for every smaller m. The array is
     kept for the next call with the same arguments, and cannot be written to.

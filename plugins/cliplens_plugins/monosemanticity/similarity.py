@@ -27,7 +27,7 @@ def averaged(
         tops: indices of the top samples for the rows and for the columns of S+, padded with -1.
         similar: computes S+ of some latents from the indices of their top samples, [latent, m] each.
         pool: similarities of the samples from which baselines are drawn.
-        draws: indices into `pool` of the baselines for every seed; latent n has draw n modulo their number.
+        draws: indices into `pool` of random samples, per draw and seed; latent n uses draw n modulo their number.
         counts: computes, from the same indices, which entries count; all with i != j by default.
     """
     n_latents, m = tops[0].shape

@@ -70,6 +70,8 @@ class SparseCodes:
     @classmethod
     def joined(cls, parts: "Sequence[SparseCodes]", d_sae: int) -> "SparseCodes":
         """Return the codes of several runs of rows, one after the other."""
+        if not parts:
+            return cls.from_dense(torch.zeros(0, d_sae))
         if len(parts) == 1:
             return parts[0]
         n_rows = np.cumsum([0, *(p.n_rows for p in parts)])

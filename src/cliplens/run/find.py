@@ -19,6 +19,7 @@ from cliplens.errors import InputError, UnknownNameError, unknown_name
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs
 from cliplens.records import LatentTable, PairedActs, SparseCodes
+from cliplens.run.chance import reached_by_chance
 from cliplens.run.dictionary import trained_on
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary
@@ -33,8 +34,6 @@ PAIRS = 4096
 LEAST_PAIRS = 10
 """Minimum number of captions with the words for evidence to be measured."""
 _SEED = 41
-SHUFFLES = 100
-"""Shuffles of the captions that tell what evidence chance reaches."""
 GOOD = 0.15
 """Minimum correlation of a latent's code with the words for a good candidate; with few pairs, what chance reaches."""
 
@@ -159,7 +158,7 @@ class Finder:
                 break
         if not self.run.pairs.has_captions:
             parts, ids = [], []
-        return _joined(parts, self.run.dictionary.d_sae), self._captions(ids)
+        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids)
 
     def _acts(self) -> Iterator[PairedActs]:
         source = self.run.dictionary.provenance
@@ -224,51 +223,6 @@ class Finder:
         assert codes is not None
         dense = codes.dense()[0].double().cpu().numpy()
         return dense / max(float(dense.max()), 1e-12)
-
-
-def _joined(parts: Sequence[SparseCodes], d_sae: int) -> SparseCodes:
-    """Concatenate the rows of all parts."""
-    starts = np.cumsum([0, *(p.n_rows for p in parts)])
-    rows = [p.rows + int(start) for p, start in zip(parts, starts[:-1], strict=True)]
-    empty = [torch.zeros(0, dtype=torch.int64)]
-    return SparseCodes(
-        torch.cat(rows or empty),
-        torch.cat([p.latents for p in parts] or empty),
-        torch.cat([p.values for p in parts] or [torch.zeros(0)]),
-        int(starts[-1]),
-        d_sae,
-    )
-
-
-def reached_by_chance(codes: SparseCodes, said: Bool[np.ndarray, " row"], shuffles: int = SHUFFLES) -> float:
-    """Return the correlation that the best latent exceeds in 5 % of shuffles of the captions among the rows.
-
-    With few pairs, some of many latents goes with any word, the more so if its codes are few and large.
-
-    Args:
-        codes: codes of the rows.
-        said: whether the caption of each row contains the words.
-        shuffles: number of shuffles.
-    """
-    rows, latents = codes.rows.cpu().numpy(), codes.latents.cpu().numpy()
-    values = codes.values.double().cpu().numpy()
-    n = codes.n_rows
-
-    def summed(of: Float[np.ndarray, " firing"]) -> Float[np.ndarray, " d_sae"]:
-        return np.bincount(latents, of, codes.d_sae).astype(np.float64)  # whole numbers where nothing fires
-
-    mean = summed(values) / n
-    spread = np.sqrt(np.maximum(summed(values**2) / n - mean**2, 0)) * said.std()
-    known = spread > 0
-    if not known.any():
-        return 0.0
-    rng = np.random.default_rng(_SEED)
-    best = []
-    for _ in range(shuffles):
-        label = rng.permutation(said).astype(np.float64)
-        covariance = summed(values * label[rows]) / n - mean * label.mean()
-        best.append((covariance[known] / spread[known]).max())
-    return float(np.quantile(best, 0.95))
 
 
 def name_matches(

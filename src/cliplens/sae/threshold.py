@@ -28,7 +28,7 @@ class Calibration:
     """How the threshold of a dictionary was set."""
 
     rows: int
-    """Training rows on which it was measured."""
+    """Samples of training rows on which it was measured. Few rows are read several times."""
     threshold: float
     """The threshold: above it lie k values per row, on average."""
     l0: float
@@ -40,8 +40,8 @@ class Calibration:
 
     def __str__(self) -> str:
         return (
-            f"the threshold was set on {self.rows:,} training rows so that {self.l0:.3g} latents fire per row; "
-            f"with the running mean of training it would be {self.running_l0:.3g}"
+            f"the threshold was set on {self.rows:,} samples of training rows so that {self.l0:.3g} latents fire per "
+            f"row; with the running mean of training it would be {self.running_l0:.3g}"
         )
 
 

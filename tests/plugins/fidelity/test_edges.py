@@ -147,7 +147,7 @@ def test_the_cosine_of_rows_too_short_to_tell_is_zero() -> None:
 
 
 class Model:
-    """What `downstream` is asked for, recorded."""
+    """Records the arguments of `downstream`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
@@ -162,7 +162,7 @@ class Model:
 
 
 def run_of(folder: Path, decoder: torch.Tensor, *, sides: tuple[str, ...] = ("vision", "text"), **table: Any) -> Any:
-    """What `fidelity_tables` reads of a run."""
+    """The part of a run that `fidelity_tables` reads."""
     return SimpleNamespace(
         asked=SimpleNamespace(sides=sides, sites="sites"),
         clip="clip",
