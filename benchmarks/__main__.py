@@ -58,6 +58,7 @@ SCRIPTS: dict[str, Form] = {
     "sweep.py": Form(None, ""),
     "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
     "naming_scale.py": Form(None, ""),
+    "threshold.py": Form(None, ""),
     "scaling.py": Form(None, ""),
     "monosemanticity_models.py": Form(None, ""),
     "scale.py": Form(None, ""),

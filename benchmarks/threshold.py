@@ -1,4 +1,4 @@
-"""How many latents fire per row after trainings of different length, with SAELens' running threshold and the measured one?
+"""How many latents fire per row after short and long trainings, by SAELens' running threshold and the measured one?
 
     python benchmarks/threshold.py [--steps 16 64 128 400 1200] [--seeds 3]
 
@@ -25,10 +25,10 @@ K, BATCH, RATE = 8, 1024, 1e-3
 
 def main(b: Bench) -> None:
     """Print one row per number of steps."""
-    parts = list(stream(cliplens.load("world"), cliplens.read_pairs(f"world:{b.args.pairs}"), sites_of("hook_embedding")))
-    ids = tuple(i for part in parts for i in part.ids)
-    image, text = (torch.cat([part.acts.of(m) for part in parts]) for m in ("image", "text"))
-    acts = PairedActs(ids, image, text)
+    pairs = cliplens.read_pairs(f"world:{b.args.pairs}")
+    parts = list(stream(cliplens.load("world"), pairs, sites_of("hook_embedding"), forward_batch=256))
+    image, text = (torch.cat([part.of(m) for part in parts]) for m in ("image", "text"))  # type: ignore[misc]
+    acts = PairedActs(tuple(i for part in parts for i in part.ids), image, text)
     columns = {"steps": "", "stock": ".2f", "raised rate": ".2f", "measured": ".2f"}
     b.table(f"Latents that fire per row, k = {K}, {b.args.d_sae} latents", columns)
     for steps in b.args.steps:
@@ -43,7 +43,8 @@ def counts(acts: PairedActs, d_sae: int, steps: int, seed: int) -> tuple[float, 
     torch.manual_seed(seed)
     plain = get_sae_training_class("batchtopk")[0](config)
     settings = SAETrainerConfig(
-        total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=RATE, device="cpu", seed=seed,
+        total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=RATE, lr_end=RATE,
+        lr_decay_steps=steps // 5, device="cpu",
         n_checkpoints=0, checkpoint_path=None, save_final_checkpoint=False, logger=_logger(),
     )  # fmt: skip
     SAETrainer(settings, plain, provider).fit()
