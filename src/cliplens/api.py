@@ -44,6 +44,7 @@ def steer(
     site: Site | str | None = None,
     part: str | None = None,
     window: tuple[float, float] | None = None,
+    most: int | None = None,
 ) -> AbstractContextManager[Any]:
     """Return a context in which a model is steered with the dictionary and the names of a run.
 
@@ -58,6 +59,7 @@ def steer(
         site: the site to steer; by default the sites on which the run's dictionary was trained.
         part: the part of a pipeline, such as "text_encoder_2".
         window: the part of the denoising to steer, from 0 (noise) to 1 (picture).
+        most: maximum number of latents per word, those with the largest mean codes; None means 24.
 
     Raises:
         InputError: the edit cannot be parsed, or the target has no such site.
@@ -65,7 +67,8 @@ def steer(
         NoEffectError: the rest of the target does not depend on the site.
     """
     by_words = registry.find("steering", "by_words").load()
-    context: AbstractContextManager[Any] = by_words(target, run, edit, dose=dose, site=site, part=part, window=window)
+    where = {"site": site, "part": part, "window": window}
+    context: AbstractContextManager[Any] = by_words(target, run, edit, dose=dose, most=most, **where)
     return context
 
 

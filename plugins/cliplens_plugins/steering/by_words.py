@@ -12,7 +12,7 @@ from cliplens_plugins.steering.context import find_ports, steer
 from cliplens_plugins.steering.parsing import parse_edits
 from cliplens_plugins.steering.ports.denoising import Window
 from cliplens_plugins.steering.ports.movement import Movement
-from cliplens_plugins.steering.sources import Run
+from cliplens_plugins.steering.sources import MOST, Run
 from cliplens_plugins.steering.through_projection import ThroughProjection, projection_for
 
 
@@ -25,6 +25,7 @@ def steer_by_words(
     site: Site | str | None = None,
     part: str | None = None,
     window: Window | None = None,
+    most: int | None = None,
 ) -> AbstractContextManager[Movement]:
     """Return a context that steers a target with the dictionary and the names of a run. See `cliplens.steer`."""
     opened = Run(run.folder if isinstance(run, OpenedRun) else RunFolder.open(run))
@@ -34,7 +35,10 @@ def steer_by_words(
     through = projection_for(target, sites, opened)
     modality: Modality = "text" if through else find_ports(target, latents, **where)[0].site.modality
     edits = parse_edits(
-        edit, lambda words: opened.group(words, modality), table=opened.table, level=opened.level(modality)
+        edit,
+        lambda words: opened.group(words, modality, MOST if most is None else most),
+        table=opened.table,
+        level=opened.level(modality),
     )
     steering = LatentSteering(opened.dictionary, edits, dose=float(dose))
     if through is not None:

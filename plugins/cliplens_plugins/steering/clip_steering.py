@@ -15,7 +15,7 @@ from cliplens import tasks
 from cliplens.errors import InputError
 from cliplens.pairs import open_image
 from cliplens_plugins.steering.context import steer
-from cliplens_plugins.steering.figures import with_share
+from cliplens_plugins.steering.figures import with_mean, with_share
 from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
@@ -76,7 +76,8 @@ def over_doses(
             now = _embedded(run, samples)
         plain = plain or _embedded(run, samples)
         row: dict[str, Any] = {"dose": dose, "activations moved": 0.0 if at.idle else movement.activations}
-        row |= {f"{name} moved": _moved(plain[name], now[name]) for name in now}
+        for name in now:
+            row |= with_mean(f"{name} moved", _moved(plain[name], now[name]))
         if "image" in now and "caption" in now and len(now["image"]) == len(now["caption"]):
             for name, share in tasks.retrieval(now["image"], now["caption"], at=(1, 5)).items():
                 row |= with_share(name, share, len(now["image"]))
@@ -96,8 +97,10 @@ def _embedded(run: Run, samples: Samples) -> dict[str, Float[Tensor, "sample d_e
     return {name: run.embedded_in_batches(list(values), _BATCH) for name, values in given.items() if values}
 
 
-def _moved(before: Float[Tensor, "sample d_embed"], after: Float[Tensor, "sample d_embed"]) -> float:
-    return max(0.0, float(1 - torch.nn.functional.cosine_similarity(before.double(), after.double(), dim=-1).mean()))
+def _moved(before: Float[Tensor, "sample d_embed"], after: Float[Tensor, "sample d_embed"]) -> list[float]:
+    unit = [torch.nn.functional.normalize(rows.double(), dim=-1) for rows in (before, after)]
+    moved: list[float] = ((unit[0] - unit[1]).square().sum(-1) / 2).tolist()  # 1 - cosine, and 0 for equal rows
+    return moved
 
 
 def _classified(

@@ -17,6 +17,7 @@ def steer(
     run: options.Folder = None,
     edit: options.EditOption = None,
     edits: options.EditsFile = None,
+    most: options.Most = None,
     dose: options.Doses = None,
     reference: options.Reference = None,
     mix: options.Mix = False,
@@ -71,11 +72,13 @@ def steer(
     from cliplens.runfolder import RunFolder
     from cliplens_plugins.steering.request import SteeringRequest
     from cliplens_plugins.steering.session import WRITTEN, do
+    from cliplens_plugins.steering.sources import MOST
 
     request = SteeringRequest(
         run=run,
         edit=tuple(edit or ()),
         edits=edits,
+        most=MOST if most is None else most,
         doses=options.read_numbers(dose or ("0,0.5,1" if mix else "0,0.5,1,2,3"), ","),
         reference=reference,
         mix=mix,
@@ -122,11 +125,13 @@ def steer(
 
 def _tell(found: dict[str, Any], out: Path) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     for words, latents in found["latents"].items():
         listed = ", ".join(_latent(entry) for entry in latents)
-        console.print(f"[bold]Latents[/] {words}: {listed}", soft_wrap=True)
+        edited = _of_how_many(len(latents), found["good"][words])
+        console.print(f"[bold]Latents[/] {escape(words)}{edited}: {escape(listed)}", soft_wrap=True)
     if "mixed" in found:
         _tell_mixed(console, found)
     elif found["measured"]:
@@ -136,10 +141,16 @@ def _tell(found: dict[str, Any], out: Path) -> None:
             _tell_figures(console, other["measured"])
     if found["aim"]:
         console.print(f"[bold]Aim[/] {found['aim']}{_success(found)}", soft_wrap=True)
+    if found["verdict"]:
+        console.print(f"[bold]Control[/] {escape(found['verdict'])}", soft_wrap=True)
     for note in found["notes"]:
         console.print(f"[yellow]Note[/] {note}", soft_wrap=True)
     made = out / ("strip.png" if (out / "strip.png").exists() else "steering.json")
     console.print(f"[bold]Written[/] {made}", soft_wrap=True)
+
+
+def _of_how_many(edited: int, good: int) -> str:
+    return f" ({edited} edited)" if edited == good else f" ({edited} edited of {good} good ones; --most sets how many)"
 
 
 def _tell_figures(console: Any, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """Figures of a session: intervals beside shares, and how both are shown."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ NO_EFFECT = "no effect"
 """Beginning of the note on an edit that changed nothing."""
 INTERVAL = " 95 %"
 """Ending of the key that holds a figure's interval, as text."""
+_LIMITS = re.compile(r"(-?[\d.]+)-(-?[\d.]+)")
 
 
 def with_share(name: str, share: float, n: int) -> dict[str, Any]:
@@ -24,6 +26,16 @@ def with_mean(name: str, values: Sequence[float]) -> dict[str, Any]:
     """Return a mean over samples and, from two samples on, its bootstrap interval, as entries of a row."""
     mean, low, high = mean_interval(np.asarray(values, dtype=float))
     return {name: mean, **({name + INTERVAL: f"{low:.3f}-{high:.3f}"} if len(values) > 1 else {})}
+
+
+def interval_of(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """Return the interval that stands beside a figure of a row; None if there is none.
+
+    >>> interval_of(with_share("red", 0.5, 8), "red")
+    (0.22, 0.78)
+    """
+    found = _LIMITS.fullmatch(row.get(name + INTERVAL, ""))
+    return None if found is None else (float(found[1]), float(found[2]))
 
 
 def shown(row: dict[str, Any]) -> dict[str, str]:

@@ -22,6 +22,10 @@ EditOption = Annotated[
         "class:ImgD~1. May be repeated.",
     ),
 ]
+Most = Annotated[
+    int | None,
+    _what(min=1, help="Edit at most this many latents per word, those with the largest mean codes; default 24."),
+]
 EditsFile = Annotated[Path | None, _what(help="JSON file of saved edits, such as edits.json.")]
 Doses = Annotated[
     str | None,

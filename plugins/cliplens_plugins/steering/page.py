@@ -30,7 +30,9 @@ label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertica
 <h1>Steering</h1>
 {% if aim %}<p>Aim: <b>{{ aim }}</b>
 {%- if suggested is not none %}; suggested dose {{ suggested }}{% endif %}.</p>{% endif %}
-{% for words, latents in taken.items() %}<p>Latents for <b>{{ words }}</b>:
+{% if verdict %}<p>Control: {{ verdict }}.</p>{% endif %}
+{% for words, latents in taken.items() %}<p>Latents for <b>{{ words }}</b> ({{ latents|length }} edited
+{%- if good.get(words, 0) > latents|length %} of {{ good[words] }} good ones{% endif %}):
 {% for l in latents %}{{ l.latent }} ({{ l.name or "no name" }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endfor %}
 {% if reference %}<figure><img src="{{ reference }}" alt="reference"><figcaption>the reference</figcaption></figure>
 {% endif %}
@@ -86,7 +88,9 @@ def save_page(
     page = environment.from_string(_TEMPLATE).render(
         aim=found.get("aim"),
         suggested=found.get("suggested_dose"),
+        verdict=found.get("verdict"),
         taken=found["latents"],
+        good=found.get("good", {}),
         doses=found["doses"],
         samples=samples if columns else [],
         edits=edits,

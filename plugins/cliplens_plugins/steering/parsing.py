@@ -40,6 +40,8 @@ class Group:
     """Typical code of each latent, the unit of strengths that end in x; None if unknown."""
     means: Sequence[float] | None = None
     """Mean code of every latent on captions that contain the words; None if unknown."""
+    n_good: int | None = None
+    """Number of latents that represent the words, of which `latents` are the strongest; None without words."""
 
     @property
     def shares(self) -> list[float]:
@@ -119,6 +121,15 @@ def parse_edits(
     strengths = _strengths(text, own, -number if sign == "-" else number)
     make = edits.set_to if sign == "" else edits.add
     return [make(latents, strength) for latents, strength in _together(own.latents, strengths)]
+
+
+def aimed_at(text: str) -> str:
+    """Return the latents at which an edit ends, as they were written.
+
+    >>> aimed_at("red->blue=+2x"), aimed_at("red"), aimed_at("17=+4")
+    ('blue', 'red', '17')
+    """
+    return re.split("[=~]", text, maxsplit=1)[0].rpartition("->")[2].strip()
 
 
 def _group(who: str, find: Find | None, table: LatentTable | None, level: Level | None) -> Group:

@@ -6,6 +6,7 @@ from pathlib import Path
 from cliplens.api import DTYPES
 from cliplens.errors import InputError
 from cliplens_plugins.steering.given import reference_of
+from cliplens_plugins.steering.sources import MOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,8 @@ class SteeringRequest:
     run: Path | None = None
     edit: tuple[str, ...] = ()
     edits: Path | None = None
+    most: int = MOST
+    """Maximum number of latents that the words of an edit resolve to."""
     doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
     reference: str | None = None
     mix: bool = False
@@ -73,12 +76,6 @@ class SteeringRequest:
                 found="neither --prompt nor --image",
                 fix="pass for example --prompt 'a ring', or --image FILE",
             )
-        if self.pipeline is not None and self.measure is not None and self.judge is None:
-            raise InputError(
-                expected="--judge, to compare pictures with the phrase of --measure",
-                found=f"--measure {self.measure!r} alone",
-                fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
-            )
         if self.pairs is not None and self.pairs < 1:
             raise InputError(expected="at least one pair to steer", found=f"--pairs {self.pairs}", fix="pass --pairs 4")
         given = {"--image": self.images, "--ip-image": self.ip_images, "--mask": (self.mask,) if self.mask else ()}
@@ -106,6 +103,7 @@ class SteeringRequest:
             )
         self._check_of_pipelines()
         self._check_mix()
+        self._check_measure()
         if self.reference is not None:
             reference_of(self.reference)
 
@@ -126,7 +124,7 @@ class SteeringRequest:
                 fix="pass for example --prompt 'a ring'",
             )
         given = {"--edit": self.edit, "--edits": self.edits, "--compare": self.compare, "--control": self.control}
-        given["--sae"] = self.sae
+        given |= {"--sae": self.sae, "--measure": self.measure}
         found = [option for option, value in given.items() if value not in (None, (), False)]
         if found:
             raise InputError(
@@ -134,6 +132,37 @@ class SteeringRequest:
                 found=f"{', '.join(found)} beside it",
                 fix=f"leave out --mix or {', '.join(found)}",
             )
+
+    def _check_measure(self) -> None:
+        """Check that --measure and --judge have what they need."""
+        if self.pipeline is not None and self.measure is not None and self.judge is None:
+            raise InputError(
+                expected="--judge, to compare pictures with the phrase of --measure",
+                found=f"--measure {self.measure!r} alone",
+                fix="pass for example --judge 'open_clip:ViT-B-32|laion2b_s34b_b79k'",
+            )
+        if self.judge is not None and self.measure is None and not self.mix:
+            raise InputError(
+                expected="--measure with a phrase, to which --judge compares the pictures",
+                found="--judge alone",
+                fix="pass for example --measure 'a blue ring', or leave out --judge",
+            )
+
+    def check_without_pictures(self) -> None:
+        """Refuse --mix and --measure where no pictures are drawn.
+
+        Raises:
+            InputError: one of them is given.
+        """
+        if not self.mix and self.measure is None:
+            return
+        option, of_clip = ("--mix" if self.mix else "--measure"), self.pipeline is None
+        instead = " and pass --classes 'cat,dog'" if of_clip and not self.mix else ""
+        raise InputError(
+            expected=f"something that draws pictures, since {option} is given",
+            found="CLIP itself" if of_clip else "a model that answers",
+            fix=f"pass --pipeline with a diffusers pipeline, or leave out {option}{instead}",
+        )
 
     def _check_of_pipelines(self) -> None:
         """Refuse options of pipelines where there is none."""

@@ -34,6 +34,7 @@ from cliplens_plugins.steering.targets import (
     PipelineTarget,
     Target,
 )
+from cliplens_plugins.steering.verdict import verdict_of
 
 WRITTEN = ("strip.png", "edits.json", "steering.json", "steering.html")
 """Files of a session; strip.png only where pictures were drawn."""
@@ -52,6 +53,8 @@ class _Session:
     choice: Choice | None = None
     taken: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The latents that words resolved to, by words."""
+    good: dict[str, int] = field(default_factory=dict)
+    """How many latents represent the words, by words."""
 
     def target(self) -> Target:
         """Return what is steered."""
@@ -59,12 +62,8 @@ class _Session:
         if request.pipeline is not None and not is_answering(request.pipeline):
             return PipelineTarget(request, run)
         generator = self._generator()
-        if request.mix and (request.pipeline is not None or generator == "none"):
-            raise InputError(
-                expected="something that draws pictures, since --mix is given",
-                found="a model that answers" if request.pipeline is not None else "CLIP itself",
-                fix="pass --pipeline with a diffusers pipeline",
-            )
+        if request.pipeline is not None or generator == "none":
+            request.check_without_pictures()
         if request.pipeline is not None:
             return AnsweringTarget(request)
         assert run is not None
@@ -135,9 +134,10 @@ class _Session:
 
     def _found(self, words: str) -> Group:
         assert self.run is not None
-        group = self.run.group(words, self.modality)
+        group = self.run.group(words, self.modality, self.request.most)
         by_latent = {c.latent: c for c in self.run.find(words, self.dictionary.d_sae, modality=self.modality)}
         self.taken[words] = [_row_of(by_latent[k]) for k in group.latents]
+        self.good[words] = group.n_good or len(group.latents)
         return group
 
     @cached_property
@@ -218,12 +218,13 @@ def _content(session: _Session, edits: Sequence[Edit], outcomes: dict[str, Outco
     rows = main.rows
     for name, outcome in compared:
         rows = _with_control(rows, outcome.rows, more.get("aim")) if name == CONTROL else rows
-    return {
+    found = {
         "asked": {k: v for k, v in asdict(session.request).items() if v not in (None, ())},
         "dictionary": identity_of(session.dictionary),
         "edit": own,
         "edits": [asdict(e) for e in edits],
         "latents": session.taken,
+        "good": session.good,
         "aim": more.pop("aim", aim),
         "doses": list(dict.fromkeys(row["dose"] for row in rows)),
         "samples": main.labels,
@@ -232,6 +233,8 @@ def _content(session: _Session, edits: Sequence[Edit], outcomes: dict[str, Outco
         "compared": [{"edit": name, "measured": o.rows, "notes": o.notes, **o.more} for name, o in compared],
         **more,
     }
+    control = dict(compared).get(CONTROL)
+    return found | {"verdict": verdict_of(session.request, found, None if control is None else control.rows)}
 
 
 def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:

@@ -24,7 +24,7 @@ from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.parsing import Group
 
 MOST = 24
-"""Maximum number of latents that words resolve to."""
+"""Maximum number of latents that words resolve to, by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,13 @@ class Run(OpenedRun):
             return [pair.id for pair in chosen], [str(pair.caption) for pair in chosen]
         return [pair.id for pair in chosen], [open_image(pair) for pair in chosen]
 
-    def group(self, words: str, modality: Modality) -> Group:
+    def group(self, words: str, modality: Modality, most: int = MOST) -> Group:
         """Return the latents that represent the words, strongest first, with mean codes on captions that contain them.
+
+        Args:
+            words: the words.
+            modality: whose codes are compared with the words.
+            most: maximum number of latents, those with the largest mean codes.
 
         Raises:
             UnknownNameError: no latent represents the words; similar names are listed.
@@ -83,9 +88,14 @@ class Run(OpenedRun):
         good = [c for c in self.find(words, self.dictionary.d_sae, modality=modality) if c.good]
         level = self.level(modality)
         units = {c.latent: c.level if np.isfinite(c.level) else level(c.latent) for c in good}
-        strongest = sorted(units, key=lambda k: -(units[k] or 0.0))[:MOST]
+        strongest = sorted(units, key=lambda k: -(units[k] or 0.0))[:most]
         means = self.mean_codes(words, modality=modality)
-        return Group(tuple(strongest), tuple(units[k] for k in strongest), None if means is None else tuple(means))
+        return Group(
+            tuple(strongest),
+            tuple(units[k] for k in strongest),
+            None if means is None else tuple(means),
+            n_good=len(good),
+        )
 
     def chosen_edit(self) -> Choice:
         """Choose an edit for the run.

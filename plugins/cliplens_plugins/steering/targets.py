@@ -17,6 +17,7 @@ from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.drawing import Plain, Strip, samples_to_draw, through_generator, through_pipeline
 from cliplens_plugins.steering.figures import Rows, standing_still, with_mean
 from cliplens_plugins.steering.opening import open_pipeline
+from cliplens_plugins.steering.parsing import aimed_at
 from cliplens_plugins.steering.pictures import burnt, sharpness
 from cliplens_plugins.steering.ports import diffusion
 from cliplens_plugins.steering.request import SteeringRequest
@@ -157,7 +158,7 @@ class GeneratorTarget:
             values = registry.find("readers", self.generator).make(AttributeReader).values
         except (PluginError, InputError):
             return None
-        words = [t.split("=")[0].split("~")[0].split("->")[-1].strip().casefold() for t in self.request.edit]
+        words = [aimed_at(text).casefold() for text in self.request.edit]
         hits = [
             f"{name}={value}" for word in words for name, known in values.items() for value in known if value == word
         ]

@@ -44,6 +44,7 @@ def test_a_strip_over_doses_and_what_was_done(folder: Path, tmp_path: Path) -> N
     assert found["samples"] == ["a red ring", "a disc"]
     assert [row["dose"] for row in found["measured"]] == [0.0, 1.0, 2.0]
     assert found["edits"][0]["latents"] == [3]
+    assert "--control" in found["verdict"], "how to get a control"
     with Image.open(tmp_path / "out" / "strip.png") as strip:
         assert strip.width > 3 * 96
         assert strip.height > 2 * 96
@@ -65,6 +66,8 @@ def test_edits_side_by_side_with_a_random_one_and_seeds(folder: Path, tmp_path: 
     assert [other["edit"] for other in found["compared"]] == ["4=+6", "a random edit"]
     moved = [rows[1]["activations moved"] for rows in (found["measured"], found["compared"][1]["measured"])]
     assert moved[0] == pytest.approx(moved[1], rel=1e-3), "the control moves as far"
+    assert found["verdict"].startswith("'picture moved' changes by +")
+    assert f"Control {found['verdict']}" in done.output
     assert found["measured"][1]["conditioning moved"] > 0
     assert "picture moved 95 %" in found["measured"][1]
     page = (tmp_path / "steering.html").read_text()
@@ -127,6 +130,8 @@ def test_edits_at_some_positions(folder: Path, tmp_path: Path) -> None:
             [*DRAWN, "--compare", "x="],
             "an edit such",
         ),
+        ([*DRAWN, "--measure", "a blue ring"], "--judge, to compare pictures with the phrase"),
+        ([*DRAWN, "--judge", "open_clip:ViT-B-32"], "--measure with a phrase"),
         ([*DRAWN, "--compare", "red"], "latents given by number"),
         ([*DRAWN, "--classes", "cat,dog"], "CLIP itself to steer, since --classes is given, but found --pipeline"),
         ([*DRAWN, "--out", "SAE/cfg.json/x"], "a place that can be written at"),

@@ -202,6 +202,42 @@ def test_a_run_alone_is_enough(folder: Path) -> None:
     assert found["aim"] in page
 
 
+def test_most_limits_the_latents_of_a_word(folder: Path, opened: Run, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, [str(folder), "--edit", "red=off", "--most", "1", "--pairs", "1", "--dose", "1", "--out", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    good = len(opened.group("red", "image").latents)
+    assert good > 1
+    assert f"red (1 edited of {good} good ones; --most sets how many)" in done.output
+    (edit,) = json.loads((tmp_path / "edits.json").read_text())["edits"]
+    assert edit["latents"] == list(opened.group("red", "image").latents[:1])
+    with cliplens.steer(opened.clip, folder, "red=off", most=1):
+        pass
+
+
+@pytest.mark.parametrize("more", [[], ["--control"], ["--classes", "red,blue", "--control"]])
+def test_clip_itself_says_how_the_edit_compares_with_a_random_one(
+    folder: Path, tmp_path: Path, more: list[str]
+) -> None:
+    options = ["--generator", "none", "--edit", "red->blue", "--pairs", "8", "--dose", "1", "--out", str(tmp_path)]
+    steer(str(folder), *options, *more)
+    said = json.loads((tmp_path / "steering.json").read_text())["verdict"]
+    if not more:
+        assert "--control" in said
+        assert "--classes" in said
+    else:
+        assert said.startswith("'seen as blue' changes" if "--classes" in more else "'image moved' changes")
+    assert said in (tmp_path / "steering.html").read_text().replace("&#39;", "'")
+
+
+def test_a_phrase_is_refused_where_no_picture_is_drawn(folder: Path, tmp_path: Path) -> None:
+    options = ["--generator", "none", "--edit", "red=off", "--measure", "a blue ring", "--out", str(tmp_path / "out")]
+    refused = CliRunner().invoke(app, [str(folder), *options])
+    assert "draws pictures, since --measure is given, but found CLIP itself" in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_reference_picture_swaps_a_class_of_latents(folder: Path, opened: Run, tmp_path: Path) -> None:
     reference = tmp_path / "reference.png"
     opened.held_out(1)[0].image.save(reference)  # type: ignore[union-attr]
