@@ -9,16 +9,21 @@ from tqdm.notebook import tqdm as notebook_tqdm
 
 DELAY = 2
 """Seconds after which a bar shows: short work has none."""
+_UNWATCHED = False if issubclass(tqdm, notebook_tqdm) else None
+"""Whether a bar is hidden. None: tqdm asks whether the file that it writes to is a terminal."""
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
     """A bar of tqdm that appears after two seconds. One opened inside another stands below it, and goes when done.
 
-    Arguments are those of tqdm, whose bars (such as those of SAELens) it nests with.
+    It shows in terminals and notebooks; in a log or a pipe, nothing is written. Arguments are those of tqdm, whose bars
+    (such as those of SAELens) it nests with.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("delay", DELAY)
+        if not options.get("disable"):
+            options["disable"] = _UNWATCHED
         options.setdefault("leave", all(bar is self for bar in tqdm._instances))  # type: ignore[attr-defined]
         super().__init__(*args, **options)
 
@@ -36,9 +41,7 @@ def steps_bar(title: str, names: Sequence[str], *, shown: bool = True) -> Iterat
         A function to call with the name of each step as it begins.
     """
     shape = "{desc}: step {n_fmt} of {total_fmt} |{bar}| {elapsed}"
-    watched = False if issubclass(tqdm, notebook_tqdm) else None  # None: tqdm asks whether stderr is a terminal
-    nobody = watched if shown else True
-    with Bar(total=len(names), desc=title, bar_format=shape, delay=0, disable=nobody) as bar:
+    with Bar(total=len(names), desc=title, bar_format=shape, delay=0, disable=not shown) as bar:
 
         def begin(name: str) -> None:
             bar.n = list(names).index(name) + 1

@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,21 @@ def test_short_work_has_no_bar() -> None:
     for _ in Bar(range(3), desc="quick", file=shown):
         pass
     assert shown.getvalue().strip() == ""
+
+
+def test_a_log_has_no_bar() -> None:
+    log = io.StringIO()
+    for _ in Bar(range(3), desc="pairs", delay=0, mininterval=0, file=log, disable=False):
+        pass
+    assert log.getvalue() == ""
+
+
+def test_a_command_in_a_pipe_writes_no_bar_of_a_library_either(tmp_path: Path) -> None:
+    command = "train --pairs world:64 --d-sae 16 --k 4 --samples 256 --batch-size 64 --out".split()
+    whole = [sys.executable, "-m", "cliplens", *command, str(tmp_path / "run")]
+    done = subprocess.run(whole, capture_output=True, text=True, check=True)
+    assert "Training SAE" not in done.stderr
+    assert "\r" not in done.stderr
 
 
 def test_the_steps_of_a_run_are_named_in_a_terminal_only(

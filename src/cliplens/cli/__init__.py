@@ -301,4 +301,6 @@ def main() -> None:
     if "--debug" in sys.argv[1:]:
         sys.argv.remove("--debug")
         os.environ["CLIPLENS_TRACEBACK"] = "1"
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of SAELens and others; tqdm reads it when it is imported
     guarded(app, can_resume=lambda: can_resume(sys.argv[1:]))
