@@ -20,7 +20,7 @@ def exported() -> Iterator[str]:
     for package, home in HOMES.items():
         for path in sorted((home / package).rglob("__init__.py")):
             module = ".".join(path.parent.relative_to(home).parts)
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.ImportFrom):
                     yield from (f"{module}:{alias.name}" for alias in node.names if alias.asname == alias.name)
     yield from (f"cliplens:{name}" for name in cliplens.__all__)

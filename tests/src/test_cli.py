@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from typer.testing import CliRunner
 
@@ -21,6 +22,33 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
         [sys.executable, "-c", LIGHT.format(module=module)], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["words", "--help"], ["bias", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    run = f"sys.argv[1:] = {arguments}\ntry:\n    cliplens.cli.main()\nexcept SystemExit:\n    pass\n"
+    checked = LIGHT.format(module="cliplens.cli").replace("heavy =", f"{run}heavy =", 1)
+    done = subprocess.run([sys.executable, "-c", checked], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_a_missing_column_is_told_before_torch_is_imported(kind: str, tmp_path: Path) -> None:
+    table = pandas.DataFrame({"image": ["a.png"], "words": ["a cat"]})
+    path = tmp_path / f"pairs.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    arguments = ["run", "--pairs", str(path), "--image-column", "image", "--out", str(tmp_path / "run")]
+    run = f"sys.argv[1:] = {arguments}\ntry:\n    cliplens.cli.main()\nexcept SystemExit:\n    pass\n"
+    checked = LIGHT.format(module="cliplens.cli").replace("heavy =", f"{run}heavy =", 1)
+    done = subprocess.run([sys.executable, "-c", checked], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Expected a column of captions" in done.stderr
+    assert "'words'" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_command_explains_itself() -> None:

@@ -101,8 +101,9 @@ def test_a_log_has_no_bar() -> None:
 
 
 def test_a_command_in_a_pipe_writes_no_bar_of_a_library_either(tmp_path: Path) -> None:
-    command = "train --pairs world:64 --d-sae 16 --k 4 --samples 256 --batch-size 64 --out".split()
-    whole = [sys.executable, "-m", "cliplens", *command, str(tmp_path / "run")]
+    asked = {"--pairs": "world:64", "--d-sae": "16", "--k": "4", "--samples": "256", "--batch-size": "64"}
+    options = [text for option in (asked | {"--out": str(tmp_path / "run")}).items() for text in option]
+    whole = [sys.executable, "-m", "cliplens", "train", *options]
     done = subprocess.run(whole, capture_output=True, text=True, check=True)
     assert "Training SAE" not in done.stderr
     assert "\r" not in done.stderr

@@ -18,11 +18,18 @@ shuffled names as the control):
 - `language_model_scorer.LanguageModelScorer` (`asked`): asks a language or vision-language model.
 """
 
-from cliplens_plugins.autointerp.apart import ApartNamer as ApartNamer
-from cliplens_plugins.autointerp.captions import CaptionNamer as CaptionNamer
-from cliplens_plugins.autointerp.decoder import DecoderNamer as DecoderNamer
-from cliplens_plugins.autointerp.heldout import HeldOutScorer as HeldOutScorer
-from cliplens_plugins.autointerp.name_tests import shuffle_names as shuffle_names
-from cliplens_plugins.autointerp.neighbours import NeighbourNamer as NeighbourNamer
-from cliplens_plugins.autointerp.vocabulary import VocabularyNamer as VocabularyNamer
-from cliplens_plugins.autointerp.wpmi import SoftWpmiNamer as SoftWpmiNamer
+from typing import TYPE_CHECKING
+
+from cliplens.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from cliplens_plugins.autointerp.apart import ApartNamer as ApartNamer
+    from cliplens_plugins.autointerp.captions import CaptionNamer as CaptionNamer
+    from cliplens_plugins.autointerp.decoder import DecoderNamer as DecoderNamer
+    from cliplens_plugins.autointerp.heldout import HeldOutScorer as HeldOutScorer
+    from cliplens_plugins.autointerp.name_tests import shuffle_names as shuffle_names
+    from cliplens_plugins.autointerp.neighbours import NeighbourNamer as NeighbourNamer
+    from cliplens_plugins.autointerp.vocabulary import VocabularyNamer as VocabularyNamer
+    from cliplens_plugins.autointerp.wpmi import SoftWpmiNamer as SoftWpmiNamer
+
+export_lazily(__name__)

@@ -4,7 +4,14 @@
 evaluates the answers.
 """
 
-from cliplens_plugins.report.browse import browse as browse
-from cliplens_plugins.report.html import FolderReport as FolderReport
-from cliplens_plugins.report.html import HtmlReport as HtmlReport
-from cliplens_plugins.report.rate import RatePage as RatePage
+from typing import TYPE_CHECKING
+
+from cliplens.lazy import export_lazily
+
+if TYPE_CHECKING:
+    from cliplens_plugins.report.browse import browse as browse
+    from cliplens_plugins.report.html import FolderReport as FolderReport
+    from cliplens_plugins.report.html import HtmlReport as HtmlReport
+    from cliplens_plugins.report.rate import RatePage as RatePage
+
+export_lazily(__name__)

@@ -10,25 +10,41 @@ The edits are in `cliplens.edits`. `docs/steering.md` defines each edit, lists t
 and says how its effect is measured.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cliplens.deprecation import deprecated_names
+from cliplens.lazy import export_lazily
 
-_FROM = {
-    "clip_effects": ("cosine_shift", "mean_prompts", "retrieval", "zero_shot"),
-    "control": ("RandomControl",),
-    "directions": ("centroids", "difference_of_means", "random_direction"),
-    "effects": ("Effect", "Share", "best_within", "dose_of_breach", "dose_slope", "effect", "share_of"),
-    "mean_codes": ("MeanCodes",),
-    "mixing": ("mixed_latents",),
-    "parsing": ("parse_edit",),
-    "pictures": ("burnt", "save_strip", "sharpness"),
-    "selection": ("best_latents", "by_class", "by_name", "label_correlation", "typical_level"),
-    "context": ("steer",),
-    "through_projection": ("ThroughProjection",),
-}
-_HOME = {name: module for module, names in _FROM.items() for name in names}
+if TYPE_CHECKING:
+    from cliplens_plugins.steering.clip_effects import cosine_shift as cosine_shift
+    from cliplens_plugins.steering.clip_effects import mean_prompts as mean_prompts
+    from cliplens_plugins.steering.clip_effects import retrieval as retrieval
+    from cliplens_plugins.steering.clip_effects import zero_shot as zero_shot
+    from cliplens_plugins.steering.context import steer as steer
+    from cliplens_plugins.steering.control import RandomControl as RandomControl
+    from cliplens_plugins.steering.directions import centroids as centroids
+    from cliplens_plugins.steering.directions import difference_of_means as difference_of_means
+    from cliplens_plugins.steering.directions import random_direction as random_direction
+    from cliplens_plugins.steering.effects import Effect as Effect
+    from cliplens_plugins.steering.effects import Share as Share
+    from cliplens_plugins.steering.effects import best_within as best_within
+    from cliplens_plugins.steering.effects import dose_of_breach as dose_of_breach
+    from cliplens_plugins.steering.effects import dose_slope as dose_slope
+    from cliplens_plugins.steering.effects import effect as effect
+    from cliplens_plugins.steering.effects import share_of as share_of
+    from cliplens_plugins.steering.mean_codes import MeanCodes as MeanCodes
+    from cliplens_plugins.steering.mixing import mixed_latents as mixed_latents
+    from cliplens_plugins.steering.parsing import parse_edit as parse_edit
+    from cliplens_plugins.steering.pictures import burnt as burnt
+    from cliplens_plugins.steering.pictures import save_strip as save_strip
+    from cliplens_plugins.steering.pictures import sharpness as sharpness
+    from cliplens_plugins.steering.selection import best_latents as best_latents
+    from cliplens_plugins.steering.selection import by_class as by_class
+    from cliplens_plugins.steering.selection import by_name as by_name
+    from cliplens_plugins.steering.selection import label_correlation as label_correlation
+    from cliplens_plugins.steering.selection import typical_level as typical_level
+    from cliplens_plugins.steering.through_projection import ThroughProjection as ThroughProjection
+
 _MOVED = {
     name: f"cliplens.edits:{name}"
     for name in (
@@ -49,17 +65,6 @@ _MOVED = {
         "swap",
     )
 }
-_moved = deprecated_names(__name__, _MOVED)
+__getattr__ = deprecated_names(__name__, _MOVED)
 
-__all__ = sorted(_HOME)  # noqa: PLE0605  the names are listed once, above
-
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that `cliplens --help` can show the command without importing torch.
-    if name not in _HOME:
-        return _moved(name)
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+export_lazily(__name__)

@@ -76,7 +76,9 @@ def with_settings(
                 first = {name: values[0] for name, values in grid.items()}
                 options["grid"] = grid
                 asked = {name: value for name, value in asked.items() if name not in many} | first
-            command(settings=Settings(**asked), **options)
+            settings = Settings(**asked)
+            _check_source(settings)
+            command(settings=settings, **options)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name not in ("settings", "grid")]
         kept = [f for f in fields(Settings) if f.name not in leave_out]
@@ -89,6 +91,14 @@ def with_settings(
         return with_options
 
     return decorate
+
+
+def _check_source(settings: Settings) -> None:
+    """Check the columns of the pairs before torch is imported and a model is opened, which takes seconds or minutes."""
+    if settings.pairs:
+        from cliplens.pairs import check_source
+
+        check_source(settings.pairs, **settings.reading)
 
 
 def _parameter(setting: Field[Any], required: bool) -> inspect.Parameter:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from cliplens.errors import PairsError
@@ -39,6 +40,19 @@ def is_hugging(path: str) -> bool:
     """Return whether a path names something `datasets` reads."""
     saved = any((Path(path) / name).is_file() for name in ("state.json", _SPLITS))
     return path.startswith(PREFIX) or Path(path).suffix.lower() in _FILES or saved
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Return the names of the columns of a parquet file; of the rest, only the footer is read.
+
+    Raises:
+        PairsError: it is no parquet file.
+    """
+    try:
+        names: list[str] = pq.read_schema(path).names
+    except pa.ArrowInvalid as error:
+        raise PairsError(expected=f"a parquet file at {path}", found=str(error), fix="check the file") from error
+    return names
 
 
 def read_hugging(path: str, root: Path, columns: Columns, modalities: Modalities) -> Pairs:

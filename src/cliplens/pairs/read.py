@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from cliplens.errors import PairsError, nearest_names
 from cliplens.pairs.cc3m import is_headless, read_cc3m
 from cliplens.pairs.coco import read_json
-from cliplens.pairs.columns import Columns
+from cliplens.pairs.columns import Columns, which_columns
 from cliplens.pairs.dialect import Quoting
 from cliplens.pairs.emoji import is_emoji, read_emoji
 from cliplens.pairs.folder import read_folder
-from cliplens.pairs.hugging import from_dataset, is_dataset, is_hugging, read_hugging
+from cliplens.pairs.hugging import from_dataset, is_dataset, is_hugging, parquet_columns, read_hugging
 from cliplens.pairs.jsonl import read_jsonl
 from cliplens.pairs.objects import is_frame, pairs_of_frame, pairs_of_list
 from cliplens.pairs.pairs import Pairs
-from cliplens.pairs.table import read_table
+from cliplens.pairs.table import open_table, read_table
 from cliplens.pairs.tars import is_tars, read_tars
 from cliplens.pictures import AS_SEEN, PictureOptions
 from cliplens.sites import Modalities
@@ -108,6 +108,37 @@ def read_pairs(
         named = source if isinstance(source, str | Path) else f"the {type(source).__name__}"
         raise PairsError(expected="at least one pair", found=f"none in {named}", fix="check the source")
     return pairs if opening == AS_SEEN else pairs.opened_as(opening)
+
+
+def check_source(
+    source: Path | str,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    id_column: str | None = None,
+    modalities: Modalities = "both",
+    delimiter: str | None = None,
+    quoting: Quoting = "auto",
+    **_: Any,
+) -> None:
+    """Check the columns of a table or a parquet file, and that a file is there, before any row is read.
+
+    Sources of other kinds are checked when they are read. Arguments are those of `read_pairs`.
+
+    Raises:
+        PairsError: there is nothing at the path, or a column is missing.
+    """
+    path, columns = Path(source).expanduser(), (image_column, caption_column, id_column)
+    kind = path.suffix.lower()
+    if not path.is_file():
+        if kind in (*_TABLES, *_JSON_LINES, ".json"):
+            read_pairs(source)
+        return
+    headless = kind == ".tsv" and columns == (None, None, None) and delimiter is None and is_headless(path)
+    if kind in _TABLES and not headless:
+        open_table(path, columns, modalities, delimiter=delimiter, quoting=quoting)
+    elif kind == ".parquet":
+        which_columns(columns, parquet_columns(path), modalities, str(source))
 
 
 def _beside(source: Path) -> list[str]:

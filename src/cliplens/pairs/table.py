@@ -46,18 +46,28 @@ def read_table(
     Raises:
         PairsError: a column is missing.
     """
-    if not path.stat().st_size:
-        raise PairsError(expected=f"a table in {path}", found="an empty file", fix="check the path")
-    names = [n for n in columns if n] or [*IMAGE_NAMES, *CAPTION_NAMES, *ID_NAMES]
-    dialect = detected(path, names, delimiter=delimiter, quoting=quoting)
-    rows = Rows(path, dialect)
-    chosen = which_columns(columns, rows.header, modalities, str(path))
+    rows, chosen = open_table(path, columns, modalities, delimiter=delimiter, quoting=quoting)
     key = chosen[0] or chosen[2]
     rows.key = rows.header.index(key) if key is not None else 0
     picture = picture_column(rows.header, chosen)
     lists = _Lists(chosen[1])
     found = pairs_of_rows(lists.of(rows), chosen, root, path.stem, picture_column=picture)
-    return found.noted(f"{path.name}: {dialect}{_taken(chosen)}", *_stray(path, rows.stray), *lists.note(path))
+    return found.noted(f"{path.name}: {rows.dialect}{_taken(chosen)}", *_stray(path, rows.stray), *lists.note(path))
+
+
+def open_table(
+    path: Path, columns: Columns, modalities: Modalities, *, delimiter: str | None = None, quoting: Quoting = "auto"
+) -> tuple[Rows, Columns]:
+    """Return the rows of a table, of which only the header is read yet, and the columns to read. See `read_table`.
+
+    Raises:
+        PairsError: a column is missing.
+    """
+    if not path.stat().st_size:
+        raise PairsError(expected=f"a table in {path}", found="an empty file", fix="check the path")
+    names = [n for n in columns if n] or [*IMAGE_NAMES, *CAPTION_NAMES, *ID_NAMES]
+    rows = Rows(path, detected(path, names, delimiter=delimiter, quoting=quoting))
+    return rows, which_columns(columns, rows.header, modalities, str(path))
 
 
 class _Lists:

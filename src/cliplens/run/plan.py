@@ -6,9 +6,10 @@ from pathlib import Path
 
 from cliplens.errors import CliplensError, InputError, MachineError, MismatchError
 from cliplens.faults import size
-from cliplens.files import check_room, read_json, sha256_of
+from cliplens.files import check_room, read_json
 from cliplens.run.checks import Checked, model_hash
 from cliplens.run.harvesting import check_shared
+from cliplens.run.reports import report_inputs
 from cliplens.run.scores import TABLE
 from cliplens.run.steps import (
     HARVEST,
@@ -117,13 +118,6 @@ def inputs_of(step: Step, checked: Checked, folder: RunFolder, log: StepLog) -> 
     if step is NAME and SCORE.name in log.records:
         found["scores"] = log.records[SCORE.name].fingerprint
     return found | report_inputs(folder, log) if step is REPORT else found
-
-
-def report_inputs(folder: RunFolder, log: StepLog) -> dict[str, str]:
-    """Return the inputs of a report with their hashes: names, and what was steered."""
-    steered = folder.steering / "steering.json"
-    named = {"names": log.records[NAME.name].fingerprint} if NAME.name in log.records else {}
-    return named | {"steering": sha256_of(steered) if steered.is_file() else ""}
 
 
 def activations_hash(folder: RunFolder) -> str:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from cliplens import registry
 from cliplens.contracts import Reporter
-from cliplens.files import check_room, remove_leftovers
+from cliplens.files import check_room, remove_leftovers, sha256_of
 from cliplens.run.lock import locked
-from cliplens.run.plan import report_inputs
 from cliplens.run.remedies import check_whole
 from cliplens.run.results import entered
 from cliplens.run.steps import NAME, REPORT, Record, StepLog, outputs_of, versions
@@ -52,3 +51,10 @@ def _write(folder: RunFolder, name: str) -> Path:
     log.keep(step, Record(options, report_inputs(folder, log), outputs, versions()))
     log.save()
     return path
+
+
+def report_inputs(folder: RunFolder, log: StepLog) -> dict[str, str]:
+    """Return the inputs of a report with their hashes: names, and what was steered."""
+    steered = folder.steering / "steering.json"
+    named = {"names": log.records[NAME.name].fingerprint} if NAME.name in log.records else {}
+    return named | {"steering": sha256_of(steered) if steered.is_file() else ""}
