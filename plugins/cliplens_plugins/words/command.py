@@ -73,6 +73,8 @@ def words(
         if out is not None:
             write_labels(out, labels)
             typer.echo(f"Labels: {out}")
+        elif vocabulary is not None:
+            typer.echo("To write the label of every latent: --out labels.csv")
         return study
 
     run_study(run, make, command="words")

@@ -70,6 +70,8 @@ def study_of_run(run: OpenedRun, asked: WordsOptions) -> tuple[Study, list[Label
         check_language(tagger, asked.tagged, read.languages)
         kinds, notes = _kinds(run, asked, read, tagger, scored)
     labels = [] if vocabulary is None else _labels(run, vocabulary)
+    if vocabulary is not None and vocabulary.left_out:
+        notes = [vocabulary.left_out, *notes]
     return record(Found(kinds, scored, _languages(run, asked, read), labels), asked, notes), labels
 
 

@@ -17,6 +17,8 @@ from cliplens_plugins.words.taggers import KINDS
 from cliplens_plugins.words.tokens import Coverage
 
 LONG = 40
+SHOWN = 20
+"""Labels with a row of latents."""
 FEW = 10
 """Fewer latents of a kind are too few for a sentence."""
 
@@ -55,13 +57,12 @@ class Found:
 
 def record(found: Found, asked: WordsOptions, notes: Sequence[str] = ()) -> Study:
     """Return the record of a finished study: findings first, then one table per question."""
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {} if found.kinds is None else _kind_tables(found.kinds)
+    tables: dict[str, Sequence[Mapping[str, Any]]] = _label_tables(found.labels) if found.labels else {}
+    tables |= {} if found.kinds is None else _kind_tables(found.kinds)
     linked = {}
     if found.languages is not None:
         tables |= _language_tables(found.languages, found.scored)
         linked["Bound to a language"] = [b.latent for b in found.languages.bound if b.bound][:LONG]
-    if found.labels:
-        tables["Labels of the fixed vocabulary"] = _label_rows(found.labels)
     data: dict[str, Any] = {} if found.kinds is None else _kind_data(found.kinds)
     data["labels"] = [{"latent": k, **asdict(label)} for k, label in enumerate(found.labels)]
     if found.languages is not None:
@@ -198,6 +199,35 @@ def _language_tables(one: Languages, scored: ScoredClasses) -> dict[str, Sequenc
     return tables
 
 
+def _label_tables(labels: Sequence[Label]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Return a table of the labels with their latents, most of them by words first, and one of the ways they were
+    found."""
+    members: dict[str, list[tuple[int, Label]]] = {}
+    for latent, label in enumerate(labels):
+        if label.label is not None:
+            members.setdefault(label.label, []).append((latent, label))
+    for of in members.values():
+        of.sort(key=lambda one: one[1].how == "nearest")
+    often = sorted(members, key=lambda label: (-_by_words(members[label]), -len(members[label])))
+    title = f"Latents of each label, {SHOWN} of {len(often)} labels" if len(often) > SHOWN else "Latents of each label"
+    return {title: [_member_row(k, members[k]) for k in often[:SHOWN]], "How labels were found": _label_rows(labels)}
+
+
+def _member_row(label: str, members: Sequence[tuple[int, Label]]) -> dict[str, Any]:
+    some = ", ".join(f"{latent} ({found.name})" for latent, found in members[:FEW])
+    return {
+        "label": label,
+        "by words": _by_words(members),
+        "nearest only": len(members) - _by_words(members),
+        "latents and their names": some + ", ..." * (len(members) > FEW),
+    }
+
+
+def _by_words(members: Sequence[tuple[int, Label]]) -> int:
+    """Return how many names share words with their label."""
+    return sum(found.how != "nearest" for _, found in members)
+
+
 def _label_rows(labels: Sequence[Label]) -> list[dict[str, Any]]:
     how = Counter(label.how for label in labels if label.name)
     sure = {k: [x.confidence for x in labels if x.name and x.how == k] for k in how}
@@ -219,6 +249,12 @@ def _findings(found: Found) -> list[str]:
     if found.labels:
         of = [x for x in found.labels if x.name]
         says.append(f"{sum(x.label is None for x in of)} of {len(of)} names have no label in the vocabulary.")
+        nearest = sum(x.how == "nearest" for x in of)
+        if nearest:
+            says.append(
+                f"{nearest} names share no word with their label, which is the nearest entry by the model: in a short "
+                "vocabulary it may fit badly."
+            )
     return says
 
 

@@ -23,6 +23,8 @@ _ENDINGS: tuple[tuple[str, str], ...] = (
     *(("ed", "e"), ("ing", ""), ("ing", "e"), ("est", ""), ("er", "")),
 )
 _SHORTEST = 3
+_NAMED = 5
+"""Repeated entries that are named."""
 _EMPTY = frozenset(("a", "an", "the", "of", "in", "on", "at", "with", "and", "or", "to", "for", "by", "is", "are"))
 
 
@@ -48,7 +50,13 @@ class Vocabulary:
     """
 
     def __init__(self, entries: Sequence[str]) -> None:
-        self.entries = tuple(dict.fromkeys(entry.strip() for entry in entries if entry.strip()))
+        first: dict[str, str] = {}
+        repeated: list[str] = []
+        for entry in filter(None, map(str.strip, entries)):
+            if first.setdefault(entry.casefold(), entry) is not entry:
+                repeated.append(entry)
+        self.entries, self.repeated = tuple(first.values()), tuple(repeated)
+        self.blank = len(entries) - len(self.entries) - len(repeated)
         if not self.entries:
             raise InputError(expected="a vocabulary of one word or more", found="none", fix="pass one entry per line")
         self._known = {_key(entry): entry for entry in reversed(self.entries)}
@@ -70,6 +78,24 @@ class Vocabulary:
                 found=getattr(error, "strerror", None) or str(error),
                 fix="pass --vocabulary labels.txt",
             ) from error
+
+    @property
+    def left_out(self) -> str:
+        """A sentence on blank lines and on entries that are there already, in any letter case; "" if there are none.
+
+        >>> Vocabulary(["ring", "", "Ring"]).left_out
+        "Of 3 lines of the vocabulary, 1 is an entry. Left out: 1 blank line, 1 repeated entry ('Ring')."
+        """
+        if not self.blank and not self.repeated:
+            return ""
+        kept, lines = len(self.entries), len(self.entries) + len(self.repeated) + self.blank
+        said = [f"{self.blank:,} blank line{'s' * (self.blank != 1)}"] if self.blank else []
+        if self.repeated:
+            some = ", ".join(map(repr, self.repeated[:_NAMED])) + ", ..." * (len(self.repeated) > _NAMED)
+            entries = "entry" if len(self.repeated) == 1 else "entries"
+            said.append(f"{len(self.repeated):,} repeated {entries} ({some})")
+        are = "is an entry" if kept == 1 else "are entries"
+        return f"Of {lines:,} lines of the vocabulary, {kept:,} {are}. Left out: {', '.join(said)}."
 
     def label(self, name: str) -> Label:
         """Return the entry that equals a name, then one it is an inflection of, then one that covers most of its words.

@@ -59,6 +59,11 @@ def test_a_vocabulary_is_read_from_lines_and_from_wordnet(tmp_path: Path) -> Non
     lines = tmp_path / "labels.txt"
     lines.write_text("ring\n\n star \nring\n", encoding="utf-8")
     assert Vocabulary.read(lines).entries == ("ring", "star")
+    assert Vocabulary.read(lines).left_out.endswith("Left out: 1 blank line, 1 repeated entry ('ring').")
+    assert Vocabulary(["ring", "star"]).left_out == ""
+    many = Vocabulary([*"abcdefg", *"ABCDEFG", ""])
+    assert many.entries == tuple("abcdefg")
+    assert "7 repeated entries ('A', 'B', 'C', 'D', 'E', ...)" in many.left_out
     licence = "  1 This software and database is being provided to you\n"
     (tmp_path / "index.noun").write_text(f"{licence}fire_engine n 1 4 @ ~ #p + 1 0 03345487  \nstar n 8 5 @  \n")
     (tmp_path / "index.adj").write_text(f"{licence}blue a 8 2 ! &\n")

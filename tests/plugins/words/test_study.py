@@ -33,13 +33,16 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_writes_a_record_labels_and_a_section(run: OpenedRun, tagger: Path, tmp_path: Path) -> None:
     names = tmp_path / "labels.txt"
-    names.write_text("ring\nred\n")
+    names.write_text("ring\n\nred\nRing\n")
     out = tmp_path / "labels.csv"
     options = ["--tagger", str(tagger), "--vocabulary", str(names), "--out", str(out), "--draws", "20"]
     done = CliRunner().invoke(app, [str(run.folder.path), "--pairs", "100", *options])
     assert done.exit_code == 0, done.exception
     study = next(s for s in read_studies(run.folder) if s.name == "words")
     assert "a table of one's own" in study.notes[0]
+    assert "1 blank line, 1 repeated entry ('Ring')" in study.notes[1]
+    assert "Latents of each label" in done.output
+    assert study.notes[1] in done.output.replace("\n", " ")
     assert "living latents stand for no single word" in study.findings[0]
     assert {row["kind"] for row in study.data["kinds"]} == {"noun", "verb", "adjective", "relation", "number"}
     assert len(study.data["labels"]) == 48
@@ -82,7 +85,15 @@ def test_labels_of_a_vocabulary_need_no_tagger(run: OpenedRun, tmp_path: Path, m
         "of words and kinds: --tagger words.csv.",
     )
     assert "kinds" not in study.data
-    assert "Labels of the fixed vocabulary" in study.tables
+    rows = study.tables["Latents of each label"]
+    assert {row["label"] for row in rows} <= {"ring", "red"}
+    assert sum(row["by words"] + row["nearest only"] for row in rows) == sum(
+        label.label is not None for label in labels
+    )
+    assert "How labels were found" in study.tables
+    nearest = sum(label.how == "nearest" for label in labels)
+    assert nearest == sum(row["nearest only"] for row in rows) > 0
+    assert study.findings[1].startswith(f"{nearest} names share no word with their label")
     json.dumps(study.data)
     with pytest.raises(InputError, match="no package textblob"):
         study_of_run(run, WordsOptions(pairs=40, draws=20))
