@@ -67,7 +67,8 @@ def _tell(found: Any) -> None:
     titles = {f.name: f.title for f in found.figures}
     tested = sum(d.verdict not in ("not comparable", "not measured", "no seeds") for d in found.differences)
     says = f"{len(different)} of {tested} differences exceed chance" if tested else "No difference could be tested"
-    console.print(says)
+    if len(found.configurations) > 1:
+        console.print(says)
     for d in different[:12]:
         console.print(
             f"  {titles[d.figure]}: {escape(d.first)} against {escape(d.second)} {d.difference:+.3f}", soft_wrap=True

@@ -24,6 +24,7 @@ from cliplens_plugins.comparison.noise import (
     reseed_bound,
     sampling_bound,
 )
+from cliplens_plugins.comparison.notes import notes_of
 from cliplens_plugins.comparison.sample import Samples
 from cliplens_plugins.comparison.subjects import Subject, configurations
 
@@ -128,7 +129,7 @@ def assemble(
     ]
     noise = {f.name: pooled([s for seeds in every[f.name].values() for s in seeds]) for f in figures}
     noise = {name: found if found.freedom else runs_with_seeds[name] for name, found in noise.items()}
-    return Comparison(groups, measured, single, differences, noise, figures, _notes(groups, figures, noise), pictures)
+    return Comparison(groups, measured, single, differences, noise, figures, notes_of(groups, figures, noise), pictures)
 
 
 def _mean(figure: Figure, members: Sequence[Subject], single: Mapping[str, Mapping[str, Value]]) -> Measured:
@@ -238,32 +239,6 @@ def _noise_of_controls(figure: str, groups: Mapping[str, Sequence[Subject]]) -> 
     if not found:
         return Noise(NAN, 0)
     return Noise(float(np.sqrt(np.mean(np.square(found)))), len(found) * (_SEEDS_OF_RUN - 1))
-
-
-def _notes(groups: Mapping[str, Sequence[Subject]], figures: Sequence[Figure], noise: Mapping[str, Noise]) -> list[str]:
-    notes = []
-    leads = [members[0] for members in groups.values()]
-    for figure in figures:
-        parts = [p for p in figure.needs if len({s.basis[p] for s in leads}) > 1]
-        if parts:
-            notes.append(
-                f"{figure.title}: not every pair is comparable, because {' and '.join(parts)} differ"
-                f"{'s' if len(parts) == 1 else ''} between configurations."
-            )
-    unknown = [f.title for f in figures if not noise[f.name].freedom]
-    if unknown:
-        notes.append(
-            f"No seeds: {', '.join(unknown)}. Whether a difference is larger than between two seeds is not known, so "
-            "none is called different. Train each configuration from several seeds (cliplens sweep --seed 0,1,2,3,4)."
-        )
-    few = [f.title for f in figures if 0 < noise[f.name].freedom < 4]
-    if few:
-        fewer = "The noise over seeds has fewer than four degrees of freedom, so only very large differences are called"
-        notes.append(f"Few seeds: {', '.join(few)}. {fewer} different.")
-    given = [s.name for members in groups.values() for s in members if s.given is not None]
-    if given:
-        notes.append(f"Whether {', '.join(given)} saw these pairs in training is not known.")
-    return notes
 
 
 def rows_of(found: Comparison) -> list[dict[str, Any]]:

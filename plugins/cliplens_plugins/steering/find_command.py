@@ -9,6 +9,11 @@ import typer
 
 _EACH, _SIDE = 6, 96
 """Pictures per latent in the file of pictures, and their side in pixels."""
+ORDER = (
+    "Good latents come first, then those with the highest score, the mean of name match, text match, evidence and "
+    "reach (nan counts as 0). An edit takes the good ones with the highest level."
+)
+"""How the rows are ordered."""
 app = typer.Typer(add_completion=False)
 
 
@@ -56,6 +61,7 @@ def find(
         said.append([str(c.latent), *captions])
     console = Console(highlight=False)
     print_table(["latent", "name", "good", *figures], table, console=console)
+    console.print(ORDER, soft_wrap=not console.is_terminal)
     if found[0].needed > GOOD:
         console.print(
             f"Good needs evidence of {found[0].needed:.2f} here, because chance alone reaches that with so few pairs."

@@ -161,6 +161,19 @@ def test_pairs_of_seeds_are_not_independent() -> None:
 def test_two_seeds_have_one_stability_and_no_noise(found: Comparison) -> None:
     (stability,) = [d for d in found.differences if d.figure == "stability"]
     assert stability.verdict == "no seeds"
+    assert not any(note.startswith("No seeds") for note in found.notes), "there are seeds, but too few"
+    assert any("test of a difference, need three" in note for note in found.notes)
+
+
+def test_one_configuration_says_what_was_merged_and_speaks_of_no_difference(swept: SweepFolder) -> None:
+    subjects = open_subjects([run.path for run in swept.runs[:2]])
+    found = compare(subjects, pairs=40, replicates=20)
+    first, second = (s.name for s in subjects)
+    assert found.notes == [
+        f"Dictionaries that differ by their seed only are one row: {first} is the mean of {first}, {second}. "
+        "compare.csv has a row for each dictionary.",
+        "There is one configuration, so there is no difference to test.",
+    ]
 
 
 def test_a_sweep_is_compared(found: Comparison) -> None:

@@ -28,6 +28,7 @@ from cliplens_plugins.generators import WorldGenerator
 from cliplens_plugins.modality import classify_fixed, mds
 from cliplens_plugins.steering import targets
 from cliplens_plugins.steering.command import app
+from cliplens_plugins.steering.find_command import ORDER
 from cliplens_plugins.steering.find_command import app as find_app
 from cliplens_plugins.steering.parsing import parse_edits
 from cliplens_plugins.steering.sources import Run
@@ -93,6 +94,9 @@ def test_cliplens_find_prints_them(folder: Path, opened: Run, tmp_path: Path) ->
     assert done.exit_code == 0, done.output
     best = opened.find("red", 1)[0]
     assert re.search(rf"^\s*{best.latent}\b", done.output, re.MULTILINE)
+    assert ORDER in done.output
+    shown = opened.find("red", 99)
+    assert shown == sorted(shown, key=lambda c: (not c.good, -c.score)), "the order that is said"
     with Image.open(tmp_path / "red.png") as sheet:
         assert sheet.width > 6 * 96
     pictures = opened.top_pictures(best.latent, 4, modality="image")
