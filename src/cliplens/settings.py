@@ -104,7 +104,12 @@ class Settings:
     architecture: str = _option(
         "batchtopk", "SAELens training architecture: batchtopk, topk, standard, gated, jumprelu and others.", DICTIONARY
     )
-    d_sae: int | None = _option(None, "Number of latents; default: four times the width of the hook.", DICTIONARY, 1)
+    d_sae: int | None = _option(
+        None,
+        "Number of latents; default: four times the width of the hook, or fewer on few rows (one per 20).",
+        DICTIONARY,
+        1,
+    )
     k: int | None = _option(
         None, "Active latents per sample (top-k architectures); default: d_sae / 32, from 4 to 32.", DICTIONARY, 1
     )

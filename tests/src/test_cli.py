@@ -101,6 +101,20 @@ def test_warnings_are_printed_before_the_figures(tmp_path: Path, capsys: pytest.
     assert said.index("Warning: all pairs are alike.") < said.index("Explained variance") < said.index("[0, 1]")
 
 
+def test_classes_are_told_with_what_is_significant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cliplens.cli.telling import tell
+    from cliplens.files import read_json, write_json
+    from support.run_folders import make_run_folder
+
+    folder = make_run_folder(tmp_path / "run", latents=6, pairs=30)
+    counts = {"ImgD": 41, "TextD": 42, "CrossD": 43}
+    sure = {"ImgD_significant": 31, "TextD_significant": 32, "CrossD_significant": 33, "undecided_significant": 9}
+    write_json(folder.summary, {**read_json(folder.summary), **counts, **sure})
+    tell(folder)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "31 ImgD, 32 TextD, 33 CrossD significant, 9 undecided (41 ImgD, 42 TextD, 43 CrossD by fixed cuts)" in said
+
+
 @pytest.mark.parametrize(
     ("command", "resumes"), [("harvest", True), ("find", False), ("demo", False), ("nonsense", False)]
 )

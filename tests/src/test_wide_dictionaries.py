@@ -1,6 +1,7 @@
 """A dictionary too wide for its rows is named before training and after scoring, with one advice."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,13 @@ import pytest
 
 from cliplens.distributed import Group
 from cliplens.records import PairedActs
+from cliplens.run import OpenedRun, run
 from cliplens.run.checks import check
 from cliplens.run.degenerate import warnings_of
-from cliplens.run.dictionary import NARROWEST, ROWS_PER_LATENT, rows_to_train, training_rows, width_note
+from cliplens.run.dictionary import NARROWEST, ROWS_PER_LATENT, default_width, rows_to_train, training_rows, width_note
 from cliplens.run.harvesting import harvest_run
 from cliplens.runfolder import RunFolder
+from cliplens.sae import Dictionary
 from cliplens.settings import Settings
 from cliplens.store import Cache
 from support.tiny_dictionaries import tiny_dictionary
@@ -105,3 +108,23 @@ def test_rows_are_counted_as_the_provider_counts_them(token: str, tmp_path: Path
     folder = RunFolder(tmp_path / "run")
     cache = harvest_run(checked.clip, checked.pairs, checked.settings, folder, Group(), again=True)
     assert rows_to_train(cache, settings) == training_rows(cache, settings).rows > 40
+
+
+@pytest.mark.parametrize(("rows", "k", "width"), [(480, None, 32), (7680, None, 384), (7679, None, 352), (480, 24, 96)])
+def test_the_default_width_is_what_the_rows_carry(rows: int, k: int | None, width: int) -> None:
+    assert default_width(96, rows, k) == width
+    if rows >= ROWS_PER_LATENT * NARROWEST:
+        assert width_note(rows, width) is None, "the default needs no advice"
+
+
+def test_a_run_on_few_pairs_is_narrow_and_keeps_a_width_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = Settings(pairs="world:600", samples=512, batch_size=64)
+    made = run(few, tmp_path / "few", until="train")
+    rows = rows_to_train(Cache.open(made.activations), few)
+    assert Dictionary.load(made.sae).d_sae == default_width(96, rows) < 64
+    assert "latents, because there are" in capsys.readouterr().err
+    wide = run(replace(few, d_sae=256), tmp_path / "wide", until="train")
+    assert Dictionary.load(wide.sae).d_sae == 256
+    assert OpenedRun(made).reseeded(1).d_sae == default_width(96, rows)

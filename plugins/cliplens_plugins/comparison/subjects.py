@@ -83,7 +83,8 @@ class Subject:
         found = {name: asked[name] for name in _VARIED}
         if self.asked.sae is None:
             field = sparsity_fields(self.asked.architecture)[0]
-            config = training_config(self.asked, self.dictionary.d_in)
+            same = replace(self.asked, d_sae=self.dictionary.d_sae)
+            config = training_config(same, self.dictionary.d_in)
             found |= {"d_sae": self.dictionary.d_sae, "k": None if field is None else getattr(config, field)}
         return found
 

@@ -29,6 +29,14 @@ RULES = {
     "modality_paper": "Paper's rule",
     "modality_significant": "Significant",
 }
+RULE_WORDS = {
+    "modality": "score below 0.2 is TextD, above 0.8 ImgD.",
+    "modality_paper": "more than one standard deviation from the mean score of the living latents, as in the paper "
+    "that defines the score. It is relative to the dictionary, so it always finds some dominant latents.",
+    "modality_significant": "the whole 95 % interval beyond the fixed cut (CrossD: between both), ImgD and TextD at a "
+    "false discovery rate of 5 %. Other latents are undecided.",
+}
+"""What each rule means."""
 NOT_ABOVE = ("within the control", "below the control")
 """Verdicts of a figure that is not above its control (`cliplens.run.controls`)."""
 _TRUTH = ("Recovery", "Coverage")
@@ -51,11 +59,18 @@ class Content:
     steering: Mapping[str, Any] = field(default_factory=dict)
     """The content of steering.json, with its strip of pictures as a data URI."""
     studies: Sequence[Study] = ()
+    name: str = ""
+    """The name of the run folder."""
 
     @property
     def title(self) -> str:
-        """The name of the model."""
-        return str(self.summary.get("model") or self.settings.get("model", {}).get("name") or "a run")
+        """The name of the run or, if it has none, of the model."""
+        return self.name or self.model or "a run"
+
+    @property
+    def model(self) -> str:
+        """The name of the model; empty where it is not known."""
+        return str(self.summary.get("model") or self.settings.get("model", {}).get("name") or "")
 
     @property
     def sites(self) -> list[str]:
@@ -98,6 +113,11 @@ class Content:
     def rules(self) -> list[str]:
         """Titles of the rules in `classes`."""
         return [title for name, title in RULES.items() if self.table is not None and name in self.table]
+
+    @property
+    def rule_words(self) -> list[tuple[str, str]]:
+        """Title and meaning of each rule in `classes`."""
+        return [(RULES[name], words) for name, words in RULE_WORDS.items() if RULES[name] in self.rules]
 
     @property
     def within(self) -> set[str]:
@@ -191,6 +211,7 @@ def read_content(run: RunFolder) -> Content:
         positions=positions,
         steering=_steering(run),
         studies=read_studies(run),
+        name=run.path.resolve().name,
     )
 
 

@@ -62,13 +62,22 @@ def _harvested(folder: Any) -> str:
     return f": {found['rows']:,} pairs at {len(found['sites'])} sites, {size(found['bytes'])}{bad}{cut}"
 
 
+def _classes(found: dict[str, Any]) -> str:
+    """Return the number of latents of each modality class: significant ones first, then those by the fixed cuts."""
+    by_cuts = ", ".join(f"{found[c]:,} {c}" for c in ("ImgD", "TextD", "CrossD") if c in found)
+    if "undecided_significant" not in found:
+        return by_cuts
+    sure = ", ".join(f"{found[f'{c}_significant']:,} {c}" for c in ("ImgD", "TextD", "CrossD"))
+    return f"{sure} significant, {found['undecided_significant']:,} undecided ({by_cuts} by fixed cuts)"
+
+
 def _headlines(found: dict[str, Any]) -> list[tuple[str, str]]:
     def number(name: str) -> str:
         value = found.get(name)
         return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
 
     bad = f", {found['quarantined']} quarantined" if found.get("quarantined") else ""
-    classes = ", ".join(f"{number(c)} {c}" for c in ("ImgD", "TextD", "CrossD") if c in found)
+    classes = _classes(found)
     return [
         ("Pairs", f"{number('pairs')}{bad}"),
         ("Latents", f"{number('alive')} alive of {number('d_sae')}, {number('l0')} firing per sample"),

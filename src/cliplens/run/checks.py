@@ -18,7 +18,7 @@ from cliplens.hooked import HookedCLIP
 from cliplens.keys import pair_keys
 from cliplens.pairs import Pairs
 from cliplens.run.degenerate import check_enough
-from cliplens.run.dictionary import planned_samples, training_config
+from cliplens.run.dictionary import default_width, planned_samples, training_config
 from cliplens.run.embeddings import embeddings_of
 from cliplens.run.given import open_given
 from cliplens.run.harvesting import harvest_plan
@@ -123,9 +123,9 @@ def _checked(checked: Checked, until: str) -> Checked:
             fix="choose hook_embedding or hook_projected, which have one width, or one tower with --tower",
         )
     skipped = given is not None or until == "harvest"
-    samples = 0 if skipped else _check_training(settings, planned, len(checked.pairs))
-    d_in = next(iter(widths.values()))
-    d_sae = settings.d_sae or (4 * d_in if given is None else given.d_sae)
+    rows, d_in = rows_planned(settings, planned, len(checked.pairs)), next(iter(widths.values()))
+    samples = 0 if skipped else _check_training(settings, d_in, rows)
+    d_sae = settings.d_sae or (default_width(d_in, rows, settings.k) if given is None else given.d_sae)
     return replace(checked, samples=samples, bytes=_bytes(settings, planned, d_in, d_sae))
 
 
@@ -176,11 +176,15 @@ def check_vocabulary(path: str | None) -> None:
         )
 
 
-def _check_training(settings: Settings, planned: Plan, n_pairs: int) -> int:
-    """Check the training config at the width of the hook; return the number of rows to train on."""
+def rows_planned(settings: Settings, planned: Plan, n_pairs: int) -> int:
+    """Return the number of rows to train on, if every pair can be used and has as many positions as it may have."""
     sites = [site for site in planned.sites if site.site in settings.sites]
-    training_config(settings, d_in=sites[0].schema.d_in)
-    rows = int(n_pairs * (1 - settings.held_out)) * sum(site.schema.context_size for site in sites)
+    return int(n_pairs * (1 - settings.held_out)) * sum(site.schema.context_size for site in sites)
+
+
+def _check_training(settings: Settings, d_in: int, rows: int) -> int:
+    """Check the training config at the width of the hook; return the number of samples to train on."""
+    training_config(settings, d_in, rows)
     samples = planned_samples(settings, rows)
     if samples < settings.batch_size:
         raise InputError(

@@ -53,16 +53,23 @@ def by_modality(sites: Sequence[Site]) -> SitePair:
     return {"image": found.get("image"), "text": found.get("text")}
 
 
-def training_config(settings: Settings, d_in: int) -> Any:
+def training_config(settings: Settings, d_in: int, rows: int | None = None) -> Any:
     """Return SAELens' training config for these settings at a hook of width `d_in`.
+
+    Args:
+        settings: settings of a run.
+        d_in: width of the hook.
+        rows: number of rows to train on, which bounds the default of `d_sae`; None does not bound it.
 
     Raises:
         InputError: the sizes do not fit together.
         UnknownNameError: the architecture is unknown.
     """
-    penalty = _penalty(settings)
+    penalty, d_sae = _penalty(settings), settings.d_sae
+    if d_sae is None and rows is not None:
+        d_sae = default_width(d_in, rows, settings.k)
     try:
-        return dictionary_config(settings.architecture, d_in, settings.d_sae, k=settings.k, **penalty)
+        return dictionary_config(settings.architecture, d_in, d_sae, k=settings.k, **penalty)
     except UnknownNameError as error:
         if not any(repr(name) in error.found for name in penalty):
             raise
@@ -82,6 +89,18 @@ def rows_to_train(cache: Cache, settings: Settings) -> int:
     """Return the number of rows that a run trains on; 0 if its dictionary is given."""
     blocks = list(cache.blocks(trained_on(settings), len(cache)))
     return sum(int(cache.counts(block, site).sum()) for block in blocks for site in settings.sites)
+
+
+def default_width(d_in: int, rows: int, k: int | None = None) -> int:
+    """Return the number of latents of a dictionary whose width is not given: 4 x `d_in`, or fewer on few rows.
+
+    Fewer is what the rows carry, in steps of 32, but at least 32 and 4 x `k`.
+
+    >>> default_width(d_in=96, rows=20_000), default_width(d_in=96, rows=5_000), default_width(d_in=96, rows=480)
+    (384, 224, 32)
+    """
+    carried = rows // ROWS_PER_LATENT // NARROWEST * NARROWEST
+    return min(4 * d_in, max(carried, NARROWEST, 4 * (k or 0)))
 
 
 def width_note(rows: int, d_sae: int) -> str | None:
@@ -132,7 +151,7 @@ def training_rows(cache: Cache, settings: Settings, memory: Memory | None = None
 def train_again(rows: Provider, settings: Settings, *, frozen_decoder: bool = False) -> Dictionary:
     """Return a dictionary trained as a run trains its own, without checkpoints and without saving it."""
     return train(
-        training_config(settings, rows.d_in),
+        training_config(settings, rows.d_in, rows.rows),
         rows,
         samples=planned_samples(settings, rows.rows),
         batch_size=settings.batch_size,
@@ -151,7 +170,13 @@ def train_run(
     The caller removes the checkpoints when the step is recorded.
     """
     provider = training_rows(cache, settings, memory)
-    config = training_config(settings, provider.d_in)
+    config = training_config(settings, provider.d_in, provider.rows)
+    if settings.d_sae is None and config.d_sae < 4 * provider.d_in:
+        Bar.write(
+            f"train: {config.d_sae:,} latents, because there are {provider.rows:,} rows to train on; --d-sae sets "
+            "another number",
+            file=sys.stderr,
+        )
     if (note := width_note(provider.rows, config.d_sae)) is not None:
         Bar.write(f"train: {note}", file=sys.stderr)
     made = train(

@@ -48,20 +48,23 @@ def check_grid(settings: Settings, grid: Grid) -> list[str]:
     return notes
 
 
-def expand(settings: Settings, grid: Grid, widths: Mapping[str, int]) -> list[Cell]:
+def expand(
+    settings: Settings, grid: Grid, widths: Mapping[str, int], rows: Mapping[str, int] | None = None
+) -> list[Cell]:
     """Return the dictionaries of a grid, in order; combinations that ask for the same dictionary count once.
 
     Args:
         settings: all settings that are not varied.
         grid: the values of each varied setting.
         widths: width of the activations, d_in, by hook.
+        rows: number of rows to train on, by hook, which bounds the default of `d_sae`; None does not bound it.
 
     Raises:
         InputError: sizes do not fit together, such as `k` above `d_sae`.
     """
     cells: dict[str, Cell] = {}
     for given in _products(settings, grid):
-        config = training_config(given, widths[given.hook])
+        config = training_config(given, widths[given.hook], None if rows is None else rows[given.hook])
         made = replace(given, d_sae=int(config.d_sae))
         cells.setdefault(name := _name(made, config), Cell(name, made))
     return list(cells.values())

@@ -247,7 +247,7 @@ class OpenedRun:
                 found=f"the dictionary {self.asked.sae}",
                 fix="make a run without --sae",
             )
-        asked = replace(self.asked, seed=seed)
+        asked = replace(self.asked, seed=seed, d_sae=self.dictionary.d_sae)
         return train_again(training_rows(Cache.open(self.folder.activations), asked), asked)
 
     def pictures_of(self, ids: Sequence[str]) -> list[str]:

@@ -1,5 +1,7 @@
 """Warn when another number of latents fires than was asked for, with the cause and what to do about it."""
 
+from dataclasses import replace
+
 from cliplens.records import WARNING
 from cliplens.run.dictionary import training_config
 from cliplens.sae import Dictionary, calibration_of, sparsity_fields
@@ -29,7 +31,8 @@ def _wanted(dictionary: Dictionary, settings: Settings) -> float | None:
     """Return the number of firing latents that was asked for, or that a given dictionary had when it was trained."""
     if settings.sae is None:
         field = sparsity_fields(settings.architecture)[0]
-        return None if field is None else float(getattr(training_config(settings, dictionary.d_in), field))
+        same = replace(settings, d_sae=settings.d_sae or dictionary.d_sae)
+        return None if field is None else float(getattr(training_config(same, dictionary.d_in), field))
     measured = calibration_of(dictionary.sae.cfg.metadata)
     k = getattr(dictionary.sae.cfg, "k", None) if measured is None else measured.l0
     return None if k is None else float(k)

@@ -23,7 +23,7 @@ from cliplens.distributed import Group
 from cliplens.errors import CliplensError, DamagedError, InputError, MismatchError
 from cliplens.files import check_room
 from cliplens.progress import Bar
-from cliplens.run.checks import Checked, check, check_another
+from cliplens.run.checks import Checked, check, check_another, rows_planned
 from cliplens.run.context import Shared
 from cliplens.run.grid import Cell, Grid, check_grid, expand
 from cliplens.run.harvesting import harvest_plan, harvest_run, harvest_sites
@@ -140,8 +140,10 @@ def _checked(settings: Settings, grid: Grid, until: StepName) -> SweepPlan:
     for hook in grid.get("hook", ()):
         if hook not in planned:
             planned[hook] = harvest_plan(first.clip, first.pairs, _with(start, {"hook": hook}))
-    widths = {hook: _width(plan, _with(start, {"hook": hook})) for hook, plan in planned.items()}
-    cells = expand(settings, grid, widths)
+    at = {hook: _with(start, {"hook": hook}) for hook in planned}
+    widths = {hook: _width(plan, at[hook]) for hook, plan in planned.items()}
+    rows = {hook: rows_planned(at[hook], plan, len(first.pairs)) for hook, plan in planned.items()}
+    cells = expand(settings, grid, widths, rows)
     checked = {cell.name: _of_cell(first, cell, planned, until) for cell in cells}
     sites = tuple(dict.fromkeys(s for cell in cells for s in harvest_sites(cell.settings)))
     held = {s.site: s.schema.bytes_per_pair for plan in planned.values() for s in plan.sites}

@@ -50,7 +50,8 @@ def trained_controls(context: RunContext, kept: Sequence[Batch]) -> tuple[dict[s
         context: the run; of several processes each trains the same.
         kept: the batches that controls are taken over.
     """
-    settings, cache = context.settings, context.cache
+    cache = context.cache
+    settings = replace(context.settings, d_sae=context.dictionary.d_sae)  # however wide the default is
     _say("a dictionary with a frozen decoder")
     frozen = train_again(training_rows(cache, settings), settings, frozen_decoder=True)
     found = {"frozen_decoder": [_by(frozen, kept)], "reseeds": []}
@@ -108,7 +109,9 @@ def _of_untrained_model(clip: HookedCLIP, context: RunContext, kept: Sequence[Ba
             for sites in (settings.sites, [Site(side, EMBEDDING) for side in settings.sides])
         )
     finals, places, row_of = unit(final), _places(seen.ids), {i: n for n, i in enumerate(final.ids)}
-    dictionary = _trained(settings, _rows(seen, np.concatenate([places[i] for i in training])))
+    dictionary = _trained(
+        replace(settings, d_sae=context.dictionary.d_sae), _rows(seen, np.concatenate([places[i] for i in training]))
+    )
     batches = []
     for batch in kept:
         raw = _rows(seen, np.concatenate([places[i] for i in dict.fromkeys(batch.ids)]))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cliplens.errors import InputError
 from cliplens.exemplars import load_exemplars, save_exemplars
-from cliplens.files import write_json
+from cliplens.files import read_json, write_json
 from cliplens.pages import count, embedded, figure, share
 from cliplens.records import Exemplars, LatentTable, Pair
 from cliplens.runfolder import RunFolder
@@ -149,3 +149,19 @@ def test_undecided_latents_are_a_class_of_their_own(tmp_path: Path) -> None:
     rows = {row["name"]: row["counts"] for row in read_content(run).classes}
     assert rows["undecided"][-1][0] == 5
     assert rows["undecided"][0][0] == 0
+
+
+def test_the_title_is_the_run_and_the_figures_are_the_significant_ones(tmp_path: Path) -> None:
+    folder = make_run_folder(tmp_path / "my-run", latents=6, pairs=30)
+    summary = read_json(folder.summary)
+    counts = {"ImgD": 41, "CrossD": 42, "TextD": 43}
+    sure = {f"{kind}_significant": n for kind, n in zip(counts, (31, 32, 33), strict=True)}
+    write_json(folder.summary, {**summary, **counts, "model": "a model"})
+    page = HtmlReport().write(folder.path).read_text()
+    assert '<h1 id="title">my-run <small>model a model</small></h1>' in page
+    assert re.search(r"ImgD <span.*?<dd>41</dd><dd class=.sub.>by fixed cuts", page)
+    write_json(folder.summary, {**summary, **counts, **sure, "undecided_significant": 34})
+    page = HtmlReport().write(folder.path).read_text()
+    assert re.search(r"ImgD <span.*?<dd>31</dd><dd class=.sub.>significant; 41 by fixed cuts", page)
+    assert re.search(r'Undecided</dt><dd class="within">34</dd>', page)
+    assert "<b>Paper's rule:</b>" in page.replace("&#39;", "'")
