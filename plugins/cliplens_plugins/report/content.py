@@ -30,11 +30,9 @@ RULES = {
     "modality_significant": "Significant",
 }
 RULE_WORDS = {
-    "modality": "score below 0.2 is TextD, above 0.8 ImgD.",
-    "modality_paper": "more than one standard deviation from the mean score of the living latents, as in the paper "
-    "that defines the score. It is relative to the dictionary, so it always finds some dominant latents.",
-    "modality_significant": "the whole 95 % interval beyond the fixed cut (CrossD: between both), ImgD and TextD at a "
-    "false discovery rate of 5 %. Other latents are undecided.",
+    "modality": "a score below 0.2 is TextD, above 0.8 ImgD.",
+    "modality_paper": "more than one standard deviation from the mean score, so it always finds some dominant latents.",
+    "modality_significant": "the whole 95 % interval beyond the cut, at a false discovery rate of 5 %; else undecided.",
 }
 """What each rule means."""
 NOT_ABOVE = ("within the control", "below the control")
