@@ -123,8 +123,8 @@ class SteeringRequest:
                 found="neither --prompt nor --image",
                 fix="pass for example --prompt 'a ring'",
             )
-        given = {"--edit": self.edit, "--edits": self.edits, "--compare": self.compare, "--control": self.control}
-        given |= {"--sae": self.sae, "--measure": self.measure}
+        given: dict[str, object] = {"--edit": self.edit, "--edits": self.edits, "--compare": self.compare}
+        given |= {"--control": self.control, "--sae": self.sae, "--measure": self.measure}
         found = [option for option, value in given.items() if value not in (None, (), False)]
         if found:
             raise InputError(

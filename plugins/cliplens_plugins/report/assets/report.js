@@ -303,8 +303,9 @@
     pitch = parseFloat(style.getPropertyValue("--card-height")) + parseFloat(style.getPropertyValue("--gap"));
   }
   function draw(anew) {
-    const box = list.getBoundingClientRect(), margin = innerHeight;
-    const first = Math.max(0, Math.floor((-box.top - margin) / pitch)), last = Math.min(state.order.length, Math.ceil((innerHeight + margin - box.top) / pitch));
+    const box = list.getBoundingClientRect(), margin = innerHeight, fewest = 3, end = state.order.length; // never an empty list, which screen readers could not enter
+    const first = Math.max(0, Math.min(end - fewest, Math.floor((-box.top - margin) / pitch)));
+    const last = Math.min(end, Math.max(first + fewest, Math.ceil((innerHeight + margin - box.top) / pitch)));
     if (anew) { drawn.forEach((element) => element.remove()); drawn.clear(); }
     const wanted = new Set(state.order.slice(first, last));
     drawn.forEach((element, k) => { if (!wanted.has(k) && !element.contains(document.activeElement)) { element.remove(); drawn.delete(k); } });
