@@ -68,6 +68,14 @@ class SparseCodes:
         return cls(rows, latents, codes[rows, latents], codes.shape[0], codes.shape[1])
 
     @classmethod
+    def from_sparse(cls, codes: Float[Tensor, "row d_sae"]) -> "SparseCodes":
+        """Return the non-zero entries of a sparse code matrix (COO), whose entries may be in any order."""
+        codes = codes.coalesce()
+        fires = codes.values() != 0
+        (rows, latents), values = codes.indices()[:, fires], codes.values()[fires]
+        return cls(rows, latents, values, codes.shape[0], codes.shape[1])
+
+    @classmethod
     def joined(cls, parts: "Sequence[SparseCodes]", d_sae: int) -> "SparseCodes":
         """Return the codes of several runs of rows, one after the other."""
         if not parts:

@@ -18,15 +18,12 @@ from torch.nn import functional as F
 from cliplens.errors import InputError, MismatchError, NearestNames
 from cliplens.records import Batch, GroundTruth, PairedActs, PairedCodes, Provenance, SparseCodes
 from cliplens.sae.compatibility import check_compatible
+from cliplens.sae.encoding import encoded, make_sparse
 from cliplens.sae.folder import Stored, load_folder, save_folder
 from cliplens.sae.folding import NOT_AFFINE, Means, check_foldable, folded_for, mean_of, side_of
 from cliplens.sae.inference import inference
 from cliplens.sae.pretrained import read_pretrained
 from cliplens.sites import MODALITIES, Modality, Site
-
-_DENSE_LIMIT = 2**22
-"""Largest number of entries of a dense code matrix; more rows are encoded in parts. The C library reuses the memory of
-one that is this small, and returns that of a larger one to the system each time."""
 
 
 class Dictionary(NearestNames):
@@ -227,6 +224,8 @@ class Dictionary(NearestNames):
         readers: dict[Modality, SAE[Any]] = {m: self.folded(m) for m in MODALITIES}
         for reader in readers.values():
             reader.turn_off_forward_pass_hook_z_reshaping()  # rows are flat here
+            if self.sae.cfg.normalize_activations not in NOT_AFFINE:  # else `_through` decodes what it encodes
+                make_sparse(reader)
         return readers
 
     def _centred(self, acts: Float[Tensor, "row d_in"] | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
@@ -240,10 +239,7 @@ class Dictionary(NearestNames):
         if acts is None:
             return None
         self._check_width(acts)
-        reader = self._readers[modality]
-        rows = max(1, _DENSE_LIMIT // self.d_sae)
-        parts = [SparseCodes.from_dense(reader.encode(part.to(self.device)).float()) for part in acts.split(rows)]
-        return SparseCodes.joined(parts, self.d_sae)
+        return encoded(self._readers[modality], acts)
 
     def _decoded(self, codes: SparseCodes | None, modality: Modality) -> Float[Tensor, "row d_in"] | None:
         if codes is None:

@@ -7,6 +7,7 @@ import torch
 from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.registry import get_sae_training_class
+from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
 from sae_lens.saes.transcoder import Transcoder, TranscoderConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
@@ -140,10 +141,28 @@ def test_one_modality_alone(tmp_path: Path) -> None:
 def test_many_rows_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary, acts = dictionary_of("topk"), paired(ROWS, D_IN)
     whole = dictionary.encode(acts)
-    monkeypatch.setattr("cliplens.sae.dictionary._DENSE_LIMIT", 60 * 7)
+    monkeypatch.setattr("cliplens.sae.encoding._DENSE_LIMIT", 60 * 7)
     parts = dictionary.encode(acts)
     torch.testing.assert_close(parts.image.dense(), whole.image.dense(), atol=1e-6, rtol=0)
     assert torch.equal(parts.image.rows, parts.image.rows.sort().values)
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+@pytest.mark.parametrize("normalised", ["none", "layer_norm"])
+@pytest.mark.filterwarnings("error")
+def test_topk_codes_are_those_of_stock_saelens_bit_for_bit(normalised: str, rescaled: bool) -> None:
+    """Also where fewer than k pre-activations are positive, so that a code holds zeros."""
+    torch.manual_seed(0)
+    cfg = TopKSAEConfig(d_in=8, d_sae=12, k=9, rescale_acts_by_decoder_norm=rescaled, normalize_activations=normalised)
+    sae, acts = TopKSAE(cfg), torch.randn(50, 8)
+    with torch.no_grad():
+        stock, rebuilt = sae.encode(acts), sae(acts)
+    batch = Dictionary(sae).batch(PairedActs(tuple(map(str, range(50))), acts, None))
+    found = batch.codes.image
+    assert torch.equal(found.dense(), stock)
+    assert torch.equal(torch.stack([found.rows, found.latents], 1), stock.nonzero())
+    assert 0 < len(found.rows) < 9 * 50
+    torch.testing.assert_close(batch.reconstruction.image, rebuilt)
 
 
 def test_codes_of_no_rows() -> None:

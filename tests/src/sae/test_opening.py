@@ -120,7 +120,7 @@ def test_parts_of_rows_are_joined_in_their_order(monkeypatch: pytest.MonkeyPatch
     dictionary, acts = dictionary_of("topk"), paired(ROWS, D_IN)
     whole = dictionary.encode(acts)
     for limit in (1, D_SAE, 3 * D_SAE, (ROWS // 2 + 1) * D_SAE, ROWS * D_SAE):  # the last but one: two parts
-        monkeypatch.setattr(dictionary_module, "_DENSE_LIMIT", limit)
+        monkeypatch.setattr("cliplens.sae.encoding._DENSE_LIMIT", limit)
         parts = dictionary.encode(acts)
         assert torch.equal(parts.text.rows, whole.text.rows)
         assert torch.equal(parts.text.latents, whole.text.latents)
