@@ -1,7 +1,8 @@
 """One pass for every metric; sums and top samples that merge in any order."""
 
 import itertools
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -248,6 +249,65 @@ def test_a_pair_with_many_rows_counts_once_by_its_strongest() -> None:
     np.testing.assert_array_equal(values[:, :2], [[3.0, 0.5], [5.0, 2.0]])
 
 
+def test_a_firing_of_float32_codes_takes_twelve_bytes() -> None:
+    samples = TopSamples("image", top=2)
+    samples.add(("a", "b"), SparseCodes.from_dense(torch.rand(2, 5) + 0.1))
+    samples._compact()
+    assert sum(held.nbytes for held in (samples._latents, samples._values, samples._sample)) == 12 * 10
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_activations_that_float32_cannot_tell_apart_keep_their_order_if_codes_are_float64(saved: bool) -> None:
+    samples = TopSamples("image", top=3)
+    for name, value in (("a", 1.0), ("b", 1.0 + 2**-40), ("c", 1.0 - 2**-40)):
+        samples.add((name,), SparseCodes.from_dense(torch.tensor([[value]], dtype=torch.float64)))
+    if saved:
+        samples.load_state(samples.state())
+    kept = _kept(samples, 0, ("a", "b", "c"))
+    assert kept == [("b", 1.0 + 2**-40), ("a", 1.0), ("c", 1.0 - 2**-40)]
+
+
+def test_a_state_with_wider_numbers_loads_as_it_was_saved_before() -> None:
+    samples = TopSamples("image", top=2)
+    samples.add(("a", "b", "c"), SparseCodes.from_dense(torch.tensor([[1.0, 0.1], [3.0, 0.0], [2.0, 0.3]])))
+    wide = {"latents": torch.int64, "values": torch.float64, "sample": torch.int64}
+    before = {name: held.to(wide[name]) if name in wide else held for name, held in samples.state().items()}
+    again = TopSamples("image", top=2)
+    again.load_state(before)
+    assert [_kept(again, k, ("a", "b", "c")) for k in (0, 1)] == [_kept(samples, k, ("a", "b", "c")) for k in (0, 1)]
+
+
+def test_latents_times_samples_may_exceed_32_bits() -> None:
+    """With 32-bit numbers, latent 1 and latent 65,537 of one of 65,536 pictures would be the same entry."""
+    rows = torch.arange(65_537)
+    codes = SparseCodes(
+        torch.cat([rows, torch.tensor([5])]),
+        torch.cat([torch.ones_like(rows), torch.tensor([65_537])]),
+        torch.cat([1.0 + rows.float(), torch.tensor([1.0])]),
+        65_537,
+        70_000,
+    )
+    keys = np.append(np.arange(65_536, dtype=np.uint64), np.uint64(0))
+    samples = TopSamples("image", top=2)
+    samples.add([f"{n:05}" for n in range(65_537)], codes, keys=keys)
+    assert [samples.ids[p] for p in samples.table()[65_537] if p >= 0] == ["00005"]
+    assert [samples.ids[p] for p in samples.table()[1]] == ["65536", "65535"]
+
+
+@pytest.mark.parametrize("every", [1, 3, 10])
+def test_payloads_stay_with_their_samples(every: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    codes, rows = torch.rand(60, 4, generator=draw), torch.randn(60, 3, generator=draw)
+    names = [f"{n * 37 % 60:02}" for n in range(60)]
+    samples = TopSamples("image", top=5)
+    for n, a in enumerate(range(0, 60, 6)):
+        samples.add(names[a : a + 6], SparseCodes.from_dense(codes[a : a + 6]), rows[a : a + 6])
+        if n % every == 0:
+            samples._compact()
+    assert samples.payload is not None
+    assert torch.equal(samples.payload, torch.stack([rows[names.index(name)] for name in samples.ids]))
+
+
 @pytest.mark.parametrize("d_sae", [1 << 16, (1 << 16) + 1, (1 << 16) + 7])
 def test_latents_beyond_sixteen_bits_keep_their_own_samples(d_sae: int) -> None:
     last = d_sae - 1
@@ -434,3 +494,22 @@ def test_pairs_are_images_and_captions(sides: tuple[bool, bool]) -> None:
     found = tally([batch_of(("a",), image, text)], [NeedsPairs()], decoder=None)
     assert bool(found.figures) == all(sides)
     assert any("needs both an image and a caption" in note for note in found.notes) != all(sides)
+
+
+def test_a_metric_is_released_before_the_findings_of_the_next() -> None:
+    held: list[weakref.ref[Metric]] = []
+    alive: list[list[bool]] = []
+
+    class Watching(Counting):
+        def findings(self, decoder: Any) -> Findings:
+            alive.append([other() is not None for other in held])
+            return Findings()
+
+    def made() -> Iterator[Metric]:
+        for _ in range(3):
+            metric = Watching()
+            held.append(weakref.ref(metric))
+            yield metric
+
+    tally(batches_of(planted_codes(600, 4)), made(), decoder=None)
+    assert alive == [[True, True, True], [False, True, True], [False, False, True]]

@@ -45,6 +45,7 @@ from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, remove_checkpoints
 from cliplens.settings import Settings
 from cliplens.store import Cache
+from cliplens.store.memory import trim_memory
 
 
 def run(
@@ -215,6 +216,7 @@ class _Job:
         check_room(self.folder.path, self.checked.bytes.get(step.name, 0))
 
     def _record(self, step: Step) -> None:
+        trim_memory()  # what is freed in small pieces would stay beside the memory of the next step
         if self.group.rank == 0:
             self.log.record(step, self.checked.settings, inputs_of(step, self.checked, self.folder, self.log))
 

@@ -44,14 +44,10 @@ def score(context: RunContext, log: StepLog) -> None:
     """Score every latent. Writes scores/ and exemplars/."""
     with log.timed("score"):
         tops = [TopSamples(site.modality, top=EXEMPLARS) for site in context.settings.sites]
-        metrics = list(registry.made("metrics", Metric))
         kept: list[Batch] = []
-        batches = first_batches(held_out_batches(context), kept)
-        found = tally(
-            _watched(batches, tops, shown=context.group.rank == 0), metrics, decoder=context.dictionary.decoder
-        )
+        batches = _watched(first_batches(held_out_batches(context), kept), tops, shown=context.group.rank == 0)
+        found = tally(batches, registry.made("metrics", Metric), decoder=context.dictionary.decoder)
         all_reduce(tops)
-        del metrics  # their sums take as much memory as those of the controls
     if context.group.rank != 0:
         return
     with log.timed("controls"):
@@ -83,7 +79,9 @@ def name(context: RunContext, log: StepLog) -> None:
     """Name every latent that was scored; writes latents.parquet, findings.json and, last, summary.json."""
     with log.timed("name"):
         scores = Scores.load(context.folder.scores, EXEMPLARS)
-        names = name_found(context, _exemplars(context, scores.tops), scores.table["alive"].astype(bool))
+        exemplars = _exemplars(context, scores.tops)
+        scores = replace(scores, tops=())  # what is shown of them is in `exemplars`
+        names = name_found(context, exemplars, scores.table["alive"].astype(bool))
         table = scores.table.with_columns(names.columns, names.schema)
     folder = context.folder
     with atomic_write(folder.latents) as partial:

@@ -182,4 +182,4 @@ def _checked(rows: np.ndarray, modality: Modality) -> Float[np.ndarray, "pair d"
             fix="save one row of numbers per pair",
         )
     with np.errstate(over="ignore"):  # becomes inf, and the pair is set aside
-        return np.ascontiguousarray(matrix, dtype=np.float32)
+        return np.ascontiguousarray(matrix, dtype=np.float16 if matrix.dtype == np.float16 else np.float32)

@@ -19,12 +19,15 @@ from cliplens.stream import ReadBatch, SiteActs, SiteReader
 
 HOOK = "hook_embedding"
 """The hook of the embeddings: the final embedding of each tower."""
+_ROWS = 8192
+"""Rows that are hashed at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Embeddings of images and captions, used in place of a model in a run. Row i of both belongs to the same pair.
 
+    They stay float16 where the file holds float16, and are read as float32.
     It has no towers: `vision` and `text` are None.
     """
 
@@ -86,11 +89,15 @@ class Embeddings:
 
     @cached_property
     def identity(self) -> ModelIdentity:
-        """An identity with the hash of the arrays in place of that of weights."""
+        """An identity with the hash of the arrays, as float32, in place of that of weights."""
         digest = hashlib.sha256()
         for modality in MODALITIES:
             rows = self.of(modality)
-            digest.update(b"none" if rows is None else np.ascontiguousarray(rows).tobytes())
+            if rows is None:
+                digest.update(b"none")
+                continue
+            for start in range(0, len(rows), _ROWS):
+                digest.update(np.ascontiguousarray(rows[start : start + _ROWS], dtype=np.float32).tobytes())
         return ModelIdentity(self.name, None, digest.hexdigest(), "none", "", "")
 
 
@@ -134,7 +141,7 @@ class EmbeddingsReader(SiteReader):
         """Return the rows of a batch."""
         index = torch.from_numpy(decoded.indices)
         one = torch.ones(len(index), dtype=torch.int64)
-        sites = {site: SiteActs(rows[index][:, None], one, "single") for site, rows in self._rows.items()}
+        sites = {site: SiteActs(rows[index][:, None].float(), one, "single") for site, rows in self._rows.items()}
         return ReadBatch(decoded, sites, None, 0)
 
 

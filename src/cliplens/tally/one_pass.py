@@ -14,6 +14,7 @@ from cliplens.distributed import gather_objects, is_distributed
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, LatentTable
 from cliplens.registry import Plugin
+from cliplens.store.memory import trim_memory
 from cliplens.tally.reduce import all_reduce_one
 
 _MISSING = {
@@ -42,7 +43,7 @@ class Tally:
 
 def tally(
     batches: Iterable[Batch],
-    metrics: Sequence[Metric | tuple[Plugin, Metric]],
+    metrics: Iterable[Metric | tuple[Plugin, Metric]],
     *,
     decoder: Float[Tensor, "d_sae d_in"] | None,
     merge: bool = True,
@@ -53,9 +54,11 @@ def tally(
     named in `failed` with its distribution and its error; the others go on. Under `torchrun` every process feeds its
     own batches, and all processes get the same result, over all batches.
 
+    Each metric is released when its findings are made, which frees its sums unless the caller holds it.
+
     Args:
         batches: the batches, read once.
-        metrics: metrics, or (plugin, metric) as `cliplens.registry` gives them.
+        metrics: metrics, or (plugin, metric) as `cliplens.registry` gives them; an iterator holds none of them.
         decoder: the decoder of the dictionary, for metrics that need it.
         merge: merge the results of all processes; without it a process keeps its own, and may be the only one to call.
     """
@@ -72,7 +75,9 @@ class _Entry:
     """One metric of a tally, with the plugin it comes from and its outcome."""
 
     def __init__(self, metric: Metric, plugin: Plugin | None) -> None:
-        self.metric, self._plugin = metric, plugin
+        self.metric: Metric | None = metric
+        self.plugin = plugin.name if plugin else metric.name
+        self._module, self._plugin = type(metric).__module__, plugin
         self.error: str | None = None
         self.missing: frozenset[str] = frozenset()
 
@@ -81,14 +86,10 @@ class _Entry:
         return cls(given[1], given[0]) if isinstance(given, tuple) else cls(given, None)
 
     @property
-    def plugin(self) -> str:
-        return self._plugin.name if self._plugin else self.metric.name
-
-    @property
     def distribution(self) -> str:
         if self._plugin:
             return self._plugin.distribution
-        package = type(self.metric).__module__.partition(".")[0]
+        package = self._module.partition(".")[0]
         return packages_distributions().get(package, ["an unknown distribution"])[0]
 
     @property
@@ -96,15 +97,18 @@ class _Entry:
         return self.error is None and not self.missing
 
     def update(self, batch: Batch) -> None:
-        if self.active:
-            self.missing = frozenset(self.metric.needs) - _carried(batch)
-        if self.active:
-            self._attempt(lambda: self.metric.update(batch))
+        metric = self.metric
+        if metric is not None and self.active:
+            self.missing = frozenset(metric.needs) - _carried(batch)
+            if self.active:
+                self._attempt(lambda: metric.update(batch))
 
     def findings(self, decoder: Tensor | None) -> Findings | None:
+        """Return the findings of the metric, which is released."""
         found: list[Findings] = []
-        if self.active:
-            self._attempt(lambda: found.append(self.metric.findings(decoder)))
+        metric, self.metric = self.metric, None
+        if metric is not None and self.active:
+            self._attempt(lambda: found.append(metric.findings(decoder)))
         return found[0] if found else None
 
     def fail(self, error: str) -> None:
@@ -136,6 +140,7 @@ def _gathered(entries: Sequence[_Entry], decoder: Tensor | None) -> Tally:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {}
     notes: list[str] = []
     for entry in entries:
+        trim_memory()  # of the metric before, whose small pieces would stay
         found = entry.findings(decoder)
         if found is None:
             continue
@@ -176,5 +181,5 @@ def _all_reduce_entries(entries: Sequence[_Entry]) -> None:
             if error is not None:
                 entry.fail(error)
             entry.missing |= frozenset(missing)
-        if entry.active:
+        if entry.active and entry.metric is not None:
             all_reduce_one(entry.metric)

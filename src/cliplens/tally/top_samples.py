@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, UInt64
+from jaxtyping import Bool, Float, Int, Int64, UInt64
 from torch import Tensor
 
 from cliplens.errors import InputError
@@ -32,7 +32,7 @@ class TopSamples:
     for it. So a picture with five captions is listed once.
 
     Firings that can no longer be among the strongest are dropped at once. The others wait in a buffer, which is
-    compacted whenever it has grown as large as the table itself.
+    compacted whenever it has grown as large as the table itself. A firing takes 12 bytes; 16 where codes are float64.
 
     Args:
         modality: the modality whose codes are looked at.
@@ -51,9 +51,9 @@ class TopSamples:
         self._ids: list[str] = []
         self._keys = np.zeros(0, np.uint64)
         """The picture, or the caption text, of each id."""
-        self._latents = np.zeros(0, np.int64)
-        self._values = np.zeros(0)
-        self._sample = np.zeros(0, np.int64)
+        self._latents = np.zeros(0, np.int32)
+        self._values = np.zeros(0, np.float32)
+        self._sample = np.zeros(0, np.int32)
         self._floor = np.zeros(0)
         """The weakest value each latent keeps; 0 while it keeps fewer than it may."""
         self._payload: list[Tensor] = []
@@ -85,7 +85,7 @@ class TopSamples:
             keys: equal for rows that show one picture, or say one text; None: as the ids tell (`Units.from_ids`).
         """
         self._sized(codes.d_sae)
-        latents, values = codes.latents.cpu().numpy(), codes.values.detach().double().cpu().numpy()
+        latents, values = codes.latents.cpu().numpy().astype(np.int32), _exact(codes.values)
         kept = (values > 0) & (values >= self._floor[latents])
         latents, values, of_firing = latents[kept], values[kept], codes.rows.cpu().numpy()[kept]
         used = np.zeros(len(ids), dtype=bool)
@@ -185,7 +185,7 @@ class TopSamples:
         sample: np.ndarray,
         payload: Tensor | None = None,
     ) -> None:
-        self._buffered.append((latents, values, sample + len(self._ids)))
+        self._buffered.append((latents.astype(np.int32), values, sample.astype(np.int32) + np.int32(len(self._ids))))
         self._ids += ids
         self._keys = np.concatenate([self._keys, keys])
         if payload is not None and len(ids):
@@ -209,17 +209,35 @@ class TopSamples:
         self._values = values[order]
         still = np.zeros(len(names), dtype=bool)
         still[sample[order]] = True
-        used, self._sample = np.flatnonzero(still), (np.cumsum(still) - 1)[sample[order]]
+        used, self._sample = np.flatnonzero(still), (np.cumsum(still, dtype=np.int32) - 1)[sample[order]]
         self._ids, self._keys = names[used].tolist(), keys[used]
         if self._payload:
-            self._payload = [torch.cat(self._payload)[torch.as_tensor(first[used])]]
+            self._payload = [_rows_of_parts(self._payload, first[used])]
         last = np.flatnonzero(_rank_within(self._latents) == self._most[self._latents] - 1)
         self._floor[self._latents[last]] = self._values[last]
         self._buffered, self._n_buffered = [], 0
 
 
+def _exact(values: Float[Tensor, " firing"]) -> Float[np.ndarray, " firing"]:
+    """Return activations as float32, or as float64 if they are."""
+    values = values.detach().cpu()
+    return (values if values.dtype == torch.float64 else values.float()).numpy()
+
+
+def _rows_of_parts(parts: list[Tensor], rows: Int64[np.ndarray, " row"]) -> Float[Tensor, "row d"]:
+    """Return the rows with these indices in all parts together. Parts are freed as they are read."""
+    index, start = torch.as_tensor(rows), 0
+    out = parts[0].new_empty(len(index), parts[0].shape[1])
+    while parts:
+        part = parts.pop(0)
+        here = (index >= start) & (index < start + len(part))
+        out[here] = part[index[here] - start]
+        start += len(part)
+    return out
+
+
 def _by_strength(
-    latents: Int64[np.ndarray, " n"], values: Float[np.ndarray, " n"], index: Int64[np.ndarray, " n"]
+    latents: Int[np.ndarray, " n"], values: Float[np.ndarray, " n"], index: Int[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
     """Return the order by latent, then strongest first, then index: that of `lexsort`, at a third of its cost."""
     order = np.argsort(-values)
@@ -235,18 +253,18 @@ def _by_strength(
     return order
 
 
-def _first_of_each(latents: Int64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"] | slice:
+def _first_of_each(latents: Int[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"] | slice:
     """Return which entries are the first of their latent with that key; `latents` is sorted."""
     distinct, group = np.unique(keys, return_inverse=True)
     if len(distinct) == len(keys):
         return slice(None)
-    _, first = np.unique(latents * len(distinct) + group, return_index=True)
+    _, first = np.unique(latents.astype(np.int64) * len(distinct) + group, return_index=True)
     kept = np.zeros(len(latents), dtype=bool)
     kept[first] = True
     return kept
 
 
-def _rank_within(groups: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+def _rank_within(groups: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Count the entries of the same group before each entry; `groups` is sorted."""
     n = len(groups)
     first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if n else np.zeros(0, np.int64)

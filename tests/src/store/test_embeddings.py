@@ -104,6 +104,23 @@ def test_a_cache_of_embeddings_holds_them_in_step_and_sets_nan_aside(tmp_path: P
     assert cache.plan.pictures is None
 
 
+def test_half_precision_is_held_as_it_is_and_read_as_float32_with_the_same_identity(tmp_path: Path) -> None:
+    half = {"image": IMAGE.astype(np.float16), "text": TEXT.astype(np.float16)}
+    np.savez(tmp_path / "half.npz", **half)
+    found = read_embeddings([tmp_path / "half.npz"])
+    assert found.image_rows.dtype == found.text_rows.dtype == np.float16
+    whole = Embeddings(half["image"].astype(np.float32), half["text"].astype(np.float32))
+    assert found.identity.weights_sha256 == whole.identity.weights_sha256
+    pairs = Pairs([f"p{n}" for n in range(N)], None, [f"c{n}" for n in range(N)])
+    rows = [
+        next(harvest(e, pairs, BOTH, tmp_path / name).batches(image=BOTH[0], text=BOTH[1], batch_size=N))
+        for name, e in (("a", found), ("b", whole))
+    ]
+    assert rows[0].image.dtype == torch.float32
+    assert torch.equal(rows[0].image, rows[1].image)
+    assert torch.equal(rows[0].text, rows[1].text)
+
+
 def test_embeddings_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     paths = npy(tmp_path)
     np.save(tmp_path / "short.npy", TEXT[:-1])
