@@ -109,9 +109,9 @@ def nearest_rows(
 ) -> tuple[Int64[np.ndarray, "row near"], Float[np.ndarray, "row near"]]:
     """Return the other rows with the highest cosine with each row, nearest first, and the cosines, in [-1, 1].
 
-    If there are fewer than `count` other rows, there are fewer columns. Only `block` rows of the matrix of cosines are
-    in memory at a time. Of many rows, the best candidates are chosen in float32, a few more than asked for, and ordered
-    in float64.
+    If there are fewer than `count` other rows, there are fewer columns. Only a part of the matrix of cosines is in
+    memory at a time. Of many rows, the best candidates are chosen in float32, a few more than asked for, and ordered
+    in float64; the rows are in memory once in float32, and never all in float64.
 
     Args:
         rows: vectors.
@@ -125,28 +125,37 @@ def nearest_rows(
     >>> nearest_rows(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1)[0].ravel()
     array([1, 0, 1])
     """
-    unit = torch.nn.functional.normalize(as_double(rows, "rows", ("row", "d")), dim=1)
-    allowed = torch.arange(len(unit), device=unit.device)
+    rows = rows.detach()
+    allowed = torch.arange(len(rows), device=rows.device)
     if among is not None:
-        allowed = torch.from_numpy(np.unique(among)).to(unit.device)
+        allowed = torch.from_numpy(np.unique(among)).to(rows.device)
     count = max(0, min(count, len(allowed) - 1))
-    fast = len(allowed) > _MANY_ROWS
-    if fast:
-        kept = min(count + _SPARE, len(allowed) - 1)
-        rough = unit.float()
-        places = _likely_of_all(rough, kept) if among is None else _largest_products(rough, allowed, kept, block)[1]
-    else:
-        values, places = _largest_products(unit, allowed, count, block)
-    indices, cosines = np.empty((len(unit), count), dtype=np.int64), np.empty((len(unit), count))
-    for start in range(0, len(unit), block):
-        here = slice(start, min(start + block, len(unit)))
-        found = places[here]
-        if fast:
-            exact, order = (unit[found] @ unit[here, :, None])[..., 0].sort(dim=1, descending=True, stable=True)
-            found = found.gather(1, order)
-        else:
-            exact = values[here]
-        indices[here] = found[:, :count].cpu().numpy()
+    if len(allowed) <= _MANY_ROWS:
+        values, places = _largest_products(_unit(rows), allowed, count, block)
+        return places.cpu().numpy(), values.clamp_(-1, 1).cpu().numpy()
+    rough = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
+    for some, into in zip(rows.split(block), rough.split(block), strict=True):
+        into.copy_(_unit(some))
+    kept = min(count + _SPARE, len(allowed) - 1)
+    places = _likely_of_all(rough, kept) if among is None else _largest_products(rough, allowed, kept, block)[1]
+    del rough
+    return _nearest_of(rows, places, count)
+
+
+def _unit(rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+    return torch.nn.functional.normalize(as_double(rows, "rows", ("row", "d")), dim=1)
+
+
+def _nearest_of(
+    rows: Float[Tensor, "row d"], places: Int64[Tensor, "row kept"], count: int, block: int = 128
+) -> tuple[Int64[np.ndarray, "row near"], Float[np.ndarray, "row near"]]:
+    """Return the `count` nearest of the candidates of each row, and the cosines, computed in float64."""
+    indices, cosines = np.empty((len(rows), count), dtype=np.int64), np.empty((len(rows), count))
+    for start in range(0, len(rows), block):
+        here = slice(start, min(start + block, len(rows)))
+        candidates = _unit(rows[places[here].flatten()]).unflatten(0, places[here].shape)
+        exact, order = (candidates @ _unit(rows[here])[:, :, None])[..., 0].sort(dim=1, descending=True, stable=True)
+        indices[here] = places[here].gather(1, order)[:, :count].cpu().numpy()
         cosines[here] = exact[:, :count].clamp(-1, 1).cpu().numpy()
     return indices, cosines
 
@@ -171,7 +180,7 @@ def _largest_products(
     return torch.cat(values), torch.cat(places)
 
 
-def _likely_of_all(unit: Float[Tensor, "row d"], kept: int, tile: int = 4096) -> Int64[Tensor, "row kept"]:
+def _likely_of_all(unit: Float[Tensor, "row d"], kept: int, tile: int = 2048) -> Int64[Tensor, "row kept"]:
     """Return the indices of the `kept` rows with the largest products with each row; every product is computed once.
 
     A tile of products serves its rows and its columns.
