@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
@@ -17,12 +17,14 @@ def add_replicates(sums: Sums, codes: PairedCodes, n_replicates: int) -> None:
     weights = poisson_weights(codes.keys, n_replicates)
     image, text = joint.image.double().abs(), joint.text.double().abs()
     d = (image / (image + text) - 0.5).cpu().numpy()
-    index = (joint.latents.cpu().numpy(), joint.rows.cpu().numpy())
+    firing, place = torch.unique(joint.latents.cpu(), return_inverse=True)
+    index = (place.numpy(), joint.rows.cpu().numpy())
     for name, values in (("weight", np.ones_like(d)), ("d", d)):
-        matrix = csr_matrix((values, index), shape=(codes.d_sae, len(codes)))
-        sums.add(name, torch.as_tensor(matrix @ weights))
+        matrix = csr_matrix((values, index), shape=(len(firing), len(codes)))
+        sums.add_rows(name, firing, torch.as_tensor(matrix @ weights), codes.d_sae)
 
 
-def replicates(sums: Sums) -> Float[Tensor, "d_sae replicate"]:
-    """Return the score of each latent in each replicate; nan where the replicate drew none of its firing pairs."""
-    return 0.5 + sums["d"] / sums["weight"]
+def replicates(sums: Sums, latents: Int64[Tensor, " some"] | None = None) -> Float[Tensor, "some replicate"]:
+    """Return the score of each latent, or of some, in each replicate; nan where it drew none of its firing pairs."""
+    chosen = slice(None) if latents is None else latents
+    return 0.5 + sums["d"][chosen] / sums["weight"][chosen]

@@ -13,7 +13,8 @@ uniform draw by hashed id.
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cliplens.contracts import Need
@@ -25,6 +26,8 @@ from cliplens_plugins.modality.mds import VARIANTS
 from cliplens_plugins.modality.sums import add_ratios
 
 STRONGEST = 20
+_PAIRS = 8192
+"""Pairs of latents whose decoder rows are multiplied at a time; their number is not bounded by that of latents."""
 _SOURCE = "Papadimitriou et al., arXiv 2504.11695"
 _COLUMNS = (
     Column(
@@ -82,10 +85,8 @@ class BridgeMetric(MetricOfParts):
         on_images = self._draw.matrix("image", classes == "ImgD")
         between = (on_images.T @ self._draw.matrix("text", classes == "TextD")).tocoo()
         image, text = between.row, between.col
-        rows = decoder.double().cpu().numpy()
-        near = np.einsum("nd,nd->n", rows[image], rows[text])
-        strength = between.data / self._draw.n_pairs * near
-        partner, best = np.full(len(rows), -1), np.full(len(rows), np.nan)
+        strength = between.data / self._draw.n_pairs * _products(decoder, image, text)
+        partner, best = np.full(len(decoder), -1), np.full(len(decoder), np.nan)
         for one, other in ((image, text), (text, image)):
             order = np.lexsort((other, -strength))
             latents, first = np.unique(one[order], return_index=True)
@@ -98,3 +99,15 @@ class BridgeMetric(MetricOfParts):
         return Findings(
             {"bridge_partner": partner, "bridge": best}, _COLUMNS, {"bridge_pairs": self._draw.n_pairs}, tables
         )
+
+
+def _products(
+    decoder: Float[Tensor, "d_sae d_in"], one: Int[np.ndarray, " pair"], other: Int[np.ndarray, " pair"]
+) -> Float[np.ndarray, " pair"]:
+    """Return the products of pairs of decoder rows in float64, a few pairs at a time."""
+    out = np.empty(len(one))
+    for start in range(0, len(one), _PAIRS):
+        here = slice(start, start + _PAIRS)
+        left, right = (decoder[torch.from_numpy(latents[here])].double().cpu().numpy() for latents in (one, other))
+        out[here] = np.einsum("nd,nd->n", left, right)
+    return out

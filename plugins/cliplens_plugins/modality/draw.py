@@ -120,7 +120,7 @@ class PairsDraw:
     def _buffer(self, rank: UInt64[np.ndarray, " row"], sides: dict[Modality, _Side]) -> None:
         self._buffered.append((rank, sides))
         self._n_buffered += sum(len(side.rows) for side in sides.values())
-        if self._n_buffered > self._firings:
+        if self._n_buffered > self._firings // 4:
             self._compact()
 
     def _compact(self) -> None:

@@ -69,7 +69,7 @@ class GapMetric(MetricOfParts):
         return Findings(figures={"modality_gap": figures}, tables={"Modality gap": rows})
 
     def _gap(self, decoder: Float[Tensor, "d_sae d_in"], removed: Bool[np.ndarray, " d_sae"]) -> dict[str, float]:
-        written = decoder.double().cpu().numpy()
-        sides = (self._draw.payload(m) - self._draw.matrix(m, removed) @ written for m in MODALITIES)
+        written = decoder[torch.as_tensor(removed)].double().cpu().numpy()
+        sides = (self._draw.payload(m) - self._draw.matrix(m, removed)[:, removed] @ written for m in MODALITIES)
         image, text = (torch.as_tensor(np.asarray(side)) for side in sides)
         return modality_gap(image, text, units=self._draw.ranks)

@@ -29,6 +29,8 @@ ENOUGH_FIRINGS = 200
 """Minimum number of pictures on which a latent must fire for the percentile interval."""
 ENOUGH_MINORITY = 10.0
 """Minimum expected number of pictures in the minor modality, n min(R, 1 - R), for the percentile interval."""
+_LATENTS = 8192
+"""Latents whose replicates are sorted at a time."""
 
 
 @dataclass(frozen=True)
@@ -108,5 +110,8 @@ def interval(sums: Sums, drawn: Sums, pictures: PictureSums | None = None) -> In
     enough = (units >= ENOUGH_FIRINGS) & (units * (0.5 - off_centre) >= ENOUGH_MINORITY)
     wilson: Bool[np.ndarray, " d_sae"] = ~enough.cpu().numpy()
     if "d" in drawn:
-        low[~wilson], high[~wilson] = percentile_interval(replicates(drawn)[torch.as_tensor(~wilson)].cpu().numpy())
+        chosen = np.flatnonzero(~wilson)
+        for start in range(0, len(chosen), _LATENTS):
+            some = chosen[start : start + _LATENTS]
+            low[some], high[some] = percentile_interval(replicates(drawn, torch.from_numpy(some)).cpu().numpy())
     return Interval(low, high, wilson)

@@ -61,8 +61,8 @@ def scored(score: Score, activations: Array, embeddings: Array, m: int, seeds: i
     draws = drawn(len(judged), m, len(top), seeds)
     places, inside = np.unique(draws, return_inverse=True)
     pool = similar.rows[places] @ similar.rows[places].T
-    scores = averaged(score, (top, top), similar, pool, inside.reshape(draws.shape))
-    return like(torch.as_tensor(scores), activations)
+    scores = averaged({"": score}, (top, top), similar, pool, inside.reshape(draws.shape))
+    return like(torch.as_tensor(scores[""]), activations)
 
 
 class _Similar:

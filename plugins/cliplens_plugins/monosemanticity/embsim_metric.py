@@ -107,11 +107,12 @@ class _Comparison:
         self._draws = drawn(n_pool, min(top, n_pool), len(self._tops[0]))
 
     def scores(self, m: int) -> dict[str, np.ndarray]:
-        """Return both scores of every latent for one m."""
+        """Return both scores for one m, of every latent if m is `M`, else of those in the table."""
         tops = self._tops[0][:, :m], self._tops[1][:, :m]
         draws = self._draws if m <= self._draws.shape[2] else self._draws[:, :0]
         counts = self._of_different_pairs if self.what == "cross" else None
-        return {n: averaged(s, tops, self._similar, self._pool, draws, counts) for n, s in _SCORES.items()}
+        some = None if m == M else self.drawn
+        return averaged(_SCORES, tops, self._similar, self._pool, draws, counts, some)
 
     def _similar(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         left, right = (rows[k].astype(np.float64) for rows, k in zip(self._rows, (i, j), strict=True))

@@ -16,6 +16,7 @@ RESOLVED = 1e-9
 """Minimum spread above the latent's minimum, relative to the mean square; a smaller one is rounding in float64."""
 
 _ROWS = 8192
+"""Latents whose sums over embeddings are computed at a time."""
 
 
 class OnePassMS:
@@ -45,7 +46,9 @@ class OnePassMS:
         matrix = csr_matrix(
             (acts.numpy(), (place.numpy(), codes.rows.cpu().numpy())), shape=(len(firing), codes.n_rows)
         )
-        self._sums.add_rows("ae", firing, torch.as_tensor(np.asarray(matrix @ judged.numpy())), codes.d_sae)
+        for start in range(0, max(len(firing), 1), _ROWS):
+            some = np.asarray(matrix[start : start + _ROWS] @ judged.numpy())
+            self._sums.add_rows("ae", firing[start : start + _ROWS], torch.as_tensor(some), codes.d_sae)
         low = torch.full((codes.d_sae,), torch.inf, dtype=torch.float64).scatter_reduce_(0, latents, acts, "amin")
         at_low = torch.bincount(latents[acts == low[latents]], minlength=codes.d_sae)
         self._lower(low, at_low)

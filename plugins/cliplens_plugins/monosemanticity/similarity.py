@@ -1,6 +1,6 @@
 """Compute the similarities of EmbSim and WinRate: S+ among a latent's top samples, S- among random samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -13,26 +13,30 @@ _CHUNK = 256
 
 
 def averaged(
-    score: Score,
+    scores: Mapping[str, Score],
     tops: tuple[Int[np.ndarray, "latent m"], Int[np.ndarray, "latent m"]],
     similar: Callable[[np.ndarray, np.ndarray], np.ndarray],
     pool: Float[np.ndarray, "sample sample"],
     draws: Int[np.ndarray, "draw seed longest"],
     counts: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
-) -> Float[np.ndarray, " latent"]:
-    """Return the mean score of every latent over i != j and over its baselines; nan if fewer than m samples fire.
+    latents: Int[np.ndarray, " some"] | None = None,
+) -> dict[str, Float[np.ndarray, " latent"]]:
+    """Return the mean scores of every latent over i != j and over its baselines; nan if fewer than m samples fire.
 
     Args:
-        score: function of S+ and S- that gives the score of each entry.
+        scores: functions of S+ and S- that give the score of each entry, by name.
         tops: indices of the top samples for the rows and for the columns of S+, padded with -1.
         similar: computes S+ of some latents from the indices of their top samples, [latent, m] each.
         pool: similarities of the samples from which baselines are drawn.
         draws: indices into `pool` of random samples, per draw and seed; latent n uses draw n modulo their number.
         counts: computes, from the same indices, which entries count; all with i != j by default.
+        latents: the latents that are scored, others are nan; all by default.
     """
     n_latents, m = tops[0].shape
-    out = np.full(n_latents, np.nan)
+    out = {name: np.full(n_latents, np.nan) for name in scores}
     full = np.flatnonzero((tops[0] >= 0).all(1) & (tops[1] >= 0).all(1))
+    if latents is not None:
+        full = np.intersect1d(full, latents)
     if not draws.shape[1]:
         return out
     apart = ~np.eye(m, dtype=bool)
@@ -42,13 +46,15 @@ def averaged(
         plus = similar(i, j)
         weigh: Bool[np.ndarray, "latent m m"] = np.broadcast_to(apart, plus.shape)
         weigh = weigh & counts(i, j) if counts else weigh
-        total = np.zeros(len(some))
+        total = {name: np.zeros(len(some)) for name in scores}
         for seed in range(draws.shape[1]):
             d = draws[some % len(draws), seed, :m]
             minus = pool[d[:, :, None], d[:, None, :]]
-            total += np.where(weigh, score(plus, minus), 0.0).sum((1, 2))
+            for name, score in scores.items():
+                total[name] += np.where(weigh, score(plus, minus), 0.0).sum((1, 2))
         with np.errstate(invalid="ignore"):
-            out[some] = total / draws.shape[1] / weigh.sum((1, 2))
+            for name in scores:
+                out[name][some] = total[name] / draws.shape[1] / weigh.sum((1, 2))
     return out
 
 

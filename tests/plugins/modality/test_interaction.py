@@ -195,6 +195,13 @@ def test_random_directions_are_as_long_as_the_decoder_row() -> None:
     assert found.random["image"] == pytest.approx((np.mean(slow), np.std(slow)), abs=1e-12)
 
 
+def test_what_waits_stays_within_a_quarter_of_the_budget() -> None:
+    kept, some = PairsDraw(firings=1000), planted_codes(600, 4)
+    for batch in batches_of(some, 10):
+        kept.update(batch.codes)
+        assert kept._n_buffered <= 1000 // 4
+
+
 @pytest.mark.parametrize("budget", [11, 12])
 def test_a_pair_that_just_fills_the_budget_is_in_the_draw(budget: int) -> None:
     planted = planted_codes(40, 4)

@@ -223,12 +223,12 @@ def test_a_score_needs_all_top_samples_on_both_sides(rows: list[int], columns: l
     alike = np.array([[0.9, 0.3], [0.2, 0.7]])
     pool = np.array([[1.0, 0.5, 0.1], [0.5, 1.0, 0.4], [0.1, 0.4, 1.0]])
     found = averaged(
-        lambda plus, minus: plus - minus,
+        {"": lambda plus, minus: plus - minus},
         (np.array([rows, [0, 1]]), np.array([columns, [0, 1]])),
         lambda i, j: np.stack([alike[a][:, b] for a, b in zip(i, j, strict=True)]),
         pool,
         np.array([[[0, 1], [1, 2]]] * 2),
-    )
+    )[""]
     expected = (0.3 + 0.2) / 2 - (0.5 + 0.4) / 2
     assert found[1] == pytest.approx(expected)
     assert (found[0] == pytest.approx(expected)) if known else np.isnan(found[0])

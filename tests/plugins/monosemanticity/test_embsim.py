@@ -141,6 +141,25 @@ def test_the_streamed_scores_equal_the_functions_on_pairs_in_the_pools_order() -
     assert not np.isnan(table["embsim_cross"][0])
 
 
+def test_only_latents_of_the_table_are_scored_for_its_other_numbers_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scored() -> list[dict[str, np.ndarray]]:
+        metric = EmbSimMetric((8, 20))
+        for batch in batches():
+            metric.update(batch)
+        comparison = metric._comparison("judge", "image")
+        assert comparison is not None
+        return [comparison.scores(m) for m in (8, 20)]
+
+    every = scored()
+    monkeypatch.setattr("cliplens_plugins.monosemanticity.sketch.FULL", 2)
+    some = scored()
+    in_table = np.isin(np.arange(K), drawn_latents(K))
+    assert in_table.sum() == 2
+    for name in ("embsim", "winrate"):
+        np.testing.assert_array_equal(some[0][name], np.where(in_table, every[0][name], np.nan))
+        np.testing.assert_array_equal(some[1][name], every[1][name])
+
+
 def test_across_modalities_by_hand() -> None:
     acts, e, f = data(3)
     other = np.roll(acts, 1, axis=0)
