@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.nearest_word import Nearest, NearestWordNamer, nearest_words
-from cliplens_plugins.autointerp.space import Rows, Seen, array, unit
+from cliplens_plugins.autointerp.space import Rows, Seen, unit_array
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DecoderNamer(NearestWordNamer):
         """Return the words nearest to the decoder rows; None if the dictionary was not trained on the embedding."""
         if evidence.decoder.shape[1] != words.shape[1]:
             return None
-        rows = unit(array(evidence.decoder))
+        rows = unit_array(evidence.decoder)
         return nearest_words(rows[latents], words, rows[evidence.alive].mean(axis=0))
 
     def told(self, nearness: float) -> str:

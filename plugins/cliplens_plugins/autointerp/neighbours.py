@@ -16,7 +16,7 @@ from cliplens.records import Evidence, Exemplars, Name
 from cliplens.sites import Modality
 from cliplens_plugins.autointerp.contrast import contrastive_names
 from cliplens_plugins.autointerp.nearest_word import separation, top_words
-from cliplens_plugins.autointerp.space import array, blocks, directions, named_from, samples, unit
+from cliplens_plugins.autointerp.space import blocks, directions, make_unit, named_from, samples, unit, unit_array
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class NeighbourNamer(Namer):
         values = np.zeros((evidence.d_sae, count))
         scores = np.full(evidence.d_sae, np.nan)
         if len(latents):
-            captions = unit(array(bank))
-            captions = unit(captions - captions.mean(axis=0))
-            rows = unit(directions(exemplars, latents, acts) - background.mean(axis=0))
+            captions = unit_array(bank)
+            captions = make_unit(captions - captions.mean(axis=0))
+            rows = directions(exemplars, latents, acts, background.mean(axis=0))
             common = captions @ rows.mean(axis=0)
             for block in blocks(len(latents), len(captions)):
                 here = latents[block]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -20,9 +21,21 @@ def array(acts: Float[Tensor, "row d"]) -> Rows:
     return acts.detach().cpu().double().numpy()
 
 
+def unit_array(acts: Float[Tensor, "row d"]) -> Rows:
+    """Return the rows divided by their L2 norms as a float64 numpy array of its own."""
+    return make_unit(acts.detach().to("cpu", torch.float64, copy=True).numpy())
+
+
 def unit(acts: Rows) -> Rows:
     """Divide each row by its L2 norm; zero rows stay zero."""
-    return acts / np.maximum(np.linalg.norm(acts, axis=1, keepdims=True), 1e-12)
+    return make_unit(acts.copy())
+
+
+def make_unit(acts: Rows) -> Rows:
+    """Do the same in place, a few rows at a time; return the array."""
+    for block in blocks(len(acts), acts.shape[1]):
+        acts[block] /= np.maximum(np.linalg.norm(acts[block], axis=1, keepdims=True), 1e-12)
+    return acts
 
 
 def blocks(count: int, numbers_each: int) -> Iterator[slice]:
@@ -50,17 +63,17 @@ def samples(evidence: Evidence, modality: Modality) -> Seen | None:
     acts = evidence.image_acts if modality == "image" else evidence.text_acts
     if exemplars is None or acts is None or not len(exemplars.pairs):
         return None
-    own = unit(array(acts))
+    own = unit_array(acts)
     apart = None if evidence.background_acts is None else evidence.background_acts.of(modality)
-    return exemplars, own, own if apart is None or not len(apart) else unit(array(apart))
+    return exemplars, own, own if apart is None or not len(apart) else unit_array(apart)
 
 
 def word_rows(evidence: Evidence) -> Rows | None:
     """Return unit embeddings of the vocabulary, centred on their mean; None without a vocabulary."""
     if evidence.vocabulary_acts is None or not len(evidence.vocabulary_acts):
         return None
-    acts = unit(array(evidence.vocabulary_acts))
-    return unit(acts - acts.mean(axis=0)) if len(acts) > 1 else acts
+    acts = unit_array(evidence.vocabulary_acts)
+    return make_unit(acts - acts.mean(axis=0)) if len(acts) > 1 else acts
 
 
 def top_of(exemplars: Exemplars, latent: int) -> Int[np.ndarray, " sample"]:
@@ -80,16 +93,18 @@ def filled(at: Int[np.ndarray, "latent top"]) -> Int[np.ndarray, "latent used"]:
     return at[:, : used[-1] + 1 if len(used) else 0]
 
 
-def directions(exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: Rows) -> Float[np.ndarray, "latent d"]:
-    """Return the mean of each latent's top samples, weighted by activation."""
+def directions(
+    exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: Rows, centre: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, "latent d"]:
+    """Return the mean of each latent's top samples, weighted by activation, minus `centre`, with norm 1."""
     at = filled(exemplars.at[latents])
     # The weights of a latent whose activations are all zero would sum to zero.
     weights = np.where(at >= 0, np.abs(exemplars.values[latents, : at.shape[1]]) + 1e-12, 0.0)
     weights /= weights.sum(axis=1, keepdims=True)
     means = np.empty((len(latents), acts.shape[1]))
     for block in blocks(len(latents), at.shape[1] * acts.shape[1]):
-        means[block] = (weights[block, None, :] @ acts[at[block]])[:, 0]
-    return means
+        means[block] = (weights[block, None, :] @ acts[at[block]])[:, 0] - centre
+    return make_unit(means)
 
 
 class SilentSamples:

@@ -20,7 +20,7 @@ from cliplens.contracts import Namer
 from cliplens.records import Evidence, Name
 from cliplens_plugins.autointerp.contrast import contrastive_names
 from cliplens_plugins.autointerp.nearest_word import Nearest, NearestWordNamer, nearest_words
-from cliplens_plugins.autointerp.space import Rows, Seen, directions, unit
+from cliplens_plugins.autointerp.space import Rows, Seen, directions
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class _TopImages(NearestWordNamer):
         self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
     ) -> Nearest | None:
         exemplars, acts, background = seen
-        rows = unit(directions(exemplars, latents, acts) - background.mean(axis=0))
+        rows = directions(exemplars, latents, acts, background.mean(axis=0))
         return nearest_words(rows, words, rows.mean(axis=0))
 
     def told(self, nearness: float) -> str:

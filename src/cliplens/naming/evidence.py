@@ -18,7 +18,7 @@ def split_evidence(evidence: Evidence, seed: int = 7) -> tuple[Evidence, Evidenc
 
     The half of a pair depends only on its `image_id` and on `seed`.
     """
-    return _half(evidence, seed, first=True), _half(evidence, seed, first=False)
+    return half_of(evidence, seed, first=True), half_of(evidence, seed, first=False)
 
 
 def image_share(evidence: Evidence) -> Float[np.ndarray, " d_sae"] | None:
@@ -37,7 +37,9 @@ def image_share(evidence: Evidence) -> Float[np.ndarray, " d_sae"] | None:
     return np.where(total > 0, image / np.where(total > 0, total, 1), 0.5)
 
 
-def _half(evidence: Evidence, seed: int, *, first: bool) -> Evidence:
+def half_of(evidence: Evidence, seed: int = 7, *, first: bool) -> Evidence:
+    """Return one of the halves of `split_evidence`, so that only one of them is in memory."""
+
     def keep(pairs: Sequence[Pair]) -> Bool[np.ndarray, " pair"]:
         return keys.held_out(keys.pair_keys([p.image_id for p in pairs]), 0.5, seed) == first
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from cliplens.contracts import Judge, Namer, Scorer
 from cliplens.errors import PluginError
 from cliplens.naming.columns import chosen_modality, name_columns
-from cliplens.naming.evidence import image_share, split_evidence
+from cliplens.naming.evidence import half_of, image_share
 from cliplens.records import Column, Evidence, Findings
 from cliplens.sites import Modality
 
@@ -37,7 +37,7 @@ def name_latents(
     Raises:
         PluginError: the namer does not return one name per latent.
     """
-    naming, testing = split_evidence(evidence) if scorers else (evidence, evidence)
+    naming = half_of(evidence, first=True) if scorers else evidence
     given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
     for source, names in given.items():
         if len(names) != evidence.d_sae:
@@ -48,6 +48,8 @@ def name_latents(
             )
     share = image_share(naming)
     found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)
+    del naming
+    testing = half_of(evidence, first=False) if scorers else evidence
     for scorer in scorers:
         found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed, judges))
     return _with_tested_score(found, chosen_modality(given["images"], given["captions"], share))

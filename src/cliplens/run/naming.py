@@ -70,8 +70,8 @@ def evidence_for(
         vocabulary=vocabulary,
         vocabulary_acts=vocabulary_acts,
         fixed_vocabulary=context.settings.vocabulary is not None,
-        image_acts=_acts_of(context.cache, images.pairs, embeddings).image if images else None,
-        text_acts=_acts_of(context.cache, texts.pairs, embeddings).text if texts else None,
+        image_acts=_acts_of(context.cache, images.pairs, {**embeddings, "text": None}).image if images else None,
+        text_acts=_acts_of(context.cache, texts.pairs, {**embeddings, "image": None}).text if texts else None,
         background=background,
         background_acts=_acts_of(context.cache, background, embeddings),
         background_codes=context.dictionary.encode(
