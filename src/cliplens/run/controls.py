@@ -43,7 +43,7 @@ UNMEASURED = "not measured"
 _TWO_SEEDS = 1.96 * 2**0.5
 """Standard deviations over seeds by which two single runs differ by chance alone, at most (95 %)."""
 _ENTRIES = 2**22
-"""Largest number of entries of a dense matrix of codes."""
+"""Largest number of entries of a matrix of products."""
 SINGLE = "single_modality_share"
 """Share of living latents that are ImgD or TextD by the fixed cuts."""
 Controls = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -88,7 +88,9 @@ def controls(
         trained: batches and decoders of the dictionaries that were trained as controls, by name of the control.
     """
     value = _scored(batches, decoder)
-    rebuilt: dict[str, Sequence[Batch]] = {"untrained": [_untrained(b, decoder, _usual_l0(batches)) for b in batches]}
+    random, k = _random_rows(decoder), _usual_l0(batches)
+    rebuilt: dict[str, Sequence[Batch]] = {"untrained": [_untrained(b, random, k) for b in batches]}
+    del random
     rebuilt |= {name: made[0][0] for name, made in (trained or {}).items() if name != RESEEDS}
     others = {"untrained": _scored(rebuilt["untrained"], decoder)}
     pairs = [b for b in batches if b.codes.image is not None and b.codes.text is not None and len(b.ids) > 1]
@@ -213,7 +215,7 @@ def notes_of(found: Controls) -> list[str]:
 
 
 def _scored(batches: Sequence[Batch], decoder: Float[Tensor, "d_sae d_in"]) -> Tally:
-    metrics = [metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in _METRICS]
+    metrics = (metric for plugin, metric in registry.made("metrics", Metric) if plugin.name in _METRICS)
     some = _drawn_latents(len(decoder))
     narrow = batches if some is None else (_narrowed(batch, some) for batch in batches)
     # without the decoder, whose nearest rows no control needs
@@ -266,10 +268,14 @@ def _usual_l0(batches: Sequence[Batch]) -> int:
     return max(1, round(sum(len(c.rows) for c in codes) / rows)) if rows else 1
 
 
-def _untrained(batch: Batch, decoder: Float[Tensor, "d_sae d_in"], k: int) -> Batch:
-    """Return the batch with the codes and the reconstruction of a random dictionary."""
+def _random_rows(decoder: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
+    """Return random unit rows of the shape of a decoder."""
     draw = torch.Generator().manual_seed(_SEED)
-    rows = torch.nn.functional.normalize(torch.randn(decoder.shape, generator=draw), dim=1)
+    return torch.nn.functional.normalize(torch.randn(decoder.shape, generator=draw), dim=1)
+
+
+def _untrained(batch: Batch, rows: Float[Tensor, "d_sae d_in"], k: int) -> Batch:
+    """Return the batch with the codes and the reconstruction of a dictionary with these decoder rows."""
     codes: dict[str, SparseCodes | None] = {}
     rebuilt: dict[str, Tensor | None] = {}
     for m in MODALITIES:
@@ -289,10 +295,11 @@ def _random(
     codes, rebuilt = [], []
     for part in acts.split(max(1, _ENTRIES // len(own))):
         best = (part @ own.T).topk(min(k, len(own)), dim=1)
-        dense = torch.zeros(len(part), len(own), dtype=acts.dtype, device=acts.device)
-        dense.scatter_(1, best.indices, best.values.clamp_min(0))
-        codes.append(SparseCodes.from_dense(dense))
-        rebuilt.append(dense @ own)
+        latents, order = best.indices.sort(dim=1)
+        values = best.values.clamp_min(0).gather(1, order)
+        row, place = values.nonzero(as_tuple=True)
+        codes.append(SparseCodes(row, latents[row, place], values[row, place], len(part), len(own)))
+        rebuilt.append(torch.nn.functional.embedding_bag(latents, own, mode="sum", per_sample_weights=values))
     return SparseCodes.joined(codes, len(own)), torch.cat(rebuilt)
 
 
