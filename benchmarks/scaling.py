@@ -1,12 +1,12 @@
 """How do the time and the memory of each step grow with the number of latents and of pairs?
 
-    python benchmarks/scaling.py [--widths 4096 16384 65536] [--pairs 100000] [--fewer 25000] [--d-in 512] [--k 32]
+    python benchmarks/scaling.py [--widths 4096 16384 65536] [--pairs 25000] [--also 65536x100000] [--d-in 512] [--k 32]
 
 Each row is a run of `cliplens score` in a process of its own, on embeddings made up for the purpose, with the default
 namer and controls. A pair has `--k` concepts of as many as there are latents, each concept is a direction and a word of
 its caption, and the dictionary's decoder rows are these directions, so that nearly all latents live. The table gives
 the seconds of each step, those of `cliplens report` and `cliplens export table` as whole commands, and the CPU seconds
-and the peak memory of `cliplens score`. The last row has fewer pairs.
+and the peak memory of `cliplens score`, which names and reports too. `--also LATENTSxPAIRS` adds rows.
 """
 
 import json
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,9 @@ class Used:
 
 
 def main() -> None:
-    """Print a row per number of latents, and one for fewer pairs."""
-    with bench(__file__, __doc__, widths=[4096, 16384, 65536], pairs=100_000, fewer=25_000, d_in=512, k=32) as b:
+    """Print a row per number of latents, and further rows."""
+    also = (["65536x100000"], "further rows, LATENTSxPAIRS each")
+    with bench(__file__, __doc__, widths=[4096, 16384, 65536], pairs=25_000, also=also, d_in=512, k=32) as b:
         heads = {"latents": "d", "living": "d", "pairs": "d", **{f"{step}, s": ".1f" for step in STEPS}}
         heads |= {
             "report, s": ".1f",
@@ -52,8 +54,7 @@ def main() -> None:
         }
         b.table(f"`cliplens score`, d_in {b.args.d_in}, k {b.args.k}", heads)
         sizes = [(width, b.args.pairs) for width in b.args.widths]
-        if b.args.fewer:
-            sizes.append((b.args.widths[-1], b.args.fewer))
+        sizes += [(int(width), int(pairs)) for width, pairs in (row.split("x") for row in b.args.also)]
         for width, pairs in sizes:
             with tempfile.TemporaryDirectory(prefix="cliplens-scaling-") as held:
                 measure(b, Path(held), width, pairs)
@@ -62,7 +63,10 @@ def main() -> None:
 
 def measure(b: Bench, folder: Path, width: int, pairs: int) -> None:
     """Add the row of one number of latents and pairs."""
-    made_up(folder, width, pairs, b.args.d_in, b.args.k)
+    # in a process of its own, because a command starts with the peak memory of the process that starts it
+    making = get_context("spawn").Process(target=made_up, args=(folder, width, pairs, b.args.d_in, b.args.k))
+    making.start()
+    making.join()
     run, threads = folder / "run", str(b.args.threads)
     data = ["--embeddings", str(folder / "both.npz"), "--captions", str(folder / "captions.txt")]
     used = command("score", "--sae", str(folder / "sae"), *data, "--out", str(run), "--threads", threads)
