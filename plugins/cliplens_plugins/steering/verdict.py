@@ -12,7 +12,7 @@ from cliplens_plugins.steering.parsing import aimed_at
 from cliplens_plugins.steering.request import SteeringRequest
 
 _MOVEMENTS = ("picture moved", "image moved", "caption moved", "changed")
-NO_CONTROL = "none was measured; --control steers a random edit of the same size too"
+NO_CONTROL = "not measured; cliplens steer --control also steers a random edit of the same size"
 CLASSES = "--classes 'cat,dog' tells which class the samples move to"
 
 
