@@ -28,6 +28,11 @@ from cliplens.hooked import (
 )
 
 
+def head_size(attention: Any) -> int:
+    """Return the width of a head. EVA attention of timm 1.0.17 has no `head_dim`, and the projection out knows it."""
+    return int(attention.proj.in_features) // int(attention.num_heads)
+
+
 def present(module: nn.Module | None) -> nn.Module | None:
     """Return the module, or None for an `nn.Identity`."""
     return None if isinstance(module, nn.Identity) else module
@@ -56,7 +61,7 @@ class TimmAttention(HookedAttention):
             stock,
             d_model=d_model,
             n_heads=stock.num_heads,
-            d_head=stock.head_dim,
+            d_head=head_size(stock),
             layer_scale=layer_scale,
             has_rotary=rotary or present(stock.q_norm) is not None,
         )

@@ -22,7 +22,7 @@ from cliplens.hooked import (
     split_heads,
 )
 from cliplens.shapes import Images
-from cliplens_hooks.towers.timm_block import present, timm_norm
+from cliplens_hooks.towers.timm_block import head_size, present, timm_norm
 
 
 def stock_of(model: nn.Module) -> nn.Module:
@@ -163,7 +163,7 @@ def timm_config(stock: nn.Module, family: str, d_mlp: int) -> TowerConfig:
         d_model=trunk.embed_dim,
         n_layers=len(trunk.blocks),
         n_heads=first.attn.num_heads,
-        d_head=first.attn.head_dim,
+        d_head=head_size(first.attn),
         d_mlp=d_mlp,
         n_ctx=trunk.patch_embed.num_patches + trunk.num_prefix_tokens,
         d_embed=d_embed(stock),
