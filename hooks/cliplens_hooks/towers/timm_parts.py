@@ -43,7 +43,7 @@ class LatentPooler(HookedPooler):
     def __init__(self, stock: AttentionPoolLatent) -> None:
         super().__init__(stock, width=stock.num_heads * stock.head_dim)
         if stock.mlp is not None:
-            self.hook_mlp_out = hook_point(stock.out_features)
+            self.hook_mlp_out = hook_point(stock.proj.out_features)
 
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Queries, Heads, Heads]:
         """Return queries of the learnt latent, and keys and values of the stream."""
