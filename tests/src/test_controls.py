@@ -8,7 +8,7 @@ from scipy.stats import t as student
 from cliplens.errors import InputError
 from cliplens.records import Batch, PairedActs
 from cliplens.run import Settings
-from cliplens.run.controls import RESEEDS, SINGLE, Scored, controls, first_batches, notes_of, table_of
+from cliplens.run.controls import RESEEDS, SINGLE, Scored, _random, controls, first_batches, notes_of, table_of
 from cliplens.run.trained_controls import shuffled_weights
 from cliplens.statistics import mean_difference, share_difference
 from cliplens.tally import tally
@@ -72,6 +72,22 @@ def test_what_too_few_samples_leave_out_is_said_to_be_not_measured() -> None:
     assert "embsim" not in evidence
     assert missing.startswith("Not measured beside their control, for want of samples: ")
     assert "embsim_image (untrained)" in missing
+
+
+@pytest.mark.parametrize("entries", [2**22, 13])
+def test_random_codes_and_what_they_rebuild_are_those_of_the_dense_matrix(
+    entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliplens.run.controls._ENTRIES", entries)
+    draw = torch.Generator().manual_seed(0)
+    acts, own = torch.randn(30, 4, generator=draw), torch.randn(6, 4, generator=draw)
+    products = acts @ own.T
+    least = products.topk(5, dim=1).values[:, -1:]
+    dense = torch.where(products >= least, products, 0.0).clamp_min(0)
+    codes, rebuilt = _random(acts, own, 5)
+    torch.testing.assert_close(codes.dense(), dense)
+    assert torch.equal(torch.stack([codes.rows, codes.latents], 1), dense.nonzero())
+    torch.testing.assert_close(rebuilt, dense @ own)
 
 
 def test_of_many_latents_some_are_drawn_for_all_figures_but_explained_variance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,22 @@ def test_nearest_rows_equal_their_definition(
         np.testing.assert_allclose(value[k], cosine[k, best], atol=1e-12)
 
 
+@pytest.mark.parametrize("among", [None, np.arange(0, 3000, 2)])
+def test_of_many_rows_few_are_in_float64_at_a_time(among: np.ndarray | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    widest, plain = 0, arrays.as_double
+
+    def watched(values: torch.Tensor, name: str, axes: tuple[str, ...]) -> torch.Tensor:
+        nonlocal widest
+        widest = max(widest, len(values))
+        return plain(values, name, axes)
+
+    monkeypatch.setattr(arrays, "_MANY_ROWS", 1000)
+    monkeypatch.setattr(arrays, "_SPARE", 2)
+    monkeypatch.setattr(arrays, "as_double", watched)
+    nearest_rows(torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)), 3, among=among, block=200)
+    assert 0 < widest <= 128 * (3 + 2)
+
+
 def test_there_are_no_more_columns_than_other_rows() -> None:
     assert nearest_rows(torch.eye(3), 5)[0].shape == (3, 2)
     assert nearest_rows(torch.eye(3), 5, among=np.array([1]))[0].shape == (3, 0)

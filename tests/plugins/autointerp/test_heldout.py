@@ -1,9 +1,11 @@
 """Tests of names: right names hold, shuffled names sit at chance, intervals cover, halves share no pair."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from cliplens import registry
 from cliplens.contracts import Judge, Scorer
 from cliplens.naming import name_latents, split_evidence
-from cliplens.records import Evidence, Name, Pair, PairedActs
+from cliplens.records import Evidence, Findings, Name, Pair, PairedActs
 from cliplens.statistics import auroc, auroc_interval, mean_interval
 from cliplens_plugins.autointerp import HeldOutScorer, VocabularyNamer, shuffle_names, space
 from cliplens_plugins.autointerp.background_ranks import _ranks
@@ -109,6 +111,33 @@ def test_halves_share_no_pair_and_lose_none(evidence: Evidence) -> None:
     assert left.background_acts.ids == tuple(p.id for p in left.background)
     assert left.background_codes is not None
     assert left.background_codes.ids == left.background_acts.ids
+
+
+def test_the_half_for_names_is_gone_when_they_are_tested(evidence: Evidence) -> None:
+    seen: list[weakref.ref[Evidence]] = []
+
+    class Namer(VocabularyNamer):
+        def from_captions(self, evidence: Evidence) -> list[Name]:
+            seen.append(weakref.ref(evidence))
+            return super().from_captions(evidence)
+
+    class Tester(HeldOutScorer):
+        def score(self, *given: Any) -> Findings:
+            assert seen[0]() is None
+            assert given[2].images.pairs == split_evidence(evidence)[1].images.pairs  # type: ignore[union-attr]
+            return super().score(*given)
+
+    name_latents(evidence, Namer(), scorers=[Tester()], embed=planted_embed(evidence))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_unit_rows_are_a_copy(dtype: torch.dtype) -> None:
+    given = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=dtype)
+    np.testing.assert_allclose(space.unit_array(given), [[0.6, 0.8], [0.0, 0.0]])
+    rows = given.double().numpy()
+    np.testing.assert_allclose(space.unit(rows), [[0.6, 0.8], [0.0, 0.0]])
+    assert given.tolist() == rows.tolist() == [[3.0, 4.0], [0.0, 0.0]]
 
 
 def test_embeddings_follow_their_pairs_into_the_halves(evidence: Evidence) -> None:

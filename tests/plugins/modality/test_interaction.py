@@ -1,5 +1,7 @@
 """Bridges, the gap, and causal ablation."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,26 @@ def test_the_sparse_bridge_equals_the_whole_one() -> None:
     assert (found.table["bridge_partner"][found_classes == "CrossD"] == -1).all()
     rows = found.tables["Strongest bridges from images to captions"]
     assert rows[0]["bridge"] == pytest.approx(between.max())
+
+
+def test_bridges_are_multiplied_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = torch.randn(24, 10, generator=torch.Generator().manual_seed(0))
+
+    def strengths() -> np.ndarray:
+        return tally(batches_of(planted_codes(500, 8), 64), [BridgeMetric()], decoder=decoder).table["bridge"]
+
+    whole, widest = strengths(), 0
+    plain = np.einsum
+
+    def watched(how: str, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        nonlocal widest
+        widest = max(widest, len(left))
+        return plain(how, left, right)
+
+    monkeypatch.setattr(import_module("cliplens_plugins.modality.bridge"), "_PAIRS", 3)
+    monkeypatch.setattr(np, "einsum", watched)
+    np.testing.assert_array_equal(strengths(), whole)
+    assert widest == 3
 
 
 def slow_draw(planted: Planted, firings: int) -> np.ndarray:

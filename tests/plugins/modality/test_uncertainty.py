@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from cliplens.keys import hashed, hashed_uniform, pair_keys
 from cliplens.records import PairedCodes, SparseCodes
-from cliplens.statistics import benjamini_hochberg, poisson_weights
+from cliplens.statistics import benjamini_hochberg, percentile_interval, poisson_weights
 from cliplens.tally import Sums, tally
 from cliplens_plugins.modality import ModalityMetric
 from cliplens_plugins.modality.bootstrap import add_replicates, replicates
@@ -75,6 +75,26 @@ def _covered(true: np.ndarray, n: int, trials: int, seed: int) -> float:
 def test_coverage_with_many_firings() -> None:
     true = np.tile([0.05, 0.2, 0.5, 0.8, 0.95], 30)
     assert 0.93 <= _covered(true, 250, trials=8, seed=1) <= 0.97
+
+
+def test_replicates_are_sorted_a_few_latents_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = np.random.default_rng(0)
+    sides = (SparseCodes.from_dense(torch.tensor(g.gamma(2, size=(250, 7)))) for _ in range(2))
+    sums, drawn, codes = Sums(), Sums(), PairedCodes(ids_of(0, 250), *sides)
+    add_pairs(sums, codes)
+    add_replicates(drawn, codes, 200)
+    whole, asked = interval(sums, drawn), []
+    assert not whole.wilson.any()
+
+    def watched(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(values))
+        return percentile_interval(values)
+
+    monkeypatch.setattr("cliplens_plugins.modality.interval._LATENTS", 3)
+    monkeypatch.setattr("cliplens_plugins.modality.interval.percentile_interval", watched)
+    parts = interval(sums, drawn)
+    np.testing.assert_array_equal([parts.low, parts.high], [whole.low, whole.high])
+    assert asked == [3, 3, 1]
 
 
 @pytest.mark.parametrize("n", [10, 50])
