@@ -14,6 +14,7 @@ from cliplens.contracts import Metric
 from cliplens.errors import InputError
 from cliplens.records import Batch, Column, Findings, Pair, SparseCodes
 from cliplens.registry import find
+from cliplens.run.scoring import _watched
 from cliplens.tally import Sums, TopSamples, all_reduce, tally
 from support.planted import batch_of, batches_of, planted_codes
 
@@ -513,3 +514,14 @@ def test_a_metric_is_released_before_the_findings_of_the_next() -> None:
 
     tally(batches_of(planted_codes(600, 4)), made(), decoder=None)
     assert alive == [[True, True, True], [False, True, True], [False, False, True]]
+
+
+def test_freed_memory_goes_back_every_few_batches_of_a_pass_and_before_each_finding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trimmed: list[str] = []
+    monkeypatch.setattr("cliplens.run.scoring.trim_memory", lambda: trimmed.append("pass"))
+    monkeypatch.setattr("cliplens.tally.one_pass.trim_memory", lambda: trimmed.append("finding"))
+    batches = list(batches_of(planted_codes(20, 4), 1))
+    tally(_watched(iter(batches), [TopSamples("image")], shown=False), [Counting(), Counting()], decoder=None)
+    assert trimmed == ["pass"] * 3 + ["finding"] * 2

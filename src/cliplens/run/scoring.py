@@ -31,11 +31,15 @@ from cliplens.run.units import units_of
 from cliplens.sae import Dictionary, calibration_of
 from cliplens.sites import Modality, Site
 from cliplens.store import Cache, Embeddings
+from cliplens.store.memory import trim_memory
 from cliplens.tally import TopSamples, all_reduce, shards, tally
 
 ROWS = 1024
 EXEMPLARS = 64
 """Number of top samples per latent and modality from which names are made and on which they are tested."""
+_TRIMMED = 8
+"""Batches after which freed memory returns to the system. What metrics keep of a batch lies between what they free, so
+the rest of the heap would grow with the pairs."""
 SHOWN = 20
 """Number of top samples saved in the run folder."""
 
@@ -113,10 +117,12 @@ def _pairs_of(context: RunContext, ids: Sequence[str]) -> dict[str, Pair]:
 
 
 def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples], *, shown: bool) -> Iterator[Batch]:
-    for batch in Bar(batches, desc="scoring", unit="batch", disable=not shown):
+    for number, batch in enumerate(Bar(batches, desc="scoring", unit="batch", disable=not shown)):
         for top in tops:
             top.update(batch)
         yield batch
+        if number % _TRIMMED == 0:
+            trim_memory()
 
 
 def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[Batch]:
