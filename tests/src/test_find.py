@@ -1,12 +1,15 @@
 """A good candidate goes with the words more than the best of unrelated latents does."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from cliplens.errors import UnknownNameError
 from cliplens.records import Column, LatentTable, SparseCodes
 from cliplens.run.chance import reached_by_chance
-from cliplens.run.find import GOOD, Candidate, name_matches
+from cliplens.run.find import GOOD, Candidate, Finder, name_matches
 
 
 def sparse(rows: int, latents: int, rate: float, seed: int) -> SparseCodes:
@@ -61,3 +64,73 @@ def test_only_trusted_latents_give_synonyms() -> None:
     assert matches.tolist() == [1.0, 1.0, 0.0]
     assert every == {"cat", "clock", "kitten"}
     assert name_matches(table, "cat", np.array([False, True, True]))[1] == {"cat", "kitten"}
+
+
+def test_a_word_of_some_pictures_with_five_captions_each_is_shuffled_between_pictures_not_captions() -> None:
+    rng, reached, by_row = np.random.default_rng(0), 0, 0
+    for seed in range(40):
+        codes = SparseCodes.from_dense(sparse(60, 60, 0.1, seed).dense().repeat_interleave(5, 0))
+        said = np.repeat(rng.random(60) < 0.2, 5) & (rng.random(300) < 0.7)
+        found = best(codes, said)
+        reached += found > reached_by_chance(codes, said, units=np.repeat(np.arange(60), 5).tolist())
+        by_row += found > reached_by_chance(codes, said)
+    assert reached <= 6  # 2 of 40, and three standard errors
+    assert by_row > 30
+
+
+def test_without_units_every_row_is_one() -> None:
+    codes, said = sparse(156, 60, 0.1, 0), np.arange(156) % 9 == 0
+    assert reached_by_chance(codes, said, units=list(range(156, 0, -1))) == reached_by_chance(codes, said)
+
+
+@pytest.mark.parametrize(
+    ("word", "caption", "said"),
+    [
+        ("c++", "code in C++ and C", True),
+        ("\N{ARTIST PALETTE}", "\N{ARTIST PALETTE} a ring", True),
+        ("red", "a tired man", False),
+    ],
+)
+def test_a_word_may_begin_and_end_with_a_sign(word: str, caption: str, said: bool) -> None:
+    table = LatentTable({"name": np.array([caption], dtype=object)}, {"name": Column("name", "A name.")})
+    assert bool(name_matches(table, word)[0][0] > 0) == said
+
+
+class Searched(Finder):
+    """A finder over pairs of which the codes are given."""
+
+    def _text_codes(self, words: str) -> np.ndarray:
+        return np.full(len(self.run.table), np.nan)
+
+
+def searched(codes: SparseCodes, captions: list[str], images: list[str]) -> Finder:
+    ids = [f"{image}#{row}" for row, image in enumerate(images)]
+    table = LatentTable({"latent": np.arange(codes.d_sae)}, {"latent": Column("latent", "Its number.")})
+    pairs = SimpleNamespace(
+        image_ids=images, caption_ids=captions, indices=lambda asked: {i: ids.index(i) for i in asked}
+    )
+    finder = Searched(SimpleNamespace(table=table, pairs=pairs, folder=None, asked=None, dictionary=None))
+    finder.__dict__["_rows"] = (codes, captions, finder._units(ids))
+    return finder
+
+
+def test_a_word_that_has_nothing_to_do_with_pictures_of_five_captions_is_refused_with_the_true_reason() -> None:
+    rng, codes = np.random.default_rng(0), sparse(60, 60, 0.1, 0).dense()
+    said = np.repeat(rng.random(60) < 0.2, 5)
+    captions = [f"zorgle {row}" if one else f"a ring {row}" for row, one in enumerate(said)]
+    finder = searched(
+        SparseCodes.from_dense(codes.repeat_interleave(5, 0)), captions, [f"p{row // 5}" for row in range(300)]
+    )
+    with pytest.raises(
+        UnknownNameError, match=f"{said.sum()} captions with it among 300, a highest correlation of .* by chance"
+    ):
+        finder.find("zorgle")
+    with pytest.raises(UnknownNameError, match="0 captions with 'blue', where 10 are needed"):
+        finder.find("blue")
+
+
+def test_codes_of_captions_are_shuffled_by_text_where_few_texts_differ() -> None:
+    codes, images = sparse(12, 4, 0.3, 0), [f"p{row}" for row in range(12)]
+    finder = searched(codes, ["a ring", "a disc"] * 6, images)
+    assert finder._units([f"p{row}#{row}" for row in range(12)]) == images
+    assert len(set(Searched(finder.run, "text")._units([f"p{row}#{row}" for row in range(12)]))) == 2

@@ -294,3 +294,15 @@ def test_the_difference_of_shares_of_nothing_is_three_times_nan(
     ratios = ratio_difference(np.zeros((2, 3)), np.ones((2, 3)))
     assert len(ratios) == 3
     assert np.isnan(ratios).all()
+
+
+def test_wilson_limits_of_no_and_all_hits_hold_the_share_itself() -> None:
+    for n in range(1, 400):
+        low, high = wilson_interval(np.array([0.0, 1.0]), n)
+        assert (low[0], high[1]) == (0.0, 1.0), n
+
+
+def test_the_limits_of_a_difference_of_shares_lie_between_minus_one_and_one() -> None:
+    for n in range(1, 60):
+        assert share_difference(0, n, n, n)[1] == -1.0
+        assert share_difference(n, n, 0, n)[2] == 1.0

@@ -60,7 +60,8 @@ def accuracy_intervals(
     The interval of the worst group goes from the lowest lower limit of a cell to the lowest upper limit, by Wilson's
     intervals with Bonferroni's correction for the number of cells. A bootstrap is no alternative: the lowest of several
     drawn accuracies is lower than the lowest accuracy, and a cell without a hit has no spread. The gap lies between the
-    limits of mean and worst group, each at half of the error.
+    limits of mean and worst group, each at half of the error. With many cells of few items the interval of the worst
+    group covers less than `level`: in simulations 83 % for 20 cells of 5 items, 87 % for 50 cells of 3.
 
     >>> found = accuracy_intervals(np.array([True, False] * 5), np.array([0] * 10), np.array([0, 1] * 5))
     >>> [round(x, 2) for x in found["worst"]]

@@ -105,7 +105,7 @@ class Finder:
         nothing = np.full(len(table), np.nan)
         evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
         names = _names(table)
-        needed = max(GOOD, reached_by_chance(self._rows[0], said)) if int(said.sum()) >= LEAST_PAIRS else GOOD
+        needed = self._needed(said) if int(said.sum()) >= LEAST_PAIRS else GOOD
         columns = zip(names, matches, text, evidence, reach, level, strict=True)
         found = [
             Candidate(k, name, float(match), float(code), float(corr), float(rate), float(size), needed)
@@ -113,20 +113,20 @@ class Finder:
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
         if not any(c.good for c in kept):
-            known = {n for n in names if n and n != UNNAMED}
+            known, count_said = {n for n in names if n and n != UNNAMED}, int(said.sum())
+            best = max((c.evidence for c in found if not np.isnan(c.evidence)), default=0.0)
+            if count_said >= LEAST_PAIRS and (best >= GOOD or not known):
+                raise UnknownNameError(
+                    expected=f"a latent whose code goes with {words!r} more than chance allows",
+                    found=f"{count_said} captions with it among {len(said)}, a highest correlation of {best:.2f}, "
+                    f"and {needed:.2f} {'by chance' if needed > GOOD else 'as the least'}",
+                    fix="use more pairs, or edit a latent by its number (`steer --edit 17=+4`)",
+                )
             if not known:
                 raise UnknownNameError(
                     expected="a run whose latents have names, or captions that contain the words",
-                    found=f"no name, and {int(said.sum())} captions with {words!r}, where {LEAST_PAIRS} are needed",
+                    found=f"no name, and {count_said} captions with {words!r}, where {LEAST_PAIRS} are needed",
                     fix="score more pairs, or look in the report and edit by number (`steer --edit 17=+4`)",
-                )
-            best = max((c.evidence for c in found if not np.isnan(c.evidence)), default=0.0)
-            if GOOD <= best < needed:
-                raise UnknownNameError(
-                    expected=f"a latent whose code goes with {words!r} more than chance allows",
-                    found=f"{int(said.sum())} captions with it among {len(said)}, a highest correlation of {best:.2f}, "
-                    f"and {needed:.2f} by chance",
-                    fix="use more pairs, or edit a latent by its number (`steer --edit 17=+4`)",
                 )
             raise unknown_name("latent", words, known)
         return sorted(kept, key=lambda c: (not c.good, -c.score, c.latent))[:count]
@@ -145,8 +145,8 @@ class Finder:
         return {words.casefold(), *name_matches(self.run.table, words, trusted)[1]}
 
     @cached_property
-    def _rows(self) -> tuple[SparseCodes, list[str]]:
-        """Codes of pairs that the dictionary was trained on, and their captions."""
+    def _rows(self) -> tuple[SparseCodes, list[str], list[str]]:
+        """Codes of pairs that the dictionary was trained on, their captions, and the unit of each row to shuffle."""
         parts: list[SparseCodes] = []
         ids: list[str] = []
         for acts in self._acts():
@@ -158,7 +158,7 @@ class Finder:
                 break
         if not self.run.pairs.has_captions:
             parts, ids = [], []
-        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids)
+        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids), self._units(ids)
 
     def _acts(self) -> Iterator[PairedActs]:
         source = self.run.dictionary.provenance
@@ -178,13 +178,24 @@ class Finder:
 
         yield from cache.batches(where["image"], where["text"], keep=keep, batch_size=512)
 
+    def _needed(self, said: Bool[np.ndarray, " row"]) -> float:
+        codes, _, units = self._rows
+        return max(GOOD, reached_by_chance(codes, said, units=units))
+
+    def _units(self, ids: Sequence[str]) -> list[str]:
+        """Return the picture of each row; for codes of captions, the caption text where fewer of these differ."""
+        pairs = self.run.pairs
+        row_of = pairs.indices(ids)
+        columns = [pairs.image_ids, pairs.caption_ids] if self.modality == "text" else [pairs.image_ids]
+        return min(([of[row_of[i]] for i in ids] for of in columns), key=lambda units: len(set(units)))
+
     def _captions(self, ids: Sequence[str]) -> list[str]:
         pairs = self.run.pairs
         row_of = pairs.indices(ids)
         return [str(pairs.caption_at(row_of[i]) or "") for i in ids]
 
     def _said(self, phrases: set[str]) -> Bool[np.ndarray, " row"]:
-        pattern = re.compile("|".join(rf"\b{re.escape(p)}\b" for p in sorted(phrases)), re.IGNORECASE)
+        pattern = re.compile("|".join(_whole(p) for p in sorted(phrases)), re.IGNORECASE)
         return np.array([bool(pattern.search(caption)) for caption in self._rows[1]], dtype=bool)
 
     def _measured(
@@ -247,9 +258,14 @@ def name_matches(
             if wanted in (*parts, str(name).casefold()):
                 matches[k] = 1.0
                 synonyms |= set(parts) if trusted is None or trusted[k] else set()
-            elif matches[k] < 1 and re.search(rf"\b{re.escape(wanted)}\b", str(name).casefold()):
+            elif matches[k] < 1 and re.search(_whole(wanted), str(name).casefold()):
                 matches[k] = 0.5
     return matches, synonyms
+
+
+def _whole(words: str) -> str:
+    """Return a pattern of the words, not as a part of longer ones; they may begin or end with a sign, as "c++" does."""
+    return rf"(?<!\w){re.escape(words)}(?!\w)"
 
 
 def _names(table: LatentTable) -> list[str | None]:

@@ -32,7 +32,7 @@ class Calibration:
     threshold: float
     """The threshold: above it lie k values per row, on average."""
     l0: float
-    """Latents that fire per row with it; k, or fewer where fewer values are positive."""
+    """Latents that fire per row with it: k, or fewer where fewer values are positive or many rows are equal."""
     running_threshold: float
     """SAELens' running mean, which it replaces."""
     running_l0: float
@@ -76,7 +76,7 @@ def calibrate(sae: Any, batches: Iterable[Float[Tensor, "batch d_in"]]) -> Calib
     between = float(largest[-2:].double().mean()) if len(largest) > wanted else 0.0
     sae.topk_threshold.fill_(between)
     count = sum(map(len, rows))
-    found = Calibration(count, between, min(wanted, len(largest)) / count, running, fired / count)
+    found = Calibration(count, between, int((largest > between).sum()) / count, running, fired / count)
     sae.cfg.metadata[_KEY] = asdict(found)
     return found
 

@@ -94,4 +94,4 @@ def share_difference(
     a, b = hits / n, control_hits / control_n
     (low_a, high_a), (low_b, high_b) = wilson_interval(a, n, level), wilson_interval(b, control_n, level)
     below, above = np.hypot(a - low_a, high_b - b), np.hypot(high_a - a, b - low_b)
-    return a - b, float(a - b - below), float(a - b + above)
+    return a - b, max(float(a - b - below), -1.0), min(float(a - b + above), 1.0)

@@ -36,7 +36,8 @@ def wilson_interval(share: Numbers, n: Numbers, level: float = 0.95) -> tuple[An
         centre = (share + (1 / (2 * n)) * (z * z)) / widened
         spread = np.sqrt(np.maximum(share * (1 - share) / n + (1 / (4 * n**2)) * (z * z), 0))
         half = z * spread / widened
-        low, high = np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+        # Rounding may put a limit of 0 or 1 beyond the share itself.
+        low, high = np.clip(np.minimum(centre - half, share), 0, 1), np.clip(np.maximum(centre + half, share), 0, 1)
     known = n > 0
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
 

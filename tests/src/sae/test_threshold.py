@@ -33,7 +33,7 @@ def fired(dictionary: Dictionary) -> float:
 def test_k_latents_fire_per_row_after_a_training_of_any_length(architecture: str, d_sae: int, steps: int) -> None:
     made = trained(architecture, steps, d_sae)
     measured = calibration_of(made.sae.cfg.metadata)
-    assert measured.l0 == K
+    assert measured.l0 == pytest.approx(K, rel=2e-3)  # rows that are read twice have equal values
     assert fired(made) == pytest.approx(K, rel=0.03 if steps > 20 else 0.1)  # the rows measured are a sample of these
 
 
@@ -112,3 +112,10 @@ def test_a_stock_runner_gets_a_rate_whose_mean_is_of_the_last_fifth() -> None:
         assert (1 - rate) ** (steps / 5) == pytest.approx(0.01)
     assert threshold_rate(config, 100_000)["topk_threshold_lr"] == config.topk_threshold_lr
     assert threshold_rate(dictionary_config("topk", D_IN, D_SAE, k=K), 50) == {}
+
+
+def test_equal_values_at_the_threshold_are_not_counted_as_firing() -> None:
+    made, same = sae(k=1.5), torch.randn(8).expand(8, 8)
+    measured = calibrate(made, iter([same]))
+    fires = made.encode_with_hidden_pre(same)[1] > made.topk_threshold
+    assert measured.l0 == int(fires.sum()) / 8
