@@ -14,8 +14,12 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
+from support import shape_checks
+
 if TYPE_CHECKING:
     from cliplens import HookedCLIP
+
+shape_checks.use()
 
 # A loaded machine must not fail a property: pytest-timeout bounds each test.
 settings.register_profile("cliplens", deadline=None)
