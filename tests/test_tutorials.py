@@ -11,8 +11,12 @@ SOURCES = sorted(FOLDER.glob("[0-9]-*.py"))
 SLOW = ("3-steer",)
 """Those that take more than twenty seconds of one core."""
 SMALLER = {
+    "1-own-pairs": {"world:1200": "world:800", "60_000": "15_000"},
     "2-patches": {"world:600": "world:200", "30_720": "10_240"},
     "4-match": {"world:2048": "world:512", "100_000": "20_000"},
+    "5-embeddings": {"world:1500": "world:400", "60_000": "10_000"},
+    "6-compare": {"world:2048": "world:400", "60000": "6000"},
+    "7-bias-and-advice": {"world:2048": "world:400", "150_000": "20_000", "world:1000:3": "world:300:3"},
 }
 """Numbers of pairs and samples with which a tutorial runs in seconds; it runs as it is among the slow tests."""
 

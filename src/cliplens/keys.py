@@ -23,7 +23,7 @@ def first_id(pair_id: str) -> str:
     >>> first_id("cat.jpg#2")
     'cat.jpg'
     """
-    return _FURTHER.sub("", pair_id)
+    return _FURTHER.sub("", pair_id) if "#" in pair_id else pair_id
 
 
 def pair_keys(ids: Iterable[str]) -> UInt64[np.ndarray, " pair"]:

@@ -119,12 +119,12 @@ def _i_min(
     image: Float[np.ndarray, "*latents source target"], text: Float[np.ndarray, "*latents source target"]
 ) -> PerLatent:
     """Return sum_y p(y) min over sources of I(Y=y; S), with I(Y=y; S) = sum_s p(s|y) log2 p(y|s)/p(y)."""
+    return np.minimum(_weighted_specific(image), _weighted_specific(text)).sum(-1)
 
-    def weighted_specific(joint: np.ndarray) -> np.ndarray:
-        apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
-        return _plog(joint, joint, apart).sum(-2)
 
-    return np.minimum(weighted_specific(image), weighted_specific(text)).sum(-1)
+def _weighted_specific(joint: np.ndarray) -> np.ndarray:
+    apart = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
+    return _plog(joint, joint, apart).sum(-2)
 
 
 def _plog(weight: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
