@@ -110,7 +110,7 @@ def searched(codes: SparseCodes, captions: list[str], images: list[str]) -> Find
         image_ids=images, caption_ids=captions, indices=lambda asked: {i: ids.index(i) for i in asked}
     )
     finder = Searched(SimpleNamespace(table=table, pairs=pairs, folder=None, asked=None, dictionary=None))
-    finder.__dict__["_rows"] = (codes, captions, finder._units(ids))
+    finder.__dict__["_rows"] = (codes, captions, finder._units(ids), ids)
     return finder
 
 
@@ -127,6 +127,14 @@ def test_a_word_that_has_nothing_to_do_with_pictures_of_five_captions_is_refused
         finder.find("zorgle")
     with pytest.raises(UnknownNameError, match="0 captions with 'blue', where 10 are needed"):
         finder.find("blue")
+
+
+def test_captions_are_counted_and_not_their_rows() -> None:
+    captions = ["a zorgle"] * 16 + [f"a ring {row // 16}" for row in range(16, 320)]
+    finder = searched(sparse(320, 20, 0.3, 0), captions, [f"p{row // 16}" for row in range(320)])
+    finder.__dict__["_rows"] = (*finder._rows[:3], [f"p{row // 16}#0" for row in range(320)])
+    with pytest.raises(UnknownNameError, match="1 captions with 'zorgle', where 10 are needed"):
+        finder.find("zorgle")
 
 
 def test_codes_of_captions_are_shuffled_by_text_where_few_texts_differ() -> None:

@@ -103,9 +103,10 @@ class Finder:
         said = self._said(self._phrases(words))
         text = self._text_codes(words)
         nothing = np.full(len(table), np.nan)
-        evidence, reach, level = self._measured(said) if int(said.sum()) >= LEAST_PAIRS else (nothing,) * 3
+        enough = self._count(said) >= LEAST_PAIRS
+        evidence, reach, level = self._measured(said) if enough else (nothing,) * 3
         names = _names(table)
-        needed = self._needed(said) if int(said.sum()) >= LEAST_PAIRS else GOOD
+        needed = self._needed(said) if enough else GOOD
         columns = zip(names, matches, text, evidence, reach, level, strict=True)
         found = [
             Candidate(k, name, float(match), float(code), float(corr), float(rate), float(size), needed)
@@ -113,13 +114,14 @@ class Finder:
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
         if not any(c.good for c in kept):
-            known, count_said = {n for n in names if n and n != UNNAMED}, int(said.sum())
+            known, count_said = {n for n in names if n and n != UNNAMED}, self._count(said)
             best = max((c.evidence for c in found if not np.isnan(c.evidence)), default=0.0)
-            if count_said >= LEAST_PAIRS and (best >= GOOD or not known):
+            if enough and (best >= GOOD or not known):
                 raise UnknownNameError(
                     expected=f"a latent whose code goes with {words!r} more than chance allows",
-                    found=f"{count_said} captions with it among {len(said)}, a highest correlation of {best:.2f}, "
-                    f"and {needed:.2f} {'by chance' if needed > GOOD else 'as the least'}",
+                    found=f"{count_said} captions with it among {len(set(self._rows[3]))}, "
+                    f"a highest correlation of {best:.2f}, and {needed:.2f} "
+                    f"{'by chance' if needed > GOOD else 'as the least'}",
                     fix="use more pairs, or edit a latent by its number (`steer --edit 17=+4`)",
                 )
             if not known:
@@ -134,19 +136,19 @@ class Finder:
     def mean_codes(self, words: str) -> Float[np.ndarray, " d_sae"] | None:
         """Return the mean code of each latent over pairs with the words in the caption; None with too few of them."""
         said = self._said(self._phrases(words))
-        return self._measured(said)[2] if int(said.sum()) >= LEAST_PAIRS else None
+        return self._measured(said)[2] if self._count(said) >= LEAST_PAIRS else None
 
     def _phrases(self, words: str) -> set[str]:
         """Return the words and their synonyms by names of latents whose codes go with the words themselves."""
         bare = self._said({words.casefold()})
-        if int(bare.sum()) < LEAST_PAIRS:
+        if self._count(bare) < LEAST_PAIRS:
             return {words.casefold()}
-        trusted = self._measured(bare)[0] >= GOOD
+        trusted = self._measured(bare)[0] >= self._needed(bare)
         return {words.casefold(), *name_matches(self.run.table, words, trusted)[1]}
 
     @cached_property
-    def _rows(self) -> tuple[SparseCodes, list[str], list[str]]:
-        """Codes of pairs that the dictionary was trained on, their captions, and the unit of each row to shuffle."""
+    def _rows(self) -> tuple[SparseCodes, list[str], list[str], list[str]]:
+        """Codes of pairs that the dictionary was trained on, their captions, the units to shuffle, and the pairs."""
         parts: list[SparseCodes] = []
         ids: list[str] = []
         for acts in self._acts():
@@ -158,7 +160,7 @@ class Finder:
                 break
         if not self.run.pairs.has_captions:
             parts, ids = [], []
-        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids), self._units(ids)
+        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids), self._units(ids), ids
 
     def _acts(self) -> Iterator[PairedActs]:
         source = self.run.dictionary.provenance
@@ -179,7 +181,7 @@ class Finder:
         yield from cache.batches(where["image"], where["text"], keep=keep, batch_size=512)
 
     def _needed(self, said: Bool[np.ndarray, " row"]) -> float:
-        codes, _, units = self._rows
+        codes, _, units, _ = self._rows
         return max(GOOD, reached_by_chance(codes, said, units=units))
 
     def _units(self, ids: Sequence[str]) -> list[str]:
@@ -197,6 +199,10 @@ class Finder:
     def _said(self, phrases: set[str]) -> Bool[np.ndarray, " row"]:
         pattern = re.compile("|".join(_whole(p) for p in sorted(phrases)), re.IGNORECASE)
         return np.array([bool(pattern.search(caption)) for caption in self._rows[1]], dtype=bool)
+
+    def _count(self, said: Bool[np.ndarray, " row"]) -> int:
+        """Return the number of pairs among some rows: with patches or tokens, a pair has many rows."""
+        return len({pair for pair, has in zip(self._rows[3], said, strict=True) if has})
 
     def _measured(
         self, said: Bool[np.ndarray, " row"]

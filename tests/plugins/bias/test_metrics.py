@@ -130,3 +130,10 @@ def test_the_intervals_of_accuracy_cover(accuracy: tuple[float, ...], size: int)
         for name, value in true.items():
             held[name] += found[name][1] <= value <= found[name][2]
     assert min(held.values()) >= 0.905 * 250  # 94 %, less two standard errors
+
+
+@pytest.mark.parametrize(("cells", "size", "accuracy"), [(20, 5, 0.9), (50, 3, 0.97)])
+def test_the_interval_of_the_worst_of_many_small_groups_covers(cells: int, size: int, accuracy: float) -> None:
+    rng, target = np.random.default_rng(0), np.repeat(np.arange(cells), size)
+    drawn = (accuracy_intervals(rng.random(len(target)) < accuracy, target, np.zeros_like(target)) for _ in range(200))
+    assert sum(low <= accuracy <= high for _, low, high in (found["worst"] for found in drawn)) >= 0.95 * 200
