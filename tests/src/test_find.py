@@ -129,6 +129,15 @@ def test_a_word_that_has_nothing_to_do_with_pictures_of_five_captions_is_refused
         finder.find("blue")
 
 
+def test_a_caption_with_a_latent_of_its_own_is_found_though_shuffles_reach_as_much() -> None:
+    """Names of classes as captions: whichever word is drawn, a latent fires for exactly its captions."""
+    words = ["red", "blue", "green", "pink"]
+    codes = SparseCodes.from_dense(torch.eye(4).repeat(15, 1))
+    finder = searched(codes, words * 15, words * 15)
+    (best, *_) = finder.find("pink")
+    assert (best.latent, best.good, best.needed) == (3, True, 0.9)
+
+
 def test_captions_are_counted_and_not_their_rows() -> None:
     captions = ["a zorgle"] * 16 + [f"a ring {row // 16}" for row in range(16, 320)]
     finder = searched(sparse(320, 20, 0.3, 0), captions, [f"p{row // 16}" for row in range(320)])

@@ -66,7 +66,7 @@ def accuracy_intervals(
 
     >>> found = accuracy_intervals(np.array([True, False] * 5), np.array([0] * 10), np.array([0, 1] * 5))
     >>> [round(x, 2) for x in found["worst"]]
-    [0.0, 0.0, 0.5]
+    [0.0, 0.0, 0.58]
     """
     found = group_accuracy(right, target, group)
     known = ~np.isnan(found.cells)

@@ -37,6 +37,9 @@ _SEED = 41
 GOOD = 0.15
 """Minimum correlation of a latent's code with the words for a good candidate; with few pairs, what chance reaches."""
 
+CERTAIN = 0.9
+"""Correlation that is enough whatever chance reaches: of few captions, each may have a latent of its own."""
+
 
 @runtime_checkable
 class Searchable(Protocol):
@@ -182,7 +185,7 @@ class Finder:
 
     def _needed(self, said: Bool[np.ndarray, " row"]) -> float:
         codes, _, units, _ = self._rows
-        return max(GOOD, reached_by_chance(codes, said, units=units))
+        return min(max(GOOD, reached_by_chance(codes, said, units=units)), CERTAIN)
 
     def _units(self, ids: Sequence[str]) -> list[str]:
         """Return the picture of each row; for codes of captions, the caption text where fewer of these differ."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,15 @@ class Plan:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Plan":
-        """Return the plan that `as_json` wrote."""
+        """Return the plan that `as_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: a value is missing, or of another type than was written.
+        """
         content = {k: v for k, v in found.items() if k in cls.__dataclass_fields__}
+        for field in fields(cls):
+            if field.type in (str, int) and type(content[field.name]) is not field.type:
+                raise TypeError(f"{field.name} is {content[field.name]!r}")
         sites = tuple(
             SitePlan(
                 Site.parse(s["site"]), ShardSchema(**{k: s[k] for k in ShardSchema.__dataclass_fields__}), s["token"]

@@ -23,7 +23,7 @@ from cliplens.sites import Site
 from cliplens.store import Cache, Embeddings, harvest
 from cliplens.store.arrow import HashedStream, ShardFile, ShardSchema, read_table
 from cliplens.store.embeddings import EmbeddingsReader
-from cliplens.store.manifest import ShardRecord, check_covers, check_same_plan, read_plan, record_path
+from cliplens.store.manifest import ShardRecord, check_covers, check_same_plan, read_plan, record_path, write_plan
 from cliplens.store.plan import Plan, _compute, plan_harvest
 from cliplens.store.shard_writer import ShardWriter, _cast
 from cliplens.stream import SiteActs
@@ -502,6 +502,15 @@ def test_manifests_that_are_none(content: str, error: type[Exception], message: 
     assert read_plan(tmp_path) is None
     (tmp_path / "manifest.json").write_text(content)
     with pytest.raises(error, match=message):
+        read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dtype", True), ("seed", "0"), ("n_pairs", 1.5), ("pairs", None)])
+def test_a_manifest_with_a_value_of_another_type_is_damaged(name: str, value: object, tmp_path: Path) -> None:
+    write_plan(tmp_path, plan_of(), None)
+    whole = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**whole, name: value}))
+    with pytest.raises(DamagedError, match=f"TypeError: {name} is {value!r}"):
         read_plan(tmp_path)
 
 
