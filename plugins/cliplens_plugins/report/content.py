@@ -34,7 +34,7 @@ RULE_WORDS = {
     "modality_paper": "more than one standard deviation from the mean score, so it always finds some dominant latents.",
     "modality_significant": "the whole 95 % interval beyond the cut, at a false discovery rate of 5 %; else undecided.",
 }
-"""What each rule means."""
+"""The meaning of each rule of the classes, by its column."""
 NOT_ABOVE = ("within the control", "below the control")
 """Verdicts of a figure that is not above its control (`cliplens.run.controls`)."""
 _TRUTH = ("Recovery", "Coverage")

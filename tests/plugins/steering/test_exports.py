@@ -1,4 +1,4 @@
-"""What the package exports, lazily."""
+"""The package imports its exports on first use."""
 
 import subprocess
 import sys
