@@ -133,9 +133,12 @@ def test_a_caption_with_a_latent_of_its_own_is_found_though_shuffles_reach_as_mu
     """Names of classes as captions: whichever word is drawn, a latent fires for exactly its captions."""
     words = ["red", "blue", "green", "pink"]
     codes = SparseCodes.from_dense(torch.eye(4).repeat(15, 1))
-    finder = searched(codes, words * 15, words * 15)
-    (best, *_) = finder.find("pink")
+    of_pictures = searched(codes, words * 15, words * 15)
+    of_captions = Searched(of_pictures.run, "text")
+    of_captions.__dict__["_rows"] = of_pictures._rows
+    (best, *_) = of_captions.find("pink")
     assert (best.latent, best.good, best.needed) == (3, True, 0.9)
+    assert of_pictures._needed(of_pictures._said({"pink"})) > 0.99  # four pictures tell nothing
 
 
 def test_captions_are_counted_and_not_their_rows() -> None:

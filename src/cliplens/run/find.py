@@ -38,7 +38,8 @@ GOOD = 0.15
 """Minimum correlation of a latent's code with the words for a good candidate; with few pairs, what chance reaches."""
 
 CERTAIN = 0.9
-"""Correlation that is enough whatever chance reaches: of few captions, each may have a latent of its own."""
+"""Correlation of a code of captions that is enough whatever chance reaches: of few texts, each may have a latent of its
+own. Codes of few pictures have no such excuse, because captions say more than one thing of a picture."""
 
 
 @runtime_checkable
@@ -185,7 +186,8 @@ class Finder:
 
     def _needed(self, said: Bool[np.ndarray, " row"]) -> float:
         codes, _, units, _ = self._rows
-        return min(max(GOOD, reached_by_chance(codes, said, units=units)), CERTAIN)
+        needed = max(GOOD, reached_by_chance(codes, said, units=units))
+        return min(needed, CERTAIN) if self.modality == "text" else needed
 
     def _units(self, ids: Sequence[str]) -> list[str]:
         """Return the picture of each row; for codes of captions, the caption text where fewer of these differ."""
