@@ -173,6 +173,10 @@ class Bench:
         """Store raw figures in the result file, without printing them."""
         self.data[key] = value
 
+    def variant(self, name: str) -> None:
+        """Write the result to NAME-VARIANT.json, beside that of the script without these options."""
+        self._name += f"-{name}"
+
     def save(self) -> Path:
         """Write the result file and return its path."""
         folder = Path(self.args.results)

@@ -2,7 +2,8 @@
 
     python benchmarks/advice_proof.py                                                     # short: about ten CPU minutes
     python benchmarks/advice_proof.py --long                                              # an hour and a half
-    python benchmarks/advice_proof.py --adviser own                                       # advice by the faulty model
+    python benchmarks/advice_proof.py --adviser own --shares 0.25 0.1 --seeds 5           # advice by the faulty model
+    python benchmarks/advice_proof.py --scratch --shares 0.25 --seeds 5 --ways "as advised" exchanged "random, both"
     python benchmarks/advice_proof.py --minutes 2                                         # a part; again for the rest
 
 4096 pairs of the world with two planted faults: 60 % of the captions about four colours lack the colour or name another
@@ -12,7 +13,9 @@ pairs are collected from 4096 others; as `cliplens advise` advises per concept (
 with the two actions exchanged, at random, or by the rankings of others. The model is trained again on the mended pairs,
 for 60 steps from where it was (`--scratch`: 300 steps from the start), and tested on 1024 pairs without faults that
 nothing else has seen. The control is the same training without mending; the gain over it is paired by seed. `--adviser
-world` is the embedded model, trained on other pairs; `own` is the model that was trained on the faulty pairs.
+world` is the embedded model, trained on other pairs; `own` is the model that was trained on the faulty pairs. Advice
+may not name enough pairs to spend the budget: "random, as many as advised" mends as many of both kinds. `--adviser own`
+and `--scratch` write result files of their own, such as advice_proof-own.json.
 """
 
 import json
@@ -36,7 +39,7 @@ from cliplens_hooks.models.world import PREPROCESS, world_tokenizer
 
 PAIRS, TEST, TARGET = 4096, 1024, 1024
 SHORT, LONG = (0.25, 0.05), (0.25, 0.1, 0.05, 0.01)
-SHORT_ARMS = ("as advised", "exchanged", "random, both", "random, collect")
+SHORT_ARMS = ("as advised", "exchanged", "random, as many as advised", "random, both", "random, collect")
 SHORT_ARMS += ("lowest CLIP score, rewrite", "latents and CLIP score, rewrite", "highest loss, rewrite", "SDM, collect")
 UNMENDED = "not mended"
 
@@ -45,9 +48,11 @@ def main(b: Bench) -> None:
     """Do what is left to do of the trainings; print the tables where nothing is."""
     shares = b.args.shares if b.args.shares != [0.0] else LONG if b.args.long else SHORT
     seeds = range(b.args.seeds or (5 if b.args.long else 3))
-    keep = Path(b.args.keep) / f"{b.args.adviser}{'-scratch' if b.args.scratch else ''}"
+    for name in [b.args.adviser] * (b.args.adviser != "world") + ["scratch"] * b.args.scratch:
+        b.variant(name)
+    keep = Path(b.args.keep) / b.args.adviser
     keep.mkdir(parents=True, exist_ok=True)
-    left = Left(keep, b.args.minutes)
+    left = Left(keep / f"results{'-scratch' if b.args.scratch else ''}.json", b.args.minutes)
     plans = []
     for seed in seeds:
         if not (keep / f"{seed}.json").exists():
@@ -55,7 +60,7 @@ def main(b: Bench) -> None:
                 return left.stop()
             prepare(keep, seed, adviser=b.args.adviser, minutes=left)
         plans.append(json.loads((keep / f"{seed}.json").read_text()))
-    names = list(plans[0]["spent"]) if b.args.long else list(SHORT_ARMS)
+    names = b.args.ways or (list(plans[0]["spent"]) if b.args.long else list(SHORT_ARMS))
     wanted = [(s, UNMENDED, 0.0) for s in seeds] + [(s, n, share) for share in shares for s in seeds for n in names]
     for seed, name, share in wanted:
         if left.done(seed, name, share):
@@ -75,8 +80,8 @@ def main(b: Bench) -> None:
 class Left:
     """The trainings that are finished, in a file, and the minutes of this call."""
 
-    def __init__(self, keep: Path, minutes: float) -> None:
-        self._path, self._minutes, self._started = keep / "results.json", minutes, time.process_time()
+    def __init__(self, path: Path, minutes: float) -> None:
+        self._path, self._minutes, self._started = path, minutes, time.process_time()
         self._found: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {"seconds": 0.0}
         self._before = float(self._found["seconds"])
 
@@ -167,6 +172,7 @@ def show(b: Bench, plans, after, gains) -> None:  # type: ignore[no-untyped-def]
     for decision, value in sorted(set(said)):
         planted = "captions" if value in WRONG_COLOURS else "rare" if value in RARE_SHAPES else "none"
         b.row(decision, value, planted, said.count((decision, value)))
+    show_spent(b, plans, gains)
     b.table(
         "Gain over the same training without mending", {"mended": "", "pairs": ".0%", "R@1": "+.3f", "loss": "+.3f"}
     )
@@ -183,6 +189,14 @@ def show(b: Bench, plans, after, gains) -> None:  # type: ignore[no-untyped-def]
     for name in dict.fromkeys(name for name, _ in gains):
         every = [g for (n, _), g in gains.items() if n == name]
         b.row(name, mean([float(np.mean([g[s].recall - after[s].recall for g in every])) for s in seeds]))
+
+
+def show_spent(b: Bench, plans, gains) -> None:  # type: ignore[no-untyped-def]
+    """Print how many pairs each way mends: advice may name fewer than the budget."""
+    b.table("Pairs mended", {"mended": "", "pairs": ".0%", "captions rewritten": ".0f", "pairs collected": ".0f"})
+    for name, share in gains:
+        spent = [Spent(**plan["spent"][name][f"{share:g}"]) for plan in plans]
+        b.row(name, share, mean([float(len(s.rewritten)) for s in spent]), mean([float(len(s.taken)) for s in spent]))
 
 
 def _paired(those: list[Tested], others: list[Tested]):  # type: ignore[no-untyped-def]
@@ -216,6 +230,7 @@ if __name__ == "__main__":
         adviser="world",
         seeds=(0, "0 takes 3, or 5 with --long"),
         shares=[0.0],
+        ways=([], "ways to mend; default: nine, and all with --long"),
         long=False,
         scratch=False,
         keep=(".cache/advice_proof", "folder of finished trainings"),

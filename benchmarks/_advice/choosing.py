@@ -98,9 +98,11 @@ def arms(given: Advised, *, seed: int) -> dict[str, Mend]:
     faults, rare = given.decided("rewrite captions"), given.decided("collect images")
     sdm = sdm_choose(given.of_pool, given.of_target, len(given.pool) // 2, already=seen.codes[0], seed=seed)
     nothing = np.zeros(0, dtype=np.int64)
+    as_advised = partial(_both, _faulty_first(seen, faults), _in_turns(given.of_pool, rare))
     return {
-        "as advised": partial(_both, _faulty_first(seen, faults), _in_turns(given.of_pool, rare)),
+        "as advised": as_advised,
         "exchanged": partial(_both, _in_turns(seen.codes[0], rare), _in_turns(given.of_pool, faults)),
+        "random, as many as advised": partial(_as_many, as_advised, any_pair, any_other),
         "random, both": partial(_both, any_pair, any_other),
         "random, rewrite": partial(_both, any_pair, nothing),
         "random, collect": partial(_both, nothing, any_other),
@@ -126,6 +128,12 @@ def _both(rewritten: np.ndarray, taken: np.ndarray, budget: int) -> Spent:
     half = min(budget // 2 if len(rewritten) else budget, len(taken))
     first = rewritten[: budget - half]
     return Spent(first.tolist(), taken[: budget - len(first)].tolist())
+
+
+def _as_many(way: Mend, rewritten: np.ndarray, taken: np.ndarray, budget: int) -> Spent:
+    """Mend as many pairs as another way does with the budget."""
+    other = way(budget)
+    return Spent(rewritten[: len(other.rewritten)].tolist(), taken[: len(other.taken)].tolist())
 
 
 def _faulty_first(seen: Seen, latents: Sequence[int]) -> Int[np.ndarray, " ranked"]:
