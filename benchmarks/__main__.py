@@ -78,7 +78,7 @@ BY_HAND = (
     "robustness.py",
     "report_browser.py",
 )
-BY_HAND += ("harvest_emoji.py", "emoji.py", "study_times.py")
+BY_HAND += ("harvest_emoji.py", "emoji.py", "naming_drawings.py", "study_times.py")
 """Scripts that need a GPU, weights, a finished run (and a browser), or a folder of drawings."""
 
 
