@@ -276,11 +276,11 @@ def pixart(seed: int = 0) -> Any:
     return tiny.quiet(pipeline)
 
 
-def save_ip_adapter(folder: Path) -> Path:
-    """Write a random IP-Adapter for the tiny denoiser as checkpoints have it, its image encoder beside it."""
+def save_ip_adapter(folder: Path, unet: Any = None) -> Path:
+    """Write a random IP-Adapter for a tiny denoiser as checkpoints have it, its image encoder beside it."""
     from safetensors.torch import save_file
 
-    weights = tiny.ip_adapter_weights(tiny.stable_diffusion().unet)
+    weights = tiny.ip_adapter_weights(tiny.stable_diffusion().unet if unet is None else unet)
     flat = {f"{part}.{name}": tensor.contiguous() for part, held in weights.items() for name, tensor in held.items()}
     tiny.image_encoder().save_pretrained(folder / "image_encoder")
     save_file(flat, folder / "ip-adapter.safetensors")

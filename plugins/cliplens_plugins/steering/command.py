@@ -80,7 +80,7 @@ def steer(
         edits=edits,
         most=MOST if most is None else most,
         doses=options.read_numbers(dose or ("0,0.5,1" if mix else "0,0.5,1,2,3"), ","),
-        reference=reference,
+        reference=tuple(reference or ()),
         mix=mix,
         error_term=error_term,
         compare=tuple(compare or ()),

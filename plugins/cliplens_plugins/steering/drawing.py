@@ -1,6 +1,5 @@
 """Draw pictures over doses, with the embedded generator or with a diffusers pipeline."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,19 +8,33 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from cliplens import registry
 from cliplens.contracts import Generator
 from cliplens.edits import Steering
-from cliplens.errors import InputError
+from cliplens.errors import CliplensError, InputError
 from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.given import picture_at
+from cliplens_plugins.steering.pipeline_inputs import inputs
 from cliplens_plugins.steering.request import SteeringRequest
+from cliplens_plugins.steering.samples import Sample, check_counts, samples_of
 from cliplens_plugins.steering.sources import Run
 
 Pictures = list[Image.Image]
 Plain = dict[int, tuple[Pictures, dict[str, float]]]
 """Pictures that a pipeline draws without an edit, and figures of movement (all 0), by seed."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a pipeline."""
+
+    samples: list[int]
+    """Numbers of the samples that it draws."""
+    reference: int
+    """Number of the reference of all of them."""
+    inputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -67,46 +80,84 @@ def through_generator(
     labels, given = samples
     columns, movement = [], []
     plain = run.embed(given)
+    each = each_of(steering)
     for dose in request.ordered_doses:
-        condition = run.embed(given, steering.at_dose(dose))
+        condition = _steered(run, given, [one.at_dose(dose) for one in each])
         columns.append([p for seed in request.all_seeds for p in draw.generate(condition, seed=seed)])
         movement.append({"embedding moved": float((condition - plain).norm() / plain.norm())})
     return Strip(of_every_seed(labels, request.all_seeds), columns, movement)
 
 
+def _steered(run: Run, samples: Sequence[Any], each: Sequence[Any]) -> Float[Tensor, "sample d_embed"]:
+    """Return the steered embeddings of samples, each with its own steering if there are several."""
+    if len(each) == 1:
+        return run.embed(samples, each[0])
+    check_counts({"samples": len(samples), "--reference": len(each)})
+    wide = [samples[n % len(samples)] for n in range(len(each))]
+    return torch.cat([run.embed([sample], one) for sample, one in zip(wide, each, strict=True)])
+
+
+def each_of(steering: Any) -> tuple[Any, ...]:
+    """Return the steerings of the references of a mix, or the only one."""
+    return steering if isinstance(steering, tuple) else (steering,)
+
+
 def through_pipeline(request: SteeringRequest, pipeline: Any, steering: Any, plain: Plain | None = None) -> Strip:
     """Draw prompts or pictures with a steered pipeline, every one with every seed.
 
-    `plain` keeps the pictures at dose 0 from one edit to the next.
+    Args:
+        request: the options.
+        pipeline: the pipeline.
+        steering: the steering, or a tuple of one for each reference.
+        plain: keeps the pictures at dose 0 from one edit to the next.
     """
     plain = {} if plain is None else plain
-    inputs = _inputs(request, pipeline)
-    labels = list(request.prompts) or [path.name for path in (*request.images, *request.ip_images)]
+    samples = samples_of(request)
+    calls = _calls(request, pipeline, samples)
     columns, movement = [], []
     for dose in request.ordered_doses:
-        pictures: Pictures = []
-        for seed in request.all_seeds:
-            at, known = steering.at_dose(dose), plain.get(seed)
-            if at.idle and known is not None:
-                made, moved = known
-            else:
-                made, moved = _drawn(request, pipeline, at, inputs, seed, len(labels))
-            if at.idle:
-                plain[seed] = made, moved
-            pictures += made
-        columns.append(pictures)
-        movement.append(moved)
-    return Strip(of_every_seed(labels, request.all_seeds), columns, movement)
+        at = tuple(one.at_dose(dose) for one in each_of(steering))
+        drawn = [_of_seed(request, pipeline, at, calls, seed, plain) for seed in request.all_seeds]
+        columns.append([picture for pictures, _ in drawn for picture in pictures])
+        movement.append(_mean([moved for _, moved in drawn]))
+    return Strip(of_every_seed([s.label for s in samples], request.all_seeds), columns, movement)
+
+
+def _calls(request: SteeringRequest, pipeline: Any, samples: Sequence[Sample]) -> list[Call]:
+    """Return the calls of the pipeline that draw all samples: one, if a batch can hold them, else one for each."""
+    apart = len(request.ip_images) > 1 or len(request.reference) > 1 or (request.images and request.prompts)
+    parts = [[n] for n in range(len(samples))] if apart else [list(range(len(samples)))]
+    return [
+        Call(part, samples[part[0]].reference, inputs(request, pipeline, [samples[n] for n in part])) for part in parts
+    ]
+
+
+def _of_seed(
+    request: SteeringRequest, pipeline: Any, at: Sequence[Any], calls: Sequence[Call], seed: int, plain: Plain
+) -> tuple[Pictures, dict[str, float]]:
+    """Return the pictures of one dose and seed, and how far activations and conditioning moved."""
+    idle = all(one.idle for one in at)
+    if idle and seed in plain:
+        return plain[seed]
+    drawn = [_drawn(request, pipeline, at[call.reference], call, seed) for call in calls]
+    found = [picture for pictures, _ in drawn for picture in pictures], _mean([moved for _, moved in drawn])
+    if idle:
+        plain[seed] = found
+    return found
+
+
+def _mean(figures: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(f[name] for f in figures) / len(figures) for name in figures[0]}
 
 
 def _drawn(
-    request: SteeringRequest, pipeline: Any, steering: Steering, inputs: dict[str, Any], seed: int, count: int
+    request: SteeringRequest, pipeline: Any, steering: Steering, call: Call, seed: int
 ) -> tuple[Pictures, dict[str, float]]:
-    """Return the pictures of one dose and seed, and how far activations and conditioning moved."""
+    """Return the pictures of one call, and how far activations and conditioning moved."""
     where: dict[str, Any] = {"site": request.site, "part": request.part, "window": request.window}
     with torch.no_grad(), steer(pipeline, steering, **where) as moved:
-        seeds = [torch.Generator().manual_seed(seed + n) for n in range(count)]
-        made = pipeline(**inputs, generator=seeds if count > 1 else seeds[0])
+        seeds = [torch.Generator().manual_seed(seed + n) for n in call.samples]
+        made = _called(pipeline, call.inputs, seeds if len(seeds) > 1 else seeds[0])
     if not hasattr(made, "images"):
         raise InputError(
             expected="a pipeline that draws pictures",
@@ -117,58 +168,18 @@ def _drawn(
     return list(made.images), dict.fromkeys(figures, 0.0) if steering.idle else figures
 
 
-def _inputs(request: SteeringRequest, pipeline: Any) -> dict[str, Any]:
-    """Return the arguments of the request that the pipeline accepts."""
-    takes = inspect.signature(pipeline.__call__).parameters
-    given: dict[str, Any] = {_steps_name(takes): request.steps}
-    if request.prompts:
-        given["prompt"] = list(request.prompts)
-    only_adapter = _has_ip_adapter(pipeline) and not request.ip_images
-    for name, paths in (
-        ("ip_adapter_image" if only_adapter else "image", request.images),
-        ("ip_adapter_image", request.ip_images),
-        ("mask_image", () if request.mask is None else (request.mask,)),
-    ):
-        opened = [picture_at(path, mask=name == "mask_image") for path in paths]
-        if opened:
-            given[name] = opened if len(opened) > 1 else opened[0]
-    if request.negative is not None:
-        given["negative_prompt"] = [request.negative] * max(1, len(request.prompts))
-    plain = {"guidance_scale": request.guidance, "strength": request.strength}
-    given |= {name: value for name, value in plain.items() if value is not None}
-    if request.size is not None:
-        given["width"], given["height"] = request.size
-    unknown = [_OPTIONS.get(name, name) for name in given if name not in takes]
-    if unknown:
+def _called(pipeline: Any, given: dict[str, Any], generator: Any) -> Any:
+    """Call the pipeline. What it refuses itself, such as a missing picture, is refused in its words."""
+    try:
+        return pipeline(**given, generator=generator)
+    except CliplensError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(
-            expected=f"options that {type(pipeline).__name__} accepts",
-            found=f"a value for {', '.join(dict.fromkeys(unknown))}",
-            fix="remove these options",
-        )
-    return given
-
-
-_OPTIONS = {
-    "prompt": "--prompt",
-    "image": "--image",
-    "ip_adapter_image": "--ip-image",
-    "mask_image": "--mask",
-    "negative_prompt": "--negative",
-    "guidance_scale": "--guidance",
-    "strength": "--strength",
-    "width": "--size",
-    "height": "--size",
-}
-"""Argument of a pipeline -> the option it comes from."""
-
-
-def _steps_name(takes: Any) -> str:
-    names = ("num_inference_steps", "decoder_num_inference_steps")
-    return next((name for name in names if name in takes), names[0])
-
-
-def _has_ip_adapter(pipeline: Any) -> bool:
-    return getattr(getattr(pipeline, "unet", None), "encoder_hid_proj", None) is not None
+            expected=f"options with which {type(pipeline).__name__} can draw",
+            found=f"options of which it says: {' '.join(str(error).split())[:300]}",
+            fix="give what it asks for, as --prompt, --image, --ip-image, --mask or --size",
+        ) from error
 
 
 def samples_to_draw(run: Run, request: SteeringRequest, keep: Any, count: int) -> tuple[list[str], Sequence[Any]]:

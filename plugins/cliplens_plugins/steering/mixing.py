@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Shaped
 from PIL import Image
 
+from cliplens.contracts import Judge
 from cliplens.statistics import mean_interval
 from cliplens_plugins.steering.figures import INTERVAL, Rows
 from cliplens_plugins.steering.readers import judge_of_pictures, pictures_of, words_of
@@ -61,32 +62,29 @@ def scored(
     judge: str,
     mixed: Mapping[str, Mixed],
     alphas: Sequence[float],
-    own: Sequence[str] | Sequence[Image.Image],
-    reference: Image.Image | str,
+    targets: Mapping[str, Sequence[Image.Image | str]],
 ) -> Rows:
     """Return one row per set of latents and alpha, with cosines by the judge and their 95 % bootstrap intervals.
 
-    Each row has the mean cosine with what the sample was drawn from and with the reference, the change of both from
-    alpha 0, and how far that change exceeds the change by the random set of equal size. Differences are paired.
-    Samples with the same prompt are averaged first, if there are several prompts.
+    Each row has the mean cosine with every target, its change from alpha 0, and how far that change exceeds the change
+    by the random set of equal size. Differences are paired. Samples that differ only in the seed are averaged first, if
+    there are several prompts, pictures or references.
 
     Args:
         judge: spec of a judge, as in `cliplens.registry.judge`.
         mixed: pictures by name, as `mixed_latents` names them.
         alphas: alpha of each column; 0 must be one of them.
-        own: the prompts, or the pictures the pipeline was given; sample n was drawn from number n modulo their count.
-        reference: the reference picture or caption.
+        targets: pictures or words to compare with, by name: the prompts, the pictures that the pipeline was given, the
+            references. Sample n is compared with number n modulo their count.
 
     Raises:
         InputError: the judge does not embed both images and words in one space.
     """
     eye = judge_of_pictures(judge)
-    named = _own_name(own)
-    start = words_of(eye, own, judge) if isinstance(own[0], str) else pictures_of(eye, own, judge)  # type: ignore[arg-type]
-    end = words_of(eye, [reference], judge) if isinstance(reference, str) else pictures_of(eye, [reference], judge)
+    embedded = {f"cosine with the {name}": _embedded(eye, given, judge) for name, given in targets.items()}
     zero = list(alphas).index(0.0)
     cosines = {
-        name: [_cosines(pictures_of(eye, column, judge), start, end, named) for column in one.columns]
+        name: [_cosines(pictures_of(eye, column, judge), embedded) for column in one.columns]
         for name, one in mixed.items()
     }
     rows: Rows = []
@@ -134,24 +132,25 @@ def _cell(row: Mapping[str, Any], figure: str) -> str:
     return f"{row[figure]:{spec}} ({row[figure + INTERVAL]})"
 
 
-def _own_name(own: Sequence[Any]) -> str:
-    return f"cosine with the {'prompt' if isinstance(own[0], str) else 'picture'}"
+def _embedded(eye: Judge, given: Sequence[Any], spec: str) -> Float[torch.Tensor, "target d"]:
+    """Return the embeddings of words and pictures, in their order."""
+    return torch.cat([(words_of if isinstance(one, str) else pictures_of)(eye, [one], spec) for one in given])
 
 
 def _cosines(
-    pictures: Float[torch.Tensor, "sample d"],
-    start: Float[torch.Tensor, "own d"],
-    end: Float[torch.Tensor, "1 d"],
-    named: str,
+    pictures: Float[torch.Tensor, "sample d"], targets: Mapping[str, Float[torch.Tensor, "_ d"]]
 ) -> dict[str, Float[np.ndarray, " unit"]]:
-    """Return the cosines with the own prompt and the reference: per prompt if there are several, else per sample."""
-    count = len(start)
-    with_own = (pictures * start.repeat(len(pictures) // count, 1)).sum(-1)
-    values = {named: with_own, REFERENCE: pictures @ end[0]}
-    return {name: _per_prompt(v.double().cpu().numpy(), count) for name, v in values.items()}
+    """Return the cosines with each target: averaged over the seeds if there are several of one target, else per sample.
+
+    The samples of a seed stand together.
+    """
+    count = max(len(given) for given in targets.values())
+    own = torch.arange(len(pictures))
+    values = {name: (pictures * given[own % len(given)]).sum(-1) for name, given in targets.items()}
+    return {name: _per_target(v.double().cpu().numpy(), count) for name, v in values.items()}
 
 
-def _per_prompt(values: Float[np.ndarray, " sample"], count: int) -> Float[np.ndarray, " unit"]:
+def _per_target(values: Float[np.ndarray, " sample"], count: int) -> Float[np.ndarray, " unit"]:
     return values.reshape(-1, count).mean(0) if count > 1 else values
 
 

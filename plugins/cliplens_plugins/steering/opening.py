@@ -38,6 +38,7 @@ def open_pipeline(request: SteeringRequest) -> Any:
         _put_lora(pipeline, request.lora)
     if request.ip_adapter is not None:
         _put_ip_adapter(pipeline, request.ip_adapter)
+    pipeline.set_progress_bar_config(disable=None)  # in a terminal only
     return pipeline.to(api.pick_device(None))
 
 
@@ -50,7 +51,7 @@ def _from_folder(request: SteeringRequest, path: Path) -> Any:
             found=str(path),
             fix="pass the folder that pipeline.save_pretrained wrote",
         )
-    options: dict[str, Any] = {"torch_dtype": DTYPES[request.dtype], "local_files_only": True, "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": DTYPES[request.dtype], "local_files_only": True, "use_safetensors": True}
     options |= {"variant": request.variant or _variant(path), **dict.fromkeys(_left_out(path))}
     return _opened(
         lambda: diffusers.DiffusionPipeline.from_pretrained(str(path), **options),
@@ -69,7 +70,7 @@ def _from_file(request: SteeringRequest, path: Path) -> Any:
             found=str(path),
             fix="convert the file to .safetensors, or save a folder with pipeline.save_pretrained",
         )
-    options: dict[str, Any] = {"torch_dtype": DTYPES[request.dtype]}
+    options: dict[str, Any] = {"dtype": DTYPES[request.dtype]}
     if request.config is not None:
         options |= {"config": str(request.config), "local_files_only": True}
     kind = _kind_of_folder(request.config) if request.config is not None else None

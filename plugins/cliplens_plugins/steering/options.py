@@ -36,7 +36,12 @@ Doses = Annotated[
     ),
 ]
 Reference = Annotated[
-    str | None, _what(help="Picture file or caption whose codes are swapped in, for --mix and edits with ~.")
+    list[str] | None,
+    _what(
+        "--reference",
+        help="Picture file or caption whose codes are swapped in, for --mix and edits with ~. With --mix it may be "
+        "repeated: one for each sample.",
+    ),
 ]
 Mix = Annotated[
     bool,
@@ -79,7 +84,9 @@ Variant = Annotated[str | None, _whom(help="Variant of the pipeline's weights, s
 Dtype = Annotated[str, _whom(help="Data type of the pipeline: float32, float16 or bfloat16.")]
 Lora = Annotated[Path | None, _whom(help="LoRA folder or file for the pipeline.")]
 IpAdapter = Annotated[Path | None, _whom(help="IP-Adapter for the pipeline, with image_encoder/ beside it.")]
-IpImage = Annotated[list[Path] | None, _whom("--ip-image", help="Reference picture of an IP-Adapter.")]
+IpImage = Annotated[
+    list[Path] | None, _whom("--ip-image", help="Picture for an IP-Adapter. May be repeated, each drawn alone.")
+]
 Mask = Annotated[Path | None, _whom(help="Mask of an inpainting pipeline.")]
 Sae = Annotated[Path | None, _whom(help="Folder of the dictionary; default: that of the run.")]
 SiteOption = Annotated[

@@ -34,8 +34,8 @@ label { display: block; margin: 1em 0 } input[type=range] { width: 20em; vertica
 {% for words, latents in taken.items() %}<p>Latents for <b>{{ words }}</b> ({{ latents|length }} edited
 {%- if good.get(words, 0) > latents|length %} of {{ good[words] }} good ones{% endif %}):
 {% for l in latents %}{{ l.latent }} ({{ l.name or "no name" }}){{ ", " if not loop.last }}{% endfor %}.</p>{% endfor %}
-{% if reference %}<figure><img src="{{ reference }}" alt="reference"><figcaption>the reference</figcaption></figure>
-{% endif %}
+{% for name, picture in references %}<figure><img src="{{ picture }}" alt="reference">
+<figcaption>the reference {{ name }}</figcaption></figure>{% endfor %}
 {% if samples %}<label>{{ "Alpha" if grids else "Dose" }}
 <input id="dose" type="range" min="0" max="{{ doses|length - 1 }}" value="{{ start }}" step="1">
 <output id="shown">{{ doses[start] }}</output></label>
@@ -94,7 +94,7 @@ def save_page(
         doses=found["doses"],
         samples=samples if columns else [],
         edits=edits,
-        reference=_picture_at(found["asked"].get("reference")),
+        references=_pictures_of(found["asked"].get("reference", ())),
         grids=list(grids(found["mixed"])) if "mixed" in found else [],
         size=_LARGE,
         start=_start(found["doses"], found.get("suggested_dose")),
@@ -114,10 +114,10 @@ def _start(doses: Sequence[float], suggested: float | None) -> int:
     return max(range(len(doses)), key=lambda n: (doses[n] <= 1, doses[n] if doses[n] <= 1 else -doses[n]))
 
 
-def _picture_at(reference: str | None) -> str | None:
-    """Return a reference picture to show; None where the reference is a caption or there is none."""
-    picture = None if reference is None else reference_of(reference)
-    return _embedded(picture) if isinstance(picture, Image.Image) else None
+def _pictures_of(references: Sequence[str]) -> list[tuple[str, str]]:
+    """Return name and picture of each reference that is a picture, not a caption."""
+    opened = [(Path(given).name, reference_of(given)) for given in references]
+    return [(name, _embedded(picture)) for name, picture in opened if isinstance(picture, Image.Image)]
 
 
 def _embedded(picture: Image.Image) -> str:

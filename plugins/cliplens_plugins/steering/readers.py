@@ -127,6 +127,17 @@ def _found(rows: Tensor | None, spec: str) -> Tensor:
     return rows
 
 
+def check_judge(spec: str) -> None:
+    """Try a judge before anything is drawn for it.
+
+    Raises:
+        InputError: there is no such judge, or it does not embed pictures and words in one space.
+    """
+    eye = judge_of_pictures(spec)
+    words_of(eye, ["a picture"], spec)
+    pictures_of(eye, [Image.new("RGB", (64, 64))], spec)
+
+
 def judge_of_pictures(spec: str) -> Judge:
     """Return the judge of a spec. The bare name of a model (deprecated) means a judge of kind open_clip."""
     if spec.partition(":")[0] in {plugin.name for plugin in registry.plugins("judges")}:

@@ -20,7 +20,8 @@ class SteeringRequest:
     most: int = MOST
     """Maximum number of latents that the words of an edit resolve to."""
     doses: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0, 3.0)
-    reference: str | None = None
+    reference: tuple[str, ...] = ()
+    """References: one, or in a mix one for each sample."""
     mix: bool = False
     """Whether the reference is mixed in by modality class."""
     error_term: bool = True
@@ -104,14 +105,24 @@ class SteeringRequest:
         self._check_of_pipelines()
         self._check_mix()
         self._check_measure()
-        if self.reference is not None:
-            reference_of(self.reference)
+        self._check_references()
+
+    def _check_references(self) -> None:
+        """Check that every reference can be opened, and that there is one unless they are mixed in."""
+        for given in self.reference:
+            reference_of(given)
+        if len(self.reference) > 1 and not self.mix:
+            raise InputError(
+                expected="one --reference for an edit with ~",
+                found=f"{len(self.reference)}",
+                fix="leave out all but one, or pass --mix, which takes one for each sample",
+            )
 
     def _check_mix(self) -> None:
         """Check that --mix has a run and a reference, and no edit beside it."""
         if not self.mix:
             return
-        if self.run is None or self.reference is None:
+        if self.run is None or not self.reference:
             raise InputError(
                 expected="a run folder, whose latents have classes, and --reference, since --mix is given",
                 found="no run folder" if self.run is None else "no --reference",
@@ -167,6 +178,10 @@ class SteeringRequest:
     def _check_of_pipelines(self) -> None:
         """Refuse options of pipelines where there is none."""
         if self.pipeline is not None:
+            if self.ip_adapter is not None and not (self.ip_images or self.images):
+                raise InputError(
+                    expected="a picture for the IP-Adapter", found="no --ip-image", fix="pass --ip-image FILE"
+                )
             return
         given = {
             "--config": self.config,

@@ -18,13 +18,15 @@ from cliplens_plugins.steering.answers import is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.control import RandomControl
 from cliplens_plugins.steering.figures import NO_EFFECT, Rows
-from cliplens_plugins.steering.given import picture_at, reference_of
+from cliplens_plugins.steering.given import reference_of
 from cliplens_plugins.steering.mixing import Mixed, mixed_latents, moved, scored
 from cliplens_plugins.steering.page import save_page
 from cliplens_plugins.steering.parsing import Group, parse_edits
 from cliplens_plugins.steering.pictures import save_strip
 from cliplens_plugins.steering.ports.movement import NoEffectWarning
+from cliplens_plugins.steering.readers import check_judge
 from cliplens_plugins.steering.request import SteeringRequest
+from cliplens_plugins.steering.samples import compared_with, samples_of
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.targets import (
     AnsweringTarget,
@@ -60,6 +62,7 @@ class _Session:
         """Return what is steered."""
         request, run = self.request, self.run
         if request.pipeline is not None and not is_answering(request.pipeline):
+            samples_of(request)  # options that do not go together are refused before the pipeline is opened
             return PipelineTarget(request, run)
         generator = self._generator()
         if request.pipeline is not None or generator == "none":
@@ -81,7 +84,7 @@ class _Session:
     def named(self) -> dict[str, Any]:
         """Return the steerings of the session by name, the session's own first."""
         if self.request.mix:
-            return {name: self._steering(self._placed([swap(latents, 1.0)])) for name, latents in self.mixed.items()}
+            return {name: self._each(self._placed([swap(latents, 1.0)])) for name, latents in self.mixed.items()}
         main = self.steering()
         name = " and ".join(self.request.edit) or (self.choice.text if self.choice else "the edit")
         return {name: main, **dict(self.beside(main))}
@@ -117,8 +120,13 @@ class _Session:
             yield CONTROL, RandomControl(main, seed=self.request.seed)
 
     def _steering(self, edits: list[Edit]) -> LatentSteering:
+        return self._each(edits)[0]
+
+    def _each(self, edits: list[Edit]) -> tuple[LatentSteering, ...]:
+        """Return a steering for each reference, or one without."""
         kept = self.request.error_term
-        return LatentSteering(self.dictionary, edits, use_error_term=kept, reference=self._reference_codes)
+        codes = self._reference_codes or [None]
+        return tuple(LatentSteering(self.dictionary, edits, use_error_term=kept, reference=c) for c in codes)
 
     def _parsed(self, text: str) -> list[Edit]:
         run = self.run
@@ -141,24 +149,21 @@ class _Session:
         return group
 
     @cached_property
-    def reference(self) -> Image.Image | str | None:
-        """The reference picture, or the caption, of --reference."""
-        given = self.request.reference
-        if given is None:
-            return None
-        return reference_of(given)
+    def references(self) -> list[Image.Image | str]:
+        """The pictures and captions of --reference."""
+        return [reference_of(given) for given in self.request.reference]
 
     @cached_property
-    def _reference_codes(self) -> Any:
-        if self.reference is None:
-            return None
+    def _reference_codes(self) -> list[Any]:
+        if not self.references:
+            return []
         if self.run is None:
             raise InputError(
                 expected="a run folder, whose model encodes the reference",
                 found="--reference without a run",
                 fix="pass the folder of a finished run",
             )
-        return self.run.codes(self.reference)
+        return [self.run.codes(reference) for reference in self.references]
 
 
 def do(request: SteeringRequest) -> dict[str, Any]:
@@ -173,6 +178,8 @@ def do(request: SteeringRequest) -> dict[str, Any]:
     check_room(request.out, 0)
     session = _open(request)
     steerings, target = session.named(), session.target()  # edits that cannot be read are refused before drawing
+    if request.judge is not None:
+        check_judge(request.judge)
     outcomes = _outcomes(request, target, steerings)
     main = next(iter(outcomes.values()))
     edits = () if request.mix else next(iter(steerings.values())).edits
@@ -248,15 +255,12 @@ def _mixed(session: _Session, outcomes: dict[str, Outcome]) -> Rows:
         notes.append("pass --judge to score how near the pictures are to the prompt and to the reference")
         return moved({name: o.rows for name, o in outcomes.items()}, {n: len(k) for n, k in session.mixed.items()})
     given = {name: Mixed(len(session.mixed[name]), o.columns) for name, o in outcomes.items()}
-    pictures = request.images or request.ip_images
-    own: Sequence[Any] = request.prompts or tuple(picture_at(path) for path in pictures)
-    assert session.reference is not None
     notes.append("cosines by the judge; beyond random: the change of the cosine, minus that by as many random latents")
     assert session.run is not None
     model = session.run.asked
     if request.judge.partition(":")[2] in (model.model, f"{model.model}|{model.pretrained}"):
         notes.append("the judge is the model of the run, so its scores are circular; pass another --judge")
-    return scored(request.judge, given, request.ordered_doses, own, session.reference)
+    return scored(request.judge, given, request.ordered_doses, compared_with(request, session.references))
 
 
 def _with_control(rows: list[dict[str, Any]], random: list[dict[str, Any]], aim: str | None) -> list[dict[str, Any]]:

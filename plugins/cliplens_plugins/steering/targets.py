@@ -14,13 +14,22 @@ from cliplens.sites import Site
 from cliplens_plugins.steering import clip_steering, readers
 from cliplens_plugins.steering.answers import Answering, answers
 from cliplens_plugins.steering.choosing import Choice
-from cliplens_plugins.steering.drawing import Plain, Strip, samples_to_draw, through_generator, through_pipeline
+from cliplens_plugins.steering.drawing import (
+    Plain,
+    Strip,
+    each_of,
+    samples_to_draw,
+    through_generator,
+    through_pipeline,
+)
 from cliplens_plugins.steering.figures import Rows, standing_still, with_mean
+from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.opening import open_pipeline
 from cliplens_plugins.steering.parsing import aimed_at
 from cliplens_plugins.steering.pictures import burnt, sharpness
 from cliplens_plugins.steering.ports import diffusion
 from cliplens_plugins.steering.request import SteeringRequest
+from cliplens_plugins.steering.same_model import check_same_model
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.through_projection import Projection, ThroughProjection, projection_for
 
@@ -90,12 +99,15 @@ class PipelineTarget:
 
     def over_doses(self, steering: Any) -> Outcome:
         """Return pictures at each dose, how far they moved, and their similarity with a phrase."""
-        site = self._site(steering)
-        sites = steering.sites if site is None else (Site.parse(site),)
-        through = self._projection(tuple(sites))
+        each = each_of(steering)
+        site = self._site(each[0])
+        sites = tuple(each[0].sites if site is None else (Site.parse(site),))
+        through = self._projection(sites)
         if through is not None:
-            steering, site = ThroughProjection(steering, *through), None
-        strip = through_pipeline(replace(self.request, site=site), self._pipeline, steering, self.plain)
+            each, site = tuple(ThroughProjection(one, *through) for one in each), None
+        elif self.request.mix:
+            self._check_same(sites)
+        strip = through_pipeline(replace(self.request, site=site), self._pipeline, each, self.plain)
         rows, notes = _of_pictures(self.request, strip)
         return Outcome(strip.labels, rows, [*notes, *standing_still(rows, "conditioning moved")], strip.columns)
 
@@ -110,6 +122,17 @@ class PipelineTarget:
         if sites not in self._projections:
             self._projections[sites] = projection_for(self._pipeline, sites, self.run)
         return self._projections[sites]
+
+    def _check_same(self, sites: tuple[Site, ...]) -> None:
+        """Check once that the pipeline has the encoder of the run, whose codes of the reference are mixed in."""
+        if self.run is not None and sites not in self._compared:
+            self._compared.add(sites)
+            paths = self.request.ip_images or self.request.images
+            check_same_model(self._pipeline, sites, self.run, picture_at(paths[0]) if paths else None)
+
+    @cached_property
+    def _compared(self) -> set[tuple[Site, ...]]:
+        return set()
 
     @cached_property
     def _projections(self) -> dict[tuple[Site, ...], tuple[Projection, bool] | None]:

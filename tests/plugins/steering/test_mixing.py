@@ -1,8 +1,6 @@
 """Control by modality class: a prompt mixed with a reference picture, on tiny real pipelines, from the command line."""
 
-import csv
 import json
-import random
 import shlex
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from typer.testing import CliRunner
 
 import cliplens
 from cliplens import edits as ed
-from cliplens.cli import app as cliplens_app
 from cliplens.errors import InputError, MismatchError
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.steering.command import app
@@ -25,64 +22,14 @@ from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 from cliplens_plugins.steering.through_projection import Projection, ThroughProjection
 from support import tiny_pipelines as tiny
-from support import tiny_variants as variants
 from support.tiny_dictionaries import tiny_dictionary
 
 DiffusionPipeline = pytest.importorskip(
     "diffusers", reason="steering pipelines needs the extra [diffusion]"
 ).DiffusionPipeline
-COLOURS = {"red": (220, 30, 30), "blue": (30, 60, 220), "green": (30, 160, 60)}
 JUDGE = "open_clip:world"
 PAGE = Path(__file__).parents[3] / "docs" / "control-by-class.md"
 FIGURES = ("cosine with the prompt", REFERENCE)
-
-
-def tiny_clip() -> Any:
-    """A CLIP of transformers, both towers, in the sizes of the tiny pipelines."""
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    text, vision = tiny.text_config(tiny.tiny_tokenizer()), tiny.vision_config()
-    return CLIPModel(
-        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=tiny.EMBED)
-    ).eval()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on both embeddings of the tiny CLIP, and pipelines that use its text encoder."""
-    path = tmp_path_factory.mktemp("mixing")
-    clip = tiny_clip()
-    clip.save_pretrained(path / "clip")
-    tiny.tiny_tokenizer().save_pretrained(path / "clip")
-    tiny.feature_extractor().save_pretrained(path / "clip")
-    rng = random.Random(0)
-    captions = [f"{rng.choice(['a', 'the'])} {rng.choice([*COLOURS])} {rng.choice('xyz')}" for _ in range(120)]
-    for n, caption in enumerate(captions):
-        noise = np.random.default_rng(n).integers(-25, 25, (32, 32, 3))
-        Image.fromarray((np.array(COLOURS[caption.split()[1]]) + noise).clip(0, 255).astype(np.uint8)).save(
-            path / f"{n}.png"
-        )
-    with (path / "pairs.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "caption"], *([f"{n}.png", c] for n, c in enumerate(captions))])
-    tiny.tiny_image(9).save(path / "other.png")
-    tiny.tiny_image(1).save(path / "own.png")
-    small = ["--d-sae", "64", "--k", "4", "--samples", "4000", "--batch-size", "256", "--namer", "captions"]
-    where = ["--model", f"hf:{path / 'clip'}", "--pairs", str(path / "pairs.csv"), "--out", str(path / "run")]
-    done = CliRunner().invoke(cliplens_app, ["run", *where, *small])
-    assert done.exit_code == 0, f"{done.output} {done.exception!r}"
-    drawing = tiny.stable_diffusion()
-    own = drawing.text_encoder.state_dict()
-    given = clip.text_model.state_dict()
-    drawing.text_encoder.load_state_dict({k: given[k.removeprefix("text_model.")] for k in own})
-    drawing.save_pretrained(path / "sd15")
-    tiny.stable_diffusion(seed=3).save_pretrained(path / "another")
-    tiny.stable_unclip().save_pretrained(path / "unclip")
-    tiny.stable_unclip_img2img().save_pretrained(path / "unclip-img2img")
-    variants.save_ip_adapter(path)
-    for name in ("l14-run", "h14-run"):  # as the page names the runs
-        (path / name).symlink_to(path / "run")
-    return path
 
 
 def steer(*arguments: str) -> Any:
@@ -97,8 +44,9 @@ def mixed(place: Path, out: Path, *more: str, pipeline: str) -> Any:
 def commands_of_the_page() -> dict[str, list[str]]:
     """Return the steer command of each recipe, without the judge and the seeds of real weights."""
     text = PAGE.read_text(encoding="utf-8").split("\n## Recipes\n")[1].split("\n## ")[0]
+    other = (PAGE.parent / "steering.md").read_text(encoding="utf-8").split("\n## A prompt and ")[1].split("\n## ")[0]
     found = {}
-    for part in text.split("\n### ")[1:]:
+    for part in [*text.split("\n### ")[1:], other]:
         words = shlex.split(next(line for line in part.splitlines() if line.startswith("cliplens steer")))[2:]
         found[part.partition("\n")[0]] = _without(words, "--judge", "--seeds", "--out")
     return found
@@ -120,7 +68,7 @@ RECIPES["StableUnCLIP from a picture"] = [
 
 
 def test_the_page_has_the_recipes() -> None:
-    assert set(RECIPES) >= {"StableUnCLIP", "IP-Adapter", "Stable Diffusion 1.5"}
+    assert set(RECIPES) >= {"StableUnCLIP", "IP-Adapter", "Stable Diffusion 1.5", "reference pictures"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -136,7 +84,7 @@ def test_classes_and_alphas_through_a_pipeline(
     classes = list(dict.fromkeys(name for name, _ in rows))
     assert classes[-1] == "all"
     assert {f"{RANDOM}{c}" for c in classes if c in ("ImgD", "TextD", "CrossD")} <= set(classes)
-    own = "cosine with the picture" if name.endswith("picture") else "cosine with the prompt"
+    own = "cosine with the picture" if "from a picture" in name else "cosine with the prompt"
     at_zero = {(row[own], row[REFERENCE]) for (_, alpha), row in rows.items() if alpha == 0}
     assert len(at_zero) == 1, "at alpha 0 nothing is mixed in, whatever the class"
     assert rows["all", 1.0][f"change of the {REFERENCE}"] != 0
@@ -147,7 +95,9 @@ def test_classes_and_alphas_through_a_pipeline(
     title = REFERENCE.capitalize()
     assert title in page
     assert title in done.output
-    assert page.count("data:image/png") == 2 * 2 * len(classes) + 1, "seeds, alphas, classes, and the reference"
+    samples = RECIPES[name].count("--reference")
+    pictures = samples * (2 * 2 * len(classes) + 1)
+    assert page.count("data:image/png") == pictures, "seeds, alphas, classes, and the reference"
     with Image.open(tmp_path / "strip.png") as strip:
         assert strip.height > len(classes) * 96, "a row for each class"
     assert not (tmp_path / "edits.json").exists()
@@ -197,7 +147,7 @@ def test_what_does_not_go_with_a_mix_is_refused(place: Path, tmp_path: Path, mor
 def test_a_reference_is_a_picture_or_a_caption_never_a_missing_file(tmp_path: Path) -> None:
     """A misspelt file name must not become a caption, nor a broken or transparent picture another one."""
     with pytest.raises(InputError, match=r"no file .*otehr.PNG"):
-        SteeringRequest(out=tmp_path, run=tmp_path, mix=True, prompts=("a",), reference=str(tmp_path / "otehr.PNG"))
+        SteeringRequest(out=tmp_path, run=tmp_path, mix=True, prompts=("a",), reference=(str(tmp_path / "otehr.PNG"),))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken.png: unreadable image"):
         reference_of(str(tmp_path / "broken.png"))
@@ -313,7 +263,8 @@ def test_scores_are_paired_by_prompt() -> None:
     }
     draw[f"{RANDOM}ImgD"][0] = draw["ImgD"][0]
     reference = tiny.tiny_image(7, 48)
-    rows = scored(JUDGE, {name: Mixed(3, columns) for name, columns in draw.items()}, (0.0, 1.0), words, reference)
+    given = {name: Mixed(3, columns) for name, columns in draw.items()}
+    rows = scored(JUDGE, given, (0.0, 1.0), {"prompt": words, "reference": [reference]})
     eye = registry.judge(JUDGE)
     text, end = eye.embed(None, words, words).text, eye.embed([reference], None, ["0"]).image[0]
 

@@ -71,12 +71,14 @@ def test_a_lora_changes_the_picture_and_one_that_does_not_fit_is_refused(folder:
 
 def test_an_ip_adapter_with_its_encoder(folder: Path, tmp_path: Path) -> None:
     adapter = variants.save_ip_adapter(tmp_path)
-    found = opened(folder, ip_adapter=adapter)
+    tiny.tiny_image().save(tmp_path / "own.png")
+    own = (tmp_path / "own.png",)
+    found = opened(folder, ip_adapter=adapter, ip_images=own)
     pictures = [drawn(found, ip_adapter_image=tiny.tiny_image(seed)) for seed in (0, 1)]
     assert np.abs(pictures[0] - pictures[1]).max() > 1e-6
     (tmp_path / "image_encoder" / "config.json").unlink()
     with pytest.raises(InputError, match="an image encoder for the IP-Adapter"):
-        opened(folder, ip_adapter=adapter)
+        opened(folder, ip_adapter=adapter, ip_images=own)
 
 
 def test_a_single_file_draws_what_the_folder_draws(folder: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def is_pipeline(target: Any) -> bool:
 
 def parts_of(pipeline: Any, site: Site) -> list[str]:
     """Return the parts of a pipeline on the site's side, the most likely first."""
-    pipeline = _drawing_from_words(pipeline)
+    pipeline = drawing_from_words(pipeline)
     if site.side == "text":
         return [p for p in TEXT_PARTS if _encoder(pipeline, p) is not None and _method(pipeline, p) is not None]
     parts = ["image_embeds"] if hasattr(pipeline, "noise_image_embeddings") and site.hook in _EMBEDDINGS else []
@@ -60,14 +60,14 @@ def parts_of(pipeline: Any, site: Site) -> list[str]:
     return [*parts, "image_encoder"] if has_encoder else parts
 
 
-def _drawing_from_words(pipeline: Any) -> Any:
+def drawing_from_words(pipeline: Any) -> Any:
     """Return the pipeline that holds the encoders: of pipelines made of two, such as Kandinsky 2.2, the first."""
     return getattr(pipeline, "prior_pipe", None) or pipeline
 
 
 def described(pipeline: Any) -> str:
     """Return a pipeline's class and its encoders, for refusals."""
-    parts = _drawing_from_words(pipeline).components.items()
+    parts = drawing_from_words(pipeline).components.items()
     encoders = [f"{name} ({type(unwrapped(p)).__name__})" for name, p in parts if "encoder" in name and p is not None]
     return f"{type(pipeline).__name__}, which has {', '.join(encoders) or 'no encoder'}"
 
@@ -81,13 +81,13 @@ def has(target: Any, site: Site) -> bool:
     """Return whether the target is a pipeline of which a part has the site."""
     if not is_pipeline(target):
         return False
-    pipeline = _drawing_from_words(target)
+    pipeline = drawing_from_words(target)
     return any(site.hook in _sites(pipeline, part) for part in parts_of(pipeline, site))
 
 
 def text_encoder_of(pipeline: Any) -> Any:
     """Return the CLIP encoder of the prompt; None without one."""
-    return _encoder(_drawing_from_words(pipeline), "text_encoder")
+    return _encoder(drawing_from_words(pipeline), "text_encoder")
 
 
 def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Window | None) -> Port:
@@ -107,7 +107,7 @@ def port(pipeline: Any, site: Site, *, part: str | None, width: int, window: Win
     """
     check_window(window)
     _check_one_denoiser(pipeline, window)
-    pipeline = _drawing_from_words(pipeline)
+    pipeline = drawing_from_words(pipeline)
     parts = parts_of(pipeline, site)
     if part is not None:
         if part not in parts:
