@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from cliplens.records import Evidence
 from cliplens_plugins.autointerp.nearest_word import Nearest, NearestWordNamer, nearest_words
-from cliplens_plugins.autointerp.space import Rows, Seen, unit_array
+from cliplens_plugins.autointerp.space import Rows, Seen, UnitRows, blocks
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class DecoderNamer(NearestWordNamer):
         """Return the words nearest to the decoder rows; None if the dictionary was not trained on the embedding."""
         if evidence.decoder.shape[1] != words.shape[1]:
             return None
-        rows = unit_array(evidence.decoder)
-        return nearest_words(rows[latents], words, rows[evidence.alive].mean(axis=0))
+        rows, living = UnitRows(evidence.decoder), np.flatnonzero(evidence.alive)
+        total = sum(rows[living[block]].sum(axis=0) for block in blocks(len(living), words.shape[1]))
+        return nearest_words(lambda some: rows[latents[some]], len(latents), words, total / len(living))
 
     def told(self, nearness: float) -> str:
         """Describe the evidence."""

@@ -1,6 +1,7 @@
 """Name latents with the nearest vocabulary word in the embedding space: the base class of such namers."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class NearestWordNamer(Namer):
         if found is None:
             return names
         order, nearness = found
-        scores = separation(seen, words[order[:, 0]], latents)
+        scores = separation(seen, lambda block: words[order[block, 0]], latents)
         for k, row, score, value in zip(latents, order, scores, nearness[:, 0], strict=True):
             if not score < least_score:
                 best, *others = (evidence.vocabulary[w] for w in row)
@@ -65,19 +66,31 @@ class NearestWordNamer(Namer):
 
 
 def nearest_words(
-    directions: Float[np.ndarray, "latent d"], words: Float[np.ndarray, "word d"], mean: Float[np.ndarray, " d"]
+    directions: Callable[[slice], Float[np.ndarray, "block d"]],
+    count: int,
+    words: Float[np.ndarray, "word d"],
+    mean: Float[np.ndarray, " d"] | None = None,
+    *,
+    told: int = TOLD,
 ) -> Nearest:
     """Return the words with the highest dot product with each direction, minus their dot product with `mean`.
 
     The subtraction removes hubness: words that are near to every direction would otherwise win everywhere.
+
+    Args:
+        directions: gives the directions of some latents. It is asked for a few at a time, twice if there is no `mean`.
+        count: number of directions.
+        words: unit rows of the words.
+        mean: mean direction; None: that of `directions`.
+        told: number of words of each direction, if there are as many.
     """
-    count = min(TOLD, len(words))
-    order = np.empty((len(directions), count), dtype=np.int64)
-    nearness = np.empty((len(directions), count))
-    common = words @ mean
-    for block in blocks(len(directions), len(words)):
-        near = directions[block] @ words.T - common
-        order[block], nearness[block] = top_words(near, count)
+    told = min(told, len(words))
+    order, nearness = np.empty((count, told), dtype=np.int64), np.empty((count, told))
+    parts = list(blocks(count, max(words.shape)))
+    common = words @ (sum(directions(block).sum(axis=0) for block in parts) / count if mean is None else mean)
+    for block in parts:
+        near = directions(block) @ words.T - common
+        order[block], nearness[block] = top_words(near, told)
     return order, nearness
 
 
@@ -90,14 +103,22 @@ def top_words(near: Float[np.ndarray, "latent word"], count: int) -> Nearest:
 
 
 def separation(
-    seen: Seen, towards: Float[np.ndarray, "latent d"], latents: Int[np.ndarray, " latent"]
+    seen: Seen, towards: Callable[[slice], Float[np.ndarray, "block d"]], latents: Int[np.ndarray, " latent"]
 ) -> Float[np.ndarray, " latent"]:
-    """Return the AUROC of each latent's top samples against the background, by their dot product with its word."""
+    """Return the AUROC of each latent's top samples against the background, by their dot product with its word.
+
+    Args:
+        seen: the samples and the background.
+        towards: gives the rows of the words of some of `latents`. It is asked for a few at a time.
+        latents: the latents.
+    """
     exemplars, acts, background = seen
     mean = background.mean(axis=0)
+    others = (background - mean).T
     at = filled(exemplars.at[latents])
     scores = np.empty(len(latents))
     for block in blocks(len(latents), at.shape[1] * acts.shape[1] + len(background)):
-        positive = ((acts[at[block]] - mean) @ towards[block, :, None])[:, :, 0]
-        scores[block] = auroc_rows(positive, at[block] >= 0, towards[block] @ (background - mean).T)
+        word = towards(block)
+        positive = ((acts[at[block]] - mean) @ word[:, :, None])[:, :, 0]
+        scores[block] = auroc_rows(positive, at[block] >= 0, word @ others)
     return scores

@@ -15,8 +15,8 @@ from cliplens.contracts import Namer
 from cliplens.records import Evidence, Exemplars, Name
 from cliplens.sites import Modality
 from cliplens_plugins.autointerp.contrast import contrastive_names
-from cliplens_plugins.autointerp.nearest_word import separation, top_words
-from cliplens_plugins.autointerp.space import blocks, directions, make_unit, named_from, samples, unit, unit_array
+from cliplens_plugins.autointerp.nearest_word import nearest_words, separation
+from cliplens_plugins.autointerp.space import directions, make_unit, named_from, samples, unit, unit_array
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,9 @@ class NeighbourNamer(Namer):
         if len(latents):
             captions = unit_array(bank)
             captions = make_unit(captions - captions.mean(axis=0))
-            rows = directions(exemplars, latents, acts, background.mean(axis=0))
-            common = captions @ rows.mean(axis=0)
-            for block in blocks(len(latents), len(captions)):
-                here = latents[block]
-                at[here], values[here] = top_words(rows[block] @ captions.T - common, count)
-            scores[latents] = separation(seen, unit(captions[at[latents]].mean(axis=1)), latents)
+            mean = background.mean(axis=0)
+            at[latents], values[latents] = nearest_words(
+                lambda some: directions(exemplars, latents[some], acts, mean), len(latents), captions, told=count
+            )
+            scores[latents] = separation(seen, lambda some: unit(captions[at[latents[some]]].mean(axis=1)), latents)
         return at, values, scores

@@ -11,9 +11,39 @@ from cliplens.records import Evidence, Exemplars
 from cliplens.sites import Modality
 
 Rows = Float[np.ndarray, "row d"]
-Seen = tuple[Exemplars, Float[np.ndarray, "sample d"], Float[np.ndarray, "background d"]]
 _BLOCK_NUMBERS = 4_000_000
 """Approximate number of float64 values in a block of a computation (32 MB)."""
+_LEAST = 1e-12
+"""Smallest norm by which a row is divided, so that zero rows stay zero."""
+
+
+class UnitRows:
+    """Rows of norm 1 minus a centre, in float64. They are kept as they were given, and made when they are asked for.
+
+    >>> UnitRows(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))[np.array([1, 0])]
+    array([[0. , 1. ],
+           [0.6, 0.8]])
+    """
+
+    def __init__(self, acts: Float[Tensor, "row d"], centre: Float[np.ndarray, " d"] | None = None) -> None:
+        self._acts, self._centre = acts.detach().cpu().numpy(), centre
+        self.shape = self._acts.shape
+        self._norms = np.ones(len(acts))
+        for block in blocks(*self.shape):
+            self._norms[block] = np.maximum(np.linalg.norm(self._acts[block].astype(np.float64), axis=1), _LEAST)
+
+    def __len__(self) -> int:
+        return len(self._acts)
+
+    def __getitem__(self, at: Int[np.ndarray, "*place"]) -> Float[np.ndarray, "*place d"]:
+        rows = self._acts[at].astype(np.float64)
+        rows /= self._norms[at][..., None]
+        if self._centre is not None:
+            rows -= self._centre
+        return rows
+
+
+Seen = tuple[Exemplars, UnitRows, Float[np.ndarray, "background d"]]
 
 
 def array(acts: Float[Tensor, "row d"]) -> Rows:
@@ -34,7 +64,7 @@ def unit(acts: Rows) -> Rows:
 def make_unit(acts: Rows) -> Rows:
     """Do the same in place, a few rows at a time; return the array."""
     for block in blocks(len(acts), acts.shape[1]):
-        acts[block] /= np.maximum(np.linalg.norm(acts[block], axis=1, keepdims=True), 1e-12)
+        acts[block] /= np.maximum(np.linalg.norm(acts[block], axis=1, keepdims=True), _LEAST)
     return acts
 
 
@@ -63,9 +93,8 @@ def samples(evidence: Evidence, modality: Modality) -> Seen | None:
     acts = evidence.image_acts if modality == "image" else evidence.text_acts
     if exemplars is None or acts is None or not len(exemplars.pairs):
         return None
-    own = unit_array(acts)
     apart = None if evidence.background_acts is None else evidence.background_acts.of(modality)
-    return exemplars, own, own if apart is None or not len(apart) else unit_array(apart)
+    return exemplars, UnitRows(acts), unit_array(acts if apart is None or not len(apart) else apart)
 
 
 def word_rows(evidence: Evidence) -> Rows | None:
@@ -94,7 +123,7 @@ def filled(at: Int[np.ndarray, "latent top"]) -> Int[np.ndarray, "latent used"]:
 
 
 def directions(
-    exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: Rows, centre: Float[np.ndarray, " d"]
+    exemplars: Exemplars, latents: Int[np.ndarray, " latent"], acts: UnitRows, centre: Float[np.ndarray, " d"]
 ) -> Float[np.ndarray, "latent d"]:
     """Return the mean of each latent's top samples, weighted by activation, minus `centre`, with norm 1."""
     at = filled(exemplars.at[latents])

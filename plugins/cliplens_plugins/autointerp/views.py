@@ -20,10 +20,10 @@ from cliplens.naming import words
 from cliplens.pairs import open_image
 from cliplens.records import Evidence, Pair
 from cliplens.sites import MODALITIES, Modality
-from cliplens_plugins.autointerp.space import Rows, array, exemplars_of, unit, word_rows
+from cliplens_plugins.autointerp.space import Rows, UnitRows, array, exemplars_of, unit, unit_array, word_rows
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
-_Acts = dict[Modality, tuple[Float[np.ndarray, "sample d"] | None, Float[np.ndarray, "background d"] | None]]
+_Acts = dict[Modality, tuple[Float[Tensor, "sample d"] | None, Float[Tensor, "background d"] | None]]
 
 
 class View(ABC):
@@ -60,7 +60,7 @@ class View(ABC):
 class Samples:
     """A judge's embeddings of one modality: of the exemplars' pairs and of the background, in their order."""
 
-    exemplars: Float[np.ndarray, "sample d"]
+    exemplars: UnitRows
     background: Float[np.ndarray, "background d"]
 
 
@@ -139,7 +139,7 @@ def own_view(evidence: Evidence, names: Sequence[str], embed: Embed) -> View:
     for modality in MODALITIES:
         own = evidence.image_acts if modality == "image" else evidence.text_acts
         other = None if apart is None else apart.of(modality)
-        acts[modality] = (None if own is None else array(own), None if other is None else array(other))
+        acts[modality] = (own, other)
     rows = {**_named(names, array(embed(names))), **_known(evidence, names)}
     return EmbeddingView("clip", True, rows, _centred(acts))
 
@@ -183,8 +183,9 @@ def _centred(acts: _Acts) -> dict[Modality, Samples]:
     found: dict[Modality, Samples] = {}
     for modality, (own, apart) in acts.items():
         if own is not None and apart is not None and len(own) and len(apart):
-            mean = unit(apart).mean(axis=0)
-            found[modality] = Samples(unit(own) - mean, unit(apart) - mean)
+            others = unit_array(apart)
+            mean = others.mean(axis=0)
+            found[modality] = Samples(UnitRows(own, mean), others - mean)
     return found
 
 
@@ -196,7 +197,7 @@ def _words_held(texts: Sequence[str], lexicon: Mapping[str, int]) -> csr_matrix:
     return csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(texts), max(len(lexicon), 1)))
 
 
-def _embedded(judge: Judge, pairs: Sequence[Pair], modality: Modality, batch: int = 256) -> Rows | None:
+def _embedded(judge: Judge, pairs: Sequence[Pair], modality: Modality, batch: int = 256) -> Tensor | None:
     rows: list[Tensor] = []
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
@@ -207,4 +208,4 @@ def _embedded(judge: Judge, pairs: Sequence[Pair], modality: Modality, batch: in
         if acts is None:
             return None
         rows.append(acts)
-    return array(torch.cat(rows)) if rows else None
+    return torch.cat(rows) if rows else None

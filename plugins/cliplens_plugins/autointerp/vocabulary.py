@@ -57,8 +57,8 @@ class _TopImages(NearestWordNamer):
         self, evidence: Evidence, seen: Seen, words: Rows, latents: Int[np.ndarray, " latent"]
     ) -> Nearest | None:
         exemplars, acts, background = seen
-        rows = directions(exemplars, latents, acts, background.mean(axis=0))
-        return nearest_words(rows, words, rows.mean(axis=0))
+        mean = background.mean(axis=0)
+        return nearest_words(lambda some: directions(exemplars, latents[some], acts, mean), len(latents), words)
 
     def told(self, nearness: float) -> str:
         return "nearest to its top images"

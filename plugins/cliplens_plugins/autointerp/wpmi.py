@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from cliplens.records import Evidence, Exemplars
 from cliplens_plugins.autointerp.nearest_word import TOLD, Nearest, NearestWordNamer, top_words
-from cliplens_plugins.autointerp.space import Rows, Seen, blocks, filled, unit
+from cliplens_plugins.autointerp.space import Rows, Seen, blocks, filled, make_unit
 
 _FIRST, _LAST = 0.998, 0.97
 _TINY = 1e-7
@@ -81,7 +81,7 @@ class SoftWpmiNamer(NearestWordNamer):
     ) -> Nearest | None:
         """Return the words with the highest soft-WPMI."""
         exemplars, acts, background = seen
-        rows = unit(acts - background.mean(axis=0))
+        rows = make_unit(acts[np.arange(len(acts))] - background.mean(axis=0))
         normaliser = np.full(len(rows), -np.inf)
         parts = list(blocks(len(words), len(rows) + len(latents)))
         for part in parts:

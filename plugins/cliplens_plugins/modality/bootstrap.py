@@ -19,9 +19,9 @@ def add_replicates(sums: Sums, codes: PairedCodes, n_replicates: int) -> None:
     d = (image / (image + text) - 0.5).cpu().numpy()
     firing, place = torch.unique(joint.latents.cpu(), return_inverse=True)
     index = (place.numpy(), joint.rows.cpu().numpy())
-    for name, values in (("weight", np.ones_like(d)), ("d", d)):
+    for name, values, drawn in (("weight", np.ones(len(d), np.int32), weights.astype(np.int32)), ("d", d, weights)):
         matrix = csr_matrix((values, index), shape=(len(firing), len(codes)))
-        sums.add_rows(name, firing, torch.as_tensor(matrix @ weights), codes.d_sae)
+        sums.add_rows(name, firing, torch.as_tensor(matrix @ drawn), codes.d_sae)
 
 
 def replicates(sums: Sums, latents: Int64[Tensor, " some"] | None = None) -> Float[Tensor, "some replicate"]:

@@ -99,7 +99,7 @@ class _Comparison:
         self.judge, self.what = judge, what
         self._tops = left.samples.table(), right.samples.table()
         self.drawn = drawn_latents(len(self._tops[0]))
-        self._rows = left.rows().numpy(), right.rows().numpy()
+        self._rows = left.rows(), right.rows()
         if what == "cross":
             self._ids = np.array(left.samples.ids, dtype=np.str_), np.array(right.samples.ids, dtype=np.str_)
         n_pool = min(len(left.pool.rows), len(right.pool.rows))
@@ -115,7 +115,7 @@ class _Comparison:
         return averaged(_SCORES, tops, self._similar, self._pool, draws, counts, some)
 
     def _similar(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        left, right = (rows[k].astype(np.float64) for rows, k in zip(self._rows, (i, j), strict=True))
+        left, right = (rows.numpy()[at[k]].astype(np.float64) for (rows, at), k in zip(self._rows, (i, j), strict=True))
         return left @ right.transpose(0, 2, 1)
 
     def _of_different_pairs(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -113,7 +113,6 @@ class TopEmbeddings:
     def _parts(self) -> dict[str, Mergeable]:
         return {"top": self.samples, "pool": self.pool}
 
-    def rows(self) -> Float[Tensor, "sample d"]:
-        """Embeddings of `samples.ids`, in that order."""
-        payload = self.samples.payload
-        return self.pool.rows[:0] if payload is None else payload
+    def rows(self) -> tuple[Float[Tensor, "row d"], Int64[np.ndarray, " sample"]]:
+        """Embeddings, and the row of each of the samples `samples.ids`."""
+        return self.samples.payload_rows()

@@ -49,7 +49,7 @@ def half_of(evidence: Evidence, seed: int = 7, *, first: bool) -> Evidence:
         if exemplars is not None:
             kept = keep(exemplars.pairs)
             parts[side] = _exemplars_where(exemplars, kept)
-            parts[f"{side[:-1]}_acts"] = None if acts is None else acts[torch.from_numpy(np.flatnonzero(kept))]
+            parts[f"{side[:-1]}_acts"] = None if acts is None else _single(acts[torch.from_numpy(np.flatnonzero(kept))])
     kept = keep(evidence.background)
     parts["background"] = tuple(p for p, k in zip(evidence.background, kept, strict=True) if k)
     rows = torch.from_numpy(np.flatnonzero(kept))
@@ -60,6 +60,16 @@ def half_of(evidence: Evidence, seed: int = 7, *, first: bool) -> Evidence:
     if evidence.background_codes is not None:
         parts["background_codes"] = _codes_where(evidence.background_codes, rows)
     return replace(evidence, **parts)
+
+
+def whole(evidence: Evidence) -> Evidence:
+    """Return all of the evidence, for a namer: embeddings that are kept in float16 as float32."""
+    image, text = (None if rows is None else _single(rows) for rows in (evidence.image_acts, evidence.text_acts))
+    return replace(evidence, image_acts=image, text_acts=text)
+
+
+def _single(rows: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
+    return rows.float() if rows.dtype == torch.float16 else rows
 
 
 def _exemplars_where(exemplars: Exemplars, kept: Bool[np.ndarray, " pair"]) -> Exemplars:

@@ -10,9 +10,10 @@ from torch import Tensor
 from cliplens.contracts import Judge, Namer, Scorer
 from cliplens.errors import PluginError
 from cliplens.naming.columns import chosen_modality, name_columns
-from cliplens.naming.evidence import half_of, image_share
+from cliplens.naming.evidence import half_of, image_share, whole
 from cliplens.records import Column, Evidence, Findings
 from cliplens.sites import Modality
+from cliplens.store.memory import trim_memory
 
 Embed = Callable[[Sequence[str]], Float[Tensor, "text d_embed"]]
 
@@ -37,7 +38,7 @@ def name_latents(
     Raises:
         PluginError: the namer does not return one name per latent.
     """
-    naming = half_of(evidence, first=True) if scorers else evidence
+    naming = half_of(evidence, first=True) if scorers else whole(evidence)
     given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
     for source, names in given.items():
         if len(names) != evidence.d_sae:
@@ -48,10 +49,12 @@ def name_latents(
             )
     share = image_share(naming)
     found = name_columns(given["images"], given["captions"], alive=evidence.alive, by=namer.name, image_share=share)
-    del naming
-    testing = half_of(evidence, first=False) if scorers else evidence
+    if scorers:
+        del naming
+        trim_memory()
+        naming = half_of(evidence, first=False)
     for scorer in scorers:
-        found = _joined(found, scorer.score(given["images"], given["captions"], testing, embed, judges))
+        found = _joined(found, scorer.score(given["images"], given["captions"], naming, embed, judges))
     return _with_tested_score(found, chosen_modality(given["images"], given["captions"], share))
 
 

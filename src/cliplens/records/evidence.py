@@ -38,7 +38,7 @@ class Evidence:
     vocabulary_acts: Float[Tensor, "word d_embed"] | None = None
     """Embeddings of the vocabulary, each word alone or in a template."""
     image_acts: Float[Tensor, "image d_embed"] | None = None
-    """Embeddings of `images.pairs`, in order."""
+    """Embeddings of `images.pairs`, in order; float16 before the evidence is split, if the cache holds float16."""
     text_acts: Float[Tensor, "caption d_embed"] | None = None
     """Embeddings of the captions of `texts.pairs`, in order."""
     background: tuple[Pair, ...] = ()

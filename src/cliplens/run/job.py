@@ -44,7 +44,7 @@ from cliplens.run.steps import (
 from cliplens.runfolder import RunFolder
 from cliplens.sae import Dictionary, remove_checkpoints
 from cliplens.settings import Settings
-from cliplens.store import Cache
+from cliplens.store import Cache, Embeddings
 from cliplens.store.memory import trim_memory
 
 
@@ -184,6 +184,8 @@ class _Job:
             return self.shared.cache
         with self.log.timed("harvest"):
             cache = harvest_run(given.clip, given.pairs, given.settings, self.folder, self.group, again=not done)
+        if isinstance(given.clip, Embeddings):
+            given.clip.release()  # from here on they are read from the cache
         cache = cache.by_picture(given.pairs.image_ids)
         if not done:
             self._record(HARVEST)

@@ -70,8 +70,8 @@ def evidence_for(
         vocabulary=vocabulary,
         vocabulary_acts=vocabulary_acts,
         fixed_vocabulary=context.settings.vocabulary is not None,
-        image_acts=_acts_of(context.cache, images.pairs, {**embeddings, "text": None}).image if images else None,
-        text_acts=_acts_of(context.cache, texts.pairs, {**embeddings, "image": None}).text if texts else None,
+        image_acts=_exemplar_acts(context.cache, images, embeddings),
+        text_acts=_exemplar_acts(context.cache, texts, embeddings),
         background=background,
         background_acts=_acts_of(context.cache, background, embeddings),
         background_codes=context.dictionary.encode(
@@ -134,7 +134,17 @@ def embed_texts(clip: HookedCLIP, texts: Sequence[str]) -> Float[Tensor, "text d
     return torch.cat([rows for rows in acts if rows is not None])
 
 
-def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs:
+def _exemplar_acts(cache: Cache, exemplars: Exemplars | None, sites: SitePair) -> Float[Tensor, "pair d_embed"] | None:
+    """Return the final embeddings of the exemplars, in the dtype on disk, since there may be one for every pair."""
+    if exemplars is None:
+        return None
+    dtype = torch.float16 if cache.plan.dtype == "float16" else torch.float32
+    images = exemplars.modality == "image"
+    own: SitePair = {"image": sites["image"] if images else None, "text": None if images else sites["text"]}
+    return _acts_of(cache, exemplars.pairs, own, dtype).of(exemplars.modality)
+
+
+def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair, dtype: torch.dtype = torch.float32) -> PairedActs:
     """Return the activations of the pairs at the sites, in the order of the pairs."""
     wanted = {pair.id: place for place, pair in enumerate(pairs)}
     here = cache.keys[[row for row, pair_id in enumerate(cache.ids) if pair_id in wanted]]
@@ -144,6 +154,9 @@ def _acts_of(cache: Cache, pairs: Sequence[Pair], sites: SitePair) -> PairedActs
         places = [wanted[acts.ids[row]] for row in rows]
         for modality in MODALITIES:
             values = acts.of(modality)
-            if values is not None:
-                found.setdefault(modality, values.new_zeros(len(pairs), values.shape[1]))[places] = values[rows]
+            if values is None:
+                continue
+            if modality not in found:
+                found[modality] = torch.zeros(len(pairs), values.shape[1], dtype=dtype)
+            found[modality][places] = values[rows].to(dtype)
     return PairedActs(tuple(wanted), found.get("image"), found.get("text"))

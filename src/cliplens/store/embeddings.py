@@ -72,6 +72,14 @@ class Embeddings:
         """Return the embeddings of one modality."""
         return self.image_rows if modality == "image" else self.text_rows
 
+    def release(self) -> None:
+        """Free the rows once they are harvested. Length, widths, dtypes and identity stay; a row reads as nan."""
+        _ = self.identity
+        for name in ("image_rows", "text_rows"):
+            rows = getattr(self, name)
+            if rows is not None:
+                object.__setattr__(self, name, np.broadcast_to(rows.dtype.type("nan"), rows.shape))
+
     @property
     def device(self) -> torch.device:
         """The CPU."""

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Num, Shaped
 from torch import Tensor
 
 
 class Sums:
-    """Named tensors that are only added to. Sums are float64, counts int64.
+    """Named tensors that are only added to. Sums are float64, counts int64; rows of counts int32.
 
     >>> sums = Sums()
     >>> sums.add("rows", 3)
@@ -42,13 +42,12 @@ class Sums:
         # Without any firing, bincount returns integers even for floating-point weights.
         self.add(name, torch.bincount(latents, values.double(), minlength=d_sae).double())
 
-    def add_rows(
-        self, name: str, latents: Int64[Tensor, " some"], rows: Float[Tensor, "some width"], d_sae: int
-    ) -> None:
-        """Add rows to those of some latents, each named once, in a sum of `d_sae` rows."""
+    def add_rows(self, name: str, latents: Int64[Tensor, " some"], rows: Num[Tensor, "some width"], d_sae: int) -> None:
+        """Add rows to those of some latents, each named once, in a sum of `d_sae` rows: int32 if the rows are."""
+        dtype = torch.int32 if rows.dtype == torch.int32 else torch.float64
         if name not in self._held:
-            self._held[name] = rows.new_zeros(d_sae, rows.shape[1], dtype=torch.float64)
-        self._held[name].index_add_(0, latents, rows.double())
+            self._held[name] = rows.new_zeros(d_sae, rows.shape[1], dtype=dtype)
+        self._held[name].index_add_(0, latents, rows.to(dtype))
 
     def __contains__(self, name: object) -> bool:
         return name in self._held
@@ -67,7 +66,10 @@ class Sums:
     def merge(self, other: "Sums") -> None:
         """Add the sums of another instance."""
         for name, value in other._held.items():
-            self.add(name, value)
+            if name in self._held:
+                self._held[name] += value
+            else:
+                self._held[name] = value.clone()
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of every sum."""

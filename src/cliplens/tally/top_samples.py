@@ -11,6 +11,10 @@ from torch import Tensor
 from cliplens.errors import InputError
 from cliplens.records import Batch, Exemplars, Pair, SparseCodes, Units
 from cliplens.sites import Modality
+from cliplens.tally.kept_rows import KeptRows
+
+_BLOCK = 8192
+"""Latents whose firings are sorted at a time."""
 
 
 def _strongest_row_each(
@@ -56,7 +60,9 @@ class TopSamples:
         self._sample = np.zeros(0, np.int32)
         self._floor = np.zeros(0)
         """The weakest value each latent keeps; 0 while it keeps fewer than it may."""
-        self._payload: list[Tensor] = []
+        self._payload = KeptRows()
+        self._at = np.zeros(0, np.int64)
+        """The row of each id in the payload."""
         self._buffered: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._n_buffered = 0
 
@@ -109,8 +115,7 @@ class TopSamples:
         other._compact()
         if other.d_sae:
             self._sized(other.d_sae)
-            payload = other._payload[0] if other._payload else None
-            self._buffer(other._ids, other._keys, other._latents, other._values, other._sample, payload)
+            self._buffer(other._ids, other._keys, other._latents, other._values, other._sample, other.payload)
 
     def state(self) -> dict[str, Tensor]:
         """Return the state as tensors. Ids are stored as UTF-8 bytes, with the position of the end of each."""
@@ -125,7 +130,8 @@ class TopSamples:
             "values": torch.tensor(self._values),
             "sample": torch.tensor(self._sample),
         }
-        return {**held, "payload": self._payload[0].clone()} if self._payload else held
+        payload = self.payload
+        return held if payload is None else {**held, "payload": payload}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Replace the state by one that `state` returned."""
@@ -147,9 +153,14 @@ class TopSamples:
 
     @property
     def payload(self) -> Float[Tensor, "sample d"] | None:
-        """The payloads of the samples `ids`, in that order; None where none was given."""
+        """The payloads of the samples `ids`, in that order; None where none was given. This is a copy."""
+        rows, at = self.payload_rows()
+        return rows[torch.from_numpy(at)] if len(rows) else None
+
+    def payload_rows(self) -> tuple[Float[Tensor, "row d"], Int64[np.ndarray, " sample"]]:
+        """Return the payloads in the order of their arrival, and the row of each of `ids`. Nothing is copied."""
         self._compact()
-        return self._payload[0] if self._payload else None
+        return self._payload.joined(), self._at
 
     def table(self) -> Int64[np.ndarray, "d_sae top"]:
         """Return the indices into `ids` of the samples of each latent, strongest first; -1 where fewer fire."""
@@ -188,8 +199,9 @@ class TopSamples:
         self._buffered.append((latents.astype(np.int32), values, sample.astype(np.int32) + np.int32(len(self._ids))))
         self._ids += ids
         self._keys = np.concatenate([self._keys, keys])
-        if payload is not None and len(ids):
-            self._payload.append(payload)
+        if payload is not None:
+            self._at = np.concatenate([self._at, len(self._payload) + np.arange(len(ids))])
+            self._payload.add(payload)
         self._n_buffered += len(latents)
         if self._n_buffered > max(int(self._most.sum()), 1 << 16):
             self._compact()
@@ -198,42 +210,43 @@ class TopSamples:
         if not self._buffered:
             return
         parts = [(self._latents, self._values, self._sample), *self._buffered]
+        self._buffered, self._n_buffered = [], 0
         latents, values, sample = (np.concatenate(column) for column in zip(*parts, strict=True))
+        del parts
         names, first, index = np.unique(self._ids, return_index=True, return_inverse=True)
-        sample, keys = index[sample], self._keys[first]
-        order = _by_strength(latents, values, sample)
-        order = order[_first_of_each(latents[order], keys[sample[order]])]
-        latents = latents[order]
-        kept = _rank_within(latents) < self._most[latents]
-        self._latents, order = latents[kept], order[kept]
-        self._values = values[order]
+        sample, keys = index.astype(np.int32)[sample], self._keys[first]
+        order = self._kept(latents, values, sample, keys)
+        self._latents, self._values, sample = latents[order], values[order], sample[order]
         still = np.zeros(len(names), dtype=bool)
-        still[sample[order]] = True
-        used, self._sample = np.flatnonzero(still), (np.cumsum(still, dtype=np.int32) - 1)[sample[order]]
+        still[sample] = True
+        used, self._sample = np.flatnonzero(still), (np.cumsum(still, dtype=np.int32) - 1)[sample]
         self._ids, self._keys = names[used].tolist(), keys[used]
-        if self._payload:
-            self._payload = [_rows_of_parts(self._payload, first[used])]
+        if len(self._at):
+            wanted = np.sort(at := self._at[first[used]])
+            self._payload.keep(torch.from_numpy(wanted))
+            self._at = np.searchsorted(wanted, at)
         last = np.flatnonzero(_rank_within(self._latents) == self._most[self._latents] - 1)
         self._floor[self._latents[last]] = self._values[last]
-        self._buffered, self._n_buffered = [], 0
+
+    def _kept(
+        self, latents: np.ndarray, values: np.ndarray, sample: np.ndarray, keys: np.ndarray
+    ) -> Int64[np.ndarray, " kept"]:
+        """Return which firings are kept, by latent and strongest first. It looks at `_BLOCK` latents at a time."""
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, self.d_sae, _BLOCK):
+            here = np.flatnonzero((latents >= start) & (latents < start + _BLOCK))
+            some, of_sample = latents[here] - np.int32(start), sample[here]
+            order = _by_strength(some, values[here], of_sample)
+            order = order[_first_of_each(some[order], keys[of_sample[order]])]
+            some = some[order]
+            found.append(here[order[_rank_within(some) < self._most[some + start]]])
+        return np.concatenate(found)
 
 
 def _exact(values: Float[Tensor, " firing"]) -> Float[np.ndarray, " firing"]:
     """Return activations as float32, or as float64 if they are."""
     values = values.detach().cpu()
     return (values if values.dtype == torch.float64 else values.float()).numpy()
-
-
-def _rows_of_parts(parts: list[Tensor], rows: Int64[np.ndarray, " row"]) -> Float[Tensor, "row d"]:
-    """Return the rows with these indices in all parts together. Parts are freed as they are read."""
-    index, start = torch.as_tensor(rows), 0
-    out = parts[0].new_empty(len(index), parts[0].shape[1])
-    while parts:
-        part = parts.pop(0)
-        here = (index >= start) & (index < start + len(part))
-        out[here] = part[index[here] - start]
-        start += len(part)
-    return out
 
 
 def _by_strength(

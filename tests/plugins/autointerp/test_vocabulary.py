@@ -88,8 +88,11 @@ def test_a_word_near_to_every_direction_does_not_name_them() -> None:
     directions = np.eye(4)[:3] + mean
     words = np.concatenate([np.eye(4)[:3], np.full((1, 4), 0.9)])
     plain = (directions @ words.T).argmax(axis=1)
-    order, nearness = nearest_words(directions, words, mean)
+    order, nearness = nearest_words(lambda some: directions[some], len(directions), words, mean)
+    again = nearest_words(lambda some: directions[some], len(directions), words)
     assert plain.tolist() == [3, 3, 3]
     assert order[:, 0].tolist() == [0, 1, 2]
     slow = directions @ words.T - words @ mean
     np.testing.assert_allclose(nearness, -np.sort(-slow, axis=1)[:, : nearness.shape[1]], atol=1e-12)
+    slow = directions @ words.T - words @ directions.mean(axis=0)
+    np.testing.assert_allclose(again[1], -np.sort(-slow, axis=1)[:, : nearness.shape[1]], atol=1e-12)

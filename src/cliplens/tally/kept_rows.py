@@ -1,0 +1,51 @@
+"""Vectors of the samples that are kept, in parts, so that dropping some of them copies few at a time."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+class KeptRows:
+    """Rows in the order in which they were added. Memory stays near that of the rows, also while some are dropped.
+
+    >>> rows = KeptRows()
+    >>> rows.add(torch.eye(3))
+    >>> rows.keep(torch.tensor([0, 2]))
+    >>> rows.joined()
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def add(self, rows: Float[Tensor, "row d"]) -> None:
+        """Add rows."""
+        if len(rows):
+            self._parts.append(rows)
+
+    def keep(self, kept: Int64[Tensor, " kept"]) -> None:
+        """Drop all rows but those with these indices, which increase. They are numbered anew, in the same order."""
+        start = 0
+        for n, part in enumerate(self._parts):
+            first, last = torch.searchsorted(kept, torch.tensor([start, start + len(part)])).tolist()
+            if last - first < len(part):
+                self._parts[n] = part[kept[first:last] - start]
+            start += len(part)
+        self._parts = [part for part in self._parts if len(part)]
+
+    def joined(self) -> Float[Tensor, "row d"]:
+        """Return all rows as one tensor, which takes their place. Each part is freed once it is copied."""
+        if len(self._parts) != 1:
+            width = self._parts[0].shape[1] if self._parts else 0
+            out = torch.empty(len(self), width, dtype=self._parts[0].dtype if self._parts else torch.float32)
+            start = 0
+            while self._parts:
+                part = self._parts.pop(0)
+                out[start : start + len(part)] = part
+                start += len(part)
+            self._parts = [out]
+        return self._parts[0]
