@@ -35,7 +35,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Int32
 from PIL import Image
 
 from cliplens.errors import DamagedError, PairsError
@@ -64,6 +66,13 @@ _SCHEMA = pa.schema(
         ("image", pa.string()),
     ],
 )
+_REPEATED = ["modality", "id", "caption", "image"]
+_HELD = pa.schema([(f.name, pa.dictionary(pa.int32(), f.type) if f.name in _REPEATED else f.type) for f in _SCHEMA])
+"""The schema in memory, where each text is held once; in the file, the columns are strings."""
+_ROWS = 2**18
+"""Rows that are written at a time, with their texts repeated."""
+_DICTIONARY = 2**28
+"""Bytes of the texts of a column that the file may hold once each, before it repeats them."""
 
 _POSITIONS_SCHEMA = pa.schema(
     [
@@ -88,9 +97,14 @@ def save_exemplars(folder: Path, images: Exemplars | None, texts: Exemplars | No
     given = [e for e in (images, texts) if e is not None]
     thumbnails = _save_thumbnails(folder / "images", [p for e in given for p in _pictured(e)])
     sizes = {f"{e.modality}_shape": "x".join(str(n) for n in e.at.shape) for e in given}
-    table = pa.concat_tables([_rows(e, thumbnails) for e in given] or [_SCHEMA.empty_table()])
-    with atomic_write(folder / TABLE) as partial:
-        pq.write_table(table.replace_schema_metadata(sizes), partial)
+    schema = _SCHEMA.with_metadata(sizes)
+    with (
+        atomic_write(folder / TABLE) as partial,
+        pq.ParquetWriter(partial, schema, dictionary_pagesize_limit=_DICTIONARY) as writer,
+    ):
+        for table in (_rows(exemplars, thumbnails) for exemplars in given):
+            for start in range(0, len(table), _ROWS):
+                writer.write_table(table.slice(start, _ROWS).cast(schema))
     kept = set(thumbnails.values())
     for stale in (folder / "images").glob("*"):
         if stale.name not in kept:
@@ -104,20 +118,19 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
         DamagedError: the table cannot be read, or names a thumbnail that is missing.
     """
     try:
-        table = pq.read_table(folder / TABLE)
+        table = pq.read_table(folder / TABLE, read_dictionary=_REPEATED).select(_SCHEMA.names).combine_chunks()
         shapes = {
             k.decode(): tuple(map(int, v.decode().split("x")))
             for k, v in (table.schema.metadata or {}).items()
             if k.endswith(b"_shape")
         }
-        columns = {name: table.column(name).to_pylist() for name in _SCHEMA.names}
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedError(
             expected=f"the exemplars of a run in {folder}",
             found=f"{type(error).__name__}: {error}",
             fix="score the run again",
         ) from error
-    return _read("image", columns, shapes, folder), _read("text", columns, shapes, folder)
+    return _read("image", table, shapes, folder), _read("text", table, shapes, folder)
 
 
 def save_positions(folder: Path, positions: Positions) -> None:
@@ -223,43 +236,50 @@ def _file_stem(pair_id: str) -> str:
 
 def _rows(exemplars: Exemplars, thumbnails: dict[str, str]) -> pa.Table:
     latents, ranks = np.nonzero(exemplars.at >= 0)
-    pairs = [exemplars.pairs[p] for p in exemplars.at[latents, ranks]]
-    columns: dict[str, Sequence[object] | np.ndarray] = {
+    at, pairs = exemplars.at[latents, ranks].astype(np.int32), exemplars.pairs
+    columns = {
         "latent": latents.astype(np.int32),
-        "modality": [exemplars.modality] * len(pairs),
+        "modality": _repeated(np.zeros_like(at), [exemplars.modality]),
         "rank": ranks.astype(np.int32),
-        "id": [p.id for p in pairs],
+        "id": _repeated(at, [p.id for p in pairs]),
         "value": exemplars.values[latents, ranks].astype(np.float64),
-        "caption": [p.caption for p in pairs],
-        "image": [thumbnails.get(p.id) for p in pairs],
+        "caption": _repeated(at, [p.caption for p in pairs]),
+        "image": _repeated(at, [thumbnails.get(p.id) for p in pairs]),
     }
-    return pa.table(columns, schema=_SCHEMA)
+    return pa.table(columns, schema=_HELD)
 
 
-def _read(
-    modality: Modality, columns: dict[str, list[Any]], shapes: dict[str, tuple[int, ...]], folder: Path
-) -> Exemplars | None:
+def _repeated(at: Int32[np.ndarray, " row"], texts: Sequence[str | None]) -> pa.DictionaryArray:
+    """Return the text at each index, null for None. Each text is held once."""
+    missing = np.array([text is None for text in texts], dtype=bool)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(at, mask=missing[at]), pa.array([t or "" for t in texts], pa.string())
+    )
+
+
+def _read(modality: Modality, table: pa.Table, shapes: dict[str, tuple[int, ...]], folder: Path) -> Exemplars | None:
     if f"{modality}_shape" not in shapes:
         return None
     shape = shapes[f"{modality}_shape"]
-    at, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
-    place: dict[str, int] = {}
-    pairs: list[Pair] = []
-    for latent, kind, rank, pair_id, value, caption, image in zip(*(columns[n] for n in _SCHEMA.names), strict=True):
-        if kind != modality:
-            continue
-        if pair_id not in place:
-            place[pair_id] = len(pairs)
-            pairs.append(Pair(pair_id, _thumbnail_path(folder, image), caption))
-        try:
-            at[latent, rank], values[latent, rank] = place[pair_id], value
-        except (IndexError, TypeError, ValueError) as error:
-            raise DamagedError(
-                expected=f"samples of {shape[0]} latents with at most {shape[1]} ranks in {folder}",
-                found=f"latent {latent}, rank {rank}",
-                fix="write them again with run --resume",
-            ) from error
-    return Exemplars(modality, tuple(pairs), at, values)
+    try:
+        own = table.filter(pc.equal(table.column("modality"), modality)).combine_chunks()
+        names = own.column("id").combine_chunks()
+        _, first, of_name = np.unique(names.indices.to_numpy(), return_index=True, return_inverse=True)
+        order = np.argsort(first)  # pairs in the order of their first rows, as they were saved
+        place = np.argsort(order)[of_name]
+        latents, ranks = (own.column(name).to_numpy() for name in ("latent", "rank"))
+        at, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
+        at[latents, ranks], values[latents, ranks] = place, own.column("value").to_numpy()
+        rows = own.take(first[order])
+    except (IndexError, TypeError, ValueError, pa.ArrowException) as error:
+        raise DamagedError(
+            expected=f"samples of {shape[0]} latents with at most {shape[1]} ranks in {folder}",
+            found=f"{type(error).__name__}: {error}",
+            fix="write them again with run --resume",
+        ) from error
+    of_pair = zip(*(rows.column(name).to_pylist() for name in ("id", "image", "caption")), strict=True)
+    pairs = tuple(Pair(pair_id, _thumbnail_path(folder, image), caption) for pair_id, image, caption in of_pair)
+    return Exemplars(modality, pairs, at, values)
 
 
 def _thumbnail_path(folder: Path, name: str | None) -> Path | None:
