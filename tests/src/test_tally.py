@@ -16,6 +16,7 @@ from cliplens.records import Batch, Column, Findings, Pair, SparseCodes
 from cliplens.registry import find
 from cliplens.run.scoring import _watched
 from cliplens.tally import Sums, TopSamples, all_reduce, tally
+from cliplens.tally.kept_rows import KeptRows
 from support.planted import batch_of, batches_of, planted_codes
 
 
@@ -293,6 +294,56 @@ def test_latents_times_samples_may_exceed_32_bits() -> None:
     samples.add([f"{n:05}" for n in range(65_537)], codes, keys=keys)
     assert [samples.ids[p] for p in samples.table()[65_537] if p >= 0] == ["00005"]
     assert [samples.ids[p] for p in samples.table()[1]] == ["65536", "65535"]
+
+
+@pytest.mark.parametrize("block", [1, 3, 1000])
+def test_what_is_kept_does_not_depend_on_how_many_latents_are_sorted_at_a_time(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(1)
+    codes = (torch.rand(80, 7, generator=draw) * 4).round()  # many ties
+    names, keys = [f"{n * 37 % 80:02}" for n in range(80)], (np.arange(80) % 50).astype(np.uint64)
+
+    def kept() -> tuple[tuple[str, ...], list[list[int]]]:
+        samples = TopSamples("image", top=6)
+        for a in range(0, 80, 8):
+            samples.add(names[a : a + 8], SparseCodes.from_dense(codes[a : a + 8]), keys=keys[a : a + 8])
+            samples._compact()
+        return samples.ids, samples.table().tolist()
+
+    expected = kept()
+    monkeypatch.setattr("cliplens.tally.top_samples._BLOCK", block)
+    assert kept() == expected
+
+
+def test_rows_that_are_kept_are_those_of_one_tensor() -> None:
+    draw = np.random.default_rng(0)
+    rows, expected = KeptRows(), torch.zeros(0, 3)
+    for _ in range(6):
+        more = torch.from_numpy(draw.normal(size=(int(draw.integers(0, 9)), 3))).float()
+        rows.add(more)
+        expected = torch.cat([expected, more])
+        kept = torch.from_numpy(np.flatnonzero(draw.random(len(expected)) < 0.7))
+        rows.keep(kept)
+        expected = expected[kept]
+        assert len(rows) == len(expected)
+    assert torch.equal(rows.joined(), expected)
+    rows.keep(torch.tensor([], dtype=torch.int64))
+    assert rows.joined().shape[0] == 0
+
+
+def test_rows_of_counts_take_half_the_memory_and_merge_as_counts() -> None:
+    one, other = Sums(), Sums()
+    for sums in (one, other):
+        sums.add_rows("n", torch.tensor([2]), torch.tensor([[1, 5]], dtype=torch.int32), 3)
+        sums.add_rows("x", torch.tensor([2]), torch.tensor([[0.5, 0.25]]), 3)
+    fresh = Sums()
+    for sums in (one, other):
+        fresh.merge(sums)
+    assert (fresh["n"].dtype, fresh["x"].dtype) == (torch.int32, torch.float64)
+    assert fresh["n"].tolist() == [[0, 0], [0, 0], [2, 10]]
+    assert fresh["x"].tolist() == [[0, 0], [0, 0], [1.0, 0.5]]
+    assert one["n"].tolist() == [[0, 0], [0, 0], [1, 5]]
 
 
 @pytest.mark.parametrize("every", [1, 3, 10])

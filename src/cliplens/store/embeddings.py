@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from numpy.lib.stride_tricks import as_strided
 
 from cliplens.errors import BadPairError, InputError, MismatchError
 from cliplens.pairs import Decoded, Decoder, Pairs
@@ -78,7 +79,8 @@ class Embeddings:
         for name in ("image_rows", "text_rows"):
             rows = getattr(self, name)
             if rows is not None:
-                object.__setattr__(self, name, np.broadcast_to(rows.dtype.type("nan"), rows.shape))
+                nan = np.full(1, np.nan, dtype=rows.dtype)
+                object.__setattr__(self, name, as_strided(nan, rows.shape, (0, 0)))
 
     @property
     def device(self) -> torch.device:

@@ -140,6 +140,34 @@ def test_unit_rows_are_a_copy(dtype: torch.dtype) -> None:
     assert given.tolist() == rows.tolist() == [[3.0, 4.0], [0.0, 0.0]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_unit_rows_made_when_asked_for_equal_those_made_at_once(dtype: torch.dtype) -> None:
+    given = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    given[3] = 0
+    at, centre = np.array([[0, 3], [-1, 7]]), np.arange(5.0)
+    every = space.unit_array(given)
+    np.testing.assert_array_equal(space.UnitRows(given)[at], every[at])
+    np.testing.assert_array_equal(space.UnitRows(given, centre)[at], (every - centre)[at])
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_namers_get_float32_of_embeddings_that_are_held_in_float16(evidence: Evidence, tested: bool) -> None:
+    rows = evidence.image_acts.half()  # type: ignore[union-attr]
+    seen: list[torch.dtype] = []
+
+    class Seeing(VocabularyNamer):
+        def from_images(self, evidence: Evidence) -> list[Name]:
+            seen.append(evidence.image_acts.dtype)  # type: ignore[union-attr]
+            return super().from_images(evidence)
+
+    found = [
+        name_latents(replace(evidence, image_acts=acts), Seeing(), scorers=[HeldOutScorer()] if tested else []).columns
+        for acts in (rows, rows.float())
+    ]
+    assert seen == [torch.float32] * 2
+    assert found[0]["name_image"].tolist() == found[1]["name_image"].tolist()
+
+
 def test_embeddings_follow_their_pairs_into_the_halves(evidence: Evidence) -> None:
     place = {p.id: n for n, p in enumerate(evidence.images.pairs)}  # type: ignore[union-attr]
     for half in split_evidence(evidence):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from cliplens.errors import InputError, MismatchError
+from cliplens.errors import InputError, MismatchError, PairsError
 from cliplens.pairs import Pairs, Quarantine
 from cliplens.sites import Site
 from cliplens.store import Embeddings, harvest, read_embeddings
@@ -102,6 +102,22 @@ def test_a_cache_of_embeddings_holds_them_in_step_and_sets_nan_aside(tmp_path: P
     assert torch.equal(acts.text, torch.from_numpy(TEXT[rows]))
     assert cache.plan.model.name == "embeddings"
     assert cache.plan.pictures is None
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_released_embeddings_keep_their_identity_and_read_as_nan(dtype: type, tmp_path: Path) -> None:
+    embeddings = Embeddings(IMAGE.astype(dtype), TEXT.astype(dtype))
+    expected = Embeddings(IMAGE.astype(dtype), TEXT.astype(dtype)).identity
+    embeddings.release()
+    assert embeddings.identity == expected
+    assert (len(embeddings), embeddings.image_rows.shape, embeddings.image_rows.dtype) == (N, IMAGE.shape, dtype)
+    assert embeddings.text_rows.strides == (0, 0)
+    pairs = Pairs([f"p{n}" for n in range(N)], None, [f"c{n}" for n in range(N)])
+    with pytest.raises(PairsError, match="nan or inf in its embedding"):
+        harvest(embeddings, pairs, BOTH, tmp_path / "c")
+    only = Embeddings(None, TEXT.astype(dtype))
+    only.release()
+    assert only.image_rows is None
 
 
 def test_half_precision_is_held_as_it_is_and_read_as_float32_with_the_same_identity(tmp_path: Path) -> None:
