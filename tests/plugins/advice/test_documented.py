@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "advice.md").read_text()
 KNOWN_ANSWER = (ROOT / "benchmarks" / "results" / "advice.json").read_text()
-STORED = "".join((ROOT / "benchmarks" / "results" / f"{name}.json").read_text() for name in ("advice", "advice_proof"))
+RESULTS = ("advice", "advice_proof", "advice_proof-own")
+STORED = "".join((ROOT / "benchmarks" / "results" / f"{name}.json").read_text() for name in RESULTS)
 
 
 def test_every_row_of_the_known_answer_is_stored() -> None:
