@@ -1,12 +1,15 @@
 """Try the detectors on pictures of another data set. They were fitted on pictures of the run."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from cliplens import api, keys
-from cliplens.pairs import Decoder
-from cliplens.run import OpenedRun
+from cliplens.errors import InputError
+from cliplens.hooked import HookedCLIP
+from cliplens.pairs import Decoder, Pairs
 from cliplens.studies import with_interval
 from cliplens_plugins.robustness import losses
 from cliplens_plugins.robustness.detectors import detected, trace
@@ -18,9 +21,11 @@ from cliplens_plugins.robustness.tables import rate
 
 Row = dict[str, Any]
 _SEED = 172
+_TRIED = 8
+"""Pictures that are read before the study begins, to refuse a source that has none."""
 
 
-def elsewhere(lab: Lab, guards: list[Guard], source: str) -> list[Row]:
+def elsewhere(lab: Lab, guards: list[Guard], subject: Subject, source: str) -> list[Row]:
     """Return one row per detector and attack on pictures of another data set, clean and attacked.
 
     Nothing is fitted on these pictures: detectors and thresholds come from pictures of the run. `false at 5%` is how
@@ -31,12 +36,9 @@ def elsewhere(lab: Lab, guards: list[Guard], source: str) -> list[Row]:
     Args:
         lab: the study.
         guards: the detectors, of one or more dictionaries.
-        source: the other pairs, as `read_pairs` takes them.
-
-    Raises:
-        PairsError: the source cannot be read as pairs.
+        subject: the other pictures, each with its own caption as its class.
+        source: the name of the other data set.
     """
-    subject = _subject(lab.run, source, len(lab.subject))
     clean = lab.eye.views(subject.pixels, batch=lab.batch)
     right = with_interval(*rate((losses.margins(clean.unit, subject.prototypes, subject.labels) < 0).numpy()))
     aims = {
@@ -65,10 +67,33 @@ def elsewhere(lab: Lab, guards: list[Guard], source: str) -> list[Row]:
     return rows
 
 
-def _subject(run: OpenedRun, source: str, count: int) -> Subject:
+def other_subject(clip: HookedCLIP, source: str) -> Callable[[int], Subject]:
+    """Open another data set, before anything takes long.
+
+    Args:
+        clip: the model that reads the pictures.
+        source: the other pairs, as `read_pairs` takes them.
+
+    Returns:
+        A function of a number that returns as many of its pictures, drawn by id; broken ones are left out.
+
+    Raises:
+        PairsError: the source cannot be read as pairs of pictures and captions.
+        InputError: fewer than two of its pictures can be read.
+    """
     pairs = api.read_pairs(source)
-    order = np.argsort(keys.hashed(keys.text_keys(pairs.ids), _SEED), kind="stable")[:count]
-    found = Decoder(pairs, run.clip.preprocess, True)[np.sort(order)]
-    assert found.images is not None
+    order = np.argsort(keys.hashed(keys.text_keys(pairs.ids), _SEED), kind="stable")
+    _read(clip, pairs, source, order[:_TRIED])  # refuse what cannot be read now
+    return lambda count: _read(clip, pairs, source, order[:count])
+
+
+def _read(clip: HookedCLIP, pairs: Pairs, source: str, chosen: Int64[np.ndarray, " pair"]) -> Subject:
+    found = Decoder(pairs, clip.preprocess, True)[np.sort(chosen)]
     kept = [pairs.ids[int(n)] for n in found.indices]
-    return subject_of_captions(run.clip, kept, found.images, [str(c) for c in found.captions or ()], ())
+    if found.images is None or len(kept) < 2:
+        raise InputError(
+            expected="at least two pictures with captions for --elsewhere",
+            found=f"{len(kept)} among {len(chosen)} that were drawn from {source}",
+            fix="check the paths of its pictures, or pass other pairs",
+        )
+    return subject_of_captions(clip, kept, found.images, [str(c) for c in found.captions or ()], ())

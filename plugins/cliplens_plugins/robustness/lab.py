@@ -150,14 +150,17 @@ def open_lab(run: OpenedRun, asked: AttackOptions) -> Lab:
     eye = Eye(run.clip, run.dictionary)
     large = affordable(run.clip) < _MOST and asked.images is None
     count = affordable(run.clip) if asked.images is None else asked.images
-    whole = subject_of(run, asked.labels, (1 + SPARE) * count, seed=asked.seed)
+    spares = SPARE * count if large and asked.elsewhere is None else max(SPARE * count, _SPARE_LEAST)
+    whole = subject_of(run, asked.labels, count + spares, seed=asked.seed)
     notes = [FEW.format(count)] if large else []
-    main = max(2, min(count, len(whole) // 2)) if len(whole) < (1 + SPARE) * count else count
+    main = max(2, min(count, len(whole) // 2)) if len(whole) < count + spares else count
     subject, spare = rows_of(whole, slice(0, main)), None
     if len(whole) - main >= _SPARE_LEAST:
         spare = rows_of(whole, slice(main, None))
     else:
-        notes.append(f"No detectors and no defences: they need {_SPARE_LEAST} other pictures to be fitted on.")
+        notes.append(NO_DETECTORS.format(_SPARE_LEAST, len(whole) - main))
+        if asked.elsewhere is not None:
+            notes.append(f"Nothing was tried on {asked.elsewhere}, because there are no detectors.")
     books, more = _books(run, asked, scored, eye)
     other, why = _other(run, asked, whole, (subject.pixels.shape[2], subject.pixels.shape[3]))
     batch = min(run.asked.forward_batch, 128)
@@ -168,6 +171,10 @@ def open_lab(run: OpenedRun, asked: AttackOptions) -> Lab:
     return Lab(run, asked, eps, attacks, large, eye, clean, subject, spare, books, other, batch, all_notes)
 
 
+NO_DETECTORS = (
+    "No detectors and no defences: they are fitted on {} other pictures, and {} are left. Make a run with more "
+    "held-out pairs, or ask for more with --images."
+)
 FEW = (
     "Only {} pictures and few attacks, because the model is large for two cores: every interval is wide. On a GPU, ask "
     "for more with --images 200."

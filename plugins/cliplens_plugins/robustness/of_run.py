@@ -7,7 +7,7 @@ from cliplens.run import OpenedRun
 from cliplens.studies import Study
 from cliplens_plugins.robustness import losses, words
 from cliplens_plugins.robustness.checks import foolbox_pgd, masked_gradient_checks
-from cliplens_plugins.robustness.elsewhere import elsewhere
+from cliplens_plugins.robustness.elsewhere import elsewhere, other_subject
 from cliplens_plugins.robustness.eye import Eye, PixelClassifier
 from cliplens_plugins.robustness.findings import findings
 from cliplens_plugins.robustness.guard import adaptive, clean_ups, detection, fitted, refused, spare_views
@@ -44,8 +44,10 @@ def study_of_run(run: OpenedRun, asked: AttackOptions) -> Study:
     """Return the record of the study of a run.
 
     Raises:
-        InputError: the run has one modality or no scores, the labels are unknown, or the model has no preprocess.
+        InputError: the run has one modality or no scores, the labels are unknown, the model has no preprocess, or
+            too few pictures of the other data set can be read.
     """
+    other = None if asked.elsewhere is None else other_subject(run.clip, asked.elsewhere)
     lab = open_lab(run, asked)
     clean = seen(lab, lab.clean.unit)
     found = list(made(lab))
@@ -60,8 +62,8 @@ def study_of_run(run: OpenedRun, asked: AttackOptions) -> Study:
         guards = [fitted(lab, book, spare) for book in lab.books if book.name in (OWN, UNTRAINED)]
         guard = guards[0]
         tables[T_DETECT] = [row for one in guards for row in detection(lab, one, found)]
-        if asked.elsewhere is not None:
-            tables[T_ELSEWHERE] = elsewhere(lab, guards, asked.elsewhere)
+        if other is not None:
+            tables[T_ELSEWHERE] = elsewhere(lab, guards, other(len(lab.subject)), str(asked.elsewhere))
         tables[T_CLEAN], tables[T_ADAPT] = clean_ups(lab, guard), adaptive(lab, guard)
         kept = {"refused": refused(lab, guard), "detector": guard.latents.latents.tolist()}
     pictures = _pictures(lab, found)
