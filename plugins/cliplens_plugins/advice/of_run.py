@@ -131,7 +131,7 @@ NOTES = (
     "`led` is the loss without the latent in the image tower, minus the loss without it in the text tower. Image-led "
     "concepts need images, caption-led ones better captions; if the interval contains 0, there is no advice.",
     "`excess loss` is the most that correcting the pairs could gain. Whether training again on corrected pairs helps "
-    "was not tested on this run; docs/advice.md says when it did in the embedded world.",
+    "was not tested on this run; docs/advice.md says when it did, and when not, in the embedded world.",
 )
 
 

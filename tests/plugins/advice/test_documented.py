@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "advice.md").read_text()
 KNOWN_ANSWER = (ROOT / "benchmarks" / "results" / "advice.json").read_text()
-RESULTS = ("advice", "advice_proof", "advice_proof-own")
+RESULTS = ("advice", "advice_proof", "advice_proof-own", "advice_proof-scratch")
 STORED = "".join((ROOT / "benchmarks" / "results" / f"{name}.json").read_text() for name in RESULTS)
 
 
