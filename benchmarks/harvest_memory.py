@@ -60,7 +60,7 @@ def print_peak(count: int) -> None:
 
 
 def print_hooks(hooks: int, count: int) -> None:
-    """Harvest hooks in this process; print the peak memory in MiB, the CPU seconds of the harvest, and the bytes on disk."""
+    """Harvest hooks in this process; print its peak memory in MiB, the CPU seconds of the harvest, and its bytes."""
     torch.set_num_threads(1)
     clip = cliplens.load("world", device="cpu")
     pairs = cliplens.read_pairs(f"world:{count}")
