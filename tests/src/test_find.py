@@ -1,5 +1,6 @@
 """A good candidate goes with the words more than the best of unrelated latents does."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from cliplens.errors import UnknownNameError
 from cliplens.records import Column, LatentTable, SparseCodes
+from cliplens.run.captioned import CaptionedRows
 from cliplens.run.chance import reached_by_chance
 from cliplens.run.find import GOOD, Candidate, Finder, name_matches
 
@@ -110,7 +112,7 @@ def searched(codes: SparseCodes, captions: list[str], images: list[str]) -> Find
         image_ids=images, caption_ids=captions, indices=lambda asked: {i: ids.index(i) for i in asked}
     )
     finder = Searched(SimpleNamespace(table=table, pairs=pairs, folder=None, asked=None, dictionary=None))
-    finder.__dict__["_rows"] = (codes, captions, finder._units(ids), ids)
+    finder.__dict__["_rows"] = CaptionedRows(codes, ids, captions, finder._units(ids))
     return finder
 
 
@@ -138,13 +140,13 @@ def test_a_caption_with_a_latent_of_its_own_is_found_though_shuffles_reach_as_mu
     of_captions.__dict__["_rows"] = of_pictures._rows
     (best, *_) = of_captions.find("pink")
     assert (best.latent, best.good, best.needed) == (3, True, 0.9)
-    assert of_pictures._needed(of_pictures._said({"pink"})) > 0.99  # four pictures tell nothing
+    assert of_pictures._needed(of_pictures._rows.saying({"pink"})) > 0.99  # four pictures tell nothing
 
 
 def test_captions_are_counted_and_not_their_rows() -> None:
     captions = ["a zorgle"] * 16 + [f"a ring {row // 16}" for row in range(16, 320)]
     finder = searched(sparse(320, 20, 0.3, 0), captions, [f"p{row // 16}" for row in range(320)])
-    finder.__dict__["_rows"] = (*finder._rows[:3], [f"p{row // 16}#0" for row in range(320)])
+    finder.__dict__["_rows"] = replace(finder._rows, ids=[f"p{row // 16}#0" for row in range(320)])
     with pytest.raises(UnknownNameError, match="1 captions with 'zorgle', where 10 are needed"):
         finder.find("zorgle")
 

@@ -19,6 +19,7 @@ from cliplens.errors import InputError, UnknownNameError, unknown_name
 from cliplens.hooked import HookedCLIP
 from cliplens.pairs import Pairs
 from cliplens.records import LatentTable, PairedActs, SparseCodes
+from cliplens.run.captioned import CaptionedRows, whole
 from cliplens.run.chance import reached_by_chance
 from cliplens.run.dictionary import trained_on
 from cliplens.runfolder import RunFolder
@@ -104,11 +105,10 @@ class Finder:
         """
         table = self.run.table
         matches, _ = name_matches(table, words)
-        said = self._said(self._phrases(words))
-        text = self._text_codes(words)
-        nothing = np.full(len(table), np.nan)
-        enough = self._count(said) >= LEAST_PAIRS
-        evidence, reach, level = self._measured(said) if enough else (nothing,) * 3
+        rows, text = self._rows, self._text_codes(words)
+        said = rows.saying(self._phrases(words))
+        enough = rows.pairs(said) >= LEAST_PAIRS
+        evidence, reach, level = rows.measured(said) if enough else (np.full(len(table), np.nan),) * 3
         names = _names(table)
         needed = self._needed(said) if enough else GOOD
         columns = zip(names, matches, text, evidence, reach, level, strict=True)
@@ -118,12 +118,12 @@ class Finder:
         ]
         kept = [c for c in found if c.good or c.name_match > 0 or c.text_match == 1.0]
         if not any(c.good for c in kept):
-            known, count_said = {n for n in names if n and n != UNNAMED}, self._count(said)
+            known, count_said = {n for n in names if n and n != UNNAMED}, rows.pairs(said)
             best = max((c.evidence for c in found if not np.isnan(c.evidence)), default=0.0)
             if enough and (best >= GOOD or not known):
                 raise UnknownNameError(
                     expected=f"a latent whose code goes with {words!r} more than chance allows",
-                    found=f"{count_said} captions with it among {len(set(self._rows[3]))}, "
+                    found=f"{count_said} captions with it among {len(set(rows.ids))}, "
                     f"a highest correlation of {best:.2f}, and {needed:.2f} "
                     f"{'by chance' if needed > GOOD else 'as the least'}",
                     fix="use more pairs, or edit a latent by its number (`steer --edit 17=+4`)",
@@ -139,20 +139,20 @@ class Finder:
 
     def mean_codes(self, words: str) -> Float[np.ndarray, " d_sae"] | None:
         """Return the mean code of each latent over pairs with the words in the caption; None with too few of them."""
-        said = self._said(self._phrases(words))
-        return self._measured(said)[2] if self._count(said) >= LEAST_PAIRS else None
+        said = self._rows.saying(self._phrases(words))
+        return self._rows.measured(said)[2] if self._rows.pairs(said) >= LEAST_PAIRS else None
 
     def _phrases(self, words: str) -> set[str]:
         """Return the words and their synonyms by names of latents whose codes go with the words themselves."""
-        bare = self._said({words.casefold()})
-        if self._count(bare) < LEAST_PAIRS:
+        bare = self._rows.saying({words.casefold()})
+        if self._rows.pairs(bare) < LEAST_PAIRS:
             return {words.casefold()}
-        trusted = self._measured(bare)[0] >= self._needed(bare)
+        trusted = self._rows.measured(bare)[0] >= self._needed(bare)
         return {words.casefold(), *name_matches(self.run.table, words, trusted)[1]}
 
     @cached_property
-    def _rows(self) -> tuple[SparseCodes, list[str], list[str], list[str]]:
-        """Codes of pairs that the dictionary was trained on, their captions, the units to shuffle, and the pairs."""
+    def _rows(self) -> CaptionedRows:
+        """Rows of pairs that the dictionary was trained on; none where the pairs have no captions."""
         parts: list[SparseCodes] = []
         ids: list[str] = []
         for acts in self._acts():
@@ -164,7 +164,8 @@ class Finder:
                 break
         if not self.run.pairs.has_captions:
             parts, ids = [], []
-        return SparseCodes.joined(parts, self.run.dictionary.d_sae), self._captions(ids), self._units(ids), ids
+        codes = SparseCodes.joined(parts, self.run.dictionary.d_sae)
+        return CaptionedRows(codes, ids, self._captions(ids), self._units(ids))
 
     def _acts(self) -> Iterator[PairedActs]:
         source = self.run.dictionary.provenance
@@ -185,8 +186,7 @@ class Finder:
         yield from cache.batches(where["image"], where["text"], keep=keep, batch_size=512)
 
     def _needed(self, said: Bool[np.ndarray, " row"]) -> float:
-        codes, _, units, _ = self._rows
-        needed = max(GOOD, reached_by_chance(codes, said, units=units))
+        needed = max(GOOD, reached_by_chance(self._rows.codes, said, units=self._rows.units))
         return min(needed, CERTAIN) if self.modality == "text" else needed
 
     def _units(self, ids: Sequence[str]) -> list[str]:
@@ -200,30 +200,6 @@ class Finder:
         pairs = self.run.pairs
         row_of = pairs.indices(ids)
         return [str(pairs.caption_at(row_of[i]) or "") for i in ids]
-
-    def _said(self, phrases: set[str]) -> Bool[np.ndarray, " row"]:
-        pattern = re.compile("|".join(_whole(p) for p in sorted(phrases)), re.IGNORECASE)
-        return np.array([bool(pattern.search(caption)) for caption in self._rows[1]], dtype=bool)
-
-    def _count(self, said: Bool[np.ndarray, " row"]) -> int:
-        """Return the number of pairs among some rows: with patches or tokens, a pair has many rows."""
-        return len({pair for pair, has in zip(self._rows[3], said, strict=True) if has})
-
-    def _measured(
-        self, said: Bool[np.ndarray, " row"]
-    ) -> tuple[Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"], Float[np.ndarray, " d_sae"]]:
-        """Return the correlation with the words, and the firing rate and mean code on captions that contain them."""
-        codes, label = self._rows[0], torch.from_numpy(said).double()
-        rows, latents, values = codes.rows.cpu(), codes.latents.cpu(), codes.values.double().cpu()
-        total, squares, with_label, fired = (
-            torch.zeros(codes.d_sae, dtype=torch.float64).index_add_(0, latents, v)
-            for v in (values, values**2, values * label[rows], (values > 0).double() * label[rows])
-        )
-        n, n_said = codes.n_rows, float(label.sum())
-        covariance = with_label / n - total / n * label.mean()
-        spread = (squares / n - (total / n) ** 2).clamp_min(0).sqrt() * label.std(unbiased=False)
-        evidence = torch.where(spread > 0, covariance / spread.clamp_min(1e-12), 0.0).clamp(0, 1)
-        return evidence.numpy(), (fired / n_said).numpy(), (with_label / n_said).numpy()
 
     def _text_codes(self, words: str) -> Float[np.ndarray, " d_sae"]:
         """Codes of the words themselves, relative to the largest; nan without a model or a text side."""
@@ -269,14 +245,9 @@ def name_matches(
             if wanted in (*parts, str(name).casefold()):
                 matches[k] = 1.0
                 synonyms |= set(parts) if trusted is None or trusted[k] else set()
-            elif matches[k] < 1 and re.search(_whole(wanted), str(name).casefold()):
+            elif matches[k] < 1 and re.search(whole(wanted), str(name).casefold()):
                 matches[k] = 0.5
     return matches, synonyms
-
-
-def _whole(words: str) -> str:
-    """Return a pattern of the words, not as a part of longer ones; they may begin or end with a sign, as "c++" does."""
-    return rf"(?<!\w){re.escape(words)}(?!\w)"
 
 
 def _names(table: LatentTable) -> list[str | None]:
