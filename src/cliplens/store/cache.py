@@ -179,9 +179,12 @@ class Cache:
                 found=f"many rows per pair at {', '.join(many)}",
                 fix="read the towers one at a time",
             )
+        # Pages of a mapped file count as memory of the process, so a pass holds few files open.
+        files = lru_cache(maxsize=4)(self._open_file)
         for group in self._groups(keep, batch_size):
             ids = np.concatenate([self._ids(block) for block in group])
-            read = {s: [self.rows(block, s) for block in group] for s in (image, text) if s is not None}
+            sites = [s for s in (image, text) if s is not None]
+            read = {s: [self._stored(block, s, files).float() for block in group] for s in sites}
             if many:
                 ids = np.repeat(ids, np.concatenate([self.counts(block, next(iter(read))) for block in group]))
             rows = {s: torch.cat(parts) if len(parts) > 1 else parts[0] for s, parts in read.items()}
@@ -203,10 +206,15 @@ class Cache:
 
     def stored(self, block: Block, site: Site | str) -> Float[Tensor, "row d_in"]:
         """Return the rows of a block at a site without padding, in the dtype on disk."""
+        return self._stored(block, site, self._file)
+
+    def _stored(
+        self, block: Block, site: Site | str, files: Callable[[str, int], ShardFile]
+    ) -> Float[Tensor, "row d_in"]:
         if not len(block.kept):
             return torch.zeros(0, self.site(site).schema.d_in)
         first, last = int(block.kept[0]), int(block.kept[-1]) + 1
-        found = self._file(str(site), block.shard).read(first, last)
+        found = files(str(site), block.shard).read(first, last)
         whole = last - first == len(block.kept)
         # The file is mapped read-only, so torch needs a copy. It converts float16 faster than NumPy.
         acts = torch.from_numpy(found.copy() if whole else found[block.kept - first])

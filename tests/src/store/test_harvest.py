@@ -375,3 +375,13 @@ def test_each_shard_is_asked_by_its_own_keys(cache: Cache) -> None:
     got = [i for batch in cache.batches(*EMBEDDING, keep=keep, batch_size=8) for i in batch.ids]
     assert np.concatenate(asked).tolist() == cache.keys.tolist()
     assert got == [i for i, kept in zip(cache.ids, held_out(cache.keys, 0.4), strict=True) if kept]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the files that a process has mapped")
+def test_a_pass_holds_few_shards_in_memory(clip: HookedCLIP, tmp_path: Path) -> None:
+    whole = harvest(clip, noise_pairs(70), SITES, tmp_path / "c", forward_batch=2, shard_pairs=6)
+    assert len(whole.records) > 10
+    image, text = EMBEDDING
+    for _ in whole.batches(image, text, batch_size=8):
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "hook_" in line}
+        assert 1 <= len([path for path in mapped if str(tmp_path) in path]) <= 4
