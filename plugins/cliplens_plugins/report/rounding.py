@@ -32,6 +32,7 @@ def rounded(values: Shaped[np.ndarray, "..."], digits: int = DIGITS) -> Any:
         shown = np.where(places >= 0, np.rint(known * power) / power, np.rint(known / power) * power)
     far = np.abs(places) > _EXACT
     shown[far] = [float(f"{value:.{digits}g}") for value in known[far]]
+    shown = np.where(np.isinf(shown), known, shown)  # the largest float64s round to more than there is
     if finite.all():
         return shown.tolist()
     boxed = shown.astype(object)

@@ -38,3 +38,8 @@ def test_rows_stay_rows_and_what_is_not_finite_is_none() -> None:
     assert rounded(np.array([[1.0, np.nan], [np.inf, 2.123456]])) == [[1.0, None], [None, 2.1235]]
     assert rounded(np.zeros((0, 3))) == []
     assert rounded(np.array([1.5], dtype=np.float32)) == [1.5]
+
+
+def test_the_largest_numbers_stay_finite() -> None:
+    largest = np.finfo(np.float64).max
+    assert rounded(np.array([largest, -largest])) == [largest, -largest]
