@@ -97,7 +97,8 @@ class _Comparison:
 
     def __init__(self, judge: str, what: str, left: TopEmbeddings, right: TopEmbeddings, top: int) -> None:
         self.judge, self.what = judge, what
-        self._tops = left.samples.table(), right.samples.table()
+        table = left.samples.table()
+        self._tops = table, table if right is left else right.samples.table()
         self.drawn = drawn_latents(len(self._tops[0]))
         self._rows = left.rows(), right.rows()
         if what == "cross":

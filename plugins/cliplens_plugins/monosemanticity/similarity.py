@@ -9,7 +9,7 @@ from torch import Tensor
 
 Score = Callable[[Float[np.ndarray, "latent m m"], Float[np.ndarray, "latent m m"]], Float[np.ndarray, "latent m m"]]
 """Function of S+ and S- that gives the score of each entry."""
-_CHUNK = 256
+_CHUNK = 64
 
 
 def averaged(

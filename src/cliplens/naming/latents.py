@@ -39,6 +39,7 @@ def name_latents(
         PluginError: the namer does not return one name per latent.
     """
     naming = half_of(evidence, first=True) if scorers else whole(evidence)
+    trim_memory()
     given = {"images": namer.from_images(naming), "captions": namer.from_captions(naming)}
     for source, names in given.items():
         if len(names) != evidence.d_sae:

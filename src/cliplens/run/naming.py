@@ -20,6 +20,7 @@ from cliplens.run.context import RunContext
 from cliplens.run.dictionary import SitePair, by_modality, scored_on
 from cliplens.sites import MODALITIES, Modality, Site
 from cliplens.store import Cache, Embeddings
+from cliplens.store.memory import trim_memory
 from cliplens.stream import stream
 
 EMBEDDING = "hook_embedding"
@@ -38,6 +39,7 @@ def name_found(
     clip = context.clip
     embed = None if isinstance(clip, Embeddings) or clip.text is None else partial(embed_texts, clip)
     evidence = evidence_for(context, exemplars, alive)
+    trim_memory()  # of the batches that were read
     judges = () if context.judge is None else (context.judge,)
     return name_latents(evidence, namer, scorers=scorers, embed=embed, judges=judges)
 

@@ -37,7 +37,7 @@ from cliplens.tally import TopSamples, all_reduce, shards, tally
 ROWS = 1024
 EXEMPLARS = 64
 """Number of top samples per latent and modality from which names are made and on which they are tested."""
-_TRIMMED = 8
+_TRIMMED = 4
 """Batches after which freed memory returns to the system. What metrics keep of a batch lies between what they free, so
 the rest of the heap would grow with the pairs."""
 SHOWN = 20

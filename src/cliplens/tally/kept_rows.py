@@ -4,6 +4,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from cliplens.store.memory import trim_memory
+
+_TRIMMED = 2**24
+"""Bytes after which the memory of copied parts goes back to the system."""
+
 
 class KeptRows:
     """Rows in the order in which they were added. Memory stays near that of the rows, also while some are dropped.
@@ -42,10 +47,14 @@ class KeptRows:
         if len(self._parts) != 1:
             width = self._parts[0].shape[1] if self._parts else 0
             out = torch.empty(len(self), width, dtype=self._parts[0].dtype if self._parts else torch.float32)
-            start = 0
+            start = freed = 0
             while self._parts:
                 part = self._parts.pop(0)
                 out[start : start + len(part)] = part
-                start += len(part)
+                start, freed = start + len(part), freed + part.nbytes
+                del part
+                if freed > _TRIMMED:
+                    trim_memory()  # parts are small, and would stay beside the whole
+                    freed = 0
             self._parts = [out]
         return self._parts[0]
