@@ -7,6 +7,7 @@ namer and controls. A pair has `--k` concepts of as many as there are latents, e
 its caption, and the dictionary's decoder rows are these directions, so that nearly all latents live. The table gives
 the seconds of each step, those of `cliplens report` and `cliplens export table` as whole commands, and the CPU seconds
 and the peak memory of `cliplens score`, which names and reports too. `--also LATENTSxPAIRS` adds rows.
+The results with several threads (`--threads 2`) have a file of their own, `scaling-2-threads.json`.
 """
 
 import json
@@ -44,6 +45,8 @@ def main() -> None:
     """Print a row per number of latents, and further rows."""
     also = (["65536x100000"], "further rows, LATENTSxPAIRS each")
     with bench(__file__, __doc__, widths=[4096, 16384, 65536], pairs=25_000, also=also, d_in=512, k=32) as b:
+        if b.args.threads > 1:
+            b.variant(f"{b.args.threads}-threads")
         heads = {"latents": "d", "living": "d", "pairs": "d", **{f"{step}, s": ".1f" for step in STEPS}}
         heads |= {
             "report, s": ".1f",
@@ -52,7 +55,8 @@ def main() -> None:
             "peak, MiB": ".0f",
             "CPU ms a living latent": ".1f",
         }
-        b.table(f"`cliplens score`, d_in {b.args.d_in}, k {b.args.k}", heads)
+        threads = f", {b.args.threads} threads" if b.args.threads > 1 else ""
+        b.table(f"`cliplens score`, d_in {b.args.d_in}, k {b.args.k}{threads}", heads)
         sizes = [(width, b.args.pairs) for width in b.args.widths]
         sizes += [(int(width), int(pairs)) for width, pairs in (row.split("x") for row in b.args.also)]
         for width, pairs in sizes:
