@@ -11,6 +11,7 @@ from cliplens.statistics import (
     auroc,
     auroc_interval,
     benjamini_hochberg,
+    exact_interval,
     mean_and_deviation,
     mean_difference,
     mean_interval,
@@ -44,6 +45,14 @@ def test_wilson_interval_equals_scipys(hits: int, n: int) -> None:
     exact = binomtest(hits, n).proportion_ci(method="wilson")
     low, high = wilson_interval(hits / n, n)
     assert (float(low), float(high)) == pytest.approx((exact.low, exact.high), abs=1e-12)
+
+
+def test_exact_intervals_equal_scipys() -> None:
+    hits, n = np.array([0.0, 1, 5, 9, 10, 3]), np.array([10.0, 10, 10, 10, 10, 3])
+    for level in (0.5, 0.95, 0.9995):
+        found = exact_interval(hits, n, level)
+        expected = [binomtest(int(k), int(m)).proportion_ci(level) for k, m in zip(hits, n, strict=True)]
+        np.testing.assert_allclose(np.array(found).T, expected, atol=1e-9)
 
 
 def test_wilson_interval_of_no_samples_is_nan() -> None:

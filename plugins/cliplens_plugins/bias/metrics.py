@@ -6,11 +6,10 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest
 from torch import Tensor
 
 from cliplens.errors import InputError
-from cliplens.statistics import auroc, wilson_interval
+from cliplens.statistics import auroc, exact_interval, wilson_interval
 
 Reference = Literal["uniform", "pool"]
 Labels = Int[np.ndarray, " item"]
@@ -75,11 +74,8 @@ def accuracy_intervals(
     )
 
     def of_worst(error: float) -> tuple[float, float]:
-        hits = np.rint(found.cells[known] * sizes).astype(int)
-        exact = [
-            binomtest(int(k), int(n)).proportion_ci(1 - error / len(sizes)) for k, n in zip(hits, sizes, strict=True)
-        ]
-        return min(cell.low for cell in exact), min(cell.high for cell in exact)
+        low, high = exact_interval(np.rint(found.cells[known] * sizes), sizes, 1 - error / len(sizes))
+        return float(low.min()), float(high.min())
 
     def of_mean(error: float) -> tuple[float, float]:
         low, high = wilson_interval(found.mean, len(right), 1 - error)

@@ -14,5 +14,6 @@ from cliplens.statistics.differences import ratio_difference as ratio_difference
 from cliplens.statistics.differences import share_difference as share_difference
 from cliplens.statistics.discovery import benjamini_hochberg as benjamini_hochberg
 from cliplens.statistics.moments import mean_and_deviation as mean_and_deviation
+from cliplens.statistics.wilson import exact_interval as exact_interval
 from cliplens.statistics.wilson import mean_share_interval as mean_share_interval
 from cliplens.statistics.wilson import wilson_interval as wilson_interval

@@ -1,9 +1,10 @@
-"""Wilson's score interval of a share, and of the mean of shares of several repetitions."""
+"""Intervals of a share: Wilson's, that of Clopper and Pearson, and that of the mean of several repetitions."""
 
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import betaincinv
 from scipy.stats import norm
 from scipy.stats import t as student
 
@@ -40,6 +41,30 @@ def wilson_interval(share: Numbers, n: Numbers, level: float = 0.95) -> tuple[An
         low, high = np.clip(np.minimum(centre - half, share), 0, 1), np.clip(np.maximum(centre + half, share), 0, 1)
     known = n > 0
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+def exact_interval(hits: Numbers, n: Numbers, level: float = 0.95) -> tuple[Any, Any]:
+    """Return the interval of Clopper and Pearson of a share: hits of n samples. It covers at least at its level.
+
+    Args:
+        hits: number of hits, from 0 to n.
+        n: number of samples, at least 1.
+        level: coverage of the interval.
+
+    Returns:
+        Lower and upper limits in [0, 1], of the shape of the input.
+
+    Source: Clopper and Pearson, Biometrika 26:404 (1934).
+
+    >>> low, high = exact_interval(9, 10)
+    >>> round(float(low), 3), round(float(high), 3)
+    (0.555, 0.997)
+    """
+    hits, n = np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    tail = (1 - level) / 2
+    low = np.where(hits > 0, betaincinv(np.maximum(hits, 1), n - hits + 1, tail), 0.0)
+    high = np.where(hits < n, betaincinv(hits + 1, np.maximum(n - hits, 1), 1 - tail), 1.0)
+    return low, high
 
 
 def mean_share_interval(
