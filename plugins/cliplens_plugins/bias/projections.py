@@ -1,5 +1,6 @@
 """Published ways to remove an attribute from embeddings by a linear map."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -63,7 +64,9 @@ def leace(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"]) -> Any:
     Source: Belrose et al., arXiv 2306.03819; their package.
     """
     try:
-        from concept_erasure import LeaceEraser
+        with warnings.catch_warnings():  # the package calls torch.jit.script, which torch deprecates, when it is imported
+            warnings.simplefilter("ignore", FutureWarning)
+            from concept_erasure import LeaceEraser
     except ImportError as error:
         raise MissingExtraError(
             expected="the package concept-erasure for LEACE", found="none", fix="pip install 'cliplens[bias]'"
