@@ -64,7 +64,7 @@ def leace(rows: Float[Tensor, "row d"], labels: Int[Tensor, " row"]) -> Any:
     Source: Belrose et al., arXiv 2306.03819; their package.
     """
     try:
-        with warnings.catch_warnings():  # the package calls torch.jit.script, which torch deprecates, when it is imported
+        with warnings.catch_warnings():  # the package uses torch.jit.script, which is deprecated
             warnings.simplefilter("ignore", FutureWarning)
             from concept_erasure import LeaceEraser
     except ImportError as error:
