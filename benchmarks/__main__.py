@@ -1,13 +1,14 @@
 """Run the benchmark scripts one after the other.
 
     python -m benchmarks all                  the short form: the tables of README, within an hour on two cores
-    python -m benchmarks all --long           every table of README and docs; prints the hours of each script
+    python -m benchmarks all --long           every table of README and docs; prints the minutes of each script
     python -m benchmarks world.py scoring.py  some of them
     python -m benchmarks peers                other libraries beside this one, each in an environment of its own
     python -m benchmarks versions             the lowest and newest dependencies, other Pythons, TransformerLens 4
     python -m benchmarks --list               what would run, with its options
 
-Every script writes RESULTS/NAME.json. If a script fails, the others still run, and the failure is reported at the end.
+Every script writes RESULTS/NAME.json, or RESULTS/short/NAME.json where its short form measures less. If a script
+fails, the others still run, and the failure is reported at the end.
 """
 
 import argparse
@@ -97,7 +98,9 @@ def main() -> None:
         for command in chosen.values():
             print(shlex.join(["python", *command[1:]]))
         return
+    started = time.perf_counter()
     failed = [name for name, command in chosen.items() if not run(name, command)]
+    print(f"\n{len(chosen)} scripts: {(time.perf_counter() - started) / 60:.0f} minutes", flush=True)
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
@@ -117,7 +120,8 @@ def commands(scripts: list[str], *, long: bool, results: Path = RESULTS) -> dict
     for name, form in known.items():
         options = form.long if long or (name in scripts and form.short is None) else form.short
         if options is not None and (name in scripts or "all" in scripts):
-            found[name] = [sys.executable, str(HERE / name), *shlex.split(options), "--results", str(results)]
+            folder = results if options == form.long else results / "short"  # beside the tables of the long form
+            found[name] = [sys.executable, str(HERE / name), *shlex.split(options), "--results", str(folder)]
     return found
 
 
@@ -126,7 +130,7 @@ def run(name: str, command: list[str]) -> bool:
     print(f"\n## {name}\n", flush=True)
     started = time.perf_counter()
     done = subprocess.run(command, check=False).returncode == 0
-    print(f"\n{name}: {(time.perf_counter() - started) / 3600:.2f} hours{'' if done else ', failed'}", flush=True)
+    print(f"\n{name}: {(time.perf_counter() - started) / 60:.1f} minutes{'' if done else ', failed'}", flush=True)
     return done
 
 

@@ -184,7 +184,7 @@ class Bench:
         path = folder / f"{self._name}.json"
         result = {
             "name": self._name,
-            "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+            "command": _command(sys.argv),
             "date": datetime.now(UTC).date().isoformat(),
             "commit": _commit(),
             "machine": machine(self.args.threads, self.args.device),
@@ -196,6 +196,12 @@ class Bench:
         }
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
         return path
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return the command line without the folder of the results, which is a path of one machine."""
+    kept = [word for n, word in enumerate(words[1:], 1) if "--results" not in (word, words[n - 1])]
+    return shlex.join(["python", f"benchmarks/{Path(words[0]).name}", *kept])
 
 
 @contextmanager

@@ -107,3 +107,17 @@ def test_the_short_form_is_part_of_the_long_one() -> None:
     assert set(runner.commands(["all"], long=False)) < set(runner.commands(["all"], long=True)) == set(runner.SCRIPTS)
     with pytest.raises(SystemExit, match=r"found wrong\.py"):
         runner.commands(["wrong.py"], long=False)
+
+
+def test_a_short_form_that_measures_less_does_not_replace_the_results_of_the_long_one() -> None:
+    short, long = (runner.commands(["all"], long=long) for long in (False, True))
+    for name, command in short.items():
+        same = runner.SCRIPTS[name].short == runner.SCRIPTS[name].long
+        assert (command == long[name]) is same
+        assert command[-1].endswith("results" if same else "short")
+    assert {command[-1] for command in long.values()} == {str(runner.RESULTS)}
+
+
+def test_the_command_in_a_result_names_no_folder_of_the_machine() -> None:
+    words = ["/home/me/benchmarks/world.py", "--pairs", "8", "--results", "/home/me/here", "--seeds", "0", "1"]
+    assert shared._command(words) == "python benchmarks/world.py --pairs 8 --seeds 0 1"
