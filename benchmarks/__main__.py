@@ -58,6 +58,7 @@ SCRIPTS: dict[str, Form] = {
     "comparison.py": Form(None, "--architectures topk"),
     "sweep.py": Form(None, ""),
     "naming.py": Form(None, "--seeds 2 3 4 5 --judge"),
+    "vision_language_namer.py": Form(None, "--models 0 --threads 2"),
     "naming_scale.py": Form(None, ""),
     "threshold.py": Form(None, ""),
     "scaling.py": Form(None, ""),

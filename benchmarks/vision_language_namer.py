@@ -11,9 +11,12 @@ It tells nothing about real models and their weights, except that pictures, ques
 and what a right name is, are those of `naming.py`.
 """
 
+import argparse
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +37,18 @@ WORLD = 77
 """Seed of the world whose scenes the model is trained on; those scored have seed 0."""
 WORDS: tuple[Namer, ...] = (VocabularyNamer(), CaptionNamer(), NeighbourNamer(), ApartNamer())
 SOURCES = ("images", "captions", "final", "final, shuffled")
+
+
+def model_at(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, float]:
+    """Train the model of a seed, unless the folder holds it. Return what it cost."""
+    kept = folder / "training_cost.json"
+    if not kept.exists():
+        cost = trained(
+            folder, pairs=args.trained_on, world_seed=WORLD, seed=seed, tower=args.tower, language=args.language
+        )
+        kept.write_text(json.dumps(cost))
+    found: dict[str, float] = json.loads(kept.read_text())
+    return found
 
 
 def tables(b: Bench, found: dict[str, Counted]) -> None:
@@ -69,18 +84,24 @@ def between_models(b: Bench, runs: list[list[Named]]) -> None:
 
 
 def main() -> None:
-    options = {"pairs": 20480, "seeds": [4, 5], "models": [0, 1], "trained_on": 24000, "tower": 60, "language": 150}
+    options: dict[str, Any] = {
+        "pairs": 20480,
+        "seeds": [4, 5],
+        "models": [0, 1],
+        "trained_on": 24000,
+        "tower": 60,
+        "language": 150,
+    }
+    options["kept"] = ("", "folder that keeps trained models; those in it are not trained again")
     with bench(__file__, __doc__, **options) as b, tempfile.TemporaryDirectory() as folder:
         place, a = Path(folder), b.args
         os.environ["CLIPLENS_ENDPOINT_CACHE"] = str(place / "answers")
         known = set(world_pairs(a.trained_on, seed=WORLD).ids) & set(world_pairs(a.pairs).ids)
         assert not known, "the model must not see a scored scene"
+        models = Path(a.kept) if a.kept else place
         b.table("Training", {"model": "", "parameters": "d", "CPU seconds": ".0f", "loss of the answers": ".3f"})
         for seed in a.models:
-            cost = trained(
-                place / f"model{seed}", pairs=a.trained_on, world_seed=WORLD, seed=seed, tower=a.tower,
-                language=a.language,
-            )  # fmt: skip
+            cost = model_at(models / f"model{seed}", seed, a)
             b.row(f"seed {seed}", int(cost["parameters"]), cost["CPU seconds"], cost["loss of the answers"])
         found = {namer.name: Counted() for namer in WORDS}
         found |= {f"transformers, model {seed}": Counted() for seed in a.models}
@@ -93,7 +114,7 @@ def main() -> None:
                 count = found[namer.name]
                 count.named[namer.name].append(count_right(namer, evidence, answers(table), count, seed))
             for model in a.models:
-                os.environ["CLIPLENS_LOCAL_MODEL"] = str(place / f"model{model}")
+                os.environ["CLIPLENS_LOCAL_MODEL"] = str(models / f"model{model}")
                 namer, count = TransformersNamer(give_up_after=10_000), found[f"transformers, model {model}"]
                 count.named[namer.name].append(count_right(namer, evidence, answers(table), count, seed))
         tables(b, found)
