@@ -37,9 +37,9 @@ from cliplens.tally import TopSamples, all_reduce, shards, tally
 ROWS = 1024
 EXEMPLARS = 64
 """Number of top samples per latent and modality from which names are made and on which they are tested."""
-_TRIMMED = 4
-"""Batches after which freed memory returns to the system. What metrics keep of a batch lies between what they free, so
-the rest of the heap would grow with the pairs."""
+_TRIMMED = 2**26
+"""Numbers of dense codes after which freed memory returns to the system: each batch at 65,536 latents. What metrics keep
+of a batch lies between what they free, so the rest of the heap would grow with the pairs."""
 SHOWN = 20
 """Number of top samples saved in the run folder."""
 
@@ -117,12 +117,15 @@ def _pairs_of(context: RunContext, ids: Sequence[str]) -> dict[str, Pair]:
 
 
 def _watched(batches: Iterator[Batch], tops: Sequence[TopSamples], *, shown: bool) -> Iterator[Batch]:
-    for number, batch in enumerate(Bar(batches, desc="scoring", unit="batch", disable=not shown)):
+    coded = 0
+    for batch in Bar(batches, desc="scoring", unit="batch", disable=not shown):
         for top in tops:
             top.update(batch)
         yield batch
-        if number % _TRIMMED == 0:
+        coded += len(batch.ids) * batch.codes.d_sae
+        if coded >= _TRIMMED:
             trim_memory()
+            coded = 0
 
 
 def held_out_batches(context: RunContext, *, of_all: bool = False) -> Iterator[Batch]:
