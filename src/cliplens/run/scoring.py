@@ -38,8 +38,8 @@ ROWS = 1024
 EXEMPLARS = 64
 """Number of top samples per latent and modality from which names are made and on which they are tested."""
 _TRIMMED = 2**26
-"""Numbers of dense codes after which freed memory returns to the system: each batch at 65,536 latents. What metrics keep
-of a batch lies between what they free, so the rest of the heap would grow with the pairs."""
+"""Numbers of dense codes after which freed memory returns to the system: each batch at 65,536 latents. What metrics
+keep of a batch lies between what they free, so the rest of the heap would grow with the pairs."""
 SHOWN = 20
 """Number of top samples saved in the run folder."""
 
