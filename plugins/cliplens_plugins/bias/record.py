@@ -8,6 +8,8 @@ import numpy as np
 from cliplens.studies import with_interval
 from cliplens_plugins.bias.study import Measured
 
+FEW = 39
+"""Random sets from which on a change outside all of theirs is called different: one more set is so in 5 % of cases."""
 PLANTED_NOTES = (
     "The data are drawings of the world: red and blue circles and squares. In the training images the colour follows "
     "from the shape at the planted rate; the test images are balanced.",
@@ -40,10 +42,11 @@ def findings(found: Sequence[Measured]) -> list[str]:
     ablated = next((f for n, f in by_name.items() if n.startswith("ablate top") and " of " not in n), None)
     if random and ablated is not None:
         change = none["leakage, linear"][0] - ablated["leakage, linear"][0]
-        of_random = float(np.mean([none["leakage, linear"][0] - f["leakage, linear"][0] for f in random]))
+        of_random = [none["leakage, linear"][0] - f["leakage, linear"][0] for f in random]
         says.append(
             f"Ablating the latents that carry the attribute lowers the AUC of the linear probe by {change:.3f}; "
-            f"ablating as many random latents, by {of_random:.3f} on average."
+            f"ablating as many random latents, by {np.mean(of_random):.3f} on average ({len(random)} draws, "
+            f"{min(of_random):.3f} to {max(of_random):.3f}). {_beside_draws(change, of_random)}"
         )
     costly = [n for n, f in by_name.items() if n != "none" and f.get("R@1", 1.0) < none.get("R@1", 0.0) - 0.05]
     if costly:
@@ -52,6 +55,17 @@ def findings(found: Sequence[Measured]) -> list[str]:
             "attribute, captions that differ only in it cannot be told apart."
         )
     return says
+
+
+def _beside_draws(change: float, of_random: Sequence[float]) -> str:
+    """Return whether the draws can tell a change from theirs: outside both ends of fewer than 39 is no 5 % level.
+
+    >>> _beside_draws(0.2, [0.1, 0.3]), _beside_draws(0.4, [0.1, 0.3])
+    ('It lies among the draws.', 'It lies outside the draws; so few of them are a hint and no test.')
+    """
+    if min(of_random) <= change <= max(of_random):
+        return "It lies among the draws."
+    return f"It lies outside the draws{'' if len(of_random) >= FEW else '; so few of them are a hint and no test'}."
 
 
 def _best_worst_group(by_name: Mapping[str, dict[str, Any]], kind: str) -> str:

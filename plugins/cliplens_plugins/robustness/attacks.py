@@ -53,11 +53,11 @@ def attacks_of(lab: Lab, eps: float) -> list[Attack]:
 
 
 def _sets(book: Book) -> list[tuple[str, Tensor]]:
-    """Return the sets of latents that attacks are restricted to: classes, random sets of equal size, all living."""
+    """Return the sets of latents that attacks are restricted to: classes, a random set as large as each, all living."""
     found = []
     for name in book.classes:
         found.append((name, book.groups.of(name)))
-        found += [(f"random as {name}", mask) for mask in book.random[name][:1]]
+        found.append((f"random as {name}", book.attacked[name]))
     found.append(("all", book.scored.alive))
     return [(name, torch.as_tensor(mask)) for name, mask in found]
 

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from cliplens_plugins.robustness.options import CONTROLS, FEWEST_CONTROLS
+
 app = typer.Typer(add_completion=False)
 
 
@@ -44,7 +46,10 @@ def attack(
     rule: Annotated[
         Literal["modality", "modality_paper", "modality_significant"], typer.Option(help="Column with the classes.")
     ] = "modality",
-    controls: Annotated[int, typer.Option(help="Random sets of latents per class.", min=1)] = 1,
+    controls: Annotated[
+        int,
+        typer.Option(help="Random sets of latents that the share of each class is compared with.", min=FEWEST_CONTROLS),
+    ] = CONTROLS,
     seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0)] = 0,
 ) -> None:
     """Attack pictures, and measure what the model says, which class of latents moves, and what defends.

@@ -5,6 +5,7 @@ from typing import Any
 
 CLEAR = 0.05
 """Difference of mean AUROCs below which one detector is not called better."""
+AGAINST_ONE = "difference to this draw"
 Row = Mapping[str, Any]
 Tables = Mapping[str, Sequence[Row]]
 NOTHING_TO_LOSE = (
@@ -143,16 +144,16 @@ def _elsewhere(rows: Sequence[Row]) -> list[str]:
 def _classes(rows: Sequence[Row], largest: float) -> list[str]:
     says = []
     for goal in ("picture", "caption"):
-        here = [r for r in rows if r["goal"] == goal and r["eps"] == largest and r["difference"] is not None]
+        here = [r for r in rows if r["goal"] == goal and r["eps"] == largest and r[AGAINST_ONE] is not None]
         if not here:
             continue
-        more = [r["latents"] for r in here if ends(r["difference"])[0] > 0]
-        fewer = [r["latents"] for r in here if ends(r["difference"])[1] < 0]
+        more = [r["latents"] for r in here if ends(r[AGAINST_ONE])[0] > 0]
+        fewer = [r["latents"] for r in here if ends(r[AGAINST_ONE])[1] < 0]
         told = ", ".join(f"{r['latents']} {lead(r['nearer to the target']):.3f}" for r in here)
         says.append(
             f"Latents moved to those of another {goal} bring pictures nearer to its caption than to their own: {told} "
-            f"(eps {largest:g}). More than as many random latents: {', '.join(more) or 'none'}; fewer: "
-            f"{', '.join(fewer) or 'none'}."
+            f"(eps {largest:g}). More than one draw of as many random latents: {', '.join(more) or 'none'}; fewer: "
+            f"{', '.join(fewer) or 'none'}. Another draw is another attack and may say otherwise."
         )
     return says
 
@@ -162,10 +163,19 @@ def _shares(rows: Sequence[Row], reference: float) -> list[str]:
     told = []
     for row in here:
         classes = [name for name in ("ImgD", "TextD", "CrossD") if row.get(name) is not None]
-        told.append(f"{row['dictionary']}: " + ", ".join(f"{name} {row[name]}" for name in classes))
+        each = ", ".join(f"{name} {row[name]}" for name in classes)
+        told.append(f"{row['dictionary']}: {each} ({_against_random(row, classes)})")
     if not told:
         return []
     return [f"Share of the change over share of the energy, margin attack at {reference:g}. {'; '.join(told)}."]
+
+
+def _against_random(row: Row, classes: Sequence[str]) -> str:
+    """Return which classes move more and less than random sets of latents as large as they are."""
+    known = {name: ends(cell) for name in classes if (cell := row.get(f"{name} beyond random")) is not None}
+    more = [name for name, (low, _) in known.items() if low > 0]
+    less = [name for name, (_, high) in known.items() if high < 0]
+    return f"more than random sets as large: {', '.join(more) or 'none'}; less: {', '.join(less) or 'none'}"
 
 
 def _words(rows: Sequence[Row]) -> list[str]:

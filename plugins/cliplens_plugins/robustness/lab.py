@@ -25,7 +25,7 @@ from cliplens.studies import (
     twin_of,
 )
 from cliplens_plugins.robustness.eye import Eye, Reader, View
-from cliplens_plugins.robustness.options import ATTACKS
+from cliplens_plugins.robustness.options import ATTACKS, CONTROLS
 from cliplens_plugins.robustness.pgd import LEVEL, Budget
 from cliplens_plugins.robustness.subject import Subject, prototypes_of, subject_of, targets
 
@@ -67,8 +67,9 @@ class AttackOptions:
     """Pairs of another data set, on whose pictures the detectors are tried."""
     reseed: bool = True
     """Train the dictionary again from another seed."""
-    controls: int = 1
-    """Random sets of latents per class."""
+    controls: int = CONTROLS
+    """Random sets of latents that the share of each class is compared with; below `FEWEST_CONTROLS`, none is called
+    different. Attacks restricted to random latents take one set, because each set is another attack."""
     rule: ClassRule = "modality"
     seed: int = 0
 
@@ -86,6 +87,9 @@ class Book:
     reader: Reader
     groups: LatentGroups
     random: dict[str, Bool[np.ndarray, "draw d_sae"]]
+    """Per class, the sets that its share is compared with."""
+    attacked: dict[str, Bool[np.ndarray, " d_sae"]]
+    """Per class, the one random set that an attack is restricted to."""
     scored: ScoredClasses
 
     @property
@@ -230,8 +234,10 @@ def _books(run: OpenedRun, asked: AttackOptions, scored: ScoredClasses, eye: Eye
 def _book(name: str, reader: Reader, scored: ScoredClasses, asked: AttackOptions) -> Book:
     groups = LatentGroups.from_classes(scored.classes)
     draws = max(1, asked.controls)
-    random = {of: matched_sets(groups.of(of), scored.rates, draws, seed=asked.seed) for of in CLASSES}
-    return Book(name, reader, groups, random, scored)
+    one, random = (
+        {of: matched_sets(groups.of(of), scored.rates, n, seed=asked.seed) for of in CLASSES} for n in (1, draws)
+    )
+    return Book(name, reader, groups, random, {of: sets[0] for of, sets in one.items()}, scored)
 
 
 def _other(

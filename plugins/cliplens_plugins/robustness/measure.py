@@ -51,8 +51,10 @@ class Made:
     noise_right: Bool[np.ndarray, " sample"]
     """Where the class is right under noise of equal norm."""
     moved: dict[str, Float[np.ndarray, "sample set_and_all"]]
-    """Per dictionary: energies of the change of each set of latents."""
+    """Per dictionary: energies of the change of each set of latents. At other eps than the reference of the run's own
+    dictionary alone."""
     noise_moved: dict[str, Float[np.ndarray, "sample set_and_all"]]
+    """The same under noise of equal norm; of the margin attack at the reference eps alone."""
     other_right: Bool[np.ndarray, " sample"] | None
     """Where the other model is right."""
     traces: dict[str, Trace]
@@ -109,8 +111,13 @@ def _made(lab: Lab, attack: Attack, eps: float) -> Made:
     assert view.acts is not None
     assert of_noise.acts is not None
     before = lab.clean.acts
-    moved = {b.name: energies(b.reader, b.masks, view.acts, before) for b in lab.books}
-    noise = {b.name: energies(b.reader, b.masks, of_noise.acts, before) for b in lab.books}
+    here = eps == lab.reference
+    moved = {b.name: energies(b.reader, b.masks, view.acts, before) for b in lab.books if here or b is lab.own}
+    noise = {
+        b.name: energies(b.reader, b.masks, of_noise.acts, before)
+        for b in lab.books
+        if here and attack.kind == "zero-shot margin"
+    }
     kept = {b.name: trace(view, b.reader) for b in lab.books} if attack.kind in TRACED else {}
     return Made(
         attack.kind, attack.latents, eps, seen(lab, view.unit),

@@ -20,7 +20,11 @@ from cliplens_plugins.robustness.tables import Row, by_eps, crossings, outcomes,
 NOTES = (
     "Accuracies under attack are upper bounds: a stronger attack may lower them. Ten steps are enough to compare, not "
     "for a claim of robustness; --strong takes 100 steps and five starts.",
-    "A share of 1 says that a class moves as much as its clean energy suggests. Small classes have wide intervals.",
+    "A share of 1 says that a class moves as much as its clean energy suggests. Small classes have wide intervals. "
+    "`random as` is the median of random sets of equal size and similar firing rates, with the range of 95 % of them. "
+    "The interval of `beyond random` covers the pictures and the draw of the set.",
+    "Random latents that are attacked, that detect, or that are cleaned up are one draw each. Their intervals do not "
+    "cover the draw, so another one may come out otherwise.",
     "Attacks on latents change pre-activations, because top-k passes no gradient to a silent latent.",
     "Detectors were fitted with one attack and one eps; the row says which. Found only counts where the false alarms "
     "beside it came out near the rate.",

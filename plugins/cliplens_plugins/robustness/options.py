@@ -3,6 +3,10 @@
 from cliplens.errors import InputError, unknown_name
 
 ATTACKS = ("margin", "ce", "feature", "caption", "class", "goal")
+CONTROLS = 199
+"""Random sets of latents that the share of each class is compared with."""
+FEWEST_CONTROLS = 39
+"""Fewest random sets: a class that is one more of them lies outside all 39 in 2 of 40 cases, which is 5 %."""
 
 
 def levels_in(text: str | None) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from cliplens.statistics import wilson_interval
 from cliplens.studies import with_interval
 from cliplens_plugins.robustness.lab import Book, Lab
 from cliplens_plugins.robustness.measure import Made, Seen
-from cliplens_plugins.robustness.shares import energies, relative_shares
+from cliplens_plugins.robustness.shares import Interval, Ratios, energies
 
 Row = dict[str, Any]
 NOISE = "noise of equal norm"
@@ -75,7 +75,10 @@ _WAYS = ("image_to_text", "text_to_image")
 
 
 def shares(lab: Lab, found: Sequence[Made]) -> list[Row]:
-    """Return, per attack at the reference eps and dictionary, the share of each class divided by its clean energy."""
+    """Return, per attack and dictionary, the share of each class divided by its clean energy, beside random sets.
+
+    Dictionaries other than the run's own are shown at the reference eps.
+    """
     assert lab.clean.acts is not None
     rows = []
     for book in lab.books:
@@ -92,25 +95,28 @@ def _share(
     book: Book, kind: str, latents: str, eps: float, moved: Float[np.ndarray, "sample set"], clean: np.ndarray
 ) -> Row:
     classes = book.classes
-    found = relative_shares(moved, clean)
+    found = Ratios.of(moved, clean)
     row: Row = {"dictionary": book.name, "attack": kind, "latents": latents, "eps": eps}
-    row |= {name: None if np.isnan(found[n][0]) else with_interval(*found[n]) for n, name in enumerate(classes)}
+    row |= {name: _cell(found.share(n)) for n, name in enumerate(classes)}
     at = len(classes)
-    for name in classes:
-        draws = len(book.random[name])
-        row[f"random as {name}"] = _mean([v[0] for v in found[at : at + draws]])
-        at += draws
+    for n, name in enumerate(classes):
+        sets = range(at, at + len(book.random[name]))
+        row[f"random as {name}"] = _cell(found.typical(sets))
+        row[f"{name} beyond random"] = _cell(found.beyond(n, sets))
+        at += len(sets)
     return row
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    """Return the mean of the values that are known; None if none is."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else None
+def _cell(figure: Interval) -> str | None:
+    """Return a figure with its interval; None if it is not known."""
+    return None if np.isnan(figure[0]) else with_interval(*figure)
 
 
 def crossings(found: Sequence[Made], seed: int = 0) -> list[Row]:
-    """Return, per class, how many pictures say the target's caption, and the difference to random latents."""
+    """Return, per class, how many pictures say the target's caption, and the difference to one draw of random latents.
+
+    Each draw is another attack, so there is one. The interval of the difference is over pictures, not over the draw.
+    """
     rows = []
     for made in found:
         if not made.kind.startswith("latents to") or made.latents.startswith("random"):
@@ -122,8 +128,12 @@ def crossings(found: Sequence[Made], seed: int = 0) -> list[Row]:
             "eps": made.eps,
             "says the target": with_interval(*rate(made.seen.says_target)),
             "nearer to the target": with_interval(*rate(made.seen.nearer_target)),
-            "random latents, nearer": with_interval(*rate(control[0].seen.nearer_target)) if control else None,
-            "difference": with_interval(*paired(made.seen.nearer_target, control[0].seen.nearer_target, seed))
+            "one draw of random latents, nearer": with_interval(*rate(control[0].seen.nearer_target))
+            if control
+            else None,
+            "difference to this draw": with_interval(
+                *paired(made.seen.nearer_target, control[0].seen.nearer_target, seed)
+            )
             if control
             else None,
             "zero-shot": with_interval(*rate(made.seen.right)),
@@ -138,8 +148,8 @@ def crossings(found: Sequence[Made], seed: int = 0) -> list[Row]:
                     "eps": made.eps,
                     "says the target": with_interval(*rate(made.seen.says_target)),
                     "nearer to the target": with_interval(*rate(made.seen.nearer_target)),
-                    "random latents, nearer": None,
-                    "difference": None,
+                    "one draw of random latents, nearer": None,
+                    "difference to this draw": None,
                     "zero-shot": with_interval(*rate(made.seen.right)),
                 }
             )

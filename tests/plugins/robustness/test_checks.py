@@ -17,7 +17,7 @@ from cliplens_plugins.robustness import (
     trace,
     zero_shot,
 )
-from cliplens_plugins.robustness.findings import NOTHING_TO_LOSE, findings
+from cliplens_plugins.robustness.findings import AGAINST_ONE, NOTHING_TO_LOSE, findings
 from cliplens_plugins.robustness.of_run import (
     T_ADAPT,
     T_CHECKS,
@@ -113,6 +113,10 @@ def test_an_attack_through_a_clean_up_is_stronger_than_one_that_ignores_it(eye: 
 
 def test_findings_say_what_the_tables_hold_and_failed_checks_first() -> None:
     cell = "0.500 (0.400 to 0.600)"
+    shares = {
+        **{"ImgD": cell, "TextD": cell, "CrossD": cell, "ImgD beyond random": "-0.3 (-0.400 to -0.100)"},
+        **{"TextD beyond random": "0.9 (-0.100 to 4.000)", "CrossD beyond random": "0.3 (0.100 to 0.400)"},
+    }
     outcome = {"latents": "-", "zero-shot, equal noise": cell, "zero-shot, other model": cell}
     tables = {
         T_EPS: [{"attack": "none", "latents": "-", "eps 4": cell}],
@@ -120,9 +124,9 @@ def test_findings_say_what_the_tables_hold_and_failed_checks_first() -> None:
             {"attack": "none", "eps": 0.0, "zero-shot": "0.900 (0.8 to 1.0)", **outcome},
             {"attack": "zero-shot margin", "eps": 4.0, "zero-shot": "0.100 (0.0 to 0.2)", **outcome},
         ],
-        T_SHARES: [{"dictionary": "own", "attack": "zero-shot margin", "eps": 4.0, "ImgD": cell, "CrossD": cell}],
+        T_SHARES: [{"dictionary": "own", "attack": "zero-shot margin", "eps": 4.0, **shares}],
         T_CROSS: [
-            {"goal": "picture", "latents": name, "eps": 4.0, "nearer to the target": cell, "difference": difference}
+            {"goal": "picture", "latents": name, "eps": 4.0, "nearer to the target": cell, AGAINST_ONE: difference}
             for name, difference in (("ImgD", "-0.2 (-0.3 to -0.1)"), ("CrossD", "0.2 (0.1 to 0.3)"))
         ],
         T_CHECKS: [{"check": "large eps", "accuracy": 0.3, "compared with": 0.0, "holds": False}],
@@ -154,7 +158,8 @@ def test_findings_say_what_the_tables_hold_and_failed_checks_first() -> None:
     assert "falls from 0.900 to 0.100 at 4" in told
     assert "gets 0.700 of the pictures misclassified and not found, one that ignores it 0.300" in told
     assert "Latents do no better than a linear probe" in told
-    assert "More than as many random latents: CrossD; fewer: ImgD." in told
+    assert "More than one draw of as many random latents: CrossD; fewer: ImgD. Another draw" in told
+    assert f"own: ImgD {cell}, TextD {cell}, CrossD {cell} (more than random sets as large: CrossD; less: ImgD)" in told
     assert "does not read words" in told
     assert findings({T_OUTCOMES: tables[T_OUTCOMES][:1]}, 4.0, 4.0) == []
     blind = [{**row, "zero-shot": "0.000 (0.000 to 0.390)"} for row in tables[T_OUTCOMES]]
