@@ -56,7 +56,9 @@ def cell(value: Any) -> str:
         half = None if value["high"] is None else value["high"] - value["value"]
         shown = [None if n is None else f"{n:.{digits}f}" for n in (value["value"], half)]
         return "-" if shown[0] is None else shown[0] if shown[1] is None else f"{shown[0]} ± {shown[1]}"
-    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return "-" if value is None else f"{value:,d}" if type(value) is int and abs(value) >= 1000 else str(value)
 
 
 if __name__ == "__main__":
