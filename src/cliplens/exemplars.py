@@ -41,6 +41,7 @@ from jaxtyping import Int32
 from PIL import Image
 
 from cliplens.errors import DamagedError, PairsError
+from cliplens.exemplar_tables import check_columns, check_range, shapes_of, thumbnail_path
 from cliplens.files import atomic_write, partial_path
 from cliplens.pairs import open_image
 from cliplens.progress import Bar
@@ -115,15 +116,13 @@ def load_exemplars(folder: Path) -> tuple[Exemplars | None, Exemplars | None]:
     """Read the exemplars of images and of texts that `save_exemplars` wrote; None for a modality that was not saved.
 
     Raises:
-        DamagedError: the table cannot be read, or names a thumbnail that is missing.
+        DamagedError: the table cannot be read, has columns of other types, or names a thumbnail that is missing.
     """
     try:
-        table = pq.read_table(folder / TABLE, read_dictionary=_REPEATED).select(_SCHEMA.names).combine_chunks()
-        shapes = {
-            k.decode(): tuple(map(int, v.decode().split("x")))
-            for k, v in (table.schema.metadata or {}).items()
-            if k.endswith(b"_shape")
-        }
+        table = pq.read_table(folder / TABLE, read_dictionary=_REPEATED).select(_SCHEMA.names)
+        shapes = shapes_of(table.schema.metadata or {})
+        check_columns(table, _SCHEMA, optional=("caption", "image"), file=folder / TABLE)
+        table = table.cast(_HELD).combine_chunks()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedError(
             expected=f"the exemplars of a run in {folder}",
@@ -153,28 +152,20 @@ def load_positions(folder: Path) -> dict[tuple[Modality, int, int], PositionActi
     """Read the activations that `save_positions` wrote; empty without a file.
 
     Raises:
-        DamagedError: the file cannot be read.
+        DamagedError: the file cannot be read, or holds something else.
     """
     if not (folder / POSITIONS).exists():
         return {}
     try:
         table = pq.read_table(folder / POSITIONS, schema=_POSITIONS_SCHEMA)
+        check_columns(table, _POSITIONS_SCHEMA, optional=("starts", "ends"), file=folder / POSITIONS)
+        return _positions_of(table)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedError(
             expected=f"{POSITIONS} of a run in {folder}",
             found=f"{type(error).__name__}: {error}",
             fix="score the run again",
         ) from error
-    found: dict[tuple[Modality, int, int], PositionActivations] = {}
-    for latent, modality, rank, rows, cols, values, starts, ends in zip(
-        *(table.column(name).to_pylist() for name in _POSITIONS_SCHEMA.names), strict=True
-    ):
-        grid = (rows, cols) if rows else None
-        spans = tuple(zip(starts or (), ends or (), strict=True))
-        found["image" if modality == "image" else "text", latent, rank] = PositionActivations(
-            np.array(values), grid, spans
-        )
-    return found
 
 
 def strongest(exemplars: Exemplars | None, top: int) -> Exemplars | None:
@@ -257,12 +248,14 @@ def _repeated(at: Int32[np.ndarray, " row"], texts: Sequence[str | None]) -> pa.
     )
 
 
-def _read(modality: Modality, table: pa.Table, shapes: dict[str, tuple[int, ...]], folder: Path) -> Exemplars | None:
+def _read(modality: Modality, table: pa.Table, shapes: dict[str, tuple[int, int]], folder: Path) -> Exemplars | None:
     if f"{modality}_shape" not in shapes:
         return None
     shape = shapes[f"{modality}_shape"]
     try:
         own = table.filter(pc.equal(table.column("modality"), modality)).combine_chunks()
+        for name, count in zip(("latent", "rank"), shape, strict=True):
+            check_range(name, own.column(name), count)
         names = own.column("id").combine_chunks()
         _, first, of_name = np.unique(names.indices.to_numpy(), return_index=True, return_inverse=True)
         order = np.argsort(first)  # pairs in the order of their first rows, as they were saved
@@ -271,21 +264,25 @@ def _read(modality: Modality, table: pa.Table, shapes: dict[str, tuple[int, ...]
         at, values = np.full(shape, -1, dtype=np.int64), np.zeros(shape)
         at[latents, ranks], values[latents, ranks] = place, own.column("value").to_numpy()
         rows = own.take(first[order])
-    except (IndexError, TypeError, ValueError, pa.ArrowException) as error:
+        texts = [rows.column(name).to_pylist() for name in ("id", "image", "caption")]
+    except (IndexError, TypeError, ValueError, MemoryError, pa.ArrowException) as error:
         raise DamagedError(
             expected=f"samples of {shape[0]} latents with at most {shape[1]} ranks in {folder}",
             found=f"{type(error).__name__}: {error}",
             fix="write them again with run --resume",
         ) from error
-    of_pair = zip(*(rows.column(name).to_pylist() for name in ("id", "image", "caption")), strict=True)
-    pairs = tuple(Pair(pair_id, _thumbnail_path(folder, image), caption) for pair_id, image, caption in of_pair)
+    pairs = tuple(Pair(one, thumbnail_path(folder, image), caption) for one, image, caption in zip(*texts, strict=True))
     return Exemplars(modality, pairs, at, values)
 
 
-def _thumbnail_path(folder: Path, name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = folder / "images" / Path(name).name
-    if not path.exists():
-        raise DamagedError(expected=f"the thumbnail {path}", found="no such file", fix="score the run again")
-    return path
+def _positions_of(table: pa.Table) -> dict[tuple[Modality, int, int], PositionActivations]:
+    found: dict[tuple[Modality, int, int], PositionActivations] = {}
+    for latent, modality, rank, rows, cols, values, starts, ends in zip(
+        *(table.column(name).to_pylist() for name in _POSITIONS_SCHEMA.names), strict=True
+    ):
+        grid = (rows, cols) if rows else None
+        spans = tuple(zip(starts or (), ends or (), strict=True))
+        found["image" if modality == "image" else "text", latent, rank] = PositionActivations(
+            np.array(values, dtype=np.float64), grid, spans
+        )
+    return found

@@ -1,15 +1,26 @@
 """Exemplars survive the disk, whatever their pairs are called, and are there whole or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from cliplens.errors import DamagedError
-from cliplens.exemplars import THUMBNAIL, TINY, load_exemplars, save_exemplars
-from cliplens.records import Exemplars, Pair
+from cliplens.exemplars import (
+    POSITIONS,
+    TABLE,
+    THUMBNAIL,
+    TINY,
+    load_exemplars,
+    load_positions,
+    save_exemplars,
+    save_positions,
+)
+from cliplens.records import Exemplars, Pair, PositionActivations
 from cliplens.sites import Modality
 
 NASTY = ("../../etc/passwd", "a/b\\c", "CON", "name", "NAME", "x" * 400, "späßig 😀", "", "a\nb", "%2e%2e")
@@ -127,3 +138,66 @@ def test_a_table_cannot_make_the_reader_leave_the_folder(tmp_path: Path) -> None
     pq.write_table(table.set_column(6, "image", [away]), tmp_path / "exemplars.parquet")
     with pytest.raises(DamagedError, match=r"images/outside\.png"):
         load_exemplars(tmp_path)
+
+
+def of_others(folder: Path, name: str, values: list[Any], kind: pa.DataType) -> None:
+    """Save exemplars, and give a column other values, as another program could."""
+    save_exemplars(folder, exemplars("image", [Pair(str(n), None, None) for n in range(5)]), None)
+    table = pq.read_table(folder / TABLE)
+    column = pa.array((values * len(table))[: len(table)], kind)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), folder / TABLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kind"),
+    [
+        *((name, [1], pa.int64()) for name in ("id", "modality", "caption", "image")),
+        *((name, [None], pa.null()) for name in ("id", "modality", "latent", "rank", "value")),
+        *((name, [None, "1"], pa.string()) for name in ("id", "modality")),
+        ("id", [b"a"], pa.binary()),
+        ("id", [{"a": 1}], pa.struct([("a", pa.int64())])),
+        ("caption", [["x"]], pa.list_(pa.string())),
+        *((name, ["0"], pa.string()) for name in ("latent", "value")),
+        *((name, [True, False], pa.bool_()) for name in ("latent", "rank", "value")),
+        *((name, [0.0], pa.float64()) for name in ("latent", "rank")),
+        *((name, [-1], pa.int32()) for name in ("latent", "rank")),
+        *((name, [2**40], pa.int64()) for name in ("latent", "rank")),
+        *(("image", [text], pa.string()) for text in ("..", "", "x" * 5000)),
+    ],
+)
+def test_a_column_of_another_kind_is_damage(name: str, values: list[Any], kind: pa.DataType, tmp_path: Path) -> None:
+    of_others(tmp_path, name, values, kind)
+    with pytest.raises(DamagedError):
+        load_exemplars(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_other_encodings_of_a_column_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    of_others(tmp_path, "id", ["a", "b"], kind)
+    of_others(tmp_path / "wide", "latent", [0], pa.uint64())
+    images, _ = load_exemplars(tmp_path)
+    assert images is not None
+    assert {p.id for p in images.pairs} == {"a", "b"}
+    assert load_exemplars(tmp_path / "wide")[0] is not None
+
+
+@pytest.mark.parametrize("text", ["2", "2x2x2", "-2x2", "2x", "99999999x99999999", "9" * 5000 + "x1", "\xff"])
+def test_a_shape_that_no_run_has_is_damage(text: str, tmp_path: Path) -> None:
+    save_exemplars(tmp_path, exemplars("image", [Pair(str(n), None, None) for n in range(5)]), None)
+    table = pq.read_table(tmp_path / TABLE).replace_schema_metadata({b"image_shape": text.encode("latin1")})
+    pq.write_table(table, tmp_path / TABLE)
+    with pytest.raises(DamagedError, match="a number of latents and one of ranks"):
+        load_exemplars(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("latent", [None]), ("values", [None]), ("modality", [None]), ("starts", [[1, 2, 3]])]
+)
+def test_positions_of_another_kind_are_damage(name: str, values: list[Any], tmp_path: Path) -> None:
+    save_positions(tmp_path, {("text", 0, 0): PositionActivations(np.ones(2), None, ((0, 1), (1, 2)))})
+    assert len(load_positions(tmp_path)) == 1
+    table = pq.read_table(tmp_path / POSITIONS)
+    column = pa.array(values, table.schema.field(name).type)
+    pq.write_table(table.set_column(table.column_names.index(name), name, column), tmp_path / POSITIONS)
+    with pytest.raises(DamagedError):
+        load_positions(tmp_path)

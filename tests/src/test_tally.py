@@ -332,6 +332,43 @@ def test_rows_that_are_kept_are_those_of_one_tensor() -> None:
     assert rows.joined().shape[0] == 0
 
 
+@pytest.mark.parametrize("before", [None, torch.ones(2, 3, dtype=torch.float16)])
+def test_rows_can_be_added_after_nothing_was_joined(before: Tensor | None) -> None:
+    rows = KeptRows()
+    if before is not None:
+        rows.add(before)
+        rows.keep(torch.tensor([], dtype=torch.int64))
+    nothing = rows.joined()
+    assert nothing.shape == (0, 0 if before is None else 3)
+    assert nothing.dtype == (torch.float32 if before is None else torch.float16)
+    rows.add(torch.eye(3))
+    assert torch.equal(rows.joined(), torch.eye(3))
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_the_wider_dtype_is_kept_whichever_comes_first(wide_first: bool) -> None:
+    counts, halves = torch.tensor([[1, 5]], dtype=torch.int32), torch.tensor([[0.5, 0.25]])
+    latent, order = torch.tensor([2]), (1, -1)[not wide_first]
+    added, parts = Sums(), []
+    for rows in (halves, counts)[::order]:
+        added.add_rows("x", latent, rows, 3)
+        parts.append(Sums())
+        parts[-1].add_rows("x", latent, rows, 3)
+    merged, loaded = Sums(), Sums()
+    for part in parts:
+        merged.merge(part)
+    loaded.load_state(parts[0].state())
+    loaded.add_rows("x", latent, (counts if wide_first else halves), 3)
+    single = Sums()
+    for value in (0.5, 1)[::order]:
+        single.add("x", value)
+    assert float(single["x"]) == 1.5
+    for sums in (added, merged, loaded):
+        assert sums["x"].dtype == torch.float64
+        assert sums["x"][2].tolist() == [1.5, 5.25]
+    assert parts[0]["x"][2].tolist() == ([0.5, 0.25] if wide_first else [1, 5]), "what is merged stays as it was"
+
+
 def test_rows_of_counts_take_half_the_memory_and_merge_as_counts() -> None:
     one, other = Sums(), Sums()
     for sums in (one, other):

@@ -23,12 +23,15 @@ class KeptRows:
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
+        self._nothing = torch.empty(0, 0)
+        """No rows, of the width and dtype of those that were added last."""
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
 
     def add(self, rows: Float[Tensor, "row d"]) -> None:
         """Add rows."""
+        self._nothing = rows.new_empty(0, rows.shape[1])
         if len(rows):
             self._parts.append(rows)
 
@@ -44,9 +47,12 @@ class KeptRows:
 
     def joined(self) -> Float[Tensor, "row d"]:
         """Return all rows as one tensor, which takes their place. Each part is freed once it is copied."""
-        if len(self._parts) != 1:
-            width = self._parts[0].shape[1] if self._parts else 0
-            out = torch.empty(len(self), width, dtype=self._parts[0].dtype if self._parts else torch.float32)
+        if not self._parts:
+            return self._nothing
+        if len(self._parts) > 1:
+            first = self._parts[0]
+            out = torch.empty(len(self), first.shape[1], dtype=first.dtype)
+            del first
             start = freed = 0
             while self._parts:
                 part = self._parts.pop(0)

@@ -10,6 +10,8 @@ from torch import Tensor
 class Sums:
     """Named tensors that are only added to. Sums are float64, counts int64; rows of counts int32.
 
+    Where a sum and what is added to it differ in dtype, the wider one is kept.
+
     >>> sums = Sums()
     >>> sums.add("rows", 3)
     >>> sums.add("rows", 4)
@@ -25,10 +27,7 @@ class Sums:
         # torch would make a Python float a float32.
         term = torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
         term = term.to(torch.float64 if term.is_floating_point() else torch.int64)
-        if name in self._held:
-            self._held[name] += term
-        else:
-            self._held[name] = term.clone()
+        self._plus(name, term)
 
     def add_per_latent(
         self, name: str, latents: Int64[Tensor, " firing"], values: Shaped[Tensor, " firing"] | None, d_sae: int
@@ -47,7 +46,8 @@ class Sums:
         dtype = torch.int32 if rows.dtype == torch.int32 else torch.float64
         if name not in self._held:
             self._held[name] = rows.new_zeros(d_sae, rows.shape[1], dtype=dtype)
-        self._held[name].index_add_(0, latents, rows.to(dtype))
+        held = self._widened(name, dtype)
+        held.index_add_(0, latents, rows.to(held.dtype))
 
     def __contains__(self, name: object) -> bool:
         return name in self._held
@@ -66,10 +66,7 @@ class Sums:
     def merge(self, other: "Sums") -> None:
         """Add the sums of another instance."""
         for name, value in other._held.items():
-            if name in self._held:
-                self._held[name] += value
-            else:
-                self._held[name] = value.clone()
+            self._plus(name, value)
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of every sum."""
@@ -78,3 +75,15 @@ class Sums:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Replace the state by one that `state` returned."""
         self._held = {name: value.clone() for name, value in state.items()}
+
+    def _plus(self, name: str, term: Shaped[Tensor, "..."]) -> None:
+        if name in self._held:
+            self._widened(name, term.dtype).add_(term)
+        else:
+            self._held[name] = term.clone()
+
+    def _widened(self, name: str, dtype: torch.dtype) -> Tensor:
+        """Return the sum of that name, in place where its dtype holds `dtype` too, else in the wider one."""
+        held = self._held[name]
+        self._held[name] = held.to(torch.promote_types(held.dtype, dtype))
+        return self._held[name]
