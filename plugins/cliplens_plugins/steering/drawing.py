@@ -18,7 +18,7 @@ from cliplens_plugins.steering.context import steer
 from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.pipeline_inputs import inputs
 from cliplens_plugins.steering.request import SteeringRequest
-from cliplens_plugins.steering.samples import Sample, check_counts, samples_of
+from cliplens_plugins.steering.samples import Sample, samples_of
 from cliplens_plugins.steering.sources import Run
 
 Pictures = list[Image.Image]
@@ -78,23 +78,27 @@ def through_generator(
     """Draw the steered embeddings of samples of a run."""
     draw = registry.find("generators", generator).make(Generator)
     labels, given = samples
+    apart = bool(request.prompts or request.images)  # so that each can be drawn again alone
     columns, movement = [], []
     plain = run.embed(given)
     each = each_of(steering)
     for dose in request.ordered_doses:
         condition = _steered(run, given, [one.at_dose(dose) for one in each])
-        columns.append([p for seed in request.all_seeds for p in draw.generate(condition, seed=seed)])
+        columns.append([p for seed in request.all_seeds for p in _generated(draw, condition, seed, apart=apart)])
         movement.append({"embedding moved": float((condition - plain).norm() / plain.norm())})
     return Strip(of_every_seed(labels, request.all_seeds), columns, movement)
+
+
+def _generated(draw: Generator, condition: Float[Tensor, "sample d_embed"], seed: int, *, apart: bool) -> Pictures:
+    """Return the pictures of a seed: where they are drawn apart, each from the noise of the first row."""
+    return [p for rows in (condition.split(1) if apart else (condition,)) for p in draw.generate(rows, seed=seed)]
 
 
 def _steered(run: Run, samples: Sequence[Any], each: Sequence[Any]) -> Float[Tensor, "sample d_embed"]:
     """Return the steered embeddings of samples, each with its own steering if there are several."""
     if len(each) == 1:
         return run.embed(samples, each[0])
-    check_counts({"samples": len(samples), "--reference": len(each)})
-    wide = [samples[n % len(samples)] for n in range(len(each))]
-    return torch.cat([run.embed([sample], one) for sample, one in zip(wide, each, strict=True)])
+    return torch.cat([run.embed([sample], one) for sample, one in zip(samples, each, strict=True)])
 
 
 def each_of(steering: Any) -> tuple[Any, ...]:
@@ -156,7 +160,7 @@ def _drawn(
     """Return the pictures of one call, and how far activations and conditioning moved."""
     where: dict[str, Any] = {"site": request.site, "part": request.part, "window": request.window}
     with torch.no_grad(), steer(pipeline, steering, **where) as moved:
-        seeds = [torch.Generator().manual_seed(seed + n) for n in call.samples]
+        seeds = [torch.Generator().manual_seed(seed) for _ in call.samples]
         made = _called(pipeline, call.inputs, seeds if len(seeds) > 1 else seeds[0])
     if not hasattr(made, "images"):
         raise InputError(
@@ -183,10 +187,28 @@ def _called(pipeline: Any, given: dict[str, Any], generator: Any) -> Any:
 
 
 def samples_to_draw(run: Run, request: SteeringRequest, keep: Any, count: int) -> tuple[list[str], Sequence[Any]]:
-    """Return labels and samples: prompts, pictures from files, or held-out pairs of the run."""
-    if request.prompts:
-        return list(request.prompts), list(request.prompts)
-    if request.images:
-        opened = [picture_at(path) for path in request.images]
-        return [path.name for path in request.images], opened
-    return run.held_out_samples(count, keep)
+    """Return labels and samples: prompts, pictures from files, or held-out pairs of the run.
+
+    Raises:
+        InputError: there are prompts and pictures, or another number of references than of either.
+    """
+    if not request.prompts and not request.images:
+        return run.held_out_samples(count, keep)
+    if request.prompts and request.images:
+        raise InputError(
+            expected="--prompt or --image, because this generator draws one embedding",
+            found=f"{len(request.prompts)} --prompt and {len(request.images)} --image",
+            fix="leave out one of them; to mix a picture into a prompt, pass it as --reference with --mix",
+        )
+    samples = samples_of(request)
+    return [s.label for s in samples], [s.prompt if s.image is None else picture_at(s.image) for s in samples]
+
+
+def as_trained(request: SteeringRequest, generator: str, samples: Sequence[Any]) -> list[Any]:
+    """Return captions in the form that the generator was trained on, and pictures as they are.
+
+    Raises:
+        InputError: the generator does not know a word.
+    """
+    draw = registry.find("generators", generator).make(Generator)
+    return [draw.long_forms([s], seed=request.seed)[0] if isinstance(s, str) else s for s in samples]

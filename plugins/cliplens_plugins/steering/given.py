@@ -27,16 +27,19 @@ def reference_of(given: str) -> Image.Image | str:
     """Return the reference picture, or the caption.
 
     Raises:
-        InputError: it ends like a picture file, and there is no such file; or the file is no whole picture.
+        InputError: it is empty, or ends like a picture file and there is none, or the file is no whole picture.
 
     >>> reference_of("a red ring")
     'a red ring'
     """
+    if not given.strip():
+        raise InputError(
+            expected="a picture file, or a caption, for --reference",
+            found=f"{given!r}",
+            fix="pass for example --reference 'a blue circle'",
+        )
     ends_like_a_picture = Path(given).suffix.lower() in IMAGE_SUFFIXES
-    try:
-        there = Path(given).is_file()
-    except (OSError, ValueError):  # too long for a file name
-        there = False
+    there = not is_caption(given)
     if not there and ends_like_a_picture:
         raise InputError(
             expected="a picture file, or a caption, for --reference",
@@ -44,3 +47,11 @@ def reference_of(given: str) -> Image.Image | str:
             fix="check the path; a caption must not end like the name of a picture",
         )
     return picture_at(given) if there else given
+
+
+def is_caption(given: str) -> bool:
+    """Return whether a reference is a caption, because it names no file."""
+    try:
+        return not Path(given).is_file()
+    except (OSError, ValueError):  # too long for a file name
+        return True

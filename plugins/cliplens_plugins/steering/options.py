@@ -110,7 +110,10 @@ Size = Annotated[str | None, _how(help="Width and height of a pipeline's picture
 Scheduler = Annotated[str | None, _how(help="Scheduler of a pipeline: euler, ddim, ...; default its own.")]
 Strength = Annotated[float | None, _how(help="How much of --image is drawn anew, 0 to 1.")]
 Seed = Annotated[int, _how(min=0, help="Seed of the noise, the same for every dose.")]
-Seeds = Annotated[str | None, _how(help="Several seeds, 0,1,2: every sample is drawn with each.")]
+Seeds = Annotated[
+    str | None,
+    _how(help="Several seeds, 0,1,2: every sample is drawn with each. A seed gives all samples the same noise."),
+]
 Classes = Annotated[str | None, _scored(help="Classes for zero-shot classification by CLIP itself: 'cat,dog'.")]
 Measure = Annotated[
     str | None,

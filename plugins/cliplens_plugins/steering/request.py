@@ -1,7 +1,9 @@
 """Hold and check the options of one steering session."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cliplens.api import DTYPES
 from cliplens.errors import InputError
@@ -106,6 +108,35 @@ class SteeringRequest:
         self._check_mix()
         self._check_measure()
         self._check_references()
+        self._check_doses()
+        self._check_repeats()
+
+    def _check_doses(self) -> None:
+        if not any(self.doses):
+            raise InputError(
+                expected="a dose that edits",
+                found="dose 0 alone, at which nothing is edited",
+                fix="pass for example --dose 0,1",
+            )
+
+    def _check_repeats(self) -> None:
+        """Refuse a dose, a seed or a sample that is given twice, which would count as more than there is."""
+        kinds = (self.prompts, self.images, self.ip_images, self.reference)
+        count = max(map(len, kinds))
+        samples = [tuple(str(given[n % len(given)]) for given in kinds if given) for n in range(count)]
+        each: dict[str, Sequence[Any]] = {
+            "doses": self.doses,
+            "seeds": self.seeds,
+            "samples": [", ".join(sample) for sample in samples],
+        }
+        for name, values in each.items():
+            again = next((v for n, v in enumerate(values) if v in values[:n]), None)
+            if again is not None:
+                raise InputError(
+                    expected=f"{name} that differ",
+                    found=f"{repr(again) if isinstance(again, str) else format(again, 'g')} twice",
+                    fix="leave one of them out",
+                )
 
     def _check_references(self) -> None:
         """Check that every reference can be opened, and that there is one unless they are mixed in."""

@@ -17,6 +17,7 @@ from cliplens.sites import Modality
 from cliplens_plugins.steering.answers import is_answering
 from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.control import RandomControl
+from cliplens_plugins.steering.drawing import as_trained
 from cliplens_plugins.steering.figures import NO_EFFECT, Rows
 from cliplens_plugins.steering.given import reference_of
 from cliplens_plugins.steering.mixing import Mixed, mixed_latents, moved, scored
@@ -163,7 +164,9 @@ class _Session:
                 found="--reference without a run",
                 fix="pass the folder of a finished run",
             )
-        return [self.run.codes(reference) for reference in self.references]
+        generator = "none" if self.request.pipeline else self._generator()
+        drawn = self.references if generator == "none" else as_trained(self.request, generator, self.references)
+        return [self.run.codes(reference) for reference in drawn]
 
 
 def do(request: SteeringRequest) -> dict[str, Any]:

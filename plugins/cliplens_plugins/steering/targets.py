@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from cliplens import registry
-from cliplens.contracts import AttributeReader, Generator
+from cliplens.contracts import AttributeReader
 from cliplens.errors import InputError, PluginError
 from cliplens.sites import Site
 from cliplens_plugins.steering import clip_steering, readers
@@ -17,13 +17,14 @@ from cliplens_plugins.steering.choosing import Choice
 from cliplens_plugins.steering.drawing import (
     Plain,
     Strip,
+    as_trained,
     each_of,
     samples_to_draw,
     through_generator,
     through_pipeline,
 )
 from cliplens_plugins.steering.figures import Rows, standing_still, with_mean
-from cliplens_plugins.steering.given import picture_at
+from cliplens_plugins.steering.given import is_caption, picture_at
 from cliplens_plugins.steering.opening import open_pipeline
 from cliplens_plugins.steering.parsing import aimed_at
 from cliplens_plugins.steering.pictures import burnt, sharpness
@@ -194,10 +195,18 @@ class GeneratorTarget:
         count = max(least, request.pairs or DRAWN) if measures else (request.pairs or DRAWN)
         keep = self._not_yet if request.judge is None else lambda _: True
         labels, given = samples_to_draw(self.run, request, keep, count)
-        if request.prompts:
-            drawing = registry.find("generators", self.generator).make(Generator)
-            given = drawing.long_forms([str(prompt) for prompt in given], seed=request.seed)
-        return labels, given
+        return labels, as_trained(request, self.generator, given) if request.prompts else given
+
+    def _rewritten(self) -> list[str]:
+        """Return notes on prompts and references that are written out."""
+        said = {"drawn": self.request.prompts, "mixed in": [r for r in self.request.reference if is_caption(r)]}
+        notes = [
+            f"{text!r} is {how} as {written!r}"
+            for how, texts in said.items()
+            for text, written in zip(texts, as_trained(self.request, self.generator, texts), strict=True)
+            if text != written
+        ]
+        return list(dict.fromkeys(notes))
 
     def over_doses(self, steering: Any) -> Outcome:
         """Return a strip of a few pictures, and success on more pictures if the generator has a reader."""
@@ -211,11 +220,7 @@ class GeneratorTarget:
         own = request.prompts or request.images or len(request.all_seeds) > 1
         strip = whole.first(request.pairs or (len(whole.labels) if own else DRAWN))
         rows, notes = _of_pictures(request, strip)
-        notes += [
-            f"{said!r} is drawn as {given!r}"
-            for said, given in zip(*self._samples, strict=True)
-            if said != given and request.prompts
-        ]
+        notes += self._rewritten()
         more: dict[str, Any] = {"aim": aim}
         if measures:
             figures, suggested = readers.attributes(self.generator, str(aim), request.ordered_doses, whole.columns)

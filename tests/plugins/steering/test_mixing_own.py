@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from cliplens import edits as ed
 from cliplens.errors import InputError, MismatchError
 from cliplens.runfolder import RunFolder
 from cliplens_plugins.steering import targets
 from cliplens_plugins.steering.command import app
 from cliplens_plugins.steering.given import picture_at
 from cliplens_plugins.steering.mixing import RANDOM, REFERENCE, mixed_latents
+from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.samples import check_counts
 from cliplens_plugins.steering.sources import Run
 
@@ -191,3 +194,61 @@ def test_counts_of_samples() -> None:
     assert check_counts({"--prompt": 1, "--reference": 3}) == 3
     with pytest.raises(InputError, match="2 --prompt, 3 --reference"):
         check_counts({"--prompt": 2, "--reference": 3})
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "options"),
+    [
+        ("sd15", {"prompts": ("a red x", "the blue z")}),
+        ("unclip", {"prompts": ("a red x", "the blue z")}),
+        ("unclip-img2img", {"images": (Path("own.png"), Path("own2.png"))}),
+        ("sd15", {"ip_images": (Path("own.png"), Path("own2.png")), "ip_adapter": Path("ip-adapter.safetensors")}),
+    ],
+)
+def test_a_sample_is_drawn_again_alone_with_the_seed_of_its_label(
+    here: Path, tmp_path: Path, pipeline: str, options: dict[str, Any]
+) -> None:
+    run = Run(RunFolder.open(Path("run")))
+    steering = ed.LatentSteering(run.dictionary, [ed.add([20], 1.0)])
+
+    def drawn(seeds: tuple[int, ...], options: dict[str, Any]) -> dict[str, np.ndarray]:
+        given: dict[str, Any] = {"run": Path("run"), "pipeline": Path(pipeline), "steps": 1, "doses": (0.0, 1.0)}
+        own: dict[str, Any] = {"site": "vision.hook_embedding"} if "unclip" in pipeline else {"size": (32, 32)}
+        request = SteeringRequest(out=tmp_path, edit=("20=+1",), seeds=seeds, **given, **own, **options)
+        found = targets.PipelineTarget(request, run).over_doses(steering)
+        return {
+            f"{label}, {dose}": np.asarray(picture, dtype=int)
+            for dose, column in zip(("plain", "edited"), found.columns, strict=True)
+            for label, picture in zip(found.labels, column, strict=True)
+        }
+
+    both = drawn((3, 4), options)
+    second = {name: value[1:] if isinstance(value, tuple) else value for name, value in options.items()}
+    for name, picture in drawn((4,), second).items():
+        label, dose = name.rsplit(", ", 1)
+        there = both[f"{label}, seed 4, {dose}"]
+        assert np.abs(picture - there).max() <= 1, "but for rounding in a batch"
+        assert np.abs(picture - both[f"{label}, seed 3, {dose}"]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--prompt", "a", "--reference", ""], "for --reference, but found ''"),
+        (["--prompt", "a", "--reference", "  "], "for --reference, but found '  '"),
+        (["--prompt", "a", "--prompt", "a", "--reference", "x"], "samples that differ, but found 'a, x' twice"),
+        (["--prompt", "a", "--reference", "x", "--reference", "x"], "samples that differ, but found 'a, x' twice"),
+        (["--prompt", "a", "--reference", "x", "--seeds", "1,0,1"], "seeds that differ, but found 1 twice"),
+        (["--prompt", "a", "--reference", "x", "--dose", "0,.5,0.5"], "doses that differ, but found 0.5 twice"),
+        (["--prompt", "a", "--reference", "x", "--dose", "0"], "a dose that edits, but found dose 0 alone"),
+    ],
+)
+def test_what_is_repeated_or_empty_is_refused(here: Path, tmp_path: Path, given: list[str], says: str) -> None:
+    refused = mix(tmp_path / "out", "--pipeline", "sd15", *given)
+    assert isinstance(refused.exception, InputError), repr(refused.exception)
+    assert says in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_prompt_goes_with_two_references(tmp_path: Path) -> None:
+    SteeringRequest(out=tmp_path, run=tmp_path, mix=True, prompts=("a", "a"), reference=("x", "y"))

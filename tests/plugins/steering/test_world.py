@@ -31,6 +31,7 @@ from cliplens_plugins.steering.command import app
 from cliplens_plugins.steering.find_command import ORDER
 from cliplens_plugins.steering.find_command import app as find_app
 from cliplens_plugins.steering.parsing import parse_edits
+from cliplens_plugins.steering.request import SteeringRequest
 from cliplens_plugins.steering.sources import Run
 
 
@@ -250,6 +251,66 @@ def test_a_reference_picture_swaps_a_class_of_latents(folder: Path, opened: Run,
     found = json.loads((tmp_path / "out" / "steering.json").read_text())
     assert found["edits"][0]["operation"] == "swap"
     assert found["edits"][0]["strength"] == 1.0
+
+
+@pytest.mark.parametrize("kind", ["prompts", "images"])
+def test_a_sample_is_drawn_again_alone_with_the_seed_of_its_label(
+    folder: Path, opened: Run, tmp_path: Path, kind: str
+) -> None:
+    given: dict[str, tuple[Any, ...]] = {"prompts": ("a red ring", "a blue star"), "images": ()}
+    for n, pair in enumerate(opened.held_out(2)):
+        pair.image.save(tmp_path / f"{n}.png")  # type: ignore[union-attr]
+        given["images"] += (tmp_path / f"{n}.png",)
+    steering = ed.LatentSteering(opened.dictionary, [ed.add([3], 1.0)])
+
+    def drawn(seeds: tuple[int, ...], samples: tuple[Any, ...]) -> dict[str, np.ndarray]:
+        asked: dict[str, Any] = {"run": folder, "edit": ("3=+1",), "doses": (0.0, 1.0), kind: samples, "seeds": seeds}
+        request = SteeringRequest(out=tmp_path / "out", **asked)
+        found = targets.GeneratorTarget(request, opened, "world", None).over_doses(steering)
+        pictures = [np.stack([np.asarray(p, dtype=int) for p in column]) for column in found.columns]
+        return dict(zip(found.labels, np.stack(pictures, axis=1), strict=True))
+
+    both = drawn((3, 4), given[kind])
+    ((label, alone),) = drawn((4,), given[kind][1:]).items()
+    assert np.abs(alone - both[f"{label}, seed 4"]).max() <= 1
+    assert np.abs(alone - both[f"{label}, seed 3"]).max() > 20
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--image", "0.png"], "1 --prompt and 1 --image. Fix: leave out one of them"),
+        (["--image", "0.png", "--image", "1.png"], "1 --prompt and 2 --image"),
+        (
+            ["--prompt", "a red star", *(w for n in ("red", "blue", "green") for w in ("--reference", f"a {n} star"))],
+            "2 --prompt, 3",
+        ),
+        (["--reference", "zzz yyy"], "words of the embedded world, but found 'zzz'"),
+    ],
+)
+def test_a_mix_on_the_world_refuses_what_it_would_not_draw(
+    folder: Path, opened: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for n, pair in enumerate(opened.held_out(2)):
+        pair.image.save(f"{n}.png")  # type: ignore[union-attr]
+    references = [] if "--reference" in more else ["--reference", "a blue star"]
+    refused = CliRunner().invoke(
+        app, [str(folder), "--mix", "--prompt", "a red ring", *references, *more, "--out", str(tmp_path / "out")]
+    )
+    assert isinstance(refused.exception, InputError), repr(refused.exception)
+    assert says in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_references_of_the_world_are_written_out_and_each_is_a_sample(folder: Path, tmp_path: Path) -> None:
+    given = ["--prompt", "a red ring", "--reference", "a blue star", "--reference", "a green square"]
+    done = steer(str(folder), "--mix", *given, "--dose", "1", "--seeds", "0,1", "--out", str(tmp_path))
+    found = json.loads((tmp_path / "steering.json").read_text())
+    labels = ("a red ring, a blue star", "a red ring, a green square")
+    assert found["samples"] == [f"{label}, seed {seed}" for seed in (0, 1) for label in labels]
+    assert "'a blue star' is mixed in as" in done.output
+    assert done.output.count("'a red ring' is drawn as") == 1
 
 
 def test_what_it_did_is_read_off_the_pictures(folder: Path, tmp_path: Path) -> None:
