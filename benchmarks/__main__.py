@@ -32,7 +32,7 @@ class Form:
 
 
 SCRIPTS: dict[str, Form] = {
-    "forward.py": Form("", ""),
+    "forward.py": Form("--rounds 7 --batch 8", "--rounds 7 --batch 8"),
     "harvest.py": Form("", ""),
     "harvest_memory.py": Form(None, ""),
     "harvest_compile.py": Form(None, ""),
