@@ -104,7 +104,7 @@ def main() -> None:
             {"metric": "", "MB": ".1f", "MB after twice as many": ".1f", "growth": "+.1%"},
         )
         for name, metric in alone.items():
-            b.row(name, sizes[name] / 1e6, held(metric) / 1e6, held(metric) / sizes[name] - 1)
+            b.row(name, sizes[name] / 1e6, held(metric) / 1e6, held(metric) / sizes[name] - 1 if sizes[name] else 0.0)
 
 
 if __name__ == "__main__":
