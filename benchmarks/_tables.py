@@ -46,19 +46,30 @@ def table(file: str, title: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a cell as it is shown: an estimate with half its interval, one digit from 10 on and three below.
+    """Return a cell as it is shown: an estimate with its interval, one digit from 10 on and three below.
 
-    >>> cell({"value": 0.5, "low": 0.25, "high": 0.75}), cell({"value": 75.25, "low": None, "high": None}), cell(None)
-    ('0.500 ± 0.250', '75.2', '-')
+    >>> cell({"value": 0.5, "low": 0.25, "high": 0.75}), cell({"value": 0.5, "low": 0.1, "high": 0.75})
+    ('0.500 ± 0.250', '0.500 (0.100 to 0.750)')
+    >>> cell({"value": 75.25, "low": None, "high": None}), cell(None), cell(12345)
+    ('75.2', '-', '12,345')
     """
     if isinstance(value, dict):
-        digits = 1 if value["value"] is not None and abs(value["value"]) >= 10 else 3
-        half = None if value["high"] is None else value["high"] - value["value"]
-        shown = [None if n is None else f"{n:.{digits}f}" for n in (value["value"], half)]
-        return "-" if shown[0] is None else shown[0] if shown[1] is None else f"{shown[0]} ± {shown[1]}"
+        return _estimate(value["value"], value["low"], value["high"])
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return "-" if value is None else f"{value:,d}" if type(value) is int and abs(value) >= 1000 else str(value)
+
+
+def _estimate(value: float | None, low: float | None, high: float | None) -> str:
+    """Return an estimate with half its interval, or with its limits where these are not equally far."""
+    if value is None:
+        return "-"
+    digits = 1 if abs(value) >= 10 else 3
+    if low is None or high is None:
+        return f"{value:.{digits}f}"
+    if abs((high - value) - (value - low)) > 10**-digits:
+        return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:.{digits}f} ± {high - value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -140,6 +140,12 @@ def test_the_demos_edit_is_as_stored() -> None:
     assert [share for share in shares if not any(rounds_to(share, value) for value in known)] == []
 
 
+def test_intervals_that_are_wider_on_one_side_show_both_limits() -> None:
+    assert tables_of_docs.cell({"value": 0.817, "low": 0.733, "high": 0.884}) == "0.817 (0.733 to 0.884)"
+    assert tables_of_docs.cell({"value": 0.5, "low": 0.25, "high": 0.75}) == "0.500 ± 0.250"
+    assert tables_of_docs.cell({"value": 75.25, "low": None, "high": None}) == "75.2"
+
+
 def test_tables_of_the_docs_are_the_stored_ones() -> None:
     """`python benchmarks/_tables.py` writes them."""
     assert tables_of_docs.pages()
