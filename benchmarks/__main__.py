@@ -33,14 +33,14 @@ class Form:
 
 SCRIPTS: dict[str, Form] = {
     "forward.py": Form("--rounds 7 --batch 8", "--rounds 7 --batch 8"),
-    "harvest.py": Form("", ""),
+    "harvest.py": Form("--rounds 3", ""),
     "harvest_memory.py": Form(None, ""),
     "harvest_compile.py": Form(None, ""),
     "provider.py": Form("--prompts 32", ""),
     "training_step.py": Form("--rounds 3", "--rounds 3"),
     "monosemanticity.py": Form("", ""),
     "scoring.py": Form("", ""),
-    "steering_pipelines.py": Form("--rounds 24", "--rounds 24"),
+    "steering_pipelines.py": Form("--rounds 12", "--rounds 24"),
     "processes.py": Form("", ""),
     "modality_ground_truth.py": Form("--classes batchtopk iso_energy:align_coefficient=0.002", ""),
     "controls.py": Form(None, ""),
