@@ -139,8 +139,8 @@ NAMED = (
     Named(
         "names: hubness not corrected",
         f"{_PLUGINS}/autointerp/nearest_word.py",
-        "near = directions[block] @ words.T - common",
-        "near = directions[block] @ words.T",
+        "near = directions(block) @ words.T - common",
+        "near = directions(block) @ words.T",
         ("tests/plugins/autointerp/test_vocabulary.py", "tests/plugins/autointerp/test_namers.py"),
     ),
     Named(

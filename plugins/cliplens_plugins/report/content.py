@@ -221,7 +221,9 @@ def _steering(run: RunFolder) -> dict[str, Any]:
     content = read_json(found)
     strip = run.steering / "strip.png"
     picture = base64.b64encode(strip.read_bytes()).decode() if strip.exists() else ""
-    measured = content.get("measured")
+    aim, measured = content.get("aim"), content.get("measured")
+    if not isinstance(aim, str | None):
+        raise TypeError(f"the aim in {found.name} is {aim!r}")
     rows = measured if isinstance(measured, list) and all(isinstance(r, dict) for r in measured) else []
     return {**content, "picture": f"data:image/png;base64,{picture}" if picture else "", "measured": rows}
 
