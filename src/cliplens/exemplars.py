@@ -73,7 +73,7 @@ _HELD = pa.schema([(f.name, pa.dictionary(pa.int32(), f.type) if f.name in _REPE
 _ROWS = 2**18
 """Rows that are written at a time, with their texts repeated."""
 _DICTIONARY = 2**28
-"""Bytes of the texts of a column that the file may hold once each, before it repeats them."""
+"""Most bytes of texts that a column of the file stores once each. Beyond that, it repeats them."""
 
 _POSITIONS_SCHEMA = pa.schema(
     [

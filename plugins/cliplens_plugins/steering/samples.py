@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample:
-    """What one picture is drawn from."""
+    """The prompt, pictures and reference of one picture to draw."""
 
     prompt: str | None = None
     image: Path | None = None
